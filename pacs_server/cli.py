@@ -1,0 +1,302 @@
+"""The command line: without a subcommand it runs the server.
+
+Modules that take long to import are imported by the commands that need them. Exit codes: 0 done, 1 failed,
+2 a setting or an argument is wrong, 130 interrupted.
+"""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from pacs_server import __version__
+from pacs_server.errors import ConfigError, PacsError
+
+if TYPE_CHECKING:
+    from pacs_server.config import Config
+    from pacs_server.importer import ImportSummary
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The options that stand before a subcommand."""
+
+    config: Path | None
+    overrides: dict[str, object] = field(default_factory=dict)
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    # pydicom's warnings quote values, and values are patient data.
+    warnings.filterwarnings("ignore", module="pydicom")
+    try:
+        app()
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except PacsError as error:
+        _fail(str(error), 1)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    print(f"pacs-server: {sentence}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pacs-server {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def serve(
+    context: typer.Context,
+    *,
+    config: ConfigOption = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="The DICOM port; 0 takes any free one.")] = None,
+    ae_title: Annotated[str | None, typer.Option(help="The server's AE title.")] = None,
+    storage_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Where the objects are kept.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """A DICOM archive server. Without a command it runs the server until it is told to stop."""
+    overrides: dict[str, object] = {
+        "server.host": host,
+        "server.port": port,
+        "server.ae_title": ae_title,
+        "storage.directory": storage_dir,
+        "logging.level": log_level,
+    }
+    context.obj = _Options(config, overrides)
+    if context.invoked_subcommand is None:
+        raise typer.Exit(_serve(context))
+
+
+def _serve(context: typer.Context) -> int:
+    from pacs_server import logs
+    from pacs_server.server import PacsServer
+
+    config = _load(context)
+    logs.configure(config.logging)
+    return PacsServer(config, reload=lambda: _load(context)).run()
+
+
+def _load(context: typer.Context, file: Path | None = None, *, check: bool = True) -> "Config":
+    """The settings, from the file named after the subcommand or before it; raises ConfigError."""
+    from pacs_server.config_file import check_filesystem, load
+
+    options: _Options = context.obj
+    config = load(file or options.config, environ=os.environ, overrides=options.overrides)
+    if check:
+        check_filesystem(config)
+    return config
+
+
+@app.command("check-config")
+def check_config(context: typer.Context, config: ConfigOption = None) -> None:
+    """Check the configuration and print every setting, and where it was set if not by default."""
+    settings = _load(context, config)
+    typer.echo("ok")
+    for key, text in _described(settings):
+        where = settings.where(key)
+        typer.echo(f"{key}: {text}" + (f"  ({where})" if where != "default" else ""))
+
+
+def _described(config: "Config") -> Iterator[tuple[str, str]]:
+    plain = config.model_dump(exclude={"source", "origins"})
+    if plain["database"]["url"] is None:
+        del plain["database"]["url"]
+    else:
+        plain["database"] |= {"url": config.database.masked_url}
+        del plain["database"]["path"]
+    for number, remote in enumerate(plain.pop("remote_aes")):
+        plain[f"remote_aes[{number}]"] = remote
+    for section, values in plain.items():
+        yield from ((f"{section}.{key}", _shown(value)) for key, value in values.items())
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+@app.command()
+def migrate(context: typer.Context, config: ConfigOption = None) -> None:
+    """Bring the database schema up to date."""
+    from pacs_server.index.database import Database
+
+    settings = _load(context, config).database
+    if settings.url is None:
+        settings.path.parent.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode)
+    try:
+        before = database.revision()
+        database.migrate()
+        after = database.revision()
+    finally:
+        database.close()
+    if before == after:
+        typer.echo(f"the database is at revision {after} already")
+    else:
+        typer.echo(f"migrated from {before or 'an empty database'} to revision {after}")
+
+
+@app.command("import")
+def import_(
+    context: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders; folders with all below.")],
+    config: ConfigOption = None,
+) -> None:
+    """Take DICOM files into the archive; run it again to resume."""
+    from pacs_server import importer, logs
+    from pacs_server.server import open_archive
+
+    importer.check_paths(paths)
+    settings = _load(context, config)
+    if settings.logging.file is not None:
+        logs.configure(settings.logging, console=False)
+    elif sys.stderr.isatty():
+        # The report and the progress bar are for people, a line for every file is not.
+        logs.configure(settings.logging.model_copy(update={"level": "error"}))
+    else:
+        logs.configure(settings.logging)
+    try:
+        with open_archive(settings) as archive, _progress(paths) as progress:
+            summary = importer.run_import(paths, archive.store, progress=progress)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    _report(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+@contextmanager
+def _progress(paths: list[Path]) -> Iterator[Callable[[Path], None]]:
+    """What to call after each file: moves a bar on a terminal, and lets Ctrl-C end the import between two files."""
+    interrupted = False
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the second one does not wait
+
+    with _bar(paths) as update:
+        previous = signal.signal(signal.SIGINT, interrupt)
+
+        def step(path: Path) -> None:
+            update(1)
+            if interrupted:
+                raise KeyboardInterrupt
+
+        try:
+            yield step
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _bar(paths: list[Path]) -> Iterator[Callable[[int], None]]:
+    from pacs_server.importer import files_below
+
+    if not sys.stderr.isatty():
+        yield lambda steps: None
+        return
+    total = sum(1 for _ in files_below(paths, lambda path, error: None))
+    with typer.progressbar(length=total, label="importing", file=sys.stderr) as bar:
+        yield bar.update
+
+
+def _report(summary: "ImportSummary") -> None:
+    for rejection in summary.rejections:
+        typer.echo(f"rejected {rejection.path}: {rejection.reason}", err=True)
+    hidden = summary.rejected - len(summary.rejections)
+    if hidden:
+        typer.echo(f"and {hidden} more; with logging.file set, the log names them all", err=True)
+    if summary.stopped is not None:
+        typer.echo(f"pacs-server: the import stopped early: {summary.stopped}", err=True)
+    if summary.interrupted:
+        typer.echo("pacs-server: interrupted; run it again to resume", err=True)
+    typer.echo(str(summary))
+
+
+@app.command()
+def status(context: typer.Context, config: ConfigOption = None) -> None:
+    """Ask the running server how it is."""
+    monitoring = _load(context, config, check=False).monitoring
+    if not monitoring.enabled or monitoring.metrics_port == 0:
+        _fail("the status needs monitoring.enabled and a fixed monitoring.metrics_port", 1)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(monitoring.host, monitoring.host)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{monitoring.metrics_port}/status"
+    for line in _readable(_get(url)):
+        typer.echo(line)
+
+
+def _get(url: str) -> object:
+    """The JSON document at `url`, asked for without any proxy."""
+    import json
+    from http.client import HTTPException
+    from urllib.error import HTTPError
+    from urllib.request import ProxyHandler, build_opener
+
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=10) as response:
+            return json.loads(response.read(1_048_576))
+    except HTTPError as error:
+        _fail(f"{url} answers {error.code} {error.reason}; is it this server?", 1)
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        _fail(f"no server answers at {url}: {getattr(reason, 'strerror', None) or reason}", 1)
+    except ValueError:
+        _fail(f"what answers at {url} is not this server", 1)
+
+
+def _readable(value: object, indent: str = "") -> Iterator[str]:
+    if not isinstance(value, dict):
+        yield f"{indent}{value}"
+        return
+    for key, item in value.items():
+        if isinstance(item, dict | list):
+            yield f"{indent}{key}:"
+            for part in [item] if isinstance(item, dict) else item:
+                yield from _readable(part, indent + "  ")
+        else:
+            yield f"{indent}{key}: {_shown(item)}"
+
+
+@app.command()
+def conformance(
+    context: typer.Context,
+    config: ConfigOption = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of printing.")] = None,
+) -> None:
+    """Print the DICOM conformance statement of this server as configured."""
+    from pacs_server.conformance import statement
+
+    text = statement(_load(context, config, check=False))
+    if output is None:
+        typer.echo(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        _fail(f"{output} cannot be written: {error.strerror}", 1)

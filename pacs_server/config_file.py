@@ -1,0 +1,289 @@
+"""Reading settings: the YAML file with line numbers, the environment, the command line, and the checks on disk.
+
+Every failure is a ConfigError of one sentence that names the place, the dotted key and what is wrong.
+"""
+
+import difflib
+import os
+import ssl
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from pacs_server.config import Config, RemoteAE, setting
+from pacs_server.config_yaml import Layer, Place, YAMLReader, one_line, read, shown_key
+from pacs_server.errors import ConfigError
+
+_PREFIX: Final = "PACS_SERVER__"
+_SECTIONS: Final[dict[str, type[BaseModel]]] = {
+    name: info.annotation
+    for name, info in Config.model_fields.items()
+    if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+}
+_KEYS: Final = {f"{name}.{key}": info for name, model in _SECTIONS.items() for key, info in model.model_fields.items()}
+_ENVIRONMENT: Final = {_PREFIX + key.replace(".", "__").upper(): key for key in (*_KEYS, "remote_aes")}
+_EXPECTED: Final = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "is_instance_of": "a path",
+    "tuple_type": "a list",
+    "model_type": "a mapping of keys to values",
+}
+_TEXTUAL: Final = ("string_type", "is_instance_of")
+
+
+def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:
+    """The settings: command line over environment over file over defaults; nothing on disk is checked.
+
+    `overrides` maps dotted keys to values; None means not given. Paths become absolute: those in the file,
+    and defaults beside a file, start from the file's directory, all others from the working directory.
+    Raises ConfigError.
+    """
+    merged = Layer()
+    for layer in (_from_file(path), _from_environment(environ), _from_command_line(overrides)):
+        _lay_over(merged, layer)
+    origins = {key: place.text for key, place in merged.places.items()}
+    try:
+        config = Config.model_validate({**_nested(merged.values), "source": path, "origins": origins})
+    except ValidationError as error:
+        raise _explained(error, origins) from None
+    default_base = Path.cwd() if path is None else path.absolute().parent
+    return _with_absolute_paths(config, {key: place.base for key, place in merged.places.items()}, default_base)
+
+
+# --- putting the layers together ---
+
+
+def _lay_over(merged: Layer, layer: Layer) -> None:
+    for key, other in (("database.path", "database.url"), ("database.url", "database.path")):
+        if layer.values.get(key) and other not in layer.values:  # the stronger source names the database
+            _forget(merged, other)
+    for key in layer.values:
+        _forget(merged, key)
+    merged.values |= layer.values
+    merged.places |= layer.places
+
+
+def _forget(merged: Layer, key: str) -> None:
+    merged.values.pop(key, None)
+    for place in [name for name in merged.places if name == key or name.startswith(f"{key}[")]:
+        del merged.places[place]
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        if name:
+            nested.setdefault(section, {})[name] = value
+        else:
+            nested[section] = value
+    return nested
+
+
+def _with_absolute_paths(config: Config, bases: Mapping[str, Path], default_base: Path) -> Config:
+    sections: dict[str, dict[str, Path]] = {}
+    for key in _KEYS:
+        value = setting(config, key)
+        if isinstance(value, Path):
+            section, name = key.split(".")
+            absolute = Path(os.path.abspath(bases.get(key, default_base) / value))
+            sections.setdefault(section, {})[name] = absolute
+    changed = {name: getattr(config, name).model_copy(update=paths) for name, paths in sections.items()}
+    return config.model_copy(update=changed)
+
+
+# --- the sources ---
+
+
+def _from_command_line(overrides: Mapping[str, object]) -> Layer:
+    place = Place("command line", Path.cwd())
+    values = {key: value for key, value in overrides.items() if value is not None}
+    return Layer(values, dict.fromkeys(values, place))
+
+
+def _from_environment(environ: Mapping[str, str]) -> Layer:
+    layer = Layer()
+    for name in sorted(environ):
+        if not name.startswith(_PREFIX):
+            continue
+        place = f"environment variable {shown_key(name)}"
+        if name not in _ENVIRONMENT:
+            raise ConfigError(f"{place} is not known{_suggestion(name, _ENVIRONMENT)}")
+        key = _ENVIRONMENT[name]
+        layer.places[key] = Place(place, Path.cwd())
+        if _takes_text(key):
+            layer.values[key] = environ[name]
+        else:
+            reader = YAMLReader(place, Path.cwd(), layer, lines=False)
+            layer.values[key] = reader.parse(environ[name], key)
+    return layer
+
+
+def _takes_text(key: str) -> bool:
+    """Whether the key holds text as it stands, so that an environment value needs no quotes."""
+    annotation = _KEYS[key].annotation if key in _KEYS else tuple
+    return annotation not in (int, float, bool, tuple) and get_origin(annotation) is not tuple
+
+
+def _from_file(path: Path | None) -> Layer:
+    layer = Layer()
+    if path is None:
+        return layer
+    reader = YAMLReader(str(path), path.absolute().parent, layer, lines=True)
+    root = reader.parse(read(path), "")
+    if root is None:
+        return layer
+    if not isinstance(root, dict):
+        raise ConfigError(f"{path}: the file must hold sections such as server: and storage:")
+    for name, section in root.items():
+        _add_section(layer, name, section)
+    return layer
+
+
+def _add_section(layer: Layer, name: str, section: object) -> None:
+    place = layer.places[name].text
+    if name not in _SECTIONS and name != "remote_aes":
+        raise ConfigError(f"{place}: {shown_key(name)}: is not known{_suggestion(name, [*_SECTIONS, 'remote_aes'])}")
+    if section is None:  # a section whose keys are all commented out
+        return
+    if name == "remote_aes":
+        layer.values[name] = section
+        return
+    if not isinstance(section, dict):
+        raise ConfigError(f"{place}: {name}: {_shown(section)} is not a mapping of keys to values")
+    for key, value in section.items():
+        dotted = f"{name}.{key}"
+        if dotted not in _KEYS:
+            hint = _suggestion(key, _SECTIONS[name].model_fields)
+            raise ConfigError(f"{layer.places[dotted].text}: {name}.{shown_key(key)}: is not known{hint}")
+        layer.values[dotted] = value
+
+
+# --- saying what is wrong ---
+
+
+def _explained(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
+    # A key that is not known explains one that is missing, so it comes first.
+    detail = min(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
+    key = str(detail.get("ctx", {}).get("key") or _dotted(detail["loc"]))
+    place, owner = origins.get(key), key
+    while place is None and owner:
+        owner = owner[: max(owner.rfind("."), owner.rfind("["), 0)]
+        place = origins.get(owner)
+    return ConfigError(f"{place or 'default'}: {shown_key(key)}: {_sentence(detail, key)}")
+
+
+def _dotted(location: Iterable[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+
+
+def _sentence(detail: ErrorDetails, key: str) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    value = "the value" if key == "database.url" else _shown(detail["input"])
+    if kind == "missing":
+        return "is missing"
+    if kind == "extra_forbidden":
+        return f"is not known{_suggestion(str(detail['loc'][-1]), RemoteAE.model_fields)}"
+    if kind == "value_error":
+        return one_line(str(context["error"]))
+    if "key" in context:  # our own checks across several keys
+        return one_line(detail["msg"])
+    if detail["input"] is None:
+        return "has no value"
+    if kind in _EXPECTED:
+        quotes = " (put it in quotes)" if kind in _TEXTUAL and isinstance(detail["input"], int | float) else ""
+        return f"{value} is not {_EXPECTED[kind]}{quotes}"
+    return f"{value} is not possible: {one_line(_limit(detail))}"
+
+
+def _limit(detail: ErrorDetails) -> str:
+    message = detail["msg"].removeprefix("Input should be ")
+    return message if message == detail["msg"] else f"it must be {message}"
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
+    return f", did you mean {close[0]}?" if close else ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    return repr(value if len(str(value)) <= 60 else f"{str(value)[:60]}...")
+
+
+# --- what only the disk can tell ---
+
+
+def check_filesystem(config: Config) -> None:
+    """Whether the directories can be made and written and the certificate loads; creates nothing.
+
+    Raises ConfigError with the key and the place of the first setting that cannot work.
+    """
+    _check(config, "storage.directory", _cannot_hold_files(config.storage.directory))
+    if config.database.url is None:
+        _check(config, "database.path", _cannot_write(config.database.path))
+    if config.logging.file is not None:
+        _check(config, "logging.file", _cannot_write(config.logging.file))
+    if config.tls.enabled:
+        _check(config, "tls.cert_path", _cannot_read(config.tls.cert_path))
+        _check(config, "tls.key_path", _cannot_read(config.tls.key_path))
+        _check(config, "tls.cert_path", _cannot_use(config.tls.cert_path, config.tls.key_path))
+
+
+def _check(config: Config, key: str, problem: str | None) -> None:
+    if problem is not None:
+        raise config.error(key, problem)
+
+
+def _cannot_hold_files(directory: Path) -> str | None:
+    for path in (directory, *directory.parents):
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if path.is_symlink():
+                return f"{path} is a link to nowhere"
+            continue
+        except OSError as error:
+            return f"{path}: {error.strerror}"
+        if not stat.S_ISDIR(mode):
+            return f"{path} is not a directory"
+        return None if os.access(path, os.W_OK | os.X_OK) else f"{path} is not writable"
+    return f"{directory} has no parent directory"
+
+
+def _cannot_write(file: Path) -> str | None:
+    if file.is_dir():
+        return f"{file} is a directory"
+    if file.exists() and not os.access(file, os.W_OK):
+        return f"{file} is not writable"
+    return _cannot_hold_files(file.parent)
+
+
+def _cannot_read(file: Path) -> str | None:
+    try:
+        with file.open("rb"):
+            return None
+    except OSError as error:
+        return f"{file}: {error.strerror}"
+
+
+def _cannot_use(certificate: Path, key: Path) -> str | None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # A password, even an empty one, keeps OpenSSL from asking for it on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        return f"the certificate and the key in {key} cannot be used together: {one_line(str(reason))}"
+    return None

@@ -1,0 +1,159 @@
+"""YAML text as plain values, with the place of every key; the only module that knows YAML.
+
+Raises nothing but ConfigError, of one line that names the place.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from yaml.composer import ComposerError
+from yaml.reader import ReaderError
+
+from pacs_server.errors import ConfigError
+
+_MAX_BYTES: Final = 1_048_576
+_MAX_DEPTH: Final = 16
+_STAR: Final = "text that begins with * must stand in quotes (aliases are not used here)"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands, in words, and the directory that a relative path there starts from."""
+
+    text: str
+    base: Path
+
+
+@dataclass(slots=True)
+class Layer:
+    """What one source sets: values and places by dotted key; places also of parts, as remote_aes[0].port."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's plain scalars, no aliases, and a bounded depth."""
+
+    # YAML 1.1 reads NO as false, 0104 as 68 and 11:12 as 672: all plausible titles or ports.
+    yaml_implicit_resolvers = {}  # noqa: RUF012  (add_implicit_resolver fills it, as PyYAML wants)
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            # A few nested aliases expand to gigabytes.
+            raise ComposerError(None, None, _STAR, event.start_mark)  # type: ignore[arg-type]
+        if self.depth >= _MAX_DEPTH:
+            raise ComposerError(None, None, "the nesting is too deep", event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"(~|null|Null|NULL|)\Z"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"(?i:true|false)\Z"), list("tTfF"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?[0-9]{1,18}\Z"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?\Z"),
+    list("-+.0123456789"),
+)
+_SCALARS: Final[dict[str, Callable[[str], object]]] = {
+    "tag:yaml.org,2002:str": str,
+    "tag:yaml.org,2002:int": int,
+    "tag:yaml.org,2002:float": float,
+    "tag:yaml.org,2002:bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "tag:yaml.org,2002:null": lambda text: None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class YAMLReader:
+    """Turns YAML text into plain values and notes the place of each in `layer`."""
+
+    name: str
+    base: Path
+    layer: Layer
+    lines: bool
+
+    def parse(self, text: str, key: str) -> Any:
+        """The value that `text` holds for the dotted `key`, None when it is empty; raises ConfigError."""
+        try:
+            node = yaml.compose(text, _Loader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            problem = error.problem or error.context or "cannot be understood"
+            if error.context == "while scanning an alias":
+                problem = _STAR
+            if "'\\t'" in problem:
+                problem = "a tab stands where only spaces may"
+            raise ConfigError(f"{self._at(mark.line if mark else 0)}: not valid YAML: {one_line(problem)}") from error
+        except ReaderError as error:
+            line = text.count("\n", 0, error.position)
+            raise ConfigError(f"{self._at(line)}: not valid YAML: a character that is not allowed") from error
+        except (ValueError, OverflowError) as error:
+            raise ConfigError(f"{self.name}: not valid YAML: an escape or a version that is out of range") from error
+        return None if node is None else self._value(node, key)
+
+    def _value(self, node: yaml.Node, key: str) -> Any:
+        if key:
+            self.layer.places.setdefault(key, Place(self._at(node.start_mark.line), self.base))
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, key)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item, f"{key}[{number}]") for number, item in enumerate(node.value)]
+        try:
+            return _SCALARS[node.tag](node.value)
+        except (KeyError, ValueError):
+            raise self._error(node, f"{shown_key(key)}: the tag {one_line(node.tag)} is not used here") from None
+
+    def _mapping(self, node: yaml.MappingNode, key: str) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name_node, item in node.value:
+            if not isinstance(name_node, yaml.ScalarNode):
+                raise self._error(name_node, "a key must be plain text")
+            name = name_node.value
+            dotted = f"{key}.{name}" if key else name
+            if name in values:
+                raise self._error(name_node, f"{shown_key(dotted)}: is given twice")
+            self.layer.places[dotted] = Place(self._at(name_node.start_mark.line), self.base)
+            values[name] = self._value(item, dotted)
+        return values
+
+    def _error(self, node: yaml.Node, problem: str) -> ConfigError:
+        return ConfigError(f"{self._at(node.start_mark.line)}: {problem}")
+
+    def _at(self, line: int) -> str:
+        return f"{self.name} line {line + 1}" if self.lines else self.name
+
+
+def read(path: Path) -> str:
+    """The text of a configuration file; raises ConfigError when it cannot be read or is not UTF-8."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_BYTES:
+        raise ConfigError(f"{path}: is larger than {_MAX_BYTES} bytes, which is no configuration file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path} line {line}: is not UTF-8 text") from error
+
+
+def shown_key(name: str) -> str:
+    """`name` fit for a one-line message, whatever a file holds as its key."""
+    return name[:100] if name.isprintable() else repr(name[:100])
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and other control characters, cut to a sensible length."""
+    return "".join(char if char.isprintable() else " " for char in text)[:300]

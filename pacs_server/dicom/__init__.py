@@ -1,0 +1,1 @@
+"""Pure functions and values on pydicom: no sockets, no files, no SQL."""

@@ -1,0 +1,161 @@
+"""Encapsulated Pixel Data made native: decoded, and the elements that describe it set right."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from pydicom.pixels.decoders.base import Decoder
+
+from pacs_server.dicom.codecs import preferred_plugin
+from pacs_server.dicom.reencode import BITS_ALLOCATED, PIXEL_DATA, PIXEL_REPRESENTATION, Element, Item, number
+from pacs_server.errors import TranscodeError
+
+# PS3.5 7.1.1: a value length has 32 bits, all ones meaning something else, and is even.
+LENGTH_LIMIT = 0xFFFFFFFE
+
+_SAMPLES_PER_PIXEL, _PHOTOMETRIC_INTERPRETATION, _PLANAR_CONFIGURATION = 0x00280002, 0x00280004, 0x00280006
+_NUMBER_OF_FRAMES, _ROWS, _COLUMNS, _BITS_STORED = 0x00280008, 0x00280010, 0x00280011, 0x00280101
+# PS3.3 C.7.6.3: the offset table, its lengths and the total length describe encapsulated Pixel Data only.
+_ENCAPSULATED_ONLY = (0x7FE00001, 0x7FE00002, 0x7FE00003)
+# PS3.3 C.7.6.3.1.2: decoders undo the subsampling of the one, and the colour transform of the others.
+_DECODED_AS = {"YBR_FULL_422": "YBR_FULL", "YBR_ICT": "RGB", "YBR_RCT": "RGB", "XYB": "RGB"}
+
+
+def native(elements: tuple[Element, ...], decoder: Decoder) -> tuple[Element, ...]:
+    """`elements` with encapsulated Pixel Data decoded, within items too (PS3.5 A.4: icon images)."""
+    elements = tuple(_native_items(element, decoder) for element in elements)
+    by_tag = {element.tag: element for element in elements}
+    pixel_data = by_tag.get(PIXEL_DATA)
+    if pixel_data is None or not pixel_data.undefined_length or isinstance(pixel_data.value, tuple):
+        return elements
+    by_tag |= _decoded(_Image.of(by_tag), bytes(pixel_data.value), _extended_offsets(by_tag), decoder)
+    return tuple(by_tag[tag] for tag in sorted(by_tag) if tag not in _ENCAPSULATED_ONLY)
+
+
+def _native_items(element: Element, decoder: Decoder) -> Element:
+    if not isinstance(element.value, tuple):
+        return element
+    items = tuple(Item(native(item.elements, decoder), item.undefined_length) for item in element.value)
+    return element if items == element.value else replace(element, value=items, raw=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    """What decoding needs of the Image Pixel module (PS3.3 C.7.6.3), named as pydicom's decoders name it."""
+
+    rows: int
+    columns: int
+    samples_per_pixel: int
+    bits_allocated: int
+    bits_stored: int
+    pixel_representation: int
+    planar_configuration: int
+    photometric_interpretation: str
+    number_of_frames: int
+
+    @classmethod
+    def of(cls, elements: Mapping[int, Element]) -> "_Image":
+        return cls(
+            rows=_number(elements, _ROWS),
+            columns=_number(elements, _COLUMNS),
+            samples_per_pixel=_number(elements, _SAMPLES_PER_PIXEL),
+            bits_allocated=_number(elements, BITS_ALLOCATED),
+            bits_stored=_number(elements, _BITS_STORED),
+            pixel_representation=_number(elements, PIXEL_REPRESENTATION),
+            planar_configuration=_number(elements, _PLANAR_CONFIGURATION, default=0),
+            photometric_interpretation=_text(elements, _PHOTOMETRIC_INTERPRETATION),
+            number_of_frames=int(_text(elements, _NUMBER_OF_FRAMES) or 1),
+        )
+
+    @property
+    def pixels_per_frame(self) -> int:
+        return self.rows * self.columns * self.samples_per_pixel
+
+
+def _number(elements: Mapping[int, Element], tag: int, default: int | None = None) -> int:
+    if tag in elements:
+        return number(elements[tag])
+    if default is None:
+        raise TranscodeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing")
+    return default
+
+
+def _bytes(elements: Mapping[int, Element], tag: int) -> bytes:
+    value = elements[tag].value if tag in elements else b""
+    return b"" if isinstance(value, tuple) else bytes(value)
+
+
+def _text(elements: Mapping[int, Element], tag: int) -> str:
+    return _bytes(elements, tag).decode("ascii").strip(" \0")
+
+
+def _extended_offsets(elements: Mapping[int, Element]) -> tuple[bytes, bytes] | None:
+    offsets, lengths = (_bytes(elements, tag) for tag in _ENCAPSULATED_ONLY[:2])
+    return (offsets, lengths) if offsets and lengths else None
+
+
+def _decoded(
+    image: _Image, fragments: bytes, extended_offsets: tuple[bytes, bytes] | None, decoder: Decoder
+) -> dict[int, Element]:
+    """The elements that change when the frames in `fragments` are decoded, by tag."""
+    frames, colour = _frames(image, fragments, extended_offsets, decoder)
+    changed = [
+        # PS3.5 A.2: OW when a pixel is longer than a byte.
+        Element(PIXEL_DATA, "OW" if image.bits_allocated > 8 else "OB", _joined(frames, image)),
+        Element(_PHOTOMETRIC_INTERPRETATION, "CS", _even(_DECODED_AS.get(colour, colour).encode("ascii"), b" ")),
+    ]
+    if image.samples_per_pixel > 1:
+        changed.append(Element(_PLANAR_CONFIGURATION, "US", bytes(2)))
+    if len(frames) != image.number_of_frames:
+        changed.append(Element(_NUMBER_OF_FRAMES, "IS", _even(str(len(frames)).encode("ascii"), b" ")))
+    return {element.tag: element for element in changed}
+
+
+def _frames(
+    image: _Image, fragments: bytes, extended_offsets: tuple[bytes, bytes] | None, decoder: Decoder
+) -> tuple[list[bytes], str]:
+    """The decoded frames, samples interleaved, and the photometric interpretation they have."""
+    if image.photometric_interpretation.startswith("YBR_PARTIAL"):
+        raise TranscodeError(f"{image.photometric_interpretation} has no form without subsampling")
+    if image.pixels_per_frame * image.number_of_frames * image.bits_allocated > 8 * LENGTH_LIMIT:
+        raise TranscodeError("the uncompressed pixels do not fit into Pixel Data")
+    options = {name: getattr(image, name) for name in image.__slots__}
+    if image.photometric_interpretation == "XYB":
+        options["photometric_interpretation"] = "RGB"  # pydicom does not know JPEG XL's own
+    decoded = decoder.iter_array(
+        fragments,
+        raw=True,
+        decoding_plugin=preferred_plugin(decoder),
+        # Bits beyond Bits Stored may hold overlays (PS3.3 C.9.2.1.1, retired): they stay.
+        correct_unused_bits=False,
+        extended_offsets=extended_offsets,
+        **options,
+    )
+    frames, colour = [], image.photometric_interpretation
+    for frame, properties in decoded:
+        frames.append(_frame(frame, image))
+        colour = str(properties["photometric_interpretation"])
+    if len(frames) < image.number_of_frames:
+        raise TranscodeError(f"{len(frames)} frames where {image.number_of_frames} are announced")
+    return frames, colour
+
+
+def _frame(frame: Any, image: _Image) -> bytes:
+    """The bytes of a frame in the size of Bits Allocated; decoders choose theirs by the codestream."""
+    if frame.size != image.pixels_per_frame:
+        raise TranscodeError("a frame has another size than Rows and Columns say")
+    size = max(image.bits_allocated // 8, 1)
+    return bytes(frame.astype(f"<{frame.dtype.kind}{size}", copy=False).tobytes())
+
+
+def _joined(frames: list[bytes], image: _Image) -> bytes:
+    pixels = b"".join(frames)
+    if image.bits_allocated == 1:
+        # PS3.5 8.1.1: single bits are packed, first pixel lowest, frames not padded.
+        pixels = np.packbits(np.frombuffer(pixels, "u1"), bitorder="little").tobytes()
+    return _even(pixels, b"\0")
+
+
+def _even(value: bytes, padding: bytes) -> bytes:
+    return value + padding * (len(value) % 2)

@@ -1,0 +1,102 @@
+"""Text values of the data set: which character set, decoding, padding (PS3.5 6.1 and 6.2).
+
+Senders get Specific Character Set wrong in every way there is, so nothing here raises: bytes that
+fit no rule become replacement characters, and what no database takes (NUL, surrogates) is dropped.
+"""
+
+import re
+
+from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
+
+# PS3.5 6.1.2.3: only these VRs follow Specific Character Set; the others keep to the default repertoire.
+_CHARACTER_SET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+# PS3.5 6.2: here a backslash is text, and leading blanks mean something.
+SINGLE_VALUED_VRS = frozenset({"LT", "ST", "UR", "UT"})
+# The default repertoire, where anything beyond ASCII is the sender's mistake and has to be guessed.
+_DEFAULT = ""
+
+_ESC = b"\x1b"
+_FRAGMENT = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
+# PS3.5 6.1.2.5.3: after these the initial character set is in force again; in names after ^ and = too.
+_DELIMITERS = re.compile(rb"[\\\r\n\t\f]")
+_NAME_DELIMITERS = re.compile(rb"[\\\r\n\t\f^=]")
+# These codecs read escape sequences themselves, all others have to be given bare bytes.
+_READ_ESCAPES = frozenset({"iso2022_jp", "iso2022_jp_2"})
+# PS3.3 C.12.1.1.2: these allow no code extensions, so other values beside them mean nothing.
+_STAND_ALONE = frozenset({"UTF8", "GBK", "GB18030"})
+_UNWANTED = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def _key(name: str) -> str:
+    """A character set's name without the parts that are spelled in many ways: "ISO-IR 100" -> "IR100"."""
+    return re.sub(r"[^A-Z0-9]", "", name.upper()).removeprefix("ISO")
+
+
+_ENCODINGS = {
+    **{_key(name): encoding for name, encoding in python_encoding.items()},
+    **dict.fromkeys(("", "6", "IR6", "2022IR6", "ASCII", "USASCII"), _DEFAULT),
+    **dict.fromkeys(("UTF8", "UNICODE", "UNICODEUTF8", "IR192UTF8", "2022IR192", "192"), "UTF8"),
+    **dict.fromkeys(("LATIN1", "88591", "8859", "100", "WINDOWS1252", "CP1252"), "latin_1"),
+    **{f"8859{part}": f"iso8859_{part}" for part in (2, 3, 4, 5, 6, 7, 8, 9, 15)},
+    **{f"WINDOWS{page}": f"cp{page}" for page in range(1250, 1259) if page != 1252},
+    **dict.fromkeys(("SHIFTJIS", "SJIS"), "shift_jis"),
+    "EUCKR": "euc_kr",
+    "GB2312": "GB2312",
+    "BIG5": "big5",
+    "KOI8R": "koi8_r",
+}
+
+
+def encodings_of(specific_character_set: str) -> tuple[str, ...]:
+    """The encodings that Specific Character Set (0008,0005) names, the initial one first; unknown names are default."""
+    names = specific_character_set.split("\\")
+    found = tuple(_ENCODINGS.get(_key(name), _DEFAULT) for name in names)
+    if found[0] in _STAND_ALONE:
+        return found[:1]
+    return found
+
+
+def text_values(raw: bytes, vr: str, encodings: tuple[str, ...]) -> list[str]:
+    """The values in the bytes of a text element, decoded and without padding; no value at all is an empty list."""
+    text = _UNWANTED.sub("", _decode(raw, vr, encodings))
+    if vr in SINGLE_VALUED_VRS:
+        return [text.rstrip()] if text.strip() else []
+    # Split only now: 0x5C may be the second half of a character in multi-byte sets.
+    values = [value.strip() for value in text.split("\\")]
+    if vr == "PN":
+        # PS3.5 6.2.1: trailing null component groups may be left out.
+        values = [value.rstrip("=") for value in values]
+    return values if any(values) else []
+
+
+def _decode(raw: bytes, vr: str, encodings: tuple[str, ...]) -> str:
+    if vr not in _CHARACTER_SET_VRS:
+        return _plain(raw, _DEFAULT)
+    if _ESC not in raw:
+        return _plain(raw, encodings[0])
+    delimiters = _NAME_DELIMITERS if vr == "PN" else _DELIMITERS
+    return "".join(_fragment(part, encodings[0], delimiters) for part in _FRAGMENT.findall(raw))
+
+
+def _plain(raw: bytes, encoding: str) -> str:
+    if encoding != _DEFAULT:
+        return raw.decode(encoding, errors="replace")
+    try:
+        # Text in another set is hardly ever valid UTF-8 by accident.
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin_1")
+
+
+def _fragment(raw: bytes, initial: str, delimiters: re.Pattern[bytes]) -> str:
+    """Decode up to the next escape sequence; the set counts as announced when its escape sequence is used."""
+    length = 4 if raw[:3] in (b"\x1b$(", b"\x1b$)") else 3
+    encoding = CODES_TO_ENCODINGS.get(raw[:length])
+    if encoding is None:
+        return _plain(raw, initial)
+    if encoding in _READ_ESCAPES:
+        return raw.decode(encoding, errors="replace")
+    raw = raw[length:]
+    end = delimiters.search(raw)
+    at = end.start() if end else len(raw)
+    return raw[:at].decode(encoding, errors="replace") + _plain(raw[at:], initial)

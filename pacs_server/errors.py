@@ -1,0 +1,77 @@
+"""The error tree: errors say what is wrong, the doors' tables say what to answer.
+
+PacsError
+|- ConfigError                a setting is missing, wrong or cannot work
+|- InvalidInstance            the object cannot be understood or has unusable UIDs
+|- InstanceMismatch           the object is not what the command said
+|- InvalidIdentifier          a query or retrieve identifier breaks the model's rules
+|- DuplicateInstance          other bytes are stored under this SOP Instance UID
+|- InstanceNotFound           no such instance
+|- StorageFull                not enough free space
+|- StorageUnavailable         the disk does not take or give what it should
+|- IndexUnavailable           the database does not answer
+|- SchemaError                the database schema does not fit this program
+|- UnknownMoveDestination     no remote AE of that title
+|- NotAuthorised              the peer may not do this
+|- TranscodeError             no lossless way to the wanted transfer syntax
+"""
+
+
+class PacsError(Exception):
+    """Everything this server raises on purpose; the message is fit for an operator."""
+
+
+class ConfigError(PacsError):
+    """A setting is missing, wrong or cannot work; says where it stands."""
+
+
+class InvalidInstance(PacsError):
+    """The object cannot be understood, or a UID that names it is unusable."""
+
+
+class InstanceMismatch(PacsError):
+    """The data set does not agree with the command that carried it."""
+
+
+class InvalidIdentifier(PacsError):
+    """An identifier breaks the rules of its information model."""
+
+
+class DuplicateInstance(PacsError):
+    """Other bytes are already stored under this SOP Instance UID."""
+
+
+class InstanceNotFound(PacsError):
+    """No such instance."""
+
+
+class StorageFull(PacsError):
+    """Not enough free space to keep the object."""
+
+
+class StorageUnavailable(PacsError):
+    """The storage does not take or give what it should."""
+
+
+class IndexUnavailable(PacsError):
+    """The index does not answer; `uncertain` if it fell silent while it was to commit."""
+
+    def __init__(self, message: str, *, uncertain: bool = False) -> None:
+        super().__init__(message)
+        self.uncertain = uncertain
+
+
+class SchemaError(PacsError):
+    """The database schema does not fit this program; says what to do."""
+
+
+class UnknownMoveDestination(PacsError):
+    """No remote AE of that title is configured."""
+
+
+class NotAuthorised(PacsError):
+    """The peer may not do this."""
+
+
+class TranscodeError(PacsError):
+    """There is no lossless way from the stored to the wanted transfer syntax."""

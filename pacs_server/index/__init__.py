@@ -1,0 +1,1 @@
+"""The index: SQLAlchemy lives here and nowhere else; what comes out are frozen values."""

@@ -1,0 +1,317 @@
+"""The database behind the index: connections, transactions, and the schema's version.
+
+SQLite and PostgreSQL behave alike from here on: reads see a snapshot while the one writer works,
+and every failure of the database is `IndexUnavailable`.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, func, make_url, select, text
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+import pacs_server
+from pacs_server.errors import ConfigError, IndexUnavailable, PacsError, SchemaError
+
+# How long a statement waits for somebody else's lock before the index counts as unavailable.
+LOCK_WAIT_SECONDS = 10
+_MIGRATION_LOCK = 0x50414353_4D494752  # any number, the same in every process: "PACSMIGR"
+# Alembic keeps its context in module globals, so that only one thread may migrate at a time.
+_migrating = threading.Lock()
+
+T = TypeVar("T")
+
+
+class Database:
+    """One database by URL; connects when first used, and may be shared by all threads.
+
+    `wal_mode` and `fsync` are SQLite's: without `fsync` a power loss may take the last commits or
+    the whole file. PostgreSQL has its own settings for that.
+    """
+
+    def __init__(self, url: str, *, wal_mode: bool = True, fsync: bool = True) -> None:
+        self._url = _supported(url)
+        self._engine = _sqlite(self._url, wal_mode, fsync) if self.is_sqlite else _postgresql(self._url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether this is the embedded database."""
+        return self._url.get_backend_name() == "sqlite"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for tests and tools; the index itself uses `connect` and `begin`."""
+        return self._engine
+
+    @property
+    def url_without_password(self) -> str:
+        """The URL as it may be shown."""
+        return self._url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A connection to read from, in one transaction that is rolled back at the end; raises IndexUnavailable."""
+        with _errors_named(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def begin(self, *, lock: int | None = None) -> Iterator[Connection]:
+        """A connection to write on, committed at the end and rolled back on any exception; raises IndexUnavailable.
+
+        With `lock`, any number, no two transactions of that number run at a time, in all processes
+        together; on SQLite that holds for every transaction. An IntegrityError passes through as it
+        is: what a taken key means is the caller's to say.
+        """
+        with (
+            _errors_named(),
+            self._engine.connect() as connection,
+            connection.execution_options(write=True).begin(),
+        ):
+            if lock is not None and not self.is_sqlite:
+                connection.execute(select(func.pg_advisory_xact_lock(lock)))
+            yield connection
+
+    def migrate(self) -> None:
+        """Bring the schema up to date; raises SchemaError when it is newer than this program."""
+        with _migrating, self.begin() as connection:
+            if not self.is_sqlite:
+                # One process migrates, the others wait for as long as it takes.
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            _refuse_unknown(_revision(connection))
+            config = _alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def check_schema(self) -> None:
+        """Raise SchemaError unless the schema is exactly the one this program was written for."""
+        current, head = self.revision(), _scripts().get_current_head()
+        _refuse_unknown(current)
+        if current != head:
+            found = f"at revision {current}" if current else "empty"
+            raise SchemaError(f"the database is {found}, this program needs {head}; run `pacs-server migrate`")
+
+    def revision(self) -> str | None:
+        """The schema's revision, None for an empty database; raises IndexUnavailable."""
+        with self.connect() as connection:
+            return _revision(connection)
+
+    def size_bytes(self) -> int:
+        """What the database takes on disk, in bytes; raises IndexUnavailable."""
+        if self.is_sqlite:
+            files = [Path(f"{self._url.database}{suffix}") for suffix in ("", "-wal", "-shm")]
+            return sum(path.stat().st_size for path in files if path.exists())
+        with self.connect() as connection:
+            return int(connection.scalar(select(func.pg_database_size(func.current_database()))) or 0)
+
+    def close(self) -> None:
+        """Close the connections that are not in use; it opens new ones if used again."""
+        self._engine.dispose()
+
+
+class _Pending(Generic[T]):
+    """An entry on its way in; without an outcome it must not be taken for committed."""
+
+    __slots__ = ("done", "entry", "error")
+
+    def __init__(self, entry: T) -> None:
+        self.entry = entry
+        self.done = False
+        self.error: PacsError | None = None
+
+    def finish(self, error: PacsError | None) -> None:
+        self.error = error
+        self.done = True
+
+
+class GroupCommit(Generic[T]):
+    """Lets writers that arrive together share a transaction, and so its fsync.
+
+    There is no writer thread: whoever finds nobody writing leads, and writes for all that wait.
+    `write` writes some entries and returns what is wrong with each; it may be called again with
+    fewer of them after a rollback. `lock` is as for `Database.begin`; `on_commit` hears of every
+    commit: its seconds and its entries.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        write: Callable[[Connection, list[T]], list[PacsError | None]],
+        *,
+        lock: int,
+        on_commit: Callable[[float, int], None] | None = None,
+    ) -> None:
+        self._database = database
+        self._write = write
+        self._lock = lock
+        self._on_commit = on_commit
+        self._pending: list[_Pending[T]] = []
+        self._pending_lock = threading.Lock()
+        self._leading = threading.Lock()
+
+    def add(self, entry: T) -> None:
+        """Return when the entry is committed; raises IndexUnavailable, or what `write` said of it."""
+        mine = _Pending(entry)
+        with self._pending_lock:
+            self._pending.append(mine)
+        with self._leading:
+            # Whoever led while this one waited has most likely written it.
+            if not mine.done:
+                with self._pending_lock:
+                    batch, self._pending = self._pending, []
+                self._lead(batch)
+        if mine.error is not None:
+            raise mine.error
+        if not mine.done:
+            raise IndexUnavailable("the thread that was writing to the index was interrupted")
+
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """A transaction of one's own, while no batch is being written."""
+        with self._leading, self._database.begin(lock=self._lock) as connection:
+            yield connection
+
+    def _lead(self, batch: list[_Pending[T]]) -> None:
+        """Give every entry its outcome; only an interrupt leaves some without."""
+        try:
+            self._commit(batch)
+        except IntegrityError:
+            # Somebody wrote past the lock. All is rolled back, and most entries are blameless.
+            self._commit_each(batch)
+        except IndexUnavailable as error:
+            if isinstance(error.__cause__, DataError):
+                self._commit_each(batch)
+                return
+            for pending in batch:
+                pending.finish(IndexUnavailable(str(error)))
+
+    def _commit_each(self, batch: list[_Pending[T]]) -> None:
+        for pending in batch:
+            try:
+                self._commit([pending])
+            except IntegrityError:
+                pending.finish(IndexUnavailable("another writer is in the way"))
+            except IndexUnavailable as error:
+                pending.finish(IndexUnavailable(str(error)))
+
+    def _commit(self, batch: list[_Pending[T]]) -> None:
+        started = time.perf_counter()
+        with self._database.begin(lock=self._lock) as connection:
+            errors = self._write(connection, [pending.entry for pending in batch])
+        for pending, error in zip(batch, errors, strict=True):
+            pending.finish(error)
+        if self._on_commit is not None:
+            self._on_commit(time.perf_counter() - started, len(batch))
+
+
+def _supported(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise ConfigError("the database URL cannot be read; write sqlite:///FILE or postgresql://...") from error
+    backend = parsed.get_backend_name()
+    if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed.set(drivername="sqlite+pysqlite")
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    raise ConfigError("the database must be sqlite:///FILE or postgresql://...")
+
+
+def _sqlite(url: URL, wal_mode: bool, fsync: bool) -> Engine:
+    pragmas = {
+        # First, because the ones after it may have to wait for a lock.
+        "busy_timeout": int(float(str(url.query.get("timeout", LOCK_WAIT_SECONDS))) * 1000),
+        "journal_mode": "WAL" if wal_mode else "DELETE",
+        # FULL: in WAL mode only this syncs at every commit.
+        "synchronous": "FULL" if fsync else "OFF",
+        "foreign_keys": "ON",
+        "case_sensitive_like": "ON",
+    }
+    # A connection is a few file handles: the number of associations bounds them, not the pool.
+    engine = create_engine(
+        url, poolclass=QueuePool, pool_size=16, max_overflow=-1, hide_parameters=True,
+        connect_args={"check_same_thread": False},
+    )  # fmt: skip
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # The driver's own BEGIN comes too late and is never IMMEDIATE; `begin` below does it.
+        connection.isolation_level = None
+        for name, value in pragmas.items():
+            connection.execute(f"PRAGMA {name} = {value}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE: a reader that turns writer would fail at once when somebody else has written.
+        write = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    defaults = {
+        "connect_timeout": "10",
+        "tcp_user_timeout": "30000",
+        "options": f"-c lock_timeout={LOCK_WAIT_SECONDS}s",
+    }
+    url = url.update_query_dict({name: value for name, value in defaults.items() if name not in url.query})
+    try:
+        return create_engine(
+            url, pool_size=8, max_overflow=24, pool_timeout=30, pool_pre_ping=True, hide_parameters=True
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigError("PostgreSQL needs its driver: pip install 'pacs-server[postgres]'") from error
+
+
+@contextmanager
+def _errors_named() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise
+    except (DBAPIError, PoolTimeout) as error:
+        raise IndexUnavailable(f"the database failed: {_reason(error)}") from error
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    # These two may quote the values of a row in their text, which is patient data.
+    quotable = not isinstance(error, DataError | ProgrammingError)
+    lines = str(cause).splitlines() if quotable else []
+    return lines[0] if lines else type(cause).__name__
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_unknown(revision: str | None) -> None:
+    known = {script.revision for script in _scripts().walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SchemaError(
+            f"the database schema ({revision}) was made by a newer version; upgrade pacs-server or restore a backup"
+        )
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_alembic_config())
+
+
+def _alembic_config() -> Config:
+    package = Path(pacs_server.__file__).parent
+    # A wheel carries the migrations inside the package; a checkout has them beside it.
+    installed = package / "migrations"
+    directory = installed if installed.is_dir() else package.parent / "migrations"
+    config = Config()
+    config.set_main_option("script_location", str(directory).replace("%", "%%"))
+    return config

@@ -1,0 +1,127 @@
+"""Queries on the index: matches for C-FIND, instances for retrieve."""
+
+from collections.abc import Generator, Iterable
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, Row, Select, String, cast, select
+from sqlalchemy.sql import FromClause
+
+from pacs_server.dicom.attributes import ATTRIBUTES, Attribute
+from pacs_server.dicom.identifier import MatchingKey, Query, RetrieveKeys
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.uids import InstanceUIDs
+from pacs_server.index.database import Database
+from pacs_server.index.instances import StoredInstance
+from pacs_server.index.matching import column_of, condition_of
+from pacs_server.index.models import TABLES, instance, patient, series, study
+
+_CHUNK_ROWS = 256
+
+
+class QueryIndex:
+    """Finds what is stored; may be shared by all threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, query: Query) -> Generator[tuple[str, ...], None, None]:
+        """The text of `query.returns` for every match at the level of the query, in the order of arrival.
+
+        Rows come from the database as they are asked for; closing the iterator gives the connection
+        back. Raises IndexUnavailable.
+        """
+        statement, residual = _find_statement(query)
+        width = len(query.returns)
+        with self._database.connect() as connection:
+            for rows in connection.execution_options(yield_per=_CHUNK_ROWS).execute(statement).partitions():
+                for row in rows:
+                    if not residual or _matches(residual, row, width):
+                        yield tuple(row[:width])
+
+    def select(self, keys: RetrieveKeys) -> list[StoredInstance]:
+        """The instances that the keys name, by study, series number and instance number; raises IndexUnavailable."""
+        with self._database.connect() as connection:
+            result = connection.execution_options(yield_per=_CHUNK_ROWS).execute(_select_statement(keys))
+            found = [(_place(row), _stored_instance(row)) for row in result]
+        found.sort(key=lambda pair: pair[0])
+        return [stored for _, stored in found]
+
+
+def _find_statement(query: Query) -> tuple[Select[Any], list[MatchingKey]]:
+    """The statement, with the columns that the keys left for Python behind those of the answer."""
+    conditions = [(key, condition_of(key)) for key in query.keys]
+    residual = [key for key, condition in conditions if not condition.exact]
+    returned = [ATTRIBUTES[key.tag] for key in query.returns]
+    extra = [attribute for key in residual for attribute in key.attributes]
+    matched = [attribute for key in query.keys for attribute in key.attributes]
+    table = TABLES[query.level]
+    columns = [_as_text(attribute) for attribute in returned + extra]
+    clauses = [condition.clause for _, condition in conditions if condition.clause is not None]
+    statement = (
+        select(*columns, table.c.id).select_from(_joined(query.level, returned + matched))
+        .where(*clauses).order_by(table.c.id)
+    )  # fmt: skip
+    return statement, residual
+
+
+def _as_text(attribute: Attribute) -> ColumnElement[Any]:
+    column = column_of(attribute)
+    return cast(column, String) if isinstance(column.type, Integer) else column
+
+
+def _joined(level: Level, attributes: Iterable[Attribute]) -> FromClause:
+    """The table of the level with as many of those above it as the attributes need."""
+    top = min((attribute.level for attribute in attributes), default=level)
+    joined: FromClause = TABLES[level]
+    for above in range(level - 1, top - 1, -1):
+        joined = joined.join(TABLES[Level(above)])
+    return joined
+
+
+def _matches(residual: Iterable[MatchingKey], row: Row[Any], start: int) -> bool:
+    for key in residual:
+        end = start + len(key.attributes)
+        if not key.matches(*row[start:end]):
+            return False
+        start = end
+    return True
+
+
+def _select_statement(keys: RetrieveKeys) -> Select[Any]:
+    narrowing = (
+        (patient.c.patient_id, keys.patient_ids),
+        (study.c.study_instance_uid, keys.study_instance_uids),
+        (series.c.series_instance_uid, keys.series_instance_uids),
+        (instance.c.sop_instance_uid, keys.sop_instance_uids),
+    )
+    return (
+        select(instance, study.c.study_instance_uid, series.c.series_instance_uid, series.c.series_number,
+               study.c.id.label("study_key"))
+        .select_from(instance.join(series).join(study).join(patient))
+        .where(*(column.in_(values) for column, values in narrowing if values))
+    )  # fmt: skip
+
+
+def _stored_instance(row: Row[Any]) -> StoredInstance:
+    return StoredInstance(
+        uids=InstanceUIDs(row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid),
+        sop_class_uid=row.sop_class_uid,
+        transfer_syntax_uid=row.transfer_syntax_uid,
+        path=row.path,
+        data_set_offset=row.data_set_offset,
+        size=row.size,
+        digest=row.digest,
+        version=row.version,
+    )
+
+
+def _place(row: Row[Any]) -> tuple[int, ...]:
+    return (row.study_key, _number(row.series_number), row.series_fk, _number(row.instance_number), row.id)
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        # Without a number an entity comes last; IS holds no greater one.
+        return 1 << 31

@@ -1,0 +1,130 @@
+"""Everything that is counted and measured, for Prometheus; the only place that knows its client.
+
+Label values come from fixed sets or from the configuration, never from what a peer sends.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300)
+_BYTES = (1e3, 1e4, 1e5, 2.5e5, 5e5, 1e6, 5e6, 1e7, 5e7, 1e8, 5e8, 1e9, 5e9)
+_BATCH = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """The server's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._associations = Counter("pacs_associations", "Associations accepted.", registry=registry)
+        self._rejections = Counter(
+            "pacs_association_rejections", "Associations and connections refused.", ["reason"], registry=registry
+        )
+        self._requests = Counter(
+            "pacs_dimse_requests", "DIMSE requests answered.", ["operation", "status"], registry=registry
+        )
+        self._seconds = Histogram(
+            "pacs_dimse_seconds", "Time to answer a request.", ["operation"], buckets=_SECONDS, registry=registry
+        )
+        self._stored = Histogram(
+            "pacs_stored_bytes", "Sizes of the objects received.", buckets=_BYTES, registry=registry
+        )
+        self._suboperations = Counter(
+            "pacs_retrieve_suboperations", "Instances sent for C-MOVE and C-GET.", ["outcome"], registry=registry
+        )
+        self._matches = Counter("pacs_find_matches", "C-FIND matches sent.", registry=registry)
+        self._network = Counter("pacs_network_bytes", "Bytes over associations.", ["direction"], registry=registry)
+        self._commits = Histogram(
+            "pacs_index_commit_seconds", "Time of one index transaction.", buckets=_SECONDS, registry=registry
+        )
+        self._batches = Histogram(
+            "pacs_index_commit_instances", "Instances in one index transaction.", buckets=_BATCH, registry=registry
+        )
+        self._reloads = Counter("pacs_config_reloads", "Reloads of the configuration.", ["result"], registry=registry)
+
+    def association(self) -> None:
+        """Count an accepted association."""
+        self._associations.inc()
+
+    def rejected(self, reason: str) -> None:
+        """Count a refusal; `reason` is one of the server's own names."""
+        self._rejections.labels(reason).inc()
+
+    def request(self, operation: str, status: int, seconds: float) -> None:
+        """Count an answered request with its final status."""
+        self._requests.labels(operation, f"0x{status:04X}").inc()
+        self._seconds.labels(operation).observe(seconds)
+
+    def received(self, size: int) -> None:
+        """Measure an object received, in bytes."""
+        self._stored.observe(size)
+
+    def suboperations(self, completed: int, warning: int, failed: int) -> None:
+        """Count what a retrieval came to."""
+        for outcome, count in (("completed", completed), ("warning", warning), ("failed", failed)):
+            self._suboperations.labels(outcome).inc(count)
+
+    def matches(self, count: int) -> None:
+        """Count matches sent."""
+        self._matches.inc(count)
+
+    def traffic(self, bytes_in: int, bytes_out: int) -> None:
+        """Add what an association moved."""
+        self._network.labels("in").inc(bytes_in)
+        self._network.labels("out").inc(bytes_out)
+
+    def committed(self, seconds: float, instances: int) -> None:
+        """Measure one index transaction."""
+        self._commits.observe(seconds)
+        self._batches.observe(instances)
+
+    def reloaded(self, *, ok: bool) -> None:
+        """Count a reload of the configuration."""
+        self._reloads.labels("ok" if ok else "failed").inc()
+
+    def watch(self, gauges: Callable[[], Mapping[str, float]]) -> None:
+        """Ask `gauges` at each scrape for the values of `GAUGES`, by name; what it cannot tell is left out."""
+        self._registry.register(_Gauges(gauges))
+
+    def render(self) -> bytes:
+        """The metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def names(self) -> list[str]:
+        """The names of all metrics, as they are documented."""
+        return sorted(metric.name for metric in self._registry.collect() if metric.name.startswith("pacs_"))
+
+
+GAUGES = {
+    "pacs_associations_active": "Associations in force.",
+    "pacs_connections_open": "Connections open, associated or not.",
+    "pacs_patients": "Patients in the index.",
+    "pacs_studies": "Studies in the index.",
+    "pacs_series": "Series in the index.",
+    "pacs_instances": "Instances in the index.",
+    "pacs_storage_free_bytes": "Free space on the storage.",
+    "pacs_ready": "Whether the server can take and give instances (1 or 0).",
+}
+
+
+class _Gauges:
+    def __init__(self, gauges: Callable[[], Mapping[str, float]]) -> None:
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        values = self._gauges()
+        for name, text in GAUGES.items():
+            if name in values:
+                yield GaugeMetricFamily(name, text, value=values[name])
+
+    def describe(self) -> Iterator[Metric]:
+        for name, text in GAUGES.items():
+            yield GaugeMetricFamily(name, text)

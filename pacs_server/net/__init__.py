@@ -1,0 +1,1 @@
+"""The DICOM upper layer: sockets, PDUs, associations and DIMSE messages; knows nothing of archives."""

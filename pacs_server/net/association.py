@@ -1,0 +1,274 @@
+"""An association in force, of either role: messages, data sets, answers, release, abort; every wait has a deadline.
+
+One thread owns an association. Only `drain` and `kill` may be called from another one.
+"""
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pacs_server.net.message import (
+    Command,
+    decode_command,
+    encode_command,
+    encode_message,
+    frame,
+)
+from pacs_server.net.negotiation import AcceptedContext
+from pacs_server.net.pdu import (
+    COMMAND,
+    LAST,
+    PDV_HEADER,
+    RELEASE_RP,
+    RELEASE_RQ,
+    AbortReason,
+    PDUReader,
+    PDUType,
+    PeerAborted,
+    ProtocolError,
+    encode_abort,
+)
+from pacs_server.net.transport import AssociationEnded, Buffer, ConnectionLost, DeadlineExpired, Transport
+
+_MAX_COMMAND_SET = 16 * 1024
+_MAX_IDENTIFIER = 1024 * 1024
+_FILE_CHUNK = 1024 * 1024
+# A gathered write takes at most 1024 buffers (IOV_MAX); each fragment is two of them.
+_MAX_FRAGMENTS = 500
+# To a peer that names no limit, or a huge one, PDUs go out no longer than this.
+_MAX_SENT_PDU = 256 * 1024
+_MIN_SENT_PDU = 64
+_ABORT_SECONDS = 2.0
+
+
+class PeerReleased(AssociationEnded):
+    """The peer asked for release; it was answered."""
+
+
+class Draining(AssociationEnded):
+    """The server shuts down and this association has nothing running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds: `idle` between messages, `network` for a PDU or message once begun and for each write."""
+
+    idle: float
+    network: float
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A DIMSE message whose data set, if it has one, is still to be read from the association."""
+
+    context: AcceptedContext
+    command: Command
+
+
+class Association:
+    """An established association.
+
+    `contexts` maps presentation context IDs to what was agreed; `max_pdu_size` is the peer's
+    limit, 0 for none.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        transport: Transport,
+        reader: PDUReader,
+        *,
+        contexts: dict[int, AcceptedContext],
+        max_pdu_size: int,
+        timeouts: Timeouts,
+        calling_ae: str,
+        called_ae: str,
+        peer: str,
+        extended: dict[str, bytes] | None = None,
+    ) -> None:
+        self.transport = transport
+        self.contexts = contexts
+        self.timeouts = timeouts
+        self.calling_ae = calling_ae
+        self.called_ae = called_ae
+        self.peer = peer
+        self.extended = extended or {}
+        self.busy = False
+        self.draining = False
+        limit = min(max_pdu_size or _MAX_SENT_PDU, _MAX_SENT_PDU)
+        # Fragments of even length (PS3.8 Annex E.2 leaves none odd but the last).
+        self._max_pdu = max(limit, _MIN_SENT_PDU) // 2 * 2
+        self._reader = reader
+        self._pdu = memoryview(b"")
+        self._message_ids = itertools.cycle(range(1, 65536))
+        self._data_context: int | None = None
+
+    def next_message_id(self) -> int:
+        """A Message ID that is not in use (PS3.7 E.1-1)."""
+        return next(self._message_ids)
+
+    # ---------------------------------------------------------------- reading
+
+    def read_message(self, timeout: float | None = None) -> Message:
+        """Wait for the next message and return it; its data set is read by `data` or `read_data`.
+
+        Waits the idle time-out for it to begin, unless `timeout` (seconds) says otherwise. Raises
+        AssociationEnded in one of its kinds: released, aborted, lost, too slow, against the protocol.
+        """
+        self._data_context = None
+        parts = bytearray()
+        while True:
+            wait = (self.timeouts.idle if timeout is None else timeout) if not parts else self.timeouts.network
+            context_id, control, value = self._next_pdv(wait)
+            self.busy = True
+            if not control & COMMAND:
+                raise ProtocolError("data set without a command", AbortReason.UNEXPECTED_PDU)
+            if len(parts) + len(value) > _MAX_COMMAND_SET:
+                raise ProtocolError(f"command set over the limit of {_MAX_COMMAND_SET} bytes")
+            parts += value
+            if control & LAST:
+                break
+        command = decode_command(bytes(parts))
+        if command.has_data_set:
+            self._data_context = context_id
+        return Message(self.contexts[context_id], command)
+
+    def data(self) -> Iterator[memoryview]:
+        """Yield the fragments of the current message's data set; each is valid until the next is asked for."""
+        while self._data_context is not None:
+            context_id, control, value = self._next_pdv(self.timeouts.network)
+            if control & COMMAND or context_id != self._data_context:
+                raise ProtocolError("data set interrupted by something else", AbortReason.UNEXPECTED_PDU)
+            if control & LAST:
+                self._data_context = None
+            yield value
+
+    def read_data(self, limit: int = _MAX_IDENTIFIER) -> bytes:
+        """The whole data set of the current message, at most `limit` bytes; raises ProtocolError over it."""
+        data = bytearray()
+        for fragment in self.data():
+            if len(data) + len(fragment) > limit:
+                raise ProtocolError(f"identifier over the limit of {limit} bytes")
+            data += fragment
+        return bytes(data)
+
+    def skip_data(self) -> None:
+        """Read what is left of the current message's data set and forget it."""
+        for _ in self.data():
+            pass
+
+    def waiting(self) -> bool:
+        """Whether the peer has sent something that was not read yet."""
+        return bool(self._pdu) or self._reader.waiting()
+
+    def _next_pdv(self, timeout: float) -> tuple[int, int, memoryview]:
+        if not self._pdu:
+            self._pdu = self._read_p_data(timeout)
+        if len(self._pdu) < 6:
+            raise ProtocolError("presentation data value cut", AbortReason.INVALID_PARAMETER)
+        length, context_id, control = PDV_HEADER.unpack_from(self._pdu)
+        if not 2 <= length <= len(self._pdu) - 4:
+            raise ProtocolError("presentation data value of impossible length", AbortReason.INVALID_PARAMETER)
+        if context_id not in self.contexts:
+            raise ProtocolError(f"data on presentation context {context_id}, which was not accepted")
+        value = self._pdu[6 : 4 + length]
+        self._pdu = self._pdu[4 + length :]
+        return context_id, control, value
+
+    def _read_p_data(self, timeout: float) -> memoryview:
+        while True:
+            try:
+                kind, body = self._reader.read(timeout)
+            except ConnectionLost:
+                if self.draining:
+                    raise Draining("the server shuts down") from None
+                raise
+            except DeadlineExpired:
+                if self.busy:
+                    raise
+                raise DeadlineExpired(f"idle for {timeout:g} s") from None
+            if kind == PDUType.P_DATA:
+                if body:
+                    return body
+                continue
+            self._end(kind)
+
+    def _end(self, kind: int) -> None:
+        if kind == PDUType.RELEASE_RQ:
+            if self.busy:
+                raise ProtocolError("release in the middle of a message", AbortReason.UNEXPECTED_PDU)
+            self.transport.send([RELEASE_RP], self.timeouts.network)
+            raise PeerReleased("released")
+        if kind == PDUType.ABORT:
+            raise PeerAborted("aborted by the peer")
+        raise ProtocolError(f"unexpected PDU {PDUType(kind).name}", AbortReason.UNEXPECTED_PDU)
+
+    # ---------------------------------------------------------------- writing
+
+    def send(self, context_id: int, command: Command, data: Buffer | None = None) -> None:
+        """Send a message, command and data set in one write."""
+        self.transport.send(encode_message(context_id, command, data, self._max_pdu), self.timeouts.network)
+
+    def encode_command(self, context_id: int, command: Command) -> bytes:
+        """A command as it goes on the wire, for a response that is sent many times."""
+        return b"".join(frame(context_id, encode_command(command), command=True, max_pdu=self._max_pdu))
+
+    def encode_data(self, context_id: int, data: Buffer) -> bytes:
+        """A data set as it goes on the wire after its command."""
+        return b"".join(frame(context_id, data, command=False, max_pdu=self._max_pdu))
+
+    def send_encoded(self, messages: Sequence[Buffer]) -> None:
+        """Send what `encode_command` and `encode_data` made, in one write."""
+        self.transport.send([b"".join(messages)], self.timeouts.network)
+
+    def send_file(self, context_id: int, command: Command, descriptor: int, span: tuple[int, int]) -> None:
+        """Send a message whose data set is `span` (offset, length in bytes) of an open file, a chunk at a time."""
+        offset, remaining = span
+        command.command_data_set_type = 1
+        buffers = list(frame(context_id, encode_command(command), command=True, max_pdu=self._max_pdu))
+        fragment = self._max_pdu - 6
+        chunk = max(1, min(_FILE_CHUNK // fragment, _MAX_FRAGMENTS)) * fragment
+        while True:
+            data = os.pread(descriptor, min(chunk, remaining), offset)
+            if not data and remaining:
+                raise OSError(f"file is {remaining} bytes shorter than the index says")
+            offset, remaining = offset + len(data), remaining - len(data)
+            buffers += frame(context_id, data, command=False, max_pdu=self._max_pdu, last=not remaining)
+            self.transport.send(buffers, self.timeouts.network)
+            if not remaining:
+                return
+            buffers = []
+
+    # ---------------------------------------------------------------- ending
+
+    def release(self) -> None:
+        """Ask for release and wait for the answer; what comes in until then is dropped (PS3.8 7.2)."""
+        self.transport.send([RELEASE_RQ], self.timeouts.network)
+        deadline = time.monotonic() + self.timeouts.network
+        while time.monotonic() < deadline:
+            kind, _ = self._reader.read(self.timeouts.network)
+            if kind in (PDUType.RELEASE_RP, PDUType.ABORT):
+                return
+            if kind == PDUType.RELEASE_RQ:
+                # PS3.8 7.2.2.7: release collision; the requestor answers first.
+                self.transport.send([RELEASE_RP], self.timeouts.network)
+
+    def abort(self, reason: AbortReason | None = None) -> None:
+        """Send an A-ABORT, as the service provider when there is a `reason`, and let the peer read it."""
+        with contextlib.suppress(AssociationEnded):
+            self.transport.send([encode_abort(0 if reason is None else 2, reason or 0)], _ABORT_SECONDS)
+            self.transport.finish()
+
+    def drain(self) -> None:
+        """End the association as soon as no operation runs on it; from another thread."""
+        self.draining = True
+        if not self.busy:
+            self.transport.wake()
+
+    def done(self) -> None:
+        """Say that the operation is over: the association is idle again. Raises Draining if it is to end now."""
+        self.busy = False
+        if self.draining:
+            raise Draining("the server shuts down")

@@ -1,0 +1,175 @@
+"""DIMSE messages: the command-set codec (PS3.7 6.3, E.1) and the framing of messages as P-DATA (PS3.8 Annex E).
+
+A command set is always Implicit VR Little Endian and has a dozen elements at most, so a small
+purpose-made codec does.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+from pacs_server.net.pdu import COMMAND, LAST, PDU_AND_PDV_HEADER, PDUType, ProtocolError
+from pacs_server.net.transport import Buffer
+
+NO_DATA_SET = 0x0101
+RESPONSE = 0x8000
+
+_ELEMENT = struct.Struct("<HHI")
+_US = struct.Struct("<H")
+_GROUP_LENGTH = struct.Struct("<HHII")
+
+
+class CommandField(IntEnum):
+    """Command Field of requests; a response adds 0x8000 (PS3.7 E.1)."""
+
+    C_STORE = 0x0001
+    C_GET = 0x0010
+    C_FIND = 0x0020
+    C_MOVE = 0x0021
+    C_ECHO = 0x0030
+    N_EVENT_REPORT = 0x0100
+    N_GET = 0x0110
+    N_SET = 0x0120
+    N_ACTION = 0x0130
+    N_CREATE = 0x0140
+    N_DELETE = 0x0150
+    C_CANCEL = 0x0FFF
+
+
+@dataclass(slots=True)
+class Command:
+    """A command set; what is None is absent. Names follow PS3.7 E.1."""
+
+    command_field: int | None = None
+    message_id: int | None = None
+    message_id_being_responded_to: int | None = None
+    affected_sop_class_uid: str | None = None
+    requested_sop_class_uid: str | None = None
+    affected_sop_instance_uid: str | None = None
+    requested_sop_instance_uid: str | None = None
+    command_data_set_type: int | None = None
+    priority: int | None = None
+    status: int | None = None
+    offending_element: bytes | None = None
+    error_comment: str | None = None
+    error_id: int | None = None
+    move_destination: str | None = None
+    move_originator_ae_title: str | None = None
+    move_originator_message_id: int | None = None
+    number_of_remaining: int | None = None
+    number_of_completed: int | None = None
+    number_of_failed: int | None = None
+    number_of_warning: int | None = None
+    event_type_id: int | None = None
+    action_type_id: int | None = None
+    attribute_identifier_list: bytes | None = None
+
+    @property
+    def has_data_set(self) -> bool:
+        """Whether a data set follows (PS3.7 E.1-1: any value but 0x0101)."""
+        return self.command_data_set_type != NO_DATA_SET
+
+
+# Element number in group 0000 -> (field of Command, VR), in the order they are sent in.
+_ELEMENTS: dict[int, tuple[str, str]] = {
+    0x0002: ("affected_sop_class_uid", "UI"),
+    0x0003: ("requested_sop_class_uid", "UI"),
+    0x0100: ("command_field", "US"),
+    0x0110: ("message_id", "US"),
+    0x0120: ("message_id_being_responded_to", "US"),
+    0x0600: ("move_destination", "AE"),
+    0x0700: ("priority", "US"),
+    0x0800: ("command_data_set_type", "US"),
+    0x0900: ("status", "US"),
+    0x0901: ("offending_element", "AT"),
+    0x0902: ("error_comment", "LO"),
+    0x0903: ("error_id", "US"),
+    0x1000: ("affected_sop_instance_uid", "UI"),
+    0x1001: ("requested_sop_instance_uid", "UI"),
+    0x1002: ("event_type_id", "US"),
+    0x1005: ("attribute_identifier_list", "AT"),
+    0x1008: ("action_type_id", "US"),
+    0x1020: ("number_of_remaining", "US"),
+    0x1021: ("number_of_completed", "US"),
+    0x1022: ("number_of_failed", "US"),
+    0x1023: ("number_of_warning", "US"),
+    0x1030: ("move_originator_ae_title", "AE"),
+    0x1031: ("move_originator_message_id", "US"),
+}
+assert {name for name, _ in _ELEMENTS.values()} == {field.name for field in fields(Command)}
+
+
+def decode_command(data: bytes) -> Command:
+    """Decode a command set; elements that are not in PS3.7 E.1 are passed over.
+
+    Raises ProtocolError if it is cut, not in group 0000, or an element has an impossible length.
+    """
+    command = Command()
+    offset = 0
+    while offset < len(data):
+        if offset + 8 > len(data):
+            raise ProtocolError("command set cut in the middle of an element")
+        group, element, length = _ELEMENT.unpack_from(data, offset)
+        offset += 8
+        if group != 0 or length > len(data) - offset:
+            raise ProtocolError(f"command set with element ({group:04x},{element:04x}) of {length} bytes")
+        known = _ELEMENTS.get(element)
+        if known is not None:
+            setattr(command, known[0], _decode_value(element, known[1], data[offset : offset + length]))
+        offset += length
+    if command.command_field is None:
+        raise ProtocolError("command set without Command Field")
+    return command
+
+
+def _decode_value(element: int, vr: str, value: bytes) -> int | str | bytes | None:
+    if vr == "US":
+        if len(value) < 2:
+            raise ProtocolError(f"command element (0000,{element:04x}) has no number")
+        return int.from_bytes(value[:2], "little")
+    if vr == "AT":
+        return value
+    return value.decode("latin-1").strip(" \0")
+
+
+def encode_command(command: Command) -> bytes:
+    """Encode a command set with its group length, elements in tag order, values padded to even length."""
+    body = bytearray()
+    for element, (name, vr) in _ELEMENTS.items():
+        value = getattr(command, name)
+        if value is None:
+            continue
+        if vr == "US":
+            body += _ELEMENT.pack(0, element, 2) + _US.pack(value)
+            continue
+        encoded = value if vr == "AT" else value.encode("latin-1", "replace")
+        if len(encoded) % 2:
+            encoded += b"\0" if vr == "UI" else b" "
+        body += _ELEMENT.pack(0, element, len(encoded)) + encoded
+    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + bytes(body)
+
+
+def frame(context_id: int, data: Buffer, *, command: bool, max_pdu: int, last: bool = True) -> Iterator[Buffer]:
+    """Frame `data` as P-DATA-TF PDUs with one PDV each, none longer than `max_pdu`; yields header, value, header...
+
+    With `last` False the final fragment is not marked as the message's last.
+    """
+    size = max_pdu - 6
+    view = memoryview(data)
+    flag = COMMAND if command else 0
+    for start in range(0, max(len(view), 1), size):
+        value = view[start : start + size]
+        control = flag | LAST if last and start + size >= len(view) else flag
+        yield PDU_AND_PDV_HEADER.pack(PDUType.P_DATA, len(value) + 6, len(value) + 2, context_id, control)
+        if value:
+            yield value
+
+
+def encode_message(context_id: int, command: Command, data: Buffer | None, max_pdu: int) -> list[Buffer]:
+    """A whole DIMSE message as buffers for one gathered write; sets Command Data Set Type."""
+    command.command_data_set_type = NO_DATA_SET if data is None else 1
+    buffers = list(frame(context_id, encode_command(command), command=True, max_pdu=max_pdu))
+    if data is not None:
+        buffers += frame(context_id, data, command=False, max_pdu=max_pdu)
+    return buffers

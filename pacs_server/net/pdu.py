@@ -1,0 +1,146 @@
+"""PDUs on the wire: a reader that caps and frames what comes in, and the encoders of the short ones (PS3.8 9.3)."""
+
+import struct
+import time
+from enum import IntEnum
+
+from pacs_server.net.transport import AssociationEnded, ConnectionLost, DeadlineExpired, Transport
+
+HEADER = struct.Struct(">BxI")
+# PS3.8 9.3.5: PDV item length, presentation context ID, message control header.
+PDV_HEADER = struct.Struct(">IBB")
+PDU_AND_PDV_HEADER = struct.Struct(">BxIIBB")
+COMMAND, LAST = 0x01, 0x02
+
+_SMALL_BUFFER = 16 * 1024
+_MAX_ASSOCIATE_PDU = 256 * 1024
+_MAX_CONTROL_PDU = 1024
+
+
+class PDUType(IntEnum):
+    """PS3.8 9.3.1."""
+
+    ASSOCIATE_RQ = 1
+    ASSOCIATE_AC = 2
+    ASSOCIATE_RJ = 3
+    P_DATA = 4
+    RELEASE_RQ = 5
+    RELEASE_RP = 6
+    ABORT = 7
+
+
+class AbortReason(IntEnum):
+    """Why the service provider aborts (PS3.8 Table 9-26)."""
+
+    NOT_SPECIFIED = 0
+    UNRECOGNIZED_PDU = 1
+    UNEXPECTED_PDU = 2
+    UNEXPECTED_PARAMETER = 5
+    INVALID_PARAMETER = 6
+
+
+class ProtocolError(AssociationEnded):
+    """The peer broke the protocol; `reason` goes into the A-ABORT."""
+
+    def __init__(self, how: str, reason: AbortReason = AbortReason.NOT_SPECIFIED) -> None:
+        super().__init__(how)
+        self.reason = reason
+
+
+class PeerAborted(AssociationEnded):
+    """The peer sent an A-ABORT."""
+
+
+class PDUReader:
+    """Frames PDUs out of a transport, one at a time, in a buffer that is used again for the next.
+
+    A PDU's announced length is held against the cap of its type before a byte of it is buffered.
+    `max_pdu_size` is what we announce as our maximum (bytes of P-DATA after the header).
+    """
+
+    def __init__(self, transport: Transport, *, max_pdu_size: int, pdu_timeout: float) -> None:
+        self._transport = transport
+        self._pdu_timeout = pdu_timeout
+        self._caps = {
+            PDUType.ASSOCIATE_RQ: _MAX_ASSOCIATE_PDU,
+            PDUType.ASSOCIATE_AC: _MAX_ASSOCIATE_PDU,
+            PDUType.P_DATA: max_pdu_size,
+        }
+        self._full_size = 2 * max_pdu_size
+        self._view = memoryview(bytearray(_SMALL_BUFFER))
+        self._start = 0
+        self._end = 0
+
+    def read(self, timeout: float) -> tuple[int, memoryview]:
+        """Return the next PDU's type and body, valid until the next call.
+
+        The PDU must begin within `timeout` seconds, and be whole within the PDU time-out from then
+        on. Raises ConnectionLost, DeadlineExpired and ProtocolError.
+        """
+        self._fill(HEADER.size, timeout)
+        kind, length = HEADER.unpack_from(self._view, self._start)
+        self._check(kind, length)
+        self._fill(HEADER.size + length, self._pdu_timeout)
+        body = self._view[self._start + HEADER.size : self._start + HEADER.size + length]
+        self._start += HEADER.size + length
+        return kind, body
+
+    def waiting(self) -> bool:
+        """Whether something has come in that was not read yet."""
+        return self._end > self._start or self._transport.readable()
+
+    def _check(self, kind: int, length: int) -> None:
+        if not PDUType.ASSOCIATE_RQ <= kind <= PDUType.ABORT:
+            raise ProtocolError(f"PDU of unknown type {kind:#04x}", AbortReason.UNRECOGNIZED_PDU)
+        cap = self._caps.get(PDUType(kind), _MAX_CONTROL_PDU)
+        if length > cap:
+            raise ProtocolError(f"{PDUType(kind).name} of {length} bytes is over the limit of {cap}")
+
+    def _fill(self, needed: int, timeout: float) -> None:
+        """Read until `needed` bytes are buffered from the start of the PDU on."""
+        if self._end - self._start >= needed:
+            return
+        self._make_room(needed)
+        began = self._end > self._start
+        deadline = time.monotonic() + (self._pdu_timeout if began else timeout)
+        while self._end - self._start < needed:
+            try:
+                self._end += self._transport.receive_into(self._view[self._end :], deadline)
+            except DeadlineExpired:
+                if began:
+                    raise DeadlineExpired("a PDU was begun and not finished in time") from None
+                raise
+            except ConnectionLost as error:
+                if began:
+                    raise ConnectionLost(f"{error.how} in the middle of a PDU") from error
+                raise
+            if not began:
+                began, deadline = True, time.monotonic() + self._pdu_timeout
+            elif time.monotonic() >= deadline and self._end - self._start < needed:
+                # A trickle resets no clock: the whole PDU has one deadline.
+                raise DeadlineExpired("a PDU was begun and not finished in time")
+
+    def _make_room(self, needed: int) -> None:
+        """Move what is buffered to the front; take a larger buffer once PDUs ask for it."""
+        held = self._end - self._start
+        if needed > len(self._view):
+            larger = memoryview(bytearray(max(self._full_size, needed)))
+            larger[:held] = self._view[self._start : self._end]
+            self._view = larger
+        elif held and self._start:
+            self._view[:held] = bytes(self._view[self._start : self._end])
+        self._start, self._end = 0, held
+
+
+def encode_reject(result: int, source: int, reason: int) -> bytes:
+    """An A-ASSOCIATE-RJ PDU (PS3.8 9.3.4)."""
+    return HEADER.pack(PDUType.ASSOCIATE_RJ, 4) + bytes((0, result, source, reason))
+
+
+def encode_abort(source: int = 0, reason: int = 0) -> bytes:
+    """An A-ABORT PDU; source 0 is the service user, 2 the provider (PS3.8 9.3.8)."""
+    return HEADER.pack(PDUType.ABORT, 4) + bytes((0, 0, source, reason))
+
+
+RELEASE_RQ = HEADER.pack(PDUType.RELEASE_RQ, 4) + bytes(4)
+RELEASE_RP = HEADER.pack(PDUType.RELEASE_RP, 4) + bytes(4)

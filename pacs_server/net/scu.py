@@ -1,0 +1,117 @@
+"""Requested associations: connect, propose, send instances; for C-MOVE sub-operations and reports of our own."""
+
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pacs_server.net.acceptor import Rejected, Rejection, Terms
+from pacs_server.net.association import Association
+from pacs_server.net.message import RESPONSE, Command, CommandField
+from pacs_server.net.negotiation import (
+    ACCEPTANCE,
+    AcceptedContext,
+    Answer,
+    Proposal,
+    ProposedContext,
+    UserInformation,
+    decode_accept,
+    encode_request,
+)
+from pacs_server.net.pdu import AbortReason, PDUReader, PDUType, PeerAborted, ProtocolError
+from pacs_server.net.transport import AssociationEnded, ConnectionLost, Transport
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteAE:
+    """Where a remote application entity listens; `connect_timeout` in seconds."""
+
+    ae_title: str
+    host: str
+    port: int
+    connect_timeout: float
+    tls: ssl.SSLContext | None = None
+
+
+def connect(remote: RemoteAE, calling_ae: str, contexts: Sequence[ProposedContext], terms: Terms) -> Association:
+    """Open an association with `remote`; contexts that it does not take are missing from the result.
+
+    Raises ConnectionLost if it cannot be reached in time, Rejected, and other kinds of AssociationEnded.
+    """
+    user = UserInformation(terms.max_pdu_size, terms.implementation_class_uid, terms.implementation_version_name)
+    proposal = Proposal(calling_ae, remote.ae_title, tuple(contexts), user)
+    transport = Transport(_open(remote), tick=min(terms.association_timeout, terms.timeouts.network))
+    try:
+        transport.send([encode_request(proposal)], terms.timeouts.network)
+        reader = PDUReader(transport, max_pdu_size=terms.max_pdu_size, pdu_timeout=terms.timeouts.network)
+        answer = _read_answer(reader, terms.association_timeout)
+    except AssociationEnded:
+        transport.close()
+        raise
+    return Association(
+        transport,
+        reader,
+        contexts=_accepted(proposal, answer),
+        max_pdu_size=answer.user.max_pdu_size,
+        timeouts=terms.timeouts,
+        calling_ae=calling_ae,
+        called_ae=remote.ae_title,
+        peer=remote.host,
+        extended=dict(answer.user.extended),
+    )
+
+
+def read_response(association: Association, request: Command, timeout: float) -> Command:
+    """Wait for the response to `request`, its data set dropped; raises AssociationEnded."""
+    message = association.read_message(timeout)
+    association.skip_data()
+    association.busy = False
+    command = message.command
+    wanted = (request.command_field or 0) | RESPONSE
+    if command.command_field != wanted or command.message_id_being_responded_to != request.message_id:
+        raise ProtocolError("response to something else than was asked", AbortReason.UNEXPECTED_PDU)
+    return command
+
+
+def store_request(association: Association, sop_class_uid: str, sop_instance_uid: str) -> Command:
+    """A C-STORE request for one instance (PS3.7 9.3.1.1)."""
+    return Command(
+        command_field=CommandField.C_STORE,
+        message_id=association.next_message_id(),
+        affected_sop_class_uid=sop_class_uid,
+        affected_sop_instance_uid=sop_instance_uid,
+        priority=0,
+    )
+
+
+def _open(remote: RemoteAE) -> socket.socket:
+    sock = None
+    try:
+        sock = socket.create_connection((remote.host, remote.port), remote.connect_timeout)
+        return remote.tls.wrap_socket(sock, server_hostname=remote.host) if remote.tls else sock
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        reason = error.strerror or str(error) or type(error).__name__
+        raise ConnectionLost(f"cannot connect to {remote.host} port {remote.port}: {reason}") from error
+
+
+def _read_answer(reader: PDUReader, timeout: float) -> Answer:
+    kind, body = reader.read(timeout)
+    if kind == PDUType.ASSOCIATE_AC:
+        return decode_accept(bytes(body))
+    if kind == PDUType.ASSOCIATE_RJ and len(body) >= 4:
+        raise Rejected(Rejection(body[1], body[2], body[3], f"by_the_peer_({body[1]},{body[2]},{body[3]})"))
+    if kind == PDUType.ABORT:
+        raise PeerAborted("aborted by the peer")
+    raise ProtocolError(f"{PDUType(kind).name} in answer to an A-ASSOCIATE-RQ", AbortReason.UNEXPECTED_PDU)
+
+
+def _accepted(proposal: Proposal, answer: Answer) -> dict[int, AcceptedContext]:
+    proposed = {context.context_id: context for context in proposal.contexts}
+    return {
+        context_id: AcceptedContext(context_id, proposed[context_id].abstract_syntax, uid, as_scu=True, as_scp=False)
+        for context_id, result, uid in answer.results
+        # A peer that answers with a transfer syntax nobody proposed has not accepted anything.
+        if result == ACCEPTANCE and context_id in proposed and uid in proposed[context_id].transfer_syntaxes
+    }

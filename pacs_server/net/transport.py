@@ -1,0 +1,158 @@
+"""A connected socket with deadlines, large buffered reads and gathered writes; the only file that calls recv and send.
+
+A blocking call returns after one *tick* at the latest (the kernel's own socket timers on plain
+sockets, Python's on TLS ones), and the deadline is looked at then. So nobody waits for ever and
+nothing polls. Reading acknowledges at once (TCP_QUICKACK): many modalities send a command and its
+data set as two small writes with Nagle's algorithm on, and would wait 40 ms for a delayed
+acknowledgement at every object.
+"""
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Sequence
+
+Buffer = bytes | bytearray | memoryview
+
+_WOULD_BLOCK = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_FAREWELL_SECONDS = 1.0
+_FAREWELL_READS = 64
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+
+
+class AssociationEnded(Exception):
+    """The association is over; `how` says why in a few words for logs and metrics."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(how)
+        self.how = how
+
+
+class ConnectionLost(AssociationEnded):
+    """The peer closed the connection, or the network did."""
+
+
+class DeadlineExpired(AssociationEnded):
+    """The peer was silent, or too slow, for longer than it may be."""
+
+
+class Transport:
+    """A connected TCP or TLS socket.
+
+    `tick` is the longest a single wait may take, in seconds: no longer than the shortest deadline
+    that will be asked for.
+    """
+
+    def __init__(self, sock: socket.socket, *, tick: float) -> None:
+        self.socket = sock
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._tls:
+            sock.settimeout(tick)
+        else:
+            sock.settimeout(None)
+            timeval = struct.pack("ll", int(tick), int(tick % 1 * 1_000_000))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+
+    def receive_into(self, view: memoryview, deadline: float) -> int:
+        """Wait for bytes, put them into `view` and return how many; `deadline` is in monotonic seconds.
+
+        Raises ConnectionLost at the end of the stream and DeadlineExpired.
+        """
+        while True:
+            try:
+                count = self.socket.recv_into(view)
+            except _WOULD_BLOCK:
+                if time.monotonic() >= deadline:
+                    raise DeadlineExpired("no data from the peer in time") from None
+                continue
+            except OSError as error:
+                raise ConnectionLost(f"connection lost: {error.strerror or error}") from error
+            if count == 0:
+                raise ConnectionLost("connection closed by the peer")
+            self.bytes_in += count
+            if _QUICKACK is not None and not self._tls:
+                self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            return count
+
+    def readable(self) -> bool:
+        """Whether bytes, or the end of the stream, wait to be read."""
+        if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
+            return True
+        return bool(self._poll.poll(0))
+
+    def send(self, buffers: Sequence[Buffer], timeout: float) -> None:
+        """Send all `buffers` as one gathered write; every `timeout` seconds something must get through.
+
+        Raises ConnectionLost and DeadlineExpired.
+        """
+        pending: list[Buffer] = [b"".join(buffers)] if self._tls else list(buffers)
+        deadline = time.monotonic() + timeout
+        while pending:
+            try:
+                count = self.socket.send(pending[0]) if self._tls else self.socket.sendmsg(pending)
+            except _WOULD_BLOCK:
+                if time.monotonic() >= deadline:
+                    raise DeadlineExpired("the peer does not take what is sent") from None
+                continue
+            except OSError as error:
+                raise ConnectionLost(f"connection lost: {error.strerror or error}") from error
+            self.bytes_out += count
+            if not _drop(pending, count):
+                deadline = time.monotonic() + timeout
+
+    def wake(self) -> None:
+        """Make a thread that waits in `receive_into` return, from another thread."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RD)
+
+    def kill(self, last_words: bytes = b"") -> None:
+        """End the connection now, from another thread; `last_words` go out if the peer has room for them."""
+        with contextlib.suppress(OSError, ValueError):
+            if last_words and not self._tls:
+                self.socket.send(last_words, socket.MSG_DONTWAIT)
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+    def finish(self) -> None:
+        """Say that nothing more comes, and give the peer a moment to read what was sent last.
+
+        Closing with unread bytes in the buffer resets the connection, and the peer might never see
+        why (the A-ABORT or A-ASSOCIATE-RJ). Bounded in time and bytes.
+        """
+        if self._tls:
+            return
+        deadline = time.monotonic() + _FAREWELL_SECONDS
+        scrap = memoryview(bytearray(64 * 1024))
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+            for _ in range(_FAREWELL_READS):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._poll.poll(left * 1000) or not self.socket.recv_into(scrap):
+                    return
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(OSError):
+            self.socket.close()
+
+
+def _drop(pending: list[Buffer], count: int) -> bool:
+    """Take the first `count` bytes off `pending`; True when nothing is left."""
+    done = 0
+    while done < len(pending) and count >= len(pending[done]):
+        count -= len(pending[done])
+        done += 1
+    del pending[:done]
+    if count:
+        pending[0] = memoryview(pending[0])[count:]
+    return not pending

@@ -1,0 +1,1 @@
+"""One file per DIMSE service: translate in, one service call, translate out."""

@@ -1,0 +1,106 @@
+"""THE table: which SOP classes are spoken, in which transfer syntaxes and roles; conformance.py reads it too."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from pynetdicom import sop_class
+from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+
+from pacs_server.dicom.levels import InformationModel
+from pacs_server.net.negotiation import Support
+
+# Deflated and big endian after the plain ones: preferred for queries in this order.
+QUERY_TRANSFER_SYNTAXES = (
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.2",
+)
+# SMPTE ST 2110 syntaxes are for live streams, which are never stored (PS3.22).
+STORAGE_TRANSFER_SYNTAXES = tuple(
+    str(uid) for uid in ALL_TRANSFER_SYNTAXES if not uid.startswith("1.2.840.10008.1.2.7.")
+)
+
+STORAGE_SOP_CLASSES: dict[str, str] = {str(uid): name for name, uid in sop_class._STORAGE_CLASSES.items()}
+_STANDARD_UIDS = frozenset(str(uid) for group in sop_class._SERVICE_TO_UID_GROUP.values() for uid in group.values())
+_STANDARD_ROOT = "1.2.840.10008."
+# Retired storage classes are not in the registry; all of them lie here.
+_STANDARD_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
+
+
+class Service(Enum):
+    """The services a presentation context can be about."""
+
+    VERIFICATION = "Verification"
+    STORAGE = "Storage"
+    FIND = "Query/Retrieve - FIND"
+    MOVE = "Query/Retrieve - MOVE"
+    GET = "Query/Retrieve - GET"
+
+
+@dataclass(frozen=True, slots=True)
+class SOPClass:
+    """A SOP class of the table that is not a storage class."""
+
+    name: str
+    service: Service
+    model: InformationModel | None = None
+
+
+SOP_CLASSES: dict[str, SOPClass] = {
+    "1.2.840.10008.1.1": SOPClass("Verification SOP Class", Service.VERIFICATION),
+    "1.2.840.10008.5.1.4.1.2.1.1": SOPClass(
+        "Patient Root Query/Retrieve Information Model - FIND", Service.FIND, InformationModel.PATIENT_ROOT
+    ),
+    "1.2.840.10008.5.1.4.1.2.1.2": SOPClass(
+        "Patient Root Query/Retrieve Information Model - MOVE", Service.MOVE, InformationModel.PATIENT_ROOT
+    ),
+    "1.2.840.10008.5.1.4.1.2.1.3": SOPClass(
+        "Patient Root Query/Retrieve Information Model - GET", Service.GET, InformationModel.PATIENT_ROOT
+    ),
+    "1.2.840.10008.5.1.4.1.2.2.1": SOPClass(
+        "Study Root Query/Retrieve Information Model - FIND", Service.FIND, InformationModel.STUDY_ROOT
+    ),
+    "1.2.840.10008.5.1.4.1.2.2.2": SOPClass(
+        "Study Root Query/Retrieve Information Model - MOVE", Service.MOVE, InformationModel.STUDY_ROOT
+    ),
+    "1.2.840.10008.5.1.4.1.2.2.3": SOPClass(
+        "Study Root Query/Retrieve Information Model - GET", Service.GET, InformationModel.STUDY_ROOT
+    ),
+}
+
+# PS3.4 B.3.1: level 2 (full) storage; nothing is coerced.
+_STORAGE_EXTENDED = b"\x02\x00\x00\x00\x00\x00"
+_EXTENDED = {
+    # PS3.4 C.5.1.1: relational queries, combined date-time matching, fuzzy names; not time zone adjustment.
+    Service.FIND: b"\x01\x01\x01\x00",
+    # PS3.4 C.5.2.1, C.5.3.1: relational retrieval.
+    Service.MOVE: b"\x01",
+    Service.GET: b"\x01",
+}
+_STORAGE = Support(STORAGE_TRANSFER_SYNTAXES, proposer_prefers=True, as_scu=True, extended=_STORAGE_EXTENDED)
+_OTHERS = {
+    uid: Support(QUERY_TRANSFER_SYNTAXES, extended=_EXTENDED.get(entry.service)) for uid, entry in SOP_CLASSES.items()
+}
+
+
+def is_storage(uid: str, *, accept_unknown: bool) -> bool:
+    """Whether objects of SOP class `uid` are taken in; private and unknown classes if `accept_unknown`."""
+    if uid in STORAGE_SOP_CLASSES:
+        return True
+    if not accept_unknown or uid in _STANDARD_UIDS:
+        return False
+    return uid.startswith(_STANDARD_STORAGE_ROOT) or not uid.startswith(_STANDARD_ROOT)
+
+
+def supports(*, accept_unknown: bool) -> Callable[[str], Support | None]:
+    """A function from abstract syntax to what we offer for it, as negotiation asks."""
+
+    def support(uid: str) -> Support | None:
+        found = _OTHERS.get(uid)
+        if found is None and is_storage(uid, accept_unknown=accept_unknown):
+            return _STORAGE
+        return found
+
+    return support

@@ -1,0 +1,122 @@
+"""Messages to services: find the service, let it answer, log and count; the one last-resort except."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from pacs_server.errors import PacsError
+from pacs_server.metrics import Metrics
+from pacs_server.net.association import Association, Message
+from pacs_server.net.message import RESPONSE, Command, CommandField
+from pacs_server.net.transport import AssociationEnded
+from pacs_server.scp.status import Status, status_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an operation ended; `details` go into its log line."""
+
+    status: Status
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+Handler = Callable[[Association, Message], Result]
+
+
+def response_to(message: Message, status: Status, error_comment: str | None = None) -> Command:
+    """The response to a request, without data set (PS3.7 9.3)."""
+    request = message.command
+    return Command(
+        command_field=(request.command_field or 0) | RESPONSE,
+        message_id_being_responded_to=request.message_id,
+        affected_sop_class_uid=request.affected_sop_class_uid or request.requested_sop_class_uid,
+        affected_sop_instance_uid=request.affected_sop_instance_uid,
+        status=status,
+        # PS3.7 E.1: VR LO, 64 characters.
+        error_comment=error_comment[:64] if error_comment else None,
+    )
+
+
+class Dispatcher:
+    """Serves the messages of associations with `services`, by command field."""
+
+    def __init__(self, services: Mapping[CommandField, Handler], metrics: Metrics) -> None:
+        self._services = services
+        self._metrics = metrics
+
+    def serve(self, association: Association, operations: Counter[str]) -> None:
+        """Serve messages until the association ends, which it says by raising AssociationEnded.
+
+        What was done is counted in `operations` by name.
+        """
+        while True:
+            message = association.read_message()
+            command_field = message.command.command_field
+            if command_field == CommandField.C_CANCEL:
+                # PS3.7 9.3.2.3: the operation it is for has ended already.
+                association.skip_data()
+            elif command_field is not None and not command_field & RESPONSE:
+                name = _name(command_field)
+                operations[name] += 1
+                self._operate(association, message, name)
+            else:
+                association.skip_data()
+                log.warning("response to nothing that was asked", extra={"peer": association.peer})
+            association.done()
+
+    def _operate(self, association: Association, message: Message, name: str) -> None:
+        began = time.perf_counter()
+        try:
+            result = self._answer(association, message)
+        except PacsError as error:
+            result = self._refuse(association, message, status_of(error), str(error))
+        except MemoryError:
+            result = self._refuse(association, message, Status.OUT_OF_RESOURCES, "out of memory")
+        except AssociationEnded:
+            raise
+        except Exception:
+            # The last resort: a fault of this program is one failed operation, not a dead server.
+            log.exception("operation failed unexpectedly", extra={"operation": name})
+            result = self._refuse(
+                association, message, Status.PROCESSING_FAILURE, "internal error, see the server's log"
+            )
+        seconds = time.perf_counter() - began
+        self._metrics.request(name, result.status, seconds)
+        level = logging.DEBUG if name == "C-ECHO" else logging.INFO
+        if log.isEnabledFor(level):
+            extra = {
+                "operation": name,
+                "status": f"0x{result.status:04X}",
+                "ms": round(seconds * 1000, 2),
+                "calling_ae": association.calling_ae,
+                **result.details,
+            }
+            log.log(level, "operation", extra=extra)
+
+    def _answer(self, association: Association, message: Message) -> Result:
+        try:
+            handler = self._services.get(CommandField(message.command.command_field or 0))
+        except ValueError:
+            handler = None
+        if handler is None:
+            return self._refuse(
+                association, message, Status.UNRECOGNIZED_OPERATION, "this service is not offered on this context"
+            )
+        return handler(association, message)
+
+    def _refuse(self, association: Association, message: Message, status: Status, comment: str) -> Result:
+        # The peer goes on sending the data set whatever we think of it, and reads no answer before its end.
+        association.skip_data()
+        association.send(message.context.context_id, response_to(message, status, comment))
+        return Result(status, {"reason": comment})
+
+
+def _name(command_field: int) -> str:
+    try:
+        return CommandField(command_field).name.replace("_", "-", 1).replace("_", "-")
+    except ValueError:
+        return "unknown"

@@ -1,0 +1,15 @@
+"""Verification SCP (PS3.4 Annex A)."""
+
+from pacs_server.net.association import Association, Message
+from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.status import Status
+
+
+class VerificationSCP:
+    """Answers C-ECHO."""
+
+    def __call__(self, association: Association, message: Message) -> Result:
+        """Answer that we are here."""
+        association.skip_data()
+        association.send(message.context.context_id, response_to(message, Status.SUCCESS))
+        return Result(Status.SUCCESS)

@@ -1,0 +1,76 @@
+"""Query/Retrieve GET SCP (PS3.4 C.4.3): the instances come back on the association that asked for them."""
+
+from pacs_server.dicom.identifier import QueryOptions, parse_retrieve
+from pacs_server.index.instances import StoredInstance
+from pacs_server.metrics import Metrics
+from pacs_server.net.association import Association, Message
+from pacs_server.net.message import RESPONSE, CommandField
+from pacs_server.net.pdu import AbortReason, ProtocolError
+from pacs_server.net.scu import store_request
+from pacs_server.scp.contexts import Service
+from pacs_server.scp.dispatch import Result
+from pacs_server.scp.find import identifier_of, model_of
+from pacs_server.scp.status import Status
+from pacs_server.scp.suboperations import (
+    Progress,
+    cancel_requested,
+    finish,
+    is_cancel,
+    send_instance,
+    send_pending,
+)
+from pacs_server.services.retrieve import RetrieveService
+
+
+class QueryRetrieveGetSCP:
+    """Answers C-GET; never more than one sub-operation is outstanding."""
+
+    def __init__(self, retrieve: RetrieveService, metrics: Metrics) -> None:
+        self._retrieve = retrieve
+        self._metrics = metrics
+
+    def __call__(self, association: Association, message: Message) -> Result:
+        """Send every instance, each with its own outcome, then the final response."""
+        instances = self._select(association, message)
+        progress = Progress(remaining=len(instances))
+        cancelled = False
+        for instance in instances:
+            cancelled = self._send(association, message, instance, progress)
+            cancelled = cancelled or cancel_requested(association, message)
+            if cancelled:
+                break
+            if progress.remaining:
+                send_pending(association, message, progress)
+        return finish(association, message, progress, self._metrics, cancelled=cancelled)
+
+    def _select(self, association: Association, message: Message) -> list[StoredInstance]:
+        data = identifier_of(association, message)
+        keys = parse_retrieve(
+            data, message.context.transfer_syntax, model_of(message, Service.GET), relational(association, message)
+        )
+        return self._retrieve.select(keys)
+
+    def _send(self, association: Association, message: Message, instance: StoredInstance, progress: Progress) -> bool:
+        """Send one instance and wait for the answer; True if a C-CANCEL came in between."""
+        request = store_request(association, instance.sop_class_uid, instance.uids.sop)
+        failure = send_instance(association, self._retrieve, instance, request)
+        if failure is not None:
+            progress.count(instance, failure)
+            return False
+        cancelled = False
+        while True:
+            incoming = association.read_message()
+            association.skip_data()
+            command = incoming.command
+            if command.command_field == CommandField.C_STORE | RESPONSE:
+                if command.message_id_being_responded_to != request.message_id:
+                    raise ProtocolError("response to something else than was asked", AbortReason.UNEXPECTED_PDU)
+                progress.count(instance, Status.CANNOT_UNDERSTAND if command.status is None else command.status)
+                return cancelled
+            cancelled = is_cancel(incoming, message) or cancelled
+
+
+def relational(association: Association, message: Message) -> QueryOptions:
+    """Whether relational retrieval was agreed on (PS3.4 C.5.2.1, C.5.3.1)."""
+    agreed = association.extended.get(message.context.abstract_syntax, b"")
+    return QueryOptions(relational=bool(agreed[:1] == b"\x01"))

@@ -1,0 +1,59 @@
+"""Storage SCP (PS3.4 Annex B)."""
+
+from collections.abc import Iterator
+
+from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.uids import clean_uid
+from pacs_server.errors import InstanceMismatch, InvalidInstance
+from pacs_server.metrics import Metrics
+from pacs_server.net.association import Association, Message
+from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.status import Status
+from pacs_server.services.store import StoreRequest, StoreService
+
+
+class StorageSCP:
+    """Answers C-STORE."""
+
+    def __init__(self, store: StoreService, metrics: Metrics) -> None:
+        self._store = store
+        self._metrics = metrics
+
+    def __call__(self, association: Association, message: Message) -> Result:
+        """Store the data set as it comes in; success is answered when it is durable, not before."""
+        command = message.command
+        if not command.has_data_set:
+            raise InvalidInstance("C-STORE without a data set")
+        request = StoreRequest(
+            sop_class_uid=clean_uid(command.affected_sop_class_uid or ""),
+            sop_instance_uid=clean_uid(command.affected_sop_instance_uid or ""),
+            transfer_syntax_uid=message.context.transfer_syntax,
+            origin=Origin(association.calling_ae, association.called_ae, association.peer, Via.DIMSE),
+        )
+        if request.sop_class_uid != message.context.abstract_syntax:
+            # PS3.7 9.3.1: the SOP class is the one that the presentation context is about.
+            raise InstanceMismatch("SOP Class UID differs from the context's")
+        size = _Size()
+        outcome = self._store.store(request, size.counted(association.data()))
+        self._metrics.received(size.bytes)
+        association.send(message.context.context_id, response_to(message, Status.SUCCESS))
+        details: dict[str, object] = {
+            "outcome": outcome.value,
+            "sop_instance_uid": request.sop_instance_uid,
+            "bytes": size.bytes,
+        }
+        if command.move_originator_ae_title:
+            details["move_originator"] = command.move_originator_ae_title
+        return Result(Status.SUCCESS, details)
+
+
+class _Size:
+    """How much of a data set came in."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def counted(self, pieces: Iterator[memoryview]) -> Iterator[memoryview]:
+        for piece in pieces:
+            self.bytes += len(piece)
+            yield piece

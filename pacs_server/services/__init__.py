@@ -1,0 +1,1 @@
+"""What the archive does, in DICOM terms; no sockets, no SQL."""

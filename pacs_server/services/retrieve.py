@@ -1,0 +1,44 @@
+"""Retrieving: which instances are asked for, and their data sets in a transfer syntax that the receiver takes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from pacs_server.archive import Archive
+from pacs_server.dicom.identifier import RetrieveKeys
+from pacs_server.errors import StorageUnavailable
+from pacs_server.index.instances import StoredInstance
+from pacs_server.index.queries import QueryIndex
+from pacs_server.services.transcode import transcode
+
+
+class RetrieveService:
+    """Finds and opens instances; knows no door."""
+
+    def __init__(self, archive: Archive, index: QueryIndex) -> None:
+        self._archive = archive
+        self._index = index
+
+    def select(self, keys: RetrieveKeys) -> list[StoredInstance]:
+        """The instances that `keys` name, in the order of series and instance number. Raises IndexUnavailable."""
+        return list(self._index.select(keys))
+
+    @contextmanager
+    def open(self, instance: StoredInstance) -> Iterator[BinaryIO]:
+        """The file of an instance, checked to be as long as the index says. Raises StorageUnavailable."""
+        with self._archive.open(instance) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size != instance.size:
+                raise StorageUnavailable(f"{instance.path} has {size} bytes, the index says {instance.size}")
+            yield file
+
+    def transcoded(self, instance: StoredInstance, transfer_syntax_uid: str) -> bytes:
+        """The data set of an instance in another transfer syntax. Raises TranscodeError and StorageUnavailable."""
+        with self.open(instance) as file:
+            try:
+                file.seek(instance.data_set_offset)
+                data = file.read()
+            except OSError as error:
+                raise StorageUnavailable(f"cannot read {instance.path}: {error.strerror or error}") from error
+        return transcode(data, instance.transfer_syntax_uid, transfer_syntax_uid)

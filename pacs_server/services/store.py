@@ -1,0 +1,144 @@
+"""Storing: stream an object into the archive, check that it is what was announced, add it."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from pacs_server.archive import Archive, Received, StoreOutcome
+from pacs_server.dicom.header import Header, read_header
+from pacs_server.dicom.origin import Origin
+from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY, decode_head, encode_head
+from pacs_server.dicom.uids import is_uid
+from pacs_server.errors import InstanceMismatch, InvalidInstance, StorageUnavailable
+from pacs_server.storage.base import Bytes
+
+# The header of all but a few objects ends within the first of these; the second is the limit.
+_USUAL_HEAD = 64 * 1024
+_LARGEST_HEAD = 8 * 1024 * 1024
+_READ_SIZE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRequest:
+    """What a sender says it sends."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    origin: Origin
+
+
+class StoreService:
+    """Takes objects in; knows no door."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    def store(self, request: StoreRequest, data: Iterable[Bytes]) -> StoreOutcome:
+        """Store a data set that comes in pieces; when this returns it is durable.
+
+        Raises InvalidInstance, InstanceMismatch, DuplicateInstance, StorageFull, StorageUnavailable,
+        IndexUnavailable; then nothing is left behind. `data` may be left unread to its end.
+        """
+        if not is_uid(request.sop_instance_uid) or not is_uid(request.sop_class_uid):
+            raise InvalidInstance("the command's SOP Class or Instance UID is not a UID")
+        file = self._archive.receive()
+        try:
+            head = encode_head(
+                request.sop_class_uid,
+                request.sop_instance_uid,
+                request.transfer_syntax_uid,
+                request.origin.calling_ae,
+            )
+            file.write(head)
+            digest = hashlib.sha256()
+            for piece in data:
+                file.write(piece)
+                digest.update(piece)
+            header = _header(file, len(head), request.transfer_syntax_uid)
+            _check(request, header)
+            return self._archive.add(Received(file, header, digest.hexdigest(), len(head), request.origin))
+        finally:
+            file.discard()
+
+    def store_file(self, path: Path, origin: Origin) -> StoreOutcome | None:
+        """Store a DICOM file from disk the same way; None if it holds no instance (no DICOM, or a DICOMDIR).
+
+        Raises what `store` raises, and StorageUnavailable if the file cannot be read.
+        """
+        with _reading():
+            file = path.open("rb", buffering=0)
+        with file:
+            with _reading():
+                start = file.read(_USUAL_HEAD)
+            head = decode_head(start)
+            if head is None or head.media_storage_sop_class_uid == MEDIA_STORAGE_DIRECTORY:
+                return None
+            syntax = head.transfer_syntax_uid
+            header = _header(_FileStart(file), head.data_set_offset, syntax)
+            request = StoreRequest(header.sop_class_uid, header.uids.sop, syntax, origin)
+            return self.store(request, _pieces(file, head.data_set_offset))
+
+
+class _FileStart:
+    """The start of an open file, as `_header` wants it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        with _reading():
+            self.size = os.fstat(file.fileno()).st_size
+
+    def read(self, size: int) -> bytes:
+        with _reading():
+            return os.pread(self._file.fileno(), size, 0)
+
+
+class _Readable(Protocol):
+    @property
+    def size(self) -> int: ...
+
+    def read(self, size: int) -> bytes: ...
+
+
+def _header(file: _Readable, offset: int, transfer_syntax_uid: str) -> Header:
+    """Read the header of the data set at `offset`; a long one is tried again with more of the file."""
+    start = file.read(offset + _USUAL_HEAD)[offset:]
+    complete = offset + len(start) >= file.size
+    try:
+        return read_header(start, transfer_syntax_uid, complete=complete)
+    except InvalidInstance:
+        if complete:
+            raise
+    more = file.read(offset + _LARGEST_HEAD)[offset:]
+    return read_header(more, transfer_syntax_uid, complete=offset + len(more) >= file.size)
+
+
+def _check(request: StoreRequest, header: Header) -> None:
+    # PS3.4 B.2.3: the data set has to be what the command announced.
+    if header.uids.sop != request.sop_instance_uid:
+        raise InstanceMismatch("SOP Instance UID differs from the command's")
+    if header.sop_class_uid != request.sop_class_uid:
+        raise InstanceMismatch("SOP Class UID differs from the command's")
+
+
+def _pieces(file: BinaryIO, offset: int) -> Iterator[bytes]:
+    with _reading():
+        file.seek(offset)
+    while True:
+        with _reading():
+            piece = file.read(_READ_SIZE)
+        if not piece:
+            return
+        yield piece
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailable(f"cannot read the file: {error.strerror or error}") from error

@@ -1,0 +1,100 @@
+"""Lossless transcoding of a stored instance into an uncompressed transfer syntax.
+
+Pixel values come out as they are decoded and nothing else changes: elements that say nothing about
+how pixels are encoded keep their bytes. Video and the like cannot be had uncompressed.
+"""
+
+import struct
+import zlib
+from pathlib import Path
+
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from pacs_server.dicom.codecs import decoder_for
+from pacs_server.dicom.pixels import LENGTH_LIMIT, native
+from pacs_server.dicom.reencode import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Encoding, encode, parse
+from pacs_server.errors import StorageUnavailable, TranscodeError
+
+_NATIVE: dict[str, Encoding] = {
+    ImplicitVRLittleEndian: IMPLICIT_LE,
+    ExplicitVRLittleEndian: EXPLICIT_LE,
+    DeflatedExplicitVRLittleEndian: EXPLICIT_LE,
+    ExplicitVRBigEndian: EXPLICIT_BE,
+}
+_TARGETS: dict[str, Encoding] = {ExplicitVRLittleEndian: EXPLICIT_LE, ImplicitVRLittleEndian: IMPLICIT_LE}
+# What reading, codecs and pydicom raise on broken data; pydicom makes a RuntimeError of what its plugins raise.
+_BROKEN = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+
+
+def transcode(file: Path, data_set_offset: int, stored_transfer_syntax: str, wanted: str) -> bytes:
+    """The data set in `file`, which begins at `data_set_offset`, in the transfer syntax `wanted`.
+
+    `wanted` is Explicit or Implicit VR Little Endian, or the stored one, which changes nothing.
+    Raises TranscodeError when there is no lossless way, StorageUnavailable when the file cannot be read.
+    """
+    data = _read(file, data_set_offset)
+    if wanted == stored_transfer_syntax:
+        return bytes(data)
+    try:
+        return _transcoded(data, stored_transfer_syntax, wanted)
+    except (TranscodeError, *_BROKEN) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        names = f"{UID(stored_transfer_syntax).name} ({stored_transfer_syntax}) to {UID(wanted).name}"
+        raise TranscodeError(f"cannot transcode {names}: {reason}") from error
+
+
+def _read(file: Path, offset: int) -> memoryview:
+    try:
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            return memoryview(stream.read())
+    except OSError as error:
+        raise StorageUnavailable(f"cannot read {file}: {error.strerror}") from error
+
+
+def _transcoded(data: memoryview, stored: str, wanted: str) -> bytes:
+    if wanted not in _TARGETS:
+        raise TranscodeError("only uncompressed little endian can be made")
+    target, source = _TARGETS[wanted], _NATIVE.get(stored, EXPLICIT_LE)
+    decoder = None if stored in _NATIVE else decoder_for(stored)
+    if stored == DeflatedExplicitVRLittleEndian:
+        data = _inflated(data)
+    source = _actual(data, source)
+    if source == target and decoder is None:
+        return bytes(data)
+    elements = parse(data, source)
+    return encode(elements if decoder is None else native(elements, decoder), target)
+
+
+def _inflated(data: memoryview) -> memoryview:
+    # PS3.5 A.5: a raw deflate stream, no zlib header.
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = inflater.decompress(data, LENGTH_LIMIT)
+    if not inflater.eof:
+        raise TranscodeError("the deflated data set is truncated or too long")
+    return memoryview(inflated)
+
+
+def _actual(data: memoryview, source: Encoding) -> Encoding:
+    """`source`, or the other VR encoding where the first element shows that some writer got it wrong."""
+    vr = bytes(data[4:6])
+    if len(data) < 8 or not source.little_endian or (vr.isalpha() and vr.isupper()) != source.implicit_vr:
+        return source
+    return EXPLICIT_LE if source.implicit_vr else IMPLICIT_LE

@@ -1,0 +1,1 @@
+"""Bytes by key: where instances lie as files."""

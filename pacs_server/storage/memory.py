@@ -1,0 +1,68 @@
+"""A storage in memory, for tests of what stands on it; `fail_with` makes the next placement fail."""
+
+import io
+from typing import BinaryIO
+
+from pacs_server.errors import PacsError, StorageUnavailable
+from pacs_server.storage.base import Bytes, IncomingFile
+
+
+class MemoryIncoming:
+    """A file that is being received, in memory."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.size = 0
+        self.discarded = False
+
+    def write(self, data: Bytes) -> None:
+        """Append `data`."""
+        self.data += data
+        self.size = len(self.data)
+
+    def read(self, size: int) -> bytes:
+        """The first `size` bytes."""
+        return bytes(self.data[:size])
+
+    def discard(self) -> None:
+        """Remember that it was given up."""
+        self.discarded = True
+
+
+class MemoryStorage:
+    """Files in a dictionary."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.fail_with: PacsError | None = None
+        self.free = 1 << 40
+
+    def incoming(self) -> IncomingFile:
+        """Begin a file."""
+        return MemoryIncoming()
+
+    def place(self, file: IncomingFile, path: str, *, replace: bool = False) -> None:
+        """Keep a file under `path`."""
+        if self.fail_with is not None:
+            raise self.fail_with
+        if path in self.files and not replace:
+            raise FileExistsError(path)
+        self.files[path] = file.read(file.size)
+
+    def open(self, path: str) -> BinaryIO:
+        """Open a file to read."""
+        if path not in self.files:
+            raise StorageUnavailable(f"cannot open {path}: no such file")
+        return io.BytesIO(self.files[path])
+
+    def exists(self, path: str) -> bool:
+        """Whether a file lies at `path`."""
+        return path in self.files
+
+    def remove(self, path: str) -> None:
+        """Remove a file."""
+        self.files.pop(path, None)
+
+    def free_bytes(self) -> int:
+        """Free space, in bytes."""
+        return self.free

@@ -1,0 +1,104 @@
+"""Whatever stands in a file or the environment: it loads, or one ConfigError of one line says why not."""
+
+import tempfile
+from pathlib import Path
+
+import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pacs_server.config import Config, RemoteAE
+from pacs_server.config_file import check_filesystem, load
+from pacs_server.errors import ConfigError
+
+SECTIONS = {
+    name: list(type(getattr(Config(), name)).model_fields)
+    for name in Config.model_fields
+    if name not in ("remote_aes", "source", "origins")
+}
+VARIABLES = [f"PACS_SERVER__{name}__{key}".upper() for name, keys in SECTIONS.items() for key in keys]
+
+# Text made of YAML's own signs gets further than any text.
+yaml_like = st.lists(
+    st.sampled_from(
+        [*"[]{}:,-?*&!|>%@`'\"#\n\t \\", "\n  ", ": ", "- ", "---\n", "!!int ", "\\x", "&a ", "*a", "<<", "1"]
+    )
+    | st.sampled_from(["server", "port", "remote_aes", "storage", "min_free_space", "%YAML 1.1", "é", "\x85", "~"]),
+    max_size=40,
+).map("".join)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["1GB", "*", "CT1", "debug", "flat", "10.0.0.1", "x.log", "sqlite:///x", "postgresql://h/d"])
+    | st.integers(0, 70000)
+)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
+remotes = st.lists(st.dictionaries(st.sampled_from([*RemoteAE.model_fields, "tsl"]), scalars), max_size=3)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> str:
+    """A file of the right shape with any values."""
+    content: dict[str, object] = {}
+    for name in draw(st.lists(st.sampled_from([*SECTIONS, "remote_aes", "sever"]), unique=True)):
+        keys = st.dictionaries(st.sampled_from([*SECTIONS.get(name, []), "prot"]), values, max_size=3)
+        content[name] = draw(remotes if name == "remote_aes" else keys | values)
+    return yaml.safe_dump(content, allow_unicode=draw(st.booleans()), default_flow_style=draw(st.booleans()))
+
+
+def loads_or_says_why(content: bytes, environ: dict[str, str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pacs_server.yaml"
+        file.write_bytes(content)
+        try:
+            config = load(file, environ=environ, overrides={})
+            check_filesystem(config)
+        except ConfigError as error:
+            assert str(error).isprintable()
+            assert len(str(error)) < 2000
+        else:
+            assert config.storage.directory.is_absolute()
+
+
+@given(st.binary(max_size=200))
+@example(b'"\\UFFFFFFFF"')
+@example(b"%YAML 1.99999999999999999999\n---\n")
+def test_any_bytes(content: bytes) -> None:
+    loads_or_says_why(content, {})
+
+
+@given(yaml_like)
+@example("? \n: \n")
+@example("server: &a\n  port: *a")
+def test_any_yaml(text: str) -> None:
+    loads_or_says_why(text.encode(), {})
+
+
+@given(documents())
+def test_any_settings(text: str) -> None:
+    loads_or_says_why(text.encode("utf-8", "surrogatepass"), {})
+
+
+@given(st.dictionaries(st.sampled_from([*VARIABLES, "PACS_SERVER__REMOTE_AES"]), yaml_like | st.text(), max_size=4))
+def test_any_environment(environ: dict[str, str]) -> None:
+    loads_or_says_why(b"", environ)
+
+
+@given(st.text(), st.text())
+def test_any_variable_name(name: str, value: str) -> None:
+    loads_or_says_why(b"", {f"PACS_SERVER__{name}": value, name: value})
+
+
+@given(documents(), st.integers(0, 65535))
+def test_the_command_line_always_wins(text: str, port: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pacs_server.yaml"
+        file.write_bytes(text.encode("utf-8", "surrogatepass"))
+        try:
+            config = load(file, environ={"PACS_SERVER__SERVER__PORT": "1"}, overrides={"server.port": port})
+        except ConfigError:
+            return
+        assert (config.server.port, config.where("server.port")) == (port, "command line")

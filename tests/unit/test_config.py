@@ -1,0 +1,428 @@
+"""Settings: defaults, the file with its line numbers, precedence, the checks on disk, and the example file."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+import yaml
+from pydantic import ValidationError
+
+from pacs_server.config import (
+    NEEDS_RESTART,
+    Config,
+    DatabaseConfig,
+    RemoteAE,
+    ServerConfig,
+    StorageConfig,
+    changed_needing_restart,
+    setting,
+)
+from pacs_server.config_file import check_filesystem, load
+from pacs_server.errors import ConfigError
+
+EXAMPLE = Path(__file__).parents[2] / "pacs_server.yaml.example"
+
+Load = Callable[..., Config]
+
+
+@pytest.fixture
+def load_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Loads `pacs_server.yaml` of the given content, in a working directory apart from it."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+
+    def load_text(text: str | bytes, environ: dict[str, str] | None = None, **overrides: object) -> Config:
+        file = tmp_path / "pacs_server.yaml"
+        file.write_bytes(text.encode() if isinstance(text, str) else text)
+        dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+        return load(file, environ=environ or {}, overrides=dotted)
+
+    return load_text
+
+
+def error_of(call: Callable[[], object]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_without_a_file_everything_has_its_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load(None, environ={"HOME": "/x"}, overrides={})
+    assert config.server == ServerConfig()
+    assert config.source is None
+    assert config.storage.directory == tmp_path / "archive"
+    assert config.database.sqlalchemy_url == f"sqlite:///{tmp_path}/pacs.db"
+    assert config.where("server.port") == "default"
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null\n", "server:\nremote_aes:\n", b"\xef\xbb\xbf"])
+def test_a_file_that_sets_nothing_is_all_defaults(load_text: Load, text: str) -> None:
+    config = load_text(text)
+    assert config.server == ServerConfig()
+    assert config.remote_aes == ()
+
+
+def test_defaults_of_the_product() -> None:
+    config = Config()
+    assert (config.server.ae_title, config.server.host, config.server.port) == ("PACS_SERVER", "127.0.0.1", 11112)
+    assert (config.server.max_associations, config.server.idle_timeout) == (50, 60)
+    assert (config.server.max_pdu_size, config.server.shutdown_timeout) == (131072, 30)
+    assert config.storage.min_free_space == 10**9
+    assert config.access_control.allowed_ae_titles == ("*",)
+    assert (config.monitoring.host, config.monitoring.metrics_port) == ("127.0.0.1", 9090)
+    assert config.logging.file is None
+
+
+def test_values_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        Config().server.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("server:\n  port: 70000", "line 2: server.port: 70000 is not a port (0 to 65535)"),
+        ("server:\n  port: '11112'", "line 2: server.port: '11112' is not a whole number"),
+        ("server:\n  port: 1.5", "line 2: server.port: 1.5 is not a whole number"),
+        ("server:\n  port: true", "line 2: server.port: true is not a whole number"),
+        ("server:\n  port:", "line 2: server.port: has no value"),
+        ("server:\n\n  prot: 1", "line 3: server.prot: is not known, did you mean port?"),
+        ("sever:\n  port: 1", "line 1: sever: is not known, did you mean server?"),
+        ("source: x", "line 1: source: is not known"),
+        ("server: 3", "line 1: server: 3 is not a mapping of keys to values"),
+        ("server: [a]", "line 1: server: a list is not a mapping of keys to values"),
+        ("server:\n port: 1\n port: 2", "line 3: server.port: is given twice"),
+        ("server:\n  ae_title: 12", "line 2: server.ae_title: 12 is not text (put it in quotes)"),
+        ("server:\n  max_pdu_size: 0", "greater than or equal to 4096"),
+        ("server:\n  idle_timeout: 0", "greater than 0"),
+        ("server:\n  idle_timeout: 1.0e999", "line 2: server.idle_timeout: inf is not a finite number"),
+        ("tls:\n  enabled: yes", "line 2: tls.enabled: 'yes' is not true or false"),
+        ("tls:\n  enabled: 1", "line 2: tls.enabled: 1 is not true or false"),
+        ("storage:\n  naming: deep", "must be 'hierarchical', 'date_hierarchical' or 'flat'"),
+        ("storage:\n  min_free_space: 1 GX", "'1 GX' is not a size such as 500MB, 1GB or 2GiB"),
+        ("storage:\n  directory: ''", "line 2: storage.directory: a path may not be empty"),
+        ("storage:\n  directory: 7", "line 2: storage.directory: 7 is not a path (put it in quotes)"),
+        ('storage:\n  directory: "a\\0b"', "line 2: storage.directory: a path must be printable text"),
+        ("database: {url: 'mysql://u:geheim@x'}", "database.url: the address must begin with postgresql://"),
+        ("database:\n  path: a\n  url: sqlite:///b", "line 3: database.url: database.path is given too"),
+        ("database: {path: 'a?b'}", "database.path: the path may not hold a question mark"),
+        ("remote_aes:\n  - ae_title: A\n    host: h\n", "line 2: remote_aes[0].port: is missing"),
+        ("remote_aes:\n  - ae_title: A\n    host: h\n    prt: 1\n", "line 4: remote_aes[0].prt: is not known, did"),
+        ("remote_aes: {ae_title: A}", "line 1: remote_aes: a mapping is not a list"),
+        ("remote_aes:\n  - 1", "line 2: remote_aes[0]: 1 is not a mapping"),
+        ("remote_aes: [{ae_title: A, host: h, port: 0}]", "remote_aes[0].port: 0 is not a port (1 to 65535)"),
+        (
+            "remote_aes:\n - {ae_title: A, host: h, port: 1}\n - {ae_title: ' A', host: i, port: 2}",
+            "line 3: remote_aes[1].ae_title: A is already defined by remote_aes[0]",
+        ),
+        ("access_control: {allowed_ae_titles: '*'}", "'*' is not a list"),
+        ("logging:\n\tlevel: info", "line 2: not valid YAML: a tab stands where only spaces may"),
+        ("server:\n  port: [1", "line 2: not valid YAML: "),
+        ("a: 1\n---\nb: 1", "line 2: not valid YAML: "),
+        ("a: \x01", "line 1: not valid YAML: a character that is not allowed"),
+        (b"a: 1\nb: \xff\n", "line 2: is not UTF-8 text"),
+        ('"\\UFFFFFFFF": 1', "not valid YAML: an escape"),
+        ("server: &a {port: 1}\ntls: *a", "line 2: not valid YAML: text that begins with * must stand in quotes"),
+        ("access_control: {allowed_ae_titles: [*]}", "line 1: not valid YAML: text that begins with * must stand"),
+        ("server: " + "[" * 3000, "line 1: not valid YAML: the nesting is too deep"),
+        ("server: {port: !!python/name:os.system x}", "the tag tag:yaml.org,2002:python/name:os.system is not used"),
+        ("server: {<<: {port: 1}}", "server.<<: is not known"),
+        ("? [a]\n: 1", "line 1: a key must be plain text"),
+        ("- a", "the file must hold sections such as server: and storage:"),
+        ("#" * 1_048_577, "is larger than 1048576 bytes"),
+    ],
+)
+def test_an_error_names_file_line_and_key(load_text: Load, tmp_path: Path, text: str | bytes, message: str) -> None:
+    error = error_of(lambda: load_text(text))
+    assert message in error
+    assert error.startswith(str(tmp_path / "pacs_server.yaml"))
+    assert error.isprintable()
+
+
+def test_no_error_shows_the_password(load_text: Load) -> None:
+    for url in ("mysql://u:geheim@x", "postgresql://u:geheim@x\\n"):
+        assert "geheim" not in error_of(lambda url=url: load_text(f'database: {{path: x, url: "{url}"}}'))
+
+
+def test_yaml_1_1_surprises_are_off(load_text: Load) -> None:
+    config = load_text("server: {ae_title: NO, port: 0104, host: 12:30}")
+    assert (config.server.ae_title, config.server.port, config.server.host) == ("NO", 104, "12:30")
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    missing = tmp_path / "none.yaml"
+    for file, reason in ((missing, "No such file"), (tmp_path, "Is a directory")):
+        error = error_of(lambda file=file: load(file, environ={}, overrides={}))
+        assert error.startswith(f"{file}: cannot be read: {reason}")
+
+
+def test_precedence(load_text: Load) -> None:
+    text = "server: {port: 1, host: file}"
+    environ = {"PACS_SERVER__SERVER__PORT": "2", "PACS_SERVER__SERVER__HOST": "env", "PACS_SERVER_X": "no"}
+    config = load_text(text, environ, server__port=3, server__host=None)
+    assert (config.server.port, config.server.host) == (3, "env")
+    assert config.where("server.port") == "command line"
+    assert config.where("server.host") == "environment variable PACS_SERVER__SERVER__HOST"
+
+
+def test_where_names_the_line(load_text: Load, tmp_path: Path) -> None:
+    config = load_text("# x\nstorage:\n  directory: a\nremote_aes:\n- {ae_title: A, host: h,\n   port: 1}\n")
+    file = tmp_path / "pacs_server.yaml"
+    assert config.where("storage.directory") == f"{file} line 3"
+    assert config.where("remote_aes[0].port") == f"{file} line 6"
+    assert str(config.error("storage.directory", "is odd")) == f"{file} line 3: storage.directory: is odd"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "key", "expected"),
+    [
+        ("SERVER__AE_TITLE", "123", "server.ae_title", "123"),
+        ("SERVER__CHECK_CALLED_AE_TITLE", "true", "server.check_called_ae_title", True),
+        ("SERVER__IDLE_TIMEOUT", "0.5", "server.idle_timeout", 0.5),
+        ("STORAGE__MIN_FREE_SPACE", "2GiB", "storage.min_free_space", 2**31),
+        ("STORAGE__MIN_FREE_SPACE", "12", "storage.min_free_space", 12),
+        ("LOGGING__FILE", "", "logging.file", None),
+        ("DATABASE__URL", "", "database.url", None),
+        ("ACCESS_CONTROL__ALLOWED_AE_TITLES", "[CT*, 'MR?']", "access_control.allowed_ae_titles", ("CT*", "MR?")),
+        (
+            "REMOTE_AES",
+            "[{ae_title: W, host: h, port: 104}]",
+            "remote_aes",
+            (RemoteAE(ae_title="W", host="h", port=104),),
+        ),
+    ],
+)
+def test_environment(load_text: Load, name: str, value: str, key: str, expected: object) -> None:
+    config = load_text("logging: {file: x.log}", {f"PACS_SERVER__{name}": value})
+    assert setting(config, key) == expected
+    assert config.where(key) == f"environment variable PACS_SERVER__{name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SERVER__PROT", "1", " is not known, did you mean PACS_SERVER__SERVER__PORT?"),
+        ("SERVER__port", "1", " is not known"),
+        ("SERVER", "{port: 1}", " is not known"),
+        ("SERVER__PORT", "x", ": server.port: 'x' is not a whole number"),
+        ("SERVER__PORT", "", ": server.port: has no value"),
+        ("SERVER__PORT", "[", ": not valid YAML: "),
+        ("REMOTE_AES", "[{ae_title: W, host: h, port: 0}]", ": remote_aes[0].port: 0 is not a port (1 to 65535)"),
+    ],
+)
+def test_environment_errors(load_text: Load, name: str, value: str, message: str) -> None:
+    error = error_of(lambda: load_text("", {f"PACS_SERVER__{name}": value}))
+    assert error.startswith(f"environment variable PACS_SERVER__{name}{message}")
+
+
+def test_a_stronger_list_leaves_no_trace_of_the_weaker(load_text: Load) -> None:
+    text = "remote_aes:\n- {ae_title: A, host: h, port: 1}\n- {ae_title: B, host: h, port: 1}"
+    config = load_text(text, {"PACS_SERVER__REMOTE_AES": "[]"})
+    assert config.remote_aes == ()
+    assert config.where("remote_aes[1].port") == "default"
+
+
+def test_relative_paths_start_where_they_are_written(load_text: Load, tmp_path: Path) -> None:
+    config = load_text(
+        "storage: {directory: ../a}\ndatabase: {path: /b/pacs.db}\nlogging: {file: c.log}",
+        {"PACS_SERVER__TLS__CERT_PATH": "d.crt"},
+        logging__file="e.log",
+    )
+    assert config.storage.directory == tmp_path.parent / "a"
+    assert config.database.path == Path("/b/pacs.db")
+    assert config.tls.cert_path == tmp_path / "elsewhere" / "d.crt"
+    assert config.logging.file == tmp_path / "elsewhere" / "e.log"
+    assert config.tls.key_path == tmp_path / "certs" / "server.key"  # a default, beside the file
+
+
+def test_the_stronger_source_names_the_database(load_text: Load) -> None:
+    url = "postgresql://u:geheim@db/pacs"
+    config = load_text("database: {path: x.db}", {"PACS_SERVER__DATABASE__URL": url})
+    assert config.database.sqlalchemy_url == url
+    config = load_text(f"database: {{url: '{url}'}}", {"PACS_SERVER__DATABASE__PATH": "/x.db"})
+    assert config.database.sqlalchemy_url == "sqlite:////x.db"
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("postgresql://u:ge@he:im@db/pacs", "postgresql://u:***@db/pacs"),
+        ("postgresql://db/pacs?user=u&password=geheim&x=1", "postgresql://db/pacs?user=u&password=***&x=1"),
+        ("postgresql+psycopg://u@db:5432/pacs", "postgresql+psycopg://u@db:5432/pacs"),
+        ("sqlite:///x.db", "sqlite:///x.db"),
+    ],
+)
+def test_passwords_are_masked(url: str, masked: str) -> None:
+    config = DatabaseConfig(url=url)
+    assert config.masked_url == masked
+    assert "geheim" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("500MB", 500_000_000), ("1.5 GiB", 1_610_612_736), ("2kb", 2000), ("0B", 0), ("1TB", 10**12), (7, 7)],
+)
+def test_sizes(text: object, size: int) -> None:
+    assert StorageConfig.model_validate({"min_free_space": text}).min_free_space == size
+
+
+@pytest.mark.parametrize("size", ["", "1", "GB", "-1MB", -1, True, 1.5, "1EB"])
+def test_what_is_no_size(size: object) -> None:
+    with pytest.raises(ValidationError):
+        StorageConfig.model_validate({"min_free_space": size})
+
+
+@pytest.mark.parametrize("title", ["", " ", "A" * 17, "A\\B", "A\n", "Ä", "A\x7f"])
+def test_what_is_no_ae_title(title: str) -> None:
+    with pytest.raises(ValidationError):
+        ServerConfig(ae_title=title)
+
+
+def test_an_ae_title_loses_its_padding() -> None:
+    assert ServerConfig(ae_title=f"  {'A B':14}   ").ae_title == "A B"
+
+
+@pytest.mark.parametrize(("limits", "connections"), [({}, 200), ({"max_associations": 500}, 500)])
+def test_connections_leave_room_for_associations(limits: dict[str, int], connections: int) -> None:
+    assert ServerConfig.model_validate(limits).max_connections == connections
+
+
+def test_changes_that_need_a_restart() -> None:
+    old = Config()
+    same = Config.model_validate({"server": {"max_associations": 7}, "logging": {"level": "debug"}})
+    assert changed_needing_restart(old, same) == []
+    new = Config.model_validate({"server": {"port": 1}, "database": {"path": "x"}, "logging": {"format": "json"}})
+    assert changed_needing_restart(old, new) == ["server.port", "database.path", "logging.format"]
+
+
+# --- on disk ---
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    issued = trustme.CA().issue_cert("localhost")
+    certificate, key = tmp_path / "server.crt", tmp_path / "server.key"
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key))
+    return certificate, key
+
+
+def test_the_check_creates_nothing(load_text: Load, tmp_path: Path) -> None:
+    config = load_text("storage: {directory: a/b/c}\ndatabase: {path: d/pacs.db}\nlogging: {file: e/f.log}")
+    before = sorted(tmp_path.rglob("*"))
+    check_filesystem(config)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("storage:\n  directory: file", "line 2: storage.directory: {}/file is not a directory"),
+        ("storage:\n  directory: file/x/y", "line 2: storage.directory: {}/file is not a directory"),
+        ("storage:\n  directory: broken", "line 2: storage.directory: {}/broken is a link to nowhere"),
+        ("database:\n  path: folder", "line 2: database.path: {}/folder is a directory"),
+        ("database:\n  path: file/x", "line 2: database.path: {}/file is not a directory"),
+        ("logging:\n  file: folder", "line 2: logging.file: {}/folder is a directory"),
+        ("tls:\n  enabled: true\n  cert_path: none", "line 3: tls.cert_path: {}/none: No such file"),
+        ("tls:\n  enabled: true\n  cert_path: file", "default: tls.key_path: {}/certs/server.key: No such file"),
+        ("tls: {enabled: true, cert_path: file, key_path: file}", "tls.cert_path: the certificate and the key in"),
+    ],
+)
+def test_what_cannot_work_on_disk(load_text: Load, tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    error = error_of(lambda: check_filesystem(load_text(text)))
+    assert message.format(tmp_path) in error
+    assert error.isprintable()
+
+
+def test_a_directory_that_may_not_be_written(load_text: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_text("")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    assert error_of(lambda: check_filesystem(config)) == f"default: storage.directory: {tmp_path} is not writable"
+
+
+def test_a_certificate_with_its_key(load_text: Load, certificate: tuple[Path, Path]) -> None:
+    check_filesystem(load_text("tls: {enabled: true, cert_path: server.crt, key_path: server.key}"))
+
+
+def test_a_certificate_without_its_key(load_text: Load, certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    trustme.CA().issue_cert("other").private_key_pem.write_to_path(str(tmp_path / "other.key"))
+    config = load_text("tls: {enabled: true, cert_path: server.crt, key_path: other.key}")
+    assert "cannot be used together: KEY_VALUES_MISMATCH" in error_of(lambda: check_filesystem(config))
+
+
+# --- the example file ---
+
+
+def documented() -> dict[str, str]:
+    """The comment above every key of the example file, by dotted key; a commented-out key has no blank after #."""
+    comments: dict[str, str] = {}
+    section, lines = "", []
+    for line in EXAMPLE.read_text().splitlines():
+        if found := re.fullmatch(r"(?P<key>[a-z_]+):.*", line):
+            section = found["key"]
+            comments[section] = "\n".join(lines)
+            lines = []
+        elif found := re.fullmatch(r"  (?:- |  |#)?(?P<key>[a-z_]+): .*", line):
+            comments[f"{section}.{found['key']}"] = "\n".join(lines)
+            lines = []
+        elif line.strip().startswith("# "):
+            lines.append(line.strip()[2:])
+        elif not line.strip():
+            lines = []
+    return comments
+
+
+def all_keys() -> set[str]:
+    sections = [name for name in Config.model_fields if name not in ("source", "origins", "remote_aes")]
+    keys = {f"{name}.{key}" for name in sections for key in type(getattr(Config(), name)).model_fields}
+    return keys | {"remote_aes"} | {f"remote_aes.{key}" for key in RemoteAE.model_fields}
+
+
+def test_the_example_names_every_key() -> None:
+    sections = {key.split(".")[0] for key in all_keys()}
+    assert set(documented()) == all_keys() | sections
+
+
+@pytest.mark.parametrize("key", sorted(all_keys()))
+def test_the_example_tells_the_default(key: str) -> None:
+    comment = documented()[key].splitlines()
+    assert len(comment) >= 2
+    section, _, name = key.partition(".")
+    model = RemoteAE if section == "remote_aes" and name else type(getattr(Config(), section))
+    field = model.model_fields[name] if name else Config.model_fields[section]
+    if field.is_required():
+        assert comment[-1] == "Required."
+        return
+    found = re.fullmatch(r"Default: (.+?)(\. Restart\.)?", comment[-1])
+    assert found is not None
+    assert bool(found[2]) == (key in NEEDS_RESTART)
+    told = yaml.safe_load(found[1])
+    if model is RemoteAE:
+        shown = getattr(RemoteAE.model_validate({"ae_title": "A", "host": "h", "port": 1, name: told}), name)
+    else:
+        shown = setting(Config.model_validate({section: {name: told} if name else told}), key)
+    assert shown == field.default
+
+
+def test_the_example_loads() -> None:
+    config = load(EXAMPLE, environ={}, overrides={})
+    assert (config.server.ae_title, config.server.host, config.server.port) == ("MY_PACS", "0.0.0.0", 11112)
+    assert config.remote_aes == (RemoteAE(ae_title="WORKSTATION1", host="10.0.0.20", port=104),)
+    assert config.logging.file == EXAMPLE.parent / "logs" / "pacs.log"
+    assert len(config.origins) > len(all_keys())
+
+
+def test_the_example_differs_from_the_defaults_only_where_it_says() -> None:
+    example, default = load(EXAMPLE, environ={}, overrides={}), load(None, environ={}, overrides={})
+    default_paths = {"storage.directory", "database.path", "tls.cert_path", "tls.key_path"}
+    plain = {key for key in all_keys() if not key.startswith("remote_aes")} - default_paths
+    different = {key for key in plain if setting(example, key) != setting(default, key)}
+    assert different == {"server.ae_title", "server.host", "logging.file"}

@@ -1,0 +1,198 @@
+"""Connections, transactions and what becomes of a database's failures."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import IntegrityError
+
+from pacs_server.errors import ConfigError, IndexUnavailable
+from pacs_server.index.database import Database
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    with database.begin() as connection:
+        connection.execute(text("CREATE TABLE thing (name VARCHAR PRIMARY KEY)"))
+    yield database
+    database.close()
+
+
+def add(database: Database, name: str) -> None:
+    with database.begin() as connection:
+        connection.execute(text("INSERT INTO thing VALUES (:name)"), {"name": name})
+
+
+def names(database: Database) -> set[str]:
+    with database.connect() as connection:
+        return set(connection.scalars(text("SELECT name FROM thing")))
+
+
+def pragma(database: Database, name: str) -> object:
+    with database.connect() as connection:
+        return connection.scalar(text(f"PRAGMA {name}"))
+
+
+def test_begin_commits(database):
+    add(database, "a")
+    assert names(database) == {"a"}
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_begin_rolls_back_on_any_exception(database, error):
+    def fail() -> None:
+        with database.begin() as connection:
+            connection.execute(text("INSERT INTO thing VALUES ('a')"))
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert names(database) == set()
+
+
+def test_connect_keeps_nothing(database):
+    with database.connect() as connection:
+        connection.execute(text("INSERT INTO thing VALUES ('a')"))
+    assert names(database) == set()
+
+
+def test_taken_key_passes_through(database):
+    add(database, "a")
+    with pytest.raises(IntegrityError):
+        add(database, "a")
+
+
+def test_failed_statement_is_index_unavailable(database):
+    with pytest.raises(IndexUnavailable), database.connect() as connection:
+        connection.execute(text("SELECT * FROM nowhere"))
+
+
+def test_messages_show_no_values(database):
+    with pytest.raises(IndexUnavailable) as caught, database.connect() as connection:
+        connection.execute(text("SELECT * FROM thing WHERE nothing = :name"), {"name": "Doe^John"})
+    assert "Doe" not in str(caught.value) + str(caught.value.__cause__)
+
+
+def test_readers_work_while_a_writer_has_not_committed(database):
+    add(database, "a")
+    with database.begin() as connection:
+        connection.execute(text("INSERT INTO thing VALUES ('b')"))
+        with ThreadPoolExecutor(4) as threads:
+            seen = list(threads.map(lambda _: names(database), range(8)))
+    assert seen == [{"a"}] * 8
+
+
+def test_many_threads_hold_connections_at_once(database):
+    everybody = threading.Barrier(24)
+
+    def hold(_: int) -> bool:
+        with database.connect() as connection:
+            everybody.wait(timeout=60)
+            return connection.scalar(text("SELECT 1")) == 1
+
+    with ThreadPoolExecutor(24) as threads:
+        assert all(threads.map(hold, range(24)))
+
+
+def test_parallel_writers_wait_for_each_other(database):
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda number: add(database, str(number)), range(64)))
+    assert len(names(database)) == 64
+
+
+def test_locked_database_is_index_unavailable(database, database_url):
+    impatient = Database(with_short_wait(database_url))
+    with database.begin() as connection:
+        connection.execute(text("INSERT INTO thing VALUES ('a')"))
+        with pytest.raises(IndexUnavailable, match="lock"):
+            add(impatient, "a")
+    impatient.close()
+    assert names(database) == {"a"}
+
+
+def with_short_wait(url: str) -> str:
+    option = {"timeout": "0.1"} if url.startswith("sqlite") else {"options": "-c lock_timeout=100ms"}
+    return make_url(url).update_query_dict(option).render_as_string(hide_password=False)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_lost_connection_is_index_unavailable_and_the_next_one_works(database, database_url):
+    def lose() -> None:
+        with database.connect() as connection:
+            terminate(database_url, connection.scalar(text("SELECT pg_backend_pid()")))
+            connection.execute(text("SELECT 1"))
+
+    with pytest.raises(IndexUnavailable):
+        lose()
+    with database.connect() as connection:
+        backend = connection.scalar(text("SELECT pg_backend_pid()"))
+    # Now it idles in the pool.
+    terminate(database_url, backend)
+    assert names(database) == set()
+
+
+def terminate(url: str, backend: int | None) -> None:
+    database = Database(url)
+    with database.connect() as connection:
+        assert connection.scalar(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": backend})
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("wal_mode", "fsync", "expected"),
+    [(True, True, ("wal", 2)), (True, False, ("wal", 0)), (False, True, ("delete", 2))],
+)
+def test_sqlite_settings(tmp_path, wal_mode, fsync, expected):
+    database = Database(f"sqlite:///{tmp_path}/pacs.db", wal_mode=wal_mode, fsync=fsync)
+    assert (pragma(database, "journal_mode"), pragma(database, "synchronous")) == expected
+    assert pragma(database, "foreign_keys") == 1
+    assert pragma(database, "busy_timeout") == 10_000
+    with database.connect() as connection:
+        assert connection.scalar(text("SELECT 'A' LIKE 'a'")) == 0
+    database.close()
+
+
+def test_sqlite_file_that_is_none_is_index_unavailable(tmp_path: Path):
+    (tmp_path / "pacs.db").write_bytes(b"not a database at all" * 100)
+    database = Database(f"sqlite:///{tmp_path}/pacs.db")
+    with pytest.raises(IndexUnavailable, match="not a database"), database.connect():
+        pass
+    database.close()
+
+
+def test_sqlite_directory_that_is_missing_is_index_unavailable(tmp_path: Path):
+    database = Database(f"sqlite:///{tmp_path}/missing/pacs.db")
+    with pytest.raises(IndexUnavailable, match="unable to open"), database.connect():
+        pass
+
+
+def test_unreachable_server_is_index_unavailable(tmp_path: Path):
+    database = Database(f"postgresql://somebody@/pacs?host={tmp_path}")
+    with pytest.raises(IndexUnavailable), database.connect():
+        pass
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://host/pacs", "sqlite://", "sqlite:///:memory:"])
+def test_unusable_urls_are_refused(url):
+    with pytest.raises(ConfigError):
+        Database(url)
+
+
+def test_url_without_password():
+    database = Database("postgresql://me:secret@host/pacs?password=secret")
+    assert "secret" not in database.url_without_password
+    assert "host/pacs" in database.url_without_password
+
+
+def test_size_grows(database):
+    before = database.size_bytes()
+    with database.begin() as connection:
+        connection.execute(
+            text("INSERT INTO thing VALUES (:name)"), [{"name": f"{number:0900}"} for number in range(1000)]
+        )
+    assert database.size_bytes() > before > 0

@@ -1,0 +1,176 @@
+"""Logging: the two formats, what hostile values become, the file and its rotation."""
+
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pacs_server.config import LoggingConfig
+from pacs_server.errors import ConfigError
+from pacs_server.logs import JSONFormatter, TextFormatter, configure, reopen
+
+EVIL = 'a b\n2026-01-01 INFO  fake\x1b[2J\u2028\x9b\ud800"'
+
+log = logging.getLogger("pacs_server.net.association")
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), logging.getLogger("pacs_server").level
+    yield
+    for handler in [one for one in root.handlers if one not in handlers]:
+        root.removeHandler(handler)
+        handler.close()
+    logging.getLogger("pacs_server").setLevel(level)
+
+
+@pytest.fixture
+def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
+
+
+def record(message: str = "instance stored", *args: object, created: float = 0.0, **extra: object) -> logging.LogRecord:
+    made = log.makeRecord(log.name, logging.INFO, "f.py", 1, message, args, None, extra=extra)
+    made.created = created
+    return made
+
+
+def error_record(error: Exception) -> logging.LogRecord:
+    try:
+        raise error
+    except type(error):
+        return log.makeRecord(log.name, logging.ERROR, "f.py", 1, "failed", (), sys.exc_info())
+
+
+def test_text_line() -> None:
+    line = TextFormatter().format(record("%s stored", "one", created=1767268800.1239, calling_ae="CT 1", n=3, x=""))
+    assert line == ('2026-01-01T12:00:00.123+00:00 INFO  net.association  one stored calling_ae="CT 1" n=3 x=""')
+
+
+def test_the_clock_moves_on() -> None:
+    formatter = TextFormatter()
+    lines = [formatter.format(record(created=seconds)) for seconds in (0.999, 1.0, 1.25, 0.0)]
+    assert [line[17:23] for line in lines] == ["00.999", "01.000", "01.250", "00.000"]
+
+
+def test_another_logger_keeps_its_name() -> None:
+    made = logging.makeLogRecord({"name": "pynetdicom.acse", "levelname": "WARNING", "msg": "x"})
+    assert " WARNING pynetdicom.acse  x" in TextFormatter().format(made)
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JSONFormatter()])
+def test_no_value_can_forge_a_line(formatter: logging.Formatter) -> None:
+    for made in (record(EVIL), record("x", value=EVIL), record("x", value=[EVIL])):
+        line = formatter.format(made)
+        assert line.isprintable()
+        assert "fake" in line
+
+
+@pytest.mark.parametrize(("value", "shown"), [("a=b", '"a=b"'), ('"', '"\\""'), ("\\", '"\\\\"'), ("é", '"é"')])
+def test_values_that_could_be_misread_are_quoted(value: str, shown: str) -> None:
+    assert TextFormatter().format(record(value=value)).endswith(f"value={shown}")
+
+
+def test_a_traceback_follows_indented() -> None:
+    lines = TextFormatter().format(error_record(ValueError("x\n2026 INFO fake\x1b"))).split("\n")
+    assert len(lines) > 3
+    assert all(line.startswith("    ") and line.isprintable() for line in lines[1:])
+
+
+def test_json_line() -> None:
+    made = record("stored", created=1767268800.5, sop_instance_uid="1.2", level="mine", path=Path("/x"))
+    assert json.loads(JSONFormatter().format(made)) == {
+        "time": "2026-01-01T12:00:00.500+00:00",
+        "level": "info",
+        "logger": "pacs_server.net.association",
+        "message": "stored",
+        "sop_instance_uid": "1.2",
+        "level_": "mine",
+        "path": "/x",
+    }
+
+
+def test_json_holds_the_traceback() -> None:
+    line = JSONFormatter().format(error_record(ValueError("x")))
+    assert "\n" not in line
+    assert json.loads(line)["exception"].endswith("ValueError: x")
+
+
+def test_level_and_console(stderr: io.StringIO) -> None:
+    configure(LoggingConfig(level="warning"))
+    log.info("not this")
+    log.warning("but this")
+    assert stderr.getvalue().count("\n") == 1
+    assert "net.association  but this" in stderr.getvalue()
+
+
+def test_configure_again_replaces(stderr: io.StringIO, tmp_path: Path) -> None:
+    first, second = tmp_path / "a" / "b" / "1.log", tmp_path / "2.log"
+    configure(LoggingConfig(file=first))
+    configure(LoggingConfig(file=second, format="json"))
+    log.info("once")
+    assert stderr.getvalue().count("once") == 1
+    assert first.read_text() == ""
+    assert json.loads(second.read_text())["message"] == "once"
+
+
+def test_without_console(stderr: io.StringIO, tmp_path: Path) -> None:
+    configure(LoggingConfig(file=tmp_path / "x.log"), console=False)
+    log.info("there")
+    assert stderr.getvalue() == ""
+    assert "there" in (tmp_path / "x.log").read_text()
+
+
+def test_an_impossible_file_keeps_the_old_set_up(stderr: io.StringIO, tmp_path: Path) -> None:
+    configure(LoggingConfig(level="info"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=re.escape("logging.file: ")):
+        configure(LoggingConfig(file=tmp_path / "file" / "x.log"))
+    log.info("still")
+    assert "still" in stderr.getvalue()
+
+
+def test_rotation(tmp_path: Path) -> None:
+    file, moved = tmp_path / "x.log", tmp_path / "x.log.1"
+    configure(LoggingConfig(file=file), console=False)
+    log.info("one")
+    file.rename(moved)
+    reopen()
+    assert file.exists()
+    log.info("two")
+    file.rename(tmp_path / "x.log.2")
+    log.info("three")
+    assert ("one" in moved.read_text(), "three" in file.read_text()) == (True, True)
+
+
+def test_losing_the_directory_harms_nobody(
+    tmp_path: Path, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    folder = tmp_path / "logs"
+    configure(LoggingConfig(file=folder / "x.log"))
+    (folder / "x.log").unlink()
+    folder.rmdir()
+    log.info("one")
+    reopen()
+    log.info("two")
+    folder.mkdir()
+    log.info("three")
+    assert [word in stderr.getvalue() for word in ("one", "two", "three")] == [True] * 3
+    assert "three" in (folder / "x.log").read_text()
+
+
+def test_other_libraries_are_quiet(stderr: io.StringIO) -> None:
+    configure(LoggingConfig(level="debug"))
+    logging.getLogger("pynetdicom.acse").info("chatter")
+    logging.getLogger("pydicom").warning("odd")
+    assert "chatter" not in stderr.getvalue()
+    assert "WARNING pydicom  odd" in stderr.getvalue()
