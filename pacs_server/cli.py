@@ -242,13 +242,15 @@ def _report(summary: "ImportSummary") -> None:
 @app.command()
 def status(context: typer.Context, config: ConfigOption = None) -> None:
     """Ask the running server how it is."""
+    from pacs_server.logs import escaped
+
     monitoring = _load(context, config, check=False).monitoring
     if not monitoring.enabled or monitoring.metrics_port == 0:
         _fail("the status needs monitoring.enabled and a fixed monitoring.metrics_port", 1)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(monitoring.host, monitoring.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{monitoring.metrics_port}/status"
     for line in _readable(_get(url)):
-        typer.echo(line)
+        typer.echo(escaped(line))
 
 
 def _get(url: str) -> object:
@@ -272,7 +274,7 @@ def _get(url: str) -> object:
 
 def _readable(value: object, indent: str = "") -> Iterator[str]:
     if not isinstance(value, dict):
-        yield f"{indent}{value}"
+        yield f"{indent}{_shown(value)}"
         return
     for key, item in value.items():
         if isinstance(item, dict | list):

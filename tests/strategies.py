@@ -4,7 +4,9 @@ import json
 import zlib
 
 from hypothesis import strategies as st
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
@@ -79,7 +81,10 @@ def identifier(level: str, **keys: object) -> Dataset:
     data_set = Dataset()
     data_set.QueryRetrieveLevel = level
     for keyword, value in keys.items():
-        setattr(data_set, keyword, value)
+        tag = tag_for_keyword(keyword)
+        assert tag is not None
+        # Keys may hold what values may not.
+        data_set.add(DataElement(tag, dictionary_VR(tag), value, validation_mode=IGNORE))
     return data_set
 
 

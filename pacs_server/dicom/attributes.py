@@ -16,20 +16,15 @@ from pacs_server.dicom.levels import Level
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One attribute of the index."""
+    """One attribute of the index; `column` is the keyword in snake case: StudyInstanceUID -> study_instance_uid."""
 
     keyword: str
+    column: str
     tag: int
     vr: str
     level: Level
     computed: bool
     multiple: bool
-
-    @property
-    def column(self) -> str:
-        """The keyword in snake case, which names the column: StudyInstanceUID -> study_instance_uid."""
-        words = self.keyword.replace("IDs", "Ids")
-        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", words).lower()
 
 
 UNIQUE_KEYS = {
@@ -69,7 +64,12 @@ def _attribute(keyword: str, level: Level, *, computed: bool) -> Attribute:
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise KeyError(keyword)
-    return Attribute(keyword, tag, dictionary_VR(tag), level, computed, dictionary_VM(tag) != "1")
+    return Attribute(keyword, _column(keyword), tag, dictionary_VR(tag), level, computed, dictionary_VM(tag) != "1")
+
+
+def _column(keyword: str) -> str:
+    words = keyword.replace("IDs", "Ids")
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", words).lower()
 
 
 ATTRIBUTES: dict[int, Attribute] = {

@@ -100,7 +100,7 @@ def _as_pixels(array: Any, precision: int, runner: DecodeRunner) -> Any:
     if not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"the codestream holds {array.dtype} samples")
     size = runner.bits_allocated // 8
-    array = array.astype(f"<u{size}", casting="safe" if array.dtype.itemsize <= size else "same_kind")
+    array = array.astype(f"<u{size}", casting="safe")  # an error where samples are longer than Bits Allocated
     unused = 8 * size - precision
     if runner.pixel_representation == 1 and unused > 0 and not (array >> precision).any():
         array = (array << unused).view(f"<i{size}") >> unused

@@ -146,6 +146,8 @@ def _frame(frame: Any, image: _Image) -> bytes:
     if frame.size != image.pixels_per_frame:
         raise TranscodeError("a frame has another size than Rows and Columns say")
     size = max(image.bits_allocated // 8, 1)
+    if frame.dtype.itemsize > size:
+        raise TranscodeError("the codestream holds longer samples than Bits Allocated says")
     return bytes(frame.astype(f"<{frame.dtype.kind}{size}", copy=False).tobytes())
 
 

@@ -56,18 +56,21 @@ class ResponseEncoder:
         ]
         self._fields, self._tail = self._layout(query.returns, answers)
         requested, charset = _encoder_for(query.specific_character_set)
-        self._ascii_head = self._charset_element(charset)
-        self._attempts: list[tuple[bytes, Encode]] = [(self._charset_element(_UTF8), _utf8)]
+        # Nearly all rows are ASCII, and all character sets hold that.
+        self._attempts: list[tuple[bytes, Encode]] = [(self._charset_element(charset), _ascii)]
         if requested is not None:
-            self._attempts.insert(0, (self._ascii_head, requested))
+            self._attempts.append((self._charset_element(charset), requested))
+        self._attempts.append((self._charset_element(_UTF8), _utf8))
 
     def encode(self, row: Sequence[str]) -> bytes:
         """The response identifier of one match."""
-        try:
-            data = self._ascii(row)
-        except UnicodeEncodeError:
-            data = self._in_some_charset(row)
-        return _deflate(data) if self._deflated else data
+        for head, encode in self._attempts:
+            try:
+                data = self._encode(row, head, encode)
+            except UnicodeEncodeError:
+                continue
+            return _deflate(data) if self._deflated else data
+        raise AssertionError("UTF-8 holds all text")
 
     def _layout(
         self, returns: Iterable[ReturnKey], answers: list[tuple[int, str, str]]
@@ -82,12 +85,11 @@ class ResponseEncoder:
     def _charset_element(self, charset: str) -> bytes:
         return self._writer.text(SPECIFIC_CHARACTER_SET, "CS", charset, _ascii) if charset else b""
 
-    def _ascii(self, row: Sequence[str]) -> bytes:
-        """The hot path: every match of most archives comes through here."""
-        parts = [self._ascii_head]
+    def _encode(self, row: Sequence[str], head: bytes, encode: Encode) -> bytes:
+        parts = [head]
         for field, value in zip(self._fields, row, strict=True):
             if field.plain:
-                raw = value.encode("ascii")
+                raw = encode(value, field.key.vr)
                 length = len(raw)
                 if length & 1:
                     raw += field.pad
@@ -95,18 +97,9 @@ class ResponseEncoder:
                 if length <= field.limit:
                     parts += (field.prefix, field.pack(length), raw)
                     continue
-            parts.append(self._element(field, value, _ascii))
+            parts.append(self._element(field, value, encode))
         parts.append(self._tail)
         return b"".join(parts)
-
-    def _in_some_charset(self, row: Sequence[str]) -> bytes:
-        for head, encode in self._attempts:
-            try:
-                body = [self._element(field, value, encode) for field, value in zip(self._fields, row, strict=True)]
-            except UnicodeEncodeError:
-                continue
-            return b"".join((head, *body, self._tail))
-        raise AssertionError("UTF-8 holds all text")
 
     def _element(self, field: "_Field", value: str, encode: Encode) -> bytes:
         key = field.key
@@ -275,6 +268,9 @@ class _CodeExtensions:
             if codec not in self._IN_G0 and codec not in ("ascii", in_g1):
                 out += ENCODINGS_TO_CODES[codec]
                 in_g1 = codec
+            elif codec in self._IN_G0:
+                # G1 is still what it was, but many readers forget it at the escape sequence that ends the run.
+                in_g1 = ""
             out += "".join(run).encode(codec)
         return out
 

@@ -27,6 +27,8 @@ LOCK_WAIT_SECONDS = 10
 _MIGRATION_LOCK = 0x50414353_4D494752  # any number, the same in every process: "PACSMIGR"
 # Alembic keeps its context in module globals, so that only one thread may migrate at a time.
 _migrating = threading.Lock()
+_IN_THE_WAY = "another writer is in the way"
+_INTERRUPTED = "the thread that was writing to the index was interrupted"
 
 T = TypeVar("T")
 
@@ -172,16 +174,19 @@ class GroupCommit(Generic[T]):
         if mine.error is not None:
             raise mine.error
         if not mine.done:
-            raise IndexUnavailable("the thread that was writing to the index was interrupted")
+            raise IndexUnavailable(_INTERRUPTED)
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
-        """A transaction of one's own, while no batch is being written."""
-        with self._leading, self._database.begin(lock=self._lock) as connection:
-            yield connection
+        """A transaction of one's own, while no batch is being written; raises IndexUnavailable."""
+        try:
+            with self._leading, self._database.begin(lock=self._lock) as connection:
+                yield connection
+        except IntegrityError as error:
+            raise IndexUnavailable(_IN_THE_WAY) from error
 
     def _lead(self, batch: list[_Pending[T]]) -> None:
-        """Give every entry its outcome; only an interrupt leaves some without."""
+        """Give every entry its outcome."""
         try:
             self._commit(batch)
         except IntegrityError:
@@ -193,13 +198,18 @@ class GroupCommit(Generic[T]):
                 return
             for pending in batch:
                 pending.finish(IndexUnavailable(str(error)))
+        finally:
+            # An interrupt or a fault is the leader's to raise; the others must not wait, nor believe.
+            for pending in batch:
+                if not pending.done:
+                    pending.finish(IndexUnavailable(_INTERRUPTED))
 
     def _commit_each(self, batch: list[_Pending[T]]) -> None:
         for pending in batch:
             try:
                 self._commit([pending])
             except IntegrityError:
-                pending.finish(IndexUnavailable("another writer is in the way"))
+                pending.finish(IndexUnavailable(_IN_THE_WAY))
             except IndexUnavailable as error:
                 pending.finish(IndexUnavailable(str(error)))
 

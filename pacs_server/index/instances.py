@@ -29,18 +29,28 @@ _WRITER_LOCK = 0x50414353_494E4458  # any number, the same everywhere: "PACSINDX
 # Folding may lengthen a name; PostgreSQL indexes about 2,700 bytes, and a character takes up to 4.
 _MAX_MATCH = 512
 _COUNTERS = {
-    models.patient: (
-        "number_of_patient_related_studies",
-        "number_of_patient_related_series",
-        "number_of_patient_related_instances",
-    ),
+    models.patient: tuple(f"number_of_patient_related_{what}" for what in ("studies", "series", "instances")),
     models.study: (
-        "number_of_study_related_series",
-        "number_of_study_related_instances",
-        "modalities_in_study",
-        "sop_classes_in_study",
+        *(f"number_of_study_related_{what}" for what in ("series", "instances")),
+        *("modalities_in_study", "sop_classes_in_study"),
     ),
     models.series: ("number_of_series_related_instances",),
+}
+# Built once: putting a statement together costs more than running it.
+_KNOWN = select(models.instance.c.sop_instance_uid).where(
+    models.instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
+)
+_LOAD = {
+    table: select(table).where(
+        or_(table.c[unique].in_(bindparam("uids", expanding=True)), table.c.id.in_(bindparam("ids", expanding=True)))
+    )
+    for table, unique in zip(_COUNTERS, ("patient_id", "study_instance_uid", "series_instance_uid"), strict=True)
+}
+_INSERT = {table: insert(table).returning(table.c.id, sort_by_parameter_order=True) for table in _COUNTERS}
+_INSERT_INSTANCE = insert(models.instance)
+_UPDATE = {
+    table: update(table).where(table.c.id == bindparam("key")).values({name: bindparam(name) for name in names})
+    for table, names in _COUNTERS.items()
 }
 _PARENT_KEY = {models.study: "patient_fk", models.series: "study_fk"}
 _COLUMNS = {models.TABLES[level]: tuple(attribute.column for attribute in at_level(level)) for level in Level}
@@ -121,8 +131,7 @@ class InstanceIndex:
 
 def _write(connection: Connection, entries: list[_Entry]) -> list[PacsError | None]:
     """Write all entries whose instance is not known already, and return what is wrong with each."""
-    uid = models.instance.c.sop_instance_uid
-    known = set(connection.scalars(select(uid).where(uid.in_({entry.instance.uids.sop for entry in entries}))))
+    known = set(connection.scalars(_KNOWN, {"uids": [entry.instance.uids.sop for entry in entries]}))
     fresh: list[_Entry] = []
     errors: list[PacsError | None] = []
     for entry in entries:
@@ -148,16 +157,10 @@ class _Row:
         self.filled: dict[str, str] = {}
         self.touched = False
 
-    @property
-    def is_new(self) -> bool:
-        return "id" not in self.values
-
     def fill(self, header: Header) -> None:
         """Take from a later instance what the earlier ones had left empty."""
         columns = _COLUMNS[self.table]
         found = {name: header.values[name] for name in columns if not self.values[name] and header.values.get(name)}
-        # Part of the patient's identity.
-        found.pop("issuer_of_patient_id", None)
         if found:
             found |= _match_values(found)
             self.values |= found
@@ -187,31 +190,25 @@ class _Batch:
         self._load()
         placed = [(entry, self._place(entry)) for entry in self._entries]
         # Parents before children, for their ids.
-        for table in (models.patient, models.study, models.series):
+        for table in _COUNTERS:
             self._insert(table)
             self._update(table)
         received_at = datetime.now(UTC)
         rows = [_instance_values(entry, received_at) | {"series_fk": row.values["id"]} for entry, row in placed]
-        self._connection.execute(insert(models.instance), rows)
+        self._connection.execute(_INSERT_INSTANCE, rows)
 
     def _load(self) -> None:
-        patient, study, series = models.patient.c, models.study.c, models.series.c
         uids = [entry.header.uids for entry in self._entries]
-        all_series = self._rows(models.series, series.series_instance_uid.in_({uid.series for uid in uids}))
-        of_series = study.id.in_({row["study_fk"] for row in all_series})
-        studies = self._rows(models.study, or_(study.study_instance_uid.in_({uid.study for uid in uids}), of_series))
-        of_study = patient.id.in_({row["patient_fk"] for row in studies})
+        all_series = self._rows(models.series, {uid.series for uid in uids}, set())
+        studies = self._rows(models.study, {uid.study for uid in uids}, {row["study_fk"] for row in all_series})
         patient_ids = {_identity(entry.header)[0] for entry in self._entries} - {""}
-        patients = self._rows(models.patient, or_(patient.patient_id.in_(patient_ids), of_study))
+        patients = self._rows(models.patient, patient_ids, {row["patient_fk"] for row in studies})
         by_id = {values["id"]: _Row(models.patient, values, None) for values in patients}
         self._patients = {_patient_key(row.values): row for row in by_id.values() if row.values["patient_id"]}
-        for values in studies:
-            row = _Row(models.study, values, by_id[values["patient_fk"]])
-            self._studies[values["study_instance_uid"]] = row
-        study_by_id = {row.values["id"]: row for row in self._studies.values()}
-        for values in all_series:
-            row = _Row(models.series, values, study_by_id[values["study_fk"]])
-            self._series[values["series_instance_uid"]] = row
+        study_by_id = {row["id"]: _Row(models.study, row, by_id[row["patient_fk"]]) for row in studies}
+        self._studies = {row.values["study_instance_uid"]: row for row in study_by_id.values()}
+        found = [_Row(models.series, row, study_by_id[row["study_fk"]]) for row in all_series]
+        self._series = {row.values["series_instance_uid"]: row for row in found}
 
     def _place(self, entry: _Entry) -> _Row:
         """The series an instance goes to, with all counters above it brought up to date."""
@@ -263,15 +260,14 @@ class _Batch:
             self._touched[row.table].append(row)
 
     def _insert(self, table: Table) -> None:
-        rows = [row for row in self._touched[table] if row.is_new]
+        rows = [row for row in self._touched[table] if "id" not in row.values]
         if not rows:
             return
         if table in _PARENT_KEY:
             for row in rows:
                 assert row.parent is not None
                 row.values[_PARENT_KEY[table]] = row.parent.values["id"]
-        statement = insert(table).returning(table.c.id, sort_by_parameter_order=True)
-        keys = self._connection.scalars(statement, [row.values for row in rows]).all()
+        keys = self._connection.scalars(_INSERT[table], [row.values for row in rows]).all()
         for row, key in zip(rows, keys, strict=True):
             row.values["id"] = key
             row.touched = False
@@ -280,19 +276,16 @@ class _Batch:
         rows = [row for row in self._touched[table] if row.touched]
         if not rows:
             return
-        names = _COUNTERS[table]
-        statement = (
-            update(table).where(table.c.id == bindparam("key")).values({name: bindparam(name) for name in names})
-        )
-        self._connection.execute(
-            statement, [{"key": row.values["id"]} | {name: row.values[name] for name in names} for row in rows]
-        )
+        names = ("id", *_COUNTERS[table])
+        new = [{"key" if name == "id" else name: row.values[name] for name in names} for row in rows]
+        self._connection.execute(_UPDATE[table], new)
         for row in rows:
             if row.filled:
                 self._connection.execute(update(table).where(table.c.id == row.values["id"]).values(row.filled))
 
-    def _rows(self, table: Table, condition: Any) -> list[dict[str, Any]]:
-        return [dict(row) for row in self._connection.execute(select(table).where(condition)).mappings()]
+    def _rows(self, table: Table, uids: set[str], ids: set[int]) -> list[dict[str, Any]]:
+        found = self._connection.execute(_LOAD[table], {"uids": list(uids), "ids": list(ids)})
+        return [dict(row) for row in found.mappings()]
 
 
 def _new_row(table: Table, header: Header, parent: _Row | None) -> _Row:
@@ -389,15 +382,12 @@ def _remove(connection: Connection, sop_instance_uid: str) -> None:
 
 def _take_off(connection: Connection, table: Table, key: int, **gone: int) -> bool:
     """Lower the counters of a row; delete it and return True when no instance is left."""
-    level = table.name
-    names = {f"number_of_{level}_related_{what}": count for what, count in gone.items()}
-    instances = table.c[f"number_of_{level}_related_instances"]
-    if connection.scalar(select(instances).where(table.c.id == key)) == 1:
-        connection.execute(delete(table).where(table.c.id == key))
-        return True
-    changes = {name: table.c[name] - count for name, count in names.items()}
-    connection.execute(update(table).where(table.c.id == key).values(changes))
-    return False
+    counters = {table.c[f"number_of_{table.name}_related_{what}"]: count for what, count in gone.items()}
+    instances = table.c[f"number_of_{table.name}_related_instances"]
+    last = connection.scalar(select(instances).where(table.c.id == key)) == 1
+    changed = update(table).values({counter.name: counter - count for counter, count in counters.items()})
+    connection.execute((delete(table) if last else changed).where(table.c.id == key))
+    return last
 
 
 def _collect_again(connection: Connection, study_key: int) -> None:

@@ -6,7 +6,6 @@ how pixels are encoded keep their bytes. Video and the like cannot be had uncomp
 
 import struct
 import zlib
-from pathlib import Path
 
 from pydicom.uid import (
     UID,
@@ -19,7 +18,7 @@ from pydicom.uid import (
 from pacs_server.dicom.codecs import decoder_for
 from pacs_server.dicom.pixels import LENGTH_LIMIT, native
 from pacs_server.dicom.reencode import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Encoding, encode, parse
-from pacs_server.errors import StorageUnavailable, TranscodeError
+from pacs_server.errors import TranscodeError
 
 _NATIVE: dict[str, Encoding] = {
     ImplicitVRLittleEndian: IMPLICIT_LE,
@@ -43,30 +42,20 @@ _BROKEN = (
 )
 
 
-def transcode(file: Path, data_set_offset: int, stored_transfer_syntax: str, wanted: str) -> bytes:
-    """The data set in `file`, which begins at `data_set_offset`, in the transfer syntax `wanted`.
+def transcode(data: bytes | memoryview, stored_transfer_syntax: str, wanted: str) -> bytes:
+    """The data set `data` in the transfer syntax `wanted`.
 
     `wanted` is Explicit or Implicit VR Little Endian, or the stored one, which changes nothing.
-    Raises TranscodeError when there is no lossless way, StorageUnavailable when the file cannot be read.
+    Raises TranscodeError when there is no lossless way.
     """
-    data = _read(file, data_set_offset)
     if wanted == stored_transfer_syntax:
         return bytes(data)
     try:
-        return _transcoded(data, stored_transfer_syntax, wanted)
+        return _transcoded(memoryview(data), stored_transfer_syntax, wanted)
     except (TranscodeError, *_BROKEN) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         names = f"{UID(stored_transfer_syntax).name} ({stored_transfer_syntax}) to {UID(wanted).name}"
         raise TranscodeError(f"cannot transcode {names}: {reason}") from error
-
-
-def _read(file: Path, offset: int) -> memoryview:
-    try:
-        with file.open("rb") as stream:
-            stream.seek(offset)
-            return memoryview(stream.read())
-    except OSError as error:
-        raise StorageUnavailable(f"cannot read {file}: {error.strerror}") from error
 
 
 def _transcoded(data: memoryview, stored: str, wanted: str) -> bytes:

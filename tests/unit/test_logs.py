@@ -1,6 +1,5 @@
 """Logging: the two formats, what hostile values become, the file and its rotation."""
 
-import io
 import json
 import logging
 import re
@@ -12,7 +11,7 @@ import pytest
 
 from pacs_server.config import LoggingConfig
 from pacs_server.errors import ConfigError
-from pacs_server.logs import JSONFormatter, TextFormatter, configure, reopen
+from pacs_server.logs import JSONFormatter, TextFormatter, configure, reopen, set_level
 
 EVIL = 'a b\n2026-01-01 INFO  fake\x1b[2J\u2028\x9b\ud800"'
 
@@ -28,13 +27,6 @@ def _restored() -> Iterator[None]:
         root.removeHandler(handler)
         handler.close()
     logging.getLogger("pacs_server").setLevel(level)
-
-
-@pytest.fixture
-def stderr(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    return stream
 
 
 def record(message: str = "instance stored", *args: object, created: float = 0.0, **extra: object) -> logging.LogRecord:
@@ -104,38 +96,49 @@ def test_json_holds_the_traceback() -> None:
     assert json.loads(line)["exception"].endswith("ValueError: x")
 
 
-def test_level_and_console(stderr: io.StringIO) -> None:
+def test_level_and_console(capsys: pytest.CaptureFixture[str]) -> None:
     configure(LoggingConfig(level="warning"))
     log.info("not this")
     log.warning("but this")
-    assert stderr.getvalue().count("\n") == 1
-    assert "net.association  but this" in stderr.getvalue()
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "net.association  but this" in printed
 
 
-def test_configure_again_replaces(stderr: io.StringIO, tmp_path: Path) -> None:
+def test_the_level_changes_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(LoggingConfig(level="warning"))
+    set_level("debug")
+    log.debug("now this")
+    assert "DEBUG net.association  now this" in capsys.readouterr().err
+
+
+def test_configure_again_replaces(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     first, second = tmp_path / "a" / "b" / "1.log", tmp_path / "2.log"
     configure(LoggingConfig(file=first))
     configure(LoggingConfig(file=second, format="json"))
     log.info("once")
-    assert stderr.getvalue().count("once") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("once") == 1
     assert first.read_text() == ""
     assert json.loads(second.read_text())["message"] == "once"
 
 
-def test_without_console(stderr: io.StringIO, tmp_path: Path) -> None:
+def test_without_console(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     configure(LoggingConfig(file=tmp_path / "x.log"), console=False)
     log.info("there")
-    assert stderr.getvalue() == ""
+    printed = capsys.readouterr().err
+    assert printed == ""
     assert "there" in (tmp_path / "x.log").read_text()
 
 
-def test_an_impossible_file_keeps_the_old_set_up(stderr: io.StringIO, tmp_path: Path) -> None:
+def test_an_impossible_file_keeps_the_old_set_up(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     configure(LoggingConfig(level="info"))
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=re.escape("logging.file: ")):
         configure(LoggingConfig(file=tmp_path / "file" / "x.log"))
     log.info("still")
-    assert "still" in stderr.getvalue()
+    printed = capsys.readouterr().err
+    assert "still" in printed
 
 
 def test_rotation(tmp_path: Path) -> None:
@@ -152,7 +155,7 @@ def test_rotation(tmp_path: Path) -> None:
 
 
 def test_losing_the_directory_harms_nobody(
-    tmp_path: Path, stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)
     folder = tmp_path / "logs"
@@ -164,13 +167,15 @@ def test_losing_the_directory_harms_nobody(
     log.info("two")
     folder.mkdir()
     log.info("three")
-    assert [word in stderr.getvalue() for word in ("one", "two", "three")] == [True] * 3
+    printed = capsys.readouterr().err
+    assert [word in printed for word in ("one", "two", "three")] == [True] * 3
     assert "three" in (folder / "x.log").read_text()
 
 
-def test_other_libraries_are_quiet(stderr: io.StringIO) -> None:
+def test_other_libraries_are_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     configure(LoggingConfig(level="debug"))
     logging.getLogger("pynetdicom.acse").info("chatter")
     logging.getLogger("pydicom").warning("odd")
-    assert "chatter" not in stderr.getvalue()
-    assert "WARNING pydicom  odd" in stderr.getvalue()
+    printed = capsys.readouterr().err
+    assert "chatter" not in printed
+    assert "WARNING pydicom  odd" in printed

@@ -4,6 +4,7 @@ import dataclasses
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -33,8 +36,8 @@ from pydicom.uid import (
 
 from pacs_server.dicom import codecs
 from pacs_server.dicom.reencode import EXPLICIT_LE, IMPLICIT_LE, Element, Encoding, Item, encode, parse
-from pacs_server.errors import StorageUnavailable, TranscodeError
-from pacs_server.services.transcode import transcode
+from pacs_server.errors import TranscodeError
+from pacs_server.services import transcode as service
 
 # Pydicom warns of odd values in its own test files.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -45,7 +48,12 @@ NATIVE = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, D
 PIXEL_DATA = 0x7FE00010
 # What may change when compressed pixels become native.
 DESCRIBES_PIXELS = {0x00280004, 0x00280006, 0x00280008, 0x7FE00001, 0x7FE00002, 0x7FE00003}
+SMALL = [path for path in datasets.pydicom_test_files() if path.stat().st_size < 20_000]
 FILES = (*datasets.pydicom_test_files(), *datasets.pydicom_files_without_uids())
+
+
+def transcode(file: Path, offset: int, stored: str, wanted: str) -> bytes:
+    return service.transcode(file.read_bytes()[offset:], stored, wanted)
 
 
 def transcoded(path: Path, wanted: str) -> Dataset:
@@ -457,6 +465,14 @@ def test_missing_frames_are_an_error(tmp_path: Path) -> None:
         transcode(stored(tmp_path, data), 0, RLELossless, ExplicitVRLittleEndian)
 
 
+@pytest.mark.parametrize("name", ["jpeg-lossless-sv1", "jpeg-ls", "jpeg-2000", "jpeg-xl"])
+def test_samples_longer_than_bits_allocated_are_not_cut(tmp_path: Path, name: str) -> None:
+    syntax, encoder = LOSSLESS[name]
+    data = compressed(syntax, [bytes(encoder(GRAY12[0]))], GRAY12[:1], BitsAllocated=8, BitsStored=8, HighBit=7)
+    with pytest.raises(TranscodeError):
+        transcode(stored(tmp_path, data), 0, syntax, ExplicitVRLittleEndian)
+
+
 @pytest.mark.parametrize(
     ("syntax", "name"),
     [
@@ -484,11 +500,6 @@ def test_without_imagecodecs_the_message_says_what_to_install(tmp_path: Path, mo
 def test_only_uncompressed_little_endian_is_made(tmp_path: Path) -> None:
     with pytest.raises(TranscodeError, match=r"RLE Lossless.*only uncompressed"):
         transcode(stored(tmp_path, b""), 0, ExplicitVRLittleEndian, RLELossless)
-
-
-def test_a_missing_file_is_the_storages_fault(tmp_path: Path) -> None:
-    with pytest.raises(StorageUnavailable):
-        transcode(tmp_path / "none", 0, RLELossless, ExplicitVRLittleEndian)
 
 
 def _nested(depth: int) -> bytes:
@@ -548,6 +559,20 @@ def test_whatever_a_codec_raises_is_a_transcode_error(
     data = compressed(RLELossless, [b"frame!"], GRAY12[:1])
     with pytest.raises(TranscodeError, match=str(error) or "MemoryError"):
         transcode(stored(tmp_path, data), 0, RLELossless, ExplicitVRLittleEndian)
+
+
+@given(st.data())
+def test_damaged_data_sets_are_errors_or_data_sets(data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(SMALL))
+    syntax, content = datasets.data_set_bytes(path)
+    damaged = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, min(len(damaged), 3000) - 1))] = data.draw(st.integers(0, 255))
+    length = data.draw(st.sampled_from([len(damaged), len(damaged) // 2]))
+    wanted = next(target for target in TARGETS if target != syntax)
+    with suppress(TranscodeError):
+        out = service.transcode(bytes(damaged[:length]), syntax, wanted)
+        parse(memoryview(out), EXPLICIT_LE if wanted == ExplicitVRLittleEndian else IMPLICIT_LE)
 
 
 def test_elements_that_were_not_touched_are_copied_as_they_stand() -> None:

@@ -1,0 +1,99 @@
+# What developers do with this project; `make` lists it. Needs make, bash and Python >= 3.11.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# Stamps: what is in the virtual environment is renewed when pyproject.toml changes, not before.
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+STATEMENT := docs/conformance-statement.md
+# Only names of files and folders of ours go to the linters.
+CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/new-migration
+
+.PHONY: help
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do \
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python >= 3.11 or say make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is $$($(PYTHON) --version), this needs >= 3.11: say make PYTHON=python3.12 or the like"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "Python's venv is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN_STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres,codecs,test,dev]'
+	@touch $@ $(RUN_STAMP)
+
+.PHONY: install
+install: $(DEV_STAMP) ## Install the server with all that development needs into .venv
+
+.PHONY: run
+run: $(RUN_STAMP) ## Start the server, with pacs_server.yaml if it is here
+	@if [ -f pacs_server.yaml ]; then exec $(BIN)/pacs-server --config pacs_server.yaml; else exec $(BIN)/pacs-server; fi
+
+.PHONY: test
+test: $(DEV_STAMP) ## Run all tests and print the coverage
+	@.ci/system-packages
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+.PHONY: test-fast
+test-fast: $(DEV_STAMP) ## Run the unit and property tests that need nothing else
+	$(BIN)/python -m pytest tests/unit tests/properties -m 'not interop and not slow and not postgres'
+
+.PHONY: lint
+lint: $(DEV_STAMP) ## Check style, formatting and the layers
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/lint-imports
+
+.PHONY: fmt
+fmt: $(DEV_STAMP) ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+.PHONY: types
+types: $(DEV_STAMP) ## Check the types
+	$(BIN)/mypy
+
+.PHONY: check
+check: lint types check-docs check-wheel ## Lint, types, documents, and the wheel in an empty environment
+
+.PHONY: check-docs
+check-docs: $(DEV_STAMP) ## Check that the documents say what the code does
+	@if [ -d tests/docs ]; then $(BIN)/python -m pytest tests/docs; fi
+	@$(BIN)/pacs-server conformance | diff -u $(STATEMENT) - || { echo "$(STATEMENT) is out of date: make conformance"; exit 1; }
+
+.PHONY: check-wheel
+check-wheel: $(DEV_STAMP) ## Build the wheel, install it in an empty environment, start it and echo it
+	$(BIN)/python .ci/check-wheel
+
+.PHONY: bench
+bench: $(DEV_STAMP) ## Run the benchmarks
+	$(BIN)/python benchmarks/run.py
+
+.PHONY: conformance
+conformance: $(DEV_STAMP) ## Write the conformance statement anew
+	$(BIN)/pacs-server conformance > $(STATEMENT).new
+	mv $(STATEMENT).new $(STATEMENT)
+
+.PHONY: migration
+migration: $(DEV_STAMP) ## Begin a database migration: make migration MESSAGE='add a table'
+	@[ -n "$(MESSAGE)" ] || { echo "say what it does: make migration MESSAGE='add a table'"; exit 2; }
+	$(BIN)/python .ci/new-migration "$(MESSAGE)"
+
+.PHONY: clean
+clean: ## Remove all that is made here, the virtual environment too
+	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find pacs_server tests migrations -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,105 @@
+"""From settings to the objects they describe: the open archive with its services, terms, destinations, TLS."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pacs_server.archive import Archive
+from pacs_server.config import Config, RemoteAE
+from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_server.index.database import Database
+from pacs_server.index.instances import InstanceIndex
+from pacs_server.index.queries import QueryIndex
+from pacs_server.metrics import Metrics
+from pacs_server.net import scu
+from pacs_server.net.acceptor import Terms
+from pacs_server.net.association import Timeouts
+from pacs_server.scp.contexts import supports
+from pacs_server.scp.entity import EntitySettings
+from pacs_server.scp.move import Destination
+from pacs_server.services.query import QueryService
+from pacs_server.services.retrieve import RetrieveService
+from pacs_server.services.store import StoreService
+from pacs_server.storage.filesystem import FileSystemStorage
+
+
+@dataclass(frozen=True, slots=True)
+class OpenArchive:
+    """The archive and the services on it, open for use."""
+
+    database: Database
+    storage: FileSystemStorage
+    archive: Archive
+    store: StoreService
+    queries: QueryService
+    retrieve: RetrieveService
+
+
+@contextmanager
+def open_archive(config: Config, metrics: Metrics | None = None) -> Iterator[OpenArchive]:
+    """Open storage and index, creating and migrating what is not there yet; closed at the end.
+
+    Raises StorageUnavailable, IndexUnavailable, SchemaError.
+    """
+    settings = config.storage
+    if config.database.url is None:
+        config.database.path.parent.mkdir(parents=True, exist_ok=True)
+    database = Database(config.database.sqlalchemy_url, wal_mode=config.database.wal_mode, fsync=settings.fsync)
+    try:
+        if config.database.auto_migrate:
+            database.migrate()
+        else:
+            database.check_schema()
+        storage = FileSystemStorage(settings.directory, min_free_space=settings.min_free_space, fsync=settings.fsync)
+        storage.prepare()
+        index = InstanceIndex(database, on_commit=metrics.committed if metrics else None)
+        archive = Archive(storage, index, naming=settings.naming, duplicate_policy=settings.duplicate_policy)
+        queries = QueryIndex(database)
+        yield OpenArchive(
+            database,
+            storage,
+            archive,
+            StoreService(archive),
+            QueryService(queries),
+            RetrieveService(archive, queries),
+        )
+    finally:
+        database.close()
+
+
+def entity_settings(config: Config, tls: ssl.SSLContext | None) -> EntitySettings:
+    """What holds for connections that begin under `config`."""
+    server = config.server
+    terms = Terms(
+        max_pdu_size=server.max_pdu_size,
+        association_timeout=server.association_timeout,
+        timeouts=Timeouts(idle=server.idle_timeout, network=server.network_timeout),
+        implementation_class_uid=IMPLEMENTATION_CLASS_UID,
+        implementation_version_name=IMPLEMENTATION_VERSION_NAME,
+    )
+    return EntitySettings(terms, supports(accept_unknown=config.storage.accept_unknown_sop_classes), tls)
+
+
+def tls_context(config: Config) -> ssl.SSLContext | None:
+    """The server's TLS context, None if TLS is off. Raises ConfigError."""
+    if not config.tls.enabled:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(config.tls.cert_path, config.tls.key_path)
+    except OSError as error:
+        raise config.error("tls.cert_path", f"cannot be used with tls.key_path: {error}") from None
+    return context
+
+
+def destinations(config: Config) -> dict[str, Destination]:
+    """The C-MOVE destinations by AE title."""
+    return {remote.ae_title: _destination(remote) for remote in config.remote_aes}
+
+
+def _destination(remote: RemoteAE) -> Destination:
+    tls = ssl.create_default_context() if remote.tls else None
+    address = scu.RemoteAE(remote.ae_title, remote.host, remote.port, remote.connect_timeout, tls)
+    return Destination(address, remote.response_timeout)

@@ -1,0 +1,431 @@
+"""The real server as a child process, and a raw peer that speaks to it over the server's own upper layer."""
+
+import json
+import os
+import queue
+import re
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, build_opener
+
+import datasets
+import yaml
+from pydicom.dataset import Dataset
+from pynetdicom.dsutils import encode
+
+from pacs_server.net.acceptor import Terms
+from pacs_server.net.association import Association, Timeouts
+from pacs_server.net.message import RESPONSE, Command, CommandField
+from pacs_server.net.negotiation import AcceptedContext, Proposal, ProposedContext, UserInformation
+from pacs_server.net.negotiation import decode_accept, encode_request
+from pacs_server.net.pdu import PDUReader, PDUType
+from pacs_server.net.scu import RemoteAE, connect, store_request
+from pacs_server.net.transport import AssociationEnded, Transport
+
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
+COMMAND = (str(Path(sys.executable).with_name("pacs-server")),)
+IMPLICIT = "1.2.840.10008.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
+_LISTENING = re.compile(r"pacs-server \S+ listening on (\S+) port (\d+) as (.+)")
+_MONITORING = re.compile(r"monitoring at (http://\S+)/status")
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+    """The first true value of `condition`; fails the test when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not in {seconds:g} s: {what}"
+        time.sleep(0.01)
+    return value
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """This process's environment without settings of the server, plus `variables`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PACS_SERVER__")}
+    return kept | {"PYTHONWARNINGS": "default"} | variables
+
+
+def run_command(
+    *args: object, cwd: Path, prefix: Sequence[str] = (), timeout: float = 60, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `pacs-server` with `args` to its end, output captured as text."""
+    return subprocess.run(
+        [*prefix, *COMMAND, *map(str, args)],
+        cwd=cwd,
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@dataclass
+class PacsProcess:
+    """pacs-server in a directory of its own, between `with` and the end of it; may be stopped and started again.
+
+    `settings` are sections of the configuration, over ones that suit tests. `arguments` replaces
+    the use of a configuration file, `prefix` is a command to run the server under.
+    """
+
+    directory: Path
+    database_url: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Sequence[str] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    prefix: Sequence[str] = ()
+    host: str = ""
+    port: int = 0
+    ae_title: str = ""
+    monitoring: str = ""
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.config_file = self.directory / "pacs.yaml"
+        self.archive = self.directory / "archive"
+        self.configure(self.settings)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Write the configuration file, which the server reads at its start and on SIGHUP."""
+        url = self.database_url or f"sqlite:///{self.directory / 'pacs.db'}"
+        sections: dict[str, Any] = {
+            "server": {"port": 0},
+            "monitoring": {"metrics_port": 0},
+            "storage": {"directory": str(self.archive), "min_free_space": 0},
+            "database": {"url": url},
+        }
+        for name, section in settings.items():
+            sections[name] = section if isinstance(section, list) else sections.get(name, {}) | section
+        self.config_file.write_text(yaml.safe_dump(sections))
+
+    # ---------------------------------------------------------------- lifecycle
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+        else:
+            self._finish()
+
+    def start(self) -> None:
+        """Start the server and wait until it says that it listens."""
+        arguments = ["--config", str(self.config_file)] if self.arguments is None else self.arguments
+        self._stderr = self.directory / "stderr.log"
+        with self._stderr.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self.prefix, *COMMAND, *arguments],
+                cwd=self.directory,
+                env=clean_environment(**self.environment),
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        listening = self._line(_LISTENING)
+        self.host, self.port, self.ae_title = listening[1], int(listening[2]), listening[3]
+        self.monitoring = self._line(_MONITORING)[1]
+        self.pid = self._own_pid()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send the server a signal."""
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float = STOP_SECONDS) -> int:
+        """Wait for the end of the server and return its exit code."""
+        code = self._process.wait(seconds)
+        self._finish()
+        return code
+
+    def stop(self) -> int:
+        """End the server with SIGTERM and return its exit code."""
+        self.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """End the server with SIGKILL, as a crash would."""
+        self.send_signal(signal.SIGKILL)
+        self.wait()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _line(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                line = None
+            if line is None:
+                self._process.kill()
+                self.wait()
+                raise AssertionError(f"the server did not start: {self.log()}")
+            if found := pattern.match(line):
+                return found
+
+    def _own_pid(self) -> int:
+        """The server's pid: the child itself, or the child of the command it runs under."""
+        if not self.prefix:
+            return self._process.pid
+        task = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return int(task.read_text().split()[0])
+
+    def _finish(self) -> None:
+        assert self._process.stdout is not None
+        self._reader.join(STOP_SECONDS)
+        self._process.stdout.close()
+
+    # ---------------------------------------------------------------- looking at it
+
+    def log(self) -> str:
+        """What the server wrote to standard error, over all its starts."""
+        return self._stderr.read_text(errors="replace")
+
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process.poll() is None
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status code and body of a page of the monitoring port."""
+        try:
+            with build_opener(ProxyHandler({})).open(self.monitoring + path, timeout=20) as response:
+                return response.status, response.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def status(self) -> dict[str, Any]:
+        """What /status says."""
+        parsed: dict[str, Any] = json.loads(self.get("/status")[1])
+        return parsed
+
+    def instances(self) -> int:
+        """How many instances the index holds."""
+        return int(self.status()["counts"]["instances"])
+
+    def files(self) -> list[Path]:
+        """Every file of the archive except half received ones."""
+        return sorted(
+            path
+            for path in self.archive.rglob("*")
+            if path.is_file() and path.relative_to(self.archive).parts[0] != "incoming"
+        )
+
+    def incoming(self) -> list[Path]:
+        """The half received files."""
+        return sorted((self.archive / "incoming").iterdir())
+
+    def reset_peak_memory(self) -> int:
+        """Forget the peak of the resident memory so far; returns the present size in bytes."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return self.memory("VmRSS")
+
+    def memory(self, name: str = "VmHWM") -> int:
+        """Resident memory in bytes: its peak, or VmRSS for the present."""
+        found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+
+    def cpu_ticks(self) -> int:
+        """Clock ticks of CPU time that the process has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+
+# -------------------------------------------------------------------------------------- a raw peer
+
+_TERMS = Terms(131072, 30.0, Timeouts(idle=60.0, network=30.0), "1.2.826.0.1.3680043.8.498.1", "TEST")
+
+
+def associate(port: int, contexts: Iterable[tuple[str, str]], *, calling_ae: str = "RAW") -> Association:
+    """An association with the server with one context per (abstract syntax, transfer syntax)."""
+    proposed = [ProposedContext(2 * n + 1, abstract, (syntax,)) for n, (abstract, syntax) in enumerate(contexts)]
+    return connect(RemoteAE("PACS_SERVER", "127.0.0.1", port, 10.0), calling_ae, proposed, _TERMS)
+
+
+@contextmanager
+def association(port: int, contexts: Iterable[tuple[str, str]]) -> Iterator[Association]:
+    """`associate`, released at the end and closed in any case."""
+    link = associate(port, contexts)
+    try:
+        yield link
+        link.release()
+    finally:
+        link.transport.close()
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An encoded data set with what a C-STORE needs to know of it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data: bytes
+
+    @classmethod
+    def of(cls, ds: Dataset) -> "Instance":
+        """`ds` in Explicit VR Little Endian."""
+        data = encode(ds, is_implicit_vr=False, is_little_endian=True)
+        assert data is not None
+        return cls(str(ds.SOPClassUID), str(ds.SOPInstanceUID), EXPLICIT, data)
+
+    @classmethod
+    def read(cls, path: Path) -> "Instance":
+        """The data set of a Part 10 file as it lies there."""
+        syntax, data = datasets.data_set_bytes(path)
+        ds = datasets.parse_data_set(data, syntax) if syntax != "1.2.840.10008.1.2.1.99" else None
+        if ds is None:
+            import pydicom
+
+            ds = pydicom.dcmread(path, stop_before_pixels=True)
+        return cls(str(ds.SOPClassUID), str(ds.SOPInstanceUID), syntax, data)
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """The presentation context it travels on."""
+        return self.sop_class_uid, self.transfer_syntax_uid
+
+
+def context_id(link: Association, abstract_syntax: str, transfer_syntax: str | None = None) -> int:
+    """The accepted context for an abstract syntax (and a transfer syntax); raises KeyError."""
+    for number, context in link.contexts.items():
+        if context.abstract_syntax == abstract_syntax and transfer_syntax in (None, context.transfer_syntax):
+            return number
+    raise KeyError(abstract_syntax)
+
+
+def store(link: Association, instance: Instance) -> Command:
+    """Send one instance and return the response."""
+    request = store_request(link, instance.sop_class_uid, instance.sop_instance_uid)
+    link.send(context_id(link, *instance.kind), request, instance.data)
+    return response(link, request)
+
+
+def response(link: Association, request: Command) -> Command:
+    """The response to `request` with all its fields."""
+    message = link.read_message(60.0)
+    link.skip_data()
+    link.busy = False
+    assert message.command.message_id_being_responded_to == request.message_id
+    return message.command
+
+
+def retrieve(port: int, kinds: Iterable[tuple[str, str]], keys: Dataset) -> tuple[Command, dict[str, bytes]]:
+    """C-GET by `keys` of the Study Root: the final response, and data set bytes by SOP Instance UID."""
+    received: dict[str, bytes] = {}
+    with _get_association(port, kinds) as link:
+        final = get(link, keys, lambda uid, pieces: received.__setitem__(uid, b"".join(map(bytes, pieces))))
+    return final, received
+
+
+def get(link: Association, keys: Dataset, take: Callable[[str, Iterator[memoryview]], None]) -> Command:
+    """C-GET; `take` gets each SOP Instance UID and the pieces of its data set. Returns the final response."""
+    command = Command(command_field=CommandField.C_GET, message_id=link.next_message_id(), priority=0)
+    command.affected_sop_class_uid = STUDY_ROOT_GET
+    link.send(context_id(link, STUDY_ROOT_GET), command, encode(keys, is_implicit_vr=True, is_little_endian=True))
+    while True:
+        message = link.read_message()
+        incoming = message.command
+        if incoming.command_field == CommandField.C_GET | RESPONSE:
+            link.skip_data()
+            link.busy = False
+            if incoming.status != 0xFF00:
+                return incoming
+            continue
+        take(str(incoming.affected_sop_instance_uid), link.data())
+        link.send(message.context.context_id, _stored(incoming))
+
+
+def _stored(request: Command) -> Command:
+    return Command(
+        command_field=CommandField.C_STORE | RESPONSE,
+        message_id_being_responded_to=request.message_id,
+        affected_sop_class_uid=request.affected_sop_class_uid,
+        affected_sop_instance_uid=request.affected_sop_instance_uid,
+        status=0,
+    )
+
+
+@contextmanager
+def _get_association(port: int, kinds: Iterable[tuple[str, str]]) -> Iterator[Association]:
+    link = get_association(port, kinds)
+    try:
+        yield link
+        link.release()
+    finally:
+        link.transport.close()
+
+
+def get_association(port: int, kinds: Iterable[tuple[str, str]]) -> Association:
+    """An association for C-GET, with the SCP role for the storage contexts (PS3.7 D.3.3.4)."""
+    import socket
+
+    kinds = list(dict.fromkeys(kinds))
+    pairs = [(STUDY_ROOT_GET, IMPLICIT), *kinds]
+    contexts = tuple(ProposedContext(2 * n + 1, abstract, (syntax,)) for n, (abstract, syntax) in enumerate(pairs))
+    user = UserInformation(131072, "1.2.826.0.1.3680043.8.498.1", roles={kind[0]: (False, True) for kind in kinds})
+    sock = socket.create_connection(("127.0.0.1", port), 10)
+    transport = Transport(sock, tick=30.0)
+    try:
+        transport.send([encode_request(Proposal("RAW", "PACS_SERVER", contexts, user))], 30.0)
+        reader = PDUReader(transport, max_pdu_size=131072, pdu_timeout=30.0)
+        kind, body = reader.read(30.0)
+        assert kind == PDUType.ASSOCIATE_AC
+        answer = decode_accept(bytes(body))
+    except (AssociationEnded, AssertionError):
+        transport.close()
+        raise
+    proposed = {context.context_id: context.abstract_syntax for context in contexts}
+    accepted = {
+        number: AcceptedContext(number, proposed[number], syntax, as_scu=True, as_scp=True)
+        for number, result, syntax in answer.results
+        if result == 0
+    }
+    return Association(
+        transport, reader, contexts=accepted, max_pdu_size=answer.user.max_pdu_size, timeouts=_TERMS.timeouts,
+        calling_ae="RAW", called_ae="PACS_SERVER", peer="127.0.0.1",
+    )  # fmt: skip
+
+
+def study_keys(study: str, **keys: str) -> Dataset:
+    """A retrieve identifier for a study, or by `keys` for a series or an instance of it."""
+    ds = Dataset()
+    ds.QueryRetrieveLevel = "IMAGE" if "SOPInstanceUID" in keys else "SERIES" if keys else "STUDY"
+    ds.StudyInstanceUID = study
+    for keyword, value in keys.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def core_limit() -> None:
+    """For `preexec_fn`: no core files from processes that are killed on purpose."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

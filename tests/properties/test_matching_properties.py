@@ -1,0 +1,225 @@
+"""SQL with what Python finishes finds exactly what the pure definition says, on both databases."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, insert
+from strategies import dates, person_names, ranges, sequences, several, text_values, times, uids
+
+from pacs_server.dicom.attributes import BY_KEYWORD, UNIQUE_KEYS, at_level
+from pacs_server.dicom.identifier import MatchingKey, Query, QueryOptions, ReturnKey
+from pacs_server.dicom.levels import InformationModel, Level
+from pacs_server.dicom.matching import (
+    DateTimeSpan,
+    ItemKey,
+    Items,
+    Matcher,
+    fold_name,
+    matcher_for,
+    span,
+    time_key,
+)
+from pacs_server.errors import InvalidIdentifier
+from pacs_server.index.database import Database
+from pacs_server.index.models import NAME_MATCH, TABLES, TIME_MATCH
+from pacs_server.index.queries import QueryIndex
+
+WILD = "%_*?/!ab\u00e4A"
+STORED = {
+    "AccessionNumber": text_values(),
+    "PatientID": text_values(),
+    "PatientComments": text_values("%_*?\\/ab \n"),
+    "OtherPatientIDs": several(text_values()),
+    "ModalitiesInStudy": several(st.sampled_from(["CT", "MR", "M", "C_", "C%", "CTX"])),
+    "SOPClassesInStudy": several(uids()),
+    "SOPClassUID": uids(),
+    "AvailableTransferSyntaxUID": uids(),
+    "PatientName": person_names(),
+    "ReferringPhysicianName": person_names(),
+    "PerformingPhysicianName": several(person_names()),
+    "StudyDate": dates(),
+    "StudyTime": times(),
+    "SeriesTime": times(),
+    "SeriesNumber": st.sampled_from(["", "1", "01", "+1", "2"]),
+    "RequestAttributesSequence": sequences(),
+}
+KEYS = {
+    "DA": ranges(dates()),
+    "TM": ranges(times()),
+    "UI": several(uids()),
+    "PN": person_names() | st.text("ab*?\u00e4^= ", max_size=6),
+    "CS": several(st.text("CTMR*?%_", min_size=1, max_size=3)),
+}
+TEXT_KEYS = text_values(WILD, 5) | several(text_values(WILD, 4)) | text_values()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url, fsync=False)
+    database.migrate()
+    yield database
+    database.close()
+
+
+def row_of(level: Level, number: int, values: dict[str, str]) -> dict[str, object]:
+    row: dict[str, object] = {"id": number}
+    for attribute in at_level(level):
+        # All rows of one statement have the same columns.
+        row[attribute.column] = values.get(attribute.keyword, "")
+    for name in NAME_MATCH + TIME_MATCH:
+        if name in row:
+            row[f"{name}_match"] = (fold_name if name in NAME_MATCH else time_key)(str(row[name]))
+    return row
+
+
+def fill(database: Database, stored: list[dict[str, str]]) -> None:
+    """One patient with one study, series and instance for each of `stored`, numbered from 1."""
+    rows: dict[Level, list[dict[str, object]]] = {level: [] for level in Level}
+    for number, given_values in enumerate(stored, 1):
+        unique = {name: f"1.2.{number}" for level, name in UNIQUE_KEYS.items() if level is not Level.PATIENT}
+        values = {"IssuerOfPatientID": str(number)} | unique | given_values
+        for level in Level:
+            rows[level].append(row_of(level, number, values))
+        rows[Level.STUDY][-1] |= {
+            "patient_fk": number,
+            "modalities_in_study": values.get("ModalitiesInStudy", ""),
+            "sop_classes_in_study": values.get("SOPClassesInStudy", ""),
+        }
+        rows[Level.SERIES][-1] |= {"study_fk": number}
+        rows[Level.IMAGE][-1] |= {
+            "series_fk": number, "path": "x", "data_set_offset": 0, "size": 0, "digest": "",
+            "received_at": datetime.now(UTC),
+            "transfer_syntax_uid": values.get("AvailableTransferSyntaxUID", ""),
+        }  # fmt: skip
+    with database.begin() as connection:
+        for level in reversed(Level):
+            connection.execute(delete(TABLES[level]))
+        for level in Level:
+            connection.execute(insert(TABLES[level]), rows[level])
+
+
+def found(database: Database, keys: list[MatchingKey]) -> set[int]:
+    returns = (ReturnKey(BY_KEYWORD["SOPInstanceUID"].tag, "UI"),)
+    options = QueryOptions(relational=True)
+    query = Query(InformationModel.PATIENT_ROOT, Level.IMAGE, tuple(keys), returns, (), "", options)
+    return {int(uid.rpartition(".")[2]) for (uid,) in QueryIndex(database).find(query)}
+
+
+def matcher_or_none(vr: str, text: str, fuzzy: bool) -> Matcher | None:
+    try:
+        return matcher_for(vr, text, fuzzy=fuzzy)
+    except InvalidIdentifier:
+        return None
+
+
+def check(database: Database, data: st.DataObject, keyword: str, stored: list[str], matchers: list[Matcher]) -> None:
+    fill(database, [{keyword: value} for value in stored])
+    for matcher in matchers:
+        key = MatchingKey((BY_KEYWORD[keyword],), matcher, unknown=data.draw(st.booleans()))
+        expected = {number for number, value in enumerate(stored, 1) if key.matches(value)}
+        assert found(database, [key]) == expected, (matcher, stored)
+
+
+def keys_like(stored: list[str]) -> st.SearchStrategy[str]:
+    """Keys made of stored values, so that they find something: as they are, cut, or with a wild card in them."""
+
+    def asking_for(value: str) -> st.SearchStrategy[str]:
+        places = st.integers(0, len(value))
+        # Of a name also one component group alone.
+        groups = st.sampled_from(value.split("="))
+        return st.one_of(
+            st.just(value),
+            groups.map("{}^*".format),
+            groups.map("{}*".format),
+            places.map(lambda at: f"{value[:at]}*"),
+            places.map(lambda at: f"*{value[at:]}"),
+            places.map(lambda at: f"{value[:at]}?{value[at + 1 :]}"),
+            st.tuples(places, places).map(lambda at: f"{value[: min(at)]}*{value[max(at) :]}"),
+        )
+
+    return st.sampled_from(stored).flatmap(asking_for)
+
+
+@pytest.mark.parametrize("keyword", [keyword for keyword in STORED if keyword != "RequestAttributesSequence"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much], max_examples=25)
+@given(data=st.data())
+def test_sql_equals_the_pure_definition(keyword: str, database: Database, data: st.DataObject) -> None:
+    vr = BY_KEYWORD[keyword].vr
+    stored = data.draw(st.lists(STORED[keyword], min_size=1, max_size=8))
+    keys = KEYS.get(vr, TEXT_KEYS) | STORED[keyword] | keys_like(stored)
+    texts = data.draw(st.lists(keys, min_size=3, max_size=6))
+    parsed = (matcher_or_none(vr, text, data.draw(st.booleans())) for text in texts)
+    matchers = [matcher for matcher in parsed if matcher is not None]
+    assume(matchers)
+    check(database, data, keyword, stored, matchers)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(data=st.data())
+def test_sequences_equal_the_pure_definition(database: Database, data: st.DataObject) -> None:
+    step, procedure = (data.draw(st.sampled_from(["A", "B*", "?", "%"])) for _ in range(2))
+    keys = tuple(
+        ItemKey(tag, False, matcher)
+        for tag, text in ((0x00400009, step), (0x00401001, procedure))
+        if (matcher := matcher_for("SH", text)) is not None
+    )
+    stored = data.draw(st.lists(STORED["RequestAttributesSequence"], min_size=1, max_size=8))
+    check(database, data, "RequestAttributesSequence", stored, [Items(keys, unknown=data.draw(st.booleans()))])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(
+    stored=st.lists(st.tuples(dates(), times()), min_size=1, max_size=8),
+    date=st.sampled_from(["20200126-20200203", "20200128-", "-20200203", "20200126-20200126"]),
+    time=st.sampled_from(["10-22", "1030-1030", "22-10", "10-", "-10"]),
+    unknown=st.booleans(),
+)
+def test_combined_date_and_time_equal_the_pure_definition(
+    database: Database, stored: list[tuple[str, str]], date: str, time: str, unknown: bool
+) -> None:
+    attributes = (BY_KEYWORD["StudyDate"], BY_KEYWORD["StudyTime"])
+    key = MatchingKey(attributes, DateTimeSpan(span("DA", date), span("TM", time)), unknown)
+    fill(database, [{"StudyDate": day, "StudyTime": clock} for day, clock in stored])
+    assert found(database, [key]) == {n for n, moment in enumerate(stored, 1) if key.matches(*moment)}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(data=st.data())
+def test_all_keys_have_to_match(database: Database, data: st.DataObject) -> None:
+    keywords = ["PatientName", "StudyDate", "ModalitiesInStudy", "AccessionNumber", "SeriesTime"]
+    stored = data.draw(st.lists(st.fixed_dictionaries({k: STORED[k] for k in keywords}), min_size=1, max_size=6))
+    keys = []
+    for keyword in keywords:
+        attribute = BY_KEYWORD[keyword]
+        matcher = matcher_or_none(attribute.vr, data.draw(KEYS.get(attribute.vr, TEXT_KEYS)), False)
+        if matcher is not None:
+            keys.append(MatchingKey((attribute,), matcher, unknown=True))
+    fill(database, stored)
+    expected = {
+        number
+        for number, values in enumerate(stored, 1)
+        if all(key.matches(values[key.attributes[0].keyword]) for key in keys)
+    }
+    assert found(database, keys) == expected
+
+
+@given(st.text())
+def test_folding_a_name_again_changes_nothing(name: str) -> None:
+    assert fold_name(fold_name(name)) == fold_name(name)
+
+
+@given(st.text("aÄ\u00df\u0301\u0130\uff1d\uff3c\u33c5\u1e9b\u0323^= \\", max_size=12))
+def test_folding_an_odd_name_again_changes_nothing(name: str) -> None:
+    assert fold_name(fold_name(name)) == fold_name(name)
+
+
+@given(person_names(), st.booleans())
+def test_a_name_finds_itself(name: str, upper: bool) -> None:
+    key = (name.upper() if upper else name).replace("?", "").replace("*", "")
+    matcher = matcher_for("PN", key)
+    assert matcher is None or MatchingKey((BY_KEYWORD["PatientName"],), matcher, unknown=True).matches(
+        name.replace("?", "")
+    )
