@@ -93,11 +93,9 @@ def serve(
 
 
 def _serve(context: typer.Context) -> int:
-    from pacs_server import logs
     from pacs_server.server import PacsServer
 
     config = _load(context)
-    logs.configure(config.logging)
     return PacsServer(config, reload=lambda: _load(context)).run()
 
 
@@ -170,7 +168,7 @@ def import_(
 ) -> None:
     """Take DICOM files into the archive; run it again to resume."""
     from pacs_server import importer, logs
-    from pacs_server.server import open_archive
+    from pacs_server.assembly import open_archive
 
     importer.check_paths(paths)
     settings = _load(context, config)

@@ -1,13 +1,17 @@
 """Fixtures that many tests share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import postgres
 import pytest
+import servers
 from hypothesis import HealthCheck, settings
 from sqlalchemy import URL
+
+from pacs_server.server import PacsServer
 
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, print_blob=True)
@@ -33,3 +37,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         return
     with postgres.fresh_database(request.getfixturevalue("postgres_server")) as url:
         yield url
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., PacsServer]]:
+    """Start a server below `tmp_path`, with settings as `servers.config` takes them."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(servers.running(servers.config(tmp_path, **settings)))

@@ -70,9 +70,9 @@ def config(
 
 
 @contextmanager
-def running(settings: Config) -> Iterator[PacsServer]:
+def running(settings: Config, reload: Callable[[], Config] | None = None) -> Iterator[PacsServer]:
     """Serve; at the end nothing of it may be left: no thread and no half-received file."""
-    with PacsServer(settings) as pacs:
+    with PacsServer(settings, reload=reload) as pacs:
         yield pacs
     assert server_threads() == []
     assert leftovers(settings) == []
@@ -260,7 +260,9 @@ class RawPeer:
 
 
 @contextmanager
-def associated(pacs: PacsServer, *contexts: Any, calling: str = "SCU", **options: Any) -> Iterator[RequestedAssociation]:
+def associated(
+    pacs: PacsServer, *contexts: Any, calling: str = "SCU", **options: Any
+) -> Iterator[RequestedAssociation]:
     """An association by pynetdicom; `contexts` are SOP classes, or pairs of one with transfer syntaxes."""
     ae = AE(ae_title=calling)
     ae.dimse_timeout = ae.acse_timeout = ae.network_timeout = PATIENT_SECONDS

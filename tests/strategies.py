@@ -33,7 +33,8 @@ def person_names() -> st.SearchStrategy[str]:
     """A stored name of one to three component groups."""
     component = st.text(alphabet="abABÄ\u00e4\u00df%_?\u6f22\u3042\u30ac ", max_size=4)
     group = st.lists(component, max_size=3).map("^".join)
-    return st.lists(group, max_size=3).map("=".join).map(_trimmed)
+    whole = st.sampled_from(["Aa^b=\u6f22^\u5b57=\u3042^\u3044", "=\u6f22", "Ab==\u3042", "b=Aa"])
+    return whole | st.lists(group, max_size=3).map("=".join).map(_trimmed)
 
 
 def dates() -> st.SearchStrategy[str]:

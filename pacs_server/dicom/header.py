@@ -45,6 +45,7 @@ _ITEM_DELIMITER = 0xFFFEE00D
 _DELIMITERS = (_ITEM_DELIMITER, 0xFFFEE0DD)
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+_SHORT_VRS = {vr.encode(): vr for vr in "AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()}
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
 _TEXTS = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
@@ -129,6 +130,28 @@ class _Walker:
         self._explicit = explicit if len(data) < 6 else _looks_like_vr(data[4:6])
         self._seen = 0
 
+    def skim(self, at: int, found: dict[int, _Element]) -> int:
+        """Step over plain elements from `at` on, keep the indexed ones, and return where something else begins.
+
+        Plain is an Explicit VR with a short length, whole and not past the indexed ones: nearly all
+        of a header, which is why these few lines stand apart from the general walk.
+        """
+        if not self._explicit:
+            return at
+        size = len(self.data)
+        while size - at >= 8:
+            group, number, vr, length = self._explicit_head(self.data, at)
+            tag = group << 16 | number
+            end = at + 8 + length
+            if vr not in _SHORT_VRS or end > size or tag > _LAST_TAG:
+                break
+            if tag in _BY_TAG or tag == _CHARACTER_SET:
+                found[tag] = _Element(tag, _SHORT_VRS[vr], at + 8, length)
+            at = end
+            self._seen += 1
+        self._check_count()
+        return at
+
     def elements(self, start: int, end: int) -> Iterator[_Element]:
         """The elements of one data set or item, each before it is stepped over; raises _Cut, InvalidInstance."""
         while end - start >= 8:
@@ -136,10 +159,7 @@ class _Walker:
             if element.tag == _ITEM_DELIMITER:
                 return
             yield element
-            try:
-                start = self._end(element)
-            except _Cut:
-                raise _Cut(element.tag) from None
+            start = self.end(element)
             if start > end:
                 raise _Cut(element.tag)
 
@@ -160,8 +180,7 @@ class _Walker:
 
     def _head(self, at: int) -> _Element:
         self._seen += 1
-        if self._seen > MAX_ELEMENTS:
-            raise InvalidInstance(f"the header has more than {MAX_ELEMENTS} elements")
+        self._check_count()
         try:
             group, number, length = self._implicit_head(self.data, at)
             tag = group << 16 | number
@@ -179,8 +198,19 @@ class _Walker:
         # PS3.5 6.2.2: what a UN of undefined length holds is Implicit VR.
         return _Element(tag, "", at + 8, length)
 
+    def _check_count(self) -> None:
+        if self._seen > MAX_ELEMENTS:
+            raise InvalidInstance(f"the header has more than {MAX_ELEMENTS} elements")
+
+    def end(self, element: _Element) -> int:
+        """Where the element ends, its delimiter included; raises _Cut if its delimiter is not there."""
+        try:
+            return self._end(element)
+        except _Cut:
+            raise _Cut(element.tag) from None
+
     def _end(self, element: _Element) -> int:
-        """Where the element ends, its delimiter included: whatever has no length is closed by a delimiter."""
+        """Whatever has no length is closed by a delimiter."""
         if element.length != _UNDEFINED:
             return element.start + element.length
         at, depth = element.start, 1
@@ -207,14 +237,22 @@ def _find(walker: _Walker, complete: bool) -> dict[int, _Element]:
     """The indexed elements of the top level, by tag."""
     found: dict[int, _Element] = {}
     size = len(walker.data)
-    tag = 0
+    tag = at = 0
     try:
-        for element in walker.elements(0, size):
+        while size - at >= 8:
+            at = walker.skim(at, found)
+            # What is not plain ends the skimming: step over it with care, and skim on.
+            element = next(walker.elements(at, size), None)
+            if element is None:
+                break
             tag = element.tag
             if tag > _LAST_TAG:
                 return found
             if element.length == _UNDEFINED or element.start + element.length <= size:
                 found[tag] = element
+            at = walker.end(element)
+            if at > size:
+                raise _Cut(tag)
         # Bytes are missing that may hold more elements; tags ascend (PS3.5 7.1).
         if not complete:
             raise _Cut(tag)

@@ -121,6 +121,7 @@ def parse_find(data: bytes, transfer_syntax_uid: str, model: InformationModel, o
     _check_levels(texts, [a for a, _ in asked], level, model, options)
     unsupported += [a.tag for a in texts if _is_count(a) and texts[a].strip("*")]
     returns = [_return_key(a, e) for a, e in asked if a.tag != TIMEZONE_OFFSET_FROM_UTC or level >= Level.STUDY]
+    texts = {a: text for a, text in texts.items() if a.tag in answered}
     keys = [*_combined(texts, options), *_plain_keys(texts, options), *_sequence_keys(asked, charset, options)]
     return Query(model, level, tuple(keys), tuple(returns), tuple(sorted(unsupported)), charset, options)
 
@@ -249,7 +250,8 @@ def _check_levels(
 ) -> None:
     for attribute in asked:
         at = level_of(attribute, model)
-        if attribute.tag == TIMEZONE_OFFSET_FROM_UTC:
+        # Many workstations ask for more to be returned than their level has; without a value that harms nobody.
+        if attribute.tag == TIMEZONE_OFFSET_FROM_UTC or not texts.get(attribute):
             continue
         if at > level:
             raise _refused(f"{attribute.keyword} lies below the level")

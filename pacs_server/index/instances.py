@@ -52,6 +52,8 @@ _UPDATE = {
     table: update(table).where(table.c.id == bindparam("key")).values({name: bindparam(name) for name in names})
     for table, names in _COUNTERS.items()
 }
+# The fields of StoredInstance that are columns of the same name.
+_STORED = ("sop_class_uid", "transfer_syntax_uid", "path", "data_set_offset", "size", "digest", "version")
 _PARENT_KEY = {models.study: "patient_fk", models.series: "study_fk"}
 _COLUMNS = {models.TABLES[level]: tuple(attribute.column for attribute in at_level(level)) for level in Level}
 
@@ -263,9 +265,8 @@ class _Batch:
         rows = [row for row in self._touched[table] if "id" not in row.values]
         if not rows:
             return
-        if table in _PARENT_KEY:
-            for row in rows:
-                assert row.parent is not None
+        for row in rows:
+            if row.parent is not None:
                 row.values[_PARENT_KEY[table]] = row.parent.values["id"]
         keys = self._connection.scalars(_INSERT[table], [row.values for row in rows]).all()
         for row, key in zip(rows, keys, strict=True):
@@ -315,13 +316,7 @@ def _instance_values(entry: _Entry, received_at: datetime) -> dict[str, Any]:
     values: dict[str, Any] = {name: entry.header.values.get(name, "") for name in _COLUMNS[models.instance]}
     return values | {
         "sop_instance_uid": stored.uids.sop,
-        "sop_class_uid": stored.sop_class_uid,
-        "transfer_syntax_uid": stored.transfer_syntax_uid,
-        "path": stored.path,
-        "version": stored.version,
-        "data_set_offset": stored.data_set_offset,
-        "size": stored.size,
-        "digest": stored.digest,
+        **{name: getattr(stored, name) for name in _STORED},
         "received_at": received_at,
         "calling_ae": _storable(origin.calling_ae),
         "peer": _storable(origin.peer),
@@ -348,16 +343,8 @@ _LOOK_UP = (
 
 
 def _stored(row: Mapping[Any, Any]) -> StoredInstance:
-    return StoredInstance(
-        uids=InstanceUIDs(row["study_instance_uid"], row["series_instance_uid"], row["sop_instance_uid"]),
-        sop_class_uid=row["sop_class_uid"],
-        transfer_syntax_uid=row["transfer_syntax_uid"],
-        path=row["path"],
-        data_set_offset=row["data_set_offset"],
-        size=row["size"],
-        digest=row["digest"],
-        version=row["version"],
-    )
+    uids = InstanceUIDs(row["study_instance_uid"], row["series_instance_uid"], row["sop_instance_uid"])
+    return StoredInstance(uids, **{name: row[name] for name in _STORED})
 
 
 def _remove(connection: Connection, sop_instance_uid: str) -> None:

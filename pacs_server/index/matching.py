@@ -9,7 +9,7 @@ both databases use their indexes; text is in code-point order on both.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, and_, false, func, literal, literal_column, or_
+from sqlalchemy import Column, ColumnElement, and_, false, func, literal, literal_column, or_, select, union_all
 
 from pacs_server.dicom.attributes import Attribute
 from pacs_server.dicom.identifier import MatchingKey
@@ -53,18 +53,15 @@ def column_of(attribute: Attribute) -> Column[Any]:
 def condition_of(key: MatchingKey) -> Condition:
     """The key as a condition on the tables of its attributes."""
     attribute = key.attributes[0]
+    if attribute.column in NAME_MATCH and isinstance(key.matcher, PersonName | FuzzyName):
+        return Condition(_name(_match_column(attribute), key.matcher, key.unknown), exact=False)
     if isinstance(key.matcher, DateTimeSpan):
         found = Condition(_dates(column_of(attribute), key.matcher.date), exact=False)
     else:
         found = _condition(attribute, key.matcher)
     if found.clause is None or not key.unknown:
         return found
-    return Condition(or_(found.clause, _unknown(attribute)), found.exact)
-
-
-def _unknown(attribute: Attribute) -> Clause:
-    # A name of nothing but delimiters is as unknown as an empty one.
-    return (_match_column(attribute) if attribute.column in NAME_MATCH else column_of(attribute)) == ""
+    return Condition(or_(found.clause, column_of(attribute) == ""), found.exact)
 
 
 def _match_column(attribute: Attribute) -> Column[Any]:
@@ -79,8 +76,6 @@ def _condition(attribute: Attribute, matcher: Matcher) -> Condition:
             return _values(attribute, values)
         case WildCard(pattern):
             return _wild_card(attribute, pattern)
-        case PersonName() | FuzzyName() if attribute.column in NAME_MATCH:
-            return Condition(_name(_match_column(attribute), matcher), exact=False)
         case Span(vr="DA") if not attribute.multiple:
             return Condition(_dates(column_of(attribute), matcher), exact=False)
         case Span(vr="TM") if attribute.column in TIME_MATCH:
@@ -118,23 +113,38 @@ def _wild_card(attribute: Attribute, pattern: str) -> Condition:
     return Condition(_starts(column, pattern, _like_text(pattern, wild=True)), exact=True)
 
 
-def _name(column: Column[Any], matcher: PersonName | FuzzyName) -> Clause | None:
-    if isinstance(matcher, FuzzyName):
-        return and_(*(_like(column, f"%{_like_text(word)}%") for word in matcher.words[:_MAX_ALTERNATIVES]))
+def _name(column: Column[Any], matcher: PersonName | FuzzyName, unknown: bool) -> Clause | None:
+    rows = column.table.alias()
+    folded = rows.c[column.name]
+    alternatives = _fuzzy(folded, matcher) if isinstance(matcher, FuzzyName) else _literal(folded, matcher)
+    if not alternatives:
+        return None
+    if unknown:
+        # A name of nothing but delimiters is as unknown as an empty one.
+        alternatives.append(folded == "")
+    # A union of small selections, because neither database would use its indexes for all sides of an OR.
+    found = union_all(*(select(rows.c.id).where(alternative) for alternative in alternatives))
+    return column.table.c.id.in_(found)
+
+
+def _fuzzy(folded: ColumnElement[Any], matcher: FuzzyName) -> list[Clause]:
+    return [and_(*(_like(folded, f"%{_like_text(word)}%") for word in matcher.words[:_MAX_ALTERNATIVES]))]
+
+
+def _literal(folded: ColumnElement[Any], matcher: PersonName) -> list[Clause]:
     pattern, *others = matcher.groups
     bare = bare_name(pattern)
     if bare is not None:
         # "x^*" finds "x" too; both start with it.
         pattern = f"{bare}*"
     text = _like_text(pattern, wild=True)
+    first_group = _starts(folded, pattern, f"{text}%")
     if others:
-        return _starts(column, pattern, f"{text}%") if pattern else None
-    # The first group by its index; the other groups only where there are any.
-    other_groups = and_(_has_groups(column), _like(column, f"%={text}%"))
-    return or_(_starts(column, pattern, f"{text}%"), other_groups)
+        return [first_group] if pattern else []
+    return [first_group, and_(_has_groups(folded), _like(folded, f"%={text}%"))]
 
 
-def _has_groups(column: Column[Any]) -> Clause:
+def _has_groups(column: ColumnElement[Any]) -> Clause:
     return func.replace(column, literal_column("'='"), literal_column("''")) != column
 
 
@@ -152,7 +162,7 @@ def _between(column: Column[Any], lower: str, upper: str) -> Clause:
     return and_(column >= lower, column <= upper) if upper else column >= lower
 
 
-def _starts(column: Column[Any], pattern: str, like: str) -> Clause:
+def _starts(column: ColumnElement[Any], pattern: str, like: str) -> Clause:
     prefix = pattern.split("*", maxsplit=1)[0].split("?", maxsplit=1)[0]
     clauses = [_like(column, like)]
     if prefix:

@@ -16,6 +16,12 @@ from pacs_server.index.matching import column_of, condition_of
 from pacs_server.index.models import TABLES, instance, patient, series, study
 
 _CHUNK_ROWS = 256
+_STORED = (
+    study.c.study_instance_uid, series.c.series_instance_uid, instance.c.sop_instance_uid, instance.c.sop_class_uid,
+    instance.c.transfer_syntax_uid, instance.c.path, instance.c.data_set_offset, instance.c.size, instance.c.digest,
+    instance.c.version,
+)  # fmt: skip
+_PLACE = (study.c.id, series.c.series_number, series.c.id, instance.c.instance_number, instance.c.id)
 
 
 class QueryIndex:
@@ -32,16 +38,20 @@ class QueryIndex:
         """
         statement, residual = _find_statement(query)
         width = len(query.returns)
-        with self._database.connect() as connection:
-            for rows in connection.execution_options(yield_per=_CHUNK_ROWS).execute(statement).partitions():
-                for row in rows:
-                    if not residual or _matches(residual, row, width):
-                        yield tuple(row[:width])
+        with (
+            self._database.connect() as connection,
+            connection.execution_options(yield_per=_CHUNK_ROWS).execute(statement) as result,
+        ):
+            for row in result:
+                if not residual or _matches(residual, row, width):
+                    yield tuple(row[:width])
 
     def select(self, keys: RetrieveKeys) -> list[StoredInstance]:
         """The instances that the keys name, by study, series number and instance number; raises IndexUnavailable."""
-        with self._database.connect() as connection:
-            result = connection.execution_options(yield_per=_CHUNK_ROWS).execute(_select_statement(keys))
+        with (
+            self._database.connect() as connection,
+            connection.execution_options(yield_per=_CHUNK_ROWS).execute(_select_statement(keys)) as result,
+        ):
             found = [(_place(row), _stored_instance(row)) for row in result]
         found.sort(key=lambda pair: pair[0])
         return [stored for _, stored in found]
@@ -95,28 +105,23 @@ def _select_statement(keys: RetrieveKeys) -> Select[Any]:
         (instance.c.sop_instance_uid, keys.sop_instance_uids),
     )
     return (
-        select(instance, study.c.study_instance_uid, series.c.series_instance_uid, series.c.series_number,
-               study.c.id.label("study_key"))
+        select(*_STORED, *_PLACE)
         .select_from(instance.join(series).join(study).join(patient))
         .where(*(column.in_(values) for column, values in narrowing if values))
-    )  # fmt: skip
-
-
-def _stored_instance(row: Row[Any]) -> StoredInstance:
-    return StoredInstance(
-        uids=InstanceUIDs(row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid),
-        sop_class_uid=row.sop_class_uid,
-        transfer_syntax_uid=row.transfer_syntax_uid,
-        path=row.path,
-        data_set_offset=row.data_set_offset,
-        size=row.size,
-        digest=row.digest,
-        version=row.version,
     )
 
 
+def _stored_instance(row: Row[Any]) -> StoredInstance:
+    study_uid, series_uid, sop_uid, sop_class, transfer_syntax, path, offset, size, digest, version = row[
+        : len(_STORED)
+    ]
+    uids = InstanceUIDs(study_uid, series_uid, sop_uid)
+    return StoredInstance(uids, sop_class, transfer_syntax, path, offset, size, digest, version)
+
+
 def _place(row: Row[Any]) -> tuple[int, ...]:
-    return (row.study_key, _number(row.series_number), row.series_fk, _number(row.instance_number), row.id)
+    study_key, series_number, series_key, instance_number, instance_key = row[len(_STORED) :]
+    return study_key, _number(series_number), series_key, _number(instance_number), instance_key
 
 
 def _number(text: str) -> int:

@@ -52,6 +52,10 @@ class Draining(AssociationEnded):
     """The server shuts down and this association has nothing running."""
 
 
+class MessageCut(AssociationEnded):
+    """A message was begun and could not be finished, so that nothing else can follow it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """Seconds: `idle` between messages, `network` for a PDU or message once begun and for each write."""
@@ -224,17 +228,26 @@ class Association:
         self.transport.send([b"".join(messages)], self.timeouts.network)
 
     def send_file(self, context_id: int, command: Command, descriptor: int, span: tuple[int, int]) -> None:
-        """Send a message whose data set is `span` (offset, length in bytes) of an open file, a chunk at a time."""
+        """Send a message whose data set is `span` (offset, length in bytes) of an open file, a chunk at a time.
+
+        Raises OSError if the file cannot be read and nothing was sent yet, later MessageCut.
+        """
         offset, remaining = span
         command.command_data_set_type = 1
         buffers = list(frame(context_id, encode_command(command), command=True, max_pdu=self._max_pdu))
         fragment = self._max_pdu - 6
         chunk = max(1, min(_FILE_CHUNK // fragment, _MAX_FRAGMENTS)) * fragment
         while True:
-            data = os.pread(descriptor, min(chunk, remaining), offset)
-            if not data and remaining:
-                raise OSError(f"file is {remaining} bytes shorter than the index says")
+            try:
+                data = _read(descriptor, min(chunk, remaining), offset)
+            except OSError as error:
+                if buffers:
+                    raise
+                raise MessageCut(f"data set cut: {error.strerror or error}") from error
             offset, remaining = offset + len(data), remaining - len(data)
+            if not remaining and len(data) % 2:
+                # PS3.8 E.2: fragments are even. A deflated data set may have come odd, and is padded so (PS3.5 A.5).
+                data += b"\0"
             buffers += frame(context_id, data, command=False, max_pdu=self._max_pdu, last=not remaining)
             self.transport.send(buffers, self.timeouts.network)
             if not remaining:
@@ -272,3 +285,10 @@ class Association:
         self.busy = False
         if self.draining:
             raise Draining("the server shuts down")
+
+
+def _read(descriptor: int, size: int, offset: int) -> bytes:
+    data = os.pread(descriptor, size, offset)
+    if size and not data:
+        raise OSError("the file is shorter than the index says")
+    return data

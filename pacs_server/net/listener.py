@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from pacs_server.net.association import Association
 from pacs_server.net.pdu import encode_abort
-from pacs_server.net.transport import Transport
+from pacs_server.net.transport import Transport, cut
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +54,7 @@ class Connection:
         if self.transport is not None:
             self.transport.kill(encode_abort())
         else:
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
+            cut(self.socket)
 
 
 class Connections:
@@ -188,9 +187,6 @@ class Listener:
         try:
             self._serve(connection)
         finally:
-            # A TLS transport has taken the descriptor over and closes it; closing twice is harmless.
-            if connection.transport is not None:
-                connection.transport.close()
             connection.socket.close()
             self._connections.remove(connection)
 

@@ -40,7 +40,7 @@ def connect(remote: RemoteAE, calling_ae: str, contexts: Sequence[ProposedContex
     """
     user = UserInformation(terms.max_pdu_size, terms.implementation_class_uid, terms.implementation_version_name)
     proposal = Proposal(calling_ae, remote.ae_title, tuple(contexts), user)
-    transport = Transport(_open(remote), tick=min(terms.association_timeout, terms.timeouts.network))
+    transport = Transport(_open(remote), tick=_tick(terms))
     try:
         transport.send([encode_request(proposal)], terms.timeouts.network)
         reader = PDUReader(transport, max_pdu_size=terms.max_pdu_size, pdu_timeout=terms.timeouts.network)
@@ -84,15 +84,20 @@ def store_request(association: Association, sop_class_uid: str, sop_instance_uid
     )
 
 
+def _tick(terms: Terms) -> float:
+    return min(terms.association_timeout, terms.timeouts.idle, terms.timeouts.network)
+
+
 def _open(remote: RemoteAE) -> socket.socket:
     sock = None
     try:
         sock = socket.create_connection((remote.host, remote.port), remote.connect_timeout)
         return remote.tls.wrap_socket(sock, server_hostname=remote.host) if remote.tls else sock
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: a host name with a label that is empty or too long.
         if sock is not None:
             sock.close()
-        reason = error.strerror or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ConnectionLost(f"cannot connect to {remote.host} port {remote.port}: {reason}") from error
 
 

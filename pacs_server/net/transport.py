@@ -112,16 +112,14 @@ class Transport:
 
     def wake(self) -> None:
         """Make a thread that waits in `receive_into` return, from another thread."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RD)
+        _shutdown(self.socket, socket.SHUT_RD)
 
     def kill(self, last_words: bytes = b"") -> None:
         """End the connection now, from another thread; `last_words` go out if the peer has room for them."""
         with contextlib.suppress(OSError, ValueError):
             if last_words and not self._tls:
                 self.socket.send(last_words, socket.MSG_DONTWAIT)
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
+        cut(self.socket)
 
     def finish(self) -> None:
         """Say that nothing more comes, and give the peer a moment to read what was sent last.
@@ -144,6 +142,17 @@ class Transport:
         """Close the connection."""
         with contextlib.suppress(OSError):
             self.socket.close()
+
+
+def cut(sock: socket.socket) -> None:
+    """End a connection both ways from another thread; whoever waits on it notices."""
+    _shutdown(sock, socket.SHUT_RDWR)
+
+
+def _shutdown(sock: socket.socket, how: int) -> None:
+    with contextlib.suppress(OSError):
+        # Not SSLSocket.shutdown: that forgets the session, and what another thread sends next goes out in the clear.
+        socket.socket.shutdown(sock, how)
 
 
 def _drop(pending: list[Buffer], count: int) -> bool:

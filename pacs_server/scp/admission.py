@@ -29,7 +29,7 @@ class Admission:
         server, access = self._rules
         if server.check_called_ae_title and proposal.called_ae != server.ae_title:
             return CALLED_AE_NOT_RECOGNIZED
-        if not any(fnmatchcase(proposal.calling_ae, pattern) for pattern in access.allowed_ae_titles):
+        if not any(_matches(proposal.calling_ae, pattern) for pattern in access.allowed_ae_titles):
             return CALLING_AE_NOT_RECOGNIZED
         with self._lock:
             if self._admitted >= server.max_associations:
@@ -41,3 +41,8 @@ class Admission:
         """Give back the place of an association that is over."""
         with self._lock:
             self._admitted -= 1
+
+
+def _matches(title: str, pattern: str) -> bool:
+    # Only * and ? are special; an AE title may hold brackets.
+    return fnmatchcase(title, pattern.replace("[", "[[]"))

@@ -1,7 +1,6 @@
 """The application entity: one connection from its first byte to its last, with one log line for what it was."""
 
 import logging
-import socket
 import ssl
 import time
 from collections import Counter
@@ -28,6 +27,12 @@ class EntitySettings:
     terms: Terms
     supports: Callable[[str], Support | None]
     tls: ssl.SSLContext | None = None
+
+    def __post_init__(self) -> None:
+        if self.tls is not None:
+            # To drain we end reading, which looks like the peer's end of stream; the farewell has to go out after it.
+            # DICOM knows the lengths of its PDUs, so that a stream that was cut is noticed without TLS telling.
+            self.tls.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
 
     @property
     def tick(self) -> float:
@@ -58,7 +63,8 @@ class ApplicationEntity:
         """Serve one connection until it is over; nothing that a peer does raises out of here."""
         settings = self.settings
         try:
-            connection.transport = transport = Transport(_secured(connection.socket, settings), tick=settings.tick)
+            _secure(connection, settings)
+            connection.transport = transport = Transport(connection.socket, tick=settings.tick)
         except (OSError, ConnectionLost) as error:
             self._metrics.rejected("tls_handshake" if settings.tls else "connection")
             log.info("connection failed", extra={"peer": connection.address, "reason": str(error)})
@@ -111,13 +117,16 @@ class ApplicationEntity:
             log.info("association", extra=_summary(association, connection, proposed, operations) | {"ended": how})
 
 
-def _secured(sock: socket.socket, settings: EntitySettings) -> socket.socket:
-    """The socket, after the TLS handshake if there is to be one. Raises OSError."""
+def _secure(connection: Connection, settings: EntitySettings) -> None:
+    """Do the TLS handshake if there is to be one. Raises OSError."""
     if settings.tls is None:
-        return sock
+        return
     # One deadline for the whole handshake, in this connection's own thread.
-    sock.settimeout(settings.terms.association_timeout)
-    return settings.tls.wrap_socket(sock, server_side=True)
+    connection.socket.settimeout(settings.terms.association_timeout)
+    sock = settings.tls.wrap_socket(connection.socket, server_side=True, do_handshake_on_connect=False)
+    # From here on the connection can be cut by cutting the TLS socket: it has taken the descriptor over.
+    connection.socket = sock
+    sock.do_handshake()
 
 
 def _end(association: Association, ended: AssociationEnded) -> None:

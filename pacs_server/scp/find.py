@@ -1,6 +1,7 @@
 """Query/Retrieve FIND SCP (PS3.4 C.4.1)."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 from pacs_server.dicom.identifier import Query, QueryOptions, parse_find
 from pacs_server.dicom.levels import InformationModel
@@ -50,14 +51,16 @@ class QueryRetrieveFindSCP:
         command = association.encode_command(context.context_id, pending)
         count = 0
         batch: list[bytes] = []
-        for identifier in self._queries.find(query, context.transfer_syntax, self._retrieve_ae_title()):
-            batch += (command, association.encode_data(context.context_id, identifier))
-            count += 1
-            if len(batch) == 2 * _BATCH:
-                association.send_encoded(batch)
-                batch = []
-                if cancel_requested(association, message):
-                    return count, True
+        # Closed however this ends, so that the index gets its connection back at once.
+        with closing(self._queries.find(query, context.transfer_syntax, self._retrieve_ae_title())) as matches:
+            for identifier in matches:
+                batch += (command, association.encode_data(context.context_id, identifier))
+                count += 1
+                if len(batch) == 2 * _BATCH:
+                    association.send_encoded(batch)
+                    batch = []
+                    if cancel_requested(association, message):
+                        return count, True
         if batch:
             association.send_encoded(batch)
         return count, False

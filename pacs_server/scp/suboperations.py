@@ -76,7 +76,7 @@ def send_instance(
                 association.send_file(context_id, request, file.fileno(), span)
         else:
             association.send(context_id, request, service.transcoded(instance, transfer_syntax))
-    except PacsError as error:
+    except (PacsError, OSError) as error:
         log.warning("instance not sent", extra={"sop_instance_uid": instance.uids.sop, "reason": str(error)})
         return Status.PROCESSING_FAILURE
     return None
@@ -113,6 +113,8 @@ def finish(
     association: Association, message: Message, progress: Progress, metrics: Metrics, *, cancelled: bool
 ) -> Result:
     """Send the final response; its identifier lists the failed instances, if any (PS3.4 C.4.2.1.4.2)."""
+    # A C-CANCEL that came after the last sub-operation has cancelled nothing.
+    cancelled = cancelled and progress.remaining > 0
     status = Status.CANCEL if cancelled else progress.status
     response = _with_counts(response_to(message, status), progress)
     if cancelled:

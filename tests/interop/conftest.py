@@ -1,21 +1,29 @@
 """Fixtures for the tests against DCMTK's tools."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
+import postgres
 import pytest
 from processes import PacsProcess
 
 
-@pytest.fixture
-def pacs(database_url: str, tmp_path: Path) -> Iterator[PacsProcess]:
-    """A running server on each kind of database."""
-    with PacsProcess(tmp_path / "pacs", database_url) as server:
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def pacs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacsProcess]:
+    """A running server on each kind of database, shared by a module: tests look at their own studies only."""
+    directory = tmp_path_factory.mktemp("pacs")
+    if request.param == "sqlite":
+        with PacsProcess(directory) as server:
+            yield server
+        return
+    with (
+        postgres.fresh_database(request.getfixturevalue("postgres_server")) as url,
+        PacsProcess(directory, url) as server,
+    ):
         yield server
 
 
-@pytest.fixture
-def sqlite_pacs(tmp_path: Path) -> Iterator[PacsProcess]:
-    """A running server on SQLite, for what does not depend on the database."""
-    with PacsProcess(tmp_path / "pacs") as server:
+@pytest.fixture(scope="module")
+def sqlite_pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacsProcess]:
+    """A running server for what does not depend on the database."""
+    with PacsProcess(tmp_path_factory.mktemp("pacs")) as server:
         yield server

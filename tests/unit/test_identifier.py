@@ -215,8 +215,8 @@ def test_wild_cards_and_lists() -> None:
         (STUDY_ROOT, "", {}),
         (STUDY_ROOT, "INSTANCE", {}),
         (STUDY_ROOT, "PATIENT", {}),
-        (STUDY_ROOT, "STUDY", {"Modality": ""}),
-        (PATIENT_ROOT, "PATIENT", {"StudyDate": ""}),
+        (STUDY_ROOT, "STUDY", {"Modality": "CT"}),
+        (PATIENT_ROOT, "PATIENT", {"StudyDate": "20200101"}),
         (STUDY_ROOT, "SERIES", {}),
         (STUDY_ROOT, "SERIES", {"StudyInstanceUID": ""}),
         (STUDY_ROOT, "SERIES", {"StudyInstanceUID": "*"}),
@@ -225,7 +225,7 @@ def test_wild_cards_and_lists() -> None:
         (STUDY_ROOT, "IMAGE", {"StudyInstanceUID": "1.2"}),
         (PATIENT_ROOT, "STUDY", {}),
         (PATIENT_ROOT, "STUDY", {"PatientID": "1*"}),
-        (PATIENT_ROOT, "STUDY", {"PatientID": "1", "PatientName": ""}),
+        (PATIENT_ROOT, "STUDY", {"PatientID": "1", "PatientName": "X"}),
         (STUDY_ROOT, "STUDY", {"StudyDate": "20200131-20200101"}),
         (STUDY_ROOT, "STUDY", {"StudyTime": "22-06"}),
         (STUDY_ROOT, "STUDY", {"ProcedureCodeSequence": Sequence([Dataset(), Dataset()])}),
@@ -235,6 +235,15 @@ def test_what_breaks_the_model_is_refused(model: InformationModel, level: str, k
     with pytest.raises(InvalidIdentifier) as refused:
         find(level, model, **keys)
     assert 0 < len(str(refused.value)) <= 64
+
+
+def test_keys_of_other_levels_without_a_value_are_no_reason_to_refuse() -> None:
+    below = find("STUDY", Modality="", StudyDate="")
+    assert below.unsupported == (0x00080060,)
+    assert [key.tag for key in below.returns] == [0x00080020]
+    above = find("STUDY", PATIENT_ROOT, PatientID="1", PatientName="")
+    assert not above.unsupported
+    assert [key.tag for key in above.returns] == [0x00100010, 0x00100020]
 
 
 def test_relational_queries_take_keys_of_any_level_above() -> None:

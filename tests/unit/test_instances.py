@@ -4,8 +4,9 @@ import itertools
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import pytest
@@ -31,6 +32,18 @@ def database(database_url: str) -> Iterator[Database]:
     database.migrate()
     yield database
     database.close()
+
+
+@pytest.fixture
+def connect(database_url: str) -> Iterator[Callable[..., Database]]:
+    """Makes further `Database`s on the same database, with options put into the URL."""
+    with ExitStack() as stack:
+
+        def connect(**options: str) -> Database:
+            url = make_url(database_url).update_query_dict(options)
+            return stack.enter_context(closing(Database(url.render_as_string(hide_password=False))))
+
+        yield connect
 
 
 @pytest.fixture
@@ -141,18 +154,15 @@ def test_counters_are_exact_under_parallel_adds_and_commits_are_shared(database)
     assert len(commits) < 400
 
 
-def test_counters_are_exact_with_several_nodes_writing(database, database_url):
+def test_counters_are_exact_with_several_nodes_writing(database, connect):
     """Two indexes share nothing but the database, as two processes would."""
-    others = [Database(database_url) for _ in range(2)]
-    nodes = itertools.cycle([InstanceIndex(other) for other in others])
+    nodes = itertools.cycle([InstanceIndex(connect()) for _ in range(2)])
     with ThreadPoolExecutor(8) as threads:
         jobs = [threads.submit(add, node, one) for node, one in zip(nodes, some_headers(200), strict=False)]
         for job in jobs:
             job.result()
     assert_counters_exact(database)
     assert InstanceIndex(database).counts() == Counts(3, 9, 27, 200)
-    for other in others:
-        other.close()
 
 
 def test_known_instance_is_a_duplicate_and_changes_nothing(index, database):
@@ -202,7 +212,7 @@ def test_duplicate_within_one_batch_fails_alone(database):
     assert_counters_exact(database)
 
 
-def test_row_that_somebody_wrote_past_the_lock_is_a_duplicate(index, database):
+def test_row_that_somebody_wrote_past_the_lock_is_a_duplicate(index, database, connect):
     """A unique violation fails its own entry; the others of the batch are stored."""
     add(index, header(sop="1.0"))
     intruder = {"sop_instance_uid": "1.5", "path": "", "data_set_offset": 0, "size": 0, "digest": ""}
@@ -220,10 +230,9 @@ def test_row_that_somebody_wrote_past_the_lock_is_a_duplicate(index, database):
                 with other.begin() as elsewhere:
                     elsewhere.execute(insert(models.instance), values)
 
-    other = Database(database._url.render_as_string(hide_password=False))
+    other = connect()
     event.listen(database.engine, "before_cursor_execute", intrude)
     errors = adds_in_one_batch(index, [header(sop="1.4"), header(sop="1.5"), header(sop="1.6")])
-    other.close()
     assert intruded
     expected = type(None) if database.is_sqlite else DuplicateInstance
     assert [type(error) for error in errors] == [type(None), expected, type(None)]
@@ -284,11 +293,16 @@ def test_same_patient_id_of_two_issuers_is_two_patients(index, database):
     assert index.counts() == Counts(2, 2, 2, 2)
 
 
-def test_studies_without_patient_id_are_different_patients(index, database):
+@pytest.mark.parametrize("batches", [1, 3])
+def test_studies_without_patient_id_are_different_patients(index, database, batches):
     """One anonymous study must not lend its name to another."""
-    add(index, header(study="1.1", series="1.1.1", sop="1.0", patient_id="", patient_name="Doe^Jane"))
-    add(index, header(study="2.2", series="2.2.2", sop="1.1", patient_id="", patient_name="Roe^Richard"))
-    add(index, header(study="2.2", series="2.2.2", sop="1.2", patient_id=""))
+    headers = [
+        header(study="1.1", series="1.1.1", sop="1.0", patient_id="", patient_name="Doe^Jane"),
+        header(study="2.2", series="2.2.2", sop="1.1", patient_id="", patient_name="Roe^Richard"),
+        header(study="2.2", series="2.2.2", sop="1.2", patient_id=""),
+    ]
+    for start in range(0, 3, 3 // batches):
+        assert set(adds_in_one_batch(index, headers[start : start + 3 // batches])) == {None}
     assert [row["patient_name"] for row in rows(database, models.patient)] == ["Doe^Jane", "Roe^Richard"]
     assert_counters_exact(database)
 
@@ -334,10 +348,9 @@ def test_unknown_instances_are_not_found(index):
     assert index.counts() == Counts(0, 0, 0, 0)
 
 
-def test_locked_database_fails_everybody_and_leaves_nothing(database, database_url):
+def test_locked_database_fails_everybody_and_leaves_nothing(database, connect):
     option = {"timeout": "0.1"} if database.is_sqlite else {"options": "-c lock_timeout=100ms"}
-    impatient = Database(make_url(database_url).update_query_dict(option).render_as_string(hide_password=False))
-    index = InstanceIndex(impatient)
+    index = InstanceIndex(connect(**option))
     with database.begin() as connection:
         statement = "UPDATE patient SET patient_sex = ''" if database.is_sqlite else "LOCK TABLE instance"
         connection.execute(text(statement))
@@ -346,7 +359,6 @@ def test_locked_database_fails_everybody_and_leaves_nothing(database, database_u
     assert index.counts() == Counts(0, 0, 0, 0)
     add(index, header())
     assert index.counts() == Counts(1, 1, 1, 1)
-    impatient.close()
 
 
 def test_database_that_fails_half_way_leaves_nothing(index, database):
@@ -361,8 +373,8 @@ def test_database_that_fails_half_way_leaves_nothing(index, database):
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-def test_connection_lost_before_the_commit_is_index_unavailable(index, database, database_url):
-    killer = Database(database_url)
+def test_connection_lost_before_the_commit_is_index_unavailable(index, database, connect):
+    killer = connect()
     killed: list[bool] = []
 
     def kill(connection: Connection, _cursor, statement: str, *_: object) -> None:
@@ -378,7 +390,6 @@ def test_connection_lost_before_the_commit_is_index_unavailable(index, database,
     assert killed
     add(index, header(sop="1.1"))
     assert index.counts() == Counts(1, 1, 1, 1)
-    killer.close()
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, MemoryError])

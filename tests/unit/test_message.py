@@ -135,9 +135,7 @@ MESSAGES = [
     (
         dimse_messages.C_CANCEL_RQ(),
         CANCEL_RQ,
-        Command(
-            command_field=CommandField.C_CANCEL, message_id_being_responded_to=9, command_data_set_type=0x0101
-        ),
+        Command(command_field=CommandField.C_CANCEL, message_id_being_responded_to=9, command_data_set_type=0x0101),
     ),
     (
         dimse_messages.N_ACTION_RQ(),

@@ -1,0 +1,288 @@
+"""The DICOM conformance statement in the layout of PS3.2 Annex N, for the server as configured.
+
+The sentences stand in `conformance_template.md`; every table and every number comes from the code that acts on it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from string import Template
+
+from pydicom.charset import python_encoding
+from pydicom.datadict import dictionary_description
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
+
+from pacs_server import __version__
+from pacs_server.config import Config
+from pacs_server.dicom import codecs
+from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS, Attribute
+from pacs_server.dicom.identifier import TIMEZONE_OFFSET_FROM_UTC
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.matching import MAX_VALUES, WILDCARD_VRS
+from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_server.net import acceptor
+from pacs_server.net.acceptor import Rejection
+from pacs_server.net.negotiation import APPLICATION_CONTEXT
+from pacs_server.scp import admission
+from pacs_server.scp.contexts import (
+    QUERY_TRANSFER_SYNTAXES,
+    SOP_CLASSES,
+    STORAGE_SOP_CLASSES,
+    STORAGE_TRANSFER_SYNTAXES,
+    Service,
+    supports,
+)
+from pacs_server.scp.status import Status
+
+_TEMPLATE = Path(__file__).with_name("conformance_template.md")
+
+# PS3.4 C.6.1.1.2 to C.6.1.1.5; the Patient ID is required in Study Root and unique in Patient Root.
+_REQUIRED_KEYS = frozenset(
+    {"PatientName", "StudyDate", "StudyTime", "AccessionNumber", "StudyID", "Modality", "SeriesNumber"}
+    | {"InstanceNumber"}
+)
+# Services that a reader looks for; whether they are offered is asked of the table of contexts.
+_SERVICES = {
+    "Verification": "1.2.840.10008.1.1",
+    "Storage": "1.2.840.10008.5.1.4.1.1.2",
+    "Query/Retrieve, Patient Root": "1.2.840.10008.5.1.4.1.2.1.1",
+    "Query/Retrieve, Study Root": "1.2.840.10008.5.1.4.1.2.2.1",
+    "Query/Retrieve, Patient/Study Only (retired)": "1.2.840.10008.5.1.4.1.2.3.1",
+    "Storage Commitment Push Model": "1.2.840.10008.1.20.1",
+    "Modality Worklist": "1.2.840.10008.5.1.4.31",
+    "Modality Performed Procedure Step": "1.2.840.10008.3.1.2.3.3",
+    "Unified Procedure Step - Push": "1.2.840.10008.5.1.4.34.6.1",
+    "Instance Availability Notification": "1.2.840.10008.5.1.4.33",
+    "Basic Grayscale Print Management": "1.2.840.10008.5.1.1.9",
+}
+_SENDS = {"Storage"}
+
+_REJECTIONS = {
+    "application_context": "The application context name is not DICOM's.",
+    "protocol_version": "Bit 0 of the protocol version is not set.",
+    "calling_ae_title": "No pattern of `access_control.allowed_ae_titles` fits the calling AE title.",
+    "called_ae_title": "`server.check_called_ae_title` is on and the called AE title is not the server's.",
+    "associations": "`server.max_associations` associations are in force. A later attempt may succeed.",
+}
+_RESULTS = {1: "1, rejected permanent", 2: "2, rejected transient"}
+_SOURCES = {1: "1, service user", 2: "2, service provider (ACSE)", 3: "3, service provider (presentation)"}
+
+_SUB_OPERATIONS = {
+    Status.SUCCESS: "Every instance that matched was sent and taken; also when nothing matched, with all counts zero.",
+    Status.PENDING: "After each sub-operation while more remain; carries the counts.",
+    Status.CANCEL: "A C-CANCEL came in; the counts say how far the operation got, *remaining* included.",
+    Status.SUBOPERATIONS_COMPLETE_WITH_FAILURES: "Some instances were taken with a warning, or some failed and others "
+    "did not. The identifier lists the failed SOP Instance UIDs, if there are any.",
+    Status.UNABLE_TO_PERFORM_SUBOPERATIONS: "Every instance failed. The identifier lists them.",
+    Status.DOES_NOT_MATCH_SOP_CLASS: "The identifier cannot be decoded or breaks the rules of the model.",
+    Status.OUT_OF_RESOURCES: "The index does not answer. Try again later.",
+}
+_ANSWERS: dict[str, dict[Status, str]] = {
+    "C-ECHO": {Status.SUCCESS: "The server is there."},
+    "C-STORE": {
+        Status.SUCCESS: "The object and its index row are on stable storage, or the same bytes were there already, or "
+        "the duplicate policy `ignore` dropped other bytes under a known UID.",
+        Status.DUPLICATE_SOP_INSTANCE: "Other bytes are stored under this SOP Instance UID and the duplicate policy is "
+        "`reject`. Sending it again does not help.",
+        Status.OUT_OF_RESOURCES: "Free space is below `storage.min_free_space`, the disk or the index does not take "
+        "the object, or memory ran out. Nothing is kept; try again later.",
+        Status.DOES_NOT_MATCH_SOP_CLASS: "SOP Class or SOP Instance UID differ between data set, command and "
+        "presentation context.",
+        Status.CANNOT_UNDERSTAND: "The data set is missing or cannot be parsed, or a UID that names the instance is no "
+        "UID.",
+        Status.NO_SUCH_SOP_INSTANCE: "Under the policy `replace`: the instance to be replaced vanished meanwhile.",
+    },
+    "C-FIND": {
+        Status.SUCCESS: "All matches were sent. No identifier.",
+        Status.PENDING: "A match; every key that was asked for is supported.",
+        Status.PENDING_WITH_UNSUPPORTED_KEYS: "A match; some keys are not supported, were not matched and are absent.",
+        Status.CANCEL: "A C-CANCEL came in; no more matches follow.",
+        Status.DOES_NOT_MATCH_SOP_CLASS: "The identifier cannot be decoded or breaks the rules of the model.",
+        Status.OUT_OF_RESOURCES: "The index does not answer. Try again later.",
+    },
+    "C-MOVE": {
+        **_SUB_OPERATIONS,
+        Status.MOVE_DESTINATION_UNKNOWN: "The Move Destination is not in `remote_aes`.",
+    },
+    "C-GET": _SUB_OPERATIONS,
+    "any request": {
+        Status.PROCESSING_FAILURE: "A fault of the server. Its log has the details.",
+        Status.UNRECOGNIZED_OPERATION: "The service is not offered.",
+        Status.OUT_OF_RESOURCES: "Memory ran out.",
+        Status.NOT_AUTHORISED: "Kept for access rules by operation; this version has none.",
+        Status.SOP_CLASS_NOT_SUPPORTED: "Kept; this version refuses the presentation context instead.",
+        Status.UNABLE_TO_PROCESS: "Kept; this version does not answer it.",
+    },
+}
+_SUB_OPERATION_ANSWERS = {
+    "0000": "Completed.",
+    "0001, 0107, 0116, Bxxx": "Warning: the receiver has the instance.",
+    "any other, or none": "Failed: the SOP Instance UID goes into the list of failed ones. The next instance is sent.",
+}
+_DUPLICATES = {
+    "reject": "refused with 0111",
+    "replace": "stored in the place of the old object, whose file stays on disk under its own name",
+    "ignore": "dropped and answered with success; the first object stays",
+}
+
+
+def statement(config: Config) -> str:
+    """The statement as Markdown, without a line break at its end; no path, address or peer of `config` is in it."""
+    text = _TEMPLATE.read_text(encoding="utf-8")
+    return Template(text).substitute(_settings(config) | _tables(config)).rstrip("\n")
+
+
+def _settings(config: Config) -> dict[str, str]:
+    server, storage = config.server, config.storage
+    patterns = ", ".join(f"`{pattern}`" for pattern in config.access_control.allowed_ae_titles)
+    return {name: str(value) for name, value in server.model_dump().items()} | {
+        "version": __version__,
+        "implementation_class_uid": IMPLEMENTATION_CLASS_UID,
+        "implementation_version_name": IMPLEMENTATION_VERSION_NAME,
+        "application_context": APPLICATION_CONTEXT,
+        "called_rule": "must be this one" if server.check_called_ae_title else "may be any",
+        "calling_patterns": patterns or "none",
+        "tls": "on: nothing but TLS is spoken" if config.tls.enabled else "off",
+        "duplicate_policy": storage.duplicate_policy,
+        "duplicate_text": _DUPLICATES[storage.duplicate_policy],
+        "unknown_classes": "accepted" if storage.accept_unknown_sop_classes else "not accepted",
+        "fsync": "on" if storage.fsync else "off, so that success does not mean durable",
+        "min_free_space": f"{storage.min_free_space:,}",
+        "max_values": f"{MAX_VALUES:,}",
+        "idle_timeout": f"{server.idle_timeout:g}",
+        "association_timeout": f"{server.association_timeout:g}",
+        "network_timeout": f"{server.network_timeout:g}",
+    }
+
+
+def _tables(config: Config) -> dict[str, str]:
+    accept_unknown = config.storage.accept_unknown_sop_classes
+    levels = {f"{level.name.lower()}_keys": _keys(level) for level in Level}
+    statuses = {f"{_anchor(name)}_statuses": _statuses(answers) for name, answers in _ANSWERS.items()}
+    return levels | statuses | {
+        "services": _services(accept_unknown=accept_unknown),
+        "storage_sop_classes": _table(
+            ("SOP Class", "UID"), ((_name(uid), uid) for uid in sorted(STORAGE_SOP_CLASSES, key=_name))
+        ),
+        "other_sop_classes": _other_sop_classes(),
+        "storage_transfer_syntaxes": _table(
+            ("Transfer syntax", "UID", "Can be made uncompressed for a receiver"),
+            ((_name(uid), uid, _decodable(uid)) for uid in STORAGE_TRANSFER_SYNTAXES),
+        ),
+        "query_transfer_syntaxes": _table(
+            ("Preference", "Transfer syntax", "UID"),
+            ((str(n), _name(uid), uid) for n, uid in enumerate(QUERY_TRANSFER_SYNTAXES, 1)),
+        ),
+        "extended_negotiation": _extended_negotiation(),
+        "rejections": _rejections(),
+        "sub_operation_answers": _table(("Status of the C-STORE", "Counted as"), _SUB_OPERATION_ANSWERS.items()),
+        "character_sets": ", ".join(f"`{name}`" for name in sorted(python_encoding) if name),
+    }  # fmt: skip
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+
+
+def _anchor(name: str) -> str:
+    return name.lower().replace("-", "_").replace(" ", "_")
+
+
+def _name(uid: str) -> str:
+    return str(UID(uid).name)
+
+
+def _services(*, accept_unknown: bool) -> str:
+    support = supports(accept_unknown=accept_unknown)
+    offered = ((name, name in _SENDS, support(uid) is not None) for name, uid in _SERVICES.items())
+    return _table(("Service", "SCU", "SCP"), ((name, _yes(scu), _yes(scp)) for name, scu, scp in offered))
+
+
+def _yes(value: bool) -> str:
+    return "Yes" if value else "No"
+
+
+def _other_sop_classes() -> str:
+    rows = ((entry.name, uid, entry.service.value, "No", "Yes") for uid, entry in SOP_CLASSES.items())
+    return _table(("SOP Class", "UID", "Service", "SCU", "SCP"), rows)
+
+
+def _decodable(uid: str) -> str:
+    """Whether an object in this transfer syntax can be sent uncompressed; the answer does not depend on the machine."""
+    if uid in QUERY_TRANSFER_SYNTAXES or (codecs.is_available(uid) and uid not in _NEEDS_EXTRA):
+        return "Yes"
+    if uid in _NEEDS_EXTRA:
+        return "Yes, with the extra `codecs`"
+    try:
+        get_decoder(UID(uid))
+    except NotImplementedError:
+        return "No"
+    return "Yes"
+
+
+_NEEDS_EXTRA = frozenset(codecs.DECODER_DEPENDENCIES) - {UID("1.2.840.10008.1.2.4.50")}
+
+
+def _extended_negotiation() -> str:
+    support = supports(accept_unknown=False)
+    kinds = {entry.service: uid for uid, entry in SOP_CLASSES.items()}
+    kinds[Service.STORAGE] = next(iter(STORAGE_SOP_CLASSES))
+    rows = []
+    for service, uid in kinds.items():
+        found = support(uid)
+        if found is not None and found.extended is not None:
+            rows.append((service.value, " ".join(str(byte) for byte in found.extended)))
+    return _table(("Service", "Service class application information at most"), rows)
+
+
+def _rejections() -> str:
+    known = (value for module in (acceptor, admission) for value in vars(module).values())
+    rejections = sorted(
+        {each for each in known if isinstance(each, Rejection)}, key=lambda r: (r.result, r.source, r.reason)
+    )
+    return _table(
+        ("Result", "Source", "Reason", "When"),
+        ((_RESULTS[r.result], _SOURCES[r.source], str(r.reason), _REJECTIONS[r.name]) for r in rejections),
+    )
+
+
+def _keys(level: Level) -> str:
+    rows = (
+        (
+            f"({attribute.tag >> 16:04X},{attribute.tag & 0xFFFF:04X})",
+            dictionary_description(attribute.tag),
+            attribute.vr,
+            _key_type(attribute),
+            _matching(attribute),
+        )
+        for attribute in ATTRIBUTES.values()
+        if attribute.level is level
+    )
+    return _table(("Tag", "Attribute", "VR", "Type", "Matching, besides universal"), rows)
+
+
+def _key_type(attribute: Attribute) -> str:
+    if attribute.keyword in UNIQUE_KEYS.values():
+        return "U"
+    return "R" if attribute.keyword in _REQUIRED_KEYS else "O"
+
+
+def _matching(attribute: Attribute) -> str:
+    if attribute.tag == TIMEZONE_OFFSET_FROM_UTC or (attribute.computed and attribute.vr == "IS"):
+        return "none, returned only"
+    if attribute.vr == "SQ":
+        return "sequence"
+    if attribute.vr in ("DA", "TM", "DT"):
+        return "single value, range"
+    if attribute.vr == "PN":
+        return "single value, wild card, fuzzy"
+    if attribute.vr == "UI":
+        return "single value, list of UID"
+    return "single value, wild card" if attribute.vr in WILDCARD_VRS else "single value"
+
+
+def _statuses(answers: dict[Status, str]) -> str:
+    return _table(
+        ("Status", "Name", "When, and what it means"),
+        ((f"{status:04X}", status.name.replace("_", " ").lower(), text) for status, text in sorted(answers.items())),
+    )

@@ -1,0 +1,40 @@
+"""Architecture and development pages name what is there, and nothing else."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Rows = Callable[..., list[list[str]]]
+
+
+def test_every_file_has_its_line(root: Path, rows: Rows) -> None:
+    package = root / "pacs_server"
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"}
+    documented = [row[0].strip("`") for row in rows("docs/architecture.md", "Files")]
+    assert sorted(documented) == sorted(files)
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/development.md", "README.md", "docs/operations.md"])
+def test_named_files_exist(root: Path, document: Callable[[str], str], page: str) -> None:
+    named = re.findall(r"`((?:[a-z_]+/)*[\w-]+\.(?:py|md|toml|yaml|example))`", document(page))
+    # Names that an operator chooses.
+    named = [name for name in named if name != "pacs_server.yaml"]
+    missing = [
+        name for name in named if not any((root / start / name).exists() for start in ("", "pacs_server", "docs"))
+    ]
+    assert missing == []
+
+
+def test_targets_of_make(root: Path, rows: Rows) -> None:
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE)
+    documented = [row[0].strip("`").removeprefix("make ") for row in rows("docs/development.md", "Targets of make")]
+    assert documented == targets
+
+
+def test_folders_of_tests(root: Path, rows: Rows) -> None:
+    folders = {path.parent for path in (root / "tests").rglob("test_*.py")}
+    documented = {row[0].strip("`") for row in rows("docs/development.md", "Tests")}
+    assert {folder.relative_to(root).as_posix() for folder in folders} <= documented

@@ -1,0 +1,90 @@
+"""The reference of the configuration has every key, with its default and when a change takes effect."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from annotated_types import Ge, Le
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from pacs_server.config import NEEDS_RESTART, Config, RemoteAE
+from pacs_server.config_file import load
+
+PAGE = "docs/configuration.md"
+
+
+def _fields() -> Iterator[tuple[str, FieldInfo]]:
+    for section, info in Config.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            for key, field in info.annotation.model_fields.items():
+                yield f"{section}.{key}", field
+    for key, field in RemoteAE.model_fields.items():
+        yield f"remote_aes[].{key}", field
+
+
+FIELDS = dict(_fields())
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case _ if value is PydanticUndefined:
+            return "required"
+        case None:
+            return "`null`"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case float():
+            return f"`{value:g}`"
+        case tuple():
+            return "`[{}]`".format(", ".join(f'"{item}"' for item in value))
+        case Path():
+            return f"`./{value}`"
+    return f"`{value}`"
+
+
+@pytest.fixture(scope="module")
+def settings(rows: Callable[..., list[list[str]]]) -> dict[str, list[str]]:
+    return {row[0].strip("`"): row[1:] for row in rows(PAGE, "Settings")}
+
+
+def test_every_key_and_no_other(settings: dict[str, list[str]]) -> None:
+    assert list(settings) == list(FIELDS)
+
+
+@pytest.mark.parametrize("key", FIELDS)
+def test_default_and_effect(settings: dict[str, list[str]], key: str) -> None:
+    default, values, takes_effect, effect = settings[key]
+    assert default == _shown(FIELDS[key].default)
+    assert takes_effect == ("restart" if key in NEEDS_RESTART else "reload")
+    assert values
+    assert effect.endswith(".")
+
+
+@pytest.mark.parametrize("key", FIELDS)
+def test_possible_values(settings: dict[str, list[str]], key: str) -> None:
+    values = settings[key][1]
+    field = FIELDS[key]
+    choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
+    assert all(f"`{choice}`" in values for choice in choices)
+    lowest = [limit.ge for limit in field.metadata if isinstance(limit, Ge)]
+    highest = [limit.le for limit in field.metadata if isinstance(limit, Le)]
+    if lowest and highest and not key.endswith("min_free_space"):
+        assert f"{lowest[0]} to {highest[0]}" in values
+
+
+def test_the_examples_of_environment_variables_work() -> None:
+    environ = {
+        "PACS_SERVER__SERVER__PORT": "104",
+        "PACS_SERVER__ACCESS_CONTROL__ALLOWED_AE_TITLES": '["CT*", "MR*"]',
+    }
+    config = load(None, environ=environ, overrides={})
+    assert config.server.port == 104
+    assert config.access_control.allowed_ae_titles == ("CT*", "MR*")
+
+
+def test_the_examples_are_on_the_page(document: Callable[[str], str]) -> None:
+    assert "PACS_SERVER__SERVER__PORT=104" in document(PAGE)
+    assert """PACS_SERVER__ACCESS_CONTROL__ALLOWED_AE_TITLES='["CT*", "MR*"]'""" in document(PAGE)

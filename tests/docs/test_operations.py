@@ -1,0 +1,117 @@
+"""Commands, options, metrics, signals, log messages and monitoring pages are documented, and no others."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from pacs_server import __version__
+from pacs_server.cli import app
+from pacs_server.metrics import GAUGES, Metrics
+from pacs_server.net import acceptor
+from pacs_server.net.acceptor import Rejection
+from pacs_server.scp import admission
+
+PAGE = "docs/operations.md"
+Document = Callable[[str], str]
+
+
+def _source(root: Path, name: str = "") -> str:
+    if name:
+        return (root / "pacs_server" / name).read_text(encoding="utf-8")
+    return "".join(path.read_text(encoding="utf-8") for path in sorted((root / "pacs_server").rglob("*.py")))
+
+
+def _commands() -> Iterator[tuple[str, Any]]:
+    main: Any = typer.main.get_command(app)
+    yield "", main
+    yield from main.commands.items()
+
+
+@pytest.mark.parametrize("name", [name for name, _ in _commands()])
+def test_commands_and_options(document: Document, name: str) -> None:
+    page = document(PAGE)
+    command = dict(_commands())[name]
+    assert f"`pacs-server {name}" in page or not name
+    options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    assert options
+    missing = [option for option in options if f"`{option}" not in page]
+    assert missing == []
+
+
+def test_no_command_is_documented_that_is_not_there(rows: Callable[..., list[list[str]]]) -> None:
+    named = {match[1] for row in rows(PAGE, "Commands") if (match := re.match(r"`pacs-server ([a-z-]+)", row[0]))}
+    assert named == {name for name, _ in _commands() if name}
+
+
+@pytest.fixture(scope="module")
+def rendered() -> str:
+    """The metrics after each of them has been used."""
+    metrics = Metrics()
+    metrics.association()
+    metrics.rejected("calling_ae_title")
+    metrics.request("C-ECHO", 0, 0.1)
+    metrics.received(1)
+    metrics.suboperations(1, 1, 1)
+    metrics.matches(1)
+    metrics.traffic(1, 1)
+    metrics.committed(0.1, 1)
+    metrics.reloaded(ok=True)
+    metrics.watch(lambda: dict.fromkeys(GAUGES, 1.0))
+    return metrics.render().decode()
+
+
+def test_metrics(rendered: str, rows: Callable[..., list[list[str]]]) -> None:
+    kinds = dict(re.findall(r"^# TYPE (pacs_\w+) (\w+)$", rendered, re.MULTILINE))
+    kinds = {name: kind for name, kind in kinds.items() if not name.endswith("_created")}
+    documented = {row[0].strip("`"): row for row in rows(PAGE, "Metrics")}
+    assert set(documented) == set(kinds)
+    for name, kind in kinds.items():
+        assert documented[name][1] == kind
+        labels = set(re.findall(r"[{,](\w+)=", "".join(re.findall(rf"^{name}(?:_count)?({{.*?}}) ", rendered, re.M))))
+        assert set(re.findall(r"\w+", documented[name][2])) == labels, name
+
+
+def test_reasons_of_refusals(root: Path, document: Document) -> None:
+    known = {r.name for m in (acceptor, admission) for r in vars(m).values() if isinstance(r, Rejection)}
+    known |= set(re.findall(r'return "(\w+)"', _source(root, "net/listener.py")))
+    known |= set(re.findall(r'_refused\("(\w+)"', _source(root, "net/listener.py")))
+    known |= set(re.findall(r'rejected\("(\w+)"', _source(root, "scp/entity.py")))
+    known |= {"tls_handshake", "connection"}
+    documented = document(PAGE).partition("Reasons of refusals:")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", documented)) == known
+
+
+def test_log_messages_exist(root: Path, rows: Callable[..., list[list[str]]]) -> None:
+    messages = [row[0].strip("`") for row in rows(PAGE, "Logs") if row[0]]
+    assert len(messages) >= 5
+    source = _source(root)
+    assert [message for message in messages if not re.search(rf'log\.\w+\(\s*[^"]*"{message}"', source)] == []
+
+
+def test_signals(root: Path, rows: Callable[..., list[list[str]]]) -> None:
+    handled = set(re.findall(r"signal\.(SIG\w+)", _source(root, "server.py")))
+    assert set(re.findall(r"SIG[A-Z]+", " ".join(row[0] for row in rows(PAGE, "Signals")))) == handled
+
+
+def test_monitoring_pages(root: Path, rows: Callable[..., list[list[str]]]) -> None:
+    pages = set(re.findall(r'"(/[a-z]+)": ', _source(root, "monitor.py")))
+    assert pages
+    assert {row[0].strip("`") for row in rows(PAGE, "Monitoring") if row[0].startswith("`/")} == pages
+
+
+def test_the_changelog_has_this_version(document: Document) -> None:
+    assert f"## [{__version__}]" in document("CHANGELOG.md")
+
+
+def test_the_tour_shows_what_the_server_prints(root: Path, document: Document) -> None:
+    """The words of the tour, without its numbers, come from the code."""
+    tour = document("README.md").partition("## Five minutes")[2]
+    source = _source(root, "server.py")
+    for words in (" listening on ", "monitoring at http://", "try: echoscu -aec ", "     storescu -aec "):
+        assert words in tour
+        assert words in source
+    assert f"pacs-server {__version__} listening" in tour
