@@ -1,7 +1,6 @@
 """Lifecycle: bind, open, serve, reload, drain, stop; as a command or embedded."""
 
 import logging
-import queue
 import signal
 import socket
 import ssl
@@ -10,7 +9,6 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from types import FrameType
 from typing import Self
 
 from pacs_server import __version__, logs
@@ -37,6 +35,8 @@ log = logging.getLogger(__name__)
 
 # How long threads may take to notice that their connection was cut, in seconds.
 _CUT_SECONDS = 5.0
+# Not the number of any signal.
+_STOPPED = 0
 
 
 class PacsServer:
@@ -97,27 +97,20 @@ class PacsServer:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT and return the exit code; SIGHUP reloads, a second signal aborts."""
-        events: queue.SimpleQueue[int] = queue.SimpleQueue()
-
-        def remember(signum: int, frame: FrameType | None) -> None:
-            # Nothing but queueing happens in a signal handler.
-            events.put(signum)
-
-        for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(caught, remember)
-        self.start(own_logs=True)
-        self._print_welcome()
-        stopper: threading.Thread | None = None
-        while (signum := events.get()) != 0:
-            if signum == signal.SIGHUP:
-                if stopper is None:
-                    self.reload()
-            elif stopper is None:
-                stopper = threading.Thread(target=self._stop_then, args=(events,), name="stop")
-                stopper.start()
-            else:
-                log.warning("second signal: aborting what still runs")
-                self.abort()
+        # Python's own handlers run only when the main thread gets to it, and a signal that comes just before
+        # it waits would be lost; the byte that the wake-up descriptor gets is not.
+        events, wake = socket.socketpair()
+        wake.setblocking(False)
+        with events, wake:
+            before = signal.set_wakeup_fd(wake.fileno(), warn_on_full_buffer=False)
+            try:
+                for caught in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                    signal.signal(caught, lambda signum, frame: None)
+                self.start(own_logs=True)
+                self._print_welcome()
+                self._act_on(events, wake)
+            finally:
+                signal.set_wakeup_fd(before)
         return 0
 
     def reload(self) -> bool:
@@ -215,11 +208,25 @@ class PacsServer:
         self._connections.kill(_CUT_SECONDS)
         log.info("stopped")
 
-    def _stop_then(self, events: "queue.SimpleQueue[int]") -> None:
+    def _act_on(self, events: socket.socket, wake: socket.socket) -> None:
+        """Act on each signal whose number comes in, until the server has stopped."""
+        stopper: threading.Thread | None = None
+        while (signum := events.recv(1)[0]) != _STOPPED:
+            if signum == signal.SIGHUP:
+                if stopper is None:
+                    self.reload()
+            elif stopper is None:
+                stopper = threading.Thread(target=self._stop_then, args=(wake,), name="stop")
+                stopper.start()
+            else:
+                log.warning("second signal: aborting what still runs")
+                self.abort()
+
+    def _stop_then(self, wake: socket.socket) -> None:
         try:
             self.stop()
         finally:
-            events.put(0)
+            wake.send(bytes((_STOPPED,)))
 
     # ---------------------------------------------------------------- what may change live
 

@@ -130,27 +130,27 @@ class _Walker:
         self._explicit = explicit if len(data) < 6 else _looks_like_vr(data[4:6])
         self._seen = 0
 
-    def skim(self, at: int, found: dict[int, _Element]) -> int:
-        """Step over plain elements from `at` on, keep the indexed ones, and return where something else begins.
+    def skim(self, at: int, found: dict[int, _Element]) -> tuple[int, int]:
+        """Step over plain elements from `at` on, keep the indexed ones; returns where it ended and the last tag.
 
         Plain is an Explicit VR with a short length, whole and not past the indexed ones: nearly all
         of a header, which is why these few lines stand apart from the general walk.
         """
-        if not self._explicit:
-            return at
-        size = len(self.data)
+        last = 0
+        size = len(self.data) if self._explicit else 0
         while size - at >= 8:
             group, number, vr, length = self._explicit_head(self.data, at)
             tag = group << 16 | number
             end = at + 8 + length
             if vr not in _SHORT_VRS or end > size or tag > _LAST_TAG:
                 break
+            last = tag
             if tag in _BY_TAG or tag == _CHARACTER_SET:
                 found[tag] = _Element(tag, _SHORT_VRS[vr], at + 8, length)
             at = end
             self._seen += 1
         self._check_count()
-        return at
+        return at, last
 
     def elements(self, start: int, end: int) -> Iterator[_Element]:
         """The elements of one data set or item, each before it is stepped over; raises _Cut, InvalidInstance."""
@@ -240,7 +240,8 @@ def _find(walker: _Walker, complete: bool) -> dict[int, _Element]:
     tag = at = 0
     try:
         while size - at >= 8:
-            at = walker.skim(at, found)
+            at, skimmed = walker.skim(at, found)
+            tag = max(tag, skimmed)
             # What is not plain ends the skimming: step over it with care, and skim on.
             element = next(walker.elements(at, size), None)
             if element is None:

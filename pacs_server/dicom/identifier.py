@@ -116,12 +116,13 @@ def parse_find(data: bytes, transfer_syntax_uid: str, model: InformationModel, o
     charset = _charset(elements)
     known = sorted(filter(_is_key, elements))
     asked = [(ATTRIBUTES[tag], elements[tag]) for tag in known if tag in ATTRIBUTES]
-    unsupported = [tag for tag in known if tag not in ATTRIBUTES]
     texts = {a: _text(e, a.vr, encodings_of(charset)) for a, e in asked if a.vr != "SQ"}
-    _check_levels(texts, [a for a, _ in asked], level, model, options)
-    unsupported += [a.tag for a in texts if _is_count(a) and texts[a].strip("*")]
+    _check_levels(texts, level, model, options)
+    asked = [(a, e) for a, e in asked if _is_answered(a, level, model)]
+    texts = {a: texts[a] for a, _ in asked if a in texts}
+    unsupported = set(known) - {a.tag for a, _ in asked}
+    unsupported |= {a.tag for a in texts if _is_count(a) and texts[a].strip("*")}
     returns = [_return_key(a, e) for a, e in asked if a.tag != TIMEZONE_OFFSET_FROM_UTC or level >= Level.STUDY]
-    texts = {a: text for a, text in texts.items() if a.tag in answered}
     keys = [*_combined(texts, options), *_plain_keys(texts, options), *_sequence_keys(asked, charset, options)]
     return Query(model, level, tuple(keys), tuple(returns), tuple(sorted(unsupported)), charset, options)
 
@@ -241,17 +242,15 @@ def _name(tag: int) -> str:
     return ATTRIBUTES[tag].keyword if tag in ATTRIBUTES else f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
-def _check_levels(
-    texts: Mapping[Attribute, str],
-    asked: Iterable[Attribute],
-    level: Level,
-    model: InformationModel,
-    options: QueryOptions,
-) -> None:
-    for attribute in asked:
+def _is_answered(attribute: Attribute, level: Level, model: InformationModel) -> bool:
+    return level_of(attribute, model) <= level or attribute.tag == TIMEZONE_OFFSET_FROM_UTC
+
+
+def _check_levels(texts: Mapping[Attribute, str], level: Level, model: InformationModel, options: QueryOptions) -> None:
+    for attribute, text in texts.items():
         at = level_of(attribute, model)
         # Many workstations ask for more to be returned than their level has; without a value that harms nobody.
-        if attribute.tag == TIMEZONE_OFFSET_FROM_UTC or not texts.get(attribute):
+        if attribute.tag == TIMEZONE_OFFSET_FROM_UTC or not text:
             continue
         if at > level:
             raise _refused(f"{attribute.keyword} lies below the level")

@@ -174,7 +174,7 @@ class GroupCommit(Generic[T]):
         if mine.error is not None:
             raise mine.error
         if not mine.done:
-            raise IndexUnavailable(_INTERRUPTED)
+            raise IndexUnavailable(_INTERRUPTED, uncertain=True)
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
@@ -197,12 +197,12 @@ class GroupCommit(Generic[T]):
                 self._commit_each(batch)
                 return
             for pending in batch:
-                pending.finish(IndexUnavailable(str(error)))
+                pending.finish(IndexUnavailable(str(error), uncertain=error.uncertain))
         finally:
             # An interrupt or a fault is the leader's to raise; the others must not wait, nor believe.
             for pending in batch:
                 if not pending.done:
-                    pending.finish(IndexUnavailable(_INTERRUPTED))
+                    pending.finish(IndexUnavailable(_INTERRUPTED, uncertain=True))
 
     def _commit_each(self, batch: list[_Pending[T]]) -> None:
         for pending in batch:
@@ -211,12 +211,18 @@ class GroupCommit(Generic[T]):
             except IntegrityError:
                 pending.finish(IndexUnavailable(_IN_THE_WAY))
             except IndexUnavailable as error:
-                pending.finish(IndexUnavailable(str(error)))
+                pending.finish(IndexUnavailable(str(error), uncertain=error.uncertain))
 
     def _commit(self, batch: list[_Pending[T]]) -> None:
         started = time.perf_counter()
-        with self._database.begin(lock=self._lock) as connection:
-            errors = self._write(connection, [pending.entry for pending in batch])
+        errors: list[PacsError | None] | None = None
+        try:
+            with self._database.begin(lock=self._lock) as connection:
+                errors = self._write(connection, [pending.entry for pending in batch])
+        except IndexUnavailable as error:
+            # All was written and the COMMIT failed: nobody knows what the database made of it.
+            error.uncertain = errors is not None
+            raise
         for pending, error in zip(batch, errors, strict=True):
             pending.finish(error)
         if self._on_commit is not None:
