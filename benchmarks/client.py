@@ -18,7 +18,16 @@ from benchmarks.instances import (
     Framing,
     Writes,
 )
-from benchmarks.wire import COMMAND_FIELD, COMPLETED, MAX_PDU, STATUS, TIMEOUT_SECONDS, ClientError, Wire, command_number
+from benchmarks.wire import (
+    COMMAND_FIELD,
+    COMPLETED,
+    MAX_PDU,
+    STATUS,
+    TIMEOUT_SECONDS,
+    ClientError,
+    Wire,
+    command_number,
+)
 from pacs_server.net.message import RESPONSE, Command, CommandField, decode_command, encode_message
 from pacs_server.net.negotiation import Proposal, ProposedContext, UserInformation, decode_accept, encode_request
 from pacs_server.net.pdu import RELEASE_RQ, PDUType
@@ -160,7 +169,9 @@ class Association:
             raise ClientError(f"{received} instances came in, {completed} were reported")
         return completed
 
-    def request(self, abstract_syntax: str, field: CommandField, data: bytes | None = None, to: str = "") -> list[Buffer]:
+    def request(
+        self, abstract_syntax: str, field: CommandField, data: bytes | None = None, to: str = ""
+    ) -> list[Buffer]:
         """An encoded request with an identifier, or none; `to` is the destination of a C-MOVE."""
         command = Command(
             command_field=field,

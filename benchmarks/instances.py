@@ -24,7 +24,7 @@ EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _UID_ROOT = "1.2.826.0.1.3680043.8.498.7."
 _FIRST = 100_000_000_000
 # Numbers that no instance gets; they stand in the template where the real ones go.
-_STUDY_MARK, _SOP_MARK = f"{_FIRST - 1}", f"{_FIRST - 2}"
+_STUDY_MARK, _SOP_MARK = "999999999991", "999999999992"
 
 # What a scanner sends along, as keyword -> value: the header's length is part of what a server has to do.
 _CT_HEADER: dict[str, Any] = {
@@ -191,17 +191,18 @@ def store_requests(template: Template, study: int, sops: range, framing: Framing
     way plain tools send. What is the same in all images is shared, so that thousands fit in memory.
     """
     blank = _message(template.data, 0, framing)
-    first = next(n for n, buffer in enumerate(blank) if n >= 2 and len(buffer) > 12)
-    if len(blank[first]) < template.head_size:
+    # Header and value of the command's PDU, then of the data set's first, where all numbers are.
+    _, _, header, start, *rest = blank
+    if len(start) < template.head_size:
         raise ValueError(f"PDUs of {framing.max_pdu} bytes do not hold the header of an image")
-    rest: list[Buffer] = [b"".join(blank[first + 1 :])] if not framing.small_writes else blank[first + 1 :]
+    tail = b"".join(rest)
     for sop in sops:
-        buffers = _message(b"", sop, framing)[:-1]
-        buffers += [blank[first - 1], template.patched(study, sop, size=len(blank[first]))]
+        command = _message(b"", sop, framing)[:2]
+        own = [*command, header, template.patched(study, sop, size=len(start))]
         if framing.small_writes:
-            yield [[buffer] for buffer in (*buffers, *rest)]
+            yield [[buffer] for buffer in (*own, *rest)]
         else:
-            yield [[b"".join(buffers), *filter(None, rest)]]
+            yield [[b"".join(own), tail] if tail else [b"".join(own)]]
 
 
 def _message(data: bytes, sop: int, framing: Framing) -> list[Buffer]:

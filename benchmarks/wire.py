@@ -4,6 +4,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pacs_server.net.message import NO_DATA_SET
 from pacs_server.net.pdu import COMMAND, HEADER, LAST, PDV_HEADER, PDUType
@@ -14,7 +15,7 @@ TIMEOUT_SECONDS = 30
 COMMAND_FIELD, COMMAND_DATA_SET_TYPE, STATUS, COMPLETED = 0x0100, 0x0800, 0x0900, 0x1021
 
 _BUFFER_SIZE = 1024 * 1024
-_US_ELEMENT = struct.Struct("<HHI")
+_ELEMENT = struct.Struct("<HHI")
 
 
 class ClientError(Exception):
@@ -30,10 +31,16 @@ class Incoming:
     size: int
 
 
+@lru_cache(maxsize=16)
 def command_number(command: bytes, element: int) -> int | None:
-    """The value of US element (0000,`element`) of a command set; found by its bytes, for decoding takes longer."""
-    at = command.find(_US_ELEMENT.pack(0, element, 2))
-    return None if at < 0 else int.from_bytes(command[at + 8 : at + 10], "little")
+    """The value of US element (0000,`element`) of a command set; most of the responses to a C-FIND are the same."""
+    offset = 0
+    while offset + 8 <= len(command):
+        _, found, length = _ELEMENT.unpack_from(command, offset)
+        if found == element:
+            return int.from_bytes(command[offset + 8 : offset + 8 + length], "little")
+        offset += 8 + length
+    return None
 
 
 class Wire:

@@ -51,7 +51,9 @@ class Workers:
         for pipe, answer in zip(pipes, ready, strict=True):
             if not isinstance(answer, str):
                 pipe.send("go")
-        timings = [_answer(pipe) if not isinstance(answer, str) else answer for pipe, answer in zip(pipes, ready, strict=True)]
+        timings = [
+            _answer(pipe) if not isinstance(answer, str) else answer for pipe, answer in zip(pipes, ready, strict=True)
+        ]
         done = []
         for timing in timings:
             if not isinstance(timing, Timing):

@@ -223,8 +223,8 @@ class GroupCommit(Generic[T]):
             # All was written and the COMMIT failed: nobody knows what the database made of it.
             error.uncertain = errors is not None
             raise
-        for pending, error in zip(batch, errors, strict=True):
-            pending.finish(error)
+        for pending, wrong in zip(batch, errors, strict=True):
+            pending.finish(wrong)
         if self._on_commit is not None:
             self._on_commit(time.perf_counter() - started, len(batch))
 

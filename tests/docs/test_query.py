@@ -4,8 +4,13 @@ import re
 from collections.abc import Callable
 
 import pytest
+from pydicom.dataset import Dataset
+from pynetdicom.dsutils import encode
 
+from pacs_server.dicom.identifier import Query, QueryOptions, parse_find
+from pacs_server.dicom.levels import InformationModel
 from pacs_server.dicom.matching import WILDCARD_VRS, matcher_for, matches
+from pacs_server.errors import InvalidIdentifier
 
 PAGE = "docs/query.md"
 
@@ -51,3 +56,31 @@ def test_sentences(vr: str, key: str, value: str, expected: bool) -> None:
     matcher = matcher_for(vr, key)
     assert matcher is not None
     assert matches(matcher, value, multiple=False, unknown=True) is expected
+
+
+def _study_query(*, relational: bool = False, **keys: str) -> Query:
+    data_set = Dataset()
+    for keyword, value in keys.items():
+        setattr(data_set, keyword, value)
+    data = encode(data_set, True, True)
+    assert data is not None
+    options = QueryOptions(relational=relational)
+    return parse_find(data, "1.2.840.10008.1.2", InformationModel.STUDY_ROOT, options)
+
+
+def test_refusal_on_the_page(document: Callable[[str], str]) -> None:
+    with pytest.raises(InvalidIdentifier) as refused:
+        _study_query(QueryRetrieveLevel="SERIES", Modality="CT")
+    assert f"`{refused.value}`" in document(PAGE)
+
+
+def test_keys_of_other_levels() -> None:
+    series = {"QueryRetrieveLevel": "SERIES", "StudyInstanceUID": "1.2"}
+    with pytest.raises(InvalidIdentifier):
+        _study_query(**series, AccessionNumber="A1")
+    with pytest.raises(InvalidIdentifier):
+        _study_query(**series, relational=True, InstanceNumber="1")
+    lenient = _study_query(**series, AccessionNumber="", InstanceNumber="")
+    assert 0x00080050 in {key.tag for key in lenient.returns}
+    assert lenient.unsupported == (0x00200013,)
+    assert _study_query(QueryRetrieveLevel="SERIES", relational=True, AccessionNumber="A1").keys
