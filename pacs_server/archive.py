@@ -93,7 +93,7 @@ class Archive:
         try:
             self._index.add(_stored(received, path, 1), received.header, received.origin)
         except DuplicateInstance:
-            # Known, but under another study or series: its file lies elsewhere.
+            # Known, but its file lies elsewhere (another study or series), or was lost.
             known = self._index.get(received.header.uids.sop)
             if known is None:
                 self.storage.remove(path)
@@ -106,10 +106,11 @@ class Archive:
         return StoreOutcome.STORED
 
     def _again(self, received: Received, known: StoredInstance) -> StoreOutcome:
-        """The UID is known and its file lies where this one would: decide before anything is touched."""
+        """The UID is known and a file lies where this one would: decide before anything is touched."""
         if _same(received, known):
             if not self.storage.exists(known.path):
-                log.warning("lost file restored by its sender", extra={"sop_instance_uid": known.uids.sop})
+                # A later version that was lost; an earlier one lies under the plain name.
+                self._restored(known)
                 self.storage.place(received.file, known.path)
             return StoreOutcome.ALREADY_STORED
         if self.duplicate_policy != "replace":
@@ -119,11 +120,22 @@ class Archive:
         return self._replace(received, known, path)
 
     def _misplaced(self, received: Received, known: StoredInstance, path: str) -> StoreOutcome:
-        """The UID is known under another path and this file has been placed already."""
-        if self.duplicate_policy == "replace" and not _same(received, known):
+        """The UID is known and this file has been placed already, since nothing lay there."""
+        if _same(received, known):
+            if path != known.path and self.storage.exists(known.path):
+                self.storage.remove(path)
+                return StoreOutcome.ALREADY_STORED
+            self._restored(known)
+            if path != known.path:
+                self._replace(received, known, path)
+            return StoreOutcome.ALREADY_STORED
+        if self.duplicate_policy == "replace":
             return self._replace(received, known, path)
         self.storage.remove(path)
-        return StoreOutcome.ALREADY_STORED if _same(received, known) else self._conflict(received)
+        return self._conflict(received)
+
+    def _restored(self, known: StoredInstance) -> None:
+        log.warning("lost file restored by its sender", extra={"sop_instance_uid": known.uids.sop})
 
     def _replace(self, received: Received, known: StoredInstance, path: str) -> StoreOutcome:
         """Point the row at the new version; the file of the old one stays where it is."""

@@ -85,7 +85,7 @@ _ANSWERS: dict[str, dict[Status, str]] = {
         Status.DUPLICATE_SOP_INSTANCE: "Other bytes are stored under this SOP Instance UID and the duplicate policy is "
         "`reject`. Sending it again does not help.",
         Status.OUT_OF_RESOURCES: "Free space is below `storage.min_free_space`, the disk or the index does not take "
-        "the object, or memory ran out. Nothing is kept; try again later.",
+        "the object, or memory ran out. The object counts as not stored; try again later.",
         Status.DOES_NOT_MATCH_SOP_CLASS: "SOP Class or SOP Instance UID differ between data set, command and "
         "presentation context.",
         Status.CANNOT_UNDERSTAND: "The data set is missing or cannot be parsed, or a UID that names the instance is no "

@@ -126,7 +126,12 @@ class FileSystemStorage:
                 self._make_directory(target.parent)
                 self._link(file.path, target, replace=replace)
             file.placed()
-            self._sync_directory(target.parent)
+            try:
+                self._sync_directory(target.parent)
+            except OSError:
+                # Whether the name would outlive a power loss is unknown: as good as not placed.
+                target.unlink(missing_ok=True)
+                raise
 
     def open(self, path: str) -> BinaryIO:
         """Open a file to read; see `Storage`."""

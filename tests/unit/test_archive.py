@@ -1,0 +1,204 @@
+"""The archive keeps storage and index in step, whatever fails in between."""
+
+import hashlib
+import threading
+from pathlib import Path
+
+import pytest
+
+from pacs_server.archive import Archive, Received, StoreOutcome
+from pacs_server.dicom.header import Header
+from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.uids import InstanceUIDs
+from pacs_server.errors import DuplicateInstance, IndexUnavailable, StorageFull
+from pacs_server.index.database import Database
+from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
+from pacs_server.storage.memory import MemoryStorage
+
+ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+class FaultyIndex(InstanceIndex):
+    """An index that fails on demand, before or after it has committed."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.fail_before = False
+        self.lose_the_answer = False
+
+    def add(self, instance: StoredInstance, header: Header, origin: Origin) -> None:
+        if self.fail_before:
+            raise IndexUnavailable("down")
+        super().add(instance, header, origin)
+        if self.lose_the_answer:
+            raise IndexUnavailable("lost at COMMIT", uncertain=True)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> FaultyIndex:
+    database = Database(f"sqlite:///{tmp_path}/pacs.db")
+    database.migrate()
+    return FaultyIndex(database)
+
+
+@pytest.fixture
+def storage() -> MemoryStorage:
+    return MemoryStorage()
+
+
+def archive_of(storage: MemoryStorage, index: InstanceIndex, policy: str = "reject") -> Archive:
+    return Archive(storage, index, naming="hierarchical", duplicate_policy=policy)
+
+
+def received(archive: Archive, data: bytes, *, series: str = "1.2.3", sop: str = "1.2.3.4") -> Received:
+    file = archive.receive()
+    file.write(b"HEAD" + data)
+    uids = InstanceUIDs("1.2", series, sop)
+    values = {"study_instance_uid": "1.2", "series_instance_uid": series, "sop_instance_uid": sop, "modality": "CT"}
+    header = Header(uids, CT, EXPLICIT, values | {"patient_id": "P1", "sop_class_uid": CT})
+    return Received(file, header, hashlib.sha256(data).hexdigest(), 4, ORIGIN)
+
+
+def in_step(storage: MemoryStorage, index: InstanceIndex, sop: str = "1.2.3.4") -> bool:
+    """Whether the row's file is there and holds what the row says."""
+    known = index.get(sop)
+    if known is None:
+        return False
+    data = storage.files[known.path][known.data_set_offset :]
+    return hashlib.sha256(data).hexdigest() == known.digest
+
+
+def test_a_new_instance_has_its_file_and_its_row(storage: MemoryStorage, index: FaultyIndex) -> None:
+    archive = archive_of(storage, index)
+    assert archive.add(received(archive, b"one")) is StoreOutcome.STORED
+    assert list(storage.files) == ["1.2/1.2.3/1.2.3.4.dcm"]
+    assert in_step(storage, index)
+    assert archive.counts() == Counts(1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("policy", ["reject", "replace", "ignore"])
+def test_the_same_bytes_again_are_success_and_change_nothing(
+    storage: MemoryStorage, index: FaultyIndex, policy: str
+) -> None:
+    archive = archive_of(storage, index, policy)
+    archive.add(received(archive, b"one"))
+    assert archive.add(received(archive, b"one")) is StoreOutcome.ALREADY_STORED
+    assert archive.counts().instances == 1
+    assert len(storage.files) == 1
+
+
+def test_other_bytes_are_rejected_and_the_first_stay(storage: MemoryStorage, index: FaultyIndex) -> None:
+    archive = archive_of(storage, index)
+    archive.add(received(archive, b"one"))
+    with pytest.raises(DuplicateInstance):
+        archive.add(received(archive, b"two"))
+    assert list(storage.files.values()) == [b"HEADone"]
+
+
+def test_other_bytes_are_ignored_when_told_so(storage: MemoryStorage, index: FaultyIndex) -> None:
+    archive = archive_of(storage, index, "ignore")
+    archive.add(received(archive, b"one"))
+    assert archive.add(received(archive, b"two")) is StoreOutcome.DUPLICATE_IGNORED
+    assert list(storage.files.values()) == [b"HEADone"]
+
+
+def test_a_replaced_version_is_kept_beside_the_new_one(storage: MemoryStorage, index: FaultyIndex) -> None:
+    archive = archive_of(storage, index, "replace")
+    archive.add(received(archive, b"one"))
+    assert archive.add(received(archive, b"two")) is StoreOutcome.REPLACED
+    assert archive.add(received(archive, b"three")) is StoreOutcome.REPLACED
+    assert storage.files == {
+        "1.2/1.2.3/1.2.3.4.dcm": b"HEADone",
+        "1.2/1.2.3/1.2.3.4.v2.dcm": b"HEADtwo",
+        "1.2/1.2.3/1.2.3.4.v3.dcm": b"HEADthree",
+    }
+    assert in_step(storage, index)
+    assert archive.counts().instances == 1
+
+
+@pytest.mark.parametrize("policy", ["reject", "replace", "ignore"])
+def test_a_uid_known_in_another_series(storage: MemoryStorage, index: FaultyIndex, policy: str) -> None:
+    archive = archive_of(storage, index, policy)
+    archive.add(received(archive, b"one"))
+    assert archive.add(received(archive, b"one", series="1.2.9")) is StoreOutcome.ALREADY_STORED
+    other = received(archive, b"two", series="1.2.9")
+    if policy == "reject":
+        with pytest.raises(DuplicateInstance):
+            archive.add(other)
+    else:
+        archive.add(other)
+    assert in_step(storage, index)
+    assert len(storage.files) == (2 if policy == "replace" else 1)
+
+
+def test_nothing_stays_when_the_index_is_down(storage: MemoryStorage, index: FaultyIndex) -> None:
+    archive = archive_of(storage, index)
+    index.fail_before = True
+    with pytest.raises(IndexUnavailable):
+        archive.add(received(archive, b"one"))
+    assert storage.files == {}
+
+
+def test_the_file_stays_when_nobody_knows_what_became_of_the_row(storage: MemoryStorage, index: FaultyIndex) -> None:
+    archive = archive_of(storage, index)
+    index.lose_the_answer = True
+    with pytest.raises(IndexUnavailable):
+        archive.add(received(archive, b"one"))
+    assert in_step(storage, index)
+
+
+def test_a_file_without_a_row_is_taken_for_what_a_crash_left(storage: MemoryStorage, index: FaultyIndex) -> None:
+    archive = archive_of(storage, index)
+    storage.files["1.2/1.2.3/1.2.3.4.dcm"] = b"HEADhal"
+    assert archive.add(received(archive, b"one")) is StoreOutcome.STORED
+    assert in_step(storage, index)
+
+
+def test_a_lost_file_comes_back_from_its_sender(storage: MemoryStorage, index: FaultyIndex) -> None:
+    archive = archive_of(storage, index)
+    archive.add(received(archive, b"one"))
+    storage.files.clear()
+    archive.add(received(archive, b"one"))
+    assert in_step(storage, index)
+
+
+@pytest.mark.parametrize("series", ["1.2.3", "1.2.9"])
+def test_a_lost_version_comes_back_too(storage: MemoryStorage, index: FaultyIndex, series: str) -> None:
+    archive = archive_of(storage, index, "replace")
+    archive.add(received(archive, b"one"))
+    archive.add(received(archive, b"two"))
+    del storage.files["1.2/1.2.3/1.2.3.4.v2.dcm"]
+    archive.add(received(archive, b"two", series=series))
+    assert in_step(storage, index)
+
+
+def test_no_row_without_a_file(storage: MemoryStorage, index: FaultyIndex) -> None:
+    archive = archive_of(storage, index)
+    storage.fail_with = StorageFull("no space left")
+    with pytest.raises(StorageFull):
+        archive.add(received(archive, b"one"))
+    assert archive.counts().instances == 0
+
+
+def test_two_senders_of_one_uid_at_once(storage: MemoryStorage, index: FaultyIndex) -> None:
+    archive = archive_of(storage, index)
+    outcomes: list[str] = []
+    start = threading.Barrier(8)
+
+    def send(data: bytes) -> None:
+        file = received(archive, data)
+        start.wait(10)
+        try:
+            outcomes.append(archive.add(file).name)
+        except DuplicateInstance:
+            outcomes.append("REJECTED")
+
+    threads = [threading.Thread(target=send, args=(b"one" if n % 2 else b"two",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(outcomes) == ["ALREADY_STORED"] * 3 + ["REJECTED"] * 4 + ["STORED"]
+    assert in_step(storage, index)
