@@ -297,6 +297,6 @@ def conformance(
         typer.echo(text)
         return
     try:
-        output.write_text(text, encoding="utf-8")
+        output.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         _fail(f"{output} cannot be written: {error.strerror}", 1)

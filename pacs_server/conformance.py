@@ -110,8 +110,6 @@ _ANSWERS: dict[str, dict[Status, str]] = {
         Status.UNRECOGNIZED_OPERATION: "The service is not offered.",
         Status.OUT_OF_RESOURCES: "Memory ran out.",
         Status.NOT_AUTHORISED: "Kept for access rules by operation; this version has none.",
-        Status.SOP_CLASS_NOT_SUPPORTED: "Kept; this version refuses the presentation context instead.",
-        Status.UNABLE_TO_PROCESS: "Kept; this version does not answer it.",
     },
 }
 _SUB_OPERATION_ANSWERS = {

@@ -324,7 +324,7 @@ def _short_statement(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_conformance(run: Run, tmp_path: Path) -> None:
     assert run("--ae-title", "TITLE", "conformance") == (0, "# TITLE\n", "")
     assert run("--ae-title", "TITLE", "conformance", "--output", "out.md") == (0, "", "")
-    assert (tmp_path / "out.md").read_text() == "# TITLE"
+    assert (tmp_path / "out.md").read_text() == "# TITLE\n"
 
 
 def test_conformance_to_an_impossible_place(run: Run) -> None:
