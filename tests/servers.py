@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, evt
+from pynetdicom import AE, build_role, evt
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.association import Association as RequestedAssociation
 from pynetdicom.sop_class import CTImageStorage, Verification
@@ -81,6 +81,11 @@ def running(settings: Config, reload: Callable[[], Config] | None = None) -> Ite
 def leftovers(settings: Config) -> list[str]:
     """The names of the files that are still being received."""
     return [path.name for path in (settings.storage.directory / "incoming").iterdir()]
+
+
+def stored_files(pacs: PacsServer) -> list[Path]:
+    """Every file in the archive."""
+    return sorted(path for path in pacs.config.storage.directory.rglob("*") if path.is_file())
 
 
 def server_threads() -> list[str]:
@@ -286,6 +291,28 @@ def store(pacs: PacsServer, *instances: Dataset) -> list[int]:
     kinds = {(ds.SOPClassUID, str(ds.file_meta.TransferSyntaxUID)) for ds in instances}
     with associated(pacs, *kinds, calling="MODALITY") as association:
         return [association.send_c_store(ds).Status for ds in instances]
+
+
+def get(
+    pacs: PacsServer,
+    keys: Dataset,
+    *,
+    answers: Callable[[int], int] = lambda number: 0,
+    syntaxes: Sequence[str] = (EXPLICIT, IMPLICIT),
+    role: bool = True,
+) -> tuple[list[tuple[Dataset, Dataset | None]], list[tuple[str, bytes]]]:
+    """Responses of a C-GET, and the instances that came as (SOP Instance UID, bytes)."""
+    got: list[tuple[str, bytes]] = []
+
+    def handle(event: evt.Event) -> int:
+        got.append((str(event.request.AffectedSOPInstanceUID), event.request.DataSet.getvalue()))
+        return answers(len(got))
+
+    roles = [build_role(CT, scp_role=True)] if role else []
+    handlers = [(evt.EVT_C_STORE, handle)]
+    contexts = (STUDY_GET, (CT, list(syntaxes)))
+    with associated(pacs, *contexts, ext_neg=roles, evt_handlers=handlers) as association:
+        return list(association.send_c_get(keys, STUDY_GET)), got
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,8 @@ class Dispatcher:
             handler = self._services.get(CommandField(message.command.command_field or 0))
         except ValueError:
             handler = None
-        if handler is None:
+        # A context on which the peer took the SCP role only is for what we ask of it (C-GET).
+        if handler is None or not message.context.as_scp:
             return self._refuse(
                 association, message, Status.UNRECOGNIZED_OPERATION, "this service is not offered on this context"
             )
