@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from pacs_server.index.models import metadata
+from pacs_server.index.workflow_models import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():

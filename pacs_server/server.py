@@ -23,7 +23,8 @@ from pacs_server.net.listener import ConnectionLimits, Connections, Listener, bi
 from pacs_server.net.message import CommandField
 from pacs_server.report import Report
 from pacs_server.scp.admission import Admission
-from pacs_server.scp.dispatch import Dispatcher, Handler
+from pacs_server.scp.contexts import Service
+from pacs_server.scp.dispatch import Dispatcher, Handlers
 from pacs_server.scp.echo import VerificationSCP
 from pacs_server.scp.entity import ApplicationEntity
 from pacs_server.scp.find import QueryRetrieveFindSCP
@@ -170,7 +171,7 @@ class PacsServer:
         self._entity = ApplicationEntity(
             entity_settings(self.config, tls),
             self._admission,
-            Dispatcher(self._services(parts), self.metrics),
+            Dispatcher(self._handlers(parts), self.metrics),
             self.metrics,
             self._connections.established,
         )
@@ -188,14 +189,14 @@ class PacsServer:
             else None
         )
 
-    def _services(self, parts: OpenArchive) -> dict[CommandField, Handler]:
+    def _handlers(self, parts: OpenArchive) -> Handlers:
         metrics = self.metrics
         return {
-            CommandField.C_ECHO: VerificationSCP(),
-            CommandField.C_STORE: StorageSCP(parts.store, metrics),
-            CommandField.C_FIND: QueryRetrieveFindSCP(parts.queries, self._ae_title, metrics),
-            CommandField.C_GET: QueryRetrieveGetSCP(parts.retrieve, metrics),
-            CommandField.C_MOVE: QueryRetrieveMoveSCP(
+            (Service.VERIFICATION, CommandField.C_ECHO): VerificationSCP(),
+            (Service.STORAGE, CommandField.C_STORE): StorageSCP(parts.store, metrics),
+            (Service.FIND, CommandField.C_FIND): QueryRetrieveFindSCP(parts.queries, self._ae_title, metrics),
+            (Service.GET, CommandField.C_GET): QueryRetrieveGetSCP(parts.retrieve, metrics),
+            (Service.MOVE, CommandField.C_MOVE): QueryRetrieveMoveSCP(
                 parts.retrieve, self._destination, self._terms, self._ae_title, metrics
             ),
         }

@@ -85,6 +85,12 @@ _OTHERS = {
 }
 
 
+def service_of(uid: str) -> Service:
+    """The service that an accepted abstract syntax is about; what is not in the table was accepted as storage."""
+    found = SOP_CLASSES.get(uid)
+    return Service.STORAGE if found is None else found.service
+
+
 def is_storage(uid: str, *, accept_unknown: bool) -> bool:
     """Whether objects of SOP class `uid` are taken in; private and unknown classes if `accept_unknown`."""
     if uid in STORAGE_SOP_CLASSES:

@@ -1,4 +1,4 @@
-"""Messages to services: find the service, let it answer, log and count; the one last-resort except."""
+"""SOP class and command to service: find it, let it answer, log and count; the one last-resort except."""
 
 import logging
 import time
@@ -11,6 +11,7 @@ from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, Command, CommandField
 from pacs_server.net.transport import AssociationEnded
+from pacs_server.scp.contexts import Service, service_of
 from pacs_server.scp.status import Status, status_of
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ class Result:
 
 
 Handler = Callable[[Association, Message], Result]
+Handlers = Mapping[tuple[Service, int], Handler]
 
 
 def response_to(message: Message, status: Status, error_comment: str | None = None) -> Command:
@@ -34,7 +36,7 @@ def response_to(message: Message, status: Status, error_comment: str | None = No
         command_field=(request.command_field or 0) | RESPONSE,
         message_id_being_responded_to=request.message_id,
         affected_sop_class_uid=request.affected_sop_class_uid or request.requested_sop_class_uid,
-        affected_sop_instance_uid=request.affected_sop_instance_uid,
+        affected_sop_instance_uid=request.affected_sop_instance_uid or request.requested_sop_instance_uid,
         status=status,
         # PS3.7 E.1: VR LO, 64 characters.
         error_comment=error_comment[:64] if error_comment else None,
@@ -42,10 +44,10 @@ def response_to(message: Message, status: Status, error_comment: str | None = No
 
 
 class Dispatcher:
-    """Serves the messages of associations with `services`, by command field."""
+    """Serves the messages of associations with the handler for their service and command."""
 
-    def __init__(self, services: Mapping[CommandField, Handler], metrics: Metrics) -> None:
-        self._services = services
+    def __init__(self, handlers: Handlers, metrics: Metrics) -> None:
+        self._handlers = handlers
         self._metrics = metrics
 
     def serve(self, association: Association, operations: Counter[str]) -> None:
@@ -98,10 +100,8 @@ class Dispatcher:
             log.log(level, "operation", extra=extra)
 
     def _answer(self, association: Association, message: Message) -> Result:
-        try:
-            handler = self._services.get(CommandField(message.command.command_field or 0))
-        except ValueError:
-            handler = None
+        service = service_of(message.context.abstract_syntax)
+        handler = self._handlers.get((service, message.command.command_field or 0))
         # A context on which the peer took the SCP role only is for what we ask of it (C-GET).
         if handler is None or not message.context.as_scp:
             return self._refuse(

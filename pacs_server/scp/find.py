@@ -8,7 +8,7 @@ from pacs_server.dicom.levels import InformationModel
 from pacs_server.errors import InvalidIdentifier
 from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
-from pacs_server.scp.contexts import SOP_CLASSES, Service
+from pacs_server.scp.contexts import SOP_CLASSES
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scp.status import Status
 from pacs_server.scp.suboperations import cancel_requested
@@ -40,7 +40,7 @@ class QueryRetrieveFindSCP:
         agreed = association.extended.get(message.context.abstract_syntax, b"").ljust(3, b"\0")
         # PS3.4 C.5.1.1: relational queries, combined date-time matching, fuzzy semantic matching of names.
         options = QueryOptions(*(bool(byte) for byte in agreed[:3]))
-        return parse_find(data, message.context.transfer_syntax, model_of(message, Service.FIND), options)
+        return parse_find(data, message.context.transfer_syntax, model_of(message), options)
 
     def _send_matches(self, association: Association, message: Message, query: Query) -> tuple[int, bool]:
         context = message.context
@@ -73,9 +73,8 @@ def identifier_of(association: Association, message: Message) -> bytes:
     return association.read_data()
 
 
-def model_of(message: Message, service: Service) -> InformationModel:
-    """The information model of the request's context. Raises InvalidIdentifier if it is about something else."""
-    sop_class = SOP_CLASSES.get(message.context.abstract_syntax)
-    if sop_class is None or sop_class.service is not service or sop_class.model is None:
-        raise InvalidIdentifier("the context is not for this service")
-    return sop_class.model
+def model_of(message: Message) -> InformationModel:
+    """The information model that the request's context is about; for contexts of Query/Retrieve only."""
+    model = SOP_CLASSES[message.context.abstract_syntax].model
+    assert model is not None
+    return model

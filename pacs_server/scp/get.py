@@ -7,7 +7,6 @@ from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.net.scu import store_request
-from pacs_server.scp.contexts import Service
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
 from pacs_server.scp.status import Status
@@ -46,7 +45,7 @@ class QueryRetrieveGetSCP:
     def _select(self, association: Association, message: Message) -> list[StoredInstance]:
         data = identifier_of(association, message)
         keys = parse_retrieve(
-            data, message.context.transfer_syntax, model_of(message, Service.GET), relational(association, message)
+            data, message.context.transfer_syntax, model_of(message), relational(association, message)
         )
         return self._retrieve.select(keys)
 

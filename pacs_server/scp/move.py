@@ -14,7 +14,6 @@ from pacs_server.net.association import Association, Message, Timeouts
 from pacs_server.net.negotiation import ProposedContext
 from pacs_server.net.scu import RemoteAE, connect, read_response, store_request
 from pacs_server.net.transport import AssociationEnded
-from pacs_server.scp.contexts import Service
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
 from pacs_server.scp.get import relational
@@ -59,7 +58,7 @@ class QueryRetrieveMoveSCP:
         destination = self._destinations(title)
         if destination is None:
             raise UnknownMoveDestination(f"{title or 'no AE title'} is not in remote_aes")
-        model = model_of(message, Service.MOVE)
+        model = model_of(message)
         keys = parse_retrieve(data, message.context.transfer_syntax, model, relational(association, message))
         instances = self._retrieve.select(keys)
         move = _Move(self, association, message, destination, Progress(remaining=len(instances)))

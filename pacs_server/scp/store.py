@@ -7,7 +7,6 @@ from pacs_server.dicom.uids import clean_uid
 from pacs_server.errors import InstanceMismatch, InvalidInstance
 from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
-from pacs_server.scp.contexts import SOP_CLASSES
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scp.status import Status
 from pacs_server.services.store import StoreRequest, StoreService
@@ -25,8 +24,6 @@ class StorageSCP:
         command = message.command
         if not command.has_data_set:
             raise InvalidInstance("C-STORE without a data set")
-        if message.context.abstract_syntax in SOP_CLASSES:
-            raise InstanceMismatch("the context is not for storage")
         request = StoreRequest(
             sop_class_uid=clean_uid(command.affected_sop_class_uid or ""),
             sop_instance_uid=clean_uid(command.affected_sop_instance_uid or ""),

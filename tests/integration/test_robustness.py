@@ -269,7 +269,7 @@ def test_a_query_context_stores_nothing(serve, sop_class):
     ds = make_ct(SOPClassUID=sop_class)
     with RawPeer.associated(pacs.address, (STUDY_FIND, [EXPLICIT])) as peer:
         peer.send(message(1, store_request(str(ds.SOPInstanceUID), sop_class=sop_class), encoded(ds, EXPLICIT)))
-        assert peer.read_message().command.status == 0xA900
+        assert peer.read_message().command.status == 0x0211
     assert pacs.status()["counts"]["instances"] == 0
 
 
@@ -278,7 +278,7 @@ def test_a_storage_context_answers_no_query(serve):
     with RawPeer.associated(pacs.address) as peer:
         find = Command(command_field=CommandField.C_FIND, message_id=1, affected_sop_class_uid=CT)
         peer.send(message(3, find, encoded(identifier("STUDY"), EXPLICIT)))
-        assert peer.read_message().command.status == 0xA900
+        assert peer.read_message().command.status == 0x0211
 
 
 @pytest.mark.parametrize("command", [CommandField.C_FIND, CommandField.C_STORE])

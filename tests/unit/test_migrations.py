@@ -13,7 +13,7 @@ from sqlalchemy import inspect, text
 
 from pacs_server.errors import IndexUnavailable, SchemaError
 from pacs_server.index.database import Database
-from pacs_server.index.models import metadata
+from pacs_server.index.workflow_models import metadata
 
 
 @pytest.fixture

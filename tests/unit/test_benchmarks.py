@@ -1,0 +1,201 @@
+"""The benchmark's client: what it sends is DICOM and unique, what it reads it reads right. Nothing is timed here."""
+
+import json
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from datasets import parse_data_set
+
+from benchmarks import instances
+from benchmarks.client import CALLING_AE, STUDY_ROOT_GET, Address, Association, StoreJob, Timing, repeat, store
+from benchmarks.instances import CT_IMAGE_STORAGE, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Framing
+from benchmarks.peers import PEERS, Peer, Service, Site
+from benchmarks.receiver import Receiver, accept_all
+from benchmarks.report import Cell, markdown
+from benchmarks.rows import ROWS, Bench, Counts
+from benchmarks.wire import COMMAND_DATA_SET_TYPE, STATUS, ClientError, Wire, command_number
+from benchmarks.workers import Workers
+from pacs_server.net.message import Command, CommandField, decode_command, encode_command, encode_message
+from pacs_server.net.negotiation import Proposal, ProposedContext, UserInformation, decode_accept, encode_request
+from pacs_server.net.pdu import COMMAND, HEADER, LAST
+
+SIDE = 64
+
+
+def messages(stream: bytes, max_pdu: int) -> list[tuple[Command, bytes]]:
+    """The DIMSE messages in a stream of P-DATA PDUs with one value each."""
+    found: list[tuple[Command, bytes]] = []
+    command = data = b""
+    while stream:
+        kind, length = HEADER.unpack_from(stream)
+        assert kind == 4
+        assert length <= max_pdu
+        value, control, stream = stream[12 : 6 + length], stream[11], stream[6 + length :]
+        assert len(value) == length - 6
+        if control & COMMAND:
+            command += value
+        else:
+            data += value
+        if control == LAST:
+            found.append((decode_command(command), data))
+            command = data = b""
+    assert not command
+    return found
+
+
+@pytest.mark.parametrize("max_pdu", [4096, 16384, 131072])
+@pytest.mark.parametrize("small_writes", [False, True])
+def test_store_requests_are_whole_and_unique(max_pdu: int, small_writes: bool) -> None:
+    framing = Framing(3, max_pdu, small_writes)
+    requests = list(instances.store_requests(instances.ct_template(SIDE), 7, range(65534, 65537), framing))
+    assert all((len(writes) == 1) != small_writes for writes in requests)
+    stream = b"".join(bytes(buffer) for writes in requests for write in writes for buffer in write)
+    found = messages(stream, max_pdu)
+    assert [command.affected_sop_instance_uid for command, _ in found] == [
+        instances.sop_uid(number) for number in (65534, 65535, 65536)
+    ]
+    assert [command.message_id for command, _ in found] == [65535, 1, 2]
+    for command, data in found:
+        image = parse_data_set(data, EXPLICIT_VR_LITTLE_ENDIAN)
+        assert image.SOPInstanceUID == command.affected_sop_instance_uid
+        assert image.SOPClassUID == command.affected_sop_class_uid == CT_IMAGE_STORAGE
+        assert image.StudyInstanceUID == instances.study_uid(7)
+        assert image.PatientID == instances.patient_id(7)
+        assert image.pixel_array.shape == (SIDE, SIDE)
+        assert b"9999999999" not in data
+
+
+def test_header_that_spans_pdus_is_refused() -> None:
+    with pytest.raises(ValueError, match="do not hold the header"):
+        list(instances.store_requests(instances.ct_template(SIDE), 1, range(1, 2), Framing(1, 1024)))
+
+
+def test_sizes_are_what_the_rows_say() -> None:
+    assert 9_000 < len(instances.ct_template(64).data) < 11_000
+    assert 512 * 1024 < len(instances.ct_template(512).data) < 520 * 1024
+
+
+def test_identifiers() -> None:
+    one = parse_data_set(instances.find_template(one_patient=True).patched(5), IMPLICIT_VR_LITTLE_ENDIAN)
+    everything = parse_data_set(instances.find_template(one_patient=False).data, IMPLICIT_VR_LITTLE_ENDIAN)
+    study = parse_data_set(instances.retrieve_template().patched(5), IMPLICIT_VR_LITTLE_ENDIAN)
+    assert one.PatientID == instances.patient_id(5)
+    assert not everything.PatientID
+    assert study.StudyInstanceUID == instances.study_uid(5)
+
+
+@pytest.mark.parametrize("message_id", [0x0208, 0x0209, 0x0800, 0x0900])
+def test_command_numbers_are_not_mistaken_for_message_ids(message_id: int) -> None:
+    command = encode_command(
+        Command(
+            command_field=0x8001, message_id_being_responded_to=message_id, command_data_set_type=0x0101, status=0xB000
+        )
+    )
+    assert command_number(command, COMMAND_DATA_SET_TYPE) == 0x0101
+    assert command_number(command, STATUS) == 0xB000
+    assert command_number(command, 0x1021) is None
+
+
+def test_wire_reads_messages_however_they_are_cut() -> None:
+    request = Command(command_field=CommandField.C_FIND, message_id=1)
+    with_data = b"".join(encode_message(1, request, bytes(5000), 1000))
+    without = b"".join(encode_message(3, request, None, 1000))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        wire = Wire(listener.accept()[0])
+    with closing(wire), theirs:
+        for byte in with_data[:20]:
+            theirs.send(bytes((byte,)))
+        theirs.sendall(with_data[20:] + without)
+        first, second = wire.read_message(), wire.read_message()
+        theirs.shutdown(socket.SHUT_WR)
+        with pytest.raises(ClientError, match="closed"):
+            wire.read_message()
+    assert (first.context_id, first.size) == (1, 5000)
+    assert (second.context_id, second.size) == (3, 0)
+
+
+def test_accept_all() -> None:
+    contexts = (
+        ProposedContext(1, "1.2.3", (IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN)),
+        ProposedContext(3, "1.2.4", (IMPLICIT_VR_LITTLE_ENDIAN,)),
+    )
+    request = encode_request(Proposal(CALLING_AE, "X", contexts, UserInformation(implementation_class_uid="1.2")))
+    answer = decode_accept(accept_all(request[6:])[6:])
+    assert answer.results == ((1, 0, EXPLICIT_VR_LITTLE_ENDIAN), (3, 0, IMPLICIT_VR_LITTLE_ENDIAN))
+
+
+def test_repeat_stops_at_its_limit() -> None:
+    assert repeat(range(5), lambda n: n, limit=60).count == 10
+    assert repeat(iter(int, 1), lambda n: 1, limit=0).count == 1
+
+
+def test_store_and_negotiate_with_the_receiver() -> None:
+    with Receiver() as receiver:
+        timing = store(StoreJob(receiver.address, SIDE, 1, range(1, 31), limit=60))
+        plain = store(StoreJob(receiver.address, SIDE, 1, range(31, 34), limit=60, plain=True))
+        with Association(receiver.address, [STUDY_ROOT_GET, CT_IMAGE_STORAGE]) as association:
+            assert association.context_ids == {STUDY_ROOT_GET: 1, CT_IMAGE_STORAGE: 3}
+    assert (timing.count, len(timing.seconds), plain.count, receiver.received) == (30, 30, 3, 33)
+    assert timing.rate > 0
+
+
+def test_workers_add_up_and_report_failures() -> None:
+    with Receiver() as receiver, Workers(1) as workers, socket.create_server(("127.0.0.1", 0)) as silent:
+        job = StoreJob(receiver.address, SIDE, 1, range(1, 6), limit=60)
+        assert workers.store([job]).count == 5
+        nobody = Address("NOBODY", silent.getsockname()[1])
+        silent.close()
+        with pytest.raises(ClientError, match="refused"):
+            workers.store([StoreJob(nobody, SIDE, 1, range(1, 2), limit=60)])
+        assert workers.store([job]).count == 5
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.key)
+def test_peers_are_configured_in_their_own_directory(peer: Peer, tmp_path: Path) -> None:
+    command = peer.command(Site(tmp_path, 11999, Address("DEST", 11998)))
+    written = [path.read_text() for path in tmp_path.iterdir() if path.is_file()]
+    assert "11999" in " ".join(command + written)
+    assert not written or "DEST" in written[0]
+    assert str(tmp_path) in " ".join(command)
+    assert (Service.GET in peer.services) == (peer.key != "storescp")
+
+
+def test_numbers_are_given_out_once() -> None:
+    with Workers(0) as workers:
+        bench = Bench(Counts(), Address("DEST", 1), workers)
+        assert bench.sops(3) == range(1, 4)
+        assert bench.sops(2) == range(4, 6)
+        assert bench.study() != bench.study()
+        calls: list[int] = []
+        for _ in range(2):
+            bench.once(Address("A", 1), "study", lambda *_: calls.append(1) or 1)
+        assert calls == [1]
+
+
+def test_table_has_ratios_to_orthanc_and_reasons() -> None:
+    row, latency = ROWS[0], next(row for row in ROWS if row.lower_is_better)
+    peers = [peer for peer in PEERS if peer.key in ("pacs-server", "orthanc", "storescp")]
+    results = {
+        row.key: {"pacs-server": Cell([300, 100, 200]), "orthanc": Cell([100]), "storescp": Cell([1.0], "it broke")},
+        latency.key: {"pacs-server": Cell([2.0]), "orthanc": Cell([5.0]), "storescp": Cell()},
+    }
+    lines = markdown([row, latency], peers, results).splitlines()
+    assert lines[2].endswith("| 200 (2.0x) | 100 | - |")
+    assert lines[3].endswith("| 2 (2.5x) | 5 | - |")
+    assert lines[-1] == f"- {row.title}, storescp: it broke"
+
+
+def test_rate() -> None:
+    assert Timing(10.0, 12.0, 6).rate == 3
+
+
+def test_written_configurations_parse(tmp_path: Path) -> None:
+    orthanc = next(peer for peer in PEERS if peer.key == "orthanc")
+    orthanc.command(Site(tmp_path, 11999, Address("DEST", 11998)))
+    settings = json.loads((tmp_path / "orthanc.json").read_text())
+    assert settings["Plugins"] == []
+    assert settings["DicomPort"] == 11999
+    assert "SyncStorageArea" not in settings  # its default is what is measured
