@@ -14,6 +14,15 @@ PacsError
 |- UnknownMoveDestination     no remote AE of that title
 |- NotAuthorised              the peer may not do this
 |- TranscodeError             no lossless way to the wanted transfer syntax
+|- InvalidWorklistItem        a worklist item lacks or breaks what it needs
+|- WorklistItemNotFound       no such worklist item
+|- InvalidAttributeValue      an attribute of a request has a value that it may not have
+|- MissingAttribute           a request lacks an attribute that it needs
+|- MissingAttributeValue      an attribute of a request is empty and may not be
+|- ProcedureStepClosed        the procedure step is over and may no longer be updated
+|- InvalidArgumentValue       an argument of an action breaks its rules
+|- InvalidObjectInstance      the action is for another object than the well-known one
+|- NoSuchAction               the SOP class has no such action
 """
 
 
@@ -75,3 +84,39 @@ class NotAuthorised(PacsError):
 
 class TranscodeError(PacsError):
     """There is no lossless way from the stored to the wanted transfer syntax."""
+
+
+class InvalidWorklistItem(PacsError):
+    """A worklist item lacks or breaks what it needs; says which attribute."""
+
+
+class WorklistItemNotFound(PacsError):
+    """No such worklist item."""
+
+
+class InvalidAttributeValue(PacsError):
+    """An attribute of a request has a value that it may not have."""
+
+
+class MissingAttribute(PacsError):
+    """A request lacks an attribute that it needs."""
+
+
+class MissingAttributeValue(PacsError):
+    """An attribute of a request is empty and may not be."""
+
+
+class ProcedureStepClosed(PacsError):
+    """The performed procedure step is over and may no longer be updated (PS3.4 F.7.2.2.3)."""
+
+
+class InvalidArgumentValue(PacsError):
+    """An argument of an action breaks its rules."""
+
+
+class InvalidObjectInstance(PacsError):
+    """The action is for another object than the well-known one."""
+
+
+class NoSuchAction(PacsError):
+    """The SOP class has no such action."""

@@ -37,6 +37,10 @@ class Service(Enum):
     FIND = "Query/Retrieve - FIND"
     MOVE = "Query/Retrieve - MOVE"
     GET = "Query/Retrieve - GET"
+    WORKLIST = "Modality Worklist - FIND"
+    MPPS = "Modality Performed Procedure Step"
+    MPPS_RETRIEVE = "Modality Performed Procedure Step Retrieve"
+    COMMITMENT = "Storage Commitment Push Model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,10 @@ SOP_CLASSES: dict[str, SOPClass] = {
     "1.2.840.10008.5.1.4.1.2.2.3": SOPClass(
         "Study Root Query/Retrieve Information Model - GET", Service.GET, InformationModel.STUDY_ROOT
     ),
+    "1.2.840.10008.5.1.4.31": SOPClass("Modality Worklist Information Model - FIND", Service.WORKLIST),
+    "1.2.840.10008.3.1.2.3.3": SOPClass("Modality Performed Procedure Step SOP Class", Service.MPPS),
+    "1.2.840.10008.3.1.2.3.4": SOPClass("Modality Performed Procedure Step Retrieve SOP Class", Service.MPPS_RETRIEVE),
+    "1.2.840.10008.1.20.1": SOPClass("Storage Commitment Push Model SOP Class", Service.COMMITMENT),
 }
 
 # PS3.4 B.3.1: level 2 (full) storage; nothing is coerced.

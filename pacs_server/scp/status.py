@@ -11,9 +11,15 @@ class Status(IntEnum):
 
     SUCCESS = 0x0000
     # PS3.7 Annex C, common to all services
+    INVALID_ATTRIBUTE_VALUE = 0x0106
     PROCESSING_FAILURE = 0x0110
     DUPLICATE_SOP_INSTANCE = 0x0111
     NO_SUCH_SOP_INSTANCE = 0x0112
+    INVALID_ARGUMENT_VALUE = 0x0115
+    INVALID_OBJECT_INSTANCE = 0x0117
+    MISSING_ATTRIBUTE = 0x0120
+    MISSING_ATTRIBUTE_VALUE = 0x0121
+    NO_SUCH_ACTION = 0x0123
     NOT_AUTHORISED = 0x0124
     UNRECOGNIZED_OPERATION = 0x0211
     # PS3.4 B.2.3, C.4.1.1.4, C.4.2.1.5, C.4.3.1.4
@@ -42,6 +48,15 @@ STATUS_OF: dict[type[PacsError], Status] = {
     errors.UnknownMoveDestination: Status.MOVE_DESTINATION_UNKNOWN,
     errors.NotAuthorised: Status.NOT_AUTHORISED,
     errors.TranscodeError: Status.PROCESSING_FAILURE,
+    errors.InvalidWorklistItem: Status.PROCESSING_FAILURE,
+    errors.WorklistItemNotFound: Status.NO_SUCH_SOP_INSTANCE,
+    errors.InvalidAttributeValue: Status.INVALID_ATTRIBUTE_VALUE,
+    errors.MissingAttribute: Status.MISSING_ATTRIBUTE,
+    errors.MissingAttributeValue: Status.MISSING_ATTRIBUTE_VALUE,
+    errors.ProcedureStepClosed: Status.PROCESSING_FAILURE,
+    errors.InvalidArgumentValue: Status.INVALID_ARGUMENT_VALUE,
+    errors.InvalidObjectInstance: Status.INVALID_OBJECT_INSTANCE,
+    errors.NoSuchAction: Status.NO_SUCH_ACTION,
 }
 
 
