@@ -5,12 +5,13 @@ from pathlib import Path
 import dcmtk
 import pytest
 from datasets import make_ct, uid
-from processes import Instance, PacsProcess, association, store
+from processes import PacsProcess
 from pydicom import dcmread
 from pydicom.data import get_charset_files
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian
+from rawpeer import Instance, association, store
 
 pytestmark = pytest.mark.interop
 
@@ -116,9 +117,7 @@ def test_every_level_of_the_patient_root(pacs: PacsProcess, known: list[Dataset]
         (["PatientID=F*", "AccessionNumber=ACC0"], {0}),
     ],
 )
-def test_matching(
-    pacs: PacsProcess, known: list[Dataset], tmp_path: Path, keys: list[str], expected: set[int]
-) -> None:
+def test_matching(pacs: PacsProcess, known: list[Dataset], tmp_path: Path, keys: list[str], expected: set[int]) -> None:
     found = find(pacs, tmp_path, "-S", "QueryRetrieveLevel=STUDY", "StudyInstanceUID", *keys)
     numbers = {ds.StudyInstanceUID: number for number, ds in enumerate(known)}
     assert {numbers[item.StudyInstanceUID] for item in found} == expected

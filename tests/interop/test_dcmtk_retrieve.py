@@ -7,14 +7,21 @@ import dcmtk
 import pydicom
 import pytest
 from datasets import data_set_bytes, make_study, pydicom_test_files, write_part10
-from processes import Instance, PacsProcess, association, run_command, store
+from processes import PacsProcess, run_command
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
+from rawpeer import Instance, association, store
 
 pytestmark = pytest.mark.interop
 
-COMPRESSED = ("MR_small_RLE.dcm", "SC_rgb_rle.dcm", "JPEG2000.dcm", "SC_rgb_jpeg_gdcm.dcm", "MR_small_jpeg_ls_lossless.dcm")
+COMPRESSED = (
+    "MR_small_RLE.dcm",
+    "SC_rgb_rle.dcm",
+    "JPEG2000.dcm",
+    "SC_rgb_jpeg_gdcm.dcm",
+    "MR_small_jpeg_ls_lossless.dcm",
+)
 
 
 @pytest.fixture
@@ -54,9 +61,7 @@ def uids_of(instances: list[Dataset]) -> list[str]:
 
 
 @pytest.mark.parametrize(("level", "count"), [("STUDY", 6), ("SERIES", 3), ("IMAGE", 1)])
-def test_get_at_every_level(
-    pacs: PacsProcess, study: list[Dataset], tmp_path: Path, level: str, count: int
-) -> None:
+def test_get_at_every_level(pacs: PacsProcess, study: list[Dataset], tmp_path: Path, level: str, count: int) -> None:
     send(pacs, study)
     target = tmp_path / "got"
     target.mkdir()
@@ -125,9 +130,7 @@ def test_move_at_every_level(
 
 def test_move_to_nobody_known(sqlite_pacs: PacsProcess, study: list[Dataset]) -> None:
     send(sqlite_pacs, study)
-    done = dcmtk.run(
-        "movescu", "-S", "-aem", "NOBODY", *keys(study[0], "STUDY"), "127.0.0.1", sqlite_pacs.port
-    )
+    done = dcmtk.run("movescu", "-S", "-aem", "NOBODY", *keys(study[0], "STUDY"), "127.0.0.1", sqlite_pacs.port)
     assert "Refused: MoveDestinationUnknown" in done.stderr
 
 

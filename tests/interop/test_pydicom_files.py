@@ -8,7 +8,8 @@ import dcmtk
 import pydicom
 import pytest
 from datasets import data_set_bytes, pydicom_files_without_uids, pydicom_test_files
-from processes import Instance, PacsProcess, association, retrieve, store, study_keys
+from processes import PacsProcess
+from rawpeer import Instance, association, retrieve, store, study_keys
 
 from pacs_server.scp.contexts import is_storage
 
@@ -87,12 +88,10 @@ def test_move_gives_the_bytes_back(
     # +xa: takes every transfer syntax; +B: writes what comes in, as it comes in; -pm: any SOP class.
     with dcmtk.StoreSCP(tmp_path / "moved", "+xa", "+B", "-pm") as scp:
         remotes = [{"ae_title": "STORESCP", "host": "127.0.0.1", "port": scp.port}]
-        restarted(stored, remotes)
+        stored.reload({"remote_aes": remotes})
         for study in studies(files):
-            done = dcmtk.run(
-                "movescu", "-S", "-aem", "STORESCP", "-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}",
-                "127.0.0.1", stored.port,
-            )  # fmt: skip
+            keys = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={study}")
+            done = dcmtk.run("movescu", "-S", "-aem", "STORESCP", *keys, "127.0.0.1", stored.port)
             assert done.returncode == 0, (study, done.stderr)
         moved = {}
         for path in scp.files():

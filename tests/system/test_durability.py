@@ -6,9 +6,11 @@ import threading
 from pathlib import Path
 
 import dcmtk
+import pytest
 from datasets import UID_PREFIX, data_set_bytes, make_ct, make_study, write_part10
-from processes import EXPLICIT, Instance, PacsProcess, associate, association, retrieve, store, study_keys, wait_for
+from processes import PacsProcess, wait_for
 from pydicom.uid import CTImageStorage
+from rawpeer import EXPLICIT, Instance, associate, association, retrieve, store, study_keys
 from sqlalchemy import create_engine, text
 
 from pacs_server.net.transport import AssociationEnded
@@ -44,6 +46,8 @@ def check(pacs: PacsProcess, database_url: str, acknowledged: dict[str, str]) ->
         assert len(data_set_bytes(path)[1]) > 0
 
 
+@pytest.mark.interop
+@pytest.mark.slow
 def test_a_thousand_instances_survive_a_kill_right_after_the_last_answer(database_url: str, tmp_path: Path) -> None:
     sent: dict[str, str] = {}
     study = make_ct()

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from datasets import UID_PREFIX, make_ct
-from processes import (
+from processes import PacsProcess
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
+from pynetdicom.dsutils import encode
+from rawpeer import (
     EXPLICIT,
     IMPLICIT,
     STUDY_ROOT_FIND,
-    PacsProcess,
     associate,
     association,
     context_id,
@@ -24,9 +27,6 @@ from processes import (
     response,
     study_keys,
 )
-from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage
-from pynetdicom.dsutils import encode
 from sqlalchemy import create_engine, insert
 
 from pacs_server.index import models

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from datasets import make_study
-from processes import EXPLICIT, Instance, PacsProcess, association, store
+from processes import PacsProcess
 from pydicom.uid import CTImageStorage
+from rawpeer import EXPLICIT, Instance, association, store
 
 TRACED = "fdatasync,fsync,link,linkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,sendmsg,sendto"
 INSTANCES = 5
@@ -60,7 +61,21 @@ def _synced(opened: str, pacs: PacsProcess) -> str | None:
 @pytest.mark.slow
 def test_everything_is_synced_in_order_before_the_answer(strace: str, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    prefix = (strace, "-f", "-qq", "-y", "-yy", "-s", "0", "-e", f"trace={TRACED}", "-e", "signal=none", "-o", str(trace))
+    prefix = (
+        strace,
+        "-f",
+        "-qq",
+        "-y",
+        "-yy",
+        "-s",
+        "0",
+        "-e",
+        f"trace={TRACED}",
+        "-e",
+        "signal=none",
+        "-o",
+        str(trace),
+    )
     instances = [Instance.of(ds) for ds in make_study(1, INSTANCES + 1)]
     with PacsProcess(tmp_path / "pacs", prefix=prefix) as pacs:
         with association(pacs.port, [(str(CTImageStorage), EXPLICIT)]) as link:
