@@ -27,6 +27,9 @@ class Workers:
             theirs.close()
             self._pipes.append(ours)
             self._processes.append(process)
+        # What they import takes both cores for a while; nothing may be measured meanwhile.
+        for pipe in self._pipes:
+            _answer(pipe)
 
     def __enter__(self) -> Self:
         return self
@@ -71,12 +74,17 @@ def _answer(pipe: Connection) -> Timing | str | None:
 
 
 def _work(pipe: Connection) -> None:
-    """Do jobs until the pipe is closed. Sends None when ready, then the Timing; or the reason of a failure, once."""
+    """Do jobs until the pipe is closed.
+
+    Sends None when it has started; then for each job None when it is ready and the Timing, or once
+    the reason of a failure.
+    """
 
     def wait() -> None:
         pipe.send(None)
         pipe.recv()
 
+    pipe.send(None)
     while True:
         try:
             job: StoreJob = pipe.recv()
