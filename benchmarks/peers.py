@@ -27,7 +27,11 @@ _LOG_LINES = 2
 # DCMTK, and Orthanc which is built on it, answers in two small writes with Nagle's algorithm on, and waits
 # 40 ms in between for the client's delayed acknowledgement. This is its switch to turn that off: the peers
 # are measured at their best, not at the mercy of a timer.
-_ENVIRONMENT = {"TCP_NODELAY": "1"}
+_ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
+# pynetdicom puts a storescp of its own next to our Python, which is not the one that is meant.
+_ENVIRONMENT["PATH"] = os.pathsep.join(
+    folder for folder in os.get_exec_path() if Path(folder) != Path(sys.executable).parent
+)
 
 
 class Service(Enum):
@@ -63,7 +67,7 @@ class Peer:
     @property
     def missing(self) -> bool:
         """Whether the program is not on this machine."""
-        return shutil.which(self.program) is None
+        return shutil.which(self.program, path=_ENVIRONMENT["PATH"]) is None
 
     @property
     def version(self) -> str:
@@ -71,7 +75,13 @@ class Peer:
         if self.program == sys.executable:
             return f"pacs-server {__version__}"
         shown = subprocess.run(
-            [self.program, "--version"], capture_output=True, text=True, errors="replace", timeout=20, check=False
+            [self.program, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=20,
+            check=False,
+            env=_ENVIRONMENT,
         )
         found = re.search(r"(\w+) v?(\d\S*)", shown.stdout)
         return f"{found[1]} {found[2]}" if found else self.program
@@ -189,7 +199,7 @@ class Running:
                     stderr=subprocess.STDOUT,
                     cwd=directory,
                     start_new_session=True,
-                    env=os.environ | _ENVIRONMENT,
+                    env=_ENVIRONMENT,
                 )
             if self._answers():
                 return self

@@ -15,8 +15,20 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, func, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy import (
+    URL,
+    ClauseElement,
+    Connection,
+    Engine,
+    QueuePool,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 import pacs_server
@@ -60,9 +72,20 @@ class Database:
         return self._url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
 
     @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        """Turn what SQLAlchemy, and the driver below it, raise into IndexUnavailable."""
+        driver = self._engine.dialect.loaded_dbapi
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except (DBAPIError, PoolTimeout, driver.Error) as error:
+            raise IndexUnavailable(f"the database failed: {_reason(error)}") from error
+
+    @contextmanager
     def connect(self) -> Iterator[Connection]:
         """A connection to read from, in one transaction that is rolled back at the end; raises IndexUnavailable."""
-        with _errors_named(), self._engine.connect() as connection:
+        with self._errors_named(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
@@ -74,7 +97,7 @@ class Database:
         is: what a taken key means is the caller's to say.
         """
         with (
-            _errors_named(),
+            self._errors_named(),
             self._engine.connect() as connection,
             connection.execution_options(write=True).begin(),
         ):
@@ -118,6 +141,37 @@ class Database:
     def close(self) -> None:
         """Close the connections that are not in use; it opens new ones if used again."""
         self._engine.dispose()
+
+
+class Prepared:
+    """A statement compiled once and run on the driver's own cursor: a fraction of the cost of executing it.
+
+    For texts and numbers only: values go to the driver and come back as they are.
+    """
+
+    def __init__(self, statement: ClauseElement) -> None:
+        self._statement = statement
+        self._compiled: dict[str, tuple[str, list[str] | None]] = {}
+
+    def run(self, connection: Connection, **values: object) -> Any:
+        """Run it with these values for its bound parameters and return the driver's cursor."""
+        dialect = connection.dialect
+        if dialect.name not in self._compiled:
+            compiled: Any = self._statement.compile(dialect=dialect)
+            self._compiled[dialect.name] = (compiled.string, compiled.positiontup)
+        sql, order = self._compiled[dialect.name]
+        cursor = connection.connection.cursor()
+        cursor.execute(sql, values if order is None else tuple(values[name] for name in order))
+        return cursor
+
+    def first(self, connection: Connection, **values: object) -> tuple[Any, ...] | None:
+        """Run it and return the first row, None if there is none."""
+        cursor = self.run(connection, **values)
+        try:
+            row: tuple[Any, ...] | None = cursor.fetchone()
+            return row
+        finally:
+            cursor.close()
 
 
 class _Pending(Generic[T]):
@@ -289,20 +343,10 @@ def _postgresql(url: URL) -> Engine:
         raise ConfigError("PostgreSQL needs its driver: pip install 'pacs-server[postgres]'") from error
 
 
-@contextmanager
-def _errors_named() -> Iterator[None]:
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except (DBAPIError, PoolTimeout) as error:
-        raise IndexUnavailable(f"the database failed: {_reason(error)}") from error
-
-
-def _reason(error: SQLAlchemyError) -> str:
+def _reason(error: Exception) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
-    # These two may quote the values of a row in their text, which is patient data.
-    quotable = not isinstance(error, DataError | ProgrammingError)
+    # These may quote the values of a row in their text, which is patient data.
+    quotable = type(cause).__name__ not in ("DataError", "ProgrammingError", "IntegrityError")
     lines = str(cause).splitlines() if quotable else []
     return lines[0] if lines else type(cause).__name__
 
