@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,11 +17,13 @@ import pytest
 INSTALL = "apt-get install dcmtk"
 _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
+# pynetdicom puts an echoscu, a storescp and more of its own next to our Python; those are not meant.
+_PATH = os.pathsep.join(folder for folder in os.get_exec_path() if Path(folder) != Path(sys.executable).parent)
 
 
 def require(tool: str) -> str:
     """The path of a DCMTK tool; without it the test is skipped, or fails where DCMTK must be there."""
-    path = shutil.which(tool)
+    path = shutil.which(tool, path=_PATH)
     if path is not None:
         return path
     reason = f"{tool} is not installed; on Debian and Ubuntu: {INSTALL}"
