@@ -232,12 +232,15 @@ class GroupCommit(Generic[T]):
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
-        """A transaction of one's own, while no batch is being written; raises IndexUnavailable."""
+        """A transaction of one's own, while no batch is being written."""
+        written = False
         try:
             with self._leading, self._database.begin(lock=self._lock) as connection:
                 yield connection
-        except IntegrityError as error:
-            raise IndexUnavailable(_IN_THE_WAY) from error
+                written = True
+        except IndexUnavailable as error:
+            error.uncertain = written
+            raise
 
     def _lead(self, batch: list[_Pending[T]]) -> None:
         """Give every entry its outcome."""

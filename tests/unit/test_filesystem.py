@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pacs_server.dicom.header import Header
@@ -162,6 +162,10 @@ def test_no_text_leaves_the_root(study: str, date: str, naming: str) -> None:
 
 
 @given(st.text())
+@example("../outside.dcm")
+@example("1/../../../outside.dcm")
+@example("/etc/passwd")
+@example("")
 def test_the_jail_holds_for_any_path(path: str) -> None:
     storage = FileSystemStorage(Path("/archive/root"), min_free_space=0)
     with suppress(StorageUnavailable):

@@ -367,8 +367,25 @@ def test_database_that_fails_half_way_leaves_nothing(index, database):
         connection.execute(text("CREATE TABLE instance (sop_instance_uid VARCHAR)"))
     errors = adds_in_one_batch(index, [header(sop="1.0"), header(sop="1.1")])
     assert [type(error) for error in errors] == [IndexUnavailable] * 2
+    # Nothing was to be committed yet, so everybody knows that nothing is there.
+    assert not any(error.uncertain for error in errors)
     assert index.counts() == Counts(0, 0, 0, 0)
     assert rows(database, models.series) == []
+
+
+def test_a_commit_without_an_answer_is_uncertain(index, database, monkeypatch):
+    def commit_and_lose_the_answer(connection) -> None:
+        connection.commit()
+        raise database.engine.dialect.loaded_dbapi.OperationalError("connection lost")
+
+    monkeypatch.setattr(database.engine.dialect, "do_commit", commit_and_lose_the_answer)
+    errors = adds_in_one_batch(index, [header(sop="1.0"), header(sop="1.1")])
+    assert [(type(error), error.uncertain) for error in errors] == [(IndexUnavailable, True)] * 2
+    with pytest.raises(IndexUnavailable) as replaced:
+        index.replace(stored(header(sop="1.0")), header(sop="1.0"), ORIGIN)
+    assert replaced.value.uncertain
+    monkeypatch.undo()
+    assert index.get("1.0") is not None
 
 
 @pytest.mark.postgres
