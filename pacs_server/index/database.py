@@ -232,12 +232,14 @@ class GroupCommit(Generic[T]):
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
-        """A transaction of one's own, while no batch is being written."""
+        """A transaction of one's own, while no batch is being written; raises IndexUnavailable."""
         written = False
         try:
             with self._leading, self._database.begin(lock=self._lock) as connection:
                 yield connection
                 written = True
+        except IntegrityError as error:
+            raise IndexUnavailable(_IN_THE_WAY) from error
         except IndexUnavailable as error:
             error.uncertain = written
             raise
