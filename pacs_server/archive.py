@@ -6,9 +6,10 @@ fails, what the earlier ones did is undone, unless nobody can tell whether the r
 then the file stays.
 """
 
+import hashlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -16,12 +17,14 @@ from typing import BinaryIO
 
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
-from pacs_server.errors import DuplicateInstance, IndexUnavailable, PacsError
+from pacs_server.errors import DuplicateInstance, IndexUnavailable, PacsError, StorageUnavailable
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
 from pacs_server.storage.base import IncomingFile, Storage
 from pacs_server.storage.paths import relative_path
 
 log = logging.getLogger(__name__)
+
+_VERIFY_CHUNK = 1024 * 1024
 
 
 class StoreOutcome(Enum):
@@ -84,6 +87,28 @@ class Archive:
     def open(self, instance: StoredInstance) -> BinaryIO:
         """Open the file of an instance to read. Raises StorageUnavailable."""
         return self.storage.open(instance.path)
+
+    def find(self, sop_instance_uid: str) -> StoredInstance | None:
+        """The instance of that UID as the index knows it. Raises IndexUnavailable."""
+        return self._index.get(sop_instance_uid)
+
+    def verify(self, instance: StoredInstance, interrupted: Callable[[], bool] = lambda: False) -> bool | None:
+        """Whether the file of an instance is there and its data set is the one that was received, by its digest.
+
+        None when `interrupted`, asked before each chunk, says so.
+        """
+        digest = hashlib.sha256()
+        try:
+            with self.storage.open(instance.path) as file:
+                file.seek(instance.data_set_offset)
+                while data := file.read(_VERIFY_CHUNK):
+                    if interrupted():
+                        return None
+                    digest.update(data)
+        except (StorageUnavailable, OSError) as error:
+            log.warning("file not verified", extra={"sop_instance_uid": instance.uids.sop, "reason": str(error)})
+            return False
+        return digest.hexdigest() == instance.digest
 
     def counts(self) -> Counts:
         """How many patients, studies, series and instances there are. Raises IndexUnavailable."""

@@ -1,16 +1,19 @@
 """From settings to the objects they describe: the open archive with its services, terms, destinations, TLS."""
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pacs_server.archive import Archive
 from pacs_server.config import Config, RemoteAE
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_server.index.commitment import CommitmentIndex
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
+from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.queries import QueryIndex
+from pacs_server.index.worklist import WorklistIndex
 from pacs_server.metrics import Metrics
 from pacs_server.net import scu
 from pacs_server.net.acceptor import Terms
@@ -18,9 +21,12 @@ from pacs_server.net.association import Timeouts
 from pacs_server.scp.contexts import supports
 from pacs_server.scp.entity import EntitySettings
 from pacs_server.scp.move import Destination
+from pacs_server.services.commitment import StorageCommitmentService
+from pacs_server.services.mpps import MPPSService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreService
+from pacs_server.services.worklist import WorklistService
 from pacs_server.storage.filesystem import FileSystemStorage
 
 
@@ -34,15 +40,22 @@ class OpenArchive:
     store: StoreService
     queries: QueryService
     retrieve: RetrieveService
+    commitment: StorageCommitmentService
+    worklist: WorklistService
+    mpps: MPPSService
 
 
 @contextmanager
-def open_archive(config: Config, metrics: Metrics | None = None) -> Iterator[OpenArchive]:
+def open_archive(
+    config: Config, metrics: Metrics | None = None, *, current: Callable[[], Config] | None = None
+) -> Iterator[OpenArchive]:
     """Open storage and index, creating and migrating what is not there yet; closed at the end.
 
-    Raises StorageUnavailable, IndexUnavailable, SchemaError.
+    `current` gives the settings that may change live, if they can. Raises StorageUnavailable,
+    IndexUnavailable, SchemaError.
     """
     settings = config.storage
+    live = current or (lambda: config)
     if config.database.url is None:
         config.database.path.parent.mkdir(parents=True, exist_ok=True)
     database = Database(config.database.sqlalchemy_url, wal_mode=config.database.wal_mode, fsync=settings.fsync)
@@ -63,6 +76,16 @@ def open_archive(config: Config, metrics: Metrics | None = None) -> Iterator[Ope
             StoreService(archive),
             QueryService(queries),
             RetrieveService(archive, queries),
+            StorageCommitmentService(
+                archive,
+                CommitmentIndex(database),
+                lambda: live().commitment,
+                counted=metrics.commitment if metrics else None,
+            ),
+            WorklistService(WorklistIndex(database), only_own_station=lambda: live().worklist.only_own_station),
+            MPPSService(
+                ProcedureStepIndex(database), discontinued_returns=lambda: live().worklist.discontinued_returns
+            ),
         )
     finally:
         database.close()

@@ -4,20 +4,19 @@ Modules that take long to import are imported by the commands that need them. Ex
 2 a setting or an argument is wrong, 130 interrupted.
 """
 
-import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server import __version__
+from pacs_server import __version__, cli_commitment, cli_mpps, cli_worklist
+from pacs_server.cli_options import ConfigOption, Options, fail, load_config
 from pacs_server.errors import ConfigError, PacsError
 
 if TYPE_CHECKING:
@@ -31,15 +30,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")]
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """The options that stand before a subcommand."""
-
-    config: Path | None
-    overrides: dict[str, object] = field(default_factory=dict)
+app.add_typer(cli_commitment.app, name="commitment")
+app.add_typer(cli_mpps.app, name="mpps")
+app.add_typer(cli_worklist.app, name="worklist")
 
 
 def main() -> None:
@@ -49,14 +42,9 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        _fail(str(error), 2)
+        fail(str(error), 2)
     except PacsError as error:
-        _fail(str(error), 1)
-
-
-def _fail(sentence: str, code: int) -> NoReturn:
-    print(f"pacs-server: {sentence}", file=sys.stderr)
-    raise SystemExit(code)
+        fail(str(error), 1)
 
 
 def _print_version(wanted: bool) -> None:
@@ -87,7 +75,7 @@ def serve(
         "storage.directory": storage_dir,
         "logging.level": log_level,
     }
-    context.obj = _Options(config, overrides)
+    context.obj = Options(config, overrides)
     if context.invoked_subcommand is None:
         raise typer.Exit(_serve(context))
 
@@ -95,25 +83,14 @@ def serve(
 def _serve(context: typer.Context) -> int:
     from pacs_server.server import PacsServer
 
-    config = _load(context)
-    return PacsServer(config, reload=lambda: _load(context)).run()
-
-
-def _load(context: typer.Context, file: Path | None = None, *, check: bool = True) -> "Config":
-    """The settings, from the file named after the subcommand or before it; raises ConfigError."""
-    from pacs_server.config_file import check_filesystem, load
-
-    options: _Options = context.obj
-    config = load(file or options.config, environ=os.environ, overrides=options.overrides)
-    if check:
-        check_filesystem(config)
-    return config
+    config = load_config(context)
+    return PacsServer(config, reload=lambda: load_config(context)).run()
 
 
 @app.command("check-config")
 def check_config(context: typer.Context, config: ConfigOption = None) -> None:
     """Check the configuration and print every setting, and where it was set if not by default."""
-    settings = _load(context, config)
+    settings = load_config(context, config)
     typer.echo("ok")
     for key, text in _described(settings):
         where = settings.where(key)
@@ -144,7 +121,7 @@ def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     """Bring the database schema up to date."""
     from pacs_server.index.database import Database
 
-    settings = _load(context, config).database
+    settings = load_config(context, config).database
     if settings.url is None:
         settings.path.parent.mkdir(parents=True, exist_ok=True)
     database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode)
@@ -171,7 +148,7 @@ def import_(
     from pacs_server.assembly import open_archive
 
     importer.check_paths(paths)
-    settings = _load(context, config)
+    settings = load_config(context, config)
     if settings.logging.file is not None:
         logs.configure(settings.logging, console=False)
     elif sys.stderr.isatty():
@@ -242,9 +219,9 @@ def status(context: typer.Context, config: ConfigOption = None) -> None:
     """Ask the running server how it is."""
     from pacs_server.logs import escaped
 
-    monitoring = _load(context, config, check=False).monitoring
+    monitoring = load_config(context, config, check=False).monitoring
     if not monitoring.enabled or monitoring.metrics_port == 0:
-        _fail("the status needs monitoring.enabled and a fixed monitoring.metrics_port", 1)
+        fail("the status needs monitoring.enabled and a fixed monitoring.metrics_port", 1)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(monitoring.host, monitoring.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{monitoring.metrics_port}/status"
     for line in _readable(_get(url)):
@@ -262,12 +239,12 @@ def _get(url: str) -> object:
         with build_opener(ProxyHandler({})).open(url, timeout=10) as response:
             return json.loads(response.read(1_048_576))
     except HTTPError as error:
-        _fail(f"{url} answers {error.code} {error.reason}; is it this server?", 1)
+        fail(f"{url} answers {error.code} {error.reason}; is it this server?", 1)
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        _fail(f"no server answers at {url}: {getattr(reason, 'strerror', None) or reason}", 1)
+        fail(f"no server answers at {url}: {getattr(reason, 'strerror', None) or reason}", 1)
     except ValueError:
-        _fail(f"what answers at {url} is not this server", 1)
+        fail(f"what answers at {url} is not this server", 1)
 
 
 def _readable(value: object, indent: str = "") -> Iterator[str]:
@@ -292,11 +269,11 @@ def conformance(
     """Print the DICOM conformance statement of this server as configured."""
     from pacs_server.conformance import statement
 
-    text = statement(_load(context, config, check=False))
+    text = statement(load_config(context, config, check=False))
     if output is None:
         typer.echo(text)
         return
     try:
         output.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        _fail(f"{output} cannot be written: {error.strerror}", 1)
+        fail(f"{output} cannot be written: {error.strerror}", 1)

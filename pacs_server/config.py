@@ -196,6 +196,26 @@ class AccessControlConfig(_Section):
     allowed_ae_titles: Annotated[tuple[AETitle, ...], Field(strict=False)] = ("*",)
 
 
+class WorklistConfig(_Section):
+    """The modality worklist and where its items come from; folder_interval in seconds, no port is off."""
+
+    only_own_station: bool = False
+    discontinued_returns: bool = True
+    folder: Annotated[FilePath | None, BeforeValidator(_empty_is_none)] = None
+    folder_interval: Seconds = 2.0
+    hl7_host: Host = "127.0.0.1"
+    hl7_port: Port | None = None
+
+
+class CommitmentConfig(_Section):
+    """When storage commitment reports are sent, and for how long; times in seconds."""
+
+    retry_first: Seconds = 10.0
+    retry_max: Seconds = 3600.0
+    give_up_after: Seconds = 259_200.0
+    same_association: bool = True
+
+
 class RemoteAE(_Section):
     """A peer that this server may call; timeouts in seconds."""
 
@@ -227,6 +247,8 @@ class Config(_Section):
     logging: LoggingConfig = LoggingConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
     access_control: AccessControlConfig = AccessControlConfig()
+    worklist: WorklistConfig = WorklistConfig()
+    commitment: CommitmentConfig = CommitmentConfig()
     remote_aes: Annotated[tuple[RemoteAE, ...], AfterValidator(_check_unique), Field(strict=False)] = ()
     source: Path | None = None
     origins: Mapping[str, str] = Field(default_factory=dict, repr=False)
@@ -247,6 +269,7 @@ NEEDS_RESTART: Final = (
     "tls.enabled",
     *("logging.file", "logging.format"),
     *(f"monitoring.{key}" for key in MonitoringConfig.model_fields),
+    *("worklist.folder", "worklist.folder_interval", "worklist.hl7_host", "worklist.hl7_port"),
 )
 
 

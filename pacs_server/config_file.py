@@ -9,7 +9,7 @@ import ssl
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, get_origin
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -130,7 +130,10 @@ def _from_environment(environ: Mapping[str, str]) -> Layer:
 def _takes_text(key: str) -> bool:
     """Whether the key holds text as it stands, so that an environment value needs no quotes."""
     annotation = _KEYS[key].annotation if key in _KEYS else tuple
-    return annotation not in (int, float, bool, tuple) and get_origin(annotation) is not tuple
+    # An optional value, `Port | None`, is told by the kind that it may have.
+    kind = get_args(annotation)[0] if type(None) in get_args(annotation) else annotation
+    kind = getattr(kind, "__origin__", kind)
+    return kind not in (int, float, bool, tuple)
 
 
 def _from_file(path: Path | None) -> Layer:
@@ -235,6 +238,8 @@ def check_filesystem(config: Config) -> None:
         _check(config, "database.path", _cannot_write(config.database.path))
     if config.logging.file is not None:
         _check(config, "logging.file", _cannot_write(config.logging.file))
+    if config.worklist.folder is not None:
+        _check(config, "worklist.folder", _cannot_hold_files(config.worklist.folder))
     if config.tls.enabled:
         _check(config, "tls.cert_path", _cannot_read(config.tls.cert_path))
         _check(config, "tls.key_path", _cannot_read(config.tls.key_path))

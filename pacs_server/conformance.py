@@ -20,6 +20,8 @@ from pacs_server.dicom.identifier import TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.matching import MAX_VALUES, WILDCARD_VRS
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_server.dicom.worklist import SHOWN
+from pacs_server.dicom.worklist_query import SUPPORTED_GROUPS
 from pacs_server.net import acceptor
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.negotiation import APPLICATION_CONTEXT
@@ -77,6 +79,17 @@ _SUB_OPERATIONS = {
     Status.DOES_NOT_MATCH_SOP_CLASS: "The identifier cannot be decoded or breaks the rules of the model.",
     Status.OUT_OF_RESOURCES: "The index does not answer. Try again later.",
 }
+_ANY_STEP = {
+    Status.INVALID_OBJECT_INSTANCE: "The SOP Instance UID is no UID.",
+    Status.NO_SUCH_SOP_CLASS: "The SOP Class UID is not that of the presentation context.",
+    Status.RESOURCE_LIMITATION: "The index does not answer: try again later. Or the data set is longer than 4 MiB.",
+}
+_STEP_ANSWERS = {
+    **_ANY_STEP,
+    Status.MISSING_ATTRIBUTE: "An attribute of type 1 is missing. Attribute Identifier List names it.",
+    Status.MISSING_ATTRIBUTE_VALUE: "An attribute of type 1 is empty, or one that a finished step needs.",
+    Status.PROCESSING_FAILURE: "The data set cannot be decoded, or a fault of the server.",
+}
 _ANSWERS: dict[str, dict[Status, str]] = {
     "C-ECHO": {Status.SUCCESS: "The server is there."},
     "C-STORE": {
@@ -105,6 +118,46 @@ _ANSWERS: dict[str, dict[Status, str]] = {
         Status.MOVE_DESTINATION_UNKNOWN: "The Move Destination is not in `remote_aes`.",
     },
     "C-GET": _SUB_OPERATIONS,
+    "Worklist": {
+        Status.SUCCESS: "All matches were sent. No identifier.",
+        Status.PENDING: "A match; every key that was asked for is supported.",
+        Status.PENDING_WITH_UNSUPPORTED_KEYS: "A match; some keys are not supported, were not matched and are absent.",
+        Status.CANCEL: "A C-CANCEL came in; no more matches follow.",
+        Status.DOES_NOT_MATCH_SOP_CLASS: "The identifier cannot be decoded, or a key breaks the rules of matching.",
+        Status.OUT_OF_RESOURCES: "The index does not answer. Try again later.",
+    },
+    "N-CREATE": {
+        **_STEP_ANSWERS,
+        Status.SUCCESS: "The step is kept, and its worklist items are IN PROGRESS.",
+        Status.DUPLICATE_SOP_INSTANCE: "There is a step of this SOP Instance UID.",
+        Status.INVALID_ATTRIBUTE_VALUE: "Performed Procedure Step Status is not IN PROGRESS, or a UID or a sequence is "
+        "none. The Attribute List holds the attribute.",
+    },
+    "N-SET": {
+        **_STEP_ANSWERS,
+        Status.SUCCESS: "The step is as it was set, and its worklist items follow it.",
+        Status.NO_SUCH_SOP_INSTANCE: "There is no step of this SOP Instance UID.",
+        Status.INVALID_ATTRIBUTE_VALUE: "An attribute that may not be set would change, or a value is not one that the "
+        "attribute may have. The Modification List holds the attribute.",
+        Status.PROCESSING_FAILURE: "With Error ID A710: the step is over and may no longer be updated. Without it: the "
+        "data set cannot be decoded, or a fault of the server.",
+    },
+    "N-GET": {
+        Status.SUCCESS: "The attributes that were asked for, all if none was named.",
+        Status.REQUESTED_OPTIONAL_ATTRIBUTES_NOT_SUPPORTED: "As success, but for attributes that no step has.",
+        Status.NO_SUCH_SOP_INSTANCE: "There is no step of this SOP Instance UID.",
+        **_ANY_STEP,
+    },
+    "N-ACTION": {
+        Status.SUCCESS: "The transaction is durable, and will be reported.",
+        Status.INVALID_ARGUMENT_VALUE: "Transaction UID or Referenced SOP Sequence are missing, empty or wrong, or the "
+        "Transaction UID was used for something else.",
+        Status.NO_SUCH_SOP_INSTANCE: "The Requested SOP Instance UID is not the well-known one.",
+        Status.INVALID_OBJECT_INSTANCE: "The Requested SOP Instance UID is no UID.",
+        Status.NO_SUCH_SOP_CLASS: "The Requested SOP Class UID is not that of the presentation context.",
+        Status.NO_SUCH_ACTION: "The Action Type ID is not 1.",
+        Status.RESOURCE_LIMITATION: "Too many references, or the index does not answer. Nothing was kept.",
+    },
     "any request": {
         Status.PROCESSING_FAILURE: "A fault of the server. Its log has the details.",
         Status.UNRECOGNIZED_OPERATION: "The service is not offered.",
@@ -143,7 +196,15 @@ def _settings(config: Config) -> dict[str, str]:
         "tls": "on: nothing but TLS is spoken" if config.tls.enabled else "off",
         "duplicate_policy": storage.duplicate_policy,
         "duplicate_text": _DUPLICATES[storage.duplicate_policy],
+        "own_station": "on: a station finds" if config.worklist.only_own_station else "off; when on, a station finds",
+        "worklist_groups": ", ".join(f"{group:04X}" for group in sorted(SUPPORTED_GROUPS)),
+        "worklist_statuses_shown": " and ".join(SHOWN),
         "unknown_classes": "accepted" if storage.accept_unknown_sop_classes else "not accepted",
+        "discontinued_text": "is SCHEDULED again" if config.worklist.discontinued_returns else "becomes DISCONTINUED",
+        "same_association": "first tried on the association of the request"
+        if config.commitment.same_association
+        else "never sent on the association of the request",
+        **{name: f"{value:g}" for name, value in config.commitment.model_dump(exclude={"same_association"}).items()},
         "fsync": "on" if storage.fsync else "off, so that success does not mean durable",
         "min_free_space": f"{storage.min_free_space:,}",
         "max_values": f"{MAX_VALUES:,}",

@@ -16,13 +16,16 @@ PacsError
 |- TranscodeError             no lossless way to the wanted transfer syntax
 |- InvalidWorklistItem        a worklist item lacks or breaks what it needs
 |- WorklistItemNotFound       no such worklist item
-|- InvalidAttributeValue      an attribute of a request has a value that it may not have
-|- MissingAttribute           a request lacks an attribute that it needs
-|- MissingAttributeValue      an attribute of a request is empty and may not be
+|- AttributeRefused           an attribute of a request is not as it has to be
+|  |- InvalidAttributeValue   it has a value that it may not have
+|  |- MissingAttribute        it is needed and not there
+|  |- MissingAttributeValue   it is empty and may not be
 |- ProcedureStepClosed        the procedure step is over and may no longer be updated
 |- InvalidArgumentValue       an argument of an action breaks its rules
 |- InvalidObjectInstance      the action is for another object than the well-known one
 |- NoSuchAction               the SOP class has no such action
+|- NoSuchSOPClass             the request is for another SOP class than its context
+|- ResourceLimitation         the request asks for more than can be handled
 """
 
 
@@ -94,15 +97,23 @@ class WorklistItemNotFound(PacsError):
     """No such worklist item."""
 
 
-class InvalidAttributeValue(PacsError):
+class AttributeRefused(PacsError):
+    """An attribute of a request is not as it has to be; `tag` says which, as eight hexadecimal digits, if known."""
+
+    def __init__(self, message: str, *, tag: str = "") -> None:
+        super().__init__(message)
+        self.tag = tag
+
+
+class InvalidAttributeValue(AttributeRefused):
     """An attribute of a request has a value that it may not have."""
 
 
-class MissingAttribute(PacsError):
+class MissingAttribute(AttributeRefused):
     """A request lacks an attribute that it needs."""
 
 
-class MissingAttributeValue(PacsError):
+class MissingAttributeValue(AttributeRefused):
     """An attribute of a request is empty and may not be."""
 
 
@@ -120,3 +131,11 @@ class InvalidObjectInstance(PacsError):
 
 class NoSuchAction(PacsError):
     """The SOP class has no such action."""
+
+
+class NoSuchSOPClass(PacsError):
+    """The request is for another SOP class than the one its presentation context is about."""
+
+
+class ResourceLimitation(PacsError):
+    """The request asks for more than the server can handle, now or at all."""

@@ -50,7 +50,21 @@ class Metrics:
         self._batches = Histogram(
             "pacs_index_commit_instances", "Instances in one index transaction.", buckets=_BATCH, registry=registry
         )
+        self._commitments = Counter(
+            "pacs_commitment_transactions", "Storage commitment transactions.", ["outcome"], registry=registry
+        )
         self._reloads = Counter("pacs_config_reloads", "Reloads of the configuration.", ["result"], registry=registry)
+
+        self._steps = Counter(
+            "pacs_procedure_steps", "Performed procedure steps begun and ended.", ["status"], registry=registry
+        )
+
+        self._sources = Counter(
+            "pacs_worklist_inputs",
+            "Files and messages with worklist items that came in.",
+            ["source", "result"],
+            registry=registry,
+        )
 
     def association(self) -> None:
         """Count an accepted association."""
@@ -88,9 +102,21 @@ class Metrics:
         self._commits.observe(seconds)
         self._batches.observe(instances)
 
+    def commitment(self, outcome: str) -> None:
+        """Count what became of a storage commitment transaction: requested, reported, given_up."""
+        self._commitments.labels(outcome).inc()
+
     def reloaded(self, *, ok: bool) -> None:
         """Count a reload of the configuration."""
         self._reloads.labels("ok" if ok else "failed").inc()
+
+    def procedure_step(self, status: str) -> None:
+        """Count a performed procedure step that came into this status."""
+        self._steps.labels(status).inc()
+
+    def worklist_input(self, source: str, *, accepted: bool) -> None:
+        """Count a file or message with worklist items; `source` is folder or hl7."""
+        self._sources.labels(source, "accepted" if accepted else "rejected").inc()
 
     def watch(self, gauges: Callable[[], Mapping[str, float]]) -> None:
         """Ask `gauges` at each scrape for the values of `GAUGES`, by name; what it cannot tell is left out."""
@@ -113,6 +139,9 @@ GAUGES = {
     "pacs_series": "Series in the index.",
     "pacs_instances": "Instances in the index.",
     "pacs_storage_free_bytes": "Free space on the storage.",
+    "pacs_commitment_pending": "Storage commitment transactions that wait to be reported.",
+    "pacs_commitment_given_up": "Storage commitment transactions whose report was given up.",
+    "pacs_commitment_oldest_undelivered_seconds": "Age of the oldest pending transaction.",
     "pacs_ready": "Whether the server can take and give instances (1 or 0).",
 }
 

@@ -74,6 +74,7 @@ class Report:
         free = _or_none(self._parts.storage.free_bytes)
         if free is not None:
             values["pacs_storage_free_bytes"] = free
+        values |= _or_none(self._parts.commitment.gauges) or {}
         return values | {f"pacs_{name}": count for name, count in (self._counts() or {}).items()}
 
     def _counts(self) -> dict[str, int] | None:

@@ -22,6 +22,7 @@ from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import ConnectionLimits, Connections, Listener, bind
 from pacs_server.net.message import CommandField
 from pacs_server.report import Report
+from pacs_server.reporter import Calling, Reporter
 from pacs_server.scp.admission import Admission
 from pacs_server.scp.contexts import Service
 from pacs_server.scp.dispatch import Dispatcher, Handlers
@@ -30,7 +31,11 @@ from pacs_server.scp.entity import ApplicationEntity
 from pacs_server.scp.find import QueryRetrieveFindSCP
 from pacs_server.scp.get import QueryRetrieveGetSCP
 from pacs_server.scp.move import Destination, QueryRetrieveMoveSCP
+from pacs_server.scp.mpps import ModalityPerformedProcedureStepSCP
+from pacs_server.scp.storage_commitment import StorageCommitmentSCP
 from pacs_server.scp.store import StorageSCP
+from pacs_server.scp.worklist import ModalityWorklistSCP
+from pacs_server.sources import worklist_sources
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +48,8 @@ _STOPPED = 0
 class PacsServer:
     """The server, to run from the command line or to embed.
 
-    `with PacsServer(config) as pacs:` serves until the block ends; `pacs.address` and
-    `pacs.monitoring_address` say where, also when the ports were 0.
+    `with PacsServer(config) as pacs:` serves until the block ends; `pacs.address`,
+    `pacs.monitoring_address` and `pacs.hl7_address` say where, also when the ports were 0.
     """
 
     def __init__(self, config: Config, *, reload: Callable[[], Config] | None = None) -> None:
@@ -53,6 +58,7 @@ class PacsServer:
         self.metrics = Metrics()
         self.address: tuple[str, int] = (config.server.host, config.server.port)
         self.monitoring_address: tuple[str, int] | None = None
+        self.hl7_address: tuple[str, int] | None = None
         self._read_config = reload
         self._connections = Connections()
         # What is open, to be closed in the opposite order.
@@ -76,13 +82,17 @@ class PacsServer:
             # The ports come first, so that a port in use changes nothing on disk.
             dicom = self._bind(stack, "server.port", self.config.server.host, self.config.server.port)
             monitoring = self._bind_monitoring(stack)
+            hl7 = self._bind_hl7(stack)
             if own_logs:
                 logs.configure(self.config.logging)
-            parts = stack.enter_context(open_archive(self.config, self.metrics))
+            parts = stack.enter_context(open_archive(self.config, self.metrics, current=lambda: self.config))
             self._wire(parts, dicom, monitoring, tls)
+            stack.enter_context(worklist_sources(self.config, parts.worklist, hl7, self.metrics))
             if self._monitor is not None:
                 self._monitor.start()
                 stack.callback(self._monitor.stop)
+            self._reporter.start()
+            stack.callback(self._reporter.stop)
             self._listener.start()
             stack.callback(self._drain)
             self._open = stack.pop_all()
@@ -157,6 +167,14 @@ class PacsServer:
         self.monitoring_address = sock.getsockname()[:2]
         return sock
 
+    def _bind_hl7(self, stack: ExitStack) -> socket.socket | None:
+        settings = self.config.worklist
+        if settings.hl7_port is None:
+            return None
+        sock = self._bind(stack, "worklist.hl7_port", settings.hl7_host, settings.hl7_port)
+        self.hl7_address = sock.getsockname()[:2]
+        return sock
+
     def _wire(
         self,
         parts: OpenArchive,
@@ -175,6 +193,7 @@ class PacsServer:
             self.metrics,
             self._connections.established,
         )
+        self._reporter = Reporter(parts.commitment, Calling(self._destination, self._ae_title, self._terms))
         self._listener = Listener(
             dicom,
             self._connections,
@@ -191,6 +210,7 @@ class PacsServer:
 
     def _handlers(self, parts: OpenArchive) -> Handlers:
         metrics = self.metrics
+        steps = ModalityPerformedProcedureStepSCP(parts.mpps, metrics)
         return {
             (Service.VERIFICATION, CommandField.C_ECHO): VerificationSCP(),
             (Service.STORAGE, CommandField.C_STORE): StorageSCP(parts.store, metrics),
@@ -199,6 +219,13 @@ class PacsServer:
             (Service.MOVE, CommandField.C_MOVE): QueryRetrieveMoveSCP(
                 parts.retrieve, self._destination, self._terms, self._ae_title, metrics
             ),
+            (Service.COMMITMENT, CommandField.N_ACTION): StorageCommitmentSCP(
+                parts.commitment, self._ae_title, lambda: self.config.commitment.same_association
+            ),
+            (Service.WORKLIST, CommandField.C_FIND): ModalityWorklistSCP(parts.worklist, metrics),
+            (Service.MPPS, CommandField.N_CREATE): steps.create,
+            (Service.MPPS, CommandField.N_SET): steps.set,
+            (Service.MPPS_RETRIEVE, CommandField.N_GET): steps.get,
         }
 
     def _drain(self) -> None:
@@ -267,9 +294,10 @@ class PacsServer:
     def _announce(self) -> None:
         host, port = self.address
         monitoring = "off" if self.monitoring_address is None else "{}:{}".format(*self.monitoring_address)
+        hl7 = "off" if self.hl7_address is None else "{}:{}".format(*self.hl7_address)
         log.info(
             "listening",
-            extra={"host": host, "port": port, "ae_title": self._ae_title(), "monitoring": monitoring},
+            extra={"host": host, "port": port, "ae_title": self._ae_title(), "monitoring": monitoring, "hl7": hl7},
         )
         if not self.config.storage.fsync:
             log.warning("storage.fsync is off: success does not mean durable, a power loss may lose instances")
@@ -281,6 +309,8 @@ class PacsServer:
         print(f"pacs-server {__version__} listening on {host} port {port} as {title}")
         if self.monitoring_address is not None:
             print("monitoring at http://{}:{}/status".format(*self.monitoring_address))
+        if self.hl7_address is not None:
+            print("HL7 orders at {} port {}".format(*self.hl7_address))
         print(f"try: echoscu -aec {title} {peer} {port}")
         print(f"     storescu -aec {title} {peer} {port} image.dcm")
         sys.stdout.flush()

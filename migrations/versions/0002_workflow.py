@@ -121,7 +121,7 @@ def create_commitment() -> None:
         *identified("commitment"),
         *required("transaction_uid status calling_ae"),
         *texts("peer last_error"),
-        *moments("requested_at next_try_at"),
+        *moments("requested_at next_try_at give_up_at"),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("claimed_until", sa.DateTime(timezone=True), nullable=True),
         sa.Column("reported_at", sa.DateTime(timezone=True), nullable=True),

@@ -75,7 +75,7 @@ def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool) -> Hea
     """
     if transfer_syntax_uid in _DEFLATED:
         head, complete = _inflate(head, complete)
-    walker = _Walker(
+    walker = Walker(
         head,
         explicit=transfer_syntax_uid != _IMPLICIT_LITTLE,
         order=">" if transfer_syntax_uid == _EXPLICIT_BIG else "<",
@@ -103,24 +103,26 @@ def _inflate(head: bytes, complete: bool) -> tuple[bytes, bool]:
     return plain, complete and inflater.eof
 
 
-class _Element(NamedTuple):
+class Element(NamedTuple):
+    """An element: where its value starts, and its length in bytes as the data set says it."""
+
     tag: int
     vr: str
     start: int
     length: int
 
 
-class _Cut(Exception):
+class Cut(Exception):
     """The bytes end in the middle of this element."""
 
     def __init__(self, tag: int) -> None:
         self.tag = tag
 
 
-class _Walker:
-    """Steps over the elements of a data set; `order` is a struct prefix."""
+class Walker:
+    """Steps over the elements of a data set, `max_elements` at most; `order` is a struct prefix."""
 
-    def __init__(self, data: bytes, *, explicit: bool, order: str) -> None:
+    def __init__(self, data: bytes, *, explicit: bool, order: str, max_elements: int = MAX_ELEMENTS) -> None:
         self.data = data
         self.order = order
         self._implicit_head = struct.Struct(f"{order}HHL").unpack_from
@@ -128,9 +130,10 @@ class _Walker:
         self._long_length = struct.Struct(f"{order}L").unpack_from
         # Some senders use the other VR encoding than they negotiated: the first element tells.
         self._explicit = explicit if len(data) < 6 else _looks_like_vr(data[4:6])
+        self._max_elements = max_elements
         self._seen = 0
 
-    def skim(self, at: int, found: dict[int, _Element]) -> tuple[int, int]:
+    def skim(self, at: int, found: dict[int, Element]) -> tuple[int, int]:
         """Step over plain elements from `at` on, keep the indexed ones; returns where it ended and the last tag.
 
         Plain is an Explicit VR with a short length, whole and not past the indexed ones: nearly all
@@ -146,14 +149,14 @@ class _Walker:
                 break
             last = tag
             if tag in _BY_TAG or tag == _CHARACTER_SET:
-                found[tag] = _Element(tag, _SHORT_VRS[vr], at + 8, length)
+                found[tag] = Element(tag, _SHORT_VRS[vr], at + 8, length)
             at = end
             self._seen += 1
         self._check_count()
         return at, last
 
-    def elements(self, start: int, end: int) -> Iterator[_Element]:
-        """The elements of one data set or item, each before it is stepped over; raises _Cut, InvalidInstance."""
+    def elements(self, start: int, end: int) -> Iterator[Element]:
+        """The elements of one data set or item, each before it is stepped over; raises Cut, InvalidInstance."""
         while end - start >= 8:
             element = self._head(start)
             if element.tag == _ITEM_DELIMITER:
@@ -161,10 +164,10 @@ class _Walker:
             yield element
             start = self.end(element)
             if start > end:
-                raise _Cut(element.tag)
+                raise Cut(element.tag)
 
-    def items(self, sequence: _Element) -> Iterator[tuple[int, int]]:
-        """Where each item's content starts and ends; raises _Cut, InvalidInstance."""
+    def items(self, sequence: Element) -> Iterator[tuple[int, int]]:
+        """Where each item's content starts and ends; raises Cut, InvalidInstance."""
         start = sequence.start
         end = len(self.data) if sequence.length == _UNDEFINED else start + sequence.length
         while end - start >= 8:
@@ -174,11 +177,11 @@ class _Walker:
             start = self._end(item)
             yield item.start, start
 
-    def value(self, element: _Element) -> bytes:
+    def value(self, element: Element) -> bytes:
         """The bytes of an element's value; none when its length is undefined."""
         return b"" if element.length == _UNDEFINED else self.data[element.start : element.start + element.length]
 
-    def _head(self, at: int) -> _Element:
+    def _head(self, at: int) -> Element:
         self._seen += 1
         self._check_count()
         try:
@@ -186,30 +189,30 @@ class _Walker:
             tag = group << 16 | number
             # PS3.5 7.5: items and delimiters have no VR.
             if not self._explicit or group == 0xFFFE:
-                return _Element(tag, "", at + 8, length)
+                return Element(tag, "", at + 8, length)
             _, _, raw_vr, short_length = self._explicit_head(self.data, at)
             vr = raw_vr.decode("latin_1")
             if vr in _LONG_VRS:
-                return _Element(tag, vr, at + 12, self._long_length(self.data, at + 8)[0])
+                return Element(tag, vr, at + 12, self._long_length(self.data, at + 8)[0])
         except struct.error:
-            raise _Cut(0) from None
+            raise Cut(0) from None
         if _looks_like_vr(raw_vr):
-            return _Element(tag, vr, at + 8, short_length)
+            return Element(tag, vr, at + 8, short_length)
         # PS3.5 6.2.2: what a UN of undefined length holds is Implicit VR.
-        return _Element(tag, "", at + 8, length)
+        return Element(tag, "", at + 8, length)
 
     def _check_count(self) -> None:
-        if self._seen > MAX_ELEMENTS:
-            raise InvalidInstance(f"the header has more than {MAX_ELEMENTS} elements")
+        if self._seen > self._max_elements:
+            raise InvalidInstance(f"the header has more than {self._max_elements} elements")
 
-    def end(self, element: _Element) -> int:
-        """Where the element ends, its delimiter included; raises _Cut if its delimiter is not there."""
+    def end(self, element: Element) -> int:
+        """Where the element ends, its delimiter included; raises Cut if its delimiter is not there."""
         try:
             return self._end(element)
-        except _Cut:
-            raise _Cut(element.tag) from None
+        except Cut:
+            raise Cut(element.tag) from None
 
-    def _end(self, element: _Element) -> int:
+    def _end(self, element: Element) -> int:
         """Whatever has no length is closed by a delimiter."""
         if element.length != _UNDEFINED:
             return element.start + element.length
@@ -233,9 +236,9 @@ def _looks_like_vr(raw: bytes) -> bool:
     return raw.isalpha() and raw.isupper()
 
 
-def _find(walker: _Walker, complete: bool) -> dict[int, _Element]:
+def _find(walker: Walker, complete: bool) -> dict[int, Element]:
     """The indexed elements of the top level, by tag."""
-    found: dict[int, _Element] = {}
+    found: dict[int, Element] = {}
     size = len(walker.data)
     tag = at = 0
     try:
@@ -253,11 +256,11 @@ def _find(walker: _Walker, complete: bool) -> dict[int, _Element]:
                 found[tag] = element
             at = walker.end(element)
             if at > size:
-                raise _Cut(tag)
+                raise Cut(tag)
         # Bytes are missing that may hold more elements; tags ascend (PS3.5 7.1).
         if not complete:
-            raise _Cut(tag)
-    except _Cut as cut:
+            raise Cut(tag)
+    except Cut as cut:
         if complete:
             raise InvalidInstance("the data set ends in the middle of an element") from None
         if max(cut.tag, tag) <= _LAST_NEEDED_TAG:
@@ -265,7 +268,7 @@ def _find(walker: _Walker, complete: bool) -> dict[int, _Element]:
     return found
 
 
-def _encodings(walker: _Walker, found: Mapping[int, _Element]) -> tuple[str, ...]:
+def _encodings(walker: Walker, found: Mapping[int, Element]) -> tuple[str, ...]:
     element = found.get(_CHARACTER_SET)
     return encodings_of("\\".join(_texts(walker, element, "CS", ("",))) if element else "")
 
@@ -280,7 +283,7 @@ def _uid(values: dict[str, str], keyword: str) -> str:
     return uid
 
 
-def _indexed_text(walker: _Walker, element: _Element, attribute: Attribute, encodings: tuple[str, ...]) -> str:
+def _indexed_text(walker: Walker, element: Element, attribute: Attribute, encodings: tuple[str, ...]) -> str:
     if attribute.vr == "SQ":
         return _sequence_text(walker, element, encodings)
     text = "\\".join(_texts(walker, element, attribute.vr, encodings))
@@ -288,7 +291,7 @@ def _indexed_text(walker: _Walker, element: _Element, attribute: Attribute, enco
     return text[: MAX_LONG_TEXT if long else MAX_SHORT_TEXT].rstrip()
 
 
-def _texts(walker: _Walker, element: _Element, dictionary_vr: str, encodings: tuple[str, ...]) -> list[str]:
+def _texts(walker: Walker, element: Element, dictionary_vr: str, encodings: tuple[str, ...]) -> list[str]:
     """The values as text, by the VR that was sent if it is of any use."""
     vr = element.vr if element.vr in _TEXTS or element.vr in _NUMBERS else dictionary_vr
     raw = walker.value(element)
@@ -300,25 +303,25 @@ def _texts(walker: _Walker, element: _Element, dictionary_vr: str, encodings: tu
     return [str(number) for (number,) in code.iter_unpack(raw)]
 
 
-def _sequence_text(walker: _Walker, element: _Element, encodings: tuple[str, ...]) -> str:
+def _sequence_text(walker: Walker, element: Element, encodings: tuple[str, ...]) -> str:
     """The items as DICOM JSON (PS3.18 F.2), '' when there are none or they cannot be read."""
     if element.length != _UNDEFINED and element.length > MAX_SEQUENCE_BYTES:
         return ""
     try:
         items = _json_items(walker, element, encodings, 1)
-    except _Cut:
+    except Cut:
         return ""
     text = json.dumps(items, ensure_ascii=False, separators=(",", ":")) if any(items) else ""
     return text if len(text) <= MAX_SEQUENCE_BYTES else ""
 
 
-def _json_items(walker: _Walker, sequence: _Element, encodings: tuple[str, ...], depth: int) -> list[object]:
+def _json_items(walker: Walker, sequence: Element, encodings: tuple[str, ...], depth: int) -> list[object]:
     if depth > MAX_DEPTH:
         raise InvalidInstance(f"sequences are nested deeper than {MAX_DEPTH} levels")
     return [_json_item(walker, start, end, encodings, depth) for start, end in walker.items(sequence)]
 
 
-def _json_item(walker: _Walker, start: int, end: int, encodings: tuple[str, ...], depth: int) -> dict[str, object]:
+def _json_item(walker: Walker, start: int, end: int, encodings: tuple[str, ...], depth: int) -> dict[str, object]:
     item: dict[str, object] = {}
     for element in walker.elements(start, end):
         vr = element.vr if element.vr not in ("", "UN") else _dictionary_vr(element.tag)

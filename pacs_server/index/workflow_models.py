@@ -116,6 +116,8 @@ commitment = Table(
     Column("requested_at", DateTime(timezone=True), nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_try_at", DateTime(timezone=True), nullable=False),
+    # An attempt that fails after this moment is the last one.
+    Column("give_up_at", DateTime(timezone=True), nullable=False),
     # Until then the report is in the hands of one node, and no other takes it up.
     Column("claimed_until", DateTime(timezone=True), nullable=True),
     Column("reported_at", DateTime(timezone=True), nullable=True),

@@ -7,10 +7,11 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pacs_server.net.message import (
+    RESPONSE,
     Command,
     decode_command,
     encode_command,
@@ -108,6 +109,7 @@ class Association:
         self._pdu = memoryview(b"")
         self._message_ids = itertools.cycle(range(1, 65536))
         self._data_context: int | None = None
+        self._expected: dict[int | None, Callable[[Command | None], None]] = {}
 
     def next_message_id(self) -> int:
         """A Message ID that is not in use (PS3.7 E.1-1)."""
@@ -138,6 +140,31 @@ class Association:
         if command.has_data_set:
             self._data_context = context_id
         return Message(self.contexts[context_id], command)
+
+    def expect(self, request: Command, answered: Callable[[Command | None], None]) -> None:
+        """Have `answered` called with the response to a request of ours, which comes among other messages.
+
+        Who reads the messages hands it over with `take_response`; `expect_no_more` calls with None.
+        """
+        self._expected[request.message_id] = answered
+
+    def take_response(self, message: Message) -> bool:
+        """Hand a response to whoever expects it; False if it is none, or nobody does."""
+        command = message.command
+        if not (command.command_field or 0) & RESPONSE:
+            return False
+        answered = self._expected.pop(command.message_id_being_responded_to, None)
+        if answered is None:
+            return False
+        self.skip_data()
+        answered(command)
+        return True
+
+    def expect_no_more(self) -> None:
+        """Tell everybody who still expects a response that none will come."""
+        while self._expected:
+            _, answered = self._expected.popitem()
+            answered(None)
 
     def data(self) -> Iterator[memoryview]:
         """Yield the fragments of the current message's data set; each is valid until the next is asked for."""

@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pacs_server.net.acceptor import Rejected, Rejection, Terms
@@ -33,12 +33,21 @@ class RemoteAE:
     tls: ssl.SSLContext | None = None
 
 
-def connect(remote: RemoteAE, calling_ae: str, contexts: Sequence[ProposedContext], terms: Terms) -> Association:
+def connect(
+    remote: RemoteAE,
+    calling_ae: str,
+    contexts: Sequence[ProposedContext],
+    terms: Terms,
+    roles: Mapping[str, tuple[bool, bool]] | None = None,
+) -> Association:
     """Open an association with `remote`; contexts that it does not take are missing from the result.
 
+    `roles` maps SOP Class UIDs to the (SCU, SCP) roles that we propose to take (PS3.7 D.3.3.4).
     Raises ConnectionLost if it cannot be reached in time, Rejected, and other kinds of AssociationEnded.
     """
-    user = UserInformation(terms.max_pdu_size, terms.implementation_class_uid, terms.implementation_version_name)
+    user = UserInformation(
+        terms.max_pdu_size, terms.implementation_class_uid, terms.implementation_version_name, roles=roles or {}
+    )
     proposal = Proposal(calling_ae, remote.ae_title, tuple(contexts), user)
     transport = Transport(_open(remote), tick=_tick(terms))
     try:
@@ -114,9 +123,20 @@ def _read_answer(reader: PDUReader, timeout: float) -> Answer:
 
 def _accepted(proposal: Proposal, answer: Answer) -> dict[int, AcceptedContext]:
     proposed = {context.context_id: context for context in proposal.contexts}
-    return {
-        context_id: AcceptedContext(context_id, proposed[context_id].abstract_syntax, uid, as_scu=True, as_scp=False)
-        for context_id, result, uid in answer.results
+    accepted = {}
+    for context_id, result, uid in answer.results:
         # A peer that answers with a transfer syntax nobody proposed has not accepted anything.
-        if result == ACCEPTANCE and context_id in proposed and uid in proposed[context_id].transfer_syntaxes
-    }
+        if result != ACCEPTANCE or context_id not in proposed or uid not in proposed[context_id].transfer_syntaxes:
+            continue
+        name = proposed[context_id].abstract_syntax
+        as_scu, as_scp = _roles(proposal.user.roles.get(name), answer.user.roles.get(name))
+        accepted[context_id] = AcceptedContext(context_id, name, uid, as_scu=as_scu, as_scp=as_scp)
+    return accepted
+
+
+def _roles(proposed: tuple[bool, bool] | None, answered: tuple[bool, bool] | None) -> tuple[bool, bool]:
+    """The roles that we may take (SCU, SCP)."""
+    # PS3.7 D.3.3.4: without an answer, as without a proposal, the requestor is the SCU.
+    if proposed is None or answered is None:
+        return True, False
+    return proposed[0] and answered[0], proposed[1] and answered[1]

@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an operation ended; `details` go into its log line."""
+    """How an operation ended; `details` go into its log line, `after` is done when it is answered and counted."""
 
     status: Status
     details: Mapping[str, object] = field(default_factory=dict)
+    after: Callable[[], None] | None = None
 
 
 Handler = Callable[[Association, Message], Result]
@@ -55,22 +56,31 @@ class Dispatcher:
 
         What was done is counted in `operations` by name.
         """
-        while True:
-            message = association.read_message()
-            command_field = message.command.command_field
-            if command_field == CommandField.C_CANCEL:
-                # PS3.7 9.3.2.3: the operation it is for has ended already.
-                association.skip_data()
-            elif command_field is not None and not command_field & RESPONSE:
-                name = _name(command_field)
-                operations[name] += 1
-                self._operate(association, message, name)
-            else:
-                association.skip_data()
-                log.warning("response to nothing that was asked", extra={"peer": association.peer})
-            association.done()
+        try:
+            while True:
+                self._serve_one(association, operations)
+        finally:
+            association.expect_no_more()
 
-    def _operate(self, association: Association, message: Message, name: str) -> None:
+    def _serve_one(self, association: Association, operations: Counter[str]) -> None:
+        message = association.read_message()
+        command_field = message.command.command_field
+        if command_field == CommandField.C_CANCEL:
+            # PS3.7 9.3.2.3: the operation it is for has ended already.
+            association.skip_data()
+        elif command_field is not None and not command_field & RESPONSE:
+            name = _name(command_field)
+            operations[name] += 1
+            after = self._operate(association, message, name)
+            if after is not None:
+                after()
+        elif not association.take_response(message):
+            association.skip_data()
+            log.warning("response to nothing that was asked", extra={"peer": association.peer})
+        association.done()
+
+    def _operate(self, association: Association, message: Message, name: str) -> Callable[[], None] | None:
+        """Have the message answered, log and count it; what is to be done after."""
         began = time.perf_counter()
         try:
             result = self._answer(association, message)
@@ -98,6 +108,7 @@ class Dispatcher:
                 **result.details,
             }
             log.log(level, "operation", extra=extra)
+        return result.after
 
     def _answer(self, association: Association, message: Message) -> Result:
         service = service_of(message.context.abstract_syntax)

@@ -10,6 +10,8 @@ class Status(IntEnum):
     """A status of a response, with the section that defines it."""
 
     SUCCESS = 0x0000
+    # PS3.4 F.8.2.1.4
+    REQUESTED_OPTIONAL_ATTRIBUTES_NOT_SUPPORTED = 0x0001
     # PS3.7 Annex C, common to all services
     INVALID_ATTRIBUTE_VALUE = 0x0106
     PROCESSING_FAILURE = 0x0110
@@ -17,11 +19,13 @@ class Status(IntEnum):
     NO_SUCH_SOP_INSTANCE = 0x0112
     INVALID_ARGUMENT_VALUE = 0x0115
     INVALID_OBJECT_INSTANCE = 0x0117
+    NO_SUCH_SOP_CLASS = 0x0118
     MISSING_ATTRIBUTE = 0x0120
     MISSING_ATTRIBUTE_VALUE = 0x0121
     NO_SUCH_ACTION = 0x0123
     NOT_AUTHORISED = 0x0124
     UNRECOGNIZED_OPERATION = 0x0211
+    RESOURCE_LIMITATION = 0x0213
     # PS3.4 B.2.3, C.4.1.1.4, C.4.2.1.5, C.4.3.1.4
     OUT_OF_RESOURCES = 0xA700
     UNABLE_TO_PERFORM_SUBOPERATIONS = 0xA702
@@ -33,6 +37,9 @@ class Status(IntEnum):
     PENDING = 0xFF00
     PENDING_WITH_UNSUPPORTED_KEYS = 0xFF01
 
+
+# PS3.4 Table F.7.2-2: Error ID (0000,0903) of a step that may no longer be updated.
+STEP_MAY_NO_LONGER_BE_UPDATED = 0xA710
 
 STATUS_OF: dict[type[PacsError], Status] = {
     errors.ConfigError: Status.PROCESSING_FAILURE,
@@ -50,6 +57,7 @@ STATUS_OF: dict[type[PacsError], Status] = {
     errors.TranscodeError: Status.PROCESSING_FAILURE,
     errors.InvalidWorklistItem: Status.PROCESSING_FAILURE,
     errors.WorklistItemNotFound: Status.NO_SUCH_SOP_INSTANCE,
+    errors.AttributeRefused: Status.INVALID_ATTRIBUTE_VALUE,
     errors.InvalidAttributeValue: Status.INVALID_ATTRIBUTE_VALUE,
     errors.MissingAttribute: Status.MISSING_ATTRIBUTE,
     errors.MissingAttributeValue: Status.MISSING_ATTRIBUTE_VALUE,
@@ -57,6 +65,8 @@ STATUS_OF: dict[type[PacsError], Status] = {
     errors.InvalidArgumentValue: Status.INVALID_ARGUMENT_VALUE,
     errors.InvalidObjectInstance: Status.INVALID_OBJECT_INSTANCE,
     errors.NoSuchAction: Status.NO_SUCH_ACTION,
+    errors.NoSuchSOPClass: Status.NO_SUCH_SOP_CLASS,
+    errors.ResourceLimitation: Status.RESOURCE_LIMITATION,
 }
 
 

@@ -91,6 +91,8 @@ def cancel_requested(association: Association, message: Message) -> bool:
     if not association.waiting():
         return False
     incoming = association.read_message()
+    if association.take_response(incoming):
+        return False
     association.skip_data()
     return is_cancel(incoming, message)
 

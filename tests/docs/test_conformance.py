@@ -32,6 +32,10 @@ STATUS_TABLES = {
     Service.FIND: "Query:",
     Service.MOVE: "Retrieve by C-MOVE:",
     Service.GET: "Retrieve by C-GET:",
+    Service.WORKLIST: "Modality Worklist:",
+    Service.MPPS: "Modality Performed Procedure Step by N-CREATE:",
+    Service.COMMITMENT: "Storage Commitment Push Model by N-ACTION:",
+    Service.MPPS_RETRIEVE: "Modality Performed Procedure Step Retrieve by N-GET:",
 }
 
 Rows = Callable[..., list[list[str]]]
@@ -76,10 +80,11 @@ def test_offered_services_are_those_of_the_contexts(rows: Rows) -> None:
         "Storage",
         "Query/Retrieve, Patient Root",
         "Query/Retrieve, Study Root",
+        "Modality Worklist",
+        "Modality Performed Procedure Step",
+        "Storage Commitment Push Model",
     }
     assert {entry.service for entry in SOP_CLASSES.values()} | {Service.STORAGE} == set(Service)
-    # Section 5.2.6 is a sentence of its own.
-    assert supports(accept_unknown=True)("1.2.840.10008.1.20.1") is None
 
 
 def test_sop_classes(rows: Rows) -> None:

@@ -28,7 +28,10 @@ def _source(root: Path, name: str = "") -> str:
 def _commands() -> Iterator[tuple[str, Any]]:
     main: Any = typer.main.get_command(app)
     yield "", main
-    yield from main.commands.items()
+    for name, command in main.commands.items():
+        # A group, as `worklist`, is its commands.
+        commands = getattr(command, "commands", None)
+        yield from [(name, command)] if commands is None else ((f"{name} {n}", c) for n, c in commands.items())
 
 
 @pytest.mark.parametrize("name", [name for name, _ in _commands()])
@@ -43,7 +46,8 @@ def test_commands_and_options(document: Document, name: str) -> None:
 
 
 def test_no_command_is_documented_that_is_not_there(rows: Callable[..., list[list[str]]]) -> None:
-    named = {match[1] for row in rows(PAGE, "Commands") if (match := re.match(r"`pacs-server ([a-z-]+)", row[0]))}
+    pattern = r"`pacs-server ([a-z-]+(?: [a-z]+)?)"
+    named = {match[1] for row in rows(PAGE, "Commands") if (match := re.match(pattern, row[0]))}
     assert named == {name for name, _ in _commands() if name}
 
 
@@ -59,6 +63,9 @@ def rendered() -> str:
     metrics.matches(1)
     metrics.traffic(1, 1)
     metrics.committed(0.1, 1)
+    metrics.procedure_step("COMPLETED")
+    metrics.commitment("reported")
+    metrics.worklist_input("hl7", accepted=True)
     metrics.reloaded(ok=True)
     metrics.watch(lambda: dict.fromkeys(GAUGES, 1.0))
     return metrics.render().decode()

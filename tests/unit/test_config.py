@@ -76,6 +76,12 @@ def test_defaults_of_the_product() -> None:
     assert config.access_control.allowed_ae_titles == ("*",)
     assert (config.monitoring.host, config.monitoring.metrics_port) == ("127.0.0.1", 9090)
     assert config.logging.file is None
+    assert (config.worklist.folder, config.worklist.folder_interval) == (None, 2)
+    assert (config.worklist.hl7_host, config.worklist.hl7_port) == ("127.0.0.1", None)
+    assert (config.worklist.only_own_station, config.worklist.discontinued_returns) == (False, True)
+    commitment = config.commitment
+    assert (commitment.retry_first, commitment.retry_max, commitment.give_up_after) == (10, 3600, 259200)
+    assert commitment.same_association
 
 
 def test_values_are_frozen() -> None:
@@ -121,6 +127,10 @@ def test_values_are_frozen() -> None:
             "line 3: remote_aes[1].ae_title: A is already defined by remote_aes[0]",
         ),
         ("access_control: {allowed_ae_titles: '*'}", "'*' is not a list"),
+        ("worklist:\n  hl7_port: 70000", "line 2: worklist.hl7_port: 70000 is not a port (0 to 65535)"),
+        ("worklist:\n  hl7_port: '1'", "line 2: worklist.hl7_port: '1' is not a whole number"),
+        ("worklist: {folder_interval: 0}", "greater than 0"),
+        ("commitment: {give_up_after: -1}", "greater than 0"),
         ("logging:\n\tlevel: info", "line 2: not valid YAML: a tab stands where only spaces may"),
         ("server:\n  port: [1", "line 2: not valid YAML: "),
         ("a: 1\n---\nb: 1", "line 2: not valid YAML: "),
@@ -188,6 +198,10 @@ def test_where_names_the_line(load_text: Load, tmp_path: Path) -> None:
         ("STORAGE__MIN_FREE_SPACE", "12", "storage.min_free_space", 12),
         ("LOGGING__FILE", "", "logging.file", None),
         ("DATABASE__URL", "", "database.url", None),
+        ("WORKLIST__HL7_PORT", "2575", "worklist.hl7_port", 2575),
+        ("WORKLIST__HL7_PORT", "null", "worklist.hl7_port", None),
+        ("WORKLIST__FOLDER", "", "worklist.folder", None),
+        ("COMMITMENT__RETRY_FIRST", "0.5", "commitment.retry_first", 0.5),
         ("ACCESS_CONTROL__ALLOWED_AE_TITLES", "[CT*, 'MR?']", "access_control.allowed_ae_titles", ("CT*", "MR?")),
         (
             "REMOTE_AES",
@@ -328,6 +342,7 @@ def test_the_check_creates_nothing(load_text: Load, tmp_path: Path) -> None:
         ("database:\n  path: folder", "line 2: database.path: {}/folder is a directory"),
         ("database:\n  path: file/x", "line 2: database.path: {}/file is not a directory"),
         ("logging:\n  file: folder", "line 2: logging.file: {}/folder is a directory"),
+        ("worklist:\n  folder: file/x", "line 2: worklist.folder: {}/file is not a directory"),
         ("tls:\n  enabled: true\n  cert_path: none", "line 3: tls.cert_path: {}/none: No such file"),
         ("tls:\n  enabled: true\n  cert_path: file", "default: tls.key_path: {}/certs/server.key: No such file"),
         ("tls: {enabled: true, cert_path: file, key_path: file}", "tls.cert_path: the certificate and the key in"),
@@ -370,7 +385,7 @@ def documented() -> dict[str, str]:
             section = found["key"]
             comments[section] = "\n".join(lines)
             lines = []
-        elif found := re.fullmatch(r"  (?:- |  |#)?(?P<key>[a-z_]+): .*", line):
+        elif found := re.fullmatch(r"  (?:- |  |#)?(?P<key>[a-z0-9_]+): .*", line):
             comments[f"{section}.{found['key']}"] = "\n".join(lines)
             lines = []
         elif line.strip().startswith("# "):

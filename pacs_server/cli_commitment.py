@@ -1,0 +1,72 @@
+"""`pacs-server commitment`: what was asked for, what is reported, what waits and why."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pacs_server.cli_options import ConfigOption, fail, load_config
+
+if TYPE_CHECKING:
+    from pacs_server.index.commitment import Summary
+
+app = typer.Typer(help="Storage commitment transactions.", no_args_is_help=True)
+
+_COLUMNS = ("id", "status", "age", "ae_title", "instances", "failed", "attempts", "transaction_uid", "last_error")
+
+
+@app.command("list")
+def list_transactions(
+    context: typer.Context,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Those that were reported, too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest.")] = 100,
+    config: ConfigOption = None,
+) -> None:
+    """List the transactions that are not reported yet, the newest last."""
+    from pacs_server.assembly import open_archive
+    from pacs_server.logs import escaped
+
+    with open_archive(load_config(context, config)) as archive:
+        summaries = archive.commitment.summaries(everything=everything, limit=limit)
+    now = datetime.now(UTC)
+    typer.echo("\t".join(_COLUMNS))
+    for summary in summaries:
+        typer.echo("\t".join(escaped(text) for text in _fields(summary, now)))
+
+
+@app.command()
+def retry(
+    context: typer.Context,
+    key: Annotated[int, typer.Argument(metavar="ID", help="The number that `commitment list` shows.")],
+    config: ConfigOption = None,
+) -> None:
+    """Make a transaction due now, given up or not; the running server takes it up within a minute."""
+    from pacs_server.assembly import open_archive
+
+    with open_archive(load_config(context, config)) as archive:
+        if not archive.commitment.retry(key):
+            fail(f"there is no transaction {key} that is not reported yet", 1)
+    typer.echo(f"transaction {key} is due")
+
+
+def _fields(summary: "Summary", now: datetime) -> tuple[str, ...]:
+    transaction = summary.transaction
+    return (
+        str(transaction.id),
+        transaction.status,
+        _age((now - transaction.requested_at).total_seconds()),
+        transaction.calling_ae,
+        str(summary.instances),
+        str(summary.failed),
+        str(transaction.attempts),
+        transaction.transaction_uid,
+        transaction.last_error or "-",
+    )
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f}{unit}"
+    return f"{max(0.0, seconds):.0f}s"

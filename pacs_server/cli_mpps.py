@@ -1,0 +1,101 @@
+"""The commands of performed procedure steps, `pacs-server mpps list|show`, and what `worklist show` says of them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pacs_server.cli_options import ConfigOption, load_config
+
+if TYPE_CHECKING:
+    from pacs_server.index.mpps import StepRow
+    from pacs_server.services.mpps import Loop, Step
+
+app = typer.Typer(help="Performed procedure steps: what modalities say they did.", rich_markup_mode=None)
+
+# Of the instances that have not come in, show names this many.
+_SHOWN_MISSING = 20
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    config: ConfigOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="The number of steps to print.")] = 100,
+    status: Annotated[str | None, typer.Option(help="IN PROGRESS, COMPLETED or DISCONTINUED only.")] = None,
+) -> None:
+    """List the steps, the latest first: UID, status, start, station, modality, patient, instances received."""
+    from pacs_server.assembly import open_archive
+
+    wanted = status.upper() if status else None
+    with open_archive(load_config(context, config)) as parts, closing(parts.mpps.list()) as steps:
+        for step in islice((step for step in steps if wanted in (None, step.status)), limit):
+            _print(f"{summary(step)}  {step.patient_id}")
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    uid: Annotated[str, typer.Argument(metavar="UID", help="The SOP Instance UID of the step.")],
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print its attributes in the DICOM JSON Model.")] = False,
+) -> None:
+    """Show a step: what it says, the worklist items it is about, and the instances that have not come in."""
+    from pacs_server.assembly import open_archive
+
+    with open_archive(load_config(context, config)) as parts:
+        step = parts.mpps.show(uid)
+    if as_json:
+        typer.echo(json.dumps(step.data_set, ensure_ascii=False, indent=1))
+        return
+    for line in _described(step):
+        _print(line)
+
+
+def summary(step: "StepRow") -> str:
+    """A step in one line."""
+    start = f"{step.start_date} {step.start_time}".strip()
+    made = f"received {step.received} of {step.referenced}"
+    parts = (step.sop_instance_uid, step.status, start, step.performed_station_ae_title, step.modality, made)
+    return "  ".join(part or "-" for part in parts)
+
+
+def loop_lines(loop: "Loop") -> Iterator[str]:
+    """What became of a worklist item: performed, received."""
+    for step in loop.steps:
+        yield f"performed: {summary(step)}"
+    if not loop.steps:
+        yield "performed: no step refers to it"
+    yield f"received: {loop.instances_in_study} instances in its study"
+
+
+def _described(step: "Step") -> Iterator[str]:
+    row = step.row
+    fields = {
+        "SOP Instance UID": row.sop_instance_uid,
+        "status": row.status,
+        "id": row.performed_procedure_step_id,
+        "started": f"{row.start_date} {row.start_time}",
+        "station": row.performed_station_ae_title,
+        "modality": row.modality,
+        "patient": f"{row.patient_id} {row.patient_name}",
+        "study": row.study_instance_uid,
+        "created by": f"{row.calling_ae} at {row.created_at:%Y-%m-%d %H:%M:%S}",
+        "last set at": f"{row.updated_at:%Y-%m-%d %H:%M:%S}",
+        "received": f"{row.received} of {row.referenced} instances",
+    }
+    yield from (f"{name}: {value.strip()}" for name, value in fields.items())
+    for key, status in step.items:
+        yield f"worklist item: {key} {status}"
+    yield from (f"not received: {uid}" for uid in step.missing[:_SHOWN_MISSING])
+    if len(step.missing) > _SHOWN_MISSING:
+        yield f"not received: {len(step.missing) - _SHOWN_MISSING} more"
+
+
+def _print(line: str) -> None:
+    from pacs_server.logs import escaped
+
+    typer.echo(escaped(line))

@@ -1,0 +1,164 @@
+"""Whole data sets to and from the DICOM JSON Model (PS3.18 F.2): every attribute, text decoded, nothing judged.
+
+A data set is a dict from tag ("00100010") to `{"vr": ..., "Value": [...]}` or `{"vr": ..., "InlineBinary": ...}`;
+an attribute without either is empty. DS and IS stay text, so that they keep their form.
+"""
+
+import base64
+import math
+import struct
+import zlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from pacs_server.dicom import response
+from pacs_server.dicom.identifier import ReturnKey
+from pacs_server.dicom.reencode import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Element, encode, parse
+from pacs_server.dicom.text import encodings_of, text_values
+from pacs_server.errors import TranscodeError
+
+DataSet = Mapping[str, Any]
+"""A data set or item in the DICOM JSON Model."""
+
+SPECIFIC_CHARACTER_SET = "00080005"
+_CHARACTER_SET_TAG = 0x00080005
+_ENCODINGS = {ImplicitVRLittleEndian: IMPLICIT_LE, ExplicitVRBigEndian: EXPLICIT_BE}
+_NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
+_TEXTS = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
+_NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
+
+
+def decode_data_set(data: bytes, transfer_syntax_uid: str, limit: int) -> dict[str, Any]:
+    """The data set in `data`; raises TranscodeError if it is broken or, inflated, longer than `limit` bytes."""
+    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        data = _inflated(data, limit)
+    encoding = _ENCODINGS.get(transfer_syntax_uid, EXPLICIT_LE)
+    elements = parse(memoryview(data), encoding)
+    if not encoding.little_endian:
+        elements = parse(memoryview(encode(elements, EXPLICIT_LE)), EXPLICIT_LE)
+    return _data_set(elements, encodings_of(""))
+
+
+def encode_data_set(data_set: DataSet, transfer_syntax_uid: str, specific_character_set: str) -> bytes:
+    """A data set on the wire, in that character set if it can represent the text, else in ISO_IR 192."""
+    writer = response._Writer(
+        explicit=transfer_syntax_uid != ImplicitVRLittleEndian, little_endian=transfer_syntax_uid != ExplicitVRBigEndian
+    )
+    wanted, charset = response._encoder_for(specific_character_set)
+    try:
+        data = _encoded(writer, data_set, charset, wanted or response._ascii)
+    except UnicodeEncodeError:
+        data = _encoded(writer, data_set, response._UTF8, response._utf8)
+    return response._deflate(data) if transfer_syntax_uid == DeflatedExplicitVRLittleEndian else data
+
+
+def _encoded(writer: response._Writer, data_set: DataSet, charset: str, encode_text: response.Encode) -> bytes:
+    head = writer.text(_CHARACTER_SET_TAG, "CS", charset, encode_text) if charset else b""
+    # The character set comes first of all: nothing below it is kept.
+    return head + b"".join(writer._item(ReturnKey(0, "SQ", ()), dict(data_set), encode_text))
+
+
+def values_of(data_set: DataSet, tag: str) -> list[Any]:
+    """The values of an attribute that are not empty; none if it is absent."""
+    return [value for value in data_set.get(tag, {}).get("Value", ()) if value not in (None, "")]
+
+
+def first_value(data_set: DataSet, tag: str) -> str:
+    """The first value of a text attribute, '' if there is none."""
+    value = next((value for value in data_set.get(tag, {}).get("Value", ())), None)
+    if isinstance(value, dict):
+        return "=".join(str(value.get(group, "")) for group in _NAME_GROUPS).rstrip("=")
+    return "" if value is None else str(value)
+
+
+def items_of(data_set: DataSet, tag: str) -> list[DataSet]:
+    """The items of a sequence; none if it is absent, empty, or no sequence."""
+    element = data_set.get(tag, {})
+    return list(element.get("Value", ())) if element.get("vr") == "SQ" else []
+
+
+def empty_element(tag: int) -> dict[str, str]:
+    """An attribute of zero length, with its VR by the dictionary."""
+    return {"vr": _dictionary_vr(tag)}
+
+
+def _inflated(data: bytes, limit: int) -> bytes:
+    try:
+        # PS3.5 A.5: a raw deflate stream. One byte more than allowed shows that it is too long.
+        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit + 1)
+    except zlib.error as error:
+        raise TranscodeError("the data set cannot be inflated") from error
+    if len(inflated) > limit:
+        raise TranscodeError("the data set is too long")
+    return inflated
+
+
+def _data_set(elements: Iterable[Element], encodings: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for element in elements:
+        if element.tag == _CHARACTER_SET_TAG:
+            # PS3.5 7.5.3: an item's own character set holds for it and everything inside.
+            encodings = encodings_of("\\".join(text_values(_raw(element), "CS", ())))
+        # PS3.5 7.1, 7.2: a data set begins at group 0008; group lengths are retired and mean nothing.
+        if element.tag >= _CHARACTER_SET_TAG and element.tag & 0xFFFF:
+            found[f"{element.tag:08X}"] = _element(element, encodings)
+    return found
+
+
+def _element(element: Element, encodings: tuple[str, ...]) -> dict[str, Any]:
+    if isinstance(element.value, tuple):
+        items = [_data_set(item.elements, encodings) for item in element.value]
+        return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
+    vr, raw = _vr(element), _raw(element)
+    if not raw:
+        return {"vr": vr}
+    values: list[Any]
+    if vr in _TEXTS:
+        values = [_value(text, vr) for text in text_values(raw, vr, encodings)]
+    elif vr in _NUMBERS:
+        values = _numbers(raw, vr)
+    elif vr == "AT":
+        values = [f"{group:04X}{number:04X}" for group, number in _unpacked("HH", raw)]
+    else:
+        return {"vr": vr, "InlineBinary": base64.b64encode(raw).decode("ascii")}
+    return {"vr": vr, "Value": values} if values else {"vr": vr}
+
+
+def _raw(element: Element) -> bytes:
+    return b"" if isinstance(element.value, tuple) else bytes(element.value)
+
+
+def _vr(element: Element) -> str:
+    """The VR that was sent; what came as UN though the dictionary knows it is text or numbers is that."""
+    # The dictionary has "US or SS": the first is as good as the second where no pixel data follows.
+    vr = element.vr[:2]
+    known = _dictionary_vr(element.tag)
+    return known if vr == "UN" and (known in _TEXTS or known in _NUMBERS) else vr
+
+
+def _dictionary_vr(tag: int) -> str:
+    return str(dictionary_VR(tag))[:2] if dictionary_has_tag(tag) else "UN"
+
+
+def _value(text: str, vr: str) -> Any:
+    if not text:
+        return None
+    if vr == "PN":
+        return {group: part for group, part in zip(_NAME_GROUPS, text.split("="), strict=False) if part}
+    return text
+
+
+def _numbers(raw: bytes, vr: str) -> list[Any]:
+    numbers = [number for (number,) in _unpacked(_NUMBERS[vr], raw)]
+    # JSON has no infinity.
+    return [number if math.isfinite(number) else str(number) for number in numbers]
+
+
+def _unpacked(layout: str, raw: bytes) -> Iterable[tuple[Any, ...]]:
+    code = struct.Struct("<" + layout)
+    if len(raw) % code.size:
+        raise TranscodeError("an element has a length that its VR cannot have")
+    return code.iter_unpack(raw)

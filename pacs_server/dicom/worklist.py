@@ -1,0 +1,258 @@
+"""Worklist items: one Scheduled Procedure Step each, with its procedure, request and patient (PS3.4 K.6.1.2.2).
+
+An item is complete: whatever Table K.6-1 makes a return key of type 1 has a value, given or made
+here. What is made here follows from what was given, so that the same order gives the same item.
+"""
+
+import base64
+import hashlib
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from pacs_server.dicom.matching import date_key, json_text, time_key
+from pacs_server.dicom.text import _UNWANTED, SINGLE_VALUED_VRS
+from pacs_server.dicom.uids import is_uid
+from pacs_server.errors import InvalidWorklistItem
+
+SCHEDULED_PROCEDURE_STEP_SEQUENCE = "00400100"
+SCHEDULED_PROCEDURE_STEP_STATUS = "00400020"
+STUDY_INSTANCE_UID = "0020000D"
+
+JSONDataSet = Mapping[str, Any]
+"""A data set as a DICOM JSON Model object (PS3.18 F.2)."""
+
+_CHARACTER_SET = 0x00080005
+_NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
+_BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+_NUMBER_VRS = frozenset({"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
+# Any UUID, the same for ever: the UIDs made here are its name-based ones.
+_NAMESPACE = uuid.UUID("5d1b4a3e-7c55-4f0e-9d27-6a1f7f0c9b42")
+# PS3.5 6.2: an AE title is 16 characters of the default repertoire.
+_AE_TITLE = re.compile(r"[\x20-\x7e]{1,16}")
+_CODE = re.compile(r"[A-Z0-9 _]{1,16}")
+_SHORT_STRING = 16
+# PS3.4 Table K.6-1: one of the two has to be there (return key type 1C).
+_STEP_DESCRIPTION = ("00400007", "00400008")
+_PROCEDURE_DESCRIPTION = ("00321060", "00321064")
+
+
+class ItemStatus(StrEnum):
+    """Where an item stands; the first two are shown in the worklist."""
+
+    SCHEDULED = "SCHEDULED"
+    IN_PROGRESS = "IN PROGRESS"
+    COMPLETED = "COMPLETED"
+    DISCONTINUED = "DISCONTINUED"
+    CANCELLED = "CANCELLED"
+
+
+SHOWN = (ItemStatus.SCHEDULED, ItemStatus.IN_PROGRESS)
+"""The statuses of the items that a worklist query finds."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorklistItem:
+    """One scheduled procedure step; accession number, procedure id and step id together identify it.
+
+    `data_set` is the whole item, with one item in Scheduled Procedure Step Sequence. A Study Instance
+    UID that is `generated` gives way to the one that the item is known by.
+    """
+
+    accession_number: str
+    requested_procedure_id: str
+    scheduled_procedure_step_id: str
+    study_instance_uid: str
+    status: ItemStatus
+    source: str
+    data_set: JSONDataSet
+    generated: bool = False
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """What no two items share."""
+        return self.accession_number, self.requested_procedure_id, self.scheduled_procedure_step_id
+
+    @property
+    def step(self) -> JSONDataSet:
+        """The item of Scheduled Procedure Step Sequence."""
+        step: JSONDataSet = self.data_set[SCHEDULED_PROCEDURE_STEP_SEQUENCE]["Value"][0]
+        return step
+
+
+def text_of(data_set: JSONDataSet, tag: str) -> str:
+    """The value of an attribute as text, values joined by backslash; '' if there is none."""
+    return json_text(data_set.get(tag, {}))
+
+
+def items_from_dataset(ds: Dataset, source: str) -> list[WorklistItem]:
+    """The items of a data set, one for each item of its Scheduled Procedure Step Sequence.
+
+    Study Instance UID, Requested Procedure ID and Scheduled Procedure Step ID are made when they are
+    absent. Raises InvalidWorklistItem, which names the attribute that is missing or wrong.
+    """
+    whole = json_of(ds)
+    steps = whole.pop(SCHEDULED_PROCEDURE_STEP_SEQUENCE, {}).get("Value", [])
+    if not steps:
+        raise InvalidWorklistItem("ScheduledProcedureStepSequence (0040,0100) is missing")
+    _check_patient(whole)
+    for step in steps:
+        _check_step(step)
+        _modernise(step)
+        _describe(whole, step)
+    generated = _complete(whole, steps)
+    return [_item(whole, step, source, generated) for step in steps]
+
+
+def json_of(ds: Dataset) -> dict[str, Any]:
+    """A data set in the DICOM JSON Model, numbers in strings as they are; raises InvalidWorklistItem."""
+    found: dict[str, Any] = {}
+    try:
+        for element in ds:
+            # Text is Unicode here, and group lengths are retired.
+            if element.tag != _CHARACTER_SET and element.tag.element:
+                found[f"{int(element.tag):08X}"] = _json_element(element)
+    except (ValueError, TypeError, AttributeError, NotImplementedError, LookupError, OverflowError) as error:
+        raise InvalidWorklistItem("the data set cannot be decoded") from error
+    return found
+
+
+def _json_element(element: DataElement) -> dict[str, Any]:
+    # The dictionary has "US or SS": the first is as good as the second where no pixel data follows.
+    vr, value = str(element.VR)[:2], element.value
+    if vr in _BINARY_VRS:
+        raw = bytes(value or b"")
+        return {"vr": vr, "InlineBinary": base64.b64encode(raw).decode("ascii")} if raw else {"vr": vr}
+    if element.is_empty:
+        return {"vr": vr}
+    if vr == "SQ":
+        return {"vr": vr, "Value": [json_of(item) for item in value]}
+    values = value if isinstance(value, MultiValue) else [value]
+    found = [_json_value(each, vr) for each in values]
+    return {"vr": vr, "Value": found} if any(each is not None for each in found) else {"vr": vr}
+
+
+def _json_value(value: Any, vr: str) -> Any:
+    if vr in _NUMBER_VRS:
+        return float(value) if vr in ("FD", "FL") else int(value)
+    if vr == "AT":
+        return f"{int(value):08X}"
+    text = _UNWANTED.sub("", str(value))
+    # Leading blanks mean something in long texts only.
+    text = text.rstrip() if vr in SINGLE_VALUED_VRS else text.strip()
+    if vr == "PN":
+        groups = zip(_NAME_GROUPS, text.split("="), strict=False)
+        return {name: group.strip() for name, group in groups if group.strip()} or None
+    return text or None
+
+
+def _check_patient(whole: JSONDataSet) -> None:
+    # PS3.4 Table K.6-1: return keys of type 1.
+    _required(whole, "00100010")
+    _required(whole, "00100020")
+    _checked(whole, STUDY_INSTANCE_UID, is_uid, "is not a UID")
+    for tag in ("00080050", "00401001"):
+        _checked(whole, tag, _is_short, "is longer than 16 characters")
+
+
+def _check_step(step: JSONDataSet) -> None:
+    for tag in ("00400001", "00400002", "00400003", "00080060"):
+        _required(step, tag)
+    titles = text_of(step, "00400001").split("\\")
+    if not all(_AE_TITLE.fullmatch(title) for title in titles):
+        raise _wrong("00400001", "is not an AE title")
+    _checked(step, "00400002", lambda text: bool(date_key(text)), "is not a date")
+    _checked(step, "00400003", lambda text: bool(time_key(text)), "is not a time")
+    _checked(step, "00080060", lambda text: _CODE.fullmatch(text) is not None, "is not a modality")
+    _checked(step, "00400009", _is_short, "is longer than 16 characters")
+
+
+def _modernise(step: dict[str, Any]) -> None:
+    # PS3.5 6.2: YYYY.MM.DD and HH:MM:SS are of ACR-NEMA, and no modality has to understand them.
+    step["00400002"] = {"vr": "DA", "Value": [date_key(text_of(step, "00400002"))]}
+    step["00400003"] = {"vr": "TM", "Value": [text_of(step, "00400003").replace(":", "")]}
+
+
+def _is_short(text: str) -> bool:
+    return len(text) <= _SHORT_STRING
+
+
+def _required(data_set: JSONDataSet, tag: str) -> None:
+    if not text_of(data_set, tag).strip("\\^="):
+        raise _wrong(tag, "is missing")
+
+
+def _checked(data_set: JSONDataSet, tag: str, valid: Callable[[str], bool], fault: str) -> None:
+    text = text_of(data_set, tag)
+    if text and not valid(text):
+        raise _wrong(tag, fault)
+
+
+def _wrong(tag: str, fault: str) -> InvalidWorklistItem:
+    return InvalidWorklistItem(f"{keyword_for_tag(int(tag, 16))} ({tag[:4]},{tag[4:]}) {fault}")
+
+
+def _describe(whole: dict[str, Any], step: dict[str, Any]) -> None:
+    # PS3.4 Table K.6-1: step and procedure each have a description or a code (1C); one stands in for the other.
+    in_step, in_procedure = _description(step, *_STEP_DESCRIPTION), _description(whole, *_PROCEDURE_DESCRIPTION)
+    if not in_step and not in_procedure:
+        raise _wrong(_STEP_DESCRIPTION[0], "is missing")
+    if not in_step:
+        step[_STEP_DESCRIPTION[0]] = {"vr": "LO", "Value": [in_procedure]}
+    if not in_procedure:
+        whole[_PROCEDURE_DESCRIPTION[0]] = {"vr": "LO", "Value": [in_step]}
+
+
+def _description(data_set: JSONDataSet, text_tag: str, code_tag: str) -> str:
+    codes = data_set.get(code_tag, {}).get("Value", [])
+    meanings = (text_of(code, tag) for code in codes for tag in ("00080104", "00080100"))
+    return text_of(data_set, text_tag) or next((meaning for meaning in meanings if meaning), "")
+
+
+def _complete(whole: dict[str, Any], steps: list[dict[str, Any]]) -> bool:
+    """Make the identifiers that are absent; whether Study Instance UID is one of them."""
+    order = [text_of(whole, tag) for tag in ("00100020", "00100021", "00080050")]
+    procedure = text_of(whole, "00401001")
+    if not procedure:
+        # Without a number of any kind the order is told by what its first step is.
+        slot = [] if order[-1] else [text_of(steps[0], tag) for tag in ("00400001", "00400002", "00400003", "00080060")]
+        procedure = _made("RP", *order, *slot)
+        whole["00401001"] = {"vr": "SH", "Value": [procedure]}
+    for number, step in enumerate(steps, 1):
+        if not text_of(step, "00400009"):
+            step["00400009"] = {"vr": "SH", "Value": [_made("SPS", *order, procedure, str(number))]}
+    if len({text_of(step, "00400009") for step in steps}) < len(steps):
+        raise _wrong("00400009", "is the same in two steps")
+    if text_of(whole, STUDY_INSTANCE_UID):
+        return False
+    # PS3.5 B.2: a UID derived from a UUID.
+    made = uuid.uuid5(_NAMESPACE, "\\".join((*order, procedure)))
+    whole[STUDY_INSTANCE_UID] = {"vr": "UI", "Value": [f"2.25.{made.int}"]}
+    return True
+
+
+def _made(prefix: str, *parts: str) -> str:
+    """An identifier of 15 characters at most, the same for the same parts."""
+    return prefix + hashlib.sha256("\\".join(parts).encode()).hexdigest()[:12].upper()
+
+
+def _item(whole: JSONDataSet, step: JSONDataSet, source: str, generated: bool) -> WorklistItem:
+    data_set = {**whole, SCHEDULED_PROCEDURE_STEP_SEQUENCE: {"vr": "SQ", "Value": [step]}}
+    return WorklistItem(
+        accession_number=text_of(whole, "00080050"),
+        requested_procedure_id=text_of(whole, "00401001"),
+        scheduled_procedure_step_id=text_of(step, "00400009"),
+        study_instance_uid=text_of(whole, STUDY_INSTANCE_UID),
+        status=ItemStatus.SCHEDULED,
+        source=source,
+        data_set=dict(sorted(data_set.items())),
+        generated=generated,
+    )

@@ -1,0 +1,176 @@
+"""Modality Worklist queries: the identifier, what it matches, and the identifiers of the answers (PS3.4 K.4.1, K.6.1).
+
+A worklist item is one data set in the DICOM JSON Model, so that all keys are matched as the keys of
+one item of a sequence are. Unlike in Query/Retrieve, an unknown value fails to match (K.2.2.1.1.1).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydicom.datadict import dictionary_has_tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from pacs_server.dicom import identifier, response
+from pacs_server.dicom.identifier import SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET_FROM_UTC, QueryOptions, ReturnKey
+from pacs_server.dicom.matching import DateTimeSpan, ItemKey, Items, span
+from pacs_server.dicom.reencode import Element
+from pacs_server.dicom.worklist import (
+    SCHEDULED_PROCEDURE_STEP_SEQUENCE,
+    SCHEDULED_PROCEDURE_STEP_STATUS,
+    ItemStatus,
+    JSONDataSet,
+    text_of,
+)
+from pacs_server.errors import InvalidIdentifier
+
+_STEP_SEQUENCE = int(SCHEDULED_PROCEDURE_STEP_SEQUENCE, 16)
+_START_DATE, _START_TIME = 0x00400002, 0x00400003
+SUPPORTED_GROUPS = frozenset({0x0008, 0x0010, 0x0018, 0x0020, 0x0032, 0x0038, 0x0040})
+"""The groups that the modules of Table K.6-1 take their attributes from; other keys are not supported."""
+_NO_OPTIONS = QueryOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class WorklistQuery:
+    """What a worklist query asks for; `start` is a range of date and time, which are matched as a pair."""
+
+    keys: Items
+    start: DateTimeSpan | None
+    returns: tuple[ReturnKey, ...]
+    unsupported: tuple[int, ...]
+    specific_character_set: str
+
+    def matches(self, data_set: Mapping[str, Any]) -> bool:
+        """Whether an item matches all keys."""
+        if self.start is not None:
+            step = data_set[SCHEDULED_PROCEDURE_STEP_SEQUENCE]["Value"][0]
+            date, time = text_of(step, "00400002"), text_of(step, "00400003")
+            if not self.start.matches(date, time, unknown=False):
+                return False
+        return self.keys.matches_item(dict(data_set))
+
+
+def parse_worklist(data: bytes, transfer_syntax_uid: str) -> WorklistQuery:
+    """The query in a worklist identifier; raises InvalidIdentifier."""
+    elements = identifier._decode(data, transfer_syntax_uid)
+    charset = identifier._charset(elements)
+    known = sorted((e for e in elements.values() if identifier._is_key(e.tag)), key=lambda element: element.tag)
+    asked = [element for element in known if _is_supported(element)]
+    unsupported = {element.tag for element in known} - {element.tag for element in asked}
+    returns = identifier._item_returns(asked)
+    start, asked = _start(asked)
+    matched = (e for e in asked if e.tag != TIMEZONE_OFFSET_FROM_UTC)
+    found = (identifier._item_key(element, charset, _NO_OPTIONS, depth=0) for element in matched)
+    keys = Items(tuple(_strict(key) for key in found if key is not None), unknown=False)
+    return WorklistQuery(keys, start, returns, tuple(sorted(unsupported)), charset)
+
+
+def _is_supported(element: Element) -> bool:
+    tag = element.tag
+    if tag < SPECIFIC_CHARACTER_SET or tag >> 16 not in SUPPORTED_GROUPS or not dictionary_has_tag(tag):
+        return False
+    # Binary values are returned, but there is no matching them.
+    return identifier._vr(element) not in identifier._OPAQUE_VRS or not element.value
+
+
+def _strict(key: ItemKey) -> ItemKey:
+    """The key with the rule of PS3.4 K.2.2.1.1.1 at every depth."""
+    if not isinstance(key.matcher, Items):
+        return key
+    return replace(key, matcher=Items(tuple(map(_strict, key.matcher.keys)), unknown=False))
+
+
+def _start(asked: list[Element]) -> tuple[DateTimeSpan | None, list[Element]]:
+    """The start as one range if date and time are ranges of the same form, and what is left to match without them."""
+    for at, element in enumerate(asked):
+        if element.tag != _STEP_SEQUENCE or not isinstance(element.value, tuple) or len(element.value) != 1:
+            continue
+        item = element.value[0]
+        start = _pair({each.tag: each for each in item.elements})
+        if start is not None:
+            rest = tuple(each for each in item.elements if each.tag not in (_START_DATE, _START_TIME))
+            step = replace(element, value=(replace(item, elements=rest),))
+            return start, [*asked[:at], step, *asked[at + 1 :]]
+    return None, asked
+
+
+def _pair(elements: Mapping[int, Element]) -> DateTimeSpan | None:
+    if _START_DATE not in elements or _START_TIME not in elements:
+        return None
+    texts = [identifier._text(elements[tag], vr, ()) for tag, vr in ((_START_DATE, "DA"), (_START_TIME, "TM"))]
+    # PS3.4 Table K.6-1: July 5 to July 7 and 10 to 18 o'clock is one time, from July 5, 10:00 to July 7, 18:00.
+    if not all("-" in text and "\\" not in text for text in texts):
+        return None
+    try:
+        date, time = span("DA", texts[0]), span("TM", texts[1])
+    except InvalidIdentifier as error:
+        raise identifier._refused(f"ScheduledProcedureStepStart: {error}") from None
+    # A bound of one without a bound of the other is no moment, so ranges of two forms count each on its own.
+    if (bool(date.lower), bool(date.upper)) != (bool(time.lower), bool(time.upper)):
+        return None
+    if date.upper and date.upper + time.upper < date.lower + time.lower:
+        raise InvalidIdentifier("ScheduledProcedureStepStart: the range goes backwards")
+    return DateTimeSpan(date, time)
+
+
+def presented(data_set: JSONDataSet, status: ItemStatus) -> JSONDataSet:
+    """An item as it is matched and returned: Scheduled Procedure Step Status says where it stands."""
+    step = data_set[SCHEDULED_PROCEDURE_STEP_SEQUENCE]["Value"][0]
+    # PS3.3 C.4.10: the defined terms are those of the step, not of the performed one.
+    if status is ItemStatus.IN_PROGRESS:
+        term = "STARTED"
+    else:
+        term = text_of(step, SCHEDULED_PROCEDURE_STEP_STATUS) or "SCHEDULED"
+    step = {**step, SCHEDULED_PROCEDURE_STEP_STATUS: {"vr": "CS", "Value": [term]}}
+    return {**data_set, SCHEDULED_PROCEDURE_STEP_SEQUENCE: {"vr": "SQ", "Value": [step]}}
+
+
+class WorklistEncoder:
+    """Encodes the matches of one query with the attributes that it asks for, sequences whole unless it names parts."""
+
+    def __init__(self, query: WorklistQuery, transfer_syntax_uid: str) -> None:
+        self._query = query
+        self._writer = response._Writer(
+            explicit=transfer_syntax_uid != ImplicitVRLittleEndian,
+            little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
+        )
+        self._deflated = transfer_syntax_uid == DeflatedExplicitVRLittleEndian
+        requested, charset = response._encoder_for(query.specific_character_set)
+        self._attempts = [(charset, response._ascii), (charset, requested), (response._UTF8, response._utf8)]
+
+    def encode(self, data_set: JSONDataSet) -> bytes:
+        """The response identifier of one match."""
+        item = _matching_part(data_set, self._query.keys)
+        for charset, encode in self._attempts:
+            try:
+                data = self._encode(item, charset, encode) if encode else None
+            except UnicodeEncodeError:
+                continue
+            if data is not None:
+                return response._deflate(data) if self._deflated else data
+        raise AssertionError("UTF-8 holds all text")
+
+    def _encode(self, item: dict[str, Any], charset: str, encode: response.Encode) -> bytes:
+        head = self._writer.text(SPECIFIC_CHARACTER_SET, "CS", charset, encode) if charset else b""
+        return head + b"".join(self._elements(item, encode))
+
+    def _elements(self, item: dict[str, Any], encode: response.Encode) -> Iterator[bytes]:
+        returns = self._query.returns
+        # PS3.4 C.4.1.1.3.2: the time zone is never sent with zero length.
+        if "00080201" not in item:
+            returns = tuple(key for key in returns if key.tag != TIMEZONE_OFFSET_FROM_UTC)
+        if returns:
+            yield from self._writer._item(ReturnKey(0, "SQ", returns), item, encode)
+
+
+def _matching_part(data_set: JSONDataSet, keys: Items) -> dict[str, Any]:
+    """The item with those items of its sequences that match (PS3.4 C.2.2.2.6)."""
+    part = dict(data_set)
+    for key in keys.keys:
+        if isinstance(key.matcher, Items):
+            tag = f"{key.tag:08X}"
+            items = data_set.get(tag, {}).get("Value", [])
+            found = [_matching_part(item, key.matcher) for item in items if key.matcher.matches_item(item)]
+            part[tag] = {"vr": "SQ", "Value": found}
+    return part

@@ -1,0 +1,242 @@
+"""The worklist in the index: items in, by their identity; items out, by id or by query."""
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, delete, insert, select, update
+
+from pacs_server.dicom.matching import date_key, fold_name, time_key
+from pacs_server.dicom.worklist import SHOWN, STUDY_INSTANCE_UID, ItemStatus, JSONDataSet, WorklistItem, text_of
+from pacs_server.dicom.worklist_query import WorklistQuery, presented
+from pacs_server.errors import InvalidWorklistItem, WorklistItemNotFound
+from pacs_server.index.database import Database
+from pacs_server.index.workflow_models import worklist_item, worklist_station
+from pacs_server.index.worklist_matching import narrowing
+
+# One writer of items, and of the steps that they follow, at a time in all processes, as on SQLite: two updates of
+# an item come one after the other.
+WRITER_LOCK = 0x50414353_574B4C53  # any number, the same everywhere: "PACSWKLS"
+# Folding may lengthen a name; PostgreSQL indexes about 2,700 bytes, and a character takes up to 4.
+_MAX_MATCH = 512
+_CHUNK_ROWS = 256
+_columns = worklist_item.c
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """An item as it is kept."""
+
+    id: int
+    item: WorklistItem
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """How many items were new, and how many were known."""
+
+    added: int
+    updated: int
+
+
+class WorklistIndex:
+    """The worklist items of one database; may be shared by all threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def put(self, items: Sequence[WorklistItem]) -> PutResult:
+        """Add or update all items or none; raises InvalidWorklistItem, IndexUnavailable."""
+        added = 0
+        with self._database.begin(lock=WRITER_LOCK) as connection:
+            for item in items:
+                added += _put(connection, item)
+        return PutResult(added, len(items) - added)
+
+    def get(self, key: str) -> ItemRow | None:
+        """The item of that id, accession number or Scheduled Procedure Step ID; raises IndexUnavailable."""
+        columns = [_columns.accession_number, _columns.scheduled_procedure_step_id]
+        clauses = [column == key for column in columns if key]
+        # A BIGINT at most.
+        if key.isascii() and key.isdigit() and len(key) < 19:
+            clauses.insert(0, _columns.id == int(key))
+        with self._database.connect() as connection:
+            for clause in clauses:
+                row = connection.execute(select(worklist_item).where(clause).order_by(_columns.id).limit(1)).first()
+                if row is not None:
+                    return _item_row(row)
+        return None
+
+    def list(
+        self, *, status: ItemStatus | None = None, date: str | None = None, station: str | None = None,
+        accession_number: str | None = None, limit: int | None = None,
+    ) -> Iterator[ItemRow]:  # fmt: skip
+        """Items by start date and time; `date` is YYYYMMDD. Raises IndexUnavailable."""
+        start = (_columns.scheduled_procedure_step_start_date, _columns.scheduled_procedure_step_start_time_match)
+        statement = select(worklist_item).order_by(*start, _columns.id).limit(limit)
+        if status is not None:
+            statement = statement.where(_columns.status == status)
+        if date is not None:
+            statement = statement.where(start[0] == date)
+        if accession_number is not None:
+            statement = statement.where(_columns.accession_number == accession_number)
+        if station is not None:
+            statement = statement.where(_columns.id.in_(_at_station(station)))
+        with (
+            self._database.connect() as connection,
+            connection.execution_options(yield_per=_CHUNK_ROWS).execute(statement) as result,
+        ):
+            for row in result:
+                yield _item_row(row)
+
+    def set_status(self, item_ids: Sequence[int], status: ItemStatus) -> None:
+        """Set the status of all items or none; raises WorklistItemNotFound, IndexUnavailable."""
+        with self._database.begin(lock=WRITER_LOCK) as connection:
+            update_status(connection, item_ids, status)
+
+    def remove(self, item_id: int) -> None:
+        """Forget an item; raises WorklistItemNotFound, IndexUnavailable."""
+        with self._database.begin(lock=WRITER_LOCK) as connection:
+            if not connection.execute(delete(worklist_item).where(_columns.id == item_id)).rowcount:
+                raise _not_found(item_id)
+
+    def find(self, query: WorklistQuery, station: str | None = None) -> Generator[JSONDataSet, None, None]:
+        """The data sets of the matches in the order of arrival, of one station only if it is given.
+
+        Rows come from the database as they are asked for; closing the iterator gives the connection
+        back. Raises IndexUnavailable.
+        """
+        with (
+            self._database.connect() as connection,
+            connection.execution_options(yield_per=_CHUNK_ROWS).execute(find_statement(query, station)) as result,
+        ):
+            for status, text in result:
+                data_set = presented(json.loads(text), ItemStatus(status))
+                if query.matches(data_set):
+                    yield data_set
+
+
+def find_statement(query: WorklistQuery, station: str | None) -> Select[Any]:
+    """The items that a query may find, and as few others as the columns can tell."""
+    statement = select(_columns.status, _columns.data_set).where(_columns.status.in_(SHOWN), *narrowing(query))
+    if station is not None:
+        statement = statement.where(_columns.id.in_(_at_station(station)))
+    return statement.order_by(_columns.id)
+
+
+def update_status(connection: Connection, item_ids: Sequence[int], status: ItemStatus) -> None:
+    """Set the status of items within a transaction; raises WorklistItemNotFound."""
+    values = {"status": status, "updated_at": datetime.now(UTC)}
+    for item_id in item_ids:
+        if not connection.execute(update(worklist_item).where(_columns.id == item_id).values(values)).rowcount:
+            raise _not_found(item_id)
+
+
+def _not_found(item_id: int) -> WorklistItemNotFound:
+    return WorklistItemNotFound(f"there is no worklist item {item_id}")
+
+
+def _at_station(ae_title: str) -> Select[Any]:
+    return select(worklist_station.c.worklist_item_fk).where(worklist_station.c.ae_title == ae_title)
+
+
+def _put(connection: Connection, item: WorklistItem) -> bool:
+    """Write an item; whether it is new. Raises InvalidWorklistItem."""
+    known = _known(connection, item)
+    key = _insert(connection, item) if known is None else _update(connection, item, known)
+    connection.execute(insert(worklist_station), _stations(item, key))
+    return known is None
+
+
+def _insert(connection: Connection, item: WorklistItem) -> int:
+    now = datetime.now(UTC)
+    values = _values(_under(item, _study_of_siblings(connection, item)))
+    values |= {"status": item.status, "created_at": now, "updated_at": now}
+    key: int = connection.execute(insert(worklist_item).values(values).returning(_columns.id)).scalar_one()
+    return key
+
+
+def _update(connection: Connection, item: WorklistItem, known: Row[Any, Any, Any]) -> int:
+    key: int = known.id
+    # An order without an accession number is told by ids that another patient's may have as well.
+    if not item.accession_number and known.patient_id != text_of(item.data_set, "00100020"):
+        raise InvalidWorklistItem("another patient has an item with these ids and no accession number")
+    values = _values(_under(item, known.study_instance_uid)) | {"updated_at": datetime.now(UTC)}
+    connection.execute(update(worklist_item).where(_columns.id == key).values(values))
+    connection.execute(delete(worklist_station).where(worklist_station.c.worklist_item_fk == key))
+    return key
+
+
+def _known(connection: Connection, item: WorklistItem) -> Row[Any, Any, Any] | None:
+    columns = (_columns.accession_number, _columns.requested_procedure_id, _columns.scheduled_procedure_step_id)
+    identity = and_(*(column == value for column, value in zip(columns, item.identity, strict=True)))
+    found = select(_columns.id, _columns.patient_id, _columns.study_instance_uid).where(identity)
+    return connection.execute(found).one_or_none()
+
+
+def _study_of_siblings(connection: Connection, item: WorklistItem) -> str:
+    """The Study Instance UID that other steps of the same requested procedure have; '' if there are none."""
+    # PS3.3 C.4.11: it identifies the study of the requested procedure, so all steps of that share it.
+    same = (
+        _columns.accession_number == item.accession_number,
+        _columns.requested_procedure_id == item.requested_procedure_id,
+        _columns.patient_id == text_of(item.data_set, "00100020"),
+    )
+    return connection.scalar(select(_columns.study_instance_uid).where(*same).order_by(_columns.id).limit(1)) or ""
+
+
+def _under(item: WorklistItem, study_instance_uid: str) -> WorklistItem:
+    """The item with the UID that is known, unless it was given another one."""
+    if not item.generated or not study_instance_uid:
+        return item
+    data_set = {**item.data_set, STUDY_INSTANCE_UID: {"vr": "UI", "Value": [study_instance_uid]}}
+    return replace(item, study_instance_uid=study_instance_uid, data_set=data_set)
+
+
+def _values(item: WorklistItem) -> dict[str, Any]:
+    """The columns of an item that its data set determines."""
+    whole, step = item.data_set, item.step
+    name, physician = text_of(whole, "00100010"), text_of(step, "00400006")
+    time = text_of(step, "00400003")
+    return {
+        "source": item.source,
+        "accession_number": item.accession_number,
+        "requested_procedure_id": item.requested_procedure_id,
+        "scheduled_procedure_step_id": item.scheduled_procedure_step_id,
+        "study_instance_uid": item.study_instance_uid,
+        "patient_id": text_of(whole, "00100020"),
+        "issuer_of_patient_id": text_of(whole, "00100021"),
+        "patient_name": name,
+        "patient_name_match": fold_name(name)[:_MAX_MATCH],
+        "scheduled_station_ae_title": f"\\{text_of(step, '00400001')}\\",
+        "modality": text_of(step, "00080060"),
+        "scheduled_procedure_step_start_date": date_key(text_of(step, "00400002")),
+        "scheduled_procedure_step_start_time": time,
+        "scheduled_procedure_step_start_time_match": time_key(time),
+        "scheduled_performing_physician_name": physician,
+        "scheduled_performing_physician_name_match": fold_name(physician)[:_MAX_MATCH],
+        "data_set": json.dumps(whole, ensure_ascii=False, separators=(",", ":")),
+    }
+
+
+def _stations(item: WorklistItem, key: int) -> list[dict[str, Any]]:
+    start = date_key(text_of(item.step, "00400002"))
+    titles = dict.fromkeys(text_of(item.step, "00400001").split("\\"))
+    return [{"worklist_item_fk": key, "ae_title": title, "start_date": start} for title in titles]
+
+
+def _item_row(row: Row[Any]) -> ItemRow:
+    item = WorklistItem(
+        accession_number=row.accession_number,
+        requested_procedure_id=row.requested_procedure_id,
+        scheduled_procedure_step_id=row.scheduled_procedure_step_id,
+        study_instance_uid=row.study_instance_uid,
+        status=ItemStatus(row.status),
+        source=row.source,
+        data_set=json.loads(row.data_set),
+    )
+    return ItemRow(row.id, item, row.created_at, row.updated_at)

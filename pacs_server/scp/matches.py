@@ -1,0 +1,41 @@
+"""The pending responses of a C-FIND, sent while the matches are read (PS3.7 9.1.2)."""
+
+from collections.abc import Generator
+from contextlib import closing
+
+from pacs_server.net.association import Association, Message
+from pacs_server.scp.dispatch import response_to
+from pacs_server.scp.status import Status
+from pacs_server.scp.suboperations import cancel_requested
+
+# Responses in one write; between writes a C-CANCEL is looked for.
+_BATCH = 16
+
+
+def send_matches(
+    association: Association, message: Message, matches: Generator[bytes, None, None], *, unsupported: bool
+) -> tuple[int, bool]:
+    """Send a pending response per match; how many, and whether a C-CANCEL ended it.
+
+    `unsupported` says that a key that was asked for is not supported. `matches` is closed however
+    this ends, so that the index gets its connection back at once.
+    """
+    context = message.context
+    # PS3.4 C.4.1.1.4, K.4.1.1.4: FF01 when a key that was asked for is not supported.
+    pending = response_to(message, Status.PENDING_WITH_UNSUPPORTED_KEYS if unsupported else Status.PENDING)
+    pending.command_data_set_type = 1
+    command = association.encode_command(context.context_id, pending)
+    count = 0
+    batch: list[bytes] = []
+    with closing(matches):
+        for identifier in matches:
+            batch += (command, association.encode_data(context.context_id, identifier))
+            count += 1
+            if len(batch) == 2 * _BATCH:
+                association.send_encoded(batch)
+                batch = []
+                if cancel_requested(association, message):
+                    return count, True
+    if batch:
+        association.send_encoded(batch)
+    return count, False

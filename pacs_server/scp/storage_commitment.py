@@ -1,0 +1,138 @@
+"""Storage Commitment Push Model SCP (PS3.4 J.3): takes requests, and reports at once where the peer waits for it."""
+
+import logging
+from collections.abc import Callable
+
+from pacs_server.dicom.commitment import (
+    MAX_REQUEST_BYTES,
+    PUSH_MODEL,
+    PUSH_MODEL_INSTANCE,
+    REQUEST_STORAGE_COMMITMENT,
+    EventType,
+    parse_request,
+)
+from pacs_server.dicom.uids import clean_uid, is_uid
+from pacs_server.errors import (
+    InstanceNotFound,
+    InvalidArgumentValue,
+    InvalidObjectInstance,
+    NoSuchAction,
+    NoSuchSOPClass,
+    PacsError,
+    ResourceLimitation,
+)
+from pacs_server.index.commitment import Transaction
+from pacs_server.net.association import Association, Message
+from pacs_server.net.message import Command, CommandField
+from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.status import Status, is_warning
+from pacs_server.services.commitment import StorageCommitmentService
+
+log = logging.getLogger(__name__)
+
+# How long the requester may take to answer a report on its own association, in seconds.
+_ANSWER_SECONDS = 15.0
+
+
+class StorageCommitmentSCP:
+    """Answers N-ACTION."""
+
+    def __init__(
+        self,
+        service: StorageCommitmentService,
+        ae_title: Callable[[], str],
+        same_association: Callable[[], bool],
+    ) -> None:
+        """`same_association` says whether to try the report on the association of the request."""
+        self._service = service
+        self._ae_title = ae_title
+        self._same_association = same_association
+
+    def __call__(self, association: Association, message: Message) -> Result:
+        """Keep the request; success is answered when it is durable. The report follows."""
+        check_action(message)
+        request = parse_request(_information(association, message), message.context.transfer_syntax)
+        transaction, claimed = self._service.request(
+            request, association.calling_ae, association.peer, claim=self._same_association()
+        )
+        association.send(message.context.context_id, response_to(message, Status.SUCCESS))
+        details = {"transaction_uid": request.transaction_uid, "instances": len(request.references)}
+        after = (lambda: self._report(association, message, transaction)) if claimed else None
+        return Result(Status.SUCCESS, details, after)
+
+    def _report(self, association: Association, message: Message, transaction: Transaction) -> None:
+        """Report on the association of the request, if nothing else goes on there by then."""
+
+        def interrupted() -> bool:
+            return association.draining or association.waiting()
+
+        try:
+            verified = self._service.verify(transaction, interrupted)
+            if verified is not None and interrupted():
+                self._service.release(verified)
+            elif verified is not None:
+                self._send(association, message, verified)
+        except PacsError as error:
+            # Kept as it is, it will be reported by somebody when the claim has run out.
+            log.warning("commitment not reported yet", extra={"reason": str(error)})
+
+    def _send(self, association: Association, message: Message, transaction: Transaction) -> None:
+        context = message.context
+        event, data = self._service.report(transaction, self._ae_title(), context.transfer_syntax)
+        held = self._service.renew(transaction, _ANSWER_SECONDS)
+        if held is None:
+            return
+        request = event_report(association, event)
+        association.expect(request, lambda response: self._answered(held, response))
+        association.send(context.context_id, request, data)
+
+    def _answered(self, transaction: Transaction, response: Command | None) -> None:
+        try:
+            if response is not None and taken(response.status):
+                self._service.delivered(transaction)
+            else:
+                self._service.release(transaction)
+        except PacsError as error:
+            log.warning("commitment not reported yet", extra={"reason": str(error)})
+
+
+def event_report(association: Association, event: EventType) -> Command:
+    """An N-EVENT-REPORT request of the push model (PS3.7 10.3.1, PS3.4 J.3.3)."""
+    return Command(
+        command_field=CommandField.N_EVENT_REPORT,
+        message_id=association.next_message_id(),
+        affected_sop_class_uid=PUSH_MODEL,
+        affected_sop_instance_uid=PUSH_MODEL_INSTANCE,
+        event_type_id=event,
+    )
+
+
+def taken(status: int | None) -> bool:
+    """Whether an N-EVENT-REPORT response says that the peer has the report."""
+    return status is not None and (status == Status.SUCCESS or is_warning(status))
+
+
+def check_action(message: Message) -> None:
+    """Raise what is wrong with the command of an N-ACTION (PS3.7 10.1.4.1.10), if anything is."""
+    command = message.command
+    if clean_uid(command.requested_sop_class_uid or "") != PUSH_MODEL:
+        raise NoSuchSOPClass("Requested SOP Class UID is not the Storage Commitment Push Model")
+    instance = clean_uid(command.requested_sop_instance_uid or "")
+    if not is_uid(instance):
+        # 0117H is for what is no UID, 0112H for one that stands for nothing here.
+        raise InvalidObjectInstance("Requested SOP Instance UID is not a UID")
+    if instance != PUSH_MODEL_INSTANCE:
+        raise InstanceNotFound("Requested SOP Instance UID is not the well-known one")
+    if command.action_type_id != REQUEST_STORAGE_COMMITMENT:
+        raise NoSuchAction("the only action is 1, Request Storage Commitment")
+    if not command.has_data_set:
+        raise InvalidArgumentValue("the request has no action information")
+
+
+def _information(association: Association, message: Message) -> bytes:
+    data = bytearray()
+    for fragment in association.data():
+        if len(data) + len(fragment) > MAX_REQUEST_BYTES:
+            raise ResourceLimitation(f"the action information is longer than {MAX_REQUEST_BYTES} bytes")
+        data += fragment
+    return bytes(data)

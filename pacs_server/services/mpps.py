@@ -1,0 +1,88 @@
+"""The procedure step service: steps in and out, and the loop from scheduled to performed to received."""
+
+from collections.abc import Callable, Collection, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pacs_server.dicom import mpps
+from pacs_server.dicom.json_model import DataSet
+from pacs_server.dicom.worklist import ItemStatus
+from pacs_server.index.mpps import ProcedureStepIndex, StepRow, UnmatchedStudy
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """The status that a step is left in, and how many worklist items it refers to."""
+
+    status: str
+    items: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step with all there is to know of it; `missing` are SOP Instance UIDs."""
+
+    row: StepRow
+    data_set: DataSet
+    items: Sequence[tuple[int, ItemStatus]]
+    missing: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What became of a worklist item: the steps that performed it, and the instances its study has in the archive."""
+
+    steps: Sequence[StepRow]
+    instances_in_study: int
+
+
+class MPPSService:
+    """Keeps performed procedure steps and lets the worklist follow them; may be shared by all threads."""
+
+    def __init__(self, index: ProcedureStepIndex, *, discontinued_returns: Callable[[], bool]) -> None:
+        """With `discontinued_returns` the item of a discontinued step is scheduled again."""
+        self._index = index
+        self._discontinued_returns = discontinued_returns
+
+    def create(self, uid: str, data_set: DataSet, calling_ae: str) -> StepOutcome:
+        """Keep a new step, durable on return (PS3.4 F.7.2.1).
+
+        Raises MissingAttribute, MissingAttributeValue, InvalidAttributeValue, DuplicateInstance, IndexUnavailable.
+        """
+        step = mpps.created(data_set)
+        items = self._index.create(uid, step, calling_ae, discontinued_returns=self._discontinued_returns())
+        return StepOutcome(mpps.status_of(step), items)
+
+    def set(self, uid: str, modifications: DataSet) -> StepOutcome:
+        """Update a step that is in progress, durable on return (PS3.4 F.7.2.2).
+
+        Raises InstanceNotFound, ProcedureStepClosed, MissingAttribute, MissingAttributeValue,
+        InvalidAttributeValue, IndexUnavailable.
+        """
+        returns = self._discontinued_returns()
+        changed = self._index.update(uid, lambda step: mpps.updated(step, modifications), discontinued_returns=returns)
+        return StepOutcome(*changed)
+
+    def get(self, uid: str, tags: Collection[int]) -> tuple[dict[str, Any], bool]:
+        """These attributes of a step, all for no `tags`, and whether all are supported (PS3.4 F.8.2).
+
+        Raises InstanceNotFound, IndexUnavailable.
+        """
+        return mpps.selected(self._index.get(uid), tags)
+
+    def list(self) -> Generator[StepRow, None, None]:
+        """All steps, the latest first; raises IndexUnavailable."""
+        return self._index.list()
+
+    def show(self, uid: str) -> Step:
+        """All there is to know of a step; raises InstanceNotFound, IndexUnavailable."""
+        row = self._index.row(uid)
+        return Step(row, self._index.get(uid), self._index.items_of(uid), list(self._index.missing(uid)))
+
+    def loop_of(self, item_id: int, study_instance_uid: str) -> Loop:
+        """What became of the worklist item with that id and Study Instance UID; raises IndexUnavailable."""
+        return Loop(self._index.of_item(item_id), self._index.instances_in_study(study_instance_uid))
+
+    def unmatched(self) -> Generator[UnmatchedStudy, None, None]:
+        """The studies in the archive that no worklist item is about; raises IndexUnavailable."""
+        return self._index.unmatched()

@@ -1,0 +1,76 @@
+"""The orders service: an HL7 message in, its acknowledgment out, and the worklist changed in between."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from pacs_server.dicom.worklist import ItemStatus
+from pacs_server.errors import IndexUnavailable, InvalidWorklistItem
+from pacs_server.hl7 import Condition, InvalidMessage, Message, acknowledgment, parse, parse_header
+from pacs_server.hl7_orders import Action, ItemKey, Order, order_of
+from pacs_server.index.worklist import ItemRow
+from pacs_server.services.worklist import WorklistService
+
+log = logging.getLogger(__name__)
+
+# What is under way or done is no longer for the one who ordered it to call off.
+_BEGUN = (ItemStatus.IN_PROGRESS, ItemStatus.COMPLETED)
+
+
+class OrderService:
+    """Takes orders to the worklist; the same order again changes nothing. May be shared by all threads."""
+
+    def __init__(self, worklist: WorklistService, *, taken: Callable[[bool], None]) -> None:
+        """`taken` is told of each message whether it was accepted."""
+        self._worklist = worklist
+        self._taken = taken
+
+    def take(self, data: bytes, peer: str) -> bytes:
+        """The acknowledgment of a message: AA once its effect is committed, else AE or AR with the reason."""
+        message: Message | None = None
+        problem: InvalidMessage | None = None
+        try:
+            message = parse_header(data)
+            message = parse(data)
+            self._apply(order_of(message), message, peer)
+        except InvalidMessage as error:
+            problem = error
+        except InvalidWorklistItem as error:
+            problem = InvalidMessage(str(error), Condition.REQUIRED_FIELD_MISSING)
+        except IndexUnavailable as error:
+            log.error("order not taken, the index is not available", extra={"peer": peer, "reason": str(error)})
+            problem = InvalidMessage("the worklist is not available, try again later", Condition.INTERNAL)
+        if problem is not None:
+            log.warning("order rejected", extra={"peer": peer, "reason": str(problem)})
+        self._taken(problem is None)
+        return acknowledgment(message, datetime.now(), problem)
+
+    def _apply(self, order: Order, message: Message, peer: str) -> None:
+        if order.action is Action.CANCEL:
+            rows = [row for key in order.keys for row in self._items(key)]
+            self._worklist.set_status([row.id for row in rows], ItemStatus.CANCELLED)
+            log.info("order cancelled", extra={"peer": peer, "message_id": message.control_id, "items": len(rows)})
+            return
+        result = self._worklist.put(order.items)
+        log.info(
+            "order taken",
+            extra={
+                "peer": peer,
+                "message_id": message.control_id,
+                "added": result.added,
+                "updated": result.updated,
+            },
+        )
+
+    def _items(self, key: ItemKey) -> list[ItemRow]:
+        rows = [
+            row
+            for row in self._worklist.list(accession_number=key.accession_number)
+            if key.requested_procedure_id in ("", row.item.requested_procedure_id)
+            and key.scheduled_procedure_step_id in ("", row.item.scheduled_procedure_step_id)
+        ]
+        if not rows:
+            raise InvalidMessage("there is no such order", Condition.UNKNOWN_KEY)
+        if any(row.item.status in _BEGUN for row in rows):
+            raise InvalidMessage("the procedure step has begun and cannot be cancelled", Condition.RECORD_LOCKED)
+        return rows

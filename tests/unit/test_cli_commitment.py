@@ -1,0 +1,82 @@
+"""`pacs-server commitment`: what waits is shown with its reason, and can be tried again."""
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from pacs_server import cli
+from pacs_server.dicom.commitment import CommitmentRequest, Reference
+from pacs_server.index.commitment import CommitmentIndex, Schedule, Transaction
+from pacs_server.index.database import Database
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("PACS_SERVER__")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pacs-server", "commitment", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> CommitmentIndex:
+    database = Database(f"sqlite:///{tmp_path}/pacs.db")
+    database.migrate()
+    return CommitmentIndex(database)
+
+
+def add(index: CommitmentIndex, uid: str, *, age: timedelta = timedelta()) -> Transaction:
+    asked = datetime.now(UTC) - age
+    schedule = Schedule(asked, asked + timedelta(hours=1000), asked + timedelta(days=3))
+    request = CommitmentRequest(uid, (Reference("1.2", "1.3"), Reference("1.2", "1.4")))
+    return index.add(request, "CT\x1b1", "127.0.0.1", schedule)
+
+
+def test_an_empty_list(run: Run) -> None:
+    code, printed, _ = run("list")
+    assert code == 0
+    assert printed.splitlines() == [
+        "id\tstatus\tage\tae_title\tinstances\tfailed\tattempts\ttransaction_uid\tlast_error"
+    ]
+
+
+def test_what_waits_and_why(run: Run, index: CommitmentIndex) -> None:
+    old, new = add(index, "1.1", age=timedelta(hours=36)), add(index, "1.2")
+    rows = index.unverified(old, 10)
+    index.verified({rows[0][0]: 0, rows[1][0]: 0x0112})
+    assert index.change(old, attempts=3, last_error="cannot connect", claimed_until=None)
+    assert index.reported(new, datetime.now(UTC))
+    _, printed, _ = run("list")
+    # What a peer sent does not reach the terminal as it is.
+    assert printed.splitlines()[1:] == [f"{old.id}\tPENDING\t1.5d\tCT\\x1b1\t2\t1\t3\t1.1\tcannot connect"]
+    _, printed, _ = run("list", "--all", "--limit", 1)
+    assert printed.splitlines()[1].split("\t")[1:3] == ["REPORTED", "0s"]
+
+
+def test_retry(run: Run, index: CommitmentIndex) -> None:
+    transaction = add(index, "1.1")
+    assert index.change(transaction, status="GIVEN UP", claimed_until=None)
+    assert run("retry", transaction.id)[:2] == (0, f"transaction {transaction.id} is due\n")
+    now = datetime.now(UTC)
+    assert [t.id for t in index.claim_due(now, now + timedelta(minutes=1), 10)] == [transaction.id]
+    assert index.reported(transaction, now)
+    code, _, error = run("retry", transaction.id)
+    assert code == 1
+    assert error == f"pacs-server: there is no transaction {transaction.id} that is not reported yet\n"

@@ -1,0 +1,331 @@
+"""The life of a commitment transaction: kept, verified, claimed, put off, given up, reported; on both databases."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from datasets import make_ct
+from pydicom.dataset import Dataset
+from servers import EXPLICIT, free_port
+from strategies import encoded
+
+from pacs_server.archive import Archive
+from pacs_server.config import CommitmentConfig
+from pacs_server.dicom.commitment import CommitmentRequest, Reference
+from pacs_server.dicom.origin import Origin, Via
+from pacs_server.errors import InvalidArgumentValue, ResourceLimitation
+from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Transaction
+from pacs_server.index.database import Database
+from pacs_server.index.instances import InstanceIndex
+from pacs_server.net.acceptor import Terms
+from pacs_server.net.association import Timeouts
+from pacs_server.net.scu import RemoteAE
+from pacs_server.reporter import Calling, Reporter
+from pacs_server.scp.move import Destination
+from pacs_server.services import commitment
+from pacs_server.services.commitment import LEASE_SECONDS, StorageCommitmentService
+from pacs_server.services.store import StoreRequest, StoreService
+from pacs_server.storage.memory import MemoryStorage
+
+SETTINGS = CommitmentConfig(retry_first=10, retry_max=60, give_up_after=300)
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+class Clock:
+    """The time, which passes when told."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 29, 0, 59, 30, 123456, UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+class Node:
+    """One of the processes that share a database."""
+
+    def __init__(self, url: str, storage: MemoryStorage, clock: Clock) -> None:
+        self.database = Database(url)
+        self.database.migrate()
+        self.storage = storage
+        self.clock = clock
+        self.counted: list[str] = []
+        archive = Archive(storage, InstanceIndex(self.database), naming="flat", duplicate_policy="reject")
+        self.store_service = StoreService(archive)
+        self.index = CommitmentIndex(self.database)
+        self.service = StorageCommitmentService(
+            archive, self.index, lambda: SETTINGS, clock=clock, counted=self.counted.append
+        )
+
+    def store(self, ds: Dataset) -> Reference:
+        data = encoded(ds, EXPLICIT)
+        origin = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
+        self.store_service.store(StoreRequest(str(ds.SOPClassUID), str(ds.SOPInstanceUID), EXPLICIT, origin), [data])
+        return Reference(str(ds.SOPClassUID), str(ds.SOPInstanceUID))
+
+    def request(self, *references: Reference, uid: str = "1.2.3", ae: str = "CT1", claim: bool = False) -> Transaction:
+        asked = references or (Reference(CT, "1.2.3.4"),)
+        return self.service.request(CommitmentRequest(uid, tuple(asked)), ae, "127.0.0.1", claim=claim)[0]
+
+    def only(self) -> Transaction:
+        (summary,) = self.service.summaries(everything=True, limit=10)
+        return summary.transaction
+
+    def reporter(self, destination: Callable[[str], Destination | None]) -> Reporter:
+        terms = Terms(16384, 5.0, Timeouts(5.0, 5.0), "1.2.3", "TEST")
+        return Reporter(self.service, Calling(destination, lambda: "PACS", lambda: terms))
+
+
+@pytest.fixture
+def node_of(database_url: str) -> Iterator[Callable[[], Node]]:
+    storage, clock = MemoryStorage(), Clock()
+    nodes: list[Node] = []
+
+    def start() -> Node:
+        nodes.append(Node(database_url, storage, clock))
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.database.close()
+
+
+@pytest.fixture
+def node(node_of: Callable[[], Node]) -> Node:
+    return node_of()
+
+
+def never() -> bool:
+    return False
+
+
+# ------------------------------------------------------------------------------------ verification
+
+
+def test_each_instance_gets_what_is_true_of_it(node: Node) -> None:
+    good, corrupt, lost, cut = (node.store(make_ct()) for _ in range(4))
+    paths = {r: next(p for p in node.storage.files if r.sop_instance_uid in p) for r in (good, corrupt, lost, cut)}
+    node.storage.files[paths[corrupt]] = node.storage.files[paths[corrupt]][:-1] + b"\xff"
+    node.storage.files[paths[cut]] = node.storage.files[paths[cut]][:-1]
+    del node.storage.files[paths[lost]]
+    unknown, conflict = Reference(CT, "1.2.3.4"), Reference("1.2.840.10008.5.1.4.1.1.4", good.sop_instance_uid)
+    asked = (unknown, good, corrupt, conflict, lost, cut)
+    claimed = node.request(*asked, claim=True)
+    verified = node.service.verify(claimed, never)
+    assert verified is not None
+    results = list(node.index.results(verified))
+    assert [reference for reference, _ in results] == list(asked)
+    assert [reason for _, reason in results] == [0x0112, 0, 0x0110, 0x0119, 0x0110, 0x0110]
+    (summary,) = node.service.summaries(everything=False, limit=1)
+    assert (summary.instances, summary.failed) == (6, 5)
+
+
+def test_a_verification_goes_on_where_it_was_interrupted(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    references = [node.store(make_ct(rows=1, columns=1)) for _ in range(6)]
+    checked: list[str] = []
+    check = StorageCommitmentService._check
+    monkeypatch.setattr(
+        StorageCommitmentService,
+        "_check",
+        lambda self, reference, stop: checked.append(reference.sop_instance_uid) or check(self, reference, never),
+    )
+    monkeypatch.setattr(commitment, "_BATCH_INSTANCES", 2)
+    claimed = node.request(*references, claim=True)
+    assert node.service.verify(claimed, lambda: len(checked) >= 3) is None
+    assert len(checked) == 3
+    (again,) = node.service.claim_due()
+    assert node.service.verify(again, never) is not None
+    assert checked == [reference.sop_instance_uid for reference in references]
+
+
+def test_an_interruption_does_not_wait_for_the_end_of_a_file(node: Node) -> None:
+    claimed = node.request(node.store(make_ct(rows=2000, columns=2000)), claim=True)
+    asked: list[bool] = []
+
+    def soon() -> bool:
+        asked.append(len(asked) > 2)
+        return asked[-1]
+
+    assert node.service.verify(claimed, soon) is None
+    assert [reason for _, reason in node.index.results(claimed)] == [None]
+    assert node.only().claimed_until is None
+
+
+def test_who_has_lost_the_claim_stops(node: Node) -> None:
+    claimed = node.request(claim=True)
+    assert node.service.claim_due() == []
+    node.clock.advance(LEASE_SECONDS + 1)
+    (taken_over,) = node.service.claim_due()
+    assert node.service.verify(claimed, never) is None
+    node.service.release(claimed)
+    node.service.failed(claimed, "nobody hears this")
+    assert node.only() == taken_over
+    assert node.service.verify(taken_over, never) is not None
+
+
+# ------------------------------------------------------------------------------------ requests
+
+
+def test_the_same_request_again_is_the_same_transaction(node: Node) -> None:
+    one, other = Reference(CT, "1.1"), Reference(CT, "1.2")
+    first = node.request(one, other)
+    assert node.request(other, one).id == first.id
+    node.request(one, other, ae="CT2")
+    with pytest.raises(InvalidArgumentValue, match="other instances"):
+        node.request(one)
+    node.service.delivered(first)
+    with pytest.raises(InvalidArgumentValue, match="reported before"):
+        node.request(one, other)
+
+
+def test_asking_again_makes_it_due_again(node: Node) -> None:
+    node.request()
+    (claimed,) = node.service.claim_due()
+    node.clock.advance(SETTINGS.give_up_after + 1)
+    node.service.failed(claimed, "no")
+    assert node.only().status == CommitmentStatus.GIVEN_UP
+    again = node.request(claim=True)
+    assert again.status == CommitmentStatus.PENDING
+    assert again.claimed_until is not None
+    assert again.give_up_at > node.clock.now
+
+
+def test_what_somebody_holds_is_not_taken_by_asking_again(node: Node) -> None:
+    held = node.request(claim=True)
+    node.clock.advance(1)
+    transaction, claimed = node.service.request(
+        CommitmentRequest("1.2.3", (Reference(CT, "1.2.3.4"),)), "CT1", "127.0.0.1", claim=True
+    )
+    assert not claimed
+    assert transaction.claimed_until == held.claimed_until
+
+
+def test_many_at_once_with_one_uid(node_of: Callable[[], Node]) -> None:
+    nodes = [node_of(), node_of()]
+    keys: list[int] = []
+
+    def ask(node: Node) -> None:
+        keys.append(node.request().id)
+
+    threads = [threading.Thread(target=ask, args=(nodes[number % 2],)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(keys) == 8
+    assert len(set(keys)) == 1
+
+
+def test_a_database_that_is_down_is_no_promise(node: Node, tmp_path) -> None:
+    broken = StorageCommitmentService(
+        node.service._archive, CommitmentIndex(Database(f"sqlite:///{tmp_path}/none/x.db")), lambda: SETTINGS
+    )
+    with pytest.raises(ResourceLimitation):
+        broken.request(CommitmentRequest("1.2", (Reference(CT, "1.1"),)), "CT1", "127.0.0.1", claim=False)
+
+
+# ------------------------------------------------------------------------------------ when and by whom
+
+
+def test_it_waits_twice_as_long_each_time_and_is_given_up(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    remote = RemoteAE("CT1", "127.0.0.1", free_port(), 1.0)
+    reporter = node.reporter(lambda title: Destination(remote, 1.0) if title == "CT1" else None)
+    node.request()
+    waits = []
+    while claimed := node.service.claim_due():
+        reporter.deliver(claimed)
+        assert node.service.claim_due() == []
+        seconds = node.service.seconds_to_next()
+        if seconds is None:
+            break
+        waits.append(seconds)
+        node.clock.advance(seconds)
+    # To the end of five minutes, and the last attempt at their end.
+    assert waits == [10, 20, 40, 60, 60, 60, 50]
+    last = node.only()
+    assert (last.status, last.attempts) == (CommitmentStatus.GIVEN_UP, 8)
+    assert "cannot connect" in last.last_error
+    assert node.counted == ["requested", "given_up"]
+    assert [r.message for r in caplog.records if r.levelno == logging.ERROR] == ["commitment report given up"]
+    assert node.service.gauges() == {
+        "pacs_commitment_pending": 0,
+        "pacs_commitment_given_up": 1,
+        "pacs_commitment_oldest_undelivered_seconds": 0,
+    }
+
+
+def test_what_was_given_up_can_be_tried_again(node: Node) -> None:
+    node.request()
+    (claimed,) = node.service.claim_due()
+    node.clock.advance(SETTINGS.give_up_after)
+    node.service.failed(claimed, "no")
+    assert node.service.claim_due() == []
+    assert node.service.retry(claimed.id)
+    assert not node.service.retry(claimed.id + 1)
+    (again,) = node.service.claim_due()
+    node.service.failed(again, "still no")
+    assert node.only().status == CommitmentStatus.PENDING
+    node.service.delivered(again)
+    assert not node.service.retry(claimed.id)
+
+
+def test_a_peer_that_is_not_configured_is_waited_for(node: Node) -> None:
+    node.request(ae="NEW")
+    node.reporter(lambda title: None).deliver(node.service.claim_due())
+    waiting = node.only()
+    assert waiting.status == CommitmentStatus.PENDING
+    assert waiting.last_error == "NEW is not in remote_aes"
+    assert node.service.seconds_to_next() == 10
+
+
+def test_one_peer_at_a_time_and_the_longest_wait_first(node: Node) -> None:
+    node.request(uid="1.1", ae="A")
+    node.clock.advance(1)
+    node.request(uid="1.2", ae="B")
+    node.clock.advance(1)
+    node.request(uid="1.3", ae="A")
+    claims = [[t.transaction_uid for t in node.service.claim_due()] for _ in range(3)]
+    assert claims == [["1.1", "1.3"], ["1.2"], []]
+    assert node.service.seconds_to_next() == LEASE_SECONDS
+
+
+def test_two_nodes_never_claim_the_same(node_of: Callable[[], Node]) -> None:
+    nodes = [node_of(), node_of()]
+    for number in range(60):
+        nodes[0].request(uid=f"1.{number}", ae=f"AE{number % 6}")
+    claimed: list[int] = []
+
+    def work(node: Node) -> None:
+        while transactions := node.service.claim_due():
+            claimed.extend(t.id for t in transactions)
+
+    threads = [threading.Thread(target=work, args=(nodes[number % 2],)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(claimed) == len(set(claimed)) == 60
+
+
+def test_the_oldest_is_measured(node: Node) -> None:
+    assert node.service.seconds_to_next() is None
+    first = node.request(uid="1.1")
+    node.clock.advance(100)
+    node.request(uid="1.2")
+    assert node.service.gauges()["pacs_commitment_oldest_undelivered_seconds"] == 100
+    assert node.service.gauges()["pacs_commitment_pending"] == 2
+    node.service.delivered(first)
+    node.service.delivered(first)
+    assert node.service.gauges()["pacs_commitment_oldest_undelivered_seconds"] == 0
+    assert node.counted == ["requested", "requested", "reported"]
+
+
+def test_very_many_instances(node: Node) -> None:
+    references = tuple(Reference(CT, f"1.2.{number}") for number in range(20_000))
+    claimed = node.request(*references, claim=True)
+    assert [reference for reference, _ in node.index.results(claimed)] == list(references)
