@@ -68,27 +68,35 @@ def open_archive(
         storage.prepare()
         index = InstanceIndex(database, on_commit=metrics.committed if metrics else None)
         archive = Archive(storage, index, naming=settings.naming, duplicate_policy=settings.duplicate_policy)
-        queries = QueryIndex(database)
-        yield OpenArchive(
-            database,
-            storage,
-            archive,
-            StoreService(archive),
-            QueryService(queries),
-            RetrieveService(archive, queries),
-            StorageCommitmentService(
-                archive,
-                CommitmentIndex(database),
-                lambda: live().commitment,
-                counted=metrics.commitment if metrics else None,
-            ),
-            WorklistService(WorklistIndex(database), only_own_station=lambda: live().worklist.only_own_station),
-            MPPSService(
-                ProcedureStepIndex(database), discontinued_returns=lambda: live().worklist.discontinued_returns
-            ),
-        )
+        yield _opened(database, storage, archive, metrics, live)
     finally:
         database.close()
+
+
+def _opened(
+    database: Database,
+    storage: FileSystemStorage,
+    archive: Archive,
+    metrics: Metrics | None,
+    live: Callable[[], Config],
+) -> OpenArchive:
+    queries = QueryIndex(database)
+    return OpenArchive(
+        database,
+        storage,
+        archive,
+        StoreService(archive),
+        QueryService(queries),
+        RetrieveService(archive, queries),
+        StorageCommitmentService(
+            archive,
+            CommitmentIndex(database),
+            lambda: live().commitment,
+            counted=metrics.commitment if metrics else None,
+        ),
+        WorklistService(WorklistIndex(database), only_own_station=lambda: live().worklist.only_own_station),
+        MPPSService(ProcedureStepIndex(database), discontinued_returns=lambda: live().worklist.discontinued_returns),
+    )
 
 
 def entity_settings(config: Config, tls: ssl.SSLContext | None) -> EntitySettings:

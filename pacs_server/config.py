@@ -6,6 +6,7 @@ A class of the server receives its own section, never the whole `Config`. The co
 
 import re
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -16,6 +17,7 @@ from pacs_server.errors import ConfigError
 
 _SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([KMGT]i?B|B)", re.IGNORECASE)
 _DATABASE_URL: Final = re.compile(r"(postgresql|sqlite)(\+[a-z0-9_]+)?://")
+_EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})
 
 
 def _check_text(text: str) -> str:
@@ -252,6 +254,22 @@ class Config(_Section):
     remote_aes: Annotated[tuple[RemoteAE, ...], AfterValidator(_check_unique), Field(strict=False)] = ()
     source: Path | None = None
     origins: Mapping[str, str] = Field(default_factory=dict, repr=False)
+
+    @model_validator(mode="after")
+    def _a_port_for_each(self) -> "Config":
+        ports = [("server.port", self.server.host, self.server.port)]
+        if self.monitoring.enabled:
+            ports.append(("monitoring.metrics_port", self.monitoring.host, self.monitoring.metrics_port))
+        if self.worklist.hl7_port is not None:
+            ports.append(("worklist.hl7_port", self.worklist.hl7_host, self.worklist.hl7_port))
+        for (first, host, port), (second, other_host, other_port) in combinations(ports, 2):
+            if port == other_port != 0 and (host == other_host or _EVERY_ADDRESS & {host, other_host}):
+                # The one that somebody set; the other may be a default.
+                section, _, name = second.partition(".")
+                key, other = (second, first) if name in getattr(self, section).model_fields_set else (first, second)
+                text = f"{port} is the port of {other} too, choose another one"
+                raise PydanticCustomError("same_port", "{text}", {"text": text, "key": key})
+        return self
 
     def where(self, key: str) -> str:
         """Where the value of a dotted key such as storage.directory was set, for error messages."""

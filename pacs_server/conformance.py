@@ -16,7 +16,7 @@ from pacs_server import __version__
 from pacs_server.config import Config
 from pacs_server.dicom import codecs
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS, Attribute
-from pacs_server.dicom.identifier import TIMEZONE_OFFSET_FROM_UTC
+from pacs_server.dicom.elements import TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.matching import MAX_VALUES, WILDCARD_VRS
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME

@@ -5,14 +5,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, build_role, evt
-from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt
 from pynetdicom.association import Association as RequestedAssociation
 from pynetdicom.sop_class import CTImageStorage, Verification
 
@@ -266,9 +265,12 @@ class RawPeer:
 
 @contextmanager
 def associated(
-    pacs: PacsServer, *contexts: Any, calling: str = "SCU", **options: Any
+    pacs: PacsServer, *contexts: Any, calling: str = "SCU", held: bool = True, **options: Any
 ) -> Iterator[RequestedAssociation]:
-    """An association by pynetdicom; `contexts` are SOP classes, or pairs of one with transfer syntaxes."""
+    """An association by pynetdicom; `contexts` are SOP classes, or pairs of one with transfer syntaxes.
+
+    Its reactor is held back if `held`, so that it sees nothing that the server sends by itself.
+    """
     ae = AE(ae_title=calling)
     ae.dimse_timeout = ae.acse_timeout = ae.network_timeout = PATIENT_SECONDS
     for context in contexts:
@@ -279,11 +281,26 @@ def associated(
     association = ae.associate(*pacs.address, **options)
     assert association.is_established
     try:
-        yield association
+        with held_back(association) if held else nullcontext():
+            yield association
     finally:
         if association.is_established:
             association.release()
         association.join(PATIENT_SECONDS)
+
+
+@contextmanager
+def held_back(association: RequestedAssociation) -> Iterator[None]:
+    """Hold back the reactor: pynetdicom's may take an answer before the sender looks for it."""
+    checkpoint = association._reactor_checkpoint
+    checkpoint.clear()
+    assert eventually(lambda: checkpoint._cond._waiters or not association.is_alive())
+    checkpoint.set = lambda: None
+    try:
+        yield
+    finally:
+        del checkpoint.set
+        checkpoint.set()
 
 
 def store(pacs: PacsServer, *instances: Dataset) -> list[int]:

@@ -5,15 +5,15 @@ each of them.
 """
 
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from pacs_server.dicom.deflate import deflated, inflated
 from pacs_server.dicom.header import Cut, Element, Walker
 from pacs_server.dicom.uids import clean_uid, is_uid
-from pacs_server.errors import InvalidArgumentValue, InvalidInstance, ResourceLimitation
+from pacs_server.errors import InvalidArgumentValue, InvalidInstance, ResourceLimitation, TranscodeError
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"
 # PS3.4 J.3.5: the one well-known instance that every action and event is about.
@@ -91,12 +91,11 @@ def parse_request(data: bytes, transfer_syntax_uid: str) -> CommitmentRequest:
 
 
 def _inflated(data: bytes) -> bytes:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        plain = inflater.decompress(data, MAX_REQUEST_BYTES)
-    except zlib.error:
+        plain, ended = inflated(data, MAX_REQUEST_BYTES)
+    except TranscodeError:
         raise InvalidArgumentValue("the action information cannot be inflated") from None
-    if not inflater.eof:
+    if not ended:
         raise ResourceLimitation(f"the action information is cut or longer than {MAX_REQUEST_BYTES} bytes")
     return plain
 
@@ -142,14 +141,7 @@ def encode_report(
     if committed:
         data += writer.element(_REFERENCED_SOP_SEQUENCE, b"SQ", committed)
     event = EventType.FAILURES_EXIST if failed else EventType.SUCCESSFUL
-    return event, _deflated(data) if transfer_syntax_uid == _DEFLATED else data
-
-
-def _deflated(data: bytes) -> bytes:
-    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    packed = deflater.compress(data) + deflater.flush()
-    # PS3.5 A.5: padded to even length.
-    return packed + b"\0" * (len(packed) % 2)
+    return event, deflated(data) if transfer_syntax_uid == _DEFLATED else data
 
 
 class _Writer:

@@ -8,7 +8,6 @@ sequences, no value copied that is not indexed, and nothing a sender writes can 
 import json
 import math
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,9 +15,10 @@ from typing import NamedTuple
 from pydicom.datadict import dictionary_VR
 
 from pacs_server.dicom.attributes import BY_KEYWORD, INDEXED, Attribute
+from pacs_server.dicom.deflate import inflated
 from pacs_server.dicom.text import SINGLE_VALUED_VRS, encodings_of, text_values
 from pacs_server.dicom.uids import InstanceUIDs, clean_uid, is_uid
-from pacs_server.errors import InvalidInstance
+from pacs_server.errors import InvalidInstance, TranscodeError
 
 MAX_INFLATED_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 32
@@ -95,12 +95,11 @@ def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool) -> Hea
 
 
 def _inflate(head: bytes, complete: bool) -> tuple[bytes, bool]:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        plain = inflater.decompress(head, MAX_INFLATED_BYTES)
-    except zlib.error as error:
+        plain, ended = inflated(head, MAX_INFLATED_BYTES)
+    except TranscodeError as error:
         raise InvalidInstance("the deflated data set cannot be inflated") from error
-    return plain, complete and inflater.eof
+    return plain, complete and ended
 
 
 class Element(NamedTuple):

@@ -7,26 +7,24 @@ an attribute without either is empty. DS and IS stay text, so that they keep the
 import base64
 import math
 import struct
-import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from pacs_server.dicom import response
-from pacs_server.dicom.identifier import ReturnKey
-from pacs_server.dicom.reencode import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Element, encode, parse
+from pacs_server.dicom.deflate import inflated
+from pacs_server.dicom.elements import ReturnKey
+from pacs_server.dicom.reencode import EXPLICIT_LE, Element, encode, encoding_of, parse
 from pacs_server.dicom.text import encodings_of, text_values
+from pacs_server.dicom.writer import NUMBERS, Encode, Writer
 from pacs_server.errors import TranscodeError
 
 DataSet = Mapping[str, Any]
 """A data set or item in the DICOM JSON Model."""
 
 SPECIFIC_CHARACTER_SET = "00080005"
-_CHARACTER_SET_TAG = 0x00080005
-_ENCODINGS = {ImplicitVRLittleEndian: IMPLICIT_LE, ExplicitVRBigEndian: EXPLICIT_BE}
-_NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
+_CHARACTER_SET_TAG = int(SPECIFIC_CHARACTER_SET, 16)
 _TEXTS = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
 _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
@@ -34,8 +32,11 @@ _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 def decode_data_set(data: bytes, transfer_syntax_uid: str, limit: int) -> dict[str, Any]:
     """The data set in `data`; raises TranscodeError if it is broken or, inflated, longer than `limit` bytes."""
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        data = _inflated(data, limit)
-    encoding = _ENCODINGS.get(transfer_syntax_uid, EXPLICIT_LE)
+        # One byte more than allowed shows that it is too long.
+        data, _ = inflated(data, limit + 1)
+        if len(data) > limit:
+            raise TranscodeError("the data set is too long")
+    encoding = encoding_of(transfer_syntax_uid)
     elements = parse(memoryview(data), encoding)
     if not encoding.little_endian:
         elements = parse(memoryview(encode(elements, EXPLICIT_LE)), EXPLICIT_LE)
@@ -44,21 +45,12 @@ def decode_data_set(data: bytes, transfer_syntax_uid: str, limit: int) -> dict[s
 
 def encode_data_set(data_set: DataSet, transfer_syntax_uid: str, specific_character_set: str) -> bytes:
     """A data set on the wire, in that character set if it can represent the text, else in ISO_IR 192."""
-    writer = response._Writer(
-        explicit=transfer_syntax_uid != ImplicitVRLittleEndian, little_endian=transfer_syntax_uid != ExplicitVRBigEndian
-    )
-    wanted, charset = response._encoder_for(specific_character_set)
-    try:
-        data = _encoded(writer, data_set, charset, wanted or response._ascii)
-    except UnicodeEncodeError:
-        data = _encoded(writer, data_set, response._UTF8, response._utf8)
-    return response._deflate(data) if transfer_syntax_uid == DeflatedExplicitVRLittleEndian else data
+    writer = Writer(transfer_syntax_uid)
 
+    def elements(encode_text: Encode) -> bytes:
+        return b"".join(writer.item(ReturnKey(0, "SQ"), data_set, encode_text))
 
-def _encoded(writer: response._Writer, data_set: DataSet, charset: str, encode_text: response.Encode) -> bytes:
-    head = writer.text(_CHARACTER_SET_TAG, "CS", charset, encode_text) if charset else b""
-    # The character set comes first of all: nothing below it is kept.
-    return head + b"".join(writer._item(ReturnKey(0, "SQ", ()), dict(data_set), encode_text))
+    return writer.data_set(writer.attempts(specific_character_set), elements)
 
 
 def values_of(data_set: DataSet, tag: str) -> list[Any]:
@@ -85,17 +77,6 @@ def empty_element(tag: int) -> dict[str, str]:
     return {"vr": _dictionary_vr(tag)}
 
 
-def _inflated(data: bytes, limit: int) -> bytes:
-    try:
-        # PS3.5 A.5: a raw deflate stream. One byte more than allowed shows that it is too long.
-        inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, limit + 1)
-    except zlib.error as error:
-        raise TranscodeError("the data set cannot be inflated") from error
-    if len(inflated) > limit:
-        raise TranscodeError("the data set is too long")
-    return inflated
-
-
 def _data_set(elements: Iterable[Element], encodings: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for element in elements:
@@ -118,7 +99,7 @@ def _element(element: Element, encodings: tuple[str, ...]) -> dict[str, Any]:
     values: list[Any]
     if vr in _TEXTS:
         values = [_value(text, vr) for text in text_values(raw, vr, encodings)]
-    elif vr in _NUMBERS:
+    elif vr in NUMBERS:
         values = _numbers(raw, vr)
     elif vr == "AT":
         values = [f"{group:04X}{number:04X}" for group, number in _unpacked("HH", raw)]
@@ -136,7 +117,7 @@ def _vr(element: Element) -> str:
     # The dictionary has "US or SS": the first is as good as the second where no pixel data follows.
     vr = element.vr[:2]
     known = _dictionary_vr(element.tag)
-    return known if vr == "UN" and (known in _TEXTS or known in _NUMBERS) else vr
+    return known if vr == "UN" and (known in _TEXTS or known in NUMBERS) else vr
 
 
 def _dictionary_vr(tag: int) -> str:
@@ -152,7 +133,7 @@ def _value(text: str, vr: str) -> Any:
 
 
 def _numbers(raw: bytes, vr: str) -> list[Any]:
-    numbers = [number for (number,) in _unpacked(_NUMBERS[vr], raw)]
+    numbers = [number for (number,) in _unpacked(NUMBERS[vr], raw)]
     # JSON has no infinity.
     return [number if math.isfinite(number) else str(number) for number in numbers]
 

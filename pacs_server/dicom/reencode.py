@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pacs_server.errors import TranscodeError
 
@@ -37,6 +38,12 @@ class Encoding:
 IMPLICIT_LE = Encoding(implicit_vr=True)
 EXPLICIT_LE = Encoding()
 EXPLICIT_BE = Encoding(little_endian=False)
+_ENCODINGS = {ImplicitVRLittleEndian: IMPLICIT_LE, ExplicitVRBigEndian: EXPLICIT_BE}
+
+
+def encoding_of(transfer_syntax_uid: str) -> Encoding:
+    """The encoding of a transfer syntax, for the deflated one once it is inflated (PS3.5 10)."""
+    return _ENCODINGS.get(transfer_syntax_uid, EXPLICIT_LE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,7 @@ def encodings_of(specific_character_set: str) -> tuple[str, ...]:
 
 def text_values(raw: bytes, vr: str, encodings: tuple[str, ...]) -> list[str]:
     """The values in the bytes of a text element, decoded and without padding; no value at all is an empty list."""
-    text = _UNWANTED.sub("", _decode(raw, vr, encodings))
+    text = cleaned(_decode(raw, vr, encodings))
     if vr in SINGLE_VALUED_VRS:
         return [text.rstrip()] if text.strip() else []
     # Split only now: 0x5C may be the second half of a character in multi-byte sets.
@@ -67,6 +67,11 @@ def text_values(raw: bytes, vr: str, encodings: tuple[str, ...]) -> list[str]:
         # PS3.5 6.2.1: trailing null component groups may be left out.
         values = [value.rstrip("=") for value in values]
     return values if any(values) else []
+
+
+def cleaned(text: str) -> str:
+    """Text without the control characters and surrogates that no value may have."""
+    return _UNWANTED.sub("", text)
 
 
 def _decode(raw: bytes, vr: str, encodings: tuple[str, ...]) -> str:

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from pacs_server.dicom.matching import date_key, json_text, time_key
-from pacs_server.dicom.text import _UNWANTED, SINGLE_VALUED_VRS
+from pacs_server.dicom.text import SINGLE_VALUED_VRS, cleaned
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidWorklistItem
 
@@ -145,7 +145,7 @@ def _json_value(value: Any, vr: str) -> Any:
         return float(value) if vr in ("FD", "FL") else int(value)
     if vr == "AT":
         return f"{int(value):08X}"
-    text = _UNWANTED.sub("", str(value))
+    text = cleaned(str(value))
     # Leading blanks mean something in long texts only.
     text = text.rstrip() if vr in SINGLE_VALUED_VRS else text.strip()
     if vr == "PN":

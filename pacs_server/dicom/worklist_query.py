@@ -4,16 +4,28 @@ A worklist item is one data set in the DICOM JSON Model, so that all keys are ma
 one item of a sequence are. Unlike in Query/Retrieve, an unknown value fails to match (K.2.2.1.1.1).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydicom.datadict import dictionary_has_tag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from pacs_server.dicom import identifier, response
-from pacs_server.dicom.identifier import SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET_FROM_UTC, QueryOptions, ReturnKey
-from pacs_server.dicom.matching import DateTimeSpan, ItemKey, Items, span
+from pacs_server.dicom.elements import (
+    OPAQUE_VRS,
+    SPECIFIC_CHARACTER_SET,
+    TIMEZONE_OFFSET_FROM_UTC,
+    ReturnKey,
+    charset_of,
+    date_time_range,
+    decode,
+    is_key,
+    item_key,
+    key_text,
+    return_keys,
+    vr_of,
+)
+from pacs_server.dicom.matching import DateTimeSpan, ItemKey, Items
 from pacs_server.dicom.reencode import Element
 from pacs_server.dicom.worklist import (
     SCHEDULED_PROCEDURE_STEP_SEQUENCE,
@@ -22,13 +34,12 @@ from pacs_server.dicom.worklist import (
     JSONDataSet,
     text_of,
 )
-from pacs_server.errors import InvalidIdentifier
+from pacs_server.dicom.writer import Encode, Writer
 
 _STEP_SEQUENCE = int(SCHEDULED_PROCEDURE_STEP_SEQUENCE, 16)
 _START_DATE, _START_TIME = 0x00400002, 0x00400003
 SUPPORTED_GROUPS = frozenset({0x0008, 0x0010, 0x0018, 0x0020, 0x0032, 0x0038, 0x0040})
 """The groups that the modules of Table K.6-1 take their attributes from; other keys are not supported."""
-_NO_OPTIONS = QueryOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +64,15 @@ class WorklistQuery:
 
 def parse_worklist(data: bytes, transfer_syntax_uid: str) -> WorklistQuery:
     """The query in a worklist identifier; raises InvalidIdentifier."""
-    elements = identifier._decode(data, transfer_syntax_uid)
-    charset = identifier._charset(elements)
-    known = sorted((e for e in elements.values() if identifier._is_key(e.tag)), key=lambda element: element.tag)
+    elements = decode(data, transfer_syntax_uid)
+    charset = charset_of(elements)
+    known = sorted((e for e in elements.values() if is_key(e.tag)), key=lambda element: element.tag)
     asked = [element for element in known if _is_supported(element)]
     unsupported = {element.tag for element in known} - {element.tag for element in asked}
-    returns = identifier._item_returns(asked)
+    returns = return_keys(asked)
     start, asked = _start(asked)
     matched = (e for e in asked if e.tag != TIMEZONE_OFFSET_FROM_UTC)
-    found = (identifier._item_key(element, charset, _NO_OPTIONS, depth=0) for element in matched)
+    found = (item_key(element, charset, fuzzy=False) for element in matched)
     keys = Items(tuple(_strict(key) for key in found if key is not None), unknown=False)
     return WorklistQuery(keys, start, returns, tuple(sorted(unsupported)), charset)
 
@@ -71,7 +82,7 @@ def _is_supported(element: Element) -> bool:
     if tag < SPECIFIC_CHARACTER_SET or tag >> 16 not in SUPPORTED_GROUPS or not dictionary_has_tag(tag):
         return False
     # Binary values are returned, but there is no matching them.
-    return identifier._vr(element) not in identifier._OPAQUE_VRS or not element.value
+    return vr_of(element) not in OPAQUE_VRS or not element.value
 
 
 def _strict(key: ItemKey) -> ItemKey:
@@ -98,20 +109,9 @@ def _start(asked: list[Element]) -> tuple[DateTimeSpan | None, list[Element]]:
 def _pair(elements: Mapping[int, Element]) -> DateTimeSpan | None:
     if _START_DATE not in elements or _START_TIME not in elements:
         return None
-    texts = [identifier._text(elements[tag], vr, ()) for tag, vr in ((_START_DATE, "DA"), (_START_TIME, "TM"))]
     # PS3.4 Table K.6-1: July 5 to July 7 and 10 to 18 o'clock is one time, from July 5, 10:00 to July 7, 18:00.
-    if not all("-" in text and "\\" not in text for text in texts):
-        return None
-    try:
-        date, time = span("DA", texts[0]), span("TM", texts[1])
-    except InvalidIdentifier as error:
-        raise identifier._refused(f"ScheduledProcedureStepStart: {error}") from None
-    # A bound of one without a bound of the other is no moment, so ranges of two forms count each on its own.
-    if (bool(date.lower), bool(date.upper)) != (bool(time.lower), bool(time.upper)):
-        return None
-    if date.upper and date.upper + time.upper < date.lower + time.lower:
-        raise InvalidIdentifier("ScheduledProcedureStepStart: the range goes backwards")
-    return DateTimeSpan(date, time)
+    texts = (key_text(elements[tag], vr, ()) for tag, vr in ((_START_DATE, "DA"), (_START_TIME, "TM")))
+    return date_time_range(("ScheduledProcedureStepStart",) * 2, *texts)
 
 
 def presented(data_set: JSONDataSet, status: ItemStatus) -> JSONDataSet:
@@ -131,37 +131,21 @@ class WorklistEncoder:
 
     def __init__(self, query: WorklistQuery, transfer_syntax_uid: str) -> None:
         self._query = query
-        self._writer = response._Writer(
-            explicit=transfer_syntax_uid != ImplicitVRLittleEndian,
-            little_endian=transfer_syntax_uid != ExplicitVRBigEndian,
-        )
-        self._deflated = transfer_syntax_uid == DeflatedExplicitVRLittleEndian
-        requested, charset = response._encoder_for(query.specific_character_set)
-        self._attempts = [(charset, response._ascii), (charset, requested), (response._UTF8, response._utf8)]
+        self._writer = Writer(transfer_syntax_uid)
+        self._attempts = self._writer.attempts(query.specific_character_set)
 
     def encode(self, data_set: JSONDataSet) -> bytes:
         """The response identifier of one match."""
         item = _matching_part(data_set, self._query.keys)
-        for charset, encode in self._attempts:
-            try:
-                data = self._encode(item, charset, encode) if encode else None
-            except UnicodeEncodeError:
-                continue
-            if data is not None:
-                return response._deflate(data) if self._deflated else data
-        raise AssertionError("UTF-8 holds all text")
-
-    def _encode(self, item: dict[str, Any], charset: str, encode: response.Encode) -> bytes:
-        head = self._writer.text(SPECIFIC_CHARACTER_SET, "CS", charset, encode) if charset else b""
-        return head + b"".join(self._elements(item, encode))
-
-    def _elements(self, item: dict[str, Any], encode: response.Encode) -> Iterator[bytes]:
         returns = self._query.returns
         # PS3.4 C.4.1.1.3.2: the time zone is never sent with zero length.
         if "00080201" not in item:
             returns = tuple(key for key in returns if key.tag != TIMEZONE_OFFSET_FROM_UTC)
-        if returns:
-            yield from self._writer._item(ReturnKey(0, "SQ", returns), item, encode)
+        return self._writer.data_set(self._attempts, partial(self._elements, item, returns))
+
+    def _elements(self, item: JSONDataSet, returns: tuple[ReturnKey, ...], encode: Encode) -> bytes:
+        # To the writer no keys are all of them.
+        return b"".join(self._writer.item(ReturnKey(0, "SQ", returns), item, encode)) if returns else b""
 
 
 def _matching_part(data_set: JSONDataSet, keys: Items) -> dict[str, Any]:

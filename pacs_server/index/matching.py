@@ -54,7 +54,7 @@ def condition_of(key: MatchingKey) -> Condition:
     """The key as a condition on the tables of its attributes."""
     attribute = key.attributes[0]
     if attribute.column in NAME_MATCH and isinstance(key.matcher, PersonName | FuzzyName):
-        return Condition(_name(_match_column(attribute), key.matcher, key.unknown), exact=False)
+        return Condition(name_clause(_match_column(attribute), key.matcher, key.unknown), exact=False)
     if isinstance(key.matcher, DateTimeSpan):
         found = Condition(_dates(column_of(attribute), key.matcher.date), exact=False)
     else:
@@ -79,7 +79,7 @@ def _condition(attribute: Attribute, matcher: Matcher) -> Condition:
         case Span(vr="DA") if not attribute.multiple:
             return Condition(_dates(column_of(attribute), matcher), exact=False)
         case Span(vr="TM") if attribute.column in TIME_MATCH:
-            return Condition(_between(_match_column(attribute), matcher.lower or "0", matcher.upper), exact=True)
+            return Condition(between(_match_column(attribute), matcher.lower or "0", matcher.upper), exact=True)
     return _IN_PYTHON
 
 
@@ -113,7 +113,8 @@ def _wild_card(attribute: Attribute, pattern: str) -> Condition:
     return Condition(_starts(column, pattern, _like_text(pattern, wild=True)), exact=True)
 
 
-def _name(column: Column[Any], matcher: PersonName | FuzzyName, unknown: bool) -> Clause | None:
+def name_clause(column: Column[Any], matcher: PersonName | FuzzyName, unknown: bool) -> Clause | None:
+    """A narrowing to the rows whose folded name may match, with `unknown` the empty ones too; None if none is known."""
     rows = column.table.alias()
     folded = rows.c[column.name]
     alternatives = _fuzzy(folded, matcher) if isinstance(matcher, FuzzyName) else _literal(folded, matcher)
@@ -150,14 +151,15 @@ def _has_groups(column: ColumnElement[Any]) -> Clause:
 
 def _dates(column: Column[Any], span: Span) -> Clause:
     # YYYYMMDD and the old YYYY.MM.DD each sort by date; what else falls in between goes in Python.
-    return or_(*(_between(column, form(span.lower) or "0", form(span.upper)) for form in (str, _dotted)))
+    return or_(*(between(column, form(span.lower) or "0", form(span.upper)) for form in (str, _dotted)))
 
 
 def _dotted(date: str) -> str:
     return date and f"{date[:4]}.{date[4:6]}.{date[6:]}"
 
 
-def _between(column: Column[Any], lower: str, upper: str) -> Clause:
+def between(column: Column[Any], lower: str, upper: str) -> Clause:
+    """The rows in a range of dates or times; without an upper bound if that is empty."""
     # Values may be longer than the bound, but never beyond its day or microsecond.
     return and_(column >= lower, column <= upper) if upper else column >= lower
 

@@ -5,7 +5,7 @@ from sqlalchemy import ColumnElement, select
 from pacs_server.dicom.matching import Items, Matcher, PersonName, Span, Values
 from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE
 from pacs_server.dicom.worklist_query import WorklistQuery
-from pacs_server.index.matching import _between, _name
+from pacs_server.index.matching import between, name_clause
 from pacs_server.index.workflow_models import worklist_item, worklist_station
 
 Clause = ColumnElement[bool]
@@ -34,7 +34,7 @@ def narrowing(query: WorklistQuery) -> list[Clause]:
         if isinstance(matcher := keys.get(tag), Values):
             clauses.append(column.in_(matcher.values))
     if isinstance(name := keys.get(_PATIENT_NAME), PersonName):
-        clause = _name(_columns.patient_name_match, name, unknown=False)
+        clause = name_clause(_columns.patient_name_match, name, unknown=False)
         clauses += [] if clause is None else [clause]
     return clauses
 
@@ -45,9 +45,9 @@ def _matchers(matcher: Matcher | None) -> dict[int, Matcher]:
 
 def _place_and_day(stations: Matcher | None, days: Span | None) -> list[Clause]:
     if not isinstance(stations, Values):
-        return [] if days is None else [_between(_columns.scheduled_procedure_step_start_date, days.lower, days.upper)]
+        return [] if days is None else [between(_columns.scheduled_procedure_step_start_date, days.lower, days.upper)]
     # One index has both, so few rows are looked at however long the worklist is.
     at_station = select(worklist_station.c.worklist_item_fk).where(worklist_station.c.ae_title.in_(stations.values))
     if days is not None:
-        at_station = at_station.where(_between(worklist_station.c.start_date, days.lower, days.upper))
+        at_station = at_station.where(between(worklist_station.c.start_date, days.lower, days.upper))
     return [_columns.id.in_(at_station)]

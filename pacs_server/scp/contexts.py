@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from pynetdicom import sop_class
-from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+from pynetdicom import ALL_TRANSFER_SYNTAXES, sop_class
 
 from pacs_server.dicom.levels import InformationModel
 from pacs_server.net.negotiation import Support

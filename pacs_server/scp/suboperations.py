@@ -2,9 +2,9 @@
 
 import logging
 import struct
-import zlib
 from dataclasses import dataclass, field
 
+from pacs_server.dicom.deflate import deflated
 from pacs_server.errors import PacsError, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.metrics import Metrics
@@ -157,8 +157,4 @@ def failed_list(uids: list[str], transfer_syntax_uid: str) -> bytes:
         data = tag + b"UN\0\0" + struct.pack(f"{order}I", len(value)) + value
     else:
         data = tag + b"UI" + struct.pack(f"{order}H", len(value)) + value
-    if transfer_syntax_uid == "1.2.840.10008.1.2.1.99":
-        deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        data = deflater.compress(data) + deflater.flush()
-        data += b"\0" * (len(data) % 2)
-    return data
+    return deflated(data) if transfer_syntax_uid == "1.2.840.10008.1.2.1.99" else data

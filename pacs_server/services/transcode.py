@@ -16,6 +16,7 @@ from pydicom.uid import (
 )
 
 from pacs_server.dicom.codecs import decoder_for
+from pacs_server.dicom.deflate import inflated
 from pacs_server.dicom.pixels import LENGTH_LIMIT, native
 from pacs_server.dicom.reencode import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Encoding, encode, parse
 from pacs_server.errors import TranscodeError
@@ -73,12 +74,10 @@ def _transcoded(data: memoryview, stored: str, wanted: str) -> bytes:
 
 
 def _inflated(data: memoryview) -> memoryview:
-    # PS3.5 A.5: a raw deflate stream, no zlib header.
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = inflater.decompress(data, LENGTH_LIMIT)
-    if not inflater.eof:
+    plain, ended = inflated(data, LENGTH_LIMIT)
+    if not ended:
         raise TranscodeError("the deflated data set is truncated or too long")
-    return memoryview(inflated)
+    return memoryview(plain)
 
 
 def _actual(data: memoryview, source: Encoding) -> Encoding:

@@ -8,7 +8,7 @@ import pytest
 
 from pacs_server.config import Config, DatabaseConfig, RemoteAE, ServerConfig, StorageConfig
 from pacs_server.conformance import statement
-from pacs_server.dicom import codecs, identifier
+from pacs_server.dicom import codecs, elements, matching
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -140,7 +140,7 @@ def test_extended_negotiation(rows: Rows) -> None:
 def test_numbers_in_sentences_are_those_of_the_code(document: Callable[[str], str]) -> None:
     text = document(STATEMENT)
     assert f"{association._MAX_SENT_PDU // 1024} KiB at most" in text
-    assert f"an identifier of {identifier._MAX_BYTES // 2**20} MiB, and {identifier.MAX_VALUES:,} values" in text
+    assert f"an identifier of {elements.MAX_BYTES // 2**20} MiB, and {matching.MAX_VALUES:,} values" in text
     assert f"| Implementation Class UID | {IMPLEMENTATION_CLASS_UID} |" in text
     assert f"| Implementation Version Name | {IMPLEMENTATION_VERSION_NAME} |" in text
 

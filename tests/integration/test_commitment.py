@@ -161,7 +161,8 @@ def test_a_report_on_the_same_association(tmp_path):
     with running(settings(tmp_path, same_association=True)) as pacs:
         assert store(pacs, one, other) == [0, 0]
         handlers = [(evt.EVT_N_EVENT_REPORT, reports.handle)]
-        with associated(pacs, StorageCommitmentPushModel, calling="MODALITY", evt_handlers=handlers) as association:
+        contexts = [StorageCommitmentPushModel]
+        with associated(pacs, *contexts, calling="MODALITY", held=False, evt_handlers=handlers) as association:
             ds = information(transaction, reference(one), reference(other))
             status, _ = association.send_n_action(ds, 1, CLASS, INSTANCE)
             assert status.Status == 0

@@ -11,7 +11,6 @@ import pytest
 import servers
 from pydicom import Dataset
 from pydicom.sequence import Sequence as Items
-from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import CTImageStorage, ModalityPerformedProcedureStep, ModalityPerformedProcedureStepRetrieve
@@ -118,27 +117,8 @@ class Modality:
 
 @contextmanager
 def modality(pacs: PacsServer, syntax: str = EXPLICIT) -> Iterator[Modality]:
-    ae = AE("CT1")
-    for uid in (MPPS, RETRIEVE):
-        ae.add_requested_context(uid, syntax)
-    with associated(ae, pacs) as association:
+    with servers.associated(pacs, (MPPS, syntax), (RETRIEVE, syntax), calling="CT1") as association:
         yield Modality(association)
-
-
-@contextmanager
-def associated(ae: AE, pacs: PacsServer) -> Iterator[Association]:
-    """An association whose reactor is held back: pynetdicom's may take the answer before the sender looks for it."""
-    association = ae.associate(*pacs.address, ae_title="PACS")
-    assert association.is_established
-    checkpoint = association._reactor_checkpoint
-    checkpoint.clear()
-    assert servers.eventually(lambda: checkpoint._cond._waiters)
-    checkpoint.set = lambda: None
-    try:
-        yield association
-    finally:
-        del checkpoint.set
-        association.release()
 
 
 @pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG_ENDIAN, DEFLATED])
@@ -474,9 +454,7 @@ def test_the_loop_is_closed_when_the_instances_come_in(serve: Serve) -> None:
 
 
 def store(pacs: PacsServer, images: Sequence[Dataset]) -> None:
-    ae = AE("CT1")
-    ae.add_requested_context(CTImageStorage, EXPLICIT)
-    with associated(ae, pacs) as association:
+    with servers.associated(pacs, (CTImageStorage, EXPLICIT), calling="CT1") as association:
         for image in images:
             assert association.send_c_store(image).Status == 0x0000
 

@@ -10,7 +10,8 @@ from sqlalchemy import delete, insert
 from strategies import dates, person_names, ranges, sequences, several, text_values, times, uids
 
 from pacs_server.dicom.attributes import BY_KEYWORD, UNIQUE_KEYS, at_level
-from pacs_server.dicom.identifier import MatchingKey, Query, QueryOptions, ReturnKey
+from pacs_server.dicom.elements import ReturnKey
+from pacs_server.dicom.identifier import MatchingKey, Query, QueryOptions
 from pacs_server.dicom.levels import InformationModel, Level
 from pacs_server.dicom.matching import (
     DateTimeSpan,

@@ -129,6 +129,9 @@ def test_values_are_frozen() -> None:
         ("access_control: {allowed_ae_titles: '*'}", "'*' is not a list"),
         ("worklist:\n  hl7_port: 70000", "line 2: worklist.hl7_port: 70000 is not a port (0 to 65535)"),
         ("worklist:\n  hl7_port: '1'", "line 2: worklist.hl7_port: '1' is not a whole number"),
+        ("worklist: {hl7_port: 11112}", "line 1: worklist.hl7_port: 11112 is the port of server.port too, choose"),
+        ("server:\n  port: 9090", "line 2: server.port: 9090 is the port of monitoring.metrics_port too, choose"),
+        ("worklist: {hl7_port: 9090, hl7_host: 0.0.0.0}", "9090 is the port of monitoring.metrics_port too"),
         ("worklist: {folder_interval: 0}", "greater than 0"),
         ("commitment: {give_up_after: -1}", "greater than 0"),
         ("logging:\n\tlevel: info", "line 2: not valid YAML: a tab stands where only spaces may"),
@@ -152,6 +155,12 @@ def test_an_error_names_file_line_and_key(load_text: Load, tmp_path: Path, text:
     assert message in error
     assert error.startswith(str(tmp_path / "pacs_server.yaml"))
     assert error.isprintable()
+
+
+def test_ports_that_do_not_meet(load_text: Load) -> None:
+    load_text("server: {port: 9090}\nmonitoring: {enabled: false}")
+    load_text("server: {port: 9090}\nmonitoring: {host: 127.0.0.2}")
+    load_text("server: {port: 0}\nmonitoring: {metrics_port: 0}\nworklist: {hl7_port: 0}")
 
 
 def test_no_error_shows_the_password(load_text: Load) -> None:

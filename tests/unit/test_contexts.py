@@ -1,8 +1,7 @@
 """The table of SOP classes against pynetdicom's registry."""
 
 import pytest
-from pynetdicom import AllStoragePresentationContexts, QueryRetrievePresentationContexts
-from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, QueryRetrievePresentationContexts
 
 from pacs_server.scp.contexts import SOP_CLASSES, Service, is_storage, supports
 

@@ -14,12 +14,12 @@ from pydicom.uid import (
 from strategies import encoded, identifier
 
 from pacs_server.dicom.attributes import BY_KEYWORD
+from pacs_server.dicom.elements import ReturnKey
 from pacs_server.dicom.identifier import (
     MatchingKey,
     Query,
     QueryOptions,
     RetrieveKeys,
-    ReturnKey,
     parse_find,
     parse_retrieve,
 )

@@ -1,0 +1,70 @@
+"""One server moves to another: more kinds of objects than an association has room for, and certificates that change."""
+
+import ssl
+from pathlib import Path
+
+import trustme
+from datasets import make_ct, uid
+from rawpeer import EXPLICIT, Instance, association, store
+from servers import STUDY_MOVE, VERIFICATION, RawPeer, associated, config, eventually, proposal, running
+from strategies import identifier
+
+from pacs_server.config import RemoteAE, TLSConfig
+from pacs_server.server import PacsServer
+
+PRIVATE = "1.2.826.0.1.3680043.8.498.9"
+
+
+def test_more_kinds_than_an_association_has_contexts(tmp_path):
+    study, series = uid(), uid()
+    kinds = [f"{PRIVATE}.{number}" for number in range(100)]
+    instances = [make_ct(study=study, series=series, SOPClassUID=kind) for kind in kinds]
+    with running(config(tmp_path / "there")) as there:
+        remote = RemoteAE(ae_title="THERE", host="127.0.0.1", port=there.address[1])
+        with PacsServer(config(tmp_path / "here", remote_aes=[remote])) as here:
+            with association(here.address[1], {(kind, EXPLICIT) for kind in kinds}) as link:
+                assert {store(link, Instance.of(ds)).status for ds in instances} == {0}
+            with associated(here, STUDY_MOVE) as mover:
+                keys = identifier("STUDY", StudyInstanceUID=study)
+                *_, (final, _) = mover.send_c_move(keys, "THERE", STUDY_MOVE)
+        assert (final.Status, final.NumberOfCompletedSuboperations) == (0, 100)
+        assert there.status()["counts"]["instances"] == 100
+        # Two contexts for each kind, 128 in an association.
+        assert b"pacs_associations_total 2.0" in there.metrics.render()
+
+
+def _certificate(directory: Path, name: str) -> tuple[TLSConfig, ssl.SSLContext]:
+    """A certificate of an authority of its own, written over the one that is there; and a context that trusts it."""
+    authority = trustme.CA(organization_name=name)
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(directory / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return TLSConfig(enabled=True, cert_path=directory / "cert.pem", key_path=directory / "key.pem"), context
+
+
+def _echo(pacs: PacsServer, context: ssl.SSLContext) -> RawPeer:
+    peer = RawPeer(pacs.address)
+    peer.socket = context.wrap_socket(peer.socket, server_hostname="127.0.0.1")
+    peer.associate(proposal((VERIFICATION, [EXPLICIT])))
+    assert peer.echo() == 0
+    return peer
+
+
+def test_a_new_certificate_is_used_from_the_next_connection_on(tmp_path):
+    settings, old = _certificate(tmp_path, "old")
+    served = config(tmp_path).model_copy(update={"tls": settings})
+    with running(served, reload=lambda: served) as pacs:
+        with _echo(pacs, old) as first:
+            _, new = _certificate(tmp_path, "new")
+            assert pacs.reload()
+            # What was there before goes on.
+            assert first.echo() == 0
+            with _echo(pacs, new) as second:
+                assert second.echo() == 0
+        # A pair that does not fit changes nothing.
+        (tmp_path / "key.pem").write_text("no key")
+        assert not pacs.reload()
+        with _echo(pacs, new):
+            assert eventually(lambda: pacs.status()["associations"]["active"] == 1)
