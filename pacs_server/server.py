@@ -1,5 +1,6 @@
 """Lifecycle: bind, open, serve, reload, drain, stop; as a command or embedded."""
 
+import errno
 import logging
 import signal
 import socket
@@ -152,6 +153,9 @@ class PacsServer:
         try:
             sock = bind(host, port)
         except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                # server.port -> server.host, worklist.hl7_port -> worklist.hl7_host: not the port is at fault.
+                key = key.replace("metrics_port", "host").replace("port", "host")
             problem = f"cannot listen on {host} port {port}: {error.strerror or error}"
             raise self.config.error(key, problem) from None
         stack.callback(sock.close)

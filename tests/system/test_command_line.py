@@ -48,6 +48,12 @@ def test_a_port_in_use(tmp_path: Path, section: str, key: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
+def test_an_address_that_is_not_ours_is_the_hosts_fault(tmp_path: Path, host: str) -> None:
+    path = config_in(tmp_path, server={"host": host, "port": 0})
+    assert f"server.host: cannot listen on {host} port 0: " in refused(run_command("--config", path, cwd=tmp_path))
+
+
 @pytest.fixture
 def weak() -> list[str]:
     """A prefix under which file modes hold for root too."""
