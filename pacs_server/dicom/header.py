@@ -40,6 +40,7 @@ _BY_TAG = {attribute.tag: attribute for attribute in INDEXED}
 _LAST_TAG = max(_BY_TAG)
 _LAST_NEEDED_TAG = max(tag for tag in _BY_TAG if tag <= 0x0040FFFF)
 
+_PIXEL_DATA = 0x7FE00010
 _ITEM = 0xFFFEE000
 _ITEM_DELIMITER = 0xFFFEE00D
 _DELIMITERS = (_ITEM_DELIMITER, 0xFFFEE0DD)
@@ -67,20 +68,25 @@ class Header:
     values: Mapping[str, str]
 
 
-def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool) -> Header:
+def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool, size: int | None = None) -> Header:
     """Read the indexed attributes from the first bytes of a data set, which is all of it when `complete`.
 
     Raises InvalidInstance when the data set breaks the encoding's rules, has no usable UIDs, or when
-    its indexed part is longer than `head`.
+    its indexed part is longer than `head`; and when its `size` is given, in bytes, and Pixel Data
+    does not end within it.
     """
     if transfer_syntax_uid in _DEFLATED:
         head, complete = _inflate(head, complete)
+        size = None
     walker = Walker(
         head,
         explicit=transfer_syntax_uid != _IMPLICIT_LITTLE,
         order=">" if transfer_syntax_uid == _EXPLICIT_BIG else "<",
     )
-    found = _find(walker, complete)
+    found, rest = _find(walker, complete)
+    if size is not None and _is_cut_off(walker, rest, size):
+        # Half an image that is kept would stand in the way of the whole one.
+        raise InvalidInstance("the data set ends in the middle of Pixel Data")
     encodings = _encodings(walker, found)
     values = {}
     for tag, element in found.items():
@@ -235,8 +241,8 @@ def _looks_like_vr(raw: bytes) -> bool:
     return raw.isalpha() and raw.isupper()
 
 
-def _find(walker: Walker, complete: bool) -> dict[int, Element]:
-    """The indexed elements of the top level, by tag."""
+def _find(walker: Walker, complete: bool) -> tuple[dict[int, Element], int]:
+    """The indexed elements of the top level, by tag, and where those that are not looked at begin."""
     found: dict[int, Element] = {}
     size = len(walker.data)
     tag = at = 0
@@ -250,7 +256,7 @@ def _find(walker: Walker, complete: bool) -> dict[int, Element]:
                 break
             tag = element.tag
             if tag > _LAST_TAG:
-                return found
+                return found, at
             if element.length == _UNDEFINED or element.start + element.length <= size:
                 found[tag] = element
             at = walker.end(element)
@@ -264,7 +270,30 @@ def _find(walker: Walker, complete: bool) -> dict[int, Element]:
             raise InvalidInstance("the data set ends in the middle of an element") from None
         if max(cut.tag, tag) <= _LAST_NEEDED_TAG:
             raise InvalidInstance(f"the header does not end within the first {size} bytes of the data set") from None
-    return found
+    return found, size
+
+
+def _is_cut_off(walker: Walker, at: int, size: int) -> bool:
+    """Whether a data set of `size` bytes ends within its Pixel Data, as far as the bytes at hand tell.
+
+    Compressed Pixel Data says how long it is at its very end, so that it is seen through only where
+    it is all at hand.
+    """
+    end = len(walker.data)
+    try:
+        while end - at >= 8:
+            element = next(walker.elements(at, end), None)
+            if element is None or element.tag > _PIXEL_DATA:
+                return False
+            if element.tag == _PIXEL_DATA and element.length != _UNDEFINED:
+                return element.start + element.length > size
+            at = walker.end(element)
+    except Cut as cut:
+        return cut.tag == _PIXEL_DATA and end == size
+    except InvalidInstance:
+        # What lies before is not indexed, and no reason to refuse an object.
+        return False
+    return False
 
 
 def _encodings(walker: Walker, found: Mapping[int, Element]) -> tuple[str, ...]:

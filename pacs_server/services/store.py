@@ -108,13 +108,14 @@ def _header(file: _Readable, offset: int, transfer_syntax_uid: str) -> Header:
     """Read the header of the data set at `offset`; a long one is tried again with more of the file."""
     start = file.read(offset + _USUAL_HEAD)[offset:]
     complete = offset + len(start) >= file.size
+    size = file.size - offset
     try:
-        return read_header(start, transfer_syntax_uid, complete=complete)
+        return read_header(start, transfer_syntax_uid, complete=complete, size=size)
     except InvalidInstance:
         if complete:
             raise
     more = file.read(offset + _LARGEST_HEAD)[offset:]
-    return read_header(more, transfer_syntax_uid, complete=offset + len(more) >= file.size)
+    return read_header(more, transfer_syntax_uid, complete=offset + len(more) >= file.size, size=size)
 
 
 def _check(request: StoreRequest, header: Header) -> None:

@@ -98,6 +98,18 @@ def test_data_sets_that_cannot_be_understood(serve, data):
     assert stored_files(pacs) == []
 
 
+@pytest.mark.parametrize("rows", [16, 512])
+def test_half_an_image_does_not_stand_in_the_way_of_the_whole(serve, rows):
+    pacs = serve()
+    ds = make_ct(rows=rows, columns=rows)
+    whole = encoded(ds, EXPLICIT)
+    for half in (whole[:-1], whole[: len(whole) - rows]):
+        refused = _send(pacs, str(ds.SOPInstanceUID), half)
+        assert (refused.status, refused.error_comment) == (0xC000, "the data set ends in the middle of Pixel Data")
+    assert _send(pacs, str(ds.SOPInstanceUID), whole).status == 0
+    assert len(stored_files(pacs)) == 1
+
+
 def test_a_class_that_is_not_the_contexts(serve):
     pacs = serve()
     ds = make_ct(SOPClassUID="1.2.840.10008.5.1.4.1.1.4")

@@ -336,3 +336,15 @@ def test_backslash_inside_a_multi_byte_character_is_no_separator():
 
 def test_single_byte_text_outside_its_vr_follows_the_default_repertoire():
     assert text_values(b"Knie", "CS", encodings_of("ISO_IR 13")) == ["Knie"]
+
+
+@pytest.mark.parametrize("cut", [1, 9, 40])
+def test_compressed_pixel_data_that_is_all_at_hand_is_seen_through(cut):
+    fragments = b"".join(struct.pack("<HHL", 0xFFFE, 0xE000, len(part)) + part for part in (b"", bytes(64)))
+    end = struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
+    whole = with_bytes(struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF) + fragments + end)
+    read_header(whole, JPEG, complete=True, size=len(whole))
+    with pytest.raises(InvalidInstance, match="Pixel Data"):
+        read_header(whole[:-cut], JPEG, complete=True, size=len(whole) - cut)
+    # Of more than is at hand nothing is known, and nothing held against it.
+    read_header(whole[:-cut], JPEG, complete=False, size=len(whole))
