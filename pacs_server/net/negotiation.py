@@ -1,6 +1,6 @@
 """Association negotiation: A-ASSOCIATE PDUs as values, and the answer to a proposal (PS3.8 9.3.2-3, PS3.7 D.3).
 
-The codec is our own: a proposal of 64 contexts decodes some thirty times faster than through a
+The codec is our own: a proposal of 64 contexts decodes some twenty times faster than through a
 general library's item objects, and nothing but ProtocolError comes out of it. The tests hold it
 equal to pynetdicom's PDU classes.
 """
