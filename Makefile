@@ -83,6 +83,10 @@ check-wheel: $(DEV_STAMP) ## Build the wheel, install it in an empty environment
 bench: $(DEV_STAMP) ## Run the benchmarks
 	$(BIN)/python benchmarks/run.py
 
+.PHONY: soak
+soak: $(DEV_STAMP) ## Set hostile peers on a server: make soak SECONDS=60
+	$(BIN)/python tests/soak.py --seconds $(or $(SECONDS),600)
+
 .PHONY: conformance
 conformance: $(DEV_STAMP) ## Write the conformance statement anew
 	$(BIN)/pacs-server conformance > $(STATEMENT).new

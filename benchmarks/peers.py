@@ -96,6 +96,7 @@ def _pacs_server(*, fsync: bool) -> Callable[[Site], list[str]]:
             "server": {"ae_title": "PACS_SERVER", "host": "127.0.0.1", "port": site.port},
             "storage": {"directory": str(site.directory / "archive"), "fsync": fsync},
             "database": {"path": str(site.directory / "pacs.db")},
+            "audit": {"directory": str(site.directory / "audit")},
             "monitoring": {"metrics_port": 0},
             "remote_aes": [{"ae_title": site.destination.ae_title, "host": "127.0.0.1", "port": site.destination.port}],
         }
@@ -157,6 +158,7 @@ def _write(path: Path, text: str) -> Path:
 _ALL = frozenset(Service)
 PEERS = (
     Peer("pacs-server", "pacs-server", "PACS_SERVER", sys.executable, _ALL, _pacs_server(fsync=True)),
+    Peer("noaudit", "x", "PACS_SERVER", sys.executable, _ALL, _pacs_server(audit=False)),
     Peer("nofsync", "pacs-server, fsync off", "PACS_SERVER", sys.executable, _ALL, _pacs_server(fsync=False)),
     Peer("orthanc", "Orthanc", "ORTHANC", "Orthanc", _ALL, _orthanc),
     Peer("dcmqrscp", "dcmqrscp", "DCMQRSCP", "dcmqrscp", _ALL, _dcmqrscp),

@@ -1,4 +1,4 @@
-"""From settings to the objects they describe: the open archive with its services, terms, destinations, TLS."""
+"""From settings to the objects they describe: the open archive with its services, terms, destinations."""
 
 import ssl
 from collections.abc import Callable, Iterator
@@ -6,28 +6,35 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pacs_server.archive import Archive
-from pacs_server.config import Config, RemoteAE
+from pacs_server.audit.events import NoAudit
+from pacs_server.audit.recorder import Recorder
+from pacs_server.audit.trail import AuditTrail, open_trail
+from pacs_server.config import AuditConfig, Config, RemoteAE
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.index.commitment import CommitmentIndex
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.mpps import ProcedureStepIndex
+from pacs_server.index.peers import PeerIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.index.worklist import WorklistIndex
 from pacs_server.metrics import Metrics
 from pacs_server.net import scu
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Timeouts
+from pacs_server.private_files import make_directory
 from pacs_server.scp.contexts import supports
 from pacs_server.scp.entity import EntitySettings
 from pacs_server.scp.move import Destination
 from pacs_server.services.commitment import StorageCommitmentService
 from pacs_server.services.mpps import MPPSService
+from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreService
 from pacs_server.services.worklist import WorklistService
 from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.tls import client_contexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,9 @@ class OpenArchive:
     commitment: StorageCommitmentService
     worklist: WorklistService
     mpps: MPPSService
+    peers: PeersSeenService
+    audit: Recorder
+    trail: AuditTrail | None
 
 
 @contextmanager
@@ -52,12 +62,12 @@ def open_archive(
     """Open storage and index, creating and migrating what is not there yet; closed at the end.
 
     `current` gives the settings that may change live, if they can. Raises StorageUnavailable,
-    IndexUnavailable, SchemaError.
+    IndexUnavailable, SchemaError, AuditUnavailable, and ConfigError for the key of the audit trail.
     """
     settings = config.storage
     live = current or (lambda: config)
     if config.database.url is None:
-        config.database.path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(config.database.path.parent)
     database = Database(config.database.sqlalchemy_url, wal_mode=config.database.wal_mode, fsync=settings.fsync)
     try:
         if config.database.auto_migrate:
@@ -68,9 +78,20 @@ def open_archive(
         storage.prepare()
         index = InstanceIndex(database, on_commit=metrics.committed if metrics else None)
         archive = Archive(storage, index, naming=settings.naming, duplicate_policy=settings.duplicate_policy)
-        yield _opened(database, storage, archive, metrics, live)
+        with _audit_trail(config.audit) as trail:
+            yield _opened(database, storage, archive, metrics, live, trail=trail)
     finally:
         database.close()
+
+
+@contextmanager
+def _audit_trail(settings: AuditConfig) -> Iterator[AuditTrail | None]:
+    """The audit trail while it is open, None if it is off. Raises ConfigError, AuditUnavailable."""
+    if not settings.enabled:
+        yield None
+        return
+    with open_trail(settings) as trail:
+        yield trail
 
 
 def _opened(
@@ -79,7 +100,10 @@ def _opened(
     archive: Archive,
     metrics: Metrics | None,
     live: Callable[[], Config],
+    *,
+    trail: AuditTrail | None,
 ) -> OpenArchive:
+    audit = Recorder(trail or NoAudit(), lambda: live().server.ae_title)
     queries = QueryIndex(database)
     return OpenArchive(
         database,
@@ -94,8 +118,11 @@ def _opened(
             lambda: live().commitment,
             counted=metrics.commitment if metrics else None,
         ),
-        WorklistService(WorklistIndex(database), only_own_station=lambda: live().worklist.only_own_station),
+        WorklistService(WorklistIndex(database), audit, only_own_station=lambda: live().worklist.only_own_station),
         MPPSService(ProcedureStepIndex(database), discontinued_returns=lambda: live().worklist.discontinued_returns),
+        PeersSeenService(PeerIndex(database)),
+        audit,
+        trail,
     )
 
 
@@ -105,32 +132,22 @@ def entity_settings(config: Config, tls: ssl.SSLContext | None) -> EntitySetting
     terms = Terms(
         max_pdu_size=server.max_pdu_size,
         association_timeout=server.association_timeout,
-        timeouts=Timeouts(idle=server.idle_timeout, network=server.network_timeout),
+        timeouts=Timeouts(server.idle_timeout, server.network_timeout, server.message_timeout),
         implementation_class_uid=IMPLEMENTATION_CLASS_UID,
         implementation_version_name=IMPLEMENTATION_VERSION_NAME,
     )
     return EntitySettings(terms, supports(accept_unknown=config.storage.accept_unknown_sop_classes), tls)
 
 
-def tls_context(config: Config) -> ssl.SSLContext | None:
-    """The server's TLS context, None if TLS is off. Raises ConfigError."""
-    if not config.tls.enabled:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(config.tls.cert_path, config.tls.key_path)
-    except OSError as error:
-        raise config.error("tls.cert_path", f"cannot be used with tls.key_path: {error}") from None
-    return context
-
-
 def destinations(config: Config) -> dict[str, Destination]:
-    """The C-MOVE destinations by AE title."""
-    return {remote.ae_title: _destination(remote) for remote in config.remote_aes}
+    """The C-MOVE destinations by AE title. Raises ConfigError if TLS to them cannot work."""
+    contexts = client_contexts(config)
+    return {
+        remote.ae_title: _destination(remote, contexts[remote.tls_check_hostname] if remote.tls else None)
+        for remote in config.remote_aes
+    }
 
 
-def _destination(remote: RemoteAE) -> Destination:
-    tls = ssl.create_default_context() if remote.tls else None
+def _destination(remote: RemoteAE, tls: ssl.SSLContext | None) -> Destination:
     address = scu.RemoteAE(remote.ae_title, remote.host, remote.port, remote.connect_timeout, tls)
     return Destination(address, remote.response_timeout)

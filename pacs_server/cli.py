@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server import __version__, cli_commitment, cli_mpps, cli_worklist
+from pacs_server import __version__, cli_audit, cli_commitment, cli_mpps, cli_peers, cli_users, cli_worklist
 from pacs_server.cli_options import ConfigOption, Options, fail, load_config
 from pacs_server.errors import ConfigError, PacsError
 
@@ -30,8 +30,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_audit.app, name="audit")
 app.add_typer(cli_commitment.app, name="commitment")
 app.add_typer(cli_mpps.app, name="mpps")
+app.add_typer(cli_peers.app, name="peers")
+app.add_typer(cli_users.app, name="user")
 app.add_typer(cli_worklist.app, name="worklist")
 
 
@@ -90,20 +93,26 @@ def _serve(context: typer.Context) -> int:
 @app.command("check-config")
 def check_config(context: typer.Context, config: ConfigOption = None) -> None:
     """Check the configuration and print every setting, and where it was set if not by default."""
+    from pacs_server.config_file import cautions
+
     settings = load_config(context, config)
     typer.echo("ok")
+    for warning in cautions(settings):
+        typer.echo(f"note: {warning}")
     for key, text in _described(settings):
         where = settings.where(key)
         typer.echo(f"{key}: {text}" + (f"  ({where})" if where != "default" else ""))
 
 
 def _described(config: "Config") -> Iterator[tuple[str, str]]:
-    plain = config.model_dump(exclude={"source", "origins"})
+    plain = config.model_dump(exclude={"source", "origins", "secret_files"})
     if plain["database"]["url"] is None:
         del plain["database"]["url"]
     else:
         plain["database"] |= {"url": config.database.masked_url}
         del plain["database"]["path"]
+    for number, rule in enumerate(plain["access_control"].pop("peers")):
+        plain[f"access_control.peers[{number}]"] = rule
     for number, remote in enumerate(plain.pop("remote_aes")):
         plain[f"remote_aes[{number}]"] = remote
     for section, values in plain.items():
@@ -112,7 +121,7 @@ def _described(config: "Config") -> Iterator[tuple[str, str]]:
 
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(map(str, value)) or "none"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
@@ -120,10 +129,11 @@ def _shown(value: object) -> str:
 def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     """Bring the database schema up to date."""
     from pacs_server.index.database import Database
+    from pacs_server.private_files import make_directory
 
     settings = load_config(context, config).database
     if settings.url is None:
-        settings.path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(settings.path.parent)
     database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode)
     try:
         before = database.revision()
@@ -146,6 +156,9 @@ def import_(
     """Take DICOM files into the archive; run it again to resume."""
     from pacs_server import importer, logs
     from pacs_server.assembly import open_archive
+    from pacs_server.audit.events import EventID, Role
+    from pacs_server.audit.recorder import local_user
+    from pacs_server.audit.transfers import Arrivals
 
     importer.check_paths(paths)
     settings = load_config(context, config)
@@ -158,7 +171,9 @@ def import_(
         logs.configure(settings.logging)
     try:
         with open_archive(settings) as archive, _progress(paths) as progress:
-            summary = importer.run_import(paths, archive.store, progress=progress)
+            participants = (local_user(), archive.audit.own(Role.DESTINATION))
+            arrivals = Arrivals(archive.audit, participants, EventID.IMPORT)
+            summary = importer.run_import(paths, archive.store, arrivals, progress=progress)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     _report(summary)

@@ -207,9 +207,11 @@ def update(context: typer.Context, key: IDArgument, config: ConfigOption = None,
 @app.command()
 def cancel(context: typer.Context, key: IDArgument, config: ConfigOption = None) -> None:
     """Take an item off the worklist, and keep it as cancelled."""
+    from pacs_server.dicom.worklist import ItemStatus
+
     with _archive(context, config) as archive:
         row = _found(archive, key)
-        archive.worklist.cancel(row.id)
+        archive.worklist.set_status([row], ItemStatus.CANCELLED)
     typer.echo(f"cancelled {row.id}")
 
 
@@ -218,7 +220,7 @@ def remove(context: typer.Context, key: IDArgument, config: ConfigOption = None)
     """Delete an item for good."""
     with _archive(context, config) as archive:
         row = _found(archive, key)
-        archive.worklist.remove(row.id)
+        archive.worklist.remove(row)
     typer.echo(f"removed {row.id}")
 
 

@@ -4,105 +4,38 @@ A class of the server receives its own section, never the whole `Config`. The co
 `pacs_server.yaml.example` explain every key; a test holds them equal to the defaults below.
 """
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from pacs_server.config_types import (
+    AETitle,
+    Count,
+    FilePath,
+    Host,
+    Network,
+    Port,
+    Seconds,
+    Secret,
+    Section,
+    check_long_enough,
+    check_remote_port,
+    check_url,
+    empty_is_none,
+    parse_size,
+)
 from pacs_server.errors import ConfigError
 
-_SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([KMGT]i?B|B)", re.IGNORECASE)
-_DATABASE_URL: Final = re.compile(r"(postgresql|sqlite)(\+[a-z0-9_]+)?://")
 _EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})
 
 
-def _check_text(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise ValueError("must be printable text and not empty")
-    return text.strip()
-
-
-def _check_host(host: str) -> str:
-    host = _check_text(host)
-    if re.search(r"[\s/]", host):
-        raise ValueError(f"{host} is not a host name or address")
-    return host
-
-
-def _check_ae_title(title: str) -> str:
-    # PS3.5 6.2: VR AE is 16 characters of the default repertoire without backslash and control
-    # characters; leading and trailing spaces do not count, and only spaces is no title.
-    stripped = title.strip(" ")
-    if not re.fullmatch(r"[ -\[\]-~]{1,16}", stripped):
-        raise ValueError("an AE title has 1 to 16 ASCII characters, none of them a backslash or control character")
-    return stripped
-
-
-def _check_path(path: Path) -> Path:
-    text = str(path)
-    if not text.isprintable():  # also keeps NUL and lone surrogates away from the operating system
-        raise ValueError("a path must be printable text")
-    return path
-
-
-def _path_text(value: object) -> object:
-    if value == "":
-        raise ValueError("a path may not be empty")
-    return Path(value) if isinstance(value, str) else value
-
-
-def _check_port(port: int) -> int:
-    if not 0 <= port <= 65535:
-        raise ValueError(f"{port} is not a port (0 to 65535)")
-    return port
-
-
-def _check_remote_port(port: int) -> int:
-    if not 1 <= port <= 65535:
-        raise ValueError(f"{port} is not a port (1 to 65535)")
-    return port
-
-
-def parse_size(value: object) -> object:
-    """The number of bytes in a text such as 500MB (10**6) or 2GiB (2**30); anything but text as it is."""
-    if not isinstance(value, str):
-        return value
-    found = _SIZE.fullmatch(value.strip())
-    if found is None:
-        raise ValueError(f"{value[:40]!r} is not a size such as 500MB, 1GB or 2GiB")
-    unit = found[2].upper()
-    base = 1024 if "I" in unit else 1000
-    return int(float(found[1]) * base ** "BKMGT".index(unit[0]))
-
-
-def _empty_is_none(value: object) -> object:
-    return None if value == "" else value
-
-
-def _check_url(url: str | None) -> str | None:
-    # The value is never quoted: it may hold a password.
-    if url is not None and (not url.isprintable() or not _DATABASE_URL.match(url)):
-        raise ValueError("the address must begin with postgresql:// or sqlite:///")
-    return url
-
-
-AETitle = Annotated[str, AfterValidator(_check_ae_title)]
-Host = Annotated[str, AfterValidator(_check_host)]
-Port = Annotated[int, AfterValidator(_check_port)]
-FilePath = Annotated[Path, AfterValidator(_check_path), BeforeValidator(_path_text)]
-Seconds = Annotated[float, Field(gt=0, le=604800, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=100_000)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class ServerConfig(_Section):
+class ServerConfig(Section):
     """Where this AE listens, and what one peer may ask of it; timeouts in seconds."""
 
     ae_title: AETitle = "PACS_SERVER"
@@ -115,6 +48,7 @@ class ServerConfig(_Section):
     shutdown_timeout: Seconds = 30.0
     association_timeout: Seconds = 30.0
     network_timeout: Seconds = 30.0
+    message_timeout: Seconds = 300.0
     max_connections: Count = 200
     max_connections_per_address: Count = 100
 
@@ -129,7 +63,7 @@ class ServerConfig(_Section):
         return data
 
 
-class StorageConfig(_Section):
+class StorageConfig(Section):
     """Where the objects are kept and how; min_free_space in bytes."""
 
     directory: FilePath = Path("./archive")
@@ -140,11 +74,11 @@ class StorageConfig(_Section):
     accept_unknown_sop_classes: bool = True
 
 
-class DatabaseConfig(_Section):
+class DatabaseConfig(Section):
     """The index: a SQLite file, or another database by its URL."""
 
     path: FilePath = Path("./pacs.db")
-    url: Annotated[str | None, AfterValidator(_check_url), BeforeValidator(_empty_is_none), Field(repr=False)] = None
+    url: Annotated[str | None, AfterValidator(check_url), BeforeValidator(empty_is_none), Field(repr=False)] = None
     wal_mode: bool = True
     auto_migrate: bool = True
 
@@ -168,23 +102,36 @@ class DatabaseConfig(_Section):
         return re.sub(r"([?&][^=&]*password=)[^&]*", r"\1***", hidden, flags=re.IGNORECASE)
 
 
-class TLSConfig(_Section):
-    """DICOM over TLS on the listening port."""
+class TLSConfig(Section):
+    """DICOM over TLS: on `port` beside the plain one, or without a port of its own on server.port instead."""
 
     enabled: bool = False
+    port: Port | None = None
     cert_path: FilePath = Path("./certs/server.crt")
     key_path: FilePath = Path("./certs/server.key")
+    key_password: Secret = None
+    ca_path: Annotated[FilePath | None, BeforeValidator(empty_is_none)] = None
+    crl_path: Annotated[FilePath | None, BeforeValidator(empty_is_none)] = None
+    require_client_cert: bool = False
+    min_version: Literal["1.2", "1.3"] = "1.2"
+
+    @model_validator(mode="after")
+    def _an_authority_to_check_against(self) -> "TLSConfig":
+        for key, value in (("require_client_cert", self.require_client_cert), ("crl_path", self.crl_path)):
+            if value and self.ca_path is None:
+                raise PydanticCustomError("ca", "needs tls.ca_path as well", {"key": f"tls.{key}"})
+        return self
 
 
-class LoggingConfig(_Section):
+class LoggingConfig(Section):
     """What is logged, where and in which form; without a file only to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    file: Annotated[FilePath | None, BeforeValidator(_empty_is_none)] = None
+    file: Annotated[FilePath | None, BeforeValidator(empty_is_none)] = None
     format: Literal["text", "json"] = "text"
 
 
-class MonitoringConfig(_Section):
+class MonitoringConfig(Section):
     """The HTTP port for metrics and status; port 0 takes any free one."""
 
     enabled: bool = True
@@ -192,24 +139,78 @@ class MonitoringConfig(_Section):
     metrics_port: Port = 9090
 
 
-class AccessControlConfig(_Section):
-    """The calling AE titles that may associate, as patterns with * and ?."""
+PeerService = Literal["echo", "store", "find", "move", "get", "worklist", "mpps", "commitment"]
+
+
+class PeerRule(Section):
+    """What one peer, or all whose AE titles match a pattern, may do, and from where.
+
+    No `addresses` are all addresses. `certificate` names are held against subject and SAN of the
+    peer's certificate. `max_data_rate` in bytes a second.
+    """
+
+    ae_title: AETitle
+    addresses: Annotated[tuple[Network, ...], Field(strict=False)] = ()
+    allow: Annotated[tuple[PeerService, ...], Field(strict=False)] = get_args(PeerService)
+    require_tls: bool = False
+    certificate: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    move_destinations: Annotated[tuple[AETitle, ...], Field(strict=False)] = ("*",)
+    max_associations: Count | None = None
+    max_data_rate: Annotated[int, Field(ge=1024, le=2**40), BeforeValidator(parse_size)] | None = None
+
+
+class AccessControlConfig(Section):
+    """Who may associate: peers with their own rules, and AE titles as patterns with * and ?.
+
+    `association_rate` is associations a second from one address, `association_burst` how many may come at once.
+    """
 
     allowed_ae_titles: Annotated[tuple[AETitle, ...], Field(strict=False)] = ("*",)
+    peers: Annotated[tuple[PeerRule, ...], Field(strict=False)] = ()
+    max_associations_per_ae: Count | None = None
+    association_rate: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] | None = None
+    association_burst: Count = 20
+
+    @model_validator(mode="before")
+    @classmethod
+    def _peers_close_the_door(cls, data: Any) -> Any:
+        # Whoever lists the peers does not mean everybody else as well.
+        if isinstance(data, dict) and data.get("peers") and "allowed_ae_titles" not in data:
+            return {**data, "allowed_ae_titles": ()}
+        return data
 
 
-class WorklistConfig(_Section):
+class UserIdentityConfig(Section):
+    """User names and passwords at association (PS3.7 D.3.3.7)."""
+
+    mode: Literal["off", "optional", "required"] = "off"
+    users_path: FilePath = Path("./users")
+
+
+class AuditConfig(Section):
+    """The audit trail: where it is kept, what signs it, and where it is sent as well."""
+
+    enabled: bool = True
+    directory: FilePath = Path("./audit")
+    key: Annotated[Secret, AfterValidator(check_long_enough)] = None
+    retention_years: Annotated[int, Field(ge=1, le=200)] | None = None
+    syslog_host: Annotated[Host | None, BeforeValidator(empty_is_none)] = None
+    syslog_port: Annotated[int, AfterValidator(check_remote_port)] = 6514
+    syslog_protocol: Literal["tls", "udp"] = "tls"
+
+
+class WorklistConfig(Section):
     """The modality worklist and where its items come from; folder_interval in seconds, no port is off."""
 
     only_own_station: bool = False
     discontinued_returns: bool = True
-    folder: Annotated[FilePath | None, BeforeValidator(_empty_is_none)] = None
+    folder: Annotated[FilePath | None, BeforeValidator(empty_is_none)] = None
     folder_interval: Seconds = 2.0
     hl7_host: Host = "127.0.0.1"
     hl7_port: Port | None = None
 
 
-class CommitmentConfig(_Section):
+class CommitmentConfig(Section):
     """When storage commitment reports are sent, and for how long; times in seconds."""
 
     retry_first: Seconds = 10.0
@@ -218,13 +219,14 @@ class CommitmentConfig(_Section):
     same_association: bool = True
 
 
-class RemoteAE(_Section):
+class RemoteAE(Section):
     """A peer that this server may call; timeouts in seconds."""
 
     ae_title: AETitle
     host: Host
-    port: Annotated[int, AfterValidator(_check_remote_port)]
+    port: Annotated[int, AfterValidator(check_remote_port)]
     tls: bool = False
+    tls_check_hostname: bool = True
     connect_timeout: Seconds = 10.0
     response_timeout: Seconds = 60.0
 
@@ -239,8 +241,8 @@ def _check_unique(remotes: tuple[RemoteAE, ...]) -> tuple[RemoteAE, ...]:
     return remotes
 
 
-class Config(_Section):
-    """All settings, the file they came from, and where each one stands."""
+class Config(Section):
+    """All settings, the file they came from, where each one stands, and the files that secrets were read from."""
 
     server: ServerConfig = ServerConfig()
     storage: StorageConfig = StorageConfig()
@@ -249,15 +251,20 @@ class Config(_Section):
     logging: LoggingConfig = LoggingConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
     access_control: AccessControlConfig = AccessControlConfig()
+    user_identity: UserIdentityConfig = UserIdentityConfig()
+    audit: AuditConfig = AuditConfig()
     worklist: WorklistConfig = WorklistConfig()
     commitment: CommitmentConfig = CommitmentConfig()
     remote_aes: Annotated[tuple[RemoteAE, ...], AfterValidator(_check_unique), Field(strict=False)] = ()
     source: Path | None = None
     origins: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    secret_files: Mapping[str, Path] = Field(default_factory=dict, repr=False)
 
     @model_validator(mode="after")
     def _a_port_for_each(self) -> "Config":
         ports = [("server.port", self.server.host, self.server.port)]
+        if self.tls.enabled and self.tls.port is not None:
+            ports.append(("tls.port", self.server.host, self.tls.port))
         if self.monitoring.enabled:
             ports.append(("monitoring.metrics_port", self.monitoring.host, self.monitoring.metrics_port))
         if self.worklist.hl7_port is not None:
@@ -284,11 +291,44 @@ NEEDS_RESTART: Final = (
     *("server.host", "server.port"),
     *("storage.directory", "storage.naming", "storage.fsync"),
     *(f"database.{key}" for key in DatabaseConfig.model_fields),
-    "tls.enabled",
+    *("tls.enabled", "tls.port"),
+    *(f"audit.{key}" for key in AuditConfig.model_fields if key != "retention_years"),
     *("logging.file", "logging.format"),
     *(f"monitoring.{key}" for key in MonitoringConfig.model_fields),
     *("worklist.folder", "worklist.folder_interval", "worklist.hl7_host", "worklist.hl7_port"),
 )
+
+
+def passwords_in_clear(config: Config) -> str | None:
+    """A warning if peers send passwords over a network that everybody on it can listen to."""
+    plain = not config.tls.enabled or config.tls.port is not None
+    if config.user_identity.mode == "off" or not plain or _is_loopback(config.server.host):
+        return None
+    return (
+        f"{config.server.host} port {config.server.port} does not speak TLS: passwords travel in the clear, "
+        "set tls.enabled without tls.port, or user_identity.mode to off"
+    )
+
+
+def open_to_everyone(config: Config) -> str | None:
+    """A warning if anybody who reaches the server may use it, and others than this machine reach it."""
+    access, tls = config.access_control, config.tls
+    # With a port of its own for TLS the other one stays plain, and asks for no certificate.
+    certified = tls.enabled and tls.port is None and tls.require_client_cert
+    closed = access.peers or "*" not in access.allowed_ae_titles or config.user_identity.mode == "required"
+    if closed or certified or _is_loopback(config.server.host):
+        return None
+    return (
+        f"everybody who reaches {config.server.host} port {config.server.port} may store, query and retrieve: "
+        "set access_control.peers or access_control.allowed_ae_titles, or tls.require_client_cert"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def setting(config: Config, key: str) -> object:
@@ -297,6 +337,19 @@ def setting(config: Config, key: str) -> object:
     for name in key.split("."):
         value = getattr(value, name)
     return value
+
+
+SECURITY_SECTIONS: Final = ("tls.", "access_control.", "user_identity.", "audit.")
+"""The sections that say who may do what, and who gets to know."""
+
+
+def changed(old: Config, new: Config) -> list[str]:
+    """The dotted keys whose values differ; a list such as remote_aes is one key."""
+    keys = []
+    for name in Config.model_fields.keys() - {"source", "origins"}:
+        section = getattr(old, name)
+        keys += [f"{name}.{key}" for key in type(section).model_fields] if isinstance(section, Section) else [name]
+    return sorted(key for key in keys if setting(old, key) != setting(new, key))
 
 
 def changed_needing_restart(old: Config, new: Config) -> list[str]:

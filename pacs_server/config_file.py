@@ -5,7 +5,6 @@ Every failure is a ConfigError of one sentence that names the place, the dotted 
 
 import difflib
 import os
-import ssl
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pacs_server.config import Config, RemoteAE, setting
+from pacs_server import tls
+from pacs_server.config import Config, PeerRule, RemoteAE, open_to_everyone, passwords_in_clear, setting
+from pacs_server.config_secrets import is_secret, open_to_every_user, read_secret_files, readable_by_others
 from pacs_server.config_yaml import Layer, Place, YAMLReader, one_line, read, shown_key
-from pacs_server.errors import ConfigError
+from pacs_server.errors import ConfigError, UserError
 
 _PREFIX: Final = "PACS_SERVER__"
 _SECTIONS: Final[dict[str, type[BaseModel]]] = {
@@ -49,9 +50,11 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[st
     merged = Layer()
     for layer in (_from_file(path), _from_environment(environ), _from_command_line(overrides)):
         _lay_over(merged, layer)
+    secret_files = read_secret_files(merged)
     origins = {key: place.text for key, place in merged.places.items()}
     try:
-        config = Config.model_validate({**_nested(merged.values), "source": path, "origins": origins})
+        about = {"source": path, "origins": origins, "secret_files": secret_files}
+        config = Config.model_validate({**_nested(merged.values), **about})
     except ValidationError as error:
         raise _explained(error, origins) from None
     default_base = Path.cwd() if path is None else path.absolute().parent
@@ -96,8 +99,13 @@ def _with_absolute_paths(config: Config, bases: Mapping[str, Path], default_base
             section, name = key.split(".")
             absolute = Path(os.path.abspath(bases.get(key, default_base) / value))
             sections.setdefault(section, {})[name] = absolute
-    changed = {name: getattr(config, name).model_copy(update=paths) for name, paths in sections.items()}
+    changed = {name: _with(getattr(config, name), paths) for name, paths in sections.items()}
     return config.model_copy(update=changed)
+
+
+def _with(section: BaseModel, paths: dict[str, Path]) -> BaseModel:
+    # Not model_copy: that would say of a default that it was set.
+    return section.model_construct(section.model_fields_set, **(dict(section) | paths))
 
 
 # --- the sources ---
@@ -161,7 +169,8 @@ def _add_section(layer: Layer, name: str, section: object) -> None:
         layer.values[name] = section
         return
     if not isinstance(section, dict):
-        raise ConfigError(f"{place}: {name}: {_shown(section)} is not a mapping of keys to values")
+        value = "the value" if is_secret(name) else _shown(section)
+        raise ConfigError(f"{place}: {name}: {value} is not a mapping of keys to values")
     for key, value in section.items():
         dotted = f"{name}.{key}"
         if dotted not in _KEYS:
@@ -190,11 +199,12 @@ def _dotted(location: Iterable[str | int]) -> str:
 
 def _sentence(detail: ErrorDetails, key: str) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
-    value = "the value" if key == "database.url" else _shown(detail["input"])
+    value = "the value" if is_secret(key) else _shown(detail["input"])
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        return f"is not known{_suggestion(str(detail['loc'][-1]), RemoteAE.model_fields)}"
+        owner = RemoteAE if detail["loc"][0] == "remote_aes" else PeerRule
+        return f"is not known{_suggestion(str(detail['loc'][-1]), owner.model_fields)}"
     if kind == "value_error":
         return one_line(str(context["error"]))
     if "key" in context:  # our own checks across several keys
@@ -236,14 +246,26 @@ def check_filesystem(config: Config) -> None:
     _check(config, "storage.directory", _cannot_hold_files(config.storage.directory))
     if config.database.url is None:
         _check(config, "database.path", _cannot_write(config.database.path))
+    if config.audit.enabled:
+        _check(config, "audit.directory", _cannot_hold_files(config.audit.directory))
     if config.logging.file is not None:
         _check(config, "logging.file", _cannot_write(config.logging.file))
+    if config.user_identity.mode != "off":
+        _check(config, "user_identity.users_path", _cannot_tell_users(config.user_identity.users_path))
     if config.worklist.folder is not None:
         _check(config, "worklist.folder", _cannot_hold_files(config.worklist.folder))
-    if config.tls.enabled:
-        _check(config, "tls.cert_path", _cannot_read(config.tls.cert_path))
-        _check(config, "tls.key_path", _cannot_read(config.tls.key_path))
-        _check(config, "tls.cert_path", _cannot_use(config.tls.cert_path, config.tls.key_path))
+    tls.check(config)
+
+
+def cautions(config: Config) -> list[str]:
+    """What works and is less safe than it could be, as sentences."""
+    found = (
+        open_to_everyone(config),
+        passwords_in_clear(config),
+        *readable_by_others(config),
+        *open_to_every_user(config),
+    )
+    return [warning for warning in found if warning is not None]
 
 
 def _check(config: Config, key: str, problem: str | None) -> None:
@@ -267,28 +289,19 @@ def _cannot_hold_files(directory: Path) -> str | None:
     return f"{directory} has no parent directory"
 
 
+def _cannot_tell_users(file: Path) -> str | None:
+    from pacs_server.users import read_users  # argon2 takes its time
+
+    try:
+        read_users(file)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def _cannot_write(file: Path) -> str | None:
     if file.is_dir():
         return f"{file} is a directory"
     if file.exists() and not os.access(file, os.W_OK):
         return f"{file} is not writable"
     return _cannot_hold_files(file.parent)
-
-
-def _cannot_read(file: Path) -> str | None:
-    try:
-        with file.open("rb"):
-            return None
-    except OSError as error:
-        return f"{file}: {error.strerror}"
-
-
-def _cannot_use(certificate: Path, key: Path) -> str | None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        # A password, even an empty one, keeps OpenSSL from asking for it on the terminal.
-        context.load_cert_chain(certificate, key, password="")
-    except (ssl.SSLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        return f"the certificate and the key in {key} cannot be used together: {one_line(str(reason))}"
-    return None

@@ -17,6 +17,7 @@ from pacs_server.errors import ConfigError
 
 _MAX_BYTES: Final = 1_048_576
 _MAX_DEPTH: Final = 16
+_TAG: Final = "text that begins with ! must stand in quotes (tags are not used here)"
 _STAR: Final = "text that begins with * must stand in quotes (aliases are not used here)"
 
 
@@ -84,21 +85,24 @@ class YAMLReader:
 
     def parse(self, text: str, key: str) -> Any:
         """The value that `text` holds for the dotted `key`, None when it is empty; raises ConfigError."""
+        # The errors of PyYAML hold the lines around the place, and so what stands there; none of it goes on.
         try:
             node = yaml.compose(text, _Loader)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             problem = error.problem or error.context or "cannot be understood"
+            if "tag" in problem:
+                problem = _TAG
             if error.context == "while scanning an alias":
                 problem = _STAR
             if "'\\t'" in problem:
                 problem = "a tab stands where only spaces may"
-            raise ConfigError(f"{self._at(mark.line if mark else 0)}: not valid YAML: {one_line(problem)}") from error
+            raise ConfigError(f"{self._at(mark.line if mark else 0)}: not valid YAML: {one_line(problem)}") from None
         except ReaderError as error:
             line = text.count("\n", 0, error.position)
-            raise ConfigError(f"{self._at(line)}: not valid YAML: a character that is not allowed") from error
-        except (ValueError, OverflowError) as error:
-            raise ConfigError(f"{self.name}: not valid YAML: an escape or a version that is out of range") from error
+            raise ConfigError(f"{self._at(line)}: not valid YAML: a character that is not allowed") from None
+        except (ValueError, OverflowError):
+            raise ConfigError(f"{self.name}: not valid YAML: an escape or a version that is out of range") from None
         return None if node is None else self._value(node, key)
 
     def _value(self, node: yaml.Node, key: str) -> Any:
@@ -111,7 +115,8 @@ class YAMLReader:
         try:
             return _SCALARS[node.tag](node.value)
         except (KeyError, ValueError):
-            raise self._error(node, f"{shown_key(key)}: the tag {one_line(node.tag)} is not used here") from None
+            # Not quoted: it may be the beginning of a password.
+            raise self._error(node, f"{shown_key(key)}: {_TAG}") from None
 
     def _mapping(self, node: yaml.MappingNode, key: str) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from pacs_server import __version__
-from pacs_server.config import Config
+from pacs_server.config import Config, TLSConfig
 from pacs_server.dicom import codecs
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.elements import TIMEZONE_OFFSET_FROM_UTC
@@ -25,7 +25,7 @@ from pacs_server.dicom.worklist_query import SUPPORTED_GROUPS
 from pacs_server.net import acceptor
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.negotiation import APPLICATION_CONTEXT
-from pacs_server.scp import admission
+from pacs_server.scp import access, admission, identity
 from pacs_server.scp.contexts import (
     QUERY_TRANSFER_SYNTAXES,
     SOP_CLASSES,
@@ -58,12 +58,27 @@ _SERVICES = {
     "Basic Grayscale Print Management": "1.2.840.10008.5.1.1.9",
 }
 _SENDS = {"Storage"}
+_USER_IDENTITY = {
+    "off": "off, the item is ignored; when on, user names with passcodes are checked",
+    "optional": "a user name with a passcode is checked if it is sent",
+    "required": "a user name with a passcode is checked, and required",
+}
 
 _REJECTIONS = {
     "application_context": "The application context name is not DICOM's.",
     "protocol_version": "Bit 0 of the protocol version is not set.",
-    "calling_ae_title": "No pattern of `access_control.allowed_ae_titles` fits the calling AE title.",
+    "calling_ae_title": "No rule of `access_control.peers` and no pattern of `access_control.allowed_ae_titles` fits "
+    "the calling AE title.",
+    "peer_address": "The calling AE title has rules in `access_control.peers`, and none fits the peer's address.",
+    "tls_required": "The peer's rule demands TLS or a certificate, and the connection is without TLS.",
+    "peer_certificate": "The peer's certificate has none of the names that its rule demands.",
     "called_ae_title": "`server.check_called_ae_title` is on and the called AE title is not the server's.",
+    "user_identity": "`user_identity.mode` asks for a user name with a passcode, and it is missing or wrong.",
+    "user_identity_attempts": "Too many passcodes of this user or from this address were wrong. Try again later.",
+    "association_rate": "The peer's address connects more often than `access_control.association_rate`. "
+    "A later attempt may succeed.",
+    "associations_per_ae": "The calling AE title has as many associations in force as its rule's `max_associations`, "
+    "or else `access_control.max_associations_per_ae`, allows. A later attempt may succeed.",
     "associations": "`server.max_associations` associations are in force. A later attempt may succeed.",
 }
 _RESULTS = {1: "1, rejected permanent", 2: "2, rejected transient"}
@@ -162,7 +177,8 @@ _ANSWERS: dict[str, dict[Status, str]] = {
         Status.PROCESSING_FAILURE: "A fault of the server. Its log has the details.",
         Status.UNRECOGNIZED_OPERATION: "The service is not offered.",
         Status.OUT_OF_RESOURCES: "Memory ran out.",
-        Status.NOT_AUTHORISED: "Kept for access rules by operation; this version has none.",
+        Status.NOT_AUTHORISED: "The peer's rule in `access_control.peers` does not allow the service, or the "
+        "destination of a C-MOVE. Its data set was not looked at.",
     },
 }
 _SUB_OPERATION_ANSWERS = {
@@ -193,7 +209,8 @@ def _settings(config: Config) -> dict[str, str]:
         "application_context": APPLICATION_CONTEXT,
         "called_rule": "must be this one" if server.check_called_ae_title else "may be any",
         "calling_patterns": patterns or "none",
-        "tls": "on: nothing but TLS is spoken" if config.tls.enabled else "off",
+        "user_identity": _USER_IDENTITY[config.user_identity.mode],
+        **_tls(config.tls),
         "duplicate_policy": storage.duplicate_policy,
         "duplicate_text": _DUPLICATES[storage.duplicate_policy],
         "own_station": "on: a station finds" if config.worklist.only_own_station else "off; when on, a station finds",
@@ -211,6 +228,17 @@ def _settings(config: Config) -> dict[str, str]:
         "idle_timeout": f"{server.idle_timeout:g}",
         "association_timeout": f"{server.association_timeout:g}",
         "network_timeout": f"{server.network_timeout:g}",
+        "message_timeout": f"{server.message_timeout:g}",
+    }
+
+
+def _tls(tls: TLSConfig) -> dict[str, str]:
+    port = "on `tls.port`, beside the plain port" if tls.port is not None else "on: nothing but TLS is spoken"
+    asked = "demanded" if tls.require_client_cert else "asked for, and checked if there is one"
+    return {
+        "tls": port if tls.enabled else "off",
+        "tls_versions": "1.2 and 1.3" if tls.min_version == "1.2" else "1.3",
+        "client_certificates": asked if tls.enabled and tls.ca_path is not None else "not asked for",
     }
 
 
@@ -295,9 +323,9 @@ def _extended_negotiation() -> str:
 
 
 def _rejections() -> str:
-    known = (value for module in (acceptor, admission) for value in vars(module).values())
+    known = (value for module in (acceptor, access, admission, identity) for value in vars(module).values())
     rejections = sorted(
-        {each for each in known if isinstance(each, Rejection)}, key=lambda r: (r.result, r.source, r.reason)
+        {each for each in known if isinstance(each, Rejection)}, key=lambda r: (r.result, r.source, r.reason, r.name)
     )
     return _table(
         ("Result", "Source", "Reason", "When"),

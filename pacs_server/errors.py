@@ -25,6 +25,8 @@ PacsError
 |- InvalidObjectInstance      the action is for another object than the well-known one
 |- NoSuchAction               the SOP class has no such action
 |- NoSuchSOPClass             the request is for another SOP class than its context
+|- AuditUnavailable           the audit trail cannot be written or read
+|- UserError                  no such user, or one that cannot be kept
 |- ResourceLimitation         the request asks for more than can be handled
 """
 
@@ -135,6 +137,14 @@ class NoSuchAction(PacsError):
 
 class NoSuchSOPClass(PacsError):
     """The request is for another SOP class than the one its presentation context is about."""
+
+
+class AuditUnavailable(PacsError):
+    """The audit trail cannot be written or read."""
+
+
+class UserError(PacsError):
+    """A user that is not there, is there already, or cannot be kept; says which."""
 
 
 class ResourceLimitation(PacsError):

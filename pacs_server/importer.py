@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from pacs_server.archive import StoreOutcome
+from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.origin import Origin, Via
-from pacs_server.errors import ConfigError, IndexUnavailable, PacsError, StorageFull
+from pacs_server.errors import AuditUnavailable, ConfigError, IndexUnavailable, PacsError, StorageFull
 from pacs_server.logs import escaped
 from pacs_server.services.store import StoreService
 
@@ -71,7 +72,9 @@ def check_paths(paths: Sequence[Path]) -> None:
             raise ConfigError(f"{escaped(str(path))} does not exist")
 
 
-def run_import(paths: Sequence[Path], store: StoreService, *, progress: Callable[[Path], None]) -> ImportSummary:
+def run_import(
+    paths: Sequence[Path], store: StoreService, arrivals: Arrivals, *, progress: Callable[[Path], None]
+) -> ImportSummary:
     """Store every DICOM file in `paths` and below, and call `progress` after each file.
 
     A KeyboardInterrupt, also one from `progress`, ends it with the summary so far. Raises ConfigError if one
@@ -81,31 +84,37 @@ def run_import(paths: Sequence[Path], store: StoreService, *, progress: Callable
     summary = ImportSummary()
     try:
         for path in files_below(paths, summary.reject):
-            _import(path, store, summary)
+            _import(path, store, arrivals, summary)
             progress(path)
     except KeyboardInterrupt:
         summary.interrupted = True
-    except (StorageFull, IndexUnavailable) as error:
+    except (StorageFull, IndexUnavailable, AuditUnavailable) as error:
         # The next thousand files would fail for the same reason.
         summary.stopped = str(error)
+    finally:
+        arrivals.end()
     log.info("import ended", extra={"summary": str(summary), "stopped": summary.stopped or "no"})
     return summary
 
 
-def _import(path: Path, store: StoreService, summary: ImportSummary) -> None:
+def _import(path: Path, store: StoreService, arrivals: Arrivals, summary: ImportSummary) -> None:
     try:
         # Opening a pipe or a device could wait for ever.
         regular = stat.S_ISREG(path.stat().st_mode)
         origin = Origin(calling_ae="", called_ae="", peer=escaped(str(path)), via=Via.IMPORT)
-        outcome = store.store_file(path, origin) if regular else None
-    except (StorageFull, IndexUnavailable):
+        outcome = store.store_file(path, origin, arrivals.begin) if regular else None
+    except (StorageFull, IndexUnavailable, AuditUnavailable) as error:
+        arrivals.failed(str(error))
         raise
     except (PacsError, OSError) as error:
+        arrivals.failed(str(error))
         summary.reject(path, error)
         return
     if outcome is None:
         summary.skipped += 1
-    elif outcome in (StoreOutcome.STORED, StoreOutcome.REPLACED):
+        return
+    arrivals.stored(outcome.value)
+    if outcome in (StoreOutcome.STORED, StoreOutcome.REPLACED):
         summary.stored += 1
     else:
         summary.duplicate += 1

@@ -7,17 +7,23 @@ peer sent is escaped, so that no value can start a new line or steer a terminal.
 import json
 import logging
 import re
+import threading
 import time
+from collections import OrderedDict
+from collections.abc import Callable
+from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from pacs_server.config import LoggingConfig
 from pacs_server.errors import ConfigError
+from pacs_server.private_files import make_directory, opener
 
 _STANDARD: Final = frozenset([*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"])
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
-_QUIET: Final = ("pynetdicom", "pydicom")
+# pydicom's warnings quote values, and values are patient data.
+_LIBRARIES: Final = {"pynetdicom": logging.WARNING, "pydicom": logging.CRITICAL}
 
 
 def configure(config: LoggingConfig, *, console: bool = True) -> None:
@@ -37,8 +43,8 @@ def configure(config: LoggingConfig, *, console: bool = True) -> None:
         handler.setFormatter(formatter)
         root.addHandler(handler)
     set_level(config.level)
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, level in _LIBRARIES.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def set_level(level: str) -> None:
@@ -59,13 +65,61 @@ def reopen() -> None:
                 handler.release()
 
 
+class Sparingly:
+    """Logs what peers can provoke at will: once a minute for each peer and reason, with how many were left out.
+
+    At most `most` pairs are remembered. While that many were heard of within the last minute, new ones
+    are only counted by whoever counts them, so that a flood from many addresses cannot fill the disk.
+    """
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        *,
+        seconds: float = 60.0,
+        most: int = 500,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log = log
+        self._seconds = seconds
+        self._most = most
+        self._clock = clock
+        self._lock = threading.Lock()
+        # When each was last logged, and how many were left out since; who was logged last stands last.
+        self._last: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
+
+    def log(self, level: int, event: str, peer: str, reason: str, **extra: object) -> None:
+        """Log `event` unless it was, for this `peer` and `reason`, within the last minute."""
+        left_out = self._left_out((peer, reason))
+        if left_out is not None:
+            counted = {"left_out": left_out} if left_out else {}
+            self._log.log(level, event, extra={"peer": peer, "reason": reason, **extra, **counted})
+
+    def _left_out(self, key: tuple[str, str]) -> int | None:
+        """How many of this kind were left out before this one, None if it is left out too."""
+        now = self._clock()
+        with self._lock:
+            when, count = self._last.get(key, (None, 0))
+            if when is not None and now - when < self._seconds:
+                self._last[key] = (when, count + 1)
+                return None
+            if when is None and len(self._last) >= self._most:
+                oldest, (logged, _) = next(iter(self._last.items()))
+                if now - logged < self._seconds:
+                    return None
+                del self._last[oldest]
+            self._last[key] = (now, 0)
+            self._last.move_to_end(key)
+            return count
+
+
 def _ours() -> list[logging.Handler]:
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, _Console | _File)]
 
 
 def _open(file: Path) -> "_File":
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(file.parent)
         return _File(file, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ConfigError(f"logging.file: {file} cannot be opened: {error.strerror}") from error
@@ -77,6 +131,13 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg]
 
 class _File(WatchedFileHandler):
     """A log file that may be moved or lose its directory without harm to whoever logs."""
+
+    def _open(self) -> TextIOWrapper:
+        """Open the file, also the one that follows when it was moved away."""
+        return cast(
+            TextIOWrapper,
+            open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener),
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

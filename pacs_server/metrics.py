@@ -5,7 +5,7 @@ Label values come from fixed sets or from the configuration, never from what a p
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -65,6 +65,10 @@ class Metrics:
             ["source", "result"],
             registry=registry,
         )
+        self._forwarded = Counter("pacs_audit_forwarded", "Audit records sent to the repository.", registry=registry)
+        self._audit_backlog = Gauge(
+            "pacs_audit_backlog", "Audit records that wait to be sent to the repository.", registry=registry
+        )
 
     def association(self) -> None:
         """Count an accepted association."""
@@ -118,6 +122,14 @@ class Metrics:
         """Count a file or message with worklist items; `source` is folder or hl7."""
         self._sources.labels(source, "accepted" if accepted else "rejected").inc()
 
+    def audit_forwarded(self) -> None:
+        """Count an audit record sent to the repository."""
+        self._forwarded.inc()
+
+    def watch_audit_backlog(self, backlog: Callable[[], int]) -> None:
+        """Ask `backlog` at each scrape how many audit records wait to be sent."""
+        self._audit_backlog.set_function(backlog)
+
     def watch(self, gauges: Callable[[], Mapping[str, float]]) -> None:
         """Ask `gauges` at each scrape for the values of `GAUGES`, by name; what it cannot tell is left out."""
         self._registry.register(_Gauges(gauges))
@@ -142,6 +154,8 @@ GAUGES = {
     "pacs_commitment_pending": "Storage commitment transactions that wait to be reported.",
     "pacs_commitment_given_up": "Storage commitment transactions whose report was given up.",
     "pacs_commitment_oldest_undelivered_seconds": "Age of the oldest pending transaction.",
+    "pacs_tls_certificate_expiry_seconds": "Unix time when the server's certificate expires.",
+    "pacs_tls_crl_expiry_seconds": "Unix time when the first of the certificate revocation lists expires.",
     "pacs_ready": "Whether the server can take and give instances (1 or 0).",
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from pacs_server.logs import Sparingly
 from pacs_server.net.listener import Connection, ConnectionLimits, Connections, Listener
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class MLLPServer:
     ) -> None:
         self._answer = answer
         self._limits = limits
+        self._sparingly = Sparingly(log)
         self._connections = Connections()
         allowed = ConnectionLimits(limits.connections, limits.connections)
         self._listener = Listener(
@@ -113,11 +115,11 @@ class MLLPServer:
                 sock.settimeout(self._limits.transfer)
                 sock.sendall(answer)
         except BadFrame as error:
-            log.warning("HL7 connection closed", extra={"peer": peer, "reason": str(error)})
+            self._sparingly.log(logging.WARNING, "HL7 connection closed", peer, str(error))
         except TimeoutError:
-            log.warning("HL7 connection closed", extra={"peer": peer, "reason": "silent for too long"})
+            self._sparingly.log(logging.WARNING, "HL7 connection closed", peer, "silent for too long")
         except OSError as error:
-            log.info("HL7 connection lost", extra={"peer": peer, "reason": error.strerror or str(error)})
+            self._sparingly.log(logging.INFO, "HL7 connection lost", peer, error.strerror or str(error))
 
     def _messages(self, sock: socket.socket) -> Iterator[bytes]:
         """The messages as they come, until the peer ends; raises BadFrame, TimeoutError, OSError."""
@@ -137,6 +139,5 @@ class MLLPServer:
             elif messages or not within:
                 deadline = time.monotonic() + self._limits.transfer
 
-    @staticmethod
-    def _refused(limit: str, address: str) -> None:
-        log.warning("HL7 connection refused", extra={"peer": address, "limit": limit})
+    def _refused(self, limit: str, address: str) -> None:
+        self._sparingly.log(logging.WARNING, "HL7 connection refused", address, limit)

@@ -3,18 +3,23 @@
 import json
 import logging
 import socket
+import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from pacs_server.logs import Sparingly
 from pacs_server.metrics import CONTENT_TYPE
+from pacs_server.net.transport import cut
 
 log = logging.getLogger(__name__)
 
-# A client that sends nothing, or reads nothing, is let go after this.
-_REQUEST_SECONDS = 10
+# A request has to be there and its answer taken within this, however the client spreads it.
+_REQUEST_SECONDS = 10.0
+_MAX_CONNECTIONS = 16
 _POLL_SECONDS = 0.5
 
 
@@ -55,8 +60,48 @@ class Monitor:
 
 
 class _HTTPServer(ThreadingHTTPServer):
+    """Serves a bounded number of connections at once, each until its deadline; one more is closed at once."""
+
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._lock = threading.Lock()
+        self._deadlines: dict[socket.socket, float] = {}
+        self._sparingly = Sparingly(log)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            full = len(self._deadlines) >= _MAX_CONNECTIONS
+            if not full:
+                self._deadlines[request] = time.monotonic() + _REQUEST_SECONDS
+        if full:
+            self._sparingly.log(logging.WARNING, "monitoring connection refused", client_address[0], "connections")
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """End a connection; every one comes by here, whatever happened to it."""
+        with self._lock:
+            self._deadlines.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Cut the connections that are past their deadline; called twice a second."""
+        now = time.monotonic()
+        with self._lock:
+            late = [request for request, deadline in self._deadlines.items() if deadline <= now]
+            for request in late:
+                # Only cut: its thread closes it, and may be about to.
+                cut(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Log what went wrong; a client that goes away in the middle of its answer is no error."""
+        level = logging.DEBUG if isinstance(sys.exception(), OSError) else logging.ERROR
+        log.log(level, "monitoring request failed", exc_info=True, extra={"peer": client_address[0]})
 
 
 def _handler(pages: Mapping[str, Callable[[], tuple[HTTPStatus, str, bytes]]]) -> type[BaseHTTPRequestHandler]:

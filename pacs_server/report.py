@@ -24,13 +24,14 @@ class Report:
         self._config = config
         self._began = time.monotonic()
 
-    def status(self, address: tuple[str, int]) -> dict[str, object]:
-        """What `/status` answers and `pacs-server status` prints; the server listens at `address`."""
+    def status(self, address: tuple[str, int], tls_address: tuple[str, int] | None) -> dict[str, object]:
+        """What `/status` answers and `pacs-server status` prints; the server listens at these addresses."""
         config, storage, database = self._config(), self._parts.storage, self._parts.database
         return {
             "version": __version__,
             "ae_title": config.server.ae_title,
             "address": f"{address[0]}:{address[1]}",
+            "tls_address": None if tls_address is None else f"{tls_address[0]}:{tls_address[1]}",
             "uptime_seconds": round(time.monotonic() - self._began, 1),
             "not_ready": self.not_ready(),
             "associations": {
@@ -57,6 +58,9 @@ class Report:
         if self.stopping:
             return "shutting down"
         least = self._config().storage.min_free_space
+        unrecorded = self._parts.audit.problem()
+        if unrecorded is not None:
+            return unrecorded
         try:
             free = self._parts.storage.free_bytes()
             self._parts.database.revision()

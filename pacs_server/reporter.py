@@ -10,7 +10,7 @@ from pacs_server.dicom.commitment import PUSH_MODEL
 from pacs_server.errors import PacsError
 from pacs_server.index.commitment import Transaction
 from pacs_server.net.acceptor import Terms
-from pacs_server.net.association import Association, Timeouts
+from pacs_server.net.association import Association
 from pacs_server.net.negotiation import AcceptedContext, ProposedContext
 from pacs_server.net.scu import connect, read_response
 from pacs_server.net.transport import AssociationEnded, DeadlineExpired
@@ -153,7 +153,7 @@ class Reporter:
 
     def _open(self, destination: Destination) -> Association:
         terms = self._calling.terms()
-        timeouts = Timeouts(idle=destination.response_timeout, network=terms.timeouts.network)
+        timeouts = replace(terms.timeouts, idle=destination.response_timeout)
         terms = replace(terms, timeouts=timeouts)
         link = connect(destination.remote, self._calling.ae_title(), [_CONTEXT], terms, _ROLES)
         with self._lock:

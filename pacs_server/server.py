@@ -2,20 +2,22 @@
 
 import errno
 import logging
+import os
 import signal
 import socket
 import ssl
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from typing import Self
 
 from pacs_server import __version__, logs
-from pacs_server.assembly import OpenArchive, destinations, entity_settings, open_archive, tls_context
-from pacs_server.config import Config, changed_needing_restart
-from pacs_server.config_file import check_filesystem
+from pacs_server.assembly import OpenArchive, destinations, entity_settings, open_archive
+from pacs_server.audit.running import recording
+from pacs_server.config import SECURITY_SECTIONS, Config, changed, changed_needing_restart
+from pacs_server.config_file import cautions, check_filesystem
 from pacs_server.errors import ConfigError
 from pacs_server.metrics import Metrics
 from pacs_server.monitor import Monitor
@@ -25,18 +27,21 @@ from pacs_server.net.message import CommandField
 from pacs_server.report import Report
 from pacs_server.reporter import Calling, Reporter
 from pacs_server.scp.admission import Admission
+from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import Service
 from pacs_server.scp.dispatch import Dispatcher, Handlers
 from pacs_server.scp.echo import VerificationSCP
 from pacs_server.scp.entity import ApplicationEntity
 from pacs_server.scp.find import QueryRetrieveFindSCP
 from pacs_server.scp.get import QueryRetrieveGetSCP
+from pacs_server.scp.identity import Identification
 from pacs_server.scp.move import Destination, QueryRetrieveMoveSCP
 from pacs_server.scp.mpps import ModalityPerformedProcedureStepSCP
 from pacs_server.scp.storage_commitment import StorageCommitmentSCP
 from pacs_server.scp.store import StorageSCP
 from pacs_server.scp.worklist import ModalityWorklistSCP
 from pacs_server.sources import worklist_sources
+from pacs_server.tls import ExpiryWatch, client_context, server_context
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +54,9 @@ _STOPPED = 0
 class PacsServer:
     """The server, to run from the command line or to embed.
 
-    `with PacsServer(config) as pacs:` serves until the block ends; `pacs.address`,
-    `pacs.monitoring_address` and `pacs.hl7_address` say where, also when the ports were 0.
+    `with PacsServer(config) as pacs:` serves until the block ends; `pacs.address`, `pacs.tls_address`,
+    `pacs.monitoring_address` and `pacs.hl7_address` say where, also when the ports were 0. Without `tls.port`
+    but with TLS, `address` and `tls_address` are the same and nothing but TLS is spoken there.
     """
 
     def __init__(self, config: Config, *, reload: Callable[[], Config] | None = None) -> None:
@@ -58,10 +64,13 @@ class PacsServer:
         self.config = config
         self.metrics = Metrics()
         self.address: tuple[str, int] = (config.server.host, config.server.port)
+        self.tls_address: tuple[str, int] | None = None
         self.monitoring_address: tuple[str, int] | None = None
         self.hl7_address: tuple[str, int] | None = None
         self._read_config = reload
         self._connections = Connections()
+        self._sparingly = logs.Sparingly(log)
+        self._expiry = ExpiryWatch()
         # What is open, to be closed in the opposite order.
         self._open = ExitStack()
 
@@ -78,24 +87,34 @@ class PacsServer:
         Raises a PacsError and leaves nothing open when it cannot.
         """
         check_filesystem(self.config)
-        tls = tls_context(self.config)
+        tls = server_context(self.config)
         with ExitStack() as stack:
             # The ports come first, so that a port in use changes nothing on disk.
             dicom = self._bind(stack, "server.port", self.config.server.host, self.config.server.port)
+            secure = self._bind_tls(stack, dicom)
             monitoring = self._bind_monitoring(stack)
             hl7 = self._bind_hl7(stack)
             if own_logs:
                 logs.configure(self.config.logging)
             parts = stack.enter_context(open_archive(self.config, self.metrics, current=lambda: self.config))
-            self._wire(parts, dicom, monitoring, tls)
+            stack.enter_context(self._recording(parts))
+            self._wire(parts, monitoring, tls)
+            self._listeners = [self._listener(sock, tls=sock is secure) for sock in {dicom, secure} if sock is not None]
             stack.enter_context(worklist_sources(self.config, parts.worklist, hl7, self.metrics))
             if self._monitor is not None:
                 self._monitor.start()
                 stack.callback(self._monitor.stop)
             self._reporter.start()
             stack.callback(self._reporter.stop)
-            self._listener.start()
+            parts.peers.start()
+            stack.callback(parts.peers.stop)
+            self._expiry.take(self.config)
+            self._expiry.start()
+            stack.callback(self._expiry.stop)
+            # Before they start: what one of them has accepted is ended as well if another cannot start.
             stack.callback(self._drain)
+            for listener in self._listeners:
+                listener.start()
             self._open = stack.pop_all()
         self._announce()
 
@@ -132,20 +151,28 @@ class PacsServer:
             return False
         try:
             new = self._read_config()
-            tls = tls_context(new) if self.config.tls.enabled else None
+            # While it listens for TLS it never goes without: switching it off needs a restart.
+            tls = server_context(new) or self._entity.settings.tls
+            remotes = destinations(new)
         except ConfigError as error:
             self._reloaded(ok=False, result=str(error))
             log.error("configuration not reloaded, the old one stays", extra={"reason": str(error)})
+            self._parts.audit.configured(f"refused, the old one stays: {error}", security=True, ok=False)
             return False
         restart = changed_needing_restart(self.config, new)
-        self._apply(new, tls)
+        changes = changed(self.config, new)
+        self._apply(new, tls, remotes)
         self._reloaded(ok=True, result="ok", needs_restart=restart)
+        if changes:
+            security = any(key.startswith(SECURITY_SECTIONS) for key in changes)
+            self._parts.audit.configured(f"changed: {', '.join(changes)}", security=security)
         log.info("configuration reloaded", extra={"needs_restart": " ".join(restart) or "nothing"})
+        self._warn_if_open()
         return True
 
     def status(self) -> dict[str, object]:
         """What `/status` answers and `pacs-server status` prints."""
-        return self._report.status(self.address)
+        return self._report.status(self.address, self.tls_address)
 
     # ---------------------------------------------------------------- start and stop
 
@@ -155,12 +182,23 @@ class PacsServer:
         except OSError as error:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
                 # server.port -> server.host, worklist.hl7_port -> worklist.hl7_host: not the port is at fault.
-                key = key.replace("metrics_port", "host").replace("port", "host")
+                key = key.replace("tls", "server").replace("metrics_port", "host").replace("port", "host")
             problem = f"cannot listen on {host} port {port}: {error.strerror or error}"
             raise self.config.error(key, problem) from None
         stack.callback(sock.close)
         if key == "server.port":
             self.address = sock.getsockname()[:2]
+        return sock
+
+    def _bind_tls(self, stack: ExitStack, dicom: socket.socket) -> socket.socket | None:
+        """The socket that TLS is spoken on: the one of server.port, unless tls.port is another one."""
+        settings = self.config.tls
+        if not settings.enabled:
+            return None
+        sock = dicom
+        if settings.port is not None:
+            sock = self._bind(stack, "tls.port", self.config.server.host, settings.port)
+        self.tls_address = sock.getsockname()[:2]
         return sock
 
     def _bind_monitoring(self, stack: ExitStack) -> socket.socket | None:
@@ -182,51 +220,69 @@ class PacsServer:
     def _wire(
         self,
         parts: OpenArchive,
-        dicom: socket.socket,
         monitoring: socket.socket | None,
         tls: ssl.SSLContext | None,
     ) -> None:
         self._parts = parts
         self._report = Report(parts, self._connections, lambda: self.config)
         self._destinations = destinations(self.config)
-        self._admission = Admission(self.config.server, self.config.access_control)
+        self._identification = Identification(self.config.user_identity)
+        self._admission = Admission(
+            self.config.server, self.config.access_control, identify=self._identification.identify
+        )
+        auditing = Auditing(parts.audit)
         self._entity = ApplicationEntity(
             entity_settings(self.config, tls),
             self._admission,
-            Dispatcher(self._handlers(parts), self.metrics),
+            Dispatcher(self._handlers(parts, auditing), auditing, self.metrics),
             self.metrics,
             self._connections.established,
+            peers=parts.peers,
+            auditing=auditing,
         )
         self._reporter = Reporter(parts.commitment, Calling(self._destination, self._ae_title, self._terms))
-        self._listener = Listener(
-            dicom,
-            self._connections,
-            serve=self._entity.serve,
-            limits=self._connection_limits,
-            refused=self._refused,
-        )
-        self.metrics.watch(self._report.gauges)
+        self.metrics.watch(lambda: self._report.gauges() | self._expiry.gauges())
         self._monitor = (
             Monitor(monitoring, metrics=self.metrics.render, status=self.status, not_ready=self._report.not_ready)
             if monitoring is not None
             else None
         )
 
-    def _handlers(self, parts: OpenArchive) -> Handlers:
+    def _listener(self, sock: socket.socket, *, tls: bool) -> Listener:
+        return Listener(
+            sock,
+            self._connections,
+            serve=self._entity.serve,
+            limits=self._connection_limits,
+            refused=self._refused,
+            tls=tls,
+        )
+
+    def _recording(self, parts: OpenArchive) -> AbstractContextManager[None]:
+        audit = self.config.audit
+        secure = audit.syslog_host is not None and audit.syslog_protocol == "tls"
+        tls = client_context(self.config, check_hostname=True) if secure else None
+        return recording(parts.trail, parts.audit, lambda: self.config.audit, tls, self.metrics)
+
+    def _handlers(self, parts: OpenArchive, auditing: Auditing) -> Handlers:
         metrics = self.metrics
-        steps = ModalityPerformedProcedureStepSCP(parts.mpps, metrics)
+        steps = ModalityPerformedProcedureStepSCP(parts.mpps, auditing, metrics)
         return {
             (Service.VERIFICATION, CommandField.C_ECHO): VerificationSCP(),
-            (Service.STORAGE, CommandField.C_STORE): StorageSCP(parts.store, metrics),
-            (Service.FIND, CommandField.C_FIND): QueryRetrieveFindSCP(parts.queries, self._ae_title, metrics),
-            (Service.GET, CommandField.C_GET): QueryRetrieveGetSCP(parts.retrieve, metrics),
+            (Service.STORAGE, CommandField.C_STORE): StorageSCP(parts.store, auditing, metrics),
+            (Service.FIND, CommandField.C_FIND): QueryRetrieveFindSCP(parts.queries, self._ae_title, auditing, metrics),
+            (Service.GET, CommandField.C_GET): QueryRetrieveGetSCP(parts.retrieve, auditing, metrics),
             (Service.MOVE, CommandField.C_MOVE): QueryRetrieveMoveSCP(
-                parts.retrieve, self._destination, self._terms, self._ae_title, metrics
+                parts.retrieve, self._destination, self._terms, self._ae_title, auditing=auditing, metrics=metrics
             ),
             (Service.COMMITMENT, CommandField.N_ACTION): StorageCommitmentSCP(
-                parts.commitment, self._ae_title, lambda: self.config.commitment.same_association
+                parts.commitment,
+                self._ae_title,
+                lambda: self.config.commitment.same_association,
+                auditing,
+                parts.retrieve.subjects_of,
             ),
-            (Service.WORKLIST, CommandField.C_FIND): ModalityWorklistSCP(parts.worklist, metrics),
+            (Service.WORKLIST, CommandField.C_FIND): ModalityWorklistSCP(parts.worklist, auditing, metrics),
             (Service.MPPS, CommandField.N_CREATE): steps.create,
             (Service.MPPS, CommandField.N_SET): steps.set,
             (Service.MPPS_RETRIEVE, CommandField.N_GET): steps.get,
@@ -235,7 +291,8 @@ class PacsServer:
     def _drain(self) -> None:
         self._report.stopping = True
         log.info("stopping", extra={"associations": self._connections.associations()})
-        self._listener.stop()
+        for listener in self._listeners:
+            listener.stop()
         self._connections.drain(self.config.server.shutdown_timeout)
         self._connections.kill(_CUT_SECONDS)
         log.info("stopped")
@@ -262,11 +319,13 @@ class PacsServer:
 
     # ---------------------------------------------------------------- what may change live
 
-    def _apply(self, new: Config, tls: ssl.SSLContext | None) -> None:
+    def _apply(self, new: Config, tls: ssl.SSLContext | None, remotes: dict[str, Destination]) -> None:
         """Take over what can change live; associations in force keep what they began with."""
         self.config = new
         self._admission.configure(new.server, new.access_control)
-        self._destinations = destinations(new)
+        self._identification.configure(new.user_identity)
+        self._destinations = remotes
+        self._expiry.take(new)
         self._entity.settings = entity_settings(new, tls)
         self._parts.storage.min_free_space = new.storage.min_free_space
         self._parts.archive.duplicate_policy = new.storage.duplicate_policy
@@ -291,7 +350,7 @@ class PacsServer:
 
     def _refused(self, limit: str, address: str) -> None:
         self.metrics.rejected(limit)
-        log.warning("connection refused", extra={"peer": address, "limit": limit})
+        self._sparingly.log(logging.WARNING, "connection refused", address, limit)
 
     # ---------------------------------------------------------------- what people read
 
@@ -299,22 +358,37 @@ class PacsServer:
         host, port = self.address
         monitoring = "off" if self.monitoring_address is None else "{}:{}".format(*self.monitoring_address)
         hl7 = "off" if self.hl7_address is None else "{}:{}".format(*self.hl7_address)
+        tls = "off" if self.tls_address is None else "{}:{}".format(*self.tls_address)
         log.info(
             "listening",
-            extra={"host": host, "port": port, "ae_title": self._ae_title(), "monitoring": monitoring, "hl7": hl7},
+            extra={
+                **{"host": host, "port": port, "tls": tls, "ae_title": self._ae_title()},
+                **{"monitoring": monitoring, "hl7": hl7},
+            },
         )
+        if os.geteuid() == 0:
+            log.warning("running as root: give the server a user of its own, a fault in it is a fault of the machine")
+        self._warn_if_open()
         if not self.config.storage.fsync:
             log.warning("storage.fsync is off: success does not mean durable, a power loss may lose instances")
+
+    def _warn_if_open(self) -> None:
+        for warning in cautions(self.config):
+            log.warning(warning)
 
     def _print_welcome(self) -> None:
         host, port = self.address
         peer = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         title = self._ae_title()
         print(f"pacs-server {__version__} listening on {host} port {port} as {title}")
+        if self.tls_address is not None:
+            print("DICOM over TLS at {} port {}".format(*self.tls_address))
         if self.monitoring_address is not None:
             print("monitoring at http://{}:{}/status".format(*self.monitoring_address))
         if self.hl7_address is not None:
             print("HL7 orders at {} port {}".format(*self.hl7_address))
-        print(f"try: echoscu -aec {title} {peer} {port}")
-        print(f"     storescu -aec {title} {peer} {port} image.dcm")
+        # DCMTK's options for TLS without a certificate of our own, and without a look at the server's.
+        tls = " +tla -ic" if self.tls_address == self.address else ""
+        print(f"try: echoscu -aec {title}{tls} {peer} {port}")
+        print(f"     storescu -aec {title}{tls} {peer} {port} image.dcm")
         sys.stdout.flush()

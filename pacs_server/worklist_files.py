@@ -206,10 +206,10 @@ def _csv(data: bytes, name: str) -> Iterator[tuple[str, Dataset]]:
 
 def _columns(header: list[str], name: str) -> list[str]:
     columns = [column.strip() for column in header]
-    for column in columns:
+    for number, column in enumerate(columns, 1):
         if column not in FIELDS:
-            shown = column[:40] if column.isprintable() else "?"
-            raise InvalidWorklistItem(f"{name}: line 1: {shown!r} is not known; the columns are {', '.join(FIELDS)}")
+            # Not quoted: in a file without a header it is a value.
+            raise InvalidWorklistItem(f"{name}: line 1: column {number} is not one of {', '.join(FIELDS)}")
         if columns.count(column) > 1:
             raise InvalidWorklistItem(f"{name}: line 1: {column} is given twice")
     if not columns:

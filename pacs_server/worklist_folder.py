@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pacs_server.errors import IndexUnavailable, InvalidWorklistItem
+from pacs_server.audit.events import Participant
+from pacs_server.errors import AuditUnavailable, IndexUnavailable, InvalidWorklistItem
+from pacs_server.private_files import make_directory, opener
 from pacs_server.services.worklist import WorklistService
 from pacs_server.worklist_files import MAX_BYTES, READERS, items_of
 
@@ -45,7 +47,7 @@ class WorklistFolder:
     def start(self) -> None:
         """Make the folder if need be and begin to watch it; raises OSError."""
         for folder in (self._folder, self._folder / DONE, self._folder / REJECTED):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_directory(folder)
         self._thread.start()
 
     def stop(self) -> None:
@@ -90,10 +92,11 @@ class WorklistFolder:
                 data = opened.read(MAX_BYTES + 1)
                 if _signature(os.fstat(opened.fileno())) != signature:
                     return  # written to again; the next look decides
-            result = self._worklist.put(items_of(data, file.suffix, file.name))
+            by = Participant(f"worklist folder: {file.name}", requestor=True)
+            result = self._worklist.put(items_of(data, file.suffix, file.name), by)
         except InvalidWorklistItem as error:
             self._reject(file, signature, str(error))
-        except IndexUnavailable as error:
+        except (IndexUnavailable, AuditUnavailable) as error:
             log.error("worklist file left for later", extra={"file": file.name, "reason": str(error)})
         except OSError as error:
             log.warning("worklist file cannot be read", extra={"file": file.name, "reason": error.strerror})
@@ -110,7 +113,9 @@ class WorklistFolder:
         target = self._move(file, signature, REJECTED)
         if target is not None:
             try:
-                target.with_name(f"{target.name}.reason.txt").write_text(f"{reason}\n", encoding="utf-8")
+                note = target.with_name(f"{target.name}.reason.txt")
+                with open(note, "w", encoding="utf-8", opener=opener) as written:
+                    written.write(f"{reason}\n")
             except OSError as error:
                 log.error("reason cannot be written", extra={"file": file.name, "reason": error.strerror})
 

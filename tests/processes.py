@@ -89,6 +89,7 @@ class PacsProcess:
             "monitoring": {"metrics_port": 0},
             "storage": {"directory": str(self.archive), "min_free_space": 0},
             "database": {"url": url},
+            "audit": {"directory": str(self.directory / "audit")},
         }
         for name, section in settings.items():
             sections[name] = section if isinstance(section, list) else sections.get(name, {}) | section

@@ -17,6 +17,7 @@ from pynetdicom.sop_class import CTImageStorage, Verification
 
 from pacs_server.config import (
     AccessControlConfig,
+    AuditConfig,
     Config,
     DatabaseConfig,
     MonitoringConfig,
@@ -64,6 +65,7 @@ def config(
         database=DatabaseConfig(path=directory / "pacs.db"),
         monitoring=MonitoringConfig(enabled=False, metrics_port=0),
         access_control=AccessControlConfig(allowed_ae_titles=tuple(allowed)),
+        audit=AuditConfig(directory=directory / "audit"),
         remote_aes=tuple(remote_aes),
     )
 
@@ -174,8 +176,8 @@ class Reply:
 class RawPeer:
     """A socket that says what it is told to, byte by byte."""
 
-    def __init__(self, address: tuple[str, int], timeout: float = PATIENT_SECONDS) -> None:
-        self.socket = socket.create_connection(address, timeout)
+    def __init__(self, address: tuple[str, int], timeout: float = PATIENT_SECONDS, *, source: str = "") -> None:
+        self.socket = socket.create_connection(address, timeout, (source, 0) if source else None)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     @classmethod

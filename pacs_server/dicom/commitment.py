@@ -22,8 +22,8 @@ REQUEST_STORAGE_COMMITMENT = 1
 
 MAX_REFERENCES = 100_000
 MAX_REQUEST_BYTES = 24 * 1024 * 1024
-# An item with its delimiter and two attributes, and room for the optional ones.
-_MAX_ELEMENTS = 10 * MAX_REFERENCES
+# An item with its delimiter and two attributes, and room for an optional one.
+_MAX_ELEMENTS = 5 * MAX_REFERENCES
 
 _IMPLICIT, _BIG_ENDIAN, _DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 _RETRIEVE_AE_TITLE = 0x00080054
@@ -31,6 +31,7 @@ _REFERENCED_SOP_CLASS_UID, _REFERENCED_SOP_INSTANCE_UID = 0x00081150, 0x00081155
 _TRANSACTION_UID, _FAILURE_REASON = 0x00081195, 0x00081197
 _FAILED_SOP_SEQUENCE, _REFERENCED_SOP_SEQUENCE = 0x00081198, 0x00081199
 _ITEM = 0xFFFEE000
+_READ = frozenset({_REFERENCED_SOP_CLASS_UID, _REFERENCED_SOP_INSTANCE_UID, _TRANSACTION_UID, _REFERENCED_SOP_SEQUENCE})
 
 
 class EventType(IntEnum):
@@ -78,7 +79,7 @@ def parse_request(data: bytes, transfer_syntax_uid: str) -> CommitmentRequest:
         max_elements=_MAX_ELEMENTS,
     )
     try:
-        found = {element.tag: element for element in walker.elements(0, len(data))}
+        found = _wanted(walker.elements(0, len(data)))
         transaction = _uid(walker, found, _TRANSACTION_UID, "Transaction UID")
         sequence = found.get(_REFERENCED_SOP_SEQUENCE)
         references = tuple(dict.fromkeys(_references(walker, sequence))) if sequence else ()
@@ -105,11 +106,16 @@ def _references(walker: Walker, sequence: Element) -> Iterator[Reference]:
     for number, (start, end) in enumerate(walker.items(sequence)):
         if number == MAX_REFERENCES:
             raise ResourceLimitation(f"more than {MAX_REFERENCES} references")
-        item = {element.tag: element for element in walker.elements(start, end)}
+        item = _wanted(walker.elements(start, end))
         sop_class = _uid(walker, item, _REFERENCED_SOP_CLASS_UID, "Referenced SOP Class UID")
         sop_instance = _uid(walker, item, _REFERENCED_SOP_INSTANCE_UID, "Referenced SOP Instance UID")
         # There are few classes: one text for each is enough.
         yield Reference(classes.setdefault(sop_class, sop_class), sop_instance)
+
+
+def _wanted(elements: Iterable[Element]) -> dict[int, Element]:
+    """Those of the elements that are read here; what else a peer sends takes no memory."""
+    return {element.tag: element for element in elements if element.tag in _READ}
 
 
 def _uid(walker: Walker, elements: dict[int, Element], tag: int, name: str) -> str:

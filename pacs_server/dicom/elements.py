@@ -5,10 +5,10 @@ fits Error Comment (0000,0902).
 """
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR
+from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR, keyword_for_tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs_server.dicom.attributes import ATTRIBUTES
@@ -29,6 +29,9 @@ _NOT_KEYS = frozenset({SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE
 
 MAX_BYTES = 1 << 20
 """The greatest length of an identifier, inflated."""
+# Of an identifier, return keys and all; what is matched may be less deep.
+_MAX_NESTING = 16
+_MAX_ELEMENTS = 10_000
 _MAX_DEPTH = 4
 _ERROR_COMMENT_LENGTH = 64
 
@@ -57,7 +60,8 @@ def decode(data: bytes, transfer_syntax_uid: str) -> Elements:
             data, _ = inflated(data, MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise InvalidIdentifier("the identifier is too long")
-        elements = parse(memoryview(data), encoding_of(transfer_syntax_uid))
+        encoding = encoding_of(transfer_syntax_uid)
+        elements = parse(memoryview(data), encoding, max_depth=_MAX_NESTING, max_elements=_MAX_ELEMENTS)
     except TranscodeError as error:
         raise InvalidIdentifier("the identifier cannot be decoded") from error
     return {element.tag: element for element in elements}
@@ -160,6 +164,22 @@ def sequence_items(element: Element, charset: str, *, fuzzy: bool, depth: int = 
     keys = (item_key(elements[tag], charset, fuzzy=fuzzy, depth=depth) for tag in filter(is_key, elements))
     found = tuple(key for key in keys if key is not None)
     return Items(found, unknown=True) if found else None
+
+
+def key_texts(elements: Iterable[Element], charset: str, within: str = "") -> Iterator[tuple[str, str]]:
+    """The name of each key that has a value, with the value as text; those in sequences as Sequence.Key.
+
+    For people: values that are no text are left out, and nothing is refused.
+    """
+    for element in elements:
+        if not is_key(element.tag) or not len(element.value):
+            continue
+        name = within + (keyword_for_tag(element.tag) or _name(element.tag))
+        if isinstance(element.value, tuple):
+            if name.count(".") < _MAX_DEPTH:
+                yield from key_texts(element.value[0].elements, charset, f"{name}.")
+        elif (vr := vr_of(element)) not in OPAQUE_VRS and vr not in _INTEGERS:
+            yield name, "\\".join(text_values(bytes(element.value), vr, encodings_of(charset)))
 
 
 def item_key(element: Element, charset: str, *, fuzzy: bool, depth: int = 0) -> ItemKey | None:

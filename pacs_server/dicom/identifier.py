@@ -6,7 +6,7 @@ Error Comment (0000,0902). Keys that the attribute table does not know are named
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.elements import (
@@ -20,6 +20,7 @@ from pacs_server.dicom.elements import (
     is_key,
     key_matcher,
     key_text,
+    key_texts,
     refused,
     return_keys,
     sequence_items,
@@ -59,7 +60,10 @@ class MatchingKey:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a C-FIND asks for: `keys` to match, `returns` in tag order, and tags that cannot be served as asked."""
+    """What a C-FIND asks for: `keys` to match, `returns` in tag order, and tags that cannot be served as asked.
+
+    `texts` are the keys with a value as they were sent, keyword to value.
+    """
 
     model: InformationModel
     level: Level
@@ -68,6 +72,7 @@ class Query:
     unsupported: tuple[int, ...]
     specific_character_set: str
     options: QueryOptions
+    texts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +101,8 @@ def parse_find(data: bytes, transfer_syntax_uid: str, model: InformationModel, o
     unsupported |= {a.tag for a in texts if _is_count(a) and texts[a].strip("*")}
     returns = [_return_key(a, e) for a, e in asked if a.tag != TIMEZONE_OFFSET_FROM_UTC or level >= Level.STUDY]
     keys = [*_combined(texts, options), *_plain_keys(texts, options), *_sequence_keys(asked, charset, options)]
-    return Query(model, level, tuple(keys), tuple(returns), tuple(sorted(unsupported)), charset, options)
+    sent = dict(key_texts(elements.values(), charset))
+    return Query(model, level, tuple(keys), tuple(returns), tuple(sorted(unsupported)), charset, options, sent)
 
 
 def parse_retrieve(

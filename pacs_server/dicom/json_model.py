@@ -24,20 +24,28 @@ DataSet = Mapping[str, Any]
 """A data set or item in the DICOM JSON Model."""
 
 SPECIFIC_CHARACTER_SET = "00080005"
+# Far more than procedure steps and worklist items ask for.
+_MAX_NESTING = 16
+_MAX_ELEMENTS = 100_000
+_MAX_VALUES = 100_000
 _CHARACTER_SET_TAG = int(SPECIFIC_CHARACTER_SET, 16)
 _TEXTS = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
 _NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 def decode_data_set(data: bytes, transfer_syntax_uid: str, limit: int) -> dict[str, Any]:
-    """The data set in `data`; raises TranscodeError if it is broken or, inflated, longer than `limit` bytes."""
+    """The data set in `data`; raises TranscodeError if it is broken, nested deeper than 16 levels, has more than
+    100,000 elements and items or as many values, or is, inflated, longer than `limit` bytes.
+    """
     if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
         # One byte more than allowed shows that it is too long.
         data, _ = inflated(data, limit + 1)
         if len(data) > limit:
             raise TranscodeError("the data set is too long")
     encoding = encoding_of(transfer_syntax_uid)
-    elements = parse(memoryview(data), encoding)
+    elements = parse(memoryview(data), encoding, max_depth=_MAX_NESTING, max_elements=_MAX_ELEMENTS)
+    if _delimiters(elements) > _MAX_VALUES:
+        raise TranscodeError("the data set has too many values")
     if not encoding.little_endian:
         elements = parse(memoryview(encode(elements, EXPLICIT_LE)), EXPLICIT_LE)
     return _data_set(elements, encodings_of(""))
@@ -106,6 +114,19 @@ def _element(element: Element, encodings: tuple[str, ...]) -> dict[str, Any]:
     else:
         return {"vr": vr, "InlineBinary": base64.b64encode(raw).decode("ascii")}
     return {"vr": vr, "Value": values} if values else {"vr": vr}
+
+
+def _delimiters(elements: Iterable[Element]) -> int:
+    """How many values there are beyond one for each element, or rather more; as objects they are far larger."""
+    count = 0
+    for element in elements:
+        if isinstance(element.value, tuple):
+            count += sum(_delimiters(item.elements) for item in element.value)
+        elif (vr := _vr(element)) in NUMBERS or vr == "AT":
+            count += len(element.value) // 2
+        else:
+            count += bytes(element.value).count(b"\\")
+    return count
 
 
 def _raw(element: Element) -> bytes:

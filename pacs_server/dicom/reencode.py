@@ -18,7 +18,9 @@ PIXEL_DATA = 0x7FE00010
 BITS_ALLOCATED, PIXEL_REPRESENTATION = 0x00280100, 0x00280103
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
-_DEPTH_LIMIT = 100
+_MAX_DEPTH = 100
+# Each takes about half a kilobyte while the data set is apart.
+_MAX_ELEMENTS = 1_000_000
 # PS3.5 7.1.2: these have a 16-bit length; all others, and those still to come, 32 bits.
 _SHORT = frozenset({"AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH"})
 _SHORT |= {"SL", "SS", "ST", "TM", "UI", "UL", "US"}
@@ -71,9 +73,19 @@ class Element:
     raw: memoryview | None = None
 
 
-def parse(data: memoryview, encoding: Encoding) -> tuple[Element, ...]:
-    """The elements of a data set; raises TranscodeError where it is broken."""
-    return _Parser(data, encoding).data_set(len(data))
+@dataclass(slots=True)
+class _Allowance:
+    """How deep sequences may be nested, and how many elements may still come."""
+
+    depth: int
+    elements: int
+
+
+def parse(
+    data: memoryview, encoding: Encoding, *, max_depth: int = _MAX_DEPTH, max_elements: int = _MAX_ELEMENTS
+) -> tuple[Element, ...]:
+    """The elements of a data set; raises TranscodeError where it is broken, too deep or has too many of them."""
+    return _Parser(data, encoding, _Allowance(max_depth, max_elements)).data_set(len(data))
 
 
 def encode(elements: Iterable[Element], target: Encoding) -> bytes:
@@ -82,8 +94,11 @@ def encode(elements: Iterable[Element], target: Encoding) -> bytes:
 
 
 class _Parser:
-    def __init__(self, data: memoryview, encoding: Encoding, position: int = 0, depth: int = 0) -> None:
+    def __init__(
+        self, data: memoryview, encoding: Encoding, allowance: _Allowance, position: int = 0, depth: int = 0
+    ) -> None:
         self._data = data
+        self._allowance = allowance
         self._encoding = encoding
         self._byte_order = "<" if encoding.little_endian else ">"
         self._depth = depth
@@ -107,8 +122,8 @@ class _Parser:
 
     def items(self, end: int, *, delimited: bool) -> tuple[Item, ...]:
         self._depth += 1
-        if self._depth > _DEPTH_LIMIT:
-            raise TranscodeError(f"sequences nested deeper than {_DEPTH_LIMIT}")
+        if self._depth > self._allowance.depth:
+            raise TranscodeError(f"sequences nested deeper than {self._allowance.depth}")
         items = tuple(self._items(end, delimited=delimited))
         self._depth -= 1
         return items
@@ -121,6 +136,7 @@ class _Parser:
                 return
             if tag != _ITEM:
                 raise TranscodeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) stands where an item should")
+            self._count()
             undefined = length == _UNDEFINED
             item_end = end if undefined else self._end(length, end, tag)
             yield Item(self.data_set(item_end, delimited=undefined), undefined)
@@ -128,6 +144,7 @@ class _Parser:
             raise TranscodeError("a sequence of undefined length has no end")
 
     def _element(self, end: int, creators: dict[int, str]) -> Element:
+        self._count()
         start = self.position
         tag, vr, length = self._header(end)
         if self._encoding.implicit_vr:
@@ -162,7 +179,7 @@ class _Parser:
         return self._data[start : self.position - 8]
 
     def _unknown(self, end: int) -> None:
-        inner = _Parser(self._data, IMPLICIT_LE, self.position, self._depth)
+        inner = _Parser(self._data, IMPLICIT_LE, self._allowance, self.position, self._depth)
         inner.items(end, delimited=True)
         self.position = inner.position
 
@@ -188,6 +205,11 @@ class _Parser:
         if not (vr.isascii() and vr.isalpha() and vr.isupper()):
             raise TranscodeError(f"({group:04X},{number:04X}) has no valid VR")
         return tag, vr, self._unpack("xxL", end)[0]
+
+    def _count(self) -> None:
+        self._allowance.elements -= 1
+        if self._allowance.elements < 0:
+            raise TranscodeError("the data set has too many elements")
 
     def _unpack(self, layout: str, end: int) -> tuple[int, ...]:
         parts = struct.Struct(self._byte_order + layout)

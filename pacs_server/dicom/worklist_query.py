@@ -5,7 +5,7 @@ one item of a sequence are. Unlike in Query/Retrieve, an unknown value fails to 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from pacs_server.dicom.elements import (
     is_key,
     item_key,
     key_text,
+    key_texts,
     return_keys,
     vr_of,
 )
@@ -44,13 +45,17 @@ SUPPORTED_GROUPS = frozenset({0x0008, 0x0010, 0x0018, 0x0020, 0x0032, 0x0038, 0x
 
 @dataclass(frozen=True, slots=True)
 class WorklistQuery:
-    """What a worklist query asks for; `start` is a range of date and time, which are matched as a pair."""
+    """What a worklist query asks for; `start` is a range of date and time, which are matched as a pair.
+
+    `texts` are the keys with a value as they were sent, keyword to value.
+    """
 
     keys: Items
     start: DateTimeSpan | None
     returns: tuple[ReturnKey, ...]
     unsupported: tuple[int, ...]
     specific_character_set: str
+    texts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def matches(self, data_set: Mapping[str, Any]) -> bool:
         """Whether an item matches all keys."""
@@ -74,7 +79,8 @@ def parse_worklist(data: bytes, transfer_syntax_uid: str) -> WorklistQuery:
     matched = (e for e in asked if e.tag != TIMEZONE_OFFSET_FROM_UTC)
     found = (item_key(element, charset, fuzzy=False) for element in matched)
     keys = Items(tuple(_strict(key) for key in found if key is not None), unknown=False)
-    return WorklistQuery(keys, start, returns, tuple(sorted(unsupported)), charset)
+    sent = dict(key_texts(known, charset))
+    return WorklistQuery(keys, start, returns, tuple(sorted(unsupported)), charset, sent)
 
 
 def _is_supported(element: Element) -> bool:

@@ -4,10 +4,11 @@ SQLite and PostgreSQL behave alike from here on: reads see a snapshot while the 
 and every failure of the database is `IndexUnavailable`.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -316,6 +317,14 @@ def _sqlite(url: URL, wal_mode: bool, fsync: bool) -> Engine:
         url, poolclass=QueuePool, pool_size=16, max_overflow=-1, hide_parameters=True,
         connect_args={"check_same_thread": False},
     )  # fmt: skip
+
+    @event.listens_for(engine, "do_connect")
+    def create(_dialect: object, _record: object, _args: object, _options: object) -> None:
+        # SQLite itself would make it readable for everybody; -wal and -shm get the mode of the file.
+        if "uri" in url.query:  # then it is no path
+            return
+        with suppress(OSError):  # what is wrong with the path SQLite says
+            os.close(os.open(str(url.database), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:

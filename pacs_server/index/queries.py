@@ -1,11 +1,12 @@
 """Queries on the index: matches for C-FIND, instances for retrieve."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, Row, Select, String, cast, select
 from sqlalchemy.sql import FromClause
 
+from pacs_server.audit.events import Subject
 from pacs_server.dicom.attributes import ATTRIBUTES, Attribute
 from pacs_server.dicom.identifier import MatchingKey, Query, RetrieveKeys
 from pacs_server.dicom.levels import Level
@@ -55,6 +56,30 @@ class QueryIndex:
             found = [(_place(row), _stored_instance(row)) for row in result]
         found.sort(key=lambda pair: pair[0])
         return [stored for _, stored in found]
+
+    def subjects(self, study_instance_uids: Collection[str]) -> list[Subject]:
+        """Whose these studies are, in the order of patients; raises IndexUnavailable."""
+        columns = (patient.c.patient_id, patient.c.issuer_of_patient_id, study.c.study_instance_uid)
+        statement = (
+            select(*columns, study.c.accession_number)
+            .select_from(study.join(patient))
+            .where(study.c.study_instance_uid.in_(study_instance_uids))
+            .order_by(patient.c.id, study.c.id)
+        )
+        with self._database.connect() as connection:
+            return [Subject(*row) for row in connection.execute(statement)]
+
+    def subjects_of(self, sop_instance_uids: Collection[str]) -> list[Subject]:
+        """Whose the studies of these instances are, each study once; raises IndexUnavailable."""
+        statement = (
+            select(study.c.study_instance_uid)
+            .select_from(instance.join(series).join(study))
+            .where(instance.c.sop_instance_uid.in_(sop_instance_uids))
+            .distinct()
+        )
+        with self._database.connect() as connection:
+            studies = list(connection.scalars(statement))
+        return self.subjects(studies)
 
 
 def _find_statement(query: Query) -> tuple[Select[Any], list[MatchingKey]]:

@@ -1,10 +1,10 @@
-"""The tables of the workflow: worklist items, performed procedure steps, storage commitment.
+"""The tables of the workflow: worklist items, performed procedure steps, storage commitment; and the peers seen.
 
 The whole data set of an item or step is kept as DICOM JSON text (PS3.18 F.2) in `data_set`; the
 columns beside it repeat what is searched for. `..._match` columns are as in `models`.
 """
 
-from sqlalchemy import Column, DateTime, ForeignKey, Index, Integer, Table, UniqueConstraint
+from sqlalchemy import Boolean, Column, DateTime, ForeignKey, Index, Integer, Table, UniqueConstraint
 
 from pacs_server.index.models import Key, Text, metadata
 
@@ -135,4 +135,21 @@ commitment_instance = Table(
     Column("sop_instance_uid", Text, nullable=False),
     # Failure Reason (0008,1197); 0 when it is committed to, NULL while it is not verified.
     Column("failure_reason", Integer, nullable=True),
+)
+
+# Who asked for an association. Outcome: "accepted", or why it was rejected last.
+peer_seen = Table(
+    "peer_seen",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("calling_ae", Text, nullable=False),
+    Column("called_ae", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("first_seen_at", DateTime(timezone=True), nullable=False),
+    Column("last_seen_at", DateTime(timezone=True), nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("tls", Boolean, nullable=False),
+    _text("implementation_version_name"),
+    UniqueConstraint("calling_ae", "called_ae", "address"),
 )

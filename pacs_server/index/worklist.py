@@ -1,7 +1,7 @@
 """The worklist in the index: items in, by their identity; items out, by id or by query."""
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -49,13 +49,20 @@ class WorklistIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def put(self, items: Sequence[WorklistItem]) -> PutResult:
-        """Add or update all items or none; raises InvalidWorklistItem, IndexUnavailable."""
+    def put(
+        self, items: Sequence[WorklistItem], before: Callable[[PutResult], None] = lambda result: None
+    ) -> PutResult:
+        """Add or update all items or none; raises InvalidWorklistItem, IndexUnavailable.
+
+        `before` is told before it is committed, and may raise.
+        """
         added = 0
         with self._database.begin(lock=WRITER_LOCK) as connection:
             for item in items:
                 added += _put(connection, item)
-        return PutResult(added, len(items) - added)
+            result = PutResult(added, len(items) - added)
+            before(result)
+        return result
 
     def get(self, key: str) -> ItemRow | None:
         """The item of that id, accession number or Scheduled Procedure Step ID; raises IndexUnavailable."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.negotiation import APPLICATION_CONTEXT, Proposal, Support, decode_request, encode_accept, negotiate
 from pacs_server.net.pdu import AbortReason, PDUReader, PDUType, PeerAborted, ProtocolError, encode_reject
+from pacs_server.net.peer import Admitted, Caller
 from pacs_server.net.transport import AssociationEnded, DeadlineExpired, Transport
 
 
@@ -46,8 +47,8 @@ def accept(
     transport: Transport,
     terms: Terms,
     *,
-    peer: str,
-    admit: Callable[[Proposal], Rejection | None],
+    caller: Caller,
+    admit: Callable[[Proposal, Caller], Rejection | Admitted],
     supports: Callable[[str], Support | None],
 ) -> Association:
     """Wait for an A-ASSOCIATE-RQ and answer it; `admit` may object, `supports` knows the abstract syntaxes.
@@ -56,16 +57,17 @@ def accept(
     """
     reader = PDUReader(transport, max_pdu_size=terms.max_pdu_size, pdu_timeout=terms.timeouts.network)
     proposal = _read_proposal(reader, terms.association_timeout)
-    rejection = _check_protocol(proposal) or admit(proposal)
-    if rejection is not None:
-        transport.send([encode_reject(rejection.result, rejection.source, rejection.reason)], terms.timeouts.network)
-        raise Rejected(rejection)
+    admitted = _check_protocol(proposal) or admit(proposal, caller)
+    if isinstance(admitted, Rejection):
+        transport.send([encode_reject(admitted.result, admitted.source, admitted.reason)], terms.timeouts.network)
+        raise Rejected(admitted)
     answer, contexts = negotiate(proposal, supports)
     user = replace(
         answer.user,
         max_pdu_size=terms.max_pdu_size,
         implementation_class_uid=terms.implementation_class_uid,
         implementation_version_name=terms.implementation_version_name,
+        identity_response=admitted.identity_response,
     )
     transport.send([encode_accept(proposal, replace(answer, user=user))], terms.timeouts.network)
     return Association(
@@ -76,7 +78,9 @@ def accept(
         timeouts=terms.timeouts,
         calling_ae=proposal.calling_ae,
         called_ae=proposal.called_ae,
-        peer=peer,
+        peer=caller.address,
+        caller=caller,
+        admitted=admitted,
         extended=dict(user.extended),
     )
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pacs_server.net.limits import Pace
 from pacs_server.net.message import (
     RESPONSE,
     Command,
@@ -32,6 +33,7 @@ from pacs_server.net.pdu import (
     ProtocolError,
     encode_abort,
 )
+from pacs_server.net.peer import Admitted, Caller
 from pacs_server.net.transport import AssociationEnded, Buffer, ConnectionLost, DeadlineExpired, Transport
 
 _MAX_COMMAND_SET = 16 * 1024
@@ -39,9 +41,10 @@ _MAX_IDENTIFIER = 1024 * 1024
 _FILE_CHUNK = 1024 * 1024
 # A gathered write takes at most 1024 buffers (IOV_MAX); each fragment is two of them.
 _MAX_FRAGMENTS = 500
+# A message has to come in at this rate, in bytes a second, but for `Timeouts.message`.
+_SLOWEST = 16 * 1024
 # To a peer that names no limit, or a huge one, PDUs go out no longer than this.
 _MAX_SENT_PDU = 256 * 1024
-_MIN_SENT_PDU = 64
 _ABORT_SECONDS = 2.0
 
 
@@ -59,10 +62,14 @@ class MessageCut(AssociationEnded):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds: `idle` between messages, `network` for a PDU or message once begun and for each write."""
+    """Seconds: `idle` between messages, `network` for a PDU or the next PDU of a message, and for each write.
+
+    `message` is how far a message may lag behind a rate of 16 KiB a second.
+    """
 
     idle: float
     network: float
+    message: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,8 @@ class Association:
         called_ae: str,
         peer: str,
         extended: dict[str, bytes] | None = None,
+        caller: Caller | None = None,
+        admitted: Admitted | None = None,
     ) -> None:
         self.transport = transport
         self.contexts = contexts
@@ -99,13 +108,20 @@ class Association:
         self.calling_ae = calling_ae
         self.called_ae = called_ae
         self.peer = peer
+        # Of associations that we requested: the peer is who we called, and may answer anything that we asked for.
+        self.caller = caller or Caller(peer)
+        self.admitted = admitted or Admitted()
         self.extended = extended or {}
         self.busy = False
         self.draining = False
         limit = min(max_pdu_size or _MAX_SENT_PDU, _MAX_SENT_PDU)
         # Fragments of even length (PS3.8 Annex E.2 leaves none odd but the last).
-        self._max_pdu = max(limit, _MIN_SENT_PDU) // 2 * 2
+        self._max_pdu = limit // 2 * 2
         self._reader = reader
+        rate = self.admitted.rule.max_data_rate
+        self.pace = Pace(rate, transport.pause) if rate else None
+        # When the current message has to be there, as far as it has come.
+        self._deadline = 0.0
         self._pdu = memoryview(b"")
         self._message_ids = itertools.cycle(range(1, 65536))
         self._data_context: int | None = None
@@ -125,10 +141,10 @@ class Association:
         """
         self._data_context = None
         parts = bytearray()
+        context_id, control, value = self._next_pdv(self.timeouts.idle if timeout is None else timeout, begun=False)
+        self.busy = True
+        self._deadline = time.monotonic() + self.timeouts.message
         while True:
-            wait = (self.timeouts.idle if timeout is None else timeout) if not parts else self.timeouts.network
-            context_id, control, value = self._next_pdv(wait)
-            self.busy = True
             if not control & COMMAND:
                 raise ProtocolError("data set without a command", AbortReason.UNEXPECTED_PDU)
             if len(parts) + len(value) > _MAX_COMMAND_SET:
@@ -136,6 +152,10 @@ class Association:
             parts += value
             if control & LAST:
                 break
+            begun_on = context_id
+            context_id, control, value = self._next_pdv(self.timeouts.network)
+            if context_id != begun_on:
+                raise ProtocolError("command set on two presentation contexts", AbortReason.UNEXPECTED_PDU)
         command = decode_command(bytes(parts))
         if command.has_data_set:
             self._data_context = context_id
@@ -174,6 +194,8 @@ class Association:
                 raise ProtocolError("data set interrupted by something else", AbortReason.UNEXPECTED_PDU)
             if control & LAST:
                 self._data_context = None
+            if self.pace is not None:
+                self._deadline += self.pace.keep(len(value))
             yield value
 
     def read_data(self, limit: int = _MAX_IDENTIFIER) -> bytes:
@@ -194,9 +216,10 @@ class Association:
         """Whether the peer has sent something that was not read yet."""
         return bool(self._pdu) or self._reader.waiting()
 
-    def _next_pdv(self, timeout: float) -> tuple[int, int, memoryview]:
+    def _next_pdv(self, timeout: float, *, begun: bool = True) -> tuple[int, int, memoryview]:
+        """The next value, for which `timeout` seconds are waited; within a message not past its deadline."""
         if not self._pdu:
-            self._pdu = self._read_p_data(timeout)
+            self._pdu = self._read_p_data(min(timeout, self._time_left()) if begun else timeout)
         if len(self._pdu) < 6:
             raise ProtocolError("presentation data value cut", AbortReason.INVALID_PARAMETER)
         length, context_id, control = PDV_HEADER.unpack_from(self._pdu)
@@ -206,12 +229,23 @@ class Association:
             raise ProtocolError(f"data on presentation context {context_id}, which was not accepted")
         value = self._pdu[6 : 4 + length]
         self._pdu = self._pdu[4 + length :]
+        # Only what is carried counts: PDUs and values with nothing in them buy no time.
+        self._deadline += len(value) / _SLOWEST
         return context_id, control, value
 
+    def _time_left(self) -> float:
+        """Seconds until the message is too late; what came in fast buys no longer silence than the time-out."""
+        now = time.monotonic()
+        self._deadline = min(self._deadline, now + self.timeouts.message)
+        if now >= self._deadline:
+            raise DeadlineExpired("a message was begun and not finished in time")
+        return self._deadline - now
+
     def _read_p_data(self, timeout: float) -> memoryview:
+        deadline = time.monotonic() + timeout
         while True:
             try:
-                kind, body = self._reader.read(timeout)
+                kind, body = self._reader.read(max(deadline - time.monotonic(), 0.0))
             except ConnectionLost:
                 if self.draining:
                     raise Draining("the server shuts down") from None
@@ -223,7 +257,9 @@ class Association:
             if kind == PDUType.P_DATA:
                 if body:
                     return body
-                continue
+                if time.monotonic() < deadline:
+                    continue
+                raise DeadlineExpired("nothing but empty PDUs")
             self._end(kind)
 
     def _end(self, kind: int) -> None:
@@ -239,8 +275,20 @@ class Association:
     # ---------------------------------------------------------------- writing
 
     def send(self, context_id: int, command: Command, data: Buffer | None = None) -> None:
-        """Send a message, command and data set in one write."""
-        self.transport.send(encode_message(context_id, command, data, self._max_pdu), self.timeouts.network)
+        """Send a message, command and data set in one write if they are not large; sets Command Data Set Type."""
+        if data is None:
+            self.transport.send(encode_message(context_id, command, None, self._max_pdu), self.timeouts.network)
+            return
+        command.command_data_set_type = 1
+        buffers = itertools.chain(
+            frame(context_id, encode_command(command), command=True, max_pdu=self._max_pdu),
+            frame(context_id, data, command=False, max_pdu=self._max_pdu),
+        )
+        # One write at a time: what is yet to be framed takes no memory, whatever PDU size the peer asked for.
+        while batch := list(itertools.islice(buffers, 2 if self.pace else 2 * _MAX_FRAGMENTS)):
+            self.transport.send(batch, self.timeouts.network)
+            if self.pace is not None:
+                self.pace.keep(sum(map(len, batch)))
 
     def encode_command(self, context_id: int, command: Command) -> bytes:
         """A command as it goes on the wire, for a response that is sent many times."""
@@ -263,7 +311,7 @@ class Association:
         command.command_data_set_type = 1
         buffers = list(frame(context_id, encode_command(command), command=True, max_pdu=self._max_pdu))
         fragment = self._max_pdu - 6
-        chunk = max(1, min(_FILE_CHUNK // fragment, _MAX_FRAGMENTS)) * fragment
+        chunk = fragment if self.pace else max(1, min(_FILE_CHUNK // fragment, _MAX_FRAGMENTS)) * fragment
         while True:
             try:
                 data = _read(descriptor, min(chunk, remaining), offset)
@@ -277,6 +325,8 @@ class Association:
                 data += b"\0"
             buffers += frame(context_id, data, command=False, max_pdu=self._max_pdu, last=not remaining)
             self.transport.send(buffers, self.timeouts.network)
+            if self.pace is not None:
+                self.pace.keep(len(data))
             if not remaining:
                 return
             buffers = []

@@ -35,9 +35,10 @@ class ConnectionLimits:
 class Connection:
     """An accepted connection and, once there is one, its association."""
 
-    def __init__(self, sock: socket.socket, address: str) -> None:
+    def __init__(self, sock: socket.socket, address: str, *, tls: bool = False) -> None:
         self.socket = sock
         self.address = address
+        self.tls = tls
         self.opened = time.monotonic()
         self.transport: Transport | None = None
         self.association: Association | None = None
@@ -133,8 +134,13 @@ class Listener:
         serve: Callable[[Connection], None],
         limits: Callable[[], ConnectionLimits],
         refused: Callable[[str, str], None],
+        tls: bool = False,
     ) -> None:
-        """Serve with `serve`; `refused(limit, address)` is told of connections that are over a limit."""
+        """Serve with `serve`; `refused(limit, address)` is told of connections that are over a limit.
+
+        `tls` is handed on with each connection: whoever serves it does the handshake.
+        """
+        self._tls = tls
         self._connections = connections
         self._socket = sock
         self._serve = serve
@@ -166,7 +172,7 @@ class Listener:
                     log.error("cannot accept a connection", extra={"reason": error.strerror or str(error)})
                     self._stopping.wait(_PAUSE_SECONDS)
                 continue
-            self._begin(Connection(sock, address[0]))
+            self._begin(Connection(sock, address[0], tls=self._tls))
 
     def _begin(self, connection: Connection) -> None:
         limit = self._connections.add(connection, self._limits())

@@ -13,6 +13,15 @@ from pacs_server.net.pdu import HEADER, AbortReason, PDUType, ProtocolError
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _ITEM = struct.Struct(">BxH")
+# PS3.8 9.3.2.2: their IDs are the odd numbers from 1 to 255.
+_MAX_CONTEXTS = 128
+# Characters (PS3.5 9.1).
+_MAX_UID = 64
+# Shorter PDUs carry next to nothing but their own headers. 0 is no limit (PS3.8 D.1).
+_MIN_PDU = 64
+
+# User-Identity-Type of PS3.7 Table D.3-14.
+USERNAME, USERNAME_AND_PASSCODE, KERBEROS, SAML, JWT = range(1, 6)
 
 # Result of a presentation context (PS3.8 Table 9-18).
 ACCEPTANCE, USER_REJECTION, NO_REASON, ABSTRACT_SYNTAX, TRANSFER_SYNTAXES = range(5)
@@ -39,11 +48,25 @@ class AcceptedContext:
 
 
 @dataclass(frozen=True, slots=True)
+class UserIdentity:
+    """Who the requestor says that it is (PS3.7 D.3.3.7.1); tickets and passcodes are never shown.
+
+    `primary` is the user name, the ticket or the token, `secondary` the passcode.
+    """
+
+    kind: int
+    positive_response: bool
+    primary: bytes = field(repr=False)
+    secondary: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class UserInformation:
     """The user information item, of either side (PS3.7 D.3.3).
 
     `max_pdu_size` 0 is no limit. `roles` maps SOP Class UIDs to (SCU role, SCP role); `extended`
-    maps them to service class application information.
+    maps them to service class application information. `identity` is in requests only, the server
+    response `identity_response` in answers only.
     """
 
     max_pdu_size: int = 0
@@ -52,6 +75,8 @@ class UserInformation:
     async_operations: tuple[int, int] | None = None
     roles: Mapping[str, tuple[bool, bool]] = field(default_factory=dict)
     extended: Mapping[str, bytes] = field(default_factory=dict)
+    identity: UserIdentity | None = None
+    identity_response: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +126,8 @@ def negotiate(proposal: Proposal, supports: Callable[[str], Support | None]) -> 
     roles: dict[str, tuple[bool, bool]] = {}
     extended: dict[str, bytes] = {}
     for context in proposal.contexts:
-        support = supports(context.abstract_syntax)
+        # What is too long for a UID is no SOP class, and must not swell the answer.
+        support = supports(context.abstract_syntax) if len(context.abstract_syntax) <= _MAX_UID else None
         chosen = _choose(context.transfer_syntaxes, support) if support else None
         if support is None or chosen is None:
             result = ABSTRACT_SYNTAX if support is None else TRANSFER_SYNTAXES
@@ -154,6 +180,8 @@ def decode_request(body: bytes) -> Proposal:
         if kind == 0x10:
             application = _uid(value)
         elif kind == 0x20:
+            if len(contexts) == _MAX_CONTEXTS:
+                raise ProtocolError(f"more than {_MAX_CONTEXTS} presentation contexts", AbortReason.INVALID_PARAMETER)
             contexts.append(_proposed(value))
         elif kind == 0x50:
             user = _user_information(value)
@@ -218,33 +246,60 @@ def _proposed(value: bytes) -> ProposedContext:
 
 
 def _user_information(data: bytes) -> UserInformation:
-    max_pdu, uid, version, window = 0, "", "", None
+    max_pdu, uid, version, window, identity, response = 0, "", "", None, None, None
     roles: dict[str, tuple[bool, bool]] = {}
     extended: dict[str, bytes] = {}
     for kind, value in _items(data, 0):
         if kind == 0x51 and len(value) == 4:
-            max_pdu = int.from_bytes(value, "big")
+            max_pdu = _max_pdu_size(value)
         elif kind == 0x52:
             uid = _uid(value)
         elif kind == 0x53 and len(value) == 4:
             window = (int.from_bytes(value[:2], "big"), int.from_bytes(value[2:], "big"))
         elif kind == 0x54:
-            name, rest = _keyed(value)
-            if len(rest) == 2:
-                roles[name] = (bool(rest[0]), bool(rest[1]))
+            roles.update(_role(value))
         elif kind == 0x55:
             version = _uid(value)
         elif kind == 0x56:
             name, extended[name] = _keyed(value)
-    return UserInformation(max_pdu, uid, version, window, roles, extended)
+        elif kind == 0x58:
+            identity = _identity(value)
+        elif kind == 0x59:
+            response = _counted(value)[0]
+    return UserInformation(max_pdu, uid, version, window, roles, extended, identity, response)
+
+
+def _role(value: bytes) -> dict[str, tuple[bool, bool]]:
+    name, rest = _keyed(value)
+    return {name: (bool(rest[0]), bool(rest[1]))} if len(rest) == 2 else {}
+
+
+def _identity(value: bytes) -> UserIdentity:
+    primary, rest = _counted(value[2:])
+    # PS3.7 Table D.3-14: the second length is mandatory, but zero and nothing mean the same.
+    secondary = _counted(rest)[0] if rest else b""
+    return UserIdentity(value[0], value[1] != 0, primary, secondary)
+
+
+def _max_pdu_size(value: bytes) -> int:
+    size = int.from_bytes(value, "big")
+    if 0 < size < _MIN_PDU:
+        raise ProtocolError(f"PDUs of {size} bytes at most are too short", AbortReason.INVALID_PARAMETER)
+    return size
 
 
 def _keyed(value: bytes) -> tuple[str, bytes]:
     """Split a sub-item that begins with a UID and its length (PS3.7 D.3.3.4, D.3.3.5)."""
+    name, rest = _counted(value)
+    return _uid(name), rest
+
+
+def _counted(value: bytes) -> tuple[bytes, bytes]:
+    """Split what begins with a length in two bytes into that many bytes and the rest."""
     length = int.from_bytes(value[:2], "big")
     if len(value) < 2 or length > len(value) - 2:
         raise ProtocolError("user information sub-item cut", AbortReason.INVALID_PARAMETER)
-    return _uid(value[2 : 2 + length]), value[2 + length :]
+    return value[2 : 2 + length], value[2 + length :]
 
 
 # ------------------------------------------------------------------------------------ encoding
@@ -293,6 +348,12 @@ def _encode_user(user: UserInformation) -> bytes:
         parts.append(_item(0x55, user.implementation_version_name.encode()))
     for name, information in user.extended.items():
         parts.append(_item(0x56, _sized(name) + information))
+    if user.identity is not None:
+        who = user.identity
+        head = bytes((who.kind, who.positive_response))
+        parts.append(_item(0x58, head + _with_length(who.primary) + _with_length(who.secondary)))
+    if user.identity_response is not None:
+        parts.append(_item(0x59, _with_length(user.identity_response)))
     return b"".join(parts)
 
 
@@ -301,8 +362,11 @@ def _item(kind: int, value: bytes) -> bytes:
 
 
 def _sized(name: str) -> bytes:
-    encoded = name.encode("latin-1")
-    return len(encoded).to_bytes(2, "big") + encoded
+    return _with_length(name.encode("latin-1"))
+
+
+def _with_length(value: bytes) -> bytes:
+    return len(value).to_bytes(2, "big") + value
 
 
 def _title(text: str) -> bytes:

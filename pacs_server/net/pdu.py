@@ -51,6 +51,10 @@ class PeerAborted(AssociationEnded):
     """The peer sent an A-ABORT."""
 
 
+# The first byte of a TLS ClientHello (RFC 8446 5.1).
+_TLS_HANDSHAKE = 0x16
+
+
 class PDUReader:
     """Frames PDUs out of a transport, one at a time, in a buffer that is used again for the next.
 
@@ -91,7 +95,8 @@ class PDUReader:
 
     def _check(self, kind: int, length: int) -> None:
         if not PDUType.ASSOCIATE_RQ <= kind <= PDUType.ABORT:
-            raise ProtocolError(f"PDU of unknown type {kind:#04x}", AbortReason.UNRECOGNIZED_PDU)
+            hint = ": TLS on the plain port?" if kind == _TLS_HANDSHAKE else ""
+            raise ProtocolError(f"PDU of unknown type {kind:#04x}{hint}", AbortReason.UNRECOGNIZED_PDU)
         cap = self._caps.get(PDUType(kind), _MAX_CONTROL_PDU)
         if length > cap:
             raise ProtocolError(f"{PDUType(kind).name} of {length} bytes is over the limit of {cap}")

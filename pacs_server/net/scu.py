@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pacs_server import tls
 from pacs_server.net.acceptor import Rejected, Rejection, Terms
 from pacs_server.net.association import Association
 from pacs_server.net.message import RESPONSE, Command, CommandField
@@ -106,7 +107,7 @@ def _open(remote: RemoteAE) -> socket.socket:
         # UnicodeError: a host name with a label that is empty or too long.
         if sock is not None:
             sock.close()
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = tls.reason(error) if isinstance(error, OSError) else str(error)
         raise ConnectionLost(f"cannot connect to {remote.host} port {remote.port}: {reason}") from error
 
 

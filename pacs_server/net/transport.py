@@ -15,10 +15,14 @@ import struct
 import time
 from collections.abc import Sequence
 
+from pacs_server.tls import reason
+
 Buffer = bytes | bytearray | memoryview
 
 _WOULD_BLOCK = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _FAREWELL_SECONDS = 1.0
+# A time-out of nothing would be none at all to the kernel.
+_SHORTEST_TICK = 0.001
 _FAREWELL_READS = 64
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -51,6 +55,7 @@ class Transport:
         self.bytes_in = 0
         self.bytes_out = 0
         self._tls = isinstance(sock, ssl.SSLSocket)
+        tick = max(tick, _SHORTEST_TICK)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if self._tls:
@@ -62,6 +67,9 @@ class Transport:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
+        # No events asked for: what is left is the end of the connection.
+        self._ended = select.poll()
+        self._ended.register(sock, 0)
 
     def receive_into(self, view: memoryview, deadline: float) -> int:
         """Wait for bytes, put them into `view` and return how many; `deadline` is in monotonic seconds.
@@ -76,7 +84,7 @@ class Transport:
                     raise DeadlineExpired("no data from the peer in time") from None
                 continue
             except OSError as error:
-                raise ConnectionLost(f"connection lost: {error.strerror or error}") from error
+                raise ConnectionLost(f"connection lost: {reason(error)}") from error
             if count == 0:
                 raise ConnectionLost("connection closed by the peer")
             self.bytes_in += count
@@ -89,6 +97,11 @@ class Transport:
         if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
             return True
         return bool(self._poll.poll(0))
+
+    def pause(self, seconds: float) -> None:
+        """Do nothing for `seconds`, in this thread; raises ConnectionLost once the connection is cut."""
+        if self._ended.poll(seconds * 1000):
+            raise ConnectionLost("connection lost")
 
     def send(self, buffers: Sequence[Buffer], timeout: float) -> None:
         """Send all `buffers` as one gathered write; every `timeout` seconds something must get through.
@@ -105,7 +118,7 @@ class Transport:
                     raise DeadlineExpired("the peer does not take what is sent") from None
                 continue
             except OSError as error:
-                raise ConnectionLost(f"connection lost: {error.strerror or error}") from error
+                raise ConnectionLost(f"connection lost: {reason(error)}") from error
             self.bytes_out += count
             if not _drop(pending, count):
                 deadline = time.monotonic() + timeout
@@ -127,21 +140,44 @@ class Transport:
         Closing with unread bytes in the buffer resets the connection, and the peer might never see
         why (the A-ABORT or A-ASSOCIATE-RJ). Bounded in time and bytes.
         """
-        if self._tls:
-            return
-        deadline = time.monotonic() + _FAREWELL_SECONDS
-        scrap = memoryview(bytearray(64 * 1024))
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_WR)
-            for _ in range(_FAREWELL_READS):
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._poll.poll(left * 1000) or not self.socket.recv_into(scrap):
-                    return
+        if not self._tls:
+            farewell(self.socket)
 
     def close(self) -> None:
         """Close the connection."""
         with contextlib.suppress(OSError):
             self.socket.close()
+
+
+def handshake(sock: ssl.SSLSocket, seconds: float) -> None:
+    """Do the TLS handshake within `seconds` in all, however the peer spreads it. Raises OSError."""
+    deadline = time.monotonic() + seconds
+    sock.settimeout(0)
+    poll = select.poll()
+    while True:
+        try:
+            return sock.do_handshake()
+        except ssl.SSLWantReadError:
+            poll.register(sock, select.POLLIN)
+        except ssl.SSLWantWriteError:
+            poll.register(sock, select.POLLOUT)
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise TimeoutError("the TLS handshake was not finished in time")
+
+
+def farewell(sock: socket.socket) -> None:
+    """Say that nothing more comes and read a little on, TLS or not, so that the peer can read what was sent last."""
+    deadline = time.monotonic() + _FAREWELL_SECONDS
+    scrap = memoryview(bytearray(64 * 1024))
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    _shutdown(sock, socket.SHUT_WR)
+    with contextlib.suppress(OSError):
+        for _ in range(_FAREWELL_READS):
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(left * 1000) or not socket.socket.recv_into(sock, scrap):
+                return
 
 
 def cut(sock: socket.socket) -> None:

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from pacs_server.errors import PacsError
+from pacs_server.errors import NotAuthorised, PacsError
 from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, Command, CommandField
 from pacs_server.net.transport import AssociationEnded
+from pacs_server.scp.access import check_service
+from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import Service, service_of
 from pacs_server.scp.status import Status, status_of
 
@@ -47,8 +49,9 @@ def response_to(message: Message, status: Status, error_comment: str | None = No
 class Dispatcher:
     """Serves the messages of associations with the handler for their service and command."""
 
-    def __init__(self, handlers: Handlers, metrics: Metrics) -> None:
+    def __init__(self, handlers: Handlers, auditing: Auditing, metrics: Metrics) -> None:
         self._handlers = handlers
+        self._auditing = auditing
         self._metrics = metrics
 
     def serve(self, association: Association, operations: Counter[str]) -> None:
@@ -61,6 +64,7 @@ class Dispatcher:
                 self._serve_one(association, operations)
         finally:
             association.expect_no_more()
+            self._auditing.ended(association)
 
     def _serve_one(self, association: Association, operations: Counter[str]) -> None:
         message = association.read_message()
@@ -85,6 +89,8 @@ class Dispatcher:
         try:
             result = self._answer(association, message)
         except PacsError as error:
+            if isinstance(error, NotAuthorised):
+                self._auditing.refused(association, name, str(error))
             result = self._refuse(association, message, status_of(error), str(error))
         except MemoryError:
             result = self._refuse(association, message, Status.OUT_OF_RESOURCES, "out of memory")
@@ -98,7 +104,7 @@ class Dispatcher:
             )
         seconds = time.perf_counter() - began
         self._metrics.request(name, result.status, seconds)
-        level = logging.DEBUG if name == "C-ECHO" else logging.INFO
+        level = logging.DEBUG if name == "C-ECHO" and result.status == Status.SUCCESS else logging.INFO
         if log.isEnabledFor(level):
             extra = {
                 "operation": name,
@@ -118,6 +124,7 @@ class Dispatcher:
             return self._refuse(
                 association, message, Status.UNRECOGNIZED_OPERATION, "this service is not offered on this context"
             )
+        check_service(association.admitted.rule, service)
         return handler(association, message)
 
     def _refuse(self, association: Association, message: Message, status: Status, comment: str) -> Result:

@@ -1,23 +1,35 @@
 """The application entity: one connection from its first byte to its last, with one log line for what it was."""
 
+import contextlib
 import logging
+import socket
 import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pacs_server.index.peers import ACCEPTED
+from pacs_server.logs import Sparingly
 from pacs_server.metrics import Metrics
 from pacs_server.net.acceptor import Rejected, Rejection, Terms, accept
 from pacs_server.net.association import Association, PeerReleased
 from pacs_server.net.listener import Connection
 from pacs_server.net.negotiation import Proposal, Support
-from pacs_server.net.pdu import AbortReason, PeerAborted, ProtocolError, encode_abort
-from pacs_server.net.transport import AssociationEnded, ConnectionLost, Transport
-from pacs_server.scp.admission import Admission
+from pacs_server.net.pdu import AbortReason, PDUType, PeerAborted, ProtocolError, encode_abort
+from pacs_server.net.peer import Admitted, Caller
+from pacs_server.net.transport import AssociationEnded, ConnectionLost, Transport, farewell, handshake
+from pacs_server.scp.admission import TEMPORARY_CONGESTION, Admission
+from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Dispatcher
+from pacs_server.services.peers import PeersSeenService
+from pacs_server.tls import peer_names, reason
 
 log = logging.getLogger(__name__)
+
+# How long a peer that comes too often may take to say what it wants, so that it can be told.
+_TURN_AWAY_SECONDS = 1.0
+_ASSOCIATE_RQ = bytes((PDUType.ASSOCIATE_RQ,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +39,6 @@ class EntitySettings:
     terms: Terms
     supports: Callable[[str], Support | None]
     tls: ssl.SSLContext | None = None
-
-    def __post_init__(self) -> None:
-        if self.tls is not None:
-            # To drain we end reading, which looks like the peer's end of stream; the farewell has to go out after it.
-            # DICOM knows the lengths of its PDUs, so that a stream that was cut is noticed without TLS telling.
-            self.tls.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
 
     @property
     def tick(self) -> float:
@@ -51,39 +57,77 @@ class ApplicationEntity:
         dispatcher: Dispatcher,
         metrics: Metrics,
         established: Callable[[Connection, Association], None],
+        *,
+        peers: PeersSeenService,
+        auditing: Auditing,
     ) -> None:
-        """`established` is told of every connection that has become an association."""
+        """`established` is told of every connection that has become an association, `peers` of all that were wanted."""
         self.settings = settings
         self._admission = admission
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._established = established
+        self._peers = peers
+        self._auditing = auditing
+        self._sparingly = Sparingly(log)
 
     def serve(self, connection: Connection) -> None:
         """Serve one connection until it is over; nothing that a peer does raises out of here."""
         settings = self.settings
+        if self._admission.comes_too_often(connection.address):
+            self._turn_away(connection, settings)
+            return
         try:
             _secure(connection, settings)
             connection.transport = transport = Transport(connection.socket, tick=settings.tick)
         except (OSError, ConnectionLost) as error:
-            self._metrics.rejected("tls_handshake" if settings.tls else "connection")
-            log.info("connection failed", extra={"peer": connection.address, "reason": str(error)})
+            self._metrics.rejected("tls_handshake" if connection.tls else "connection")
+            self._sparingly.log(logging.INFO, "connection failed", connection.address, _why(error))
+            if connection.tls:
+                self._auditing.handshake_failed(connection.address, _why(error))
+            if isinstance(error, ssl.SSLError):
+                # In TLS 1.3 the peer has sent its request by now, and closing would overtake the alert.
+                farewell(connection.socket)
             return
         self._associate(connection, transport, settings)
         self._metrics.traffic(transport.bytes_in, transport.bytes_out)
 
+    def _turn_away(self, connection: Connection, settings: EntitySettings) -> None:
+        """Reject a connection that is over the rate of its address; over TLS just close it, a handshake is dear."""
+        self._metrics.rejected(TEMPORARY_CONGESTION.name)
+        self._sparingly.log(logging.INFO, "no association", connection.address, TEMPORARY_CONGESTION.name)
+        if connection.tls:
+            return
+        patience = min(settings.terms.association_timeout, _TURN_AWAY_SECONDS)
+        with contextlib.suppress(OSError, AssociationEnded):
+            connection.transport = transport = Transport(connection.socket, tick=min(settings.tick, patience))
+            try:
+                accept(
+                    transport,
+                    replace(settings.terms, association_timeout=patience),
+                    caller=Caller(connection.address),
+                    admit=lambda proposal, caller: TEMPORARY_CONGESTION,
+                    supports=settings.supports,
+                )
+            except Rejected:
+                transport.finish()
+
     def _associate(self, connection: Connection, transport: Transport, settings: EntitySettings) -> None:
         proposed: list[Proposal] = []
 
-        def admit(proposal: Proposal) -> Rejection | None:
-            rejection = self._admission.admit(proposal)
-            if rejection is None:
+        def admit(proposal: Proposal, caller: Caller) -> Rejection | Admitted:
+            admitted = self._admission.admit(proposal, caller)
+            self._remember(proposal, caller, ACCEPTED if isinstance(admitted, Admitted) else admitted.name)
+            if isinstance(admitted, Admitted):
                 proposed.append(proposal)
-            return rejection
+                self._auditing.associated(proposal, caller, admitted)
+            else:
+                self._auditing.rejected(proposal, caller, admitted.name)
+            return admitted
 
         try:
             association = accept(
-                transport, settings.terms, peer=connection.address, admit=admit, supports=settings.supports
+                transport, settings.terms, caller=_caller(connection), admit=admit, supports=settings.supports
             )
             self._metrics.association()
             self._established(connection, association)
@@ -92,18 +136,32 @@ class ApplicationEntity:
             self._not_established(transport, connection, ended)
         finally:
             if proposed:
-                self._admission.leave()
+                self._admission.leave(proposed[0].calling_ae)
+
+    def _remember(self, proposal: Proposal, caller: Caller, outcome: str) -> None:
+        version = proposal.user.implementation_version_name or ""
+        self._peers.saw(
+            proposal.calling_ae,
+            proposal.called_ae,
+            caller.address,
+            outcome,
+            tls=caller.tls,
+            implementation_version_name=version,
+        )
 
     def _not_established(self, transport: Transport, connection: Connection, ended: AssociationEnded) -> None:
+        why = "timeout"
         if isinstance(ended, Rejected):
-            self._metrics.rejected(ended.rejection.name)
+            why = ended.rejection.name
             transport.finish()
         elif isinstance(ended, ProtocolError):
-            self._metrics.rejected("protocol")
+            why = "protocol"
             _send_abort(transport, ended.reason)
-        elif not isinstance(ended, ConnectionLost | PeerAborted):
-            self._metrics.rejected("timeout")
-        log.info("no association", extra={"peer": connection.address, "ended": ended.how})
+        elif isinstance(ended, ConnectionLost | PeerAborted):
+            why = "lost"
+        if why != "lost":
+            self._metrics.rejected(why)
+        self._sparingly.log(logging.INFO, "no association", connection.address, why, ended=ended.how)
 
     def _serve(self, association: Association, connection: Connection, proposed: int) -> None:
         operations: Counter[str] = Counter()
@@ -119,14 +177,28 @@ class ApplicationEntity:
 
 def _secure(connection: Connection, settings: EntitySettings) -> None:
     """Do the TLS handshake if there is to be one. Raises OSError."""
-    if settings.tls is None:
+    if not connection.tls:
         return
+    if settings.tls is None:
+        raise OSError("there is no certificate for TLS")
     # One deadline for the whole handshake, in this connection's own thread.
+    deadline = time.monotonic() + settings.terms.association_timeout
     connection.socket.settimeout(settings.terms.association_timeout)
+    if connection.socket.recv(1, socket.MSG_PEEK) == _ASSOCIATE_RQ:
+        raise OSError("plain DICOM on the TLS port?")
     sock = settings.tls.wrap_socket(connection.socket, server_side=True, do_handshake_on_connect=False)
     # From here on the connection can be cut by cutting the TLS socket: it has taken the descriptor over.
     connection.socket = sock
-    sock.do_handshake()
+    handshake(sock, deadline - time.monotonic())
+
+
+def _why(error: OSError | ConnectionLost) -> str:
+    return error.how if isinstance(error, ConnectionLost) else reason(error)
+
+
+def _caller(connection: Connection) -> Caller:
+    sock = connection.socket
+    return Caller(connection.address, connection.tls, peer_names(sock) if isinstance(sock, ssl.SSLSocket) else ())
 
 
 def _end(association: Association, ended: AssociationEnded) -> None:
@@ -153,6 +225,7 @@ def _summary(
         "peer": association.peer,
         "calling_ae": association.calling_ae,
         "called_ae": association.called_ae,
+        **({} if association.admitted.user is None else {"user": association.admitted.user}),
         "contexts": f"{len(association.contexts)}/{proposed}",
         "operations": " ".join(f"{name}:{count}" for name, count in sorted(operations.items())) or "none",
         "bytes_in": transport.bytes_in,

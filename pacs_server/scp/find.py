@@ -7,6 +7,7 @@ from pacs_server.dicom.levels import InformationModel
 from pacs_server.errors import InvalidIdentifier
 from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
+from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import SOP_CLASSES
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scp.matches import send_matches
@@ -17,16 +18,21 @@ from pacs_server.services.query import QueryService
 class QueryRetrieveFindSCP:
     """Answers C-FIND; matches go out as they are read from the index."""
 
-    def __init__(self, queries: QueryService, retrieve_ae_title: Callable[[], str], metrics: Metrics) -> None:
+    def __init__(
+        self, queries: QueryService, retrieve_ae_title: Callable[[], str], auditing: Auditing, metrics: Metrics
+    ) -> None:
         self._queries = queries
         self._retrieve_ae_title = retrieve_ae_title
+        self._auditing = auditing
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
         """Send a pending response per match, then the final one."""
-        query = self._query(association, message)
-        matches = self._queries.find(query, message.context.transfer_syntax, self._retrieve_ae_title())
-        count, cancelled = send_matches(association, message, matches, unsupported=bool(query.unsupported))
+        with self._auditing.query(association, message) as asked:
+            query = self._query(association, message)
+            asked.keys(query.texts)
+            matches = self._queries.find(query, message.context.transfer_syntax, self._retrieve_ae_title())
+            count, cancelled = send_matches(association, message, matches, asked, unsupported=bool(query.unsupported))
         self._metrics.matches(count)
         status = Status.CANCEL if cancelled else Status.SUCCESS
         association.send(message.context.context_id, response_to(message, status))

@@ -7,12 +7,14 @@ from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.net.scu import store_request
+from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
 from pacs_server.scp.status import Status
 from pacs_server.scp.suboperations import (
     Progress,
     cancel_requested,
+    counts_of,
     finish,
     is_cancel,
     send_instance,
@@ -24,23 +26,31 @@ from pacs_server.services.retrieve import RetrieveService
 class QueryRetrieveGetSCP:
     """Answers C-GET; never more than one sub-operation is outstanding."""
 
-    def __init__(self, retrieve: RetrieveService, metrics: Metrics) -> None:
+    def __init__(self, retrieve: RetrieveService, auditing: Auditing, metrics: Metrics) -> None:
         self._retrieve = retrieve
+        self._auditing = auditing
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
         """Send every instance, each with its own outcome, then the final response."""
         instances = self._select(association, message)
-        progress = Progress(remaining=len(instances))
-        cancelled = False
+        subjects = self._retrieve.subjects
+        with self._auditing.sending(association, lambda: subjects(instances), counts_of(instances)) as sent:
+            progress = Progress(len(instances), sent)
+            cancelled = self._send_all(association, message, instances, progress)
+        return finish(association, message, progress, self._metrics, cancelled=cancelled)
+
+    def _send_all(
+        self, association: Association, message: Message, instances: list[StoredInstance], progress: Progress
+    ) -> bool:
+        """Send each instance; True if a C-CANCEL ended it."""
         for instance in instances:
             cancelled = self._send(association, message, instance, progress)
-            cancelled = cancelled or cancel_requested(association, message)
-            if cancelled:
-                break
+            if cancelled or cancel_requested(association, message):
+                return True
             if progress.remaining:
                 send_pending(association, message, progress)
-        return finish(association, message, progress, self._metrics, cancelled=cancelled)
+        return False
 
     def _select(self, association: Association, message: Message) -> list[StoredInstance]:
         data = identifier_of(association, message)

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from contextlib import closing
 
 from pacs_server.net.association import Association, Message
+from pacs_server.scp.auditing import Asked
 from pacs_server.scp.dispatch import response_to
 from pacs_server.scp.status import Status
 from pacs_server.scp.suboperations import cancel_requested
@@ -13,12 +14,17 @@ _BATCH = 16
 
 
 def send_matches(
-    association: Association, message: Message, matches: Generator[bytes, None, None], *, unsupported: bool
+    association: Association,
+    message: Message,
+    matches: Generator[bytes, None, None],
+    asked: Asked,
+    *,
+    unsupported: bool,
 ) -> tuple[int, bool]:
     """Send a pending response per match; how many, and whether a C-CANCEL ended it.
 
-    `unsupported` says that a key that was asked for is not supported. `matches` is closed however
-    this ends, so that the index gets its connection back at once.
+    `asked` is told before anything is sent. `unsupported` says that a key that was asked for is not
+    supported. `matches` is closed however this ends, so that the index gets its connection back at once.
     """
     context = message.context
     # PS3.4 C.4.1.1.4, K.4.1.1.4: FF01 when a key that was asked for is not supported.
@@ -32,10 +38,12 @@ def send_matches(
             batch += (command, association.encode_data(context.context_id, identifier))
             count += 1
             if len(batch) == 2 * _BATCH:
+                asked.matched(count, complete=False)
                 association.send_encoded(batch)
                 batch = []
                 if cancel_requested(association, message):
                     return count, True
+    asked.matched(count, complete=True)
     if batch:
         association.send_encoded(batch)
     return count, False

@@ -5,20 +5,23 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pacs_server.audit.events import Participant, Role
 from pacs_server.dicom.identifier import parse_retrieve
 from pacs_server.errors import UnknownMoveDestination
 from pacs_server.index.instances import StoredInstance
 from pacs_server.metrics import Metrics
 from pacs_server.net.acceptor import Terms
-from pacs_server.net.association import Association, Message, Timeouts
+from pacs_server.net.association import Association, Message
 from pacs_server.net.negotiation import ProposedContext
 from pacs_server.net.scu import RemoteAE, connect, read_response, store_request
 from pacs_server.net.transport import AssociationEnded
+from pacs_server.scp.access import check_destination
+from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
 from pacs_server.scp.get import relational
 from pacs_server.scp.status import Status
-from pacs_server.scp.suboperations import Progress, cancel_requested, finish, send_instance, send_pending
+from pacs_server.scp.suboperations import Progress, cancel_requested, counts_of, finish, send_instance, send_pending
 from pacs_server.services.plan import AssociationPlan, plan
 from pacs_server.services.retrieve import RetrieveService
 
@@ -42,6 +45,8 @@ class QueryRetrieveMoveSCP:
         destinations: Callable[[str], Destination | None],
         terms: Callable[[], Terms],
         ae_title: Callable[[], str],
+        *,
+        auditing: Auditing,
         metrics: Metrics,
     ) -> None:
         """`destinations` finds a remote AE by title; `terms` are those of our own associations."""
@@ -49,27 +54,33 @@ class QueryRetrieveMoveSCP:
         self._destinations = destinations
         self._terms = terms
         self._ae_title = ae_title
+        self._auditing = auditing
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
         """Send every instance to the destination, each with its own outcome, then the final response."""
         data = identifier_of(association, message)
         title = (message.command.move_destination or "").strip()
+        # First, so that nobody learns from the answer which other destinations there are.
+        check_destination(association.admitted.rule, title)
         destination = self._destinations(title)
         if destination is None:
             raise UnknownMoveDestination(f"{title or 'no AE title'} is not in remote_aes")
         model = model_of(message)
         keys = parse_retrieve(data, message.context.transfer_syntax, model, relational(association, message))
         instances = self._retrieve.select(keys)
-        move = _Move(self, association, message, destination, Progress(remaining=len(instances)))
-        cancelled = move.run(instances)
+        subjects = self._retrieve.subjects
+        to = Participant(title, title, destination.remote.host, Role.DESTINATION)
+        with self._auditing.sending(association, lambda: subjects(instances), counts_of(instances), to) as sent:
+            move = _Move(self, association, message, destination, Progress(len(instances), sent))
+            cancelled = move.run(instances)
         result = finish(association, message, move.progress, self._metrics, cancelled=cancelled)
         return replace(result, details={"destination": title, **result.details})
 
     def open(self, destination: Destination, planned: AssociationPlan) -> Association:
         """Open an association for what is planned. Raises AssociationEnded."""
         terms = self._terms()
-        timeouts = Timeouts(idle=destination.response_timeout, network=terms.timeouts.network)
+        timeouts = replace(terms.timeouts, idle=destination.response_timeout)
         contexts = [
             ProposedContext(context_id, context.abstract_syntax, context.transfer_syntaxes)
             for context_id, context in planned.contexts.items()
@@ -123,6 +134,8 @@ class _Move:
         """
         try:
             link = self._scp.open(self._destination, planned)
+            # Who asks for it is who it is counted against.
+            link.pace = self._association.pace
         except AssociationEnded as error:
             self._failed(queue, len(queue), error)
             return False

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from pacs_server.audit.events import Action
 from pacs_server.dicom.json_model import SPECIFIC_CHARACTER_SET, DataSet, decode_data_set, encode_data_set
 from pacs_server.dicom.mpps import StepStatus
 from pacs_server.dicom.uids import clean_uid, is_uid
@@ -21,6 +22,7 @@ from pacs_server.errors import (
 )
 from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
+from pacs_server.scp.auditing import Auditing, subjects_of_step
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scp.status import STEP_MAY_NO_LONGER_BE_UPDATED, Status, status_of
 from pacs_server.services.mpps import MPPSService, StepOutcome
@@ -32,8 +34,9 @@ _MAX_DATA_SET = 4 << 20
 class ModalityPerformedProcedureStepSCP:
     """Answers N-CREATE, N-SET and N-GET, each with its own method."""
 
-    def __init__(self, steps: MPPSService, metrics: Metrics) -> None:
+    def __init__(self, steps: MPPSService, auditing: Auditing, metrics: Metrics) -> None:
         self._steps = steps
+        self._auditing = auditing
         self._metrics = metrics
 
     def create(self, association: Association, message: Message) -> Result:
@@ -65,8 +68,10 @@ class ModalityPerformedProcedureStepSCP:
         command, context = message.command, message.context
         uid = clean_uid(command.requested_sop_instance_uid or "")
         try:
-            _check(message, command.requested_sop_class_uid, uid)
-            found, supported = self._steps.get(uid, _tags(command.attribute_identifier_list or b""))
+            with self._auditing.procedure(association, message, Action.READ, uid) as recorded:
+                _check(message, command.requested_sop_class_uid, uid)
+                found, supported = self._steps.get(uid, _tags(command.attribute_identifier_list or b""))
+                recorded.subjects = subjects_of_step(found)
         except IndexUnavailable as error:
             return _refuse(association, message, error, {})
         charset = text_of(found, SPECIFIC_CHARACTER_SET)
@@ -79,11 +84,15 @@ class ModalityPerformedProcedureStepSCP:
     def _answer(
         self, association: Association, message: Message, uid: str, work: Callable[[], StepOutcome], data_set: DataSet
     ) -> Result:
+        created = message.command.requested_sop_instance_uid is None
+        action = Action.CREATE if created else Action.UPDATE
         try:
-            outcome = work()
+            with self._auditing.procedure(association, message, action, uid) as recorded:
+                recorded.subjects = subjects_of_step(data_set)
+                outcome = work()
+                recorded.subjects = subjects_of_step(outcome.data_set)
         except (AttributeRefused, IndexUnavailable, ProcedureStepClosed) as error:
             return _refuse(association, message, error, data_set)
-        created = message.command.requested_sop_instance_uid is None
         if created or outcome.status != StepStatus.IN_PROGRESS:
             self._metrics.procedure_step(outcome.status)
         response = response_to(message, Status.SUCCESS)

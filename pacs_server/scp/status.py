@@ -66,6 +66,9 @@ STATUS_OF: dict[type[PacsError], Status] = {
     errors.InvalidObjectInstance: Status.INVALID_OBJECT_INSTANCE,
     errors.NoSuchAction: Status.NO_SUCH_ACTION,
     errors.NoSuchSOPClass: Status.NO_SUCH_SOP_CLASS,
+    # Nobody may see or leave anything without a trace.
+    errors.AuditUnavailable: Status.OUT_OF_RESOURCES,
+    errors.UserError: Status.PROCESSING_FAILURE,
     errors.ResourceLimitation: Status.RESOURCE_LIMITATION,
 }
 

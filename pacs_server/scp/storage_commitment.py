@@ -1,18 +1,21 @@
 """Storage Commitment Push Model SCP (PS3.4 J.3): takes requests, and reports at once where the peer waits for it."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
+from pacs_server.audit.events import Action, Subject
 from pacs_server.dicom.commitment import (
     MAX_REQUEST_BYTES,
     PUSH_MODEL,
     PUSH_MODEL_INSTANCE,
     REQUEST_STORAGE_COMMITMENT,
+    CommitmentRequest,
     EventType,
     parse_request,
 )
 from pacs_server.dicom.uids import clean_uid, is_uid
 from pacs_server.errors import (
+    IndexUnavailable,
     InstanceNotFound,
     InvalidArgumentValue,
     InvalidObjectInstance,
@@ -24,6 +27,7 @@ from pacs_server.errors import (
 from pacs_server.index.commitment import Transaction
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import Command, CommandField
+from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scp.status import Status, is_warning
 from pacs_server.services.commitment import StorageCommitmentService
@@ -32,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # How long the requester may take to answer a report on its own association, in seconds.
 _ANSWER_SECONDS = 15.0
+# The first instances of a request, of which the audit trail says whose they are: mostly they are of one study.
+_LOOKED_UP = 500
 
 
 class StorageCommitmentSCP:
@@ -42,9 +48,16 @@ class StorageCommitmentSCP:
         service: StorageCommitmentService,
         ae_title: Callable[[], str],
         same_association: Callable[[], bool],
+        auditing: Auditing,
+        subjects_of: Callable[[Collection[str]], list[Subject]],
     ) -> None:
-        """`same_association` says whether to try the report on the association of the request."""
+        """`same_association` says whether to try the report on the association of the request.
+
+        `subjects_of` tells whose the instances of these SOP Instance UIDs are.
+        """
         self._service = service
+        self._auditing = auditing
+        self._subjects_of = subjects_of
         self._ae_title = ae_title
         self._same_association = same_association
 
@@ -52,13 +65,23 @@ class StorageCommitmentSCP:
         """Keep the request; success is answered when it is durable. The report follows."""
         check_action(message)
         request = parse_request(_information(association, message), message.context.transfer_syntax)
-        transaction, claimed = self._service.request(
-            request, association.calling_ae, association.peer, claim=self._same_association()
-        )
+        with self._auditing.procedure(association, message, Action.READ, request.transaction_uid) as recorded:
+            recorded.detail += f": storage commitment of {len(request.references)} instances"
+            recorded.subjects = self._subjects(request)
+            transaction, claimed = self._service.request(
+                request, association.calling_ae, association.peer, claim=self._same_association()
+            )
         association.send(message.context.context_id, response_to(message, Status.SUCCESS))
         details = {"transaction_uid": request.transaction_uid, "instances": len(request.references)}
         after = (lambda: self._report(association, message, transaction)) if claimed else None
         return Result(Status.SUCCESS, details, after)
+
+    def _subjects(self, request: CommitmentRequest) -> tuple[Subject, ...]:
+        asked = [reference.sop_instance_uid for reference in request.references[:_LOOKED_UP]]
+        try:
+            return tuple(self._subjects_of(asked))
+        except IndexUnavailable as error:
+            raise ResourceLimitation(str(error)) from error
 
     def _report(self, association: Association, message: Message, transaction: Transaction) -> None:
         """Report on the association of the request, if nothing else goes on there by then."""

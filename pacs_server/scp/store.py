@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
+from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.dicom.uids import clean_uid
 from pacs_server.errors import InstanceMismatch, InvalidInstance
 from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
+from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scp.status import Status
 from pacs_server.services.store import StoreRequest, StoreService
@@ -15,12 +17,17 @@ from pacs_server.services.store import StoreRequest, StoreService
 class StorageSCP:
     """Answers C-STORE."""
 
-    def __init__(self, store: StoreService, metrics: Metrics) -> None:
+    def __init__(self, store: StoreService, auditing: Auditing, metrics: Metrics) -> None:
         self._store = store
+        self._auditing = auditing
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
         """Store the data set as it comes in; success is answered when it is durable, not before."""
+        with self._auditing.arriving(association) as arrivals:
+            return self._take(association, message, arrivals)
+
+    def _take(self, association: Association, message: Message, arrivals: Arrivals) -> Result:
         command = message.command
         if not command.has_data_set:
             raise InvalidInstance("C-STORE without a data set")
@@ -34,7 +41,8 @@ class StorageSCP:
             # PS3.7 9.3.1: the SOP class is the one that the presentation context is about.
             raise InstanceMismatch("SOP Class UID differs from the context's")
         size = _Size()
-        outcome = self._store.store(request, size.counted(association.data()))
+        outcome = self._store.store(request, size.counted(association.data()), arrivals.begin)
+        arrivals.stored(outcome.value)
         self._metrics.received(size.bytes)
         association.send(message.context.context_id, response_to(message, Status.SUCCESS))
         details: dict[str, object] = {

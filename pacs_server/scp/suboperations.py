@@ -2,6 +2,8 @@
 
 import logging
 import struct
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pacs_server.dicom.deflate import deflated
@@ -11,6 +13,7 @@ from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError
+from pacs_server.scp.auditing import Counts, Sent
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scp.status import Status, is_warning
 from pacs_server.services.plan import choose
@@ -25,9 +28,10 @@ _FAILED_SOP_INSTANCE_UID_LIST = (0x0008, 0x0058)
 
 @dataclass(slots=True)
 class Progress:
-    """The counts of sub-operations, and the SOP Instance UIDs of the failed ones."""
+    """The counts of sub-operations, those that went out by study too, and the SOP Instance UIDs of the failed ones."""
 
     remaining: int
+    sent: Sent = field(default_factory=Sent)
     completed: int = 0
     warning: int = 0
     failed_uids: list[str] = field(default_factory=list)
@@ -41,6 +45,9 @@ class Progress:
             self.warning += 1
         else:
             self.failed_uids.append(instance.uids.sop)
+            self.sent.failed[instance.uids.study] += 1
+            return
+        self.sent.completed[instance.uids.study][instance.sop_class_uid] += 1
 
     @property
     def status(self) -> Status:
@@ -80,6 +87,14 @@ def send_instance(
         log.warning("instance not sent", extra={"sop_instance_uid": instance.uids.sop, "reason": str(error)})
         return Status.PROCESSING_FAILURE
     return None
+
+
+def counts_of(instances: Sequence[StoredInstance]) -> Counts:
+    """How many instances of which study and SOP class are to be sent."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for instance in instances:
+        counts[instance.uids.study][instance.sop_class_uid] += 1
+    return counts
 
 
 def cancel_requested(association: Association, message: Message) -> bool:

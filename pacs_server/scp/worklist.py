@@ -3,6 +3,7 @@
 from pacs_server.dicom.worklist_query import parse_worklist
 from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
+from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scp.find import identifier_of
 from pacs_server.scp.matches import send_matches
@@ -13,16 +14,19 @@ from pacs_server.services.worklist import WorklistService
 class ModalityWorklistSCP:
     """Answers C-FIND with the scheduled procedure steps that match."""
 
-    def __init__(self, worklist: WorklistService, metrics: Metrics) -> None:
+    def __init__(self, worklist: WorklistService, auditing: Auditing, metrics: Metrics) -> None:
         self._worklist = worklist
+        self._auditing = auditing
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
         """Send a pending response per match, then the final one."""
         context = message.context
-        query = parse_worklist(identifier_of(association, message), context.transfer_syntax)
-        matches = self._worklist.find(query, context.transfer_syntax, association.calling_ae)
-        count, cancelled = send_matches(association, message, matches, unsupported=bool(query.unsupported))
+        with self._auditing.query(association, message) as asked:
+            query = parse_worklist(identifier_of(association, message), context.transfer_syntax)
+            asked.keys(query.texts)
+            matches = self._worklist.find(query, context.transfer_syntax, association.calling_ae)
+            count, cancelled = send_matches(association, message, matches, asked, unsupported=bool(query.unsupported))
         self._metrics.matches(count)
         status = Status.CANCEL if cancelled else Status.SUCCESS
         association.send(context.context_id, response_to(message, status))

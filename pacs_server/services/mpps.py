@@ -12,10 +12,11 @@ from pacs_server.index.mpps import ProcedureStepIndex, StepRow, UnmatchedStudy
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """The status that a step is left in, and how many worklist items it refers to."""
+    """The status that a step is left in, how many worklist items it refers to, and the step itself."""
 
     status: str
     items: int
+    data_set: DataSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class MPPSService:
         """
         step = mpps.created(data_set)
         items = self._index.create(uid, step, calling_ae, discontinued_returns=self._discontinued_returns())
-        return StepOutcome(mpps.status_of(step), items)
+        return StepOutcome(mpps.status_of(step), items, step)
 
     def set(self, uid: str, modifications: DataSet) -> StepOutcome:
         """Update a step that is in progress, durable on return (PS3.4 F.7.2.2).
@@ -59,9 +60,15 @@ class MPPSService:
         Raises InstanceNotFound, ProcedureStepClosed, MissingAttribute, MissingAttributeValue,
         InvalidAttributeValue, IndexUnavailable.
         """
-        returns = self._discontinued_returns()
-        changed = self._index.update(uid, lambda step: mpps.updated(step, modifications), discontinued_returns=returns)
-        return StepOutcome(*changed)
+        kept: dict[str, Any] = {}
+
+        def change(step: DataSet) -> dict[str, Any]:
+            kept.clear()
+            kept.update(mpps.updated(step, modifications))
+            return kept
+
+        changed = self._index.update(uid, change, discontinued_returns=self._discontinued_returns())
+        return StepOutcome(*changed, kept)
 
     def get(self, uid: str, tags: Collection[int]) -> tuple[dict[str, Any], bool]:
         """These attributes of a step, all for no `tags`, and whether all are supported (PS3.4 F.8.2).

@@ -4,8 +4,9 @@ import logging
 from collections.abc import Callable
 from datetime import datetime
 
+from pacs_server.audit.events import Participant
 from pacs_server.dicom.worklist import ItemStatus
-from pacs_server.errors import IndexUnavailable, InvalidWorklistItem
+from pacs_server.errors import AuditUnavailable, IndexUnavailable, InvalidWorklistItem
 from pacs_server.hl7 import Condition, InvalidMessage, Message, acknowledgment, parse, parse_header
 from pacs_server.hl7_orders import Action, ItemKey, Order, order_of
 from pacs_server.index.worklist import ItemRow
@@ -37,8 +38,10 @@ class OrderService:
             problem = error
         except InvalidWorklistItem as error:
             problem = InvalidMessage(str(error), Condition.REQUIRED_FIELD_MISSING)
-        except IndexUnavailable as error:
-            log.error("order not taken, the index is not available", extra={"peer": peer, "reason": str(error)})
+        except (IndexUnavailable, AuditUnavailable) as error:
+            log.error(
+                "order not taken, index or audit trail is not available", extra={"peer": peer, "reason": str(error)}
+            )
             problem = InvalidMessage("the worklist is not available, try again later", Condition.INTERNAL)
         if problem is not None:
             log.warning("order rejected", extra={"peer": peer, "reason": str(problem)})
@@ -46,12 +49,15 @@ class OrderService:
         return acknowledgment(message, datetime.now(), problem)
 
     def _apply(self, order: Order, message: Message, peer: str) -> None:
+        # MSH-3 and MSH-4: who sends it, and where.
+        sender = "|".join(filter(None, (message.header.get(3), message.header.get(4))))
+        by = Participant(sender or "HL7", address=peer, requestor=True)
         if order.action is Action.CANCEL:
             rows = [row for key in order.keys for row in self._items(key)]
-            self._worklist.set_status([row.id for row in rows], ItemStatus.CANCELLED)
+            self._worklist.set_status(rows, ItemStatus.CANCELLED, by)
             log.info("order cancelled", extra={"peer": peer, "message_id": message.control_id, "items": len(rows)})
             return
-        result = self._worklist.put(order.items)
+        result = self._worklist.put(order.items, by)
         log.info(
             "order taken",
             extra={

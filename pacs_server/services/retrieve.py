@@ -1,11 +1,12 @@
 """Retrieving: which instances are asked for, and their data sets in a transfer syntax that the receiver takes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 from pacs_server.archive import Archive
+from pacs_server.audit.events import Subject
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.instances import StoredInstance
@@ -23,6 +24,14 @@ class RetrieveService:
     def select(self, keys: RetrieveKeys) -> list[StoredInstance]:
         """The instances that `keys` name, in the order of series and instance number. Raises IndexUnavailable."""
         return list(self._index.select(keys))
+
+    def subjects(self, instances: Iterable[StoredInstance]) -> list[Subject]:
+        """Whose the studies of these instances are, in the order of patients. Raises IndexUnavailable."""
+        return self._index.subjects({instance.uids.study for instance in instances})
+
+    def subjects_of(self, sop_instance_uids: Collection[str]) -> list[Subject]:
+        """Whose the studies of the stored ones among these instances are. Raises IndexUnavailable."""
+        return self._index.subjects_of(sop_instance_uids)
 
     @contextmanager
     def open(self, instance: StoredInstance) -> Iterator[BinaryIO]:

@@ -2,13 +2,14 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pacs_server.archive import Archive, Received, StoreOutcome
+from pacs_server.audit.events import Subject
 from pacs_server.dicom.header import Header, read_header
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY, decode_head, encode_head
@@ -20,6 +21,12 @@ from pacs_server.storage.base import Bytes
 _USUAL_HEAD = 64 * 1024
 _LARGEST_HEAD = 8 * 1024 * 1024
 _READ_SIZE = 1024 * 1024
+
+Begin = Callable[[Subject, str], None]
+
+
+def _begin(subject: Subject, sop_class_uid: str) -> None:
+    """Let it begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +45,12 @@ class StoreService:
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
 
-    def store(self, request: StoreRequest, data: Iterable[Bytes]) -> StoreOutcome:
+    def store(self, request: StoreRequest, data: Iterable[Bytes], begin: Begin = _begin) -> StoreOutcome:
         """Store a data set that comes in pieces; when this returns it is durable.
 
-        Raises InvalidInstance, InstanceMismatch, DuplicateInstance, StorageFull, StorageUnavailable,
-        IndexUnavailable; then nothing is left behind. `data` may be left unread to its end.
+        `begin` is told whose it is and its SOP Class UID before it is placed, and may raise. Raises InvalidInstance,
+        InstanceMismatch, DuplicateInstance, StorageFull, StorageUnavailable, IndexUnavailable; then
+        nothing is left behind. `data` may be left unread to its end.
         """
         if not is_uid(request.sop_instance_uid) or not is_uid(request.sop_class_uid):
             raise InvalidInstance("the command's SOP Class or Instance UID is not a UID")
@@ -61,11 +69,12 @@ class StoreService:
                 digest.update(piece)
             header = _header(file, len(head), request.transfer_syntax_uid)
             _check(request, header)
+            begin(_subject(header), header.sop_class_uid)
             return self._archive.add(Received(file, header, digest.hexdigest(), len(head), request.origin))
         finally:
             file.discard()
 
-    def store_file(self, path: Path, origin: Origin) -> StoreOutcome | None:
+    def store_file(self, path: Path, origin: Origin, begin: Begin = _begin) -> StoreOutcome | None:
         """Store a DICOM file from disk the same way; None if it holds no instance (no DICOM, or a DICOMDIR).
 
         Raises what `store` raises, and StorageUnavailable if the file cannot be read.
@@ -81,7 +90,7 @@ class StoreService:
             syntax = head.transfer_syntax_uid
             header = _header(_FileStart(file), head.data_set_offset, syntax)
             request = StoreRequest(header.sop_class_uid, header.uids.sop, syntax, origin)
-            return self.store(request, _pieces(file, head.data_set_offset))
+            return self.store(request, _pieces(file, head.data_set_offset), begin)
 
 
 class _FileStart:
@@ -124,6 +133,13 @@ def _check(request: StoreRequest, header: Header) -> None:
         raise InstanceMismatch("SOP Instance UID differs from the command's")
     if header.sop_class_uid != request.sop_class_uid:
         raise InstanceMismatch("SOP Class UID differs from the command's")
+
+
+def _subject(header: Header) -> Subject:
+    value = header.values.get
+    return Subject(
+        value("patient_id", ""), value("issuer_of_patient_id", ""), header.uids.study, value("accession_number", "")
+    )
 
 
 def _pieces(file: BinaryIO, offset: int) -> Iterator[bytes]:

@@ -2,25 +2,37 @@
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
-from pacs_server.dicom.worklist import ItemStatus, WorklistItem
+from pacs_server.audit.events import Action, Event, EventID, Participant, Subject
+from pacs_server.audit.recorder import Recorder, local_user
+from pacs_server.dicom.worklist import ItemStatus, WorklistItem, text_of
 from pacs_server.dicom.worklist_query import WorklistEncoder, WorklistQuery
 from pacs_server.index.worklist import ItemRow, PutResult, WorklistIndex
 
 
 class WorklistService:
-    """Keeps the worklist and answers queries from it; may be shared by all threads."""
+    """Keeps the worklist and answers queries from it; may be shared by all threads.
 
-    def __init__(self, index: WorklistIndex, *, only_own_station: Callable[[], bool]) -> None:
+    What changes it says `by` whom, who runs this process if not said. It is in the audit trail before it is
+    done, and raises AuditUnavailable instead if it cannot be.
+    """
+
+    def __init__(self, index: WorklistIndex, recorder: Recorder, *, only_own_station: Callable[[], bool]) -> None:
         """With `only_own_station` a query finds the steps of the station that asks, and no others."""
         self._index = index
+        self._recorder = recorder
         self._only_own_station = only_own_station
 
-    def put(self, items: Sequence[WorklistItem]) -> PutResult:
+    def put(self, items: Sequence[WorklistItem], by: Participant | None = None) -> PutResult:
         """Add or update all items or none, by their identity; raises InvalidWorklistItem, IndexUnavailable.
 
         A known item keeps its status, and its Study Instance UID unless another one is given.
         """
-        return self._index.put(items)
+
+        def record(result: PutResult) -> None:
+            action = Action.UPDATE if result.updated else Action.CREATE
+            self._record(items, action, f"{result.added} items added, {result.updated} updated", by)
+
+        return self._index.put(items, record)
 
     def get(self, key: str) -> ItemRow | None:
         """The item of that id, accession number or Scheduled Procedure Step ID; raises IndexUnavailable."""
@@ -35,17 +47,15 @@ class WorklistService:
             status=status, date=date, station=station, accession_number=accession_number, limit=limit
         )
 
-    def cancel(self, item_id: int) -> None:
-        """Take an item off the worklist for good; raises WorklistItemNotFound, IndexUnavailable."""
-        self._index.set_status([item_id], ItemStatus.CANCELLED)
-
-    def remove(self, item_id: int) -> None:
-        """Forget an item; raises WorklistItemNotFound, IndexUnavailable."""
-        self._index.remove(item_id)
-
-    def set_status(self, item_ids: Sequence[int], status: ItemStatus) -> None:
+    def set_status(self, rows: Sequence[ItemRow], status: ItemStatus, by: Participant | None = None) -> None:
         """Set the status of all items or none; raises WorklistItemNotFound, IndexUnavailable."""
-        self._index.set_status(item_ids, status)
+        self._record([row.item for row in rows], Action.UPDATE, f"{len(rows)} items {status}", by)
+        self._index.set_status([row.id for row in rows], status)
+
+    def remove(self, row: ItemRow, by: Participant | None = None) -> None:
+        """Forget an item; raises WorklistItemNotFound, IndexUnavailable."""
+        self._record([row.item], Action.DELETE, "1 items removed", by)
+        self._index.remove(row.id)
 
     def find(self, query: WorklistQuery, transfer_syntax_uid: str, calling_ae: str) -> Generator[bytes, None, None]:
         """The encoded response identifier of each match, as the index gives them.
@@ -59,3 +69,15 @@ class WorklistService:
                 yield encoder.encode(data_set)
         finally:
             found.close()
+
+    def _record(self, items: Sequence[WorklistItem], action: Action, detail: str, by: Participant | None) -> None:
+        """One Order Record for each patient (PS3.15 A.5.3.9), durable together."""
+        patients: dict[tuple[str, str], dict[str, Subject]] = {}
+        for item in items:
+            who = text_of(item.data_set, "00100020"), text_of(item.data_set, "00100021")
+            subject = Subject(*who, item.study_instance_uid, item.accession_number)
+            patients.setdefault(who, {})[item.study_instance_uid] = subject
+        participants = (by or local_user(), self._recorder.own())
+        for number, studies in enumerate(patients.values(), 1):
+            event = Event(EventID.ORDER_RECORD, action, participants, subjects=tuple(studies.values()), detail=detail)
+            self._recorder.write(event, durable=number == len(patients))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pacs_server.errors import PacsError, StorageFull, StorageUnavailable
+from pacs_server.private_files import make_directory
 from pacs_server.storage.base import Bytes, IncomingFile
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -46,7 +47,7 @@ class FileSystemIncoming:
         self.size = 0
         self._placed = False
         with _translated("create a file"):
-            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def write(self, data: Bytes) -> None:
         """Append `data`."""
@@ -100,7 +101,7 @@ class FileSystemStorage:
         Nothing in `incoming/` was ever answered with success. Raises StorageUnavailable.
         """
         with _translated(f"create {self._incoming}"):
-            self._incoming.mkdir(parents=True, exist_ok=True)
+            make_directory(self._incoming)
             for leftover in self._incoming.iterdir():
                 if self._is_orphan(leftover.name):
                     leftover.unlink(missing_ok=True)
@@ -189,7 +190,7 @@ class FileSystemStorage:
         while not missing[-1].parent.is_dir():
             missing.append(missing[-1].parent)
         for directory in reversed(missing):
-            directory.mkdir(exist_ok=True)
+            directory.mkdir(mode=0o700, exist_ok=True)
             self._sync_directory(directory.parent)
 
     def _sync_directory(self, folder: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacs_server.config import NEEDS_RESTART, Config, RemoteAE
+from pacs_server.config import NEEDS_RESTART, Config, PeerRule, RemoteAE
 from pacs_server.config_file import load
 
 PAGE = "docs/configuration.md"
@@ -21,6 +21,8 @@ def _fields() -> Iterator[tuple[str, FieldInfo]]:
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             for key, field in info.annotation.model_fields.items():
                 yield f"{section}.{key}", field
+            if section == "access_control":
+                yield from ((f"access_control.peers[].{key}", field) for key, field in PeerRule.model_fields.items())
     for key, field in RemoteAE.model_fields.items():
         yield f"remote_aes[].{key}", field
 

@@ -13,7 +13,7 @@ from pacs_server.cli import app
 from pacs_server.metrics import GAUGES, Metrics
 from pacs_server.net import acceptor
 from pacs_server.net.acceptor import Rejection
-from pacs_server.scp import admission
+from pacs_server.scp import access, admission, identity
 
 PAGE = "docs/operations.md"
 Document = Callable[[str], str]
@@ -83,10 +83,12 @@ def test_metrics(rendered: str, rows: Callable[..., list[list[str]]]) -> None:
 
 
 def test_reasons_of_refusals(root: Path, document: Document) -> None:
-    known = {r.name for m in (acceptor, admission) for r in vars(m).values() if isinstance(r, Rejection)}
+    known = {
+        r.name for m in (acceptor, access, admission, identity) for r in vars(m).values() if isinstance(r, Rejection)
+    }
     known |= set(re.findall(r'return "(\w+)"', _source(root, "net/listener.py")))
     known |= set(re.findall(r'_refused\("(\w+)"', _source(root, "net/listener.py")))
-    known |= set(re.findall(r'rejected\("(\w+)"', _source(root, "scp/entity.py")))
+    known |= set(re.findall(r'why = "(\w+)"', _source(root, "scp/entity.py"))) - {"lost"}
     known |= {"tls_handshake", "connection"}
     documented = document(PAGE).partition("Reasons of refusals:")[2].partition("\n\n")[0]
     assert set(re.findall(r"`(\w+)`", documented)) == known
@@ -96,7 +98,8 @@ def test_log_messages_exist(root: Path, rows: Callable[..., list[list[str]]]) ->
     messages = [row[0].strip("`") for row in rows(PAGE, "Logs") if row[0]]
     assert len(messages) >= 5
     source = _source(root)
-    assert [message for message in messages if not re.search(rf'log\.\w+\(\s*[^"]*"{message}"', source)] == []
+    call = r'(?:log|sparingly)\.\w+\(\s*[^"]*'
+    assert [message for message in messages if not re.search(f'{call}"{message}"', source)] == []
 
 
 def test_signals(root: Path, rows: Callable[..., list[list[str]]]) -> None:

@@ -62,12 +62,12 @@ def test_an_item_is_shown_until_it_is_done(pacs: PacsServer) -> None:
     row = service.get("A1")
     assert row is not None
     for status, shown in ((s, s in ("SCHEDULED", "IN PROGRESS")) for s in ItemStatus):
-        service.set_status([row.id], status)
+        service.set_status([row], status)
         assert accession_numbers(find(pacs, keys())) == (["A1"] if shown else [])
-    service.set_status([row.id], ItemStatus.SCHEDULED)
-    service.cancel(row.id)
+    service.set_status([row], ItemStatus.SCHEDULED)
+    service.set_status([row], ItemStatus.CANCELLED)
     assert accession_numbers(find(pacs, keys())) == []
-    service.remove(row.id)
+    service.remove(row)
     assert list(service.list()) == []
 
 

@@ -7,14 +7,14 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pacs_server.config import Config, RemoteAE
+from pacs_server.config import Config, PeerRule, RemoteAE
 from pacs_server.config_file import check_filesystem, load
 from pacs_server.errors import ConfigError
 
 SECTIONS = {
     name: list(type(getattr(Config(), name)).model_fields)
     for name in Config.model_fields
-    if name not in ("remote_aes", "source", "origins")
+    if name not in ("remote_aes", "source", "origins", "secret_files")
 }
 VARIABLES = [f"PACS_SERVER__{name}__{key}".upper() for name, keys in SECTIONS.items() for key in keys]
 
@@ -36,6 +36,7 @@ scalars = (
     | st.integers(0, 70000)
 )
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
+peers = st.lists(st.dictionaries(st.sampled_from([*PeerRule.model_fields, "adresses"]), values, max_size=4), max_size=3)
 remotes = st.lists(st.dictionaries(st.sampled_from([*RemoteAE.model_fields, "tsl"]), scalars), max_size=3)
 
 
@@ -45,6 +46,8 @@ def documents(draw: st.DrawFn) -> str:
     content: dict[str, object] = {}
     for name in draw(st.lists(st.sampled_from([*SECTIONS, "remote_aes", "sever"]), unique=True)):
         keys = st.dictionaries(st.sampled_from([*SECTIONS.get(name, []), "prot"]), values, max_size=3)
+        if name == "access_control":
+            keys |= st.fixed_dictionaries({"peers": peers})
         content[name] = draw(remotes if name == "remote_aes" else keys | values)
     return yaml.safe_dump(content, allow_unicode=draw(st.booleans()), default_flow_style=draw(st.booleans()))
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,7 @@ from pacs_server.net.negotiation import (
     Answer,
     Proposal,
     ProposedContext,
+    UserIdentity,
     UserInformation,
     decode_accept,
     decode_request,
@@ -88,18 +89,25 @@ FEW_UIDS = st.sampled_from([*SOP_CLASSES, *list(STORAGE_SOP_CLASSES)[:4], "1.2.3
 SYNTAXES = st.lists(st.sampled_from(STORAGE_TRANSFER_SYNTAXES) | UIDS, min_size=1, max_size=4).map(tuple)
 
 
+# pynetdicom gives an empty primary field back as something else.
+IDENTITIES = st.builds(
+    UserIdentity, st.integers(1, 5), st.booleans(), st.binary(min_size=1, max_size=300), st.binary(max_size=300)
+) | st.builds(UserIdentity, st.just(4), st.booleans(), st.just(b"<saml>" * 9000))
+
+
 @st.composite
 def proposals(draw):
     kinds = draw(st.lists(st.tuples(FEW_UIDS, SYNTAXES), min_size=1, max_size=20))
     ids = draw(st.permutations(range(1, 256, 2)))
     contexts = tuple(ProposedContext(ids[n], abstract, syntaxes) for n, (abstract, syntaxes) in enumerate(kinds))
     user = UserInformation(
-        draw(st.integers(0, 2**32 - 1)),
+        draw(st.just(0) | st.integers(64, 2**32 - 1)),
         draw(UIDS),
         draw(TITLES),
         draw(st.none() | st.tuples(US, US)),
         draw(st.dictionaries(FEW_UIDS, st.sampled_from([(True, False), (False, True), (True, True)]), max_size=3)),
         draw(st.dictionaries(FEW_UIDS, st.binary(min_size=1, max_size=9), max_size=3)),
+        draw(st.none() | IDENTITIES),
     )
     return Proposal(draw(TITLES), draw(TITLES), contexts, user)
 
@@ -140,9 +148,13 @@ def test_every_context_is_answered_once_and_only_as_proposed(proposal, accept_un
     assert decode_accept(encode_accept(proposal, answer)[6:]) == answer
 
 
-@given(st.lists(st.tuples(st.integers(0, 127).map(lambda n: 2 * n + 1), st.integers(0, 4), UIDS)), proposals())
-def test_answers_come_back(results, proposal):
-    answer = Answer(tuple(results), proposal.user)
+@given(
+    st.lists(st.tuples(st.integers(0, 127).map(lambda n: 2 * n + 1), st.integers(0, 4), UIDS)),
+    proposals(),
+    st.none() | st.binary(max_size=300),
+)
+def test_answers_come_back(results, proposal, response):
+    answer = Answer(tuple(results), replace(proposal.user, identity=None, identity_response=response))
     assert decode_accept(encode_accept(proposal, answer)[6:]) == answer
 
 

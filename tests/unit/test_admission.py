@@ -3,13 +3,16 @@
 import pytest
 from servers import proposal
 
-from pacs_server.config import AccessControlConfig, ServerConfig
-from pacs_server.scp.admission import (
-    CALLED_AE_NOT_RECOGNIZED,
-    CALLING_AE_NOT_RECOGNIZED,
-    LOCAL_LIMIT_EXCEEDED,
-    Admission,
-)
+from pacs_server.config import AccessControlConfig, PeerRule, ServerConfig
+from pacs_server.net.peer import Admitted, Caller
+from pacs_server.scp.access import CALLING_AE_NOT_RECOGNIZED
+from pacs_server.scp.admission import CALLED_AE_NOT_RECOGNIZED, LOCAL_LIMIT_EXCEEDED, Admission
+
+CALLER = Caller("127.0.0.1")
+
+
+def _admit(admission, **proposed):
+    return admission.admit(proposal(**proposed), CALLER)
 
 
 def _admission(*patterns, **server):
@@ -32,24 +35,35 @@ def _admission(*patterns, **server):
     ],
 )
 def test_calling_ae_titles_by_pattern(pattern, title, allowed):
-    expected = None if allowed else CALLING_AE_NOT_RECOGNIZED
-    assert _admission("OTHER", pattern).admit(proposal(calling=title)) == expected
+    expected = Admitted() if allowed else CALLING_AE_NOT_RECOGNIZED
+    assert _admit(_admission("OTHER", pattern), calling=title) == expected
 
 
 def test_the_called_ae_title_counts_if_it_is_to_be_checked():
-    assert _admission().admit(proposal(called="ELSE")) is None
-    assert _admission(check_called_ae_title=True).admit(proposal(called="ELSE")) is CALLED_AE_NOT_RECOGNIZED
-    assert _admission(check_called_ae_title=True).admit(proposal(called="PACS")) is None
+    assert _admit(_admission(), called="ELSE") == Admitted()
+    assert _admit(_admission(check_called_ae_title=True), called="ELSE") is CALLED_AE_NOT_RECOGNIZED
+    assert _admit(_admission(check_called_ae_title=True), called="PACS") == Admitted()
 
 
 def test_places_are_held_and_given_back():
     admission = _admission(max_associations=2)
-    assert [admission.admit(proposal()) for _ in range(3)] == [None, None, LOCAL_LIMIT_EXCEEDED]
-    admission.leave()
-    assert [admission.admit(proposal()) for _ in range(2)] == [None, LOCAL_LIMIT_EXCEEDED]
+    assert [_admit(admission) for _ in range(3)] == [Admitted(), Admitted(), LOCAL_LIMIT_EXCEEDED]
+    admission.leave("RAW")
+    assert [_admit(admission) for _ in range(2)] == [Admitted(), LOCAL_LIMIT_EXCEEDED]
 
 
 def test_who_is_turned_away_takes_no_place():
     admission = _admission("CT1", max_associations=1)
-    assert admission.admit(proposal(calling="MR")) is CALLING_AE_NOT_RECOGNIZED
-    assert admission.admit(proposal(calling="CT1")) is None
+    assert _admit(admission, calling="MR") is CALLING_AE_NOT_RECOGNIZED
+    assert _admit(admission, calling="CT1") == Admitted()
+
+
+def test_the_rule_goes_with_the_association_and_a_new_one_is_for_new_associations():
+    admission, server = _admission(), ServerConfig()
+    first, second = PeerRule(ae_title="CT?", allow=("store",)), PeerRule(ae_title="CT1")
+    admission.configure(server, AccessControlConfig(peers=(first,)))
+    before = _admit(admission, calling="CT1")
+    admission.configure(server, AccessControlConfig(peers=(second,)))
+    assert before == Admitted(first)
+    assert _admit(admission, calling="CT1") == Admitted(second)
+    assert _admit(admission, calling="CT2") is CALLING_AE_NOT_RECOGNIZED

@@ -154,6 +154,24 @@ def test_check_config_prints_every_setting(run: Run, config_file: Path, tmp_path
     assert not (tmp_path / "logs").exists()
 
 
+def test_check_config_prints_the_rules_of_peers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = "PACS_SERVER__ACCESS_CONTROL__PEERS"
+    monkeypatch.setenv(variable, "[{ae_title: CT1, addresses: [10.1.0.0/16, '2001:db8::/64'], allow: [echo]}]")
+    lines = run("check-config")[1].splitlines()
+    place = f"(environment variable {variable})"
+    assert f"access_control.peers[0].addresses: 10.1.0.0/16, 2001:db8::/64  {place}" in lines
+    assert f"access_control.peers[0].allow: echo  {place}" in lines
+    assert "access_control.peers[0].certificate: none" in lines
+    assert "access_control.allowed_ae_titles: none" in lines
+
+
+def test_check_config_notes_that_everybody_may_come_in(run: Run) -> None:
+    code, printed, error = run("--host", "0.0.0.0", "check-config")
+    assert (code, error) == (0, "")
+    assert "\nnote: everybody who reaches 0.0.0.0 port " in printed
+    assert "note:" not in run("--host", "127.0.0.1", "check-config")[1]
+
+
 def test_check_config_masks_passwords(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACS_SERVER__DATABASE__URL", "postgresql://u:geheim@db/pacs")
     _, printed, error = run("check-config")

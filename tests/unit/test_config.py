@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,20 @@ from pacs_server.config import (
     NEEDS_RESTART,
     Config,
     DatabaseConfig,
+    PeerRule,
     RemoteAE,
     ServerConfig,
     StorageConfig,
     changed_needing_restart,
+    open_to_everyone,
     setting,
 )
 from pacs_server.config_file import check_filesystem, load
 from pacs_server.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "pacs_server.yaml.example"
+# A key of the peer in the example file, which is commented out as a whole.
+PEER_LINE = r"  #(?:- |  )(?P<key>[a-z0-9_]+): .*"
 
 Load = Callable[..., Config]
 
@@ -127,6 +132,20 @@ def test_values_are_frozen() -> None:
             "line 3: remote_aes[1].ae_title: A is already defined by remote_aes[0]",
         ),
         ("access_control: {allowed_ae_titles: '*'}", "'*' is not a list"),
+        (
+            "access_control:\n  peers:\n  - ae_title: A\n  - ae_title: B\n    addresses:\n    - 10.0.0.300",
+            "line 6: access_control.peers[1].addresses[0]: '10.0.0.300' is not an address or network such as 10.1",
+        ),
+        ("access_control: {peers: [{ae_title: A, addresses: [5]}]}", "peers[0].addresses[0]: '5' is not an address"),
+        ("access_control: {peers: [{ae_title: A, addresses: 10.0.0.1}]}", ".addresses: '10.0.0.1' is not a list"),
+        (
+            "access_control:\n  peers:\n  - ae_title: A\n    adresses: []",
+            "line 4: access_control.peers[0].adresses: is not known, did you mean addresses?",
+        ),
+        ("access_control:\n  peers:\n  - allow: []", "line 3: access_control.peers[0].ae_title: is missing"),
+        ("access_control: {peers: [CT1]}", "access_control.peers[0]: 'CT1' is not a mapping"),
+        ("access_control: {peers: {ae_title: A}}", "access_control.peers: a mapping is not a list"),
+        ("access_control: {peers: [{ae_title: A, allow: [fnid]}]}", "peers[0].allow[0]: 'fnid' is not possible: it"),
         ("worklist:\n  hl7_port: 70000", "line 2: worklist.hl7_port: 70000 is not a port (0 to 65535)"),
         ("worklist:\n  hl7_port: '1'", "line 2: worklist.hl7_port: '1' is not a whole number"),
         ("worklist: {hl7_port: 11112}", "line 1: worklist.hl7_port: 11112 is the port of server.port too, choose"),
@@ -143,7 +162,7 @@ def test_values_are_frozen() -> None:
         ("server: &a {port: 1}\ntls: *a", "line 2: not valid YAML: text that begins with * must stand in quotes"),
         ("access_control: {allowed_ae_titles: [*]}", "line 1: not valid YAML: text that begins with * must stand"),
         ("server: " + "[" * 3000, "line 1: not valid YAML: the nesting is too deep"),
-        ("server: {port: !!python/name:os.system x}", "the tag tag:yaml.org,2002:python/name:os.system is not used"),
+        ("server: {port: !!python/name:os.system x}", "server.port: text that begins with ! must stand in quotes"),
         ("server: {<<: {port: 1}}", "server.<<: is not known"),
         ("? [a]\n: 1", "line 1: a key must be plain text"),
         ("- a", "the file must hold sections such as server: and storage:"),
@@ -213,6 +232,12 @@ def test_where_names_the_line(load_text: Load, tmp_path: Path) -> None:
         ("COMMITMENT__RETRY_FIRST", "0.5", "commitment.retry_first", 0.5),
         ("ACCESS_CONTROL__ALLOWED_AE_TITLES", "[CT*, 'MR?']", "access_control.allowed_ae_titles", ("CT*", "MR?")),
         (
+            "ACCESS_CONTROL__PEERS",
+            "[{ae_title: A, addresses: [10.1.2.3/16]}, {ae_title: A, allow: [echo]}]",
+            "access_control.peers",
+            (PeerRule(ae_title="A", addresses=(ip_network("10.1.0.0/16"),)), PeerRule(ae_title="A", allow=("echo",))),
+        ),
+        (
             "REMOTE_AES",
             "[{ae_title: W, host: h, port: 104}]",
             "remote_aes",
@@ -236,6 +261,7 @@ def test_environment(load_text: Load, name: str, value: str, key: str, expected:
         ("SERVER__PORT", "", ": server.port: has no value"),
         ("SERVER__PORT", "[", ": not valid YAML: "),
         ("REMOTE_AES", "[{ae_title: W, host: h, port: 0}]", ": remote_aes[0].port: 0 is not a port (1 to 65535)"),
+        ("ACCESS_CONTROL__PEERS", "[{ae_title: A, allwo: []}]", ": access_control.peers[0].allwo: is not known, did"),
     ],
 )
 def test_environment_errors(load_text: Load, name: str, value: str, message: str) -> None:
@@ -315,6 +341,52 @@ def test_connections_leave_room_for_associations(limits: dict[str, int], connect
     assert ServerConfig.model_validate(limits).max_connections == connections
 
 
+@pytest.mark.parametrize(
+    ("text", "environ", "allowed"),
+    [
+        ("{}", {}, ("*",)),
+        ("{peers: [{ae_title: A}]}", {}, ()),
+        ("{peers: []}", {}, ("*",)),
+        ("{peers: [{ae_title: A}], allowed_ae_titles: [CT*]}", {}, ("CT*",)),
+        # The keys may come from different places.
+        ("{allowed_ae_titles: [CT*]}", {"PEERS": "[{ae_title: A}]"}, ("CT*",)),
+        ("{peers: [{ae_title: A}]}", {"ALLOWED_AE_TITLES": "['*']"}, ("*",)),
+        ("{max_associations_per_ae: 3}", {"PEERS": "[{ae_title: A}]"}, ()),
+        ("{peers: [{ae_title: A}]}", {"PEERS": "[]"}, ("*",)),
+    ],
+)
+def test_with_peers_nobody_else_gets_in_unless_it_is_said(
+    load_text: Load, text: str, environ: dict[str, str], allowed: tuple[str, ...]
+) -> None:
+    variables = {f"PACS_SERVER__ACCESS_CONTROL__{name}": value for name, value in environ.items()}
+    assert load_text(f"access_control: {text}", variables).access_control.allowed_ae_titles == allowed
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_open"),
+    [
+        ({}, True),
+        ({"server": {"host": "::"}}, True),
+        ({"server": {"host": "pacs.hospital.example"}}, True),
+        ({"server": {"host": "127.0.0.7"}}, False),
+        ({"server": {"host": "::1"}}, False),
+        ({"server": {"host": "localhost"}}, False),
+        ({"access_control": {"allowed_ae_titles": ["CT*"]}}, False),
+        ({"access_control": {"allowed_ae_titles": ["*"], "peers": [{"ae_title": "A"}]}}, False),
+        ({"tls": {"enabled": True}}, True),
+        ({"tls": {"require_client_cert": True, "ca_path": "ca.crt"}}, True),
+        ({"tls": {"enabled": True, "require_client_cert": True, "ca_path": "ca.crt"}}, False),
+        ({"tls": {"enabled": True, "require_client_cert": True, "ca_path": "ca.crt", "port": 2762}}, True),
+        ({"user_identity": {"mode": "optional"}}, True),
+        ({"user_identity": {"mode": "required"}}, False),
+    ],
+)
+def test_a_server_that_is_open_to_everybody(settings: dict[str, dict[str, object]], is_open: bool) -> None:
+    warning = open_to_everyone(Config.model_validate({"server": {"host": "0.0.0.0"}} | settings))
+    assert (warning is not None) == is_open
+    assert warning is None or "set access_control.peers" in warning
+
+
 def test_changes_that_need_a_restart() -> None:
     old = Config()
     same = Config.model_validate({"server": {"max_associations": 7}, "logging": {"level": "debug"}})
@@ -354,7 +426,7 @@ def test_the_check_creates_nothing(load_text: Load, tmp_path: Path) -> None:
         ("worklist:\n  folder: file/x", "line 2: worklist.folder: {}/file is not a directory"),
         ("tls:\n  enabled: true\n  cert_path: none", "line 3: tls.cert_path: {}/none: No such file"),
         ("tls:\n  enabled: true\n  cert_path: file", "default: tls.key_path: {}/certs/server.key: No such file"),
-        ("tls: {enabled: true, cert_path: file, key_path: file}", "tls.cert_path: the certificate and the key in"),
+        ("tls: {enabled: true, cert_path: file, key_path: file}", "tls.cert_path: {}/file holds no certificate in PEM"),
     ],
 )
 def test_what_cannot_work_on_disk(load_text: Load, tmp_path: Path, text: str, message: str) -> None:
@@ -379,7 +451,7 @@ def test_a_certificate_with_its_key(load_text: Load, certificate: tuple[Path, Pa
 def test_a_certificate_without_its_key(load_text: Load, certificate: tuple[Path, Path], tmp_path: Path) -> None:
     trustme.CA().issue_cert("other").private_key_pem.write_to_path(str(tmp_path / "other.key"))
     config = load_text("tls: {enabled: true, cert_path: server.crt, key_path: other.key}")
-    assert "cannot be used together: KEY_VALUES_MISMATCH" in error_of(lambda: check_filesystem(config))
+    assert "other.key is not the key of the certificate in" in error_of(lambda: check_filesystem(config))
 
 
 # --- the example file ---
@@ -397,6 +469,9 @@ def documented() -> dict[str, str]:
         elif found := re.fullmatch(r"  (?:- |  |#)?(?P<key>[a-z0-9_]+): .*", line):
             comments[f"{section}.{found['key']}"] = "\n".join(lines)
             lines = []
+        elif found := re.fullmatch(PEER_LINE, line):
+            comments[f"access_control.peers.{found['key']}"] = "\n".join(lines)
+            lines = []
         elif line.strip().startswith("# "):
             lines.append(line.strip()[2:])
         elif not line.strip():
@@ -405,8 +480,9 @@ def documented() -> dict[str, str]:
 
 
 def all_keys() -> set[str]:
-    sections = [name for name in Config.model_fields if name not in ("source", "origins", "remote_aes")]
+    sections = [name for name in Config.model_fields if name not in ("source", "origins", "secret_files", "remote_aes")]
     keys = {f"{name}.{key}" for name in sections for key in type(getattr(Config(), name)).model_fields}
+    keys |= {f"access_control.peers.{key}" for key in PeerRule.model_fields}
     return keys | {"remote_aes"} | {f"remote_aes.{key}" for key in RemoteAE.model_fields}
 
 
@@ -419,8 +495,14 @@ def test_the_example_names_every_key() -> None:
 def test_the_example_tells_the_default(key: str) -> None:
     comment = documented()[key].splitlines()
     assert len(comment) >= 2
-    section, _, name = key.partition(".")
-    model = RemoteAE if section == "remote_aes" and name else type(getattr(Config(), section))
+    section, name = key.partition(".")[0], key.rpartition(".")[2] if "." in key else ""
+    model = (
+        PeerRule
+        if ".peers." in key
+        else RemoteAE
+        if section == "remote_aes" and name
+        else type(getattr(Config(), section))
+    )
     field = model.model_fields[name] if name else Config.model_fields[section]
     if field.is_required():
         assert comment[-1] == "Required."
@@ -429,7 +511,9 @@ def test_the_example_tells_the_default(key: str) -> None:
     assert found is not None
     assert bool(found[2]) == (key in NEEDS_RESTART)
     told = yaml.safe_load(found[1])
-    if model is RemoteAE:
+    if model is PeerRule:
+        shown = getattr(PeerRule.model_validate({"ae_title": "A", name: told}), name)
+    elif model is RemoteAE:
         shown = getattr(RemoteAE.model_validate({"ae_title": "A", "host": "h", "port": 1, name: told}), name)
     else:
         shown = setting(Config.model_validate({section: {name: told} if name else told}), key)
@@ -441,12 +525,19 @@ def test_the_example_loads() -> None:
     assert (config.server.ae_title, config.server.host, config.server.port) == ("MY_PACS", "0.0.0.0", 11112)
     assert config.remote_aes == (RemoteAE(ae_title="WORKSTATION1", host="10.0.0.20", port=104),)
     assert config.logging.file == EXAMPLE.parent / "logs" / "pacs.log"
-    assert len(config.origins) > len(all_keys())
+    # Its peer is commented out as a whole.
+    assert len(config.origins) > len(all_keys()) - len(PeerRule.model_fields)
+
+
+def test_the_peer_of_the_example_loads(load_text: Load) -> None:
+    peer = [line.replace("#", "", 1) for line in EXAMPLE.read_text().splitlines() if re.fullmatch(PEER_LINE, line)]
+    config = load_text("\n".join(["access_control:", "  peers:", *peer]))
+    assert set(config.access_control.peers[0].model_fields_set) == set(PeerRule.model_fields)
 
 
 def test_the_example_differs_from_the_defaults_only_where_it_says() -> None:
     example, default = load(EXAMPLE, environ={}, overrides={}), load(None, environ={}, overrides={})
     default_paths = {"storage.directory", "database.path", "tls.cert_path", "tls.key_path"}
-    plain = {key for key in all_keys() if not key.startswith("remote_aes")} - default_paths
+    plain = {key for key in all_keys() if not key.startswith(("remote_aes", "access_control.peers."))} - default_paths
     different = {key for key in plain if setting(example, key) != setting(default, key)}
     assert different == {"server.ae_title", "server.host", "logging.file"}

@@ -16,6 +16,8 @@ from pacs_server.config_file import load
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+POSTGRES = "compose.postgres.yaml"
+FILES = ["compose.yaml", POSTGRES]
 PORTS = {Config().server.port, Config().monitoring.metrics_port}
 
 
@@ -56,10 +58,20 @@ def _services(name: str) -> dict[str, Any]:
     return services
 
 
-def _settings(name: str) -> Config:
+def _settings(name: str, secrets: Path) -> Config:
     """What the server makes of the environment in the container, in the image's working directory."""
     environment = _image_environment() | _services(name)["pacs-server"]["environment"]
+    secrets.mkdir()
+    (secrets / "database_url").write_text(f"{_written_by_hand('database_url')}\n")
+    environment = {key: value.replace("/run/secrets", str(secrets)) for key, value in environment.items()}
     return load(None, environ=environment, overrides={})
+
+
+def _written_by_hand(secret: str) -> str:
+    """What the comment in the compose file says to write into the file of a secret."""
+    found = re.search(rf'^#   echo "(.+)" > docker/secrets/{secret}$', (DOCKER / POSTGRES).read_text(), re.MULTILINE)
+    assert found
+    return re.sub(r"\$\(.*?\)", "pass", found[1])
 
 
 def test_every_base_image_has_a_python_that_the_project_supports() -> None:
@@ -89,10 +101,12 @@ def test_the_entry_point_is_the_projects_command_in_exec_form() -> None:
 
 
 def test_the_server_is_not_root_and_owns_its_volume() -> None:
-    user, volume = _one("USER"), _one("VOLUME")
-    assert user not in ("root", "0")
+    uid, volume = _one("USER"), _one("VOLUME")
     setup = _one("RUN")
-    assert f"-o {user} " in setup
+    # A number tells an orchestrator that it is not root, and stays the same for the files in the volume.
+    assert re.match(rf"useradd --uid {uid.partition(':')[0]} --user-group .* pacs ", setup)
+    assert uid == "10001:10001"
+    assert "-o pacs -g pacs -m 0700 " in setup
     assert setup.split()[-1] == volume == _one("WORKDIR")
     words = [word for word, _ in LAST_STAGE]
     assert words.index("RUN") < words.index("USER") < words.index("ENTRYPOINT")
@@ -111,19 +125,19 @@ def test_the_health_check_asks_the_monitoring_port() -> None:
     assert '"/healthz"' in (ROOT / "pacs_server/monitor.py").read_text()
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.postgres.yaml"])
+@pytest.mark.parametrize("name", FILES)
 def test_the_environment_makes_a_valid_configuration_that_peers_can_reach(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)  # stands for the working directory of the image, its volume
-    config = _settings(name)
+    config = _settings(name, tmp_path / "secrets")
     assert config.server.host == config.monitoring.host == "0.0.0.0"
     assert {config.server.port, config.monitoring.metrics_port} == PORTS
     assert config.storage.directory.is_relative_to(tmp_path)
     assert config.database.url is not None or config.database.path.is_relative_to(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.postgres.yaml"])
+@pytest.mark.parametrize("name", FILES)
 def test_the_service_publishes_the_ports_and_keeps_the_volume(name: str) -> None:
     service = _services(name)["pacs-server"]
     published = {tuple(port.rsplit(":", 2)[-2:]) for port in service["ports"]}
@@ -142,9 +156,8 @@ def test_metrics_are_published_to_the_machine_itself_only() -> None:
 
 
 def test_the_server_waits_for_a_database_that_its_url_names() -> None:
-    services = _services("compose.postgres.yaml")
-    address = services["pacs-server"]["environment"]["PACS_SERVER__DATABASE__URL"]
-    url = re.fullmatch(r"postgresql\+psycopg://(\w+)@(\w+):5432/(\w+)", address)
+    services = _services(POSTGRES)
+    url = re.fullmatch(r"postgresql://(\w+):pass@(\w+):5432/(\w+)", _written_by_hand("database_url"))
     assert url is not None
     user, host, database = url.groups()
     assert services["pacs-server"]["depends_on"] == {host: {"condition": "service_healthy"}}
@@ -155,15 +168,36 @@ def test_the_server_waits_for_a_database_that_its_url_names() -> None:
     assert services[host]["image"] == "postgres:16"
 
 
-def test_the_password_comes_from_outside() -> None:
-    services = _services("compose.postgres.yaml")
-    from_outside = "${POSTGRES_PASSWORD:?set POSTGRES_PASSWORD}"
-    assert services["database"]["environment"]["POSTGRES_PASSWORD"] == from_outside
-    assert services["pacs-server"]["environment"]["PGPASSWORD"] == from_outside
+def test_passwords_come_from_files_that_are_not_in_the_repository() -> None:
+    compose, services = _compose(POSTGRES), _services(POSTGRES)
+    settings = {
+        "pacs-server": ("PACS_SERVER__DATABASE__URL", "file:/run/secrets/database_url"),
+        "database": ("POSTGRES_PASSWORD_FILE", "/run/secrets/postgres_password"),
+    }
+    for service, (variable, path) in settings.items():
+        assert services[service]["environment"][variable] == path
+        assert services[service]["secrets"] == [path.rpartition("/")[2]]
+    assert compose["secrets"] == {name: {"file": f"secrets/{name}"} for name in ("database_url", "postgres_password")}
+    assert "/docker/secrets/" in (ROOT / ".gitignore").read_text().split()
+    assert not [name for one in services.values() for name in one["environment"] if name.endswith("PASSWORD")]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_server_may_write_to_its_volume_only(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    service = _services(name)["pacs-server"]
+    assert service["read_only"] is True
+    assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    monkeypatch.chdir(tmp_path)  # stands for the volume
+    config = _settings(name, tmp_path / "secrets")
+    written = [config.storage.directory, config.database.path, config.audit.directory, config.user_identity.users_path]
+    assert all(path.is_relative_to(tmp_path) for path in written)
+    assert config.logging.file is None
 
 
 def test_what_the_database_keeps_is_in_a_volume() -> None:
-    compose = _compose("compose.postgres.yaml")
+    compose = _compose(POSTGRES)
     [volume] = compose["services"]["database"]["volumes"]
     source, target = volume.split(":")
     assert (source in compose["volumes"], target) == (True, "/var/lib/postgresql/data")

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from trails import silent
 
 from pacs_server.archive import StoreOutcome
+from pacs_server.audit.events import EventID
+from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.errors import (
     ConfigError,
@@ -19,7 +22,12 @@ from pacs_server.errors import (
     StorageUnavailable,
 )
 from pacs_server.importer import ImportSummary, files_below, run_import
-from pacs_server.services.store import StoreService
+from pacs_server.services.store import Begin, StoreService
+
+
+def unheard() -> Arrivals:
+    """Arrivals that no trail hears of."""
+    return Arrivals(silent(), (), EventID.IMPORT)
 
 
 class Store(StoreService):
@@ -30,7 +38,7 @@ class Store(StoreService):
         self.seen: list[str] = []
         self.origins: list[Origin] = []
 
-    def store_file(self, path: Path, origin: Origin) -> StoreOutcome | None:
+    def store_file(self, path: Path, origin: Origin, begin: Begin = lambda *_: None) -> StoreOutcome | None:
         self.seen.append(path.name)
         self.origins.append(origin)
         answer = self.answers.get(path.name, StoreOutcome.STORED)
@@ -90,7 +98,7 @@ def test_counts(tree: Path) -> None:
         }
     )
     progress: list[Path] = []
-    summary = run_import([tree], store, progress=progress.append)
+    summary = run_import([tree], store, unheard(), progress=progress.append)
     assert str(summary) == "stored 1, duplicate 1, rejected 1, skipped 1 (not DICOM)"
     assert [(one.path, one.reason) for one in summary.rejections] == [(f"{tree}/b/2", "other bytes are stored")]
     assert len(progress) == 4
@@ -108,7 +116,7 @@ def test_counts(tree: Path) -> None:
     ],
 )
 def test_outcomes(tree: Path, outcome: StoreOutcome | None, text: str) -> None:
-    summary = run_import([tree / "c"], Store({"c": outcome}), progress=ignore)
+    summary = run_import([tree / "c"], Store({"c": outcome}), unheard(), progress=ignore)
     assert (str(summary), summary.exit_code) == (text, 0)
 
 
@@ -117,7 +125,7 @@ def test_outcomes(tree: Path, outcome: StoreOutcome | None, text: str) -> None:
 )
 def test_one_bad_file_is_one_rejection(tree: Path, error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "pacs_server")
-    summary = run_import([tree], Store({"10": error}), progress=ignore)
+    summary = run_import([tree], Store({"10": error}), unheard(), progress=ignore)
     assert (summary.stored, summary.rejected, summary.rejections[0].reason) == (3, 1, "x")
     logged = [record.__dict__ for record in caplog.records if record.levelname == "WARNING"]
     assert [(one["path"], one["reason"]) for one in logged] == [(f"{tree}/b/10", "x")]
@@ -126,7 +134,7 @@ def test_one_bad_file_is_one_rejection(tree: Path, error: Exception, caplog: pyt
 @pytest.mark.parametrize("error", [StorageFull("no space"), IndexUnavailable("no database")])
 def test_what_would_fail_for_every_file_stops_it(tree: Path, error: PacsError) -> None:
     store = Store({"10": error})
-    summary = run_import([tree], store, progress=ignore)
+    summary = run_import([tree], store, unheard(), progress=ignore)
     assert store.seen == ["1", "10"]
     assert (summary.stored, summary.rejected, summary.stopped, summary.exit_code) == (1, 0, str(error), 1)
 
@@ -136,14 +144,14 @@ def test_an_interrupt_keeps_the_summary(tree: Path) -> None:
         if path.name == "10":
             raise KeyboardInterrupt
 
-    summary = run_import([tree], Store(), progress=interrupt)
+    summary = run_import([tree], Store(), unheard(), progress=interrupt)
     assert (summary.stored, summary.interrupted, summary.exit_code) == (2, True, 130)
 
 
 def test_a_missing_path_is_told_before_anything_is_stored(tree: Path) -> None:
     store = Store()
     with pytest.raises(ConfigError, match=r"/none\\n does not exist"):
-        run_import([tree, tree / "none\n"], store, progress=ignore)
+        run_import([tree, tree / "none\n"], store, unheard(), progress=ignore)
     assert store.seen == []
 
 
@@ -156,7 +164,7 @@ def test_an_unreadable_folder_is_a_rejection(tree: Path, monkeypatch: pytest.Mon
         return listdir(path)
 
     monkeypatch.setattr(os, "listdir", forbidding)
-    summary = run_import([tree], Store(), progress=ignore)
+    summary = run_import([tree], Store(), unheard(), progress=ignore)
     assert (summary.stored, summary.rejected) == (2, 1)
     assert summary.rejections[0].path == f"{tree}/b"
     assert summary.rejections[0].reason == "Permission denied"
@@ -168,26 +176,26 @@ def test_pipes_and_sockets_are_not_opened(tmp_path: Path, monkeypatch: pytest.Mo
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind("socket")
         store = Store()
-        assert run_import([tmp_path], store, progress=ignore).skipped == 2
+        assert run_import([tmp_path], store, unheard(), progress=ignore).skipped == 2
     assert store.seen == []
 
 
 def test_a_broken_link_is_a_rejection(tree: Path) -> None:
     (tree / "broken").symlink_to("nowhere")
-    summary = run_import([tree], Store(), progress=ignore)
+    summary = run_import([tree], Store(), unheard(), progress=ignore)
     assert (summary.stored, summary.rejected) == (4, 1)
 
 
 def test_the_origin_tells_the_path(tmp_path: Path) -> None:
     (tmp_path / "a\nb").touch()
     store = Store()
-    run_import([tmp_path], store, progress=ignore)
+    run_import([tmp_path], store, unheard(), progress=ignore)
     assert store.origins == [Origin(calling_ae="", called_ae="", peer=f"{tmp_path}/a\\nb", via=Via.IMPORT)]
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff")).touch()
-    summary = run_import([tmp_path], Store({os.fsdecode(b"\xff"): InvalidInstance("x")}), progress=ignore)
+    summary = run_import([tmp_path], Store({os.fsdecode(b"\xff"): InvalidInstance("x")}), unheard(), progress=ignore)
     assert summary.rejections[0].path.isprintable()
 
 
@@ -195,7 +203,7 @@ def test_only_the_first_rejections_are_kept(tmp_path: Path) -> None:
     names = [f"{number:02}" for number in range(30)]
     for name in names:
         (tmp_path / name).touch()
-    summary = run_import([tmp_path], Store(dict.fromkeys(names, InvalidInstance("x"))), progress=ignore)
+    summary = run_import([tmp_path], Store(dict.fromkeys(names, InvalidInstance("x"))), unheard(), progress=ignore)
     assert (summary.rejected, len(summary.rejections)) == (30, 20)
 
 

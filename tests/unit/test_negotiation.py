@@ -1,5 +1,7 @@
 """What is answered to a proposal, and the A-ASSOCIATE PDUs against pynetdicom's."""
 
+from dataclasses import replace
+
 import pytest
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from servers import BIG_ENDIAN, CT, DEFLATED, EXPLICIT, IMPLICIT, STUDY_FIND, STUDY_GET, VERIFICATION, proposal
@@ -8,6 +10,7 @@ from pacs_server.net.negotiation import (
     Answer,
     Proposal,
     ProposedContext,
+    UserIdentity,
     UserInformation,
     decode_accept,
     decode_request,
@@ -111,7 +114,13 @@ def test_one_operation_at_a_time(proposed, answered):
 
 CONTEXTS = tuple(ProposedContext(2 * n + 1, f"1.2.{n}", (EXPLICIT, f"1.3.{n}")) for n in range(128))
 USER = UserInformation(
-    16384, "1.2.3.4", "VERSION_1", (3, 5), {CT: (True, False), "1.2.5": (False, True)}, {STUDY_FIND: b"\1\0\1"}
+    16384,
+    "1.2.3.4",
+    "VERSION_1",
+    (3, 5),
+    {CT: (True, False), "1.2.5": (False, True)},
+    {STUDY_FIND: b"\1\0\1"},
+    UserIdentity(2, True, "jörg".encode(), b"pass\0word"),
 )
 PROPOSAL = Proposal("CALLING", "SIXTEEN_LETTERS_", CONTEXTS, USER)
 
@@ -119,7 +128,8 @@ PROPOSAL = Proposal("CALLING", "SIXTEEN_LETTERS_", CONTEXTS, USER)
 def _user_of(pdu):
     """The user information of a PDU of pynetdicom as our value."""
     info = pdu.user_information
-    window = info.async_ops_window
+    window, who = info.async_ops_window, info.user_identity
+    asked = who is not None and hasattr(who, "user_identity_type")
     return UserInformation(
         info.maximum_length,
         str(info.implementation_class_uid),
@@ -129,6 +139,12 @@ def _user_of(pdu):
         else (window.maximum_number_operations_invoked, window.maximum_number_operations_performed),
         {str(uid): (bool(role.scu_role), bool(role.scp_role)) for uid, role in info.role_selection.items()},
         {str(item.uid): item.app_info for item in info.ext_neg},
+        UserIdentity(
+            who.user_identity_type, bool(who.positive_response_requested), who.primary_field, who.secondary_field
+        )
+        if asked
+        else None,
+        None if who is None or asked else who.server_response,
     )
 
 
@@ -148,14 +164,15 @@ def test_pynetdicom_reads_our_request():
 
 
 def test_pynetdicom_reads_our_accept():
-    answer = Answer(((1, 0, EXPLICIT), (3, 3, IMPLICIT), (255, 4, RLE)), USER)
+    user = replace(USER, identity=None, identity_response=b"ticket")
+    answer = Answer(((1, 0, EXPLICIT), (3, 3, IMPLICIT), (255, 4, RLE)), user)
     pdu = A_ASSOCIATE_AC()
     pdu.decode(encode_accept(PROPOSAL, answer))
     results = tuple((item.context_id, item.result, str(item.transfer_syntax)) for item in pdu.presentation_context)
     assert results == ((1, 0, EXPLICIT), (3, 3, IMPLICIT), (255, 4, RLE))
     # PS3.8 Table 9-17: the titles are sent back as they came.
     assert encode_accept(PROPOSAL, answer)[10:42] == encode_request(PROPOSAL)[10:42]
-    assert _user_of(pdu) == USER
+    assert _user_of(pdu) == user
     assert decode_accept(pdu.encode()[6:]) == answer
 
 
@@ -180,6 +197,13 @@ CONTEXT = b"\1\0\0\0" + _item(0x30, CT.encode()) + _item(0x40, EXPLICIT.encode()
         _item(0x50, _item(0x54, b"\0\x09abc")),
         _item(0x50, _item(0x56, b"\0")),
         _item(0x50, b"\x51\0\0\4\0"),
+        _item(0x50, _item(0x58, b"")),
+        _item(0x50, _item(0x58, b"\1\0")),
+        _item(0x50, _item(0x58, b"\1\0\0")),
+        _item(0x50, _item(0x58, b"\1\0\0\5user")),
+        _item(0x50, _item(0x58, b"\2\0\0\4user\0")),
+        _item(0x50, _item(0x58, b"\2\0\0\4user\0\2x")),
+        _item(0x50, _item(0x59, b"\0\1")),
     ],
 )
 def test_malformed_requests(items):
@@ -188,10 +212,23 @@ def test_malformed_requests(items):
 
 
 def test_what_is_not_known_is_passed_over():
-    user = _item(0x51, b"\0\0\x40\0") + _item(0x58, b"\1\0\0\4user\0\0") + _item(0x7F, b"??") + _item(0x51, b"short")
+    user = _item(0x51, b"\0\0\x40\0") + _item(0x57, b"?") + _item(0x7F, b"??") + _item(0x51, b"short")
     decoded = decode_request(HEAD + _item(0x77, b"?") + _item(0x20, CONTEXT + _item(0x33, b"?")) + _item(0x50, user))
     assert decoded.contexts == (ProposedContext(1, CT, (EXPLICIT,)),)
     assert decoded.user == UserInformation(16384)
+
+
+@pytest.mark.parametrize("rest", [b"\0\0", b"", b"\0\0??"])
+def test_a_user_name_with_and_without_the_length_of_no_passcode(rest):
+    user = _item(0x58, b"\1\1\0\4user" + rest)
+    decoded = decode_request(HEAD + _item(0x20, CONTEXT) + _item(0x50, user))
+    assert decoded.user.identity == UserIdentity(1, True, b"user")
+
+
+def test_passcodes_and_tickets_are_never_shown():
+    shown = repr(Proposal("A", "B", (), UserInformation(identity=UserIdentity(2, True, b"HIDDEN1", b"HIDDEN2"))))
+    assert "HIDDEN" not in shown
+    assert "positive_response=True" in shown
 
 
 def test_padding_of_titles_and_uids_is_not_significant():

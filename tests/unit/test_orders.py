@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import orders
 import pytest
+from trails import silent
 
 from pacs_server.dicom.worklist import ItemStatus, text_of
 from pacs_server.errors import IndexUnavailable
@@ -19,7 +20,7 @@ from pacs_server.services.worklist import WorklistService
 def worklist(database_url: str) -> Iterator[WorklistService]:
     database = Database(database_url, fsync=False)
     database.migrate()
-    yield WorklistService(WorklistIndex(database), only_own_station=lambda: False)
+    yield WorklistService(WorklistIndex(database), silent(), only_own_station=lambda: False)
     database.close()
 
 
@@ -59,7 +60,7 @@ def test_a_changed_order(service: OrderService, worklist: WorklistService) -> No
 def test_a_change_keeps_the_status(service: OrderService, worklist: WorklistService) -> None:
     take(service, orders.order())
     (row,) = worklist.list()
-    worklist.set_status([row.id], ItemStatus.IN_PROGRESS)
+    worklist.set_status([row], ItemStatus.IN_PROGRESS)
     take(service, orders.order(control="XO"))
     assert statuses(worklist) == [("SPS1", "IN PROGRESS")]
 
@@ -84,7 +85,7 @@ def test_what_cannot_be_cancelled(service: OrderService, worklist: WorklistServi
     assert (code, reason) == ("AE", "there is no such order")
     take(service, orders.order())
     (row,) = worklist.list()
-    worklist.set_status([row.id], ItemStatus.COMPLETED)
+    worklist.set_status([row], ItemStatus.COMPLETED)
     code, _, reason = take(service, orders.order(control="CA"))
     assert (code, reason) == ("AE", "the procedure step has begun and cannot be cancelled")
     assert statuses(worklist) == [("SPS1", "COMPLETED")]

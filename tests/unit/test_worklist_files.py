@@ -178,7 +178,7 @@ def test_codes() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("PatientName,", "Patient,", "x: line 1: 'Patient' is not known; the columns are PatientName, "),
+        ("PatientName,", "Patient,", "x: line 1: column 1 is not one of PatientName, "),
         ("PatientName,", "PatientID,", "x: line 1: PatientID is given twice"),
         ("A1,CT", "A1,CT,CT", "x: line 2: has 10 fields, the header has 9"),
         ("2026-01-05", "5.1.2026", "x: line 2: ScheduledProcedureStepStartDate has a value that it may not have"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import servers
+from trails import silent
 from worklists import item_dataset
 
 from pacs_server.dicom.worklist import text_of
@@ -26,7 +27,7 @@ def content(accession_number: str = "A1", **order: Any) -> bytes:
 def worklist(tmp_path: Path) -> Iterator[WorklistService]:
     database = Database(f"sqlite:///{tmp_path / 'pacs.db'}", fsync=False)
     database.migrate()
-    yield WorklistService(WorklistIndex(database), only_own_station=lambda: False)
+    yield WorklistService(WorklistIndex(database), silent(), only_own_station=lambda: False)
     database.close()
 
 

@@ -1,0 +1,130 @@
+"""Audit events as values, in the terms of PS3.15 A.5; who keeps them implements `Audit`.
+
+The only place beside the archive itself that holds patient IDs: nothing of this goes into the log.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Protocol
+
+
+class EventID(Enum):
+    """What kind of event it is: code and meaning of PS3.16 CID 400."""
+
+    APPLICATION_ACTIVITY = ("110100", "Application Activity")
+    AUDIT_LOG_USED = ("110101", "Audit Log Used")
+    BEGIN_TRANSFERRING = ("110102", "Begin Transferring DICOM Instances")
+    INSTANCES_ACCESSED = ("110103", "DICOM Instances Accessed")
+    INSTANCES_TRANSFERRED = ("110104", "DICOM Instances Transferred")
+    STUDY_DELETED = ("110105", "DICOM Study Deleted")
+    IMPORT = ("110107", "Import")
+    ORDER_RECORD = ("110109", "Order Record")
+    PROCEDURE_RECORD = ("110111", "Procedure Record")
+    QUERY = ("110112", "Query")
+    SECURITY_ALERT = ("110113", "Security Alert")
+    USER_AUTHENTICATION = ("110114", "User Authentication")
+
+
+class EventType(Enum):
+    """What happened within the kind: code and meaning of PS3.16 CID 401."""
+
+    APPLICATION_START = ("110120", "Application Start")
+    APPLICATION_STOP = ("110121", "Application Stop")
+    LOGIN = ("110122", "Login")
+    NODE_AUTHENTICATION = ("110126", "Node Authentication")
+    SECURITY_CONFIGURATION = ("110129", "Security Configuration")
+    SOFTWARE_CONFIGURATION = ("110131", "Software Configuration")
+    USE_OF_RESTRICTED_FUNCTION = ("110132", "Use of Restricted Function")
+    AUDIT_RECORDING_STOPPED = ("110133", "Audit Recording Stopped")
+    AUDIT_RECORDING_STARTED = ("110134", "Audit Recording Started")
+    USER_SECURITY_ATTRIBUTES_CHANGED = ("110137", "User security Attributes Changed")
+
+
+class Action(Enum):
+    """Event Action Code (PS3.15 A.5.1)."""
+
+    CREATE = "C"
+    READ = "R"
+    UPDATE = "U"
+    DELETE = "D"
+    EXECUTE = "E"
+
+
+class Outcome(IntEnum):
+    """Event Outcome Indicator (PS3.15 A.5.1)."""
+
+    SUCCESS = 0
+    MINOR_FAILURE = 4
+    SERIOUS_FAILURE = 8
+    MAJOR_FAILURE = 12
+
+
+class Role(Enum):
+    """What a participant was in the event: code and meaning of PS3.16 CID 402; None says nothing of it."""
+
+    APPLICATION = ("110150", "Application")
+    APPLICATION_LAUNCHER = ("110151", "Application Launcher")
+    DESTINATION = ("110152", "Destination Role ID")
+    SOURCE = ("110153", "Source Role ID")
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """A person, machine or program that took part: `user_id` is a user name, or else an AE title.
+
+    `ae_title` is where it was at; `address` its IP address; `requestor` whether it asked for the event.
+    """
+
+    user_id: str
+    ae_title: str = ""
+    address: str = ""
+    role: Role | None = None
+    requestor: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose study it is about; `sop_classes` counts the instances of each SOP Class UID, where they are known."""
+
+    patient_id: str
+    issuer_of_patient_id: str = ""
+    study_instance_uid: str = ""
+    accession_number: str = ""
+    sop_classes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened.
+
+    `query` holds the matching keys of a query, keyword to value; `sop_class_uid` says in which
+    service; `detail` is a short text for people: what failed and why, what was changed.
+    """
+
+    event_id: EventID
+    action: Action
+    participants: tuple[Participant, ...]
+    outcome: Outcome = Outcome.SUCCESS
+    event_type: EventType | None = None
+    subjects: tuple[Subject, ...] = ()
+    sop_class_uid: str = ""
+    query: Mapping[str, str] = field(default_factory=dict)
+    detail: str = ""
+
+
+class Audit(Protocol):
+    """Who keeps events."""
+
+    def write(self, event: Event, *, durable: bool = True) -> None:
+        """Keep an event: when this returns it outlives a killed process and, if `durable`, a power loss.
+
+        Without `durable` it is on the disk about a second later. Raises AuditUnavailable.
+        """
+
+
+class NoAudit:
+    """Keeps nothing: the audit trail is off."""
+
+    def write(self, event: Event, *, durable: bool = True) -> None:
+        """Forget the event."""

@@ -1,0 +1,131 @@
+"""The files of the audit trail: names, modes, lines, the lock, and syncing; what stands in them is not known here."""
+
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from pacs_server.errors import AuditUnavailable
+
+ANCHORS: Final = "anchors.jsonl"
+HEAD: Final = "head"
+# Who holds the lock has a few system calls to make; this long only a stopped process takes.
+_LOCK_SECONDS: Final = 10.0
+_BLOCK: Final = 65536
+_DAY_FILE: Final = re.compile(r"audit-([0-9]{4}-[0-9]{2}-[0-9]{2})\.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line with its line break: the file's name, the line's number, and the offset behind it."""
+
+    file: str
+    number: int
+    end: int
+    data: bytes
+
+
+@contextmanager
+def unavailable(what: str) -> Iterator[None]:
+    """Turn an OSError into AuditUnavailable: the audit trail cannot `what`."""
+    try:
+        yield
+    except OSError as error:
+        raise AuditUnavailable(f"the audit trail cannot {what}: {error.strerror or error}") from error
+
+
+def day_file(day: date) -> str:
+    """The name of the file of a day (UTC)."""
+    return f"audit-{day.isoformat()}.jsonl"
+
+
+def day_of(name: str) -> date:
+    """The day of a file as `day_file` names it."""
+    return date.fromisoformat(name[6:16])
+
+
+def day_files(directory: Path) -> list[str]:
+    """The names of all day files, the oldest first; raises AuditUnavailable."""
+    with unavailable(f"list {directory}"):
+        return sorted(name for name in os.listdir(directory) if _is_day_file(name))
+
+
+def _is_day_file(name: str) -> bool:
+    found = _DAY_FILE.fullmatch(name)
+    try:
+        return found is not None and day_file(date.fromisoformat(found[1])) == name
+    except ValueError:
+        return False
+
+
+def lines(directory: Path, name: str, *, start: int = 0, stop: int | None = None) -> Iterator[Line]:
+    """The lines of a file between two offsets, the last one perhaps without its line break; raises OSError."""
+    with (directory / name).open("rb") as file:
+        offset, number = file.seek(start), 0
+        while stop is None or offset < stop:
+            data = file.readline(-1 if stop is None else stop - offset)
+            if not data:
+                return
+            offset, number = offset + len(data), number + 1
+            yield Line(name, number, offset, data)
+
+
+def create(path: Path, flags: int) -> int:
+    """Open a file, made with mode 0600 if it is not there; its directory is not synced. Raises OSError."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if os.geteuid() == 0:
+        # A command that root ran must not lock the server out of its own trail.
+        owner = path.parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable; raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def last_line(path: Path) -> tuple[bytes, int]:
+    """The last whole line of a file, empty if there is none, and the offset behind it; raises OSError."""
+    with path.open("rb") as file:
+        size = start = file.seek(0, os.SEEK_END)
+        data = b""
+        while start > 0 and data.count(b"\n") < 2:
+            start = max(start - _BLOCK, 0)
+            file.seek(start)
+            data = file.read(size - start)
+    end = data.rfind(b"\n") + 1
+    return data[data.rfind(b"\n", 0, max(end - 1, 0)) + 1 : end], start + end
+
+
+@contextmanager
+def locked(descriptor: int, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock that all processes share, on the file `head`; raises AuditUnavailable after ten seconds."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    with unavailable("be locked"):
+        while not _take(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise AuditUnavailable("another process holds the audit trail")
+            time.sleep(0.002)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def _take(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,173 @@
+"""What the doors write events to: it knows whether the trail can be written, and keeps floods of alerts small."""
+
+import logging
+import os
+import pwd
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pacs_server.audit.events import Action, Audit, Event, EventID, EventType, Outcome, Participant, Role
+from pacs_server.errors import AuditUnavailable
+
+log = logging.getLogger(__name__)
+
+# One alert for each peer and kind in so many seconds, and one line in the log for a trail that cannot be written.
+_SECONDS: Final = 60.0
+# Peers and kinds that are told apart; what goes beyond shares one place, so that a flood fills no memory either.
+_MOST_KINDS: Final = 1000
+
+
+@dataclass(slots=True)
+class _Alerts:
+    """Alerts of one kind from one peer: when the last one was written, and what was left out since."""
+
+    written: float
+    left_out: int = 0
+    last: Event | None = None
+
+
+class Recorder:
+    """The trail as the doors see it; may be shared by all threads."""
+
+    def __init__(
+        self, trail: Audit, ae_title: Callable[[], str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`ae_title` is what this application is called in the events about itself."""
+        self._trail = trail
+        self._ae_title = ae_title
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._reason: str | None = None
+        self._lost = 0
+        self._complained = float("-inf")
+        self._alerts: dict[tuple[str, str], _Alerts] = {}
+
+    def write(self, event: Event, *, durable: bool = True) -> None:
+        """Keep an event as `Audit.write` does. Raises AuditUnavailable."""
+        try:
+            self._trail.write(event, durable=durable)
+        except AuditUnavailable as error:
+            self._failed(str(error))
+            raise
+        self._reason = None
+
+    def note(self, event: Event, *, durable: bool = False) -> None:
+        """Keep an event about what cannot be undone or refused; if it is lost that is counted and told later."""
+        try:
+            self.write(event, durable=durable)
+        except AuditUnavailable:
+            with self._lock:
+                self._lost += 1
+
+    def ensure(self) -> None:
+        """Raise AuditUnavailable if the trail could not be written and still cannot; costs nothing if it could."""
+        if self._reason is None:
+            return
+        lost = self._lost
+        self.write(self._about_itself(EventType.AUDIT_RECORDING_STARTED, f"works again, {lost} events were lost"))
+        with self._lock:
+            self._lost -= lost
+
+    def problem(self) -> str | None:
+        """Why the trail cannot be written, tried anew if it could not; None if it can."""
+        try:
+            self.ensure()
+        except AuditUnavailable as error:
+            return f"the audit trail cannot be written: {error}"
+        return None
+
+    def alert(self, event: Event, *, peer: str, kind: str) -> None:
+        """Keep an event that a peer can cause at will: one a minute for each peer and kind.
+
+        The next one says how many were left out.
+        """
+        with self._lock:
+            due = self._due(event, (peer, kind))
+        for each in due:
+            self.note(each)
+
+    def begin(self) -> None:
+        """Record that the recording and the application have started. Raises AuditUnavailable."""
+        self.write(self._about_itself(EventType.AUDIT_RECORDING_STARTED), durable=False)
+        self.write(self._application(EventType.APPLICATION_START))
+
+    def end(self) -> None:
+        """Record that the application and the recording stop, after the alerts that were left out."""
+        with self._lock:
+            left_out = self._forget(float("inf"))
+        for event in left_out:
+            self.note(event)
+        self.note(self._application(EventType.APPLICATION_STOP))
+        self.note(self._about_itself(EventType.AUDIT_RECORDING_STOPPED), durable=True)
+
+    def own(self, role: Role = Role.APPLICATION) -> Participant:
+        """This application as a participant."""
+        title = self._ae_title()
+        return Participant(title, title, role=role)
+
+    def configured(self, detail: str, *, security: bool, ok: bool = True) -> None:
+        """Record a change of the configuration, or one that was refused."""
+        kind = EventType.SECURITY_CONFIGURATION if security else EventType.SOFTWARE_CONFIGURATION
+        event = self._about_itself(kind, detail)
+        self.note(event if ok else replace(event, outcome=Outcome.MINOR_FAILURE), durable=True)
+
+    def _application(self, kind: EventType) -> Event:
+        # PS3.15 A.5.3.1: the application is a participant under this role.
+        return Event(EventID.APPLICATION_ACTIVITY, Action.EXECUTE, (self.own(),), event_type=kind)
+
+    def _about_itself(self, kind: EventType, detail: str = "") -> Event:
+        return Event(EventID.SECURITY_ALERT, Action.EXECUTE, (self.own(),), event_type=kind, detail=detail)
+
+    def _failed(self, reason: str) -> None:
+        now = self._clock()
+        with self._lock:
+            self._reason = reason
+            silent = now - self._complained < _SECONDS
+            if not silent:
+                self._complained = now
+        if not silent:
+            log.error("audit trail cannot be written, operations are refused", extra={"reason": reason})
+
+    def _due(self, event: Event, key: tuple[str, str]) -> list[Event]:
+        """What is to be written now that `event` has come."""
+        now = self._clock()
+        told: list[Event] = []
+        if key not in self._alerts and len(self._alerts) >= _MOST_KINDS:
+            told = self._forget(now)
+            if len(self._alerts) >= _MOST_KINDS:
+                key = ("", "")
+        known = self._alerts.get(key)
+        if known is not None and now - known.written < _SECONDS:
+            known.left_out += 1
+            known.last = event
+            return told
+        self._alerts[key] = _Alerts(now)
+        return [*told, _with_count(event, known.left_out if known is not None else 0)]
+
+    def _forget(self, now: float) -> list[Event]:
+        """Forget whose minute is over; the events that tell what of theirs was left out."""
+        over = {key: alerts for key, alerts in self._alerts.items() if now - alerts.written >= _SECONDS}
+        for key in over:
+            del self._alerts[key]
+        return [_with_count(a.last, a.left_out - 1) for a in over.values() if a.last is not None]
+
+
+def local_user() -> Participant:
+    """Who runs this process, as the operating system calls them."""
+    # Not from the environment, where anybody may be anyone; through sudo the name of who called it, if it says so.
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        # A container may run under a number that has no name.
+        name = str(os.getuid())
+    sudo = os.environ.get("SUDO_USER", "")
+    return Participant(f"{name} (sudo {sudo})" if sudo and os.getuid() == 0 else name, requestor=True)
+
+
+def _with_count(event: Event, left_out: int) -> Event:
+    if not left_out:
+        return event
+    return replace(event, detail=f"{event.detail}; {left_out} more like it were left out".removeprefix("; "))

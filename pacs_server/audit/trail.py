@@ -1,0 +1,222 @@
+"""The audit trail as the server and the commands use it: open, write, prune, read on from a position."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pacs_server.audit.chain import Chain
+from pacs_server.audit.events import Event
+from pacs_server.audit.files import HEAD, create, day_file, day_files, last_line, locked, sync_directory, unavailable
+from pacs_server.audit.keys import KEY_FILE, Key, find_key, make_key
+from pacs_server.audit.reader import records_after
+from pacs_server.audit.record import BEGIN, Mark, Position, Record, read_mark
+from pacs_server.audit.retention import expired, pruning
+from pacs_server.config import AuditConfig
+from pacs_server.errors import AuditUnavailable, ConfigError
+from pacs_server.private_files import make_directory
+
+_log = logging.getLogger(__name__)
+# How long records that need not be durable at once wait for company.
+_SYNC_SECONDS: Final = 0.5
+
+
+def open_trail(settings: AuditConfig) -> "AuditTrail":
+    """Open the trail in `settings.directory`, made with its key if it is not there yet; `enabled` is the caller's.
+
+    Raises ConfigError if the key cannot be used or another one signed the trail, else AuditUnavailable.
+    """
+    directory = settings.directory
+    with unavailable(f"use {directory}"):
+        if not directory.is_dir():
+            make_directory(directory)
+            sync_directory(directory.parent)
+        head = create(directory / HEAD, os.O_RDWR)
+    try:
+        with locked(head), unavailable(f"use {directory}"):
+            key, last = _prepared(settings, head)
+            return AuditTrail(directory, key, head, last.sequence)
+    except BaseException:
+        os.close(head)
+        raise
+
+
+def _prepared(settings: AuditConfig, head: int) -> tuple[Key, Mark]:
+    """The key and the last record of a trail, begun if there is none; raises ConfigError, AuditUnavailable and OSError.
+
+    What the end looks like in detail is for whoever writes next to see.
+    """
+    directory, names = settings.directory, day_files(settings.directory)
+    if not names and settings.key is None and not (directory / KEY_FILE).exists():
+        make_key(directory)
+    key = find_key(directory, settings.key)
+    if not names and os.fstat(head).st_size == 0:
+        Chain(directory, key, head).write_head(BEGIN)
+        os.fsync(head)
+        sync_directory(directory)
+    for name in reversed(names):
+        line, _ = last_line(directory / name)
+        if line and (key.fault("record", line) or "").startswith("wrong key"):
+            raise ConfigError(f"audit.key: the trail in {directory} was written with another key")
+        if line:
+            return key, read_mark(line) or BEGIN
+    return key, BEGIN
+
+
+class AuditTrail:
+    """An `Audit` that keeps events in files below `directory`; any number of threads and processes may write.
+
+    `write` costs four system calls, and with `durable` a sync, which threads that wait at the same
+    time share.
+    """
+
+    def __init__(self, directory: Path, key: Key, head: int, last: int) -> None:
+        self.directory = directory
+        self._key = key
+        self._chain = Chain(directory, key, head)
+        self._appending = threading.Lock()
+        self._syncing = threading.Lock()  # taken before the other one, if both are
+        self._written = self._synced = last
+        self._closed = False
+        self._listener: Callable[[], None] | None = None
+        self._background: _BackgroundSync | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def sequence(self) -> int:
+        """The number of the last record that this process knows of, 0 if there is none."""
+        return self._written
+
+    def write(self, event: Event, *, durable: bool = True) -> None:
+        """Keep an event; see `Audit`."""
+        self._write(event, durable=durable)
+
+    def prune(self, retention_years: int | None, *, today: date | None = None) -> int:
+        """Delete the day files older than that, and return how many; None deletes nothing. Raises AuditUnavailable.
+
+        A record says what goes before it goes.
+        """
+        anchors = expired(self.directory, retention_years, today or datetime.now(UTC).date())
+        if not anchors:
+            return 0
+        self._write(pruning(anchors), durable=True, pruned=anchors[-1].last)
+        with unavailable("delete old day files"):
+            for anchor in anchors:
+                (self.directory / anchor.file).unlink(missing_ok=True)
+            sync_directory(self.directory)
+        return len(anchors)
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called after each record of this process; it may neither block nor raise."""
+        self._listener = listener
+
+    def records_after(
+        self, position: Position | None, *, containing: bytes = b""
+    ) -> Generator[tuple[Record, Position], None, None]:
+        """The records behind a position, from the beginning if None, up to now; see `reader`.
+
+        With `containing` only those whose lines contain that. Raises AuditUnavailable.
+        """
+        return records_after(self.directory, self._key, position, containing)
+
+    def records_between(self, first: date | None, last: date | None) -> Iterator[Record]:
+        """The records of some days (UTC), both included; None is no limit. Raises AuditUnavailable."""
+        # No record is younger than the day of its file.
+        start = None if first is None else Position(day_file(first), 0, 0)
+        for record, _ in self.records_after(start):
+            day = record.time.date()
+            if (first is None or first <= day) and (last is None or day <= last):
+                yield record
+
+    def close(self) -> None:
+        """Sync what is not synced and close the files; raises AuditUnavailable if it cannot be synced."""
+        if self._background is not None:
+            self._background.stop()
+        with self._appending:
+            closed, self._closed = self._closed, True
+        if closed:
+            return
+        try:
+            self.sync()
+        finally:
+            with self._syncing:
+                self._chain.close()
+
+    def sync(self) -> None:
+        """Return when everything written so far is durable; raises AuditUnavailable."""
+        self._sync_through(self._written)
+
+    def _write(self, event: Event, *, durable: bool, pruned: Mark | None = None) -> None:
+        with self._appending:
+            if self._closed:
+                raise AuditUnavailable("the audit trail is closed")
+            sequence = self._written = self._chain.append(event, pruned=pruned)
+            if not durable:
+                self._sync_soon()
+        if durable:
+            self._sync_through(sequence)
+        if self._listener is not None:
+            self._listener()
+
+    def _sync_through(self, sequence: int) -> None:
+        """Sync the records up to a number, unless whoever synced while this one waited has done it."""
+        with self._syncing:
+            if self._synced >= sequence:
+                return
+            with self._appending:
+                descriptor, mark, retired = self._chain.unsynced()
+            with unavailable("be synced"):
+                try:
+                    os.fdatasync(descriptor)
+                    # Only now: the head never is ahead of what a power loss leaves.
+                    self._chain.write_head(mark)
+                finally:
+                    for old in retired:
+                        os.close(old)
+            self._synced = mark.sequence
+
+    def _sync_soon(self) -> None:
+        if self._background is None:
+            self._background = _BackgroundSync(self.sync)
+            self._background.start()
+        self._background.wake()
+
+
+class _BackgroundSync(threading.Thread):
+    """Syncs half a second after it was woken, and sleeps otherwise."""
+
+    def __init__(self, sync: Callable[[], None]) -> None:
+        super().__init__(name="audit-sync", daemon=True)
+        self._sync = sync
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+
+    def wake(self) -> None:
+        """There is something to sync."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End without another sync."""
+        self._stopping.set()
+        self._woken.set()
+        self.join()
+
+    def run(self) -> None:
+        """Sync until stopped."""
+        while self._woken.wait() and not self._stopping.wait(_SYNC_SECONDS):
+            self._woken.clear()
+            try:
+                self._sync()
+            except AuditUnavailable as error:
+                _log.error("audit trail not synced", extra={"reason": str(error)})

@@ -1,0 +1,126 @@
+"""The commands of the audit trail, `pacs-server audit verify|search|export`; reading it is written into it."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
+
+import typer
+
+from pacs_server.cli_options import ConfigOption, fail, load_config
+
+if TYPE_CHECKING:
+    from pacs_server.audit.record import Record
+    from pacs_server.audit.trail import AuditTrail
+    from pacs_server.config import AuditConfig
+
+app = typer.Typer(help="The audit trail: who did what to which patient's data.", rich_markup_mode=None)
+
+FromOption = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day, in UTC.")]
+ToOption = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day, in UTC.")]
+
+
+@app.command()
+def verify(context: typer.Context, config: ConfigOption = None) -> None:
+    """Check that no record was changed, removed or added; names the first one that is not in order."""
+    from pacs_server.audit.verify import Broken
+    from pacs_server.audit.verify import verify as verify_trail
+
+    try:
+        found = verify_trail(load_config(context, config, check=False).audit)
+    except Broken as broken:
+        fail(f"the audit trail is broken: {broken}", 1)
+    typer.echo(f"ok: {found.records} records in {found.files} files, the first is record {found.first}")
+    typer.echo(f"the last is record {found.last.sequence}, MAC {found.last.mac}")
+
+
+@app.command()
+def search(
+    context: typer.Context,
+    *,
+    config: ConfigOption = None,
+    patient: Annotated[str | None, typer.Option(metavar="ID", help="The patient's ID.")] = None,
+    study: Annotated[str | None, typer.Option(metavar="UID", help="A Study Instance UID.")] = None,
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="A user name or an AE title.")] = None,
+    from_: FromOption = None,
+    to: ToOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print whole records, one JSON object a line.")] = False,
+) -> None:
+    """Print who touched a patient's or a study's data, or what a user did, the oldest first."""
+    from pacs_server.audit import search as searching
+    from pacs_server.audit.export import as_json as json_line
+    from pacs_server.logs import escaped
+
+    if patient is None and study is None and user is None:
+        fail("say whom to search for: --patient, --study or --user", 2)
+    settings = load_config(context, config, check=False).audit
+    criteria = searching.Criteria(patient, study, user, from_ and from_.date(), to and to.date())
+    with _reading(settings, f"search patient={patient} study={study} user={user}") as trail:
+        for record in searching.search(trail, criteria):
+            typer.echo(json_line(record) if as_json else escaped(_described(record, patient, study)))
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    *,
+    config: ConfigOption = None,
+    from_: FromOption = None,
+    to: ToOption = None,
+    format_: Annotated[Literal["json", "csv", "xml"], typer.Option("--format", help="json, csv or xml.")] = "json",
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of printing.")] = None,
+) -> None:
+    """Write out the records of some days, or all: JSON lines, CSV, or the audit messages of PS3.15."""
+    from pacs_server.audit.export import export as exported
+
+    settings = load_config(context, config, check=False).audit
+    with _reading(settings, f"export format={format_} output={output or '-'}") as trail, _destination(output) as file:
+        for piece in exported(trail.records_between(from_ and from_.date(), to and to.date()), format_):
+            file.write(piece)
+
+
+@contextmanager
+def _reading(settings: "AuditConfig", detail: str) -> Iterator["AuditTrail"]:
+    """The trail to read from; keeps that somebody reads the trail, before anything of it is shown (PS3.15 A.5.3.2)."""
+    from pacs_server.audit.events import Action, Event, EventID
+    from pacs_server.audit.recorder import local_user
+    from pacs_server.audit.trail import open_trail
+
+    if not settings.directory.is_dir():
+        fail(f"there is no audit trail in {settings.directory}", 1)
+    with open_trail(settings) as trail:
+        trail.write(Event(EventID.AUDIT_LOG_USED, Action.READ, (local_user(),), detail=detail))
+        yield trail
+
+
+@contextmanager
+def _destination(output: Path | None) -> Iterator[BinaryIO]:
+    if output is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            yield file
+    except OSError as error:
+        fail(f"{output} cannot be written: {error.strerror}", 1)
+
+
+def _described(record: "Record", patient: str | None, study: str | None) -> str:
+    """Time, what, outcome, who, and about whom: of many studies those that were searched for."""
+    event = record.event
+    kind = event.event_id.value[1] + (f" ({event.event_type.value[1]})" if event.event_type else "")
+    who = ", ".join(
+        one.user_id
+        + (f" at {one.ae_title}" if one.ae_title not in ("", one.user_id) else "")
+        + (f" from {one.address}" if one.address else "")
+        for one in event.participants
+    )
+    subjects = [one for one in event.subjects if one.patient_id == patient or one.study_instance_uid == study]
+    about = [f"{one.patient_id or '-'} study {one.study_instance_uid or '-'}" for one in subjects or event.subjects]
+    query = [f"{key}={value}" for key, value in event.query.items()]
+    fields = (f"{record.time:%Y-%m-%d %H:%M:%S}", kind, event.outcome.name.lower(), who, *about, *query, event.detail)
+    return "  ".join(field for field in fields if field)

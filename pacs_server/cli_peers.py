@@ -1,0 +1,97 @@
+"""`pacs-server peers`: who asked for an association, and access rules made from that."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from pacs_server.cli_options import ConfigOption, fail, load_config
+
+if TYPE_CHECKING:
+    from pacs_server.index.peers import PeerSeen
+
+app = typer.Typer(help="Peers that asked for an association.", no_args_is_help=True)
+
+_COLUMNS = (
+    "calling_ae",
+    "called_ae",
+    "address",
+    "last_seen",
+    "first_seen",
+    "count",
+    "outcome",
+    "tls",
+    "implementation",
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `seen` a command of its own, although it is the only one."""
+
+
+@app.command()
+def seen(
+    context: typer.Context,
+    *,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Those that were rejected the last time only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+    suggest: Annotated[
+        str | None, typer.Option(metavar="AE_TITLE", help="Print an entry for access_control.peers instead.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """List who asked for an association, the last one first; a running server is a minute behind at most."""
+    from pacs_server.assembly import open_archive
+
+    with open_archive(load_config(context, config)) as archive:
+        peers = archive.peers.list(rejected=rejected, calling_ae=suggest)
+    if suggest is not None:
+        lines = _suggestion(suggest, peers)
+    elif as_json:
+        lines = iter([json.dumps([asdict(peer) for peer in peers], indent=1, default=str)])
+    else:
+        lines = _table(peers)
+    for line in lines:
+        typer.echo(line)
+
+
+def _table(peers: "Sequence[PeerSeen]") -> Iterator[str]:
+    from pacs_server.logs import escaped
+
+    yield "\t".join(_COLUMNS)
+    for peer in peers:
+        fields = (
+            *(peer.calling_ae or "-", peer.called_ae or "-", peer.address),
+            *(f"{moment:%Y-%m-%d %H:%M:%S}" for moment in (peer.last_seen_at, peer.first_seen_at)),
+            *(str(peer.count), peer.outcome, "yes" if peer.tls else "no", peer.implementation_version_name or "-"),
+        )
+        yield "\t".join(escaped(field) for field in fields)
+
+
+def _suggestion(title: str, peers: "Sequence[PeerSeen]") -> Iterator[str]:
+    """A rule that lets this title in from where it was seen, as lines of YAML."""
+    from pydantic import ValidationError
+
+    from pacs_server.config import PeerRule, PeerService
+
+    if not peers:
+        fail(f"no peer of the title {title} was seen", 1)
+    try:
+        # A title may hold a star; as a pattern it would fit everybody's.
+        rule = PeerRule(ae_title=title.replace("*", "?"))
+    except ValidationError:
+        fail("that is no AE title (PS3.5 6.2), so that no rule can name it", 1)
+    yield f"    - ae_title: {json.dumps(rule.ae_title)}"
+    yield "      # Keep the addresses that you know."
+    yield "      addresses:"
+    for address in dict.fromkeys(peer.address for peer in peers):
+        times = sum(peer.count for peer in peers if peer.address == address)
+        last = next(peer for peer in peers if peer.address == address)
+        yield f'        - "{address}"  # {times} times, last {last.last_seen_at:%Y-%m-%d %H:%M}: {last.outcome}'
+    yield "      # Take out what it does not need."
+    yield f"      allow: [{', '.join(get_args(PeerService))}]"
+    if all(peer.tls for peer in peers):
+        yield "      require_tls: true"

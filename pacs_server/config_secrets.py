@@ -1,0 +1,109 @@
+"""Secrets among the settings: which they are, reading them from files, and who else can read what is kept."""
+
+import stat
+from pathlib import Path
+from typing import Final
+
+from pacs_server.config import Config, setting
+from pacs_server.config_yaml import Layer, Place
+from pacs_server.errors import ConfigError
+
+SECRETS: Final = ("database.url", "tls.key_password", "audit.key")
+_FILE: Final = "file:"
+_MAX_BYTES: Final = 4096
+
+
+def is_secret(key: str) -> bool:
+    """Whether the value of a dotted key is a secret or a section that has one, which nothing may quote."""
+    return any(secret == key or secret.startswith(f"{key}.") for secret in SECRETS)
+
+
+def read_secret_files(settings: Layer) -> dict[str, Path]:
+    """Put what the files hold in the place of each secret `file:PATH`, and return the paths by dotted key.
+
+    Relative paths start where others in that place do; one line break at the end of a file does not
+    count. Raises ConfigError, which names key and path and nothing of what is in the file.
+    """
+    files: dict[str, Path] = {}
+    for key in SECRETS:
+        value = settings.values.get(key)
+        if isinstance(value, str) and value.startswith(_FILE):
+            place = settings.places.get(key, Place("default", Path.cwd()))
+            files[key] = place.base / value.removeprefix(_FILE)
+            try:
+                settings.values[key] = _secret(files[key])
+            except ValueError as error:
+                raise ConfigError(f"{place.text}: {key}: {_shown(files[key])} {error}") from None
+    return files
+
+
+def _secret(path: Path) -> str:
+    """What the file holds; raises ValueError with what is wrong with it."""
+    try:
+        if not path.is_file():  # a pipe would keep us waiting
+            raise ValueError("is not there" if not path.exists() else "is not a file")
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"is larger than {_MAX_BYTES} bytes, which is no secret")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8 text") from None
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
+
+
+def readable_by_others(config: Config) -> list[str]:
+    """A warning for each file with secrets or users that not only its owner may read."""
+    files = dict.fromkeys(config.secret_files.values())
+    if config.source is not None and _holds_secrets(config):
+        files[config.source] = None
+    if config.user_identity.mode != "off":
+        files[config.user_identity.users_path] = None
+    return [
+        f"others than its owner may read {_shown(path)}: take that away with chmod 600"
+        for path in files
+        if _mode(path) & (stat.S_IRGRP | stat.S_IROTH)
+    ]
+
+
+def open_to_every_user(config: Config) -> list[str]:
+    """A warning for each place with data of patients that every user of the machine may look into.
+
+    The server makes none like that; an earlier version or somebody else did.
+    """
+    places = {"storage.directory": config.storage.directory, "logging.file": config.logging.file}
+    if config.database.url is None:
+        places["database.path"] = config.database.path
+    if config.audit.enabled:
+        places["audit.directory"] = config.audit.directory
+    return [
+        f"{key}: every user of this machine may look into {_shown(path)}: take that away with chmod o-rwx"
+        for key, path in places.items()
+        if path is not None and _mode(path) & stat.S_IRWXO
+    ]
+
+
+def _holds_secrets(config: Config) -> bool:
+    in_file = f"{config.source} line "
+    return any(
+        config.where(key).startswith(in_file) and key not in config.secret_files and setting(config, key) is not None
+        for key in SECRETS
+    )
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return text if text.isprintable() else repr(text)

@@ -1,0 +1,120 @@
+"""The kinds of values that settings have, each checked, and the base of their sections."""
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+_SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([KMGT]i?B|B)", re.IGNORECASE)
+_DATABASE_URL: Final = re.compile(r"(postgresql|sqlite)(\+[a-z0-9_]+)?://")
+SHORTEST_KEY: Final = 32
+
+
+def _check_text(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise ValueError("must be printable text and not empty")
+    return text.strip()
+
+
+def _check_host(host: str) -> str:
+    host = _check_text(host)
+    if re.search(r"[\s/]", host):
+        raise ValueError(f"{host} is not a host name or address")
+    return host
+
+
+def _check_ae_title(title: str) -> str:
+    # PS3.5 6.2: VR AE is 16 characters of the default repertoire without backslash and control
+    # characters; leading and trailing spaces do not count, and only spaces is no title.
+    stripped = title.strip(" ")
+    if not re.fullmatch(r"[ -\[\]-~]{1,16}", stripped):
+        raise ValueError("an AE title has 1 to 16 ASCII characters, none of them a backslash or control character")
+    return stripped
+
+
+def _check_path(path: Path) -> Path:
+    text = str(path)
+    if not text.isprintable():  # also keeps NUL and lone surrogates away from the operating system
+        raise ValueError("a path must be printable text")
+    return path
+
+
+def _path_text(value: object) -> object:
+    if value == "":
+        raise ValueError("a path may not be empty")
+    return Path(value) if isinstance(value, str) else value
+
+
+def _check_port(port: int) -> int:
+    if not 0 <= port <= 65535:
+        raise ValueError(f"{port} is not a port (0 to 65535)")
+    return port
+
+
+def check_remote_port(port: int) -> int:
+    """A port to connect to, so not 0. Raises ValueError."""
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{port} is not a port (1 to 65535)")
+    return port
+
+
+def parse_size(value: object) -> object:
+    """The number of bytes in a text such as 500MB (10**6) or 2GiB (2**30); anything but text as it is."""
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value.strip())
+    if found is None:
+        raise ValueError(f"{value[:40]!r} is not a size such as 500MB, 1GB or 2GiB")
+    unit = found[2].upper()
+    base = 1024 if "I" in unit else 1000
+    return int(float(found[1]) * base ** "BKMGT".index(unit[0]))
+
+
+def empty_is_none(value: object) -> object:
+    """None for an empty text, anything else as it is."""
+    return None if value == "" else value
+
+
+def check_long_enough(key: SecretStr | None) -> SecretStr | None:
+    """A key for MACs that is not guessed. Raises ValueError."""
+    # The value is never quoted.
+    if key is not None and len(key.get_secret_value()) < SHORTEST_KEY:
+        raise ValueError(f"the key needs at least {SHORTEST_KEY} characters")
+    return key
+
+
+def check_url(url: str | None) -> str | None:
+    """The address of a database. Raises ValueError."""
+    # The value is never quoted: it may hold a password.
+    if url is not None and (not url.isprintable() or not _DATABASE_URL.match(url)):
+        raise ValueError("the address must begin with postgresql:// or sqlite:///")
+    return url
+
+
+def _check_network(value: object) -> object:
+    if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
+        return value
+    text = str(value)[:60]  # a number would be taken for an address
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an address or network such as 10.1.0.0/16") from None
+
+
+AETitle = Annotated[str, AfterValidator(_check_ae_title)]
+Host = Annotated[str, AfterValidator(_check_host)]
+Port = Annotated[int, AfterValidator(_check_port)]
+FilePath = Annotated[Path, AfterValidator(_check_path), BeforeValidator(_path_text)]
+Secret = Annotated[SecretStr | None, Field(strict=False), BeforeValidator(empty_is_none)]
+Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_check_network)]
+Seconds = Annotated[float, Field(gt=0, le=604800, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class Section(BaseModel):
+    """A section of the settings: frozen, and every key is known."""
+
+    # What pydantic itself says of a wrong value must not show it: it may be a secret.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)

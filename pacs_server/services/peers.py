@@ -1,0 +1,101 @@
+"""Remembers who asked for an association, and what came of it."""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pacs_server.errors import PacsError
+from pacs_server.index.peers import MAX_PEERS, PeerIndex, PeerSeen
+from pacs_server.logs import escaped
+
+log = logging.getLogger(__name__)
+
+# A peer is written this often at most, in seconds.
+WRITE_SECONDS = 60.0
+# How long stopping waits for the last write, in seconds.
+_LAST_WRITE_SECONDS = 5.0
+# The Standard has 16 characters for titles and for this name (PS3.7 D.3.3.2.3); peers have more.
+_MAX_TEXT = 64
+
+
+class PeersSeenService:
+    """Keeps what `saw` is told, written by a thread of its own so that nobody waits for it.
+
+    The first peer after a pause is written at once, the others up to `interval` seconds later,
+    together. What the database does not take is forgotten.
+    """
+
+    def __init__(
+        self,
+        index: PeerIndex,
+        *,
+        interval: float = WRITE_SECONDS,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._index = index
+        self._interval = interval
+        self._now = now
+        self._lock = threading.Lock()
+        self._pending: dict[tuple[str, str, str], PeerSeen] = {}
+        self._news = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="peers-seen", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is left, if the database takes it soon."""
+        self._stopping.set()
+        self._news.set()
+        self._thread.join(_LAST_WRITE_SECONDS)
+
+    def saw(
+        self,
+        calling_ae: str,
+        called_ae: str,
+        address: str,
+        outcome: str,
+        *,
+        tls: bool,
+        implementation_version_name: str,
+    ) -> None:
+        """Remember that this peer asked; control characters are kept as escapes. Never waits, never raises."""
+        calling_ae, called_ae, address, version = (
+            escaped(text)[:_MAX_TEXT] for text in (calling_ae, called_ae, address, implementation_version_name)
+        )
+        key, now = (calling_ae, called_ae, address), self._now()
+        with self._lock:
+            before = self._pending.get(key)
+            if before is None and len(self._pending) >= MAX_PEERS:
+                return
+            peer = PeerSeen(calling_ae, called_ae, address, now, now, 1, outcome, tls, version)
+            if before is not None:
+                peer = replace(peer, first_seen_at=before.first_seen_at, count=before.count + 1)
+            self._pending[key] = peer
+        self._news.set()
+
+    def list(self, *, rejected: bool = False, calling_ae: str | None = None) -> list[PeerSeen]:
+        """As PeerIndex.list; raises IndexUnavailable."""
+        return self._index.list(rejected=rejected, calling_ae=calling_ae)
+
+    def write(self) -> None:
+        """Write what was seen since the last time."""
+        with self._lock:
+            pending, self._pending = self._pending, {}
+            self._news.clear()
+        try:
+            if pending:
+                self._index.add(list(pending.values()))
+        except PacsError as error:
+            log.warning("peers seen not written", extra={"peers": len(pending), "reason": str(error)})
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._news.wait()
+            self.write()
+            self._stopping.wait(self._interval)
+        self.write()

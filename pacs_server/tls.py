@@ -1,0 +1,235 @@
+"""TLS contexts made of the settings, the names in a peer's certificate, and when our own certificate runs out.
+
+What is offered and taken follows the BCP 195 RFC 8996, 9325 TLS profile (PS3.15 B.12): TLS 1.2 and 1.3, and in 1.2
+only suites with an ephemeral key exchange and authenticated encryption. Both ends use the same rules: the server's
+port and the associations that the server requests.
+"""
+
+import ipaddress
+import logging
+import re
+import ssl
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from pacs_server.config import Config
+from pacs_server.config_yaml import one_line
+from pacs_server.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+# PS3.15 B.13 forbids DHE where the length of its key cannot be set, as here.
+_SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
+_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
+# How long before the end it is said in the log, and how often. A new revocation list comes every few days or weeks.
+_NOTICE: Final = {"tls.cert_path": timedelta(days=30), "tls.crl_path": timedelta(days=2)}
+_DAY_SECONDS: Final = 86_400.0
+
+
+def check(config: Config) -> None:
+    """Load everything that TLS needs under `config`, and forget it again. Raises ConfigError."""
+    server_context(config)
+    client_contexts(config)
+
+
+def server_context(config: Config) -> ssl.SSLContext | None:
+    """The context of the port, None if TLS is off. Raises ConfigError."""
+    if not config.tls.enabled:
+        return None
+    context = _context(config, ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
+    # RFC 9325 3.4: tickets weaken forward secrecy unless their keys change. Associations are long: they gain nothing.
+    context.num_tickets = 0
+    _present(context, config)
+    if config.tls.ca_path is not None:
+        _trust(context, config)
+        # Without a demand a certificate is still checked if there is one: access rules want its names.
+        context.verify_mode = ssl.CERT_REQUIRED if config.tls.require_client_cert else ssl.CERT_OPTIONAL
+    return context
+
+
+def client_contexts(config: Config) -> dict[bool, ssl.SSLContext]:
+    """The contexts that calling `remote_aes` needs, by whether host names are checked. Raises ConfigError."""
+    wanted = {remote.tls_check_hostname for remote in config.remote_aes if remote.tls}
+    return {check_hostname: client_context(config, check_hostname=check_hostname) for check_hostname in wanted}
+
+
+def client_context(config: Config, *, check_hostname: bool) -> ssl.SSLContext:
+    """The context for a connection that we open. Raises ConfigError."""
+    context = _context(config, ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = check_hostname
+    if config.tls.ca_path is not None:
+        _trust(context, config)
+    else:
+        context.load_default_certs()
+    if config.tls.enabled or "cert_path" in config.tls.model_fields_set:
+        _present(context, config)
+    return context
+
+
+def _context(config: Config, protocol: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = _VERSIONS[config.tls.min_version]
+    context.set_ciphers(_SUITES)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # To drain we end reading, which looks like the peer's end of stream; the farewell has to go out after it.
+    # DICOM knows the lengths of its PDUs, so that a stream that was cut is noticed without TLS telling.
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+    return context
+
+
+def _present(context: ssl.SSLContext, config: Config) -> None:
+    """Show our certificate. Raises ConfigError."""
+    tls = config.tls
+    certificate, key = _bytes(config, "tls.cert_path", tls.cert_path), _bytes(config, "tls.key_path", tls.key_path)
+    # A password, even an empty one, keeps OpenSSL from asking for it on the terminal.
+    password = tls.key_password.get_secret_value() if tls.key_password is not None else ""
+    try:
+        context.load_cert_chain(tls.cert_path, tls.key_path, password)
+    except (OSError, ValueError) as error:  # ValueError: a password too long for OpenSSL
+        raise _not_presentable(config, certificate, key, error) from None
+
+
+def _not_presentable(config: Config, certificate: bytes, key: bytes, error: Exception) -> ConfigError:
+    tls = config.tls
+    reason = getattr(error, "reason", None)
+    if b"-----BEGIN CERTIFICATE-----" not in certificate:
+        return config.error("tls.cert_path", f"{tls.cert_path} holds no certificate in PEM")
+    if reason == "KEY_VALUES_MISMATCH":
+        return config.error("tls.key_path", f"{tls.key_path} is not the key of the certificate in {tls.cert_path}")
+    if reason is not None:
+        return config.error("tls.cert_path", f"{tls.cert_path} cannot be used: {_words(reason)}")
+    if b"ENCRYPTED" in key:
+        problem = "is missing, and has to be that of" if tls.key_password is None else "is not that of"
+        return config.error("tls.key_password", f"{problem} the key in {tls.key_path}")
+    return config.error("tls.key_path", f"{tls.key_path} holds no private key in PEM, or {tls.cert_path} is damaged")
+
+
+def _trust(context: ssl.SSLContext, config: Config) -> None:
+    """Check peers' certificates against the authorities and lists of the settings. Raises ConfigError."""
+    tls = config.tls
+    if tls.ca_path is not None:
+        _load(context, config, "tls.ca_path", tls.ca_path, "certificate")
+    if tls.crl_path is not None:
+        _load(context, config, "tls.crl_path", tls.crl_path, "certificate revocation list")
+        # An authority without a list, or whose list has run out, then lets nobody in: revocation cannot be told.
+        context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+
+
+def _load(context: ssl.SSLContext, config: Config, key: str, file: Path, what: str) -> None:
+    marker = b"-----BEGIN X509 CRL-----" if key == "tls.crl_path" else b"-----BEGIN CERTIFICATE-----"
+    if marker not in _bytes(config, key, file):
+        raise config.error(key, f"{file} holds no {what} in PEM")
+    try:
+        context.load_verify_locations(file)
+    except OSError as error:
+        raise config.error(key, f"{file} cannot be used: {reason(error)}") from None
+
+
+def _bytes(config: Config, key: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise config.error(key, f"{file}: {error.strerror}") from None
+
+
+def _words(reason: str) -> str:
+    return one_line(reason.replace("_", " ").lower())
+
+
+def reason(error: OSError) -> str:
+    """Why a connection failed, in a few words for logs and for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the peer's certificate is refused: {one_line(error.verify_message)}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"TLS: {_words(error.reason)}"
+    return error.strerror or str(error) or type(error).__name__
+
+
+def peer_names(sock: ssl.SSLSocket) -> tuple[str, ...]:
+    """The common name and the alternative names (DNS, IP, URI, e-mail) of the peer's certificate, if it was checked."""
+    certificate = sock.getpeercert() or {}
+    subject = (pair for relative in certificate.get("subject", ()) for pair in relative)
+    names = [str(pair[1]) for pair in subject if pair[0] == "commonName"]
+    for pair in certificate.get("subjectAltName", ()):
+        kind, value = str(pair[0]), str(pair[1])
+        if kind == "IP Address":
+            names.append(_short_address(value))
+        elif kind in ("DNS", "URI", "email"):
+            names.append(value)
+    return tuple(dict.fromkeys(names))
+
+
+def _short_address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        return text
+
+
+# ------------------------------------------------------------------------------------ what runs out
+
+
+def expiries(config: Config) -> dict[str, datetime]:
+    """When the server's certificate and the first of the revocation lists run out, by the key that names the file.
+
+    Nothing is said of what is not in use, or of a file that only OpenSSL can read.
+    """
+    from cryptography import x509  # takes long to import
+
+    tls = config.tls
+    found: dict[str, datetime] = {}
+    if tls.enabled:
+        try:
+            found["tls.cert_path"] = x509.load_pem_x509_certificate(tls.cert_path.read_bytes()).not_valid_after_utc
+            if tls.crl_path is not None:
+                lists = map(x509.load_pem_x509_crl, _CRL.findall(tls.crl_path.read_bytes()))
+                found["tls.crl_path"] = min(each.next_update_utc for each in lists if each.next_update_utc is not None)
+        except (OSError, ValueError) as error:
+            log.warning("the end of a certificate is not known", extra={"reason": one_line(str(error))})
+    return found
+
+
+class ExpiryWatch:
+    """Warns in the log, at once and every day, of what is about to run out."""
+
+    def __init__(self) -> None:
+        self._expiries: Mapping[str, datetime] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="expiry", daemon=True)
+
+    def take(self, config: Config) -> None:
+        """Look at the files of `config` from now on, as they are now."""
+        self._expiries = expiries(config)
+        self.warn(datetime.now(UTC))
+
+    def start(self) -> None:
+        """Begin to warn every day."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Warn no more."""
+        self._stopping.set()
+        self._thread.join()
+
+    def gauges(self) -> dict[str, float]:
+        """The values of the gauges about TLS, in Unix time."""
+        names = {"tls.cert_path": "pacs_tls_certificate_expiry_seconds", "tls.crl_path": "pacs_tls_crl_expiry_seconds"}
+        return {names[key]: end.timestamp() for key, end in self._expiries.items()}
+
+    def warn(self, now: datetime) -> None:
+        """Say what has run out or will soon."""
+        for key, end in self._expiries.items():
+            told = {"setting": key, "expires": end.isoformat(), "days": (end - now).days}
+            if end <= now:
+                log.warning("a TLS file has expired", extra=told)
+            elif end - now < _NOTICE[key]:
+                log.warning("a TLS file expires soon", extra=told)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_DAY_SECONDS):
+            self.warn(datetime.now(UTC))

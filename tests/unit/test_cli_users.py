@@ -1,0 +1,173 @@
+"""`pacs-server user`: users come and go, passwords are asked for and never shown, changes leave a trace."""
+
+import io
+import os
+import pwd
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pacs_server import cli, cli_users
+from pacs_server.audit.events import EventID, EventType
+from pacs_server.audit.recorder import local_user
+from pacs_server.audit.trail import AuditTrail, open_trail
+from pacs_server.config import AuditConfig
+from pacs_server.users import Users, Verdict, add_user, read_users
+
+PASSWORD = "correct horse"
+Run = Callable[..., tuple[int, str, str]]
+
+
+class Input(io.TextIOWrapper):
+    """Standard input, a terminal or not."""
+
+    terminal = False
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.fixture(autouse=True)
+def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("PACS_SERVER__")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    def run(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pacs-server", "user", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", Input(io.BytesIO(stdin), encoding="utf-8"))
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is typed at the terminal, prompt by prompt."""
+    answers: list[str] = []
+    monkeypatch.setattr(Input, "terminal", True)
+    monkeypatch.setattr(cli_users.getpass, "getpass", lambda prompt: answers.pop(0))
+    return answers
+
+
+def has(path: Path, name: str, password: str) -> bool:
+    return Users().check(path, name, password.encode(), "10.0.0.1") is Verdict.RIGHT
+
+
+def events(tmp_path: Path) -> list[tuple[str, str]]:
+    """What the audit trail says of users: who did it, and what."""
+    with open_trail(AuditConfig(directory=tmp_path / "audit")) as trail:
+        found = [record.event for record, _ in trail.records_after(None)]
+    kept = [event for event in found if event.event_type is EventType.USER_SECURITY_ATTRIBUTES_CHANGED]
+    assert all(event.event_id is EventID.SECURITY_ALERT for event in kept)
+    return [(event.participants[0].user_id, event.detail) for event in kept]
+
+
+def test_a_password_is_typed_twice(run: Run, typed: list[str], tmp_path: Path) -> None:
+    typed += [PASSWORD, PASSWORD]
+    assert run("add", "anna") == (0, "user anna added\n", "")
+    assert has(tmp_path / "users", "anna", PASSWORD)
+    typed += ["another word", "an other word"]
+    assert run("passwd", "anna") == (1, "", "pacs-server: the two passwords differ, nothing was changed\n")
+    typed += ["another word"] * 2
+    assert run("passwd", "anna") == (0, "user anna given another password\n", "")
+    assert has(tmp_path / "users", "anna", "another word")
+    assert not has(tmp_path / "users", "anna", PASSWORD)
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\nmore\n"])
+def test_a_password_comes_from_standard_input(run: Run, tmp_path: Path, end: bytes) -> None:
+    code, _, _ = run("add", "Jörg", "--password-stdin", stdin="pässwörd".encode() + end)
+    assert code == 0
+    assert has(tmp_path / "users", "Jörg", "pässwörd")
+
+
+def test_list_and_remove(run: Run, tmp_path: Path) -> None:
+    assert run("list") == (0, "", "")
+    for name in ("zoe", "anna"):
+        assert run("add", name, "--password-stdin", stdin=PASSWORD.encode())[0] == 0
+    assert run("list") == (0, "anna\nzoe\n", "")
+    assert run("remove", "zoe") == (0, "user zoe removed\n", "")
+    assert run("list") == (0, "anna\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "says"),
+    [
+        (["add", "anna", "--password-stdin"], b"short\n", "a password has 8 to 1024 characters"),
+        (["add", "anna", "--password-stdin"], b"", "a password has 8 to 1024 characters"),
+        (["add", "anna", "--password-stdin"], b"p\xe4sswords\n", "the password is not UTF-8 text"),
+        (["add", "anna"], b"", "there is no terminal to ask for the password, use --password-stdin"),
+        (["add", "a:b"], b"", "a user name has 1 to 64 printable characters"),
+        (["add", "known", "--password-stdin"], PASSWORD.encode(), "there is a user known already"),
+        (["passwd", "anna", "--password-stdin"], PASSWORD.encode(), "there is no user anna"),
+        (["remove", "anna"], b"", "there is no user anna"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence_and_leaves_no_trace(
+    run: Run, tmp_path: Path, arguments: list[str], stdin: bytes, says: str
+) -> None:
+    add_user(tmp_path / "users", "known", PASSWORD)
+    before = (tmp_path / "users").read_bytes()
+    code, out, err = run(*arguments, stdin=stdin)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"pacs-server: {says}")
+    assert err.count("\n") == 1
+    assert (tmp_path / "users").read_bytes() == before
+    assert events(tmp_path) == []
+
+
+def test_a_password_is_no_argument(run: Run, tmp_path: Path) -> None:
+    assert run("add", "anna", PASSWORD)[0] == 2
+    assert run("add", "anna", "--password", PASSWORD)[0] == 2
+    assert not (tmp_path / "users").exists()
+
+
+def test_changes_are_in_the_audit_trail_without_passwords(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody else")
+    operator = pwd.getpwuid(os.getuid()).pw_name
+    run("add", "anna", "--password-stdin", stdin=PASSWORD.encode())
+    run("passwd", "anna", "--password-stdin", stdin=b"another word")
+    run("remove", "anna")
+    assert events(tmp_path) == [
+        (operator, "user anna added"),
+        (operator, "user anna given another password"),
+        (operator, "user anna removed"),
+    ]
+    kept = b"".join(file.read_bytes() for file in (tmp_path / "audit").rglob("*") if file.is_file())
+    assert not any(text in kept for text in (PASSWORD.encode(), b"another word", b"argon2"))
+
+
+def test_without_an_audit_trail_nothing_is_changed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "audit").write_text("in the way")
+    code, _, err = run("add", "anna", "--password-stdin", stdin=PASSWORD.encode())
+    assert code == 1
+    assert "audit" in err
+    assert not (tmp_path / "users").exists()
+
+
+def test_the_audit_trail_may_be_off(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PACS_SERVER__AUDIT__ENABLED", "false")
+    monkeypatch.setattr(AuditTrail, "write", lambda *_: pytest.fail("written"))
+    assert run("add", "anna", "--password-stdin", stdin=PASSWORD.encode())[0] == 0
+    assert set(read_users(tmp_path / "users")) == {"anna"}
+    assert not (tmp_path / "audit").exists()
+
+
+def test_the_operator_may_have_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless(uid: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", nameless)
+    monkeypatch.delenv("SUDO_USER", raising=False)
+    assert local_user().user_id == str(os.getuid())
