@@ -158,7 +158,6 @@ def _write(path: Path, text: str) -> Path:
 _ALL = frozenset(Service)
 PEERS = (
     Peer("pacs-server", "pacs-server", "PACS_SERVER", sys.executable, _ALL, _pacs_server(fsync=True)),
-    Peer("noaudit", "x", "PACS_SERVER", sys.executable, _ALL, _pacs_server(audit=False)),
     Peer("nofsync", "pacs-server, fsync off", "PACS_SERVER", sys.executable, _ALL, _pacs_server(fsync=False)),
     Peer("orthanc", "Orthanc", "ORTHANC", "Orthanc", _ALL, _orthanc),
     Peer("dcmqrscp", "dcmqrscp", "DCMQRSCP", "dcmqrscp", _ALL, _dcmqrscp),
