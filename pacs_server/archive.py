@@ -3,28 +3,44 @@
 The order is fixed: file durable under its final name -> index row committed -> only then does
 `add` return. So a crash may leave a file without a row, never a row without its file. When a step
 fails, what the earlier ones did is undone, unless nobody can tell whether the row was committed:
-then the file stays.
+then the file stays, and stays on the list of what recovery looks at.
+
+Several processes may share storage and index. A file that lies there without a row may be another
+process's that is about to commit: nobody overwrites or removes it, the next one takes another name,
+and the row that is committed first decides.
 """
 
 import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
-from pacs_server.errors import DuplicateInstance, IndexUnavailable, PacsError, StorageUnavailable
+from pacs_server.errors import (
+    DuplicateInstance,
+    IndexUnavailable,
+    InstanceNotFound,
+    PacsError,
+    StorageFull,
+    StorageUnavailable,
+)
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
 from pacs_server.storage.base import IncomingFile, Storage
 from pacs_server.storage.paths import relative_path
+from pacs_server.stored_file import StoredFile
 
 log = logging.getLogger(__name__)
 
-_VERIFY_CHUNK = 1024 * 1024
+_VERIFY_CHUNK: Final = 1024 * 1024
+# How often other processes may come in between, and how many files without a row may lie there.
+_ATTEMPTS: Final = 5
+NAMES: Final = 100
 
 
 class StoreOutcome(Enum):
@@ -40,7 +56,8 @@ class StoreOutcome(Enum):
 class Received:
     """An instance that has been received whole and checked, not yet placed.
 
-    `digest` is the SHA-256 of the data set in hex, `data_set_offset` where it begins in the file.
+    `digest` is the SHA-256 of the data set in hex, `data_set_offset` where it begins in the file,
+    `received_at` is in UTC.
     """
 
     file: IncomingFile
@@ -48,6 +65,7 @@ class Received:
     digest: str
     data_set_offset: int
     origin: Origin
+    received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class Archive:
@@ -71,18 +89,24 @@ class Archive:
         The same bytes again are success and change nothing. Other bytes under a known UID go by the
         duplicate policy. Raises DuplicateInstance, StorageFull, StorageUnavailable, IndexUnavailable.
         """
-        uid = received.header.uids.sop
-        path = relative_path(received.header, self._naming)
-        with self._claims.hold(uid):
+        with self._claims.hold(received.header.uids.sop):
+            return self._in_turn(lambda: self._add(received))
+
+    def adopt(self, stored: StoredFile) -> StoreOutcome:
+        """Index a durable file as it lies there, and touch no file; ALREADY_STORED if the row is this file's.
+
+        Raises DuplicateInstance if the UID's row is of another file, and IndexUnavailable.
+        """
+        instance = stored.instance
+        with self._claims.hold(instance.uids.sop):
             try:
-                self.storage.place(received.file, path)
-            except FileExistsError:
-                known = self._index.get(uid)
-                if known is not None:
-                    return self._again(received, known)
-                # A file without a row: a crash came between the two, and nobody was told of success.
-                self.storage.place(received.file, path, replace=True)
-            return self._commit(received, path)
+                self._index.add(instance, stored.header, stored.origin, stored.received_at)
+            except DuplicateInstance:
+                known = self._index.get(instance.uids.sop)
+                if known is None or known.path != instance.path:
+                    raise
+                return StoreOutcome.ALREADY_STORED
+            return StoreOutcome.STORED
 
     def open(self, instance: StoredInstance) -> BinaryIO:
         """Open the file of an instance to read. Raises StorageUnavailable."""
@@ -114,64 +138,85 @@ class Archive:
         """How many patients, studies, series and instances there are. Raises IndexUnavailable."""
         return self._index.counts()
 
-    def _commit(self, received: Received, path: str) -> StoreOutcome:
+    def _in_turn(self, attempt: Callable[[], StoreOutcome | None]) -> StoreOutcome:
+        """The outcome of the first attempt in which no other process came in between."""
+        for _ in range(_ATTEMPTS):
+            outcome = attempt()
+            if outcome is not None:
+                return outcome
+        raise IndexUnavailable("other processes change this instance all the time")
+
+    def _add(self, received: Received) -> StoreOutcome | None:
         try:
-            self._index.add(_stored(received, path, 1), received.header, received.origin)
-        except DuplicateInstance:
-            # Known, but its file lies elsewhere (another study or series), or was lost.
+            stored = self._place(received, 1)
+        except FileExistsError:
             known = self._index.get(received.header.uids.sop)
-            if known is None:
-                self.storage.remove(path)
-                raise
-            return self._misplaced(received, known, path)
-        except PacsError as error:
-            if not (isinstance(error, IndexUnavailable) and error.uncertain):
-                self.storage.remove(path)
-            raise
-        return StoreOutcome.STORED
+            if known is not None:
+                return self._again(received, known)
+            # A file without a row: a crash came between the two, or another process has not committed yet.
+            stored = self._place_beside(received, 2)
+        return self._new(received, stored)
 
-    def _again(self, received: Received, known: StoredInstance) -> StoreOutcome:
-        """The UID is known and a file lies where this one would: decide before anything is touched."""
-        if _same(received, known):
-            if not self.storage.exists(known.path):
-                # A later version that was lost; an earlier one lies under the plain name.
-                self._restored(known)
-                self.storage.place(received.file, known.path)
+    def _new(self, received: Received, stored: StoredInstance) -> StoreOutcome | None:
+        """Commit the first row of a UID; None if its row has gone in the meantime."""
+        if self._commit(received, stored, self._index.add):
+            return StoreOutcome.STORED
+        # Known, but its file lies elsewhere (another study or series), or was lost, or another process was first.
+        known = self._index.get(stored.uids.sop)
+        return None if known is None else self._again(received, known)
+
+    def _again(self, received: Received, known: StoredInstance) -> StoreOutcome | None:
+        """The UID is known: decide before anything is touched. None if its row has changed in the meantime."""
+        uid = known.uids.sop
+        same = _same(received, known)
+        if same and self.storage.exists(known.path):
             return StoreOutcome.ALREADY_STORED
-        if self.duplicate_policy != "replace":
+        if not same and self.duplicate_policy != "replace":
             return self._conflict(received)
-        path = relative_path(received.header, self._naming, known.version + 1)
-        self.storage.place(received.file, path, replace=True)
-        return self._replace(received, known, path)
-
-    def _misplaced(self, received: Received, known: StoredInstance, path: str) -> StoreOutcome:
-        """The UID is known and this file has been placed already, since nothing lay there."""
-        if _same(received, known):
-            if path != known.path and self.storage.exists(known.path):
-                self.storage.remove(path)
-                return StoreOutcome.ALREADY_STORED
-            self._restored(known)
-            if path != known.path:
-                self._replace(received, known, path)
+        stored = self._place_beside(received, known.version + 1)
+        if not self._commit(received, stored, self._index.replace):
+            return None
+        if same:
+            log.warning("lost file restored by its sender", extra={"sop_instance_uid": uid})
             return StoreOutcome.ALREADY_STORED
-        if self.duplicate_policy == "replace":
-            return self._replace(received, known, path)
-        self.storage.remove(path)
-        return self._conflict(received)
-
-    def _restored(self, known: StoredInstance) -> None:
-        log.warning("lost file restored by its sender", extra={"sop_instance_uid": known.uids.sop})
-
-    def _replace(self, received: Received, known: StoredInstance, path: str) -> StoreOutcome:
-        """Point the row at the new version; the file of the old one stays where it is."""
-        try:
-            self._index.replace(_stored(received, path, known.version + 1), received.header, received.origin)
-        except PacsError as error:
-            if not (isinstance(error, IndexUnavailable) and error.uncertain):
-                self.storage.remove(path)
-            raise
-        log.warning("instance replaced by other bytes", extra={"sop_instance_uid": known.uids.sop})
+        log.warning("instance replaced by other bytes", extra={"sop_instance_uid": uid})
         return StoreOutcome.REPLACED
+
+    def _place(self, received: Received, version: int) -> StoredInstance:
+        path = relative_path(received.header, self._naming, version)
+        self.storage.place(received.file, path)
+        return _stored(received, path, version)
+
+    def _place_beside(self, received: Received, version: int) -> StoredInstance:
+        """Place under the first name from `version` on that is free."""
+        for free in range(version, version + NAMES):
+            with suppress(FileExistsError):
+                return self._place(received, free)
+        raise StorageUnavailable("too many files of this instance lie there without a row")
+
+    def _commit(self, received: Received, stored: StoredInstance, write: Callable[..., None]) -> bool:
+        """Write the row of a placed file; False, and the placement undone, if there is another one.
+
+        The versions that are replaced stay where they are.
+        """
+        try:
+            write(stored, received.header, received.origin, received.received_at)
+        except PacsError as error:
+            if isinstance(error, IndexUnavailable) and error.uncertain:
+                raise
+            self._take_back(received, stored)
+            if isinstance(error, DuplicateInstance | InstanceNotFound):
+                return False
+            raise
+        received.file.settled()
+        return True
+
+    def _take_back(self, received: Received, stored: StoredInstance) -> None:
+        try:
+            self.storage.take_back(received.file, stored.path)
+        except (StorageUnavailable, StorageFull) as error:
+            # It stays on the list of what recovery looks at; the sender is told what went wrong before.
+            log.error("file without a row", extra={"path": stored.path, "reason": str(error)})
 
     def _conflict(self, received: Received) -> StoreOutcome:
         uid = received.header.uids.sop

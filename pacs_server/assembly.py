@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from pacs_server.archive import Archive
@@ -11,8 +11,10 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.config import AuditConfig, Config, RemoteAE
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from pacs_server.errors import IndexUnavailable, StorageUnavailable
 from pacs_server.index.commitment import CommitmentIndex
 from pacs_server.index.database import Database
+from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
@@ -27,13 +29,17 @@ from pacs_server.scp.contexts import supports
 from pacs_server.scp.entity import EntitySettings
 from pacs_server.scp.move import Destination
 from pacs_server.services.commitment import StorageCommitmentService
+from pacs_server.services.deletion import DeletionService
+from pacs_server.services.identity import IdentityService
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreService
 from pacs_server.services.worklist import WorklistService
-from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.storage.filesystem import FileSystemStorage, holds_instances
+from pacs_server.storage.lock import in_use
+from pacs_server.storage.trash import Trash
 from pacs_server.tls import client_contexts
 
 
@@ -51,6 +57,8 @@ class OpenArchive:
     worklist: WorklistService
     mpps: MPPSService
     peers: PeersSeenService
+    deletions: DeletionService
+    identity: IdentityService
     audit: Recorder
     trail: AuditTrail | None
 
@@ -69,7 +77,8 @@ def open_archive(
     if config.database.url is None:
         make_directory(config.database.path.parent)
     database = Database(config.database.sqlalchemy_url, wal_mode=config.database.wal_mode, fsync=settings.fsync)
-    try:
+    with closing(database), in_use(settings.directory):
+        refuse_lost_index(config, database)
         if config.database.auto_migrate:
             database.migrate()
         else:
@@ -77,11 +86,29 @@ def open_archive(
         storage = FileSystemStorage(settings.directory, min_free_space=settings.min_free_space, fsync=settings.fsync)
         storage.prepare()
         index = InstanceIndex(database, on_commit=metrics.committed if metrics else None)
+        _refuse_lost_files(storage, index)
         archive = Archive(storage, index, naming=settings.naming, duplicate_policy=settings.duplicate_policy)
-        with _audit_trail(config.audit) as trail:
+        with closing(storage), _audit_trail(config.audit) as trail:
             yield _opened(database, storage, archive, metrics, live, trail=trail)
-    finally:
-        database.close()
+
+
+def refuse_lost_index(config: Config, database: Database) -> None:
+    """Raise IndexUnavailable if the database is new and the archive is not: it would begin without its index."""
+    directory = config.storage.directory
+    if database.revision() is None and holds_instances(directory):
+        raise IndexUnavailable(
+            f"the database is empty and {directory} holds instances: is it the right database? "
+            "Put the index back, or make a new one with `pacs-server rebuild-index`"
+        )
+
+
+def _refuse_lost_files(storage: FileSystemStorage, index: InstanceIndex) -> None:
+    """Raise StorageUnavailable if the index knows instances and there is not a single file."""
+    known = index.counts().instances
+    if known and not holds_instances(storage.root):
+        raise StorageUnavailable(
+            f"the index knows {known} instances and {storage.root} holds none: is its file system mounted?"
+        )
 
 
 @contextmanager
@@ -121,6 +148,13 @@ def _opened(
         WorklistService(WorklistIndex(database), audit, only_own_station=lambda: live().worklist.only_own_station),
         MPPSService(ProcedureStepIndex(database), discontinued_returns=lambda: live().worklist.discontinued_returns),
         PeersSeenService(PeerIndex(database)),
+        DeletionService(
+            DeletionIndex(database),
+            Trash(storage.root, fsync=live().storage.fsync),
+            audit,
+            in_flight=storage.in_flight,
+        ),
+        IdentityService(database, storage.root, audit, lambda: live().server.ae_title),
         audit,
         trail,
     )

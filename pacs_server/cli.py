@@ -15,7 +15,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server import __version__, cli_audit, cli_commitment, cli_mpps, cli_peers, cli_users, cli_worklist
+from pacs_server import (
+    __version__,
+    cli_archive,
+    cli_audit,
+    cli_commitment,
+    cli_conflicts,
+    cli_delete,
+    cli_mpps,
+    cli_peers,
+    cli_rebuild,
+    cli_users,
+    cli_verify,
+    cli_worklist,
+)
 from pacs_server.cli_options import ConfigOption, Options, fail, load_config
 from pacs_server.errors import ConfigError, PacsError
 
@@ -30,11 +43,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.add_typer(cli_archive.app)
+app.add_typer(cli_rebuild.app)
 app.add_typer(cli_audit.app, name="audit")
 app.add_typer(cli_commitment.app, name="commitment")
+app.add_typer(cli_conflicts.app)
+app.add_typer(cli_delete.app, name="delete")
+app.add_typer(cli_delete.trash, name="trash")
 app.add_typer(cli_mpps.app, name="mpps")
 app.add_typer(cli_peers.app, name="peers")
 app.add_typer(cli_users.app, name="user")
+app.add_typer(cli_verify.app)
 app.add_typer(cli_worklist.app, name="worklist")
 
 
@@ -128,14 +147,17 @@ def _shown(value: object) -> str:
 @app.command()
 def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     """Bring the database schema up to date."""
+    from pacs_server.assembly import refuse_lost_index
     from pacs_server.index.database import Database
     from pacs_server.private_files import make_directory
 
-    settings = load_config(context, config).database
+    whole = load_config(context, config)
+    settings = whole.database
     if settings.url is None:
         make_directory(settings.path.parent)
     database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode)
     try:
+        refuse_lost_index(whole, database)
         before = database.revision()
         database.migrate()
         after = database.revision()
@@ -159,6 +181,7 @@ def import_(
     from pacs_server.audit.events import EventID, Role
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.transfers import Arrivals
+    from pacs_server.recovery import recover
 
     importer.check_paths(paths)
     settings = load_config(context, config)
@@ -171,6 +194,8 @@ def import_(
         logs.configure(settings.logging)
     try:
         with open_archive(settings) as archive, _progress(paths) as progress:
+            with archive.deletions.settled():
+                recover(archive.archive, archive.storage, archive.audit)
             participants = (local_user(), archive.audit.own(Role.DESTINATION))
             arrivals = Arrivals(archive.audit, participants, EventID.IMPORT)
             summary = importer.run_import(paths, archive.store, arrivals, progress=progress)
@@ -254,6 +279,7 @@ def _get(url: str) -> object:
         with build_opener(ProxyHandler({})).open(url, timeout=10) as response:
             return json.loads(response.read(1_048_576))
     except HTTPError as error:
+        error.close()
         fail(f"{url} answers {error.code} {error.reason}; is it this server?", 1)
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error

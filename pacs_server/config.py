@@ -70,6 +70,10 @@ class StorageConfig(Section):
     naming: Literal["hierarchical", "date_hierarchical", "flat"] = "hierarchical"
     duplicate_policy: Literal["reject", "replace", "ignore"] = "reject"
     min_free_space: Annotated[int, Field(ge=0, le=2**62), BeforeValidator(parse_size)] = 1_000_000_000
+    trash_days: Annotated[int, Field(ge=1, le=36_500)] | None = 30
+    scrub_rate: Annotated[
+        Annotated[int, Field(ge=1, le=2**62)] | None, BeforeValidator(parse_size), BeforeValidator(empty_is_none)
+    ] = 1_000_000
     fsync: bool = True
     accept_unknown_sop_classes: bool = True
 

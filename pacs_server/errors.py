@@ -26,6 +26,7 @@ PacsError
 |- NoSuchAction               the SOP class has no such action
 |- NoSuchSOPClass             the request is for another SOP class than its context
 |- AuditUnavailable           the audit trail cannot be written or read
+|- PatientError               no such patient or study, or not to be changed so
 |- UserError                  no such user, or one that cannot be kept
 |- ResourceLimitation         the request asks for more than can be handled
 """
@@ -145,6 +146,10 @@ class AuditUnavailable(PacsError):
 
 class UserError(PacsError):
     """A user that is not there, is there already, or cannot be kept; says which."""
+
+
+class PatientError(PacsError):
+    """A patient or study that an operator named is not there, not the only one, or cannot be changed so."""
 
 
 class ResourceLimitation(PacsError):

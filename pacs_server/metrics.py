@@ -4,6 +4,7 @@ Label values come from fixed sets or from the configuration, never from what a p
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -39,6 +40,9 @@ class Metrics:
         self._stored = Histogram(
             "pacs_stored_bytes", "Sizes of the objects received.", buckets=_BYTES, registry=registry
         )
+        self._recovered = Counter(
+            "pacs_recovered", "Files that a crash left under way.", ["outcome"], registry=registry
+        )
         self._suboperations = Counter(
             "pacs_retrieve_suboperations", "Instances sent for C-MOVE and C-GET.", ["outcome"], registry=registry
         )
@@ -70,6 +74,12 @@ class Metrics:
             "pacs_audit_backlog", "Audit records that wait to be sent to the repository.", registry=registry
         )
 
+        self._scrubbed = Counter("pacs_scrub_checked", "Stored instances read again.", registry=registry)
+        self._scrubbed_bytes = Counter("pacs_scrub_bytes", "Bytes of stored instances read again.", registry=registry)
+        self._scrub_findings = Gauge(
+            "pacs_scrub_findings", "Stored instances that are not in order.", ["kind"], registry=registry
+        )
+
     def association(self) -> None:
         """Count an accepted association."""
         self._associations.inc()
@@ -95,6 +105,10 @@ class Metrics:
     def matches(self, count: int) -> None:
         """Count matches sent."""
         self._matches.inc(count)
+
+    def recovered(self, outcome: str) -> None:
+        """Count an entry that a dead process left in `incoming/`; `outcome` is one of the server's own names."""
+        self._recovered.labels(outcome).inc()
 
     def traffic(self, bytes_in: int, bytes_out: int) -> None:
         """Add what an association moved."""
@@ -130,6 +144,20 @@ class Metrics:
         """Ask `backlog` at each scrape how many audit records wait to be sent."""
         self._audit_backlog.set_function(backlog)
 
+    def scrubbed(self, size: int) -> None:
+        """Count a stored instance, of so many bytes, that was read again."""
+        self._scrubbed.inc()
+        self._scrubbed_bytes.inc(size)
+
+    def watch_scrub(self, findings: Callable[[], Mapping[str, int]]) -> None:
+        """Ask `findings` at each scrape how many instances are not in order, by kind."""
+
+        def count(kind: str) -> float:
+            return findings()[kind]
+
+        for kind in findings():
+            self._scrub_findings.labels(kind).set_function(partial(count, kind))
+
     def watch(self, gauges: Callable[[], Mapping[str, float]]) -> None:
         """Ask `gauges` at each scrape for the values of `GAUGES`, by name; what it cannot tell is left out."""
         self._registry.register(_Gauges(gauges))
@@ -147,15 +175,19 @@ GAUGES = {
     "pacs_associations_active": "Associations in force.",
     "pacs_connections_open": "Connections open, associated or not.",
     "pacs_patients": "Patients in the index.",
+    "pacs_identity_conflicts": "Patient IDs and studies that came with patients who cannot be one person.",
     "pacs_studies": "Studies in the index.",
     "pacs_series": "Series in the index.",
     "pacs_instances": "Instances in the index.",
     "pacs_storage_free_bytes": "Free space on the storage.",
+    "pacs_quarantine_files": "Files in quarantine.",
+    "pacs_storage_days_left": "Days until the storage is full, at the rate of the last week.",
     "pacs_commitment_pending": "Storage commitment transactions that wait to be reported.",
     "pacs_commitment_given_up": "Storage commitment transactions whose report was given up.",
     "pacs_commitment_oldest_undelivered_seconds": "Age of the oldest pending transaction.",
     "pacs_tls_certificate_expiry_seconds": "Unix time when the server's certificate expires.",
     "pacs_tls_crl_expiry_seconds": "Unix time when the first of the certificate revocation lists expires.",
+    "pacs_scrub_last_pass_seconds": "Unix time when all stored instances had last been read again.",
     "pacs_ready": "Whether the server can take and give instances (1 or 0).",
 }
 

@@ -15,6 +15,7 @@ from typing import Self
 
 from pacs_server import __version__, logs
 from pacs_server.assembly import OpenArchive, destinations, entity_settings, open_archive
+from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.running import recording
 from pacs_server.config import SECURITY_SECTIONS, Config, changed, changed_needing_restart
 from pacs_server.config_file import cautions, check_filesystem
@@ -24,7 +25,8 @@ from pacs_server.monitor import Monitor
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import ConnectionLimits, Connections, Listener, bind
 from pacs_server.net.message import CommandField
-from pacs_server.report import Report
+from pacs_server.recovery import recover
+from pacs_server.report import Report, Watch
 from pacs_server.reporter import Calling, Reporter
 from pacs_server.scp.admission import Admission
 from pacs_server.scp.auditing import Auditing
@@ -40,6 +42,8 @@ from pacs_server.scp.mpps import ModalityPerformedProcedureStepSCP
 from pacs_server.scp.storage_commitment import StorageCommitmentSCP
 from pacs_server.scp.store import StorageSCP
 from pacs_server.scp.worklist import ModalityWorklistSCP
+from pacs_server.scrub import Scrub
+from pacs_server.services.trash_keeper import TrashKeeper
 from pacs_server.sources import worklist_sources
 from pacs_server.tls import ExpiryWatch, client_context, server_context
 
@@ -47,6 +51,7 @@ log = logging.getLogger(__name__)
 
 # How long threads may take to notice that their connection was cut, in seconds.
 _CUT_SECONDS = 5.0
+_SWITCH_SECONDS = 0.001
 # Not the number of any signal.
 _STOPPED = 0
 
@@ -97,7 +102,11 @@ class PacsServer:
             if own_logs:
                 logs.configure(self.config.logging)
             parts = stack.enter_context(open_archive(self.config, self.metrics, current=lambda: self.config))
-            stack.enter_context(self._recording(parts))
+            self._forwarder = stack.enter_context(self._recording(parts))
+            parts.identity.catch_up()
+            # A file without a row may be on its way into the trash.
+            with parts.deletions.settled():
+                recover(parts.archive, parts.storage, parts.audit, self.metrics.recovered)
             self._wire(parts, monitoring, tls)
             self._listeners = [self._listener(sock, tls=sock is secure) for sock in {dicom, secure} if sock is not None]
             stack.enter_context(worklist_sources(self.config, parts.worklist, hl7, self.metrics))
@@ -108,9 +117,16 @@ class PacsServer:
             stack.callback(self._reporter.stop)
             parts.peers.start()
             stack.callback(parts.peers.stop)
+            self._trash_keeper.start()
+            stack.callback(self._trash_keeper.stop)
             self._expiry.take(self.config)
             self._expiry.start()
             stack.callback(self._expiry.stop)
+            self._scrub.start()
+            stack.callback(self._scrub.stop)
+            watch = Watch(self._report)
+            watch.start()
+            stack.callback(watch.stop)
             # Before they start: what one of them has accepted is ended as well if another cannot start.
             stack.callback(self._drain)
             for listener in self._listeners:
@@ -128,6 +144,8 @@ class PacsServer:
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT and return the exit code; SIGHUP reloads, a second signal aborts."""
+        # A thread that computes holds up the others for this long at each of their calls; the default is 5 ms.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         # Python's own handlers run only when the main thread gets to it, and a signal that comes just before
         # it waits would be lost; the byte that the wake-up descriptor gets is not.
         events, wake = socket.socketpair()
@@ -154,6 +172,7 @@ class PacsServer:
             # While it listens for TLS it never goes without: switching it off needs a restart.
             tls = server_context(new) or self._entity.settings.tls
             remotes = destinations(new)
+            repository = _repository_context(new)
         except ConfigError as error:
             self._reloaded(ok=False, result=str(error))
             log.error("configuration not reloaded, the old one stays", extra={"reason": str(error)})
@@ -162,6 +181,8 @@ class PacsServer:
         restart = changed_needing_restart(self.config, new)
         changes = changed(self.config, new)
         self._apply(new, tls, remotes)
+        if self._forwarder is not None:
+            self._forwarder.renew(repository)
         self._reloaded(ok=True, result="ok", needs_restart=restart)
         if changes:
             security = any(key.startswith(SECURITY_SECTIONS) for key in changes)
@@ -172,7 +193,7 @@ class PacsServer:
 
     def status(self) -> dict[str, object]:
         """What `/status` answers and `pacs-server status` prints."""
-        return self._report.status(self.address, self.tls_address)
+        return self._report.status(self.address, self.tls_address) | {"scrub": self._scrub.status()}
 
     # ---------------------------------------------------------------- start and stop
 
@@ -240,8 +261,13 @@ class PacsServer:
             peers=parts.peers,
             auditing=auditing,
         )
+        self._trash_keeper = TrashKeeper(parts.deletions, lambda: self.config.storage.trash_days, parts.audit.own)
+        self._scrub = Scrub(
+            parts.storage, parts.database, lambda: self.config.storage.scrub_rate, counted=self.metrics.scrubbed
+        )
+        self.metrics.watch_scrub(self._scrub.findings)
         self._reporter = Reporter(parts.commitment, Calling(self._destination, self._ae_title, self._terms))
-        self.metrics.watch(lambda: self._report.gauges() | self._expiry.gauges())
+        self.metrics.watch(lambda: self._report.gauges() | self._expiry.gauges() | self._scrub.gauges())
         self._monitor = (
             Monitor(monitoring, metrics=self.metrics.render, status=self.status, not_ready=self._report.not_ready)
             if monitoring is not None
@@ -258,10 +284,8 @@ class PacsServer:
             tls=tls,
         )
 
-    def _recording(self, parts: OpenArchive) -> AbstractContextManager[None]:
-        audit = self.config.audit
-        secure = audit.syslog_host is not None and audit.syslog_protocol == "tls"
-        tls = client_context(self.config, check_hostname=True) if secure else None
+    def _recording(self, parts: OpenArchive) -> AbstractContextManager[Forwarder | None]:
+        tls = _repository_context(self.config)
         return recording(parts.trail, parts.audit, lambda: self.config.audit, tls, self.metrics)
 
     def _handlers(self, parts: OpenArchive, auditing: Auditing) -> Handlers:
@@ -326,6 +350,7 @@ class PacsServer:
         self._identification.configure(new.user_identity)
         self._destinations = remotes
         self._expiry.take(new)
+        self._scrub.configured()
         self._entity.settings = entity_settings(new, tls)
         self._parts.storage.min_free_space = new.storage.min_free_space
         self._parts.archive.duplicate_policy = new.storage.duplicate_policy
@@ -367,7 +392,7 @@ class PacsServer:
             },
         )
         if os.geteuid() == 0:
-            log.warning("running as root: give the server a user of its own, a fault in it is a fault of the machine")
+            log.warning("running as root")
         self._warn_if_open()
         if not self.config.storage.fsync:
             log.warning("storage.fsync is off: success does not mean durable, a power loss may lose instances")
@@ -392,3 +417,10 @@ class PacsServer:
         print(f"try: echoscu -aec {title}{tls} {peer} {port}")
         print(f"     storescu -aec {title}{tls} {peer} {port} image.dcm")
         sys.stdout.flush()
+
+
+def _repository_context(config: Config) -> ssl.SSLContext | None:
+    """The TLS context for the audit repository, None if there is none or it takes no TLS. Raises ConfigError."""
+    if config.audit.syslog_host is None or config.audit.syslog_protocol != "tls":
+        return None
+    return client_context(config, check_hostname=True)

@@ -19,6 +19,8 @@ from urllib.request import ProxyHandler, build_opener
 
 import yaml
 
+from pacs_server.storage.filesystem import RESERVED
+
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 COMMAND = (str(Path(sys.executable).with_name("pacs-server")),)
@@ -227,16 +229,16 @@ class PacsProcess:
         return int(self.status()["counts"]["instances"])
 
     def files(self) -> list[Path]:
-        """Every file of the archive except half received ones."""
+        """Every file of an instance, also of older versions."""
         return sorted(
             path
             for path in self.archive.rglob("*")
-            if path.is_file() and path.relative_to(self.archive).parts[0] != "incoming"
+            if path.is_file() and path.relative_to(self.archive).parts[0] not in RESERVED
         )
 
     def incoming(self) -> list[Path]:
         """The half received files."""
-        return sorted((self.archive / "incoming").iterdir())
+        return sorted(path for path in (self.archive / "incoming").iterdir() if path.suffix != ".lock")
 
     def reset_peak_memory(self) -> int:
         """Forget the peak of the resident memory so far; returns the present size in bytes."""

@@ -36,6 +36,7 @@ from pacs_server.net.negotiation import (
 )
 from pacs_server.net.pdu import HEADER, LAST, PDV_HEADER, RELEASE_RQ, PDUType
 from pacs_server.server import PacsServer
+from pacs_server.storage.filesystem import RESERVED
 
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (
     *("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"),
@@ -80,13 +81,16 @@ def running(settings: Config, reload: Callable[[], Config] | None = None) -> Ite
 
 
 def leftovers(settings: Config) -> list[str]:
-    """The names of the files that are still being received."""
-    return [path.name for path in (settings.storage.directory / "incoming").iterdir()]
+    """The names of the files that are still being received, or were when their process died."""
+    entries = (settings.storage.directory / "incoming").iterdir()
+    return [path.name for path in entries if path.suffix != ".lock"]
 
 
 def stored_files(pacs: PacsServer) -> list[Path]:
     """Every file in the archive."""
-    return sorted(path for path in pacs.config.storage.directory.rglob("*") if path.is_file())
+    directory = pacs.config.storage.directory
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return sorted(path for path in files if path.relative_to(directory).parts[0] not in RESERVED)
 
 
 def server_threads() -> list[str]:

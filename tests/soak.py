@@ -1,7 +1,10 @@
-"""The hostile scenarios of the tests, for a set time: what they leave behind, and what a well-behaved peer keeps.
+"""Everything that the server has to bear, for a set time; the exit code is 1 when a promise was broken.
 
-Prints a row for each scenario. The exit code is 1 when the server was not as before after one of
-them, when its memory grew, or when the neighbour kept less than half of the rate that it had alone.
+- hostile: the hostile scenarios of the tests, a row for each. After each the server has to be as
+  before, and a well-behaved peer keeps half of the rate that it had alone.
+- day: peers of every service at the same time, with faults: a full disk, a database that is away,
+  a kill. Threads, descriptors and memory stay flat; what was acknowledged is there at the end.
+- crashes: a server under load that is killed again and again.
 """
 
 import argparse
@@ -9,14 +12,31 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import postgres
+import proxy
+from crashes import crash_rounds
+from datasets import make_ct
 from hostile.functions import FUNCTIONS
 from hostile.scenarios import SCENARIOS, Scenario
 from hostile.watch import GROWTH, MEBIBYTE, PEAK, Outcome, Watch, watched
+from processes import PacsProcess
+from rawpeer import Instance, association, store
+from servers import CT, EXPLICIT, collecting
+from sqlalchemy import URL
+from workload import Broken, Sample, Workload
 
+# What part of the time goes to what; ten minutes are 50 crashes.
+_SHARES = {"hostile": 0.35, "day": 0.4, "crashes": 0.25}
+_CRASH_SECONDS, _ROUND_SECONDS, _FAULT_SECONDS = 3.0, 20.0, 2.0
+# As for the hostile scenarios: pools of connections stay open, each with a few descriptors.
+_POOLED = 60
+_FULL = 0xA700
 # Of the time: measuring the neighbour alone, and functions of bytes without a server.
 _ALONE, _FUNCTIONS = 0.15, 0.05
 _SHORTEST = 0.5
@@ -70,18 +90,127 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=600.0, help="how long, about (default %(default)g)")
     parser.add_argument("--seed", default=str(random.randrange(10**9)), help="begin with these random choices")
-    parser.add_argument("--only", default="", help="only scenarios whose name has this in it")
+    parser.add_argument("--parts", default=",".join(_SHARES), help="which parts (default %(default)s)")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="for day and crashes")
+    parser.add_argument("--only", default="", help="of the hostile scenarios only those whose name has this in it")
     options = parser.parse_args()
-    print(f"seed {options.seed}\n{_HEAD}", flush=True)
-    chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
+    print(f"seed {options.seed}", flush=True)
+    parts = options.parts.split(",")
+    shares = sum(_SHARES[part] for part in parts)
+    problems = []
     with (
         tempfile.TemporaryDirectory(prefix="pacs-soak-") as name,
-        watched(Path(name) / "server", options.seed) as watch,
+        postgres.server() if options.database == "postgresql" else nullcontext() as server,
     ):
-        problems = _soak(watch, chosen, options.seconds * (1 - _FUNCTIONS))
-    problems += _fuzz(options.seconds * _FUNCTIONS, random.Random(options.seed).randrange(10**9))
+        for part in parts:
+            seconds = options.seconds * _SHARES[part] / shares
+            try:
+                problems += _PARTS[part](Path(name) / part, server, seconds, options)
+            except (AssertionError, Broken, OSError) as error:
+                problems.append(f"{part}: {error or type(error).__name__}")
     print("\n".join(f"BROKEN {problem}" for problem in problems) or "every bound was kept")
     return 1 if problems else 0
+
+
+# ------------------------------------------------------------------------------------ day and crashes
+
+
+@contextmanager
+def _database(server: URL | None) -> Iterator[tuple[proxy.Proxy | None, str | None]]:
+    """A fresh database behind a proxy, and its URL; nothing for SQLite."""
+    if server is None:
+        yield None, None
+        return
+    with postgres.fresh_database(server) as url, proxy.in_front_of(url, connect_timeout="2") as through:
+        yield through
+
+
+def _day(directory: Path, server: URL | None, seconds: float, options: argparse.Namespace) -> list[str]:
+    """Rounds of work, one fault in each; the last one is a kill."""
+    with collecting() as collector, _database(server) as (between, url):
+        remote = collector.remote.model_dump(mode="json", include={"ae_title", "host", "port"})
+        settings = {"worklist": {"hl7_port": 0}, "remote_aes": [remote]}
+        with PacsProcess(directory, url, settings) as pacs:
+            work = Workload(pacs, collector, int(options.seed))
+            faults = [_no_room(pacs, settings), _killed(pacs)]
+            if between is not None:
+                faults.insert(1, _database_away(between))
+            return _rounds(work, faults, seconds)
+
+
+def _rounds(work: Workload, faults: Sequence[Callable[[], None]], seconds: float) -> list[str]:
+    count = max(len(faults) + 2, int(seconds / _ROUND_SECONDS))
+    samples = []
+    for number in range(count):
+        # After a kill it is another process, so that comes last.
+        fault = faults[-1] if number == count - 1 else [None, *faults[:-1]][number % len(faults)]
+        work.work(seconds / count, fault)
+        if number < count - 1:
+            samples.append(work.sample())
+            print(f"day {number + 1}/{count}: {samples[-1]}, {len(work.acknowledged)} stored", flush=True)
+    work.check()
+    print(f"day: {dict(work.done)}, {work.disturbed_failures} failed in faults, {len(work.acknowledged)} all there")
+    # The first round fills caches and pools.
+    return [*work.problems[:20], *_growth(samples[1:])]
+
+
+def _growth(samples: Sequence[Sample]) -> list[str]:
+    first, last = samples[0], samples[-1]
+    found = [
+        f"day: {name} from {getattr(first, name)} to {getattr(last, name)}"
+        for name, allowed in (("threads", 0), ("sockets", _POOLED), ("files", _POOLED), ("memory", GROWTH))
+        if getattr(last, name) > getattr(first, name) + allowed
+    ]
+    return found
+
+
+def _no_room(pacs: PacsProcess, settings: dict[str, Any]) -> Callable[[], None]:
+    def fault() -> None:
+        pacs.reload(settings | {"storage": {"min_free_space": 2**62}})
+        with association(pacs.port, [(CT, EXPLICIT)]) as link:
+            status = store(link, Instance.of(make_ct())).status
+        if status != _FULL:
+            raise Broken(f"0x{status or 0:04X} without room")
+        time.sleep(_FAULT_SECONDS)
+        pacs.reload(settings)
+
+    return fault
+
+
+def _database_away(between: proxy.Proxy) -> Callable[[], None]:
+    def fault() -> None:
+        between.cut()
+        time.sleep(_FAULT_SECONDS)
+        between.restore()
+
+    return fault
+
+
+def _killed(pacs: PacsProcess) -> Callable[[], None]:
+    def fault() -> None:
+        pacs.kill()
+        pacs.start()
+
+    return fault
+
+
+def _crashes(directory: Path, server: URL | None, seconds: float, options: argparse.Namespace) -> list[str]:
+    rounds = max(1, int(seconds / _CRASH_SECONDS))
+    with _database(server) as (_, url):
+        print(crash_rounds(directory, url, rounds, int(options.seed)), flush=True)
+    return []
+
+
+# ------------------------------------------------------------------------------------ hostile
+
+
+def _hostile(directory: Path, server: URL | None, seconds: float, options: argparse.Namespace) -> list[str]:
+    """The hostile scenarios, always on SQLite, and what functions make of mutated bytes."""
+    print(_HEAD, flush=True)
+    chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
+    with watched(directory / "server", options.seed) as watch:
+        problems = _soak(watch, chosen, seconds * (1 - _FUNCTIONS))
+    return problems + _fuzz(seconds * _FUNCTIONS, random.Random(options.seed).randrange(10**9))
 
 
 def _soak(watch: Watch, scenarios: Sequence[Scenario], seconds: float) -> list[str]:
@@ -125,6 +254,8 @@ def _fuzz(seconds: float, number: int) -> list[str]:
     print(f"{number - first} mutations for each of {len(FUNCTIONS)} functions")
     return problems
 
+
+_PARTS = {"hostile": _hostile, "day": _day, "crashes": _crashes}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,11 +25,14 @@ def recording(
     settings: Callable[[], AuditConfig],
     tls: ssl.SSLContext | None,
     metrics: Metrics,
-) -> Iterator[None]:
+) -> Iterator[Forwarder | None]:
     """Record from the application's start to its stop; `tls` is for the audit repository.
+
+    Gives the forwarder if records are sent to a repository.
 
     Raises AuditUnavailable if the start cannot be recorded.
     """
+    forwarder: Forwarder | None = None
     with ExitStack() as stack:
         if trail is not None:
             if settings().syslog_host is not None:
@@ -42,7 +45,7 @@ def recording(
             stack.callback(retention.stop)
         recorder.begin()
         stack.callback(recorder.end)
-        yield
+        yield forwarder
 
 
 class _Retention:

@@ -54,7 +54,9 @@ _INDEXED = {
 }
 _COMPUTED = {
     Level.PATIENT: "NumberOfPatientRelatedStudies NumberOfPatientRelatedSeries NumberOfPatientRelatedInstances",
-    Level.STUDY: "ModalitiesInStudy SOPClassesInStudy NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances",
+    Level.STUDY: """
+        ModalitiesInStudy SOPClassesInStudy NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances
+        OriginalAttributesSequence""",
     Level.SERIES: "NumberOfSeriesRelatedInstances",
     Level.IMAGE: "AvailableTransferSyntaxUID",
 }

@@ -1,9 +1,16 @@
 """The DICOM file format: the head that is written before a data set, and reading a file's head (PS3.10 7.1)."""
 
+import json
 import struct
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
-from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, clean_uid
+from pacs_server.dicom.uids import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    PRIVATE_INFORMATION_CREATOR_UID,
+    clean_uid,
+)
 from pacs_server.errors import InvalidInstance
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -11,21 +18,45 @@ EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 _PREAMBLE = bytes(128) + b"DICM"
+PREFIX_END = len(_PREAMBLE)
 _SHORT = struct.Struct("<HH2sH")
 _LONG_VRS = {b"OB", b"OW", b"UN", b"SQ", b"UT", b"OF", b"OD", b"OL", b"OV", b"UC", b"UR", b"SV", b"UV"}
 
 
 @dataclass(frozen=True, slots=True)
+class Provenance:
+    """What the index knows of an instance and its data set does not tell; `received_at` is in UTC."""
+
+    received_at: datetime
+    calling_ae: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileHead:
-    """What a file's head says: which transfer syntax, which class, and where its data set begins (bytes)."""
+    """What a file's head says: which transfer syntax, which class, and where its data set begins (bytes).
+
+    `provenance` is None unless this server wrote the file and said it.
+    """
 
     transfer_syntax_uid: str
     media_storage_sop_class_uid: str
     data_set_offset: int
+    source_ae: str = ""
+    provenance: Provenance | None = None
 
 
-def encode_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae: str) -> bytes:
-    """Preamble, prefix and File Meta Information for one instance (PS3.10 Table 7.1-1)."""
+def encode_head(
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    source_ae: str,
+    provenance: Provenance | None = None,
+) -> bytes:
+    """Preamble, prefix and File Meta Information for one instance (PS3.10 Table 7.1-1).
+
+    `provenance` goes into Private Information, which is there for what only the writer of a file needs.
+    """
     meta = b"".join(
         (
             struct.pack("<HH2sHI", 2, 1, b"OB", 0, 2) + b"\0\1",
@@ -35,6 +66,7 @@ def encode_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: 
             _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
             _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
             _element(0x0016, b"AE", source_ae) if source_ae else b"",
+            _private_information(provenance) if provenance else b"",
         )
     )
     return _PREAMBLE + _SHORT.pack(2, 0, b"UL", 4) + len(meta).to_bytes(4, "little") + meta
@@ -60,7 +92,7 @@ def decode_head(head: bytes) -> FileHead | None:
 
 
 def _decode_meta(head: bytes, offset: int) -> FileHead:
-    values: dict[int, str] = {}
+    values: dict[int, bytes] = {}
     while offset + 8 <= len(head):
         group, element, vr, length = _SHORT.unpack_from(head, offset)
         if group != 2:
@@ -74,11 +106,41 @@ def _decode_meta(head: bytes, offset: int) -> FileHead:
             offset += 4
         if offset + length > len(head):
             raise InvalidInstance("File Meta Information is cut")
-        values[element] = clean_uid(head[offset : offset + length].decode("latin-1"))
+        values[element] = head[offset : offset + length]
         offset += length
-    if not values.get(0x0010):
+    syntax = _text(values, 0x0010)
+    if not syntax:
         raise InvalidInstance("File Meta Information without Transfer Syntax UID")
-    return FileHead(values[0x0010], values.get(0x0002, ""), offset)
+    ours = _text(values, 0x0100) == PRIVATE_INFORMATION_CREATOR_UID
+    provenance = _provenance(values.get(0x0102, b"")) if ours else None
+    return FileHead(syntax, _text(values, 0x0002), offset, _text(values, 0x0016), provenance)
+
+
+def _text(values: dict[int, bytes], element: int) -> str:
+    return clean_uid(values.get(element, b"").decode("latin-1"))
+
+
+def _private_information(provenance: Provenance) -> bytes:
+    told = {
+        "received_at": provenance.received_at.astimezone(UTC).isoformat(timespec="microseconds"),
+        "calling_ae": provenance.calling_ae,
+        "peer": provenance.peer,
+    }
+    # ASCII only, so that whatever a name holds comes back as it was.
+    value = json.dumps(told).encode("ascii")
+    value += b" " * (len(value) % 2)
+    creator = _element(0x0100, b"UI", PRIVATE_INFORMATION_CREATOR_UID)
+    return creator + struct.pack("<HH2sHI", 2, 0x0102, b"OB", 0, len(value)) + value
+
+
+def _provenance(value: bytes) -> Provenance | None:
+    """What `_private_information` said; None if that is damaged, since the data set is well without it."""
+    try:
+        told = json.loads(value)
+        received_at = datetime.fromisoformat(told["received_at"]).astimezone(UTC)
+        return Provenance(received_at, str(told["calling_ae"]), str(told["peer"]))
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
 
 
 def _element(element: int, vr: bytes, text: str) -> bytes:

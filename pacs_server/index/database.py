@@ -4,11 +4,10 @@ SQLite and PostgreSQL behave alike from here on: reads see a snapshot while the 
 and every failure of the database is `IndexUnavailable`.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,24 +15,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import (
-    URL,
-    ClauseElement,
-    Connection,
-    Engine,
-    QueuePool,
-    create_engine,
-    event,
-    func,
-    make_url,
-    select,
-    text,
-)
+from sqlalchemy import URL, ClauseElement, Connection, Engine, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 import pacs_server
 from pacs_server.errors import ConfigError, IndexUnavailable, PacsError, SchemaError
+from pacs_server.index.sqlite import is_damage, is_full, sqlite_engine
 
 # How long a statement waits for somebody else's lock before the index counts as unavailable.
 LOCK_WAIT_SECONDS = 10
@@ -55,12 +43,21 @@ class Database:
 
     def __init__(self, url: str, *, wal_mode: bool = True, fsync: bool = True) -> None:
         self._url = _supported(url)
-        self._engine = _sqlite(self._url, wal_mode, fsync) if self.is_sqlite else _postgresql(self._url)
+        if self.is_sqlite:
+            self._engine = sqlite_engine(self._url, lock_wait=LOCK_WAIT_SECONDS, wal_mode=wal_mode, fsync=fsync)
+        else:
+            self._engine = _postgresql(self._url)
+        self._damage: str | None = None
 
     @property
     def is_sqlite(self) -> bool:
         """Whether this is the embedded database."""
         return self._url.get_backend_name() == "sqlite"
+
+    @property
+    def file(self) -> Path | None:
+        """The file of the embedded database; None if it is on a server, or its URL gives no path."""
+        return Path(str(self._url.database)) if self.is_sqlite and "uri" not in self._url.query else None
 
     @property
     def engine(self) -> Engine:
@@ -81,6 +78,8 @@ class Database:
         except IntegrityError:
             raise
         except (DBAPIError, PoolTimeout, driver.Error) as error:
+            if is_damage(_cause(error)):
+                self._damage = f"the database is damaged: {_reason(error)}"
             raise IndexUnavailable(f"the database failed: {_reason(error)}") from error
 
     @contextmanager
@@ -95,8 +94,10 @@ class Database:
 
         With `lock`, any number, no two transactions of that number run at a time, in all processes
         together; on SQLite that holds for every transaction. An IntegrityError passes through as it
-        is: what a taken key means is the caller's to say.
+        is: what a taken key means is the caller's to say. Nothing is written to a file known to be damaged.
         """
+        if self._damage is not None:
+            raise IndexUnavailable(self._damage)
         with (
             self._errors_named(),
             self._engine.connect() as connection,
@@ -108,7 +109,7 @@ class Database:
 
     def migrate(self) -> None:
         """Bring the schema up to date; raises SchemaError when it is newer than this program."""
-        with _migrating, self.begin() as connection:
+        with _migrating, self.begin() as connection, self._patient(connection):
             if not self.is_sqlite:
                 # One process migrates, the others wait for as long as it takes.
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
@@ -117,6 +118,13 @@ class Database:
             config = _alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def _patient(self, connection: Connection) -> AbstractContextManager[None]:
+        if self.is_sqlite:
+            return nullcontext()
+        from pacs_server.index.postgresql import patient  # its driver is an extra
+
+        return patient(connection)
 
     def check_schema(self) -> None:
         """Raise SchemaError unless the schema is exactly the one this program was written for."""
@@ -130,6 +138,14 @@ class Database:
         """The schema's revision, None for an empty database; raises IndexUnavailable."""
         with self.connect() as connection:
             return _revision(connection)
+
+    def problem(self) -> str | None:
+        """Why it does not answer or may not be written to, None if it is well."""
+        try:
+            self.revision()
+        except IndexUnavailable as error:
+            return self._damage or str(error)
+        return self._damage
 
     def size_bytes(self) -> int:
         """What the database takes on disk, in bytes; raises IndexUnavailable."""
@@ -242,7 +258,7 @@ class GroupCommit(Generic[T]):
         except IntegrityError as error:
             raise IndexUnavailable(_IN_THE_WAY) from error
         except IndexUnavailable as error:
-            error.uncertain = written
+            error.uncertain = written and not is_full(_cause(error.__cause__))
             raise
 
     def _lead(self, batch: list[_Pending[T]]) -> None:
@@ -281,7 +297,7 @@ class GroupCommit(Generic[T]):
                 errors = self._write(connection, [pending.entry for pending in batch])
         except IndexUnavailable as error:
             # All was written and the COMMIT failed: nobody knows what the database made of it.
-            error.uncertain = errors is not None
+            error.uncertain = errors is not None and not is_full(_cause(error.__cause__))
             raise
         for pending, wrong in zip(batch, errors, strict=True):
             pending.finish(wrong)
@@ -302,63 +318,21 @@ def _supported(url: str) -> URL:
     raise ConfigError("the database must be sqlite:///FILE or postgresql://...")
 
 
-def _sqlite(url: URL, wal_mode: bool, fsync: bool) -> Engine:
-    pragmas = {
-        # First, because the ones after it may have to wait for a lock.
-        "busy_timeout": int(float(str(url.query.get("timeout", LOCK_WAIT_SECONDS))) * 1000),
-        "journal_mode": "WAL" if wal_mode else "DELETE",
-        # FULL: in WAL mode only this syncs at every commit.
-        "synchronous": "FULL" if fsync else "OFF",
-        "foreign_keys": "ON",
-        "case_sensitive_like": "ON",
-    }
-    # A connection is a few file handles: the number of associations bounds them, not the pool.
-    engine = create_engine(
-        url, poolclass=QueuePool, pool_size=16, max_overflow=-1, hide_parameters=True,
-        connect_args={"check_same_thread": False},
-    )  # fmt: skip
-
-    @event.listens_for(engine, "do_connect")
-    def create(_dialect: object, _record: object, _args: object, _options: object) -> None:
-        # SQLite itself would make it readable for everybody; -wal and -shm get the mode of the file.
-        if "uri" in url.query:  # then it is no path
-            return
-        with suppress(OSError):  # what is wrong with the path SQLite says
-            os.close(os.open(str(url.database), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: object) -> None:
-        # The driver's own BEGIN comes too late and is never IMMEDIATE; `begin` below does it.
-        connection.isolation_level = None
-        for name, value in pragmas.items():
-            connection.execute(f"PRAGMA {name} = {value}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # IMMEDIATE: a reader that turns writer would fail at once when somebody else has written.
-        write = connection.get_execution_options().get("write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    return engine
-
-
 def _postgresql(url: URL) -> Engine:
-    defaults = {
-        "connect_timeout": "10",
-        "tcp_user_timeout": "30000",
-        "options": f"-c lock_timeout={LOCK_WAIT_SECONDS}s",
-    }
-    url = url.update_query_dict({name: value for name, value in defaults.items() if name not in url.query})
     try:
-        return create_engine(
-            url, pool_size=8, max_overflow=24, pool_timeout=30, pool_pre_ping=True, hide_parameters=True
-        )
+        from pacs_server.index.postgresql import postgresql_engine  # its driver is an extra
     except ModuleNotFoundError as error:
         raise ConfigError("PostgreSQL needs its driver: pip install 'pacs-server[postgres]'") from error
+    return postgresql_engine(url, lock_wait=LOCK_WAIT_SECONDS)
+
+
+def _cause(error: BaseException | None) -> BaseException | None:
+    """What the driver raised."""
+    return error.orig if isinstance(error, DBAPIError) else error
 
 
 def _reason(error: Exception) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause = _cause(error)
     # These may quote the values of a row in their text, which is patient data.
     quotable = type(cause).__name__ not in ("DataError", "ProgrammingError", "IntegrityError")
     lines = str(cause).splitlines() if quotable else []

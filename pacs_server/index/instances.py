@@ -25,9 +25,10 @@ from pacs_server.index.parents import COUNTERS, Parents, joined
 log = logging.getLogger(__name__)
 
 # One writer at a time in all processes, as on SQLite: no deadlocks, and counters add up.
-_WRITER_LOCK = 0x50414353_494E4458  # any number, the same everywhere: "PACSINDX"
+WRITER_LOCK = 0x50414353_494E4458  # any number, the same everywhere: "PACSINDX"
 # Built once: putting a statement together costs more than running it.
 _KNOWN = Prepared(select(models.instance.c.id).where(models.instance.c.sop_instance_uid == bindparam("uid")))
+_VERSION = select(models.instance.c.version).where(models.instance.c.sop_instance_uid == bindparam("uid"))
 _KNOWN_OF_MANY = select(models.instance.c.sop_instance_uid).where(
     models.instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
 )
@@ -64,10 +65,13 @@ class Counts:
     instances: int
 
 
-class _Entry(NamedTuple):
+class Arrival(NamedTuple):
+    """An instance on its way into the index; `received_at` is in UTC."""
+
     instance: StoredInstance
     header: Header
     origin: Origin
+    received_at: datetime
 
 
 class InstanceIndex:
@@ -75,7 +79,7 @@ class InstanceIndex:
 
     def __init__(self, database: Database, *, on_commit: Callable[[float, int], None] | None = None) -> None:
         self._database = database
-        self._commits = GroupCommit(database, _write, lock=_WRITER_LOCK, on_commit=on_commit)
+        self._commits = GroupCommit(database, _write, lock=WRITER_LOCK, on_commit=on_commit)
 
     def get(self, sop_instance_uid: str) -> StoredInstance | None:
         """The instance of that UID, under the study and series it is indexed in; raises IndexUnavailable."""
@@ -83,19 +87,34 @@ class InstanceIndex:
             row = connection.execute(_LOOK_UP, {"uid": sop_instance_uid}).mappings().one_or_none()
         return None if row is None else _stored(row)
 
-    def add(self, instance: StoredInstance, header: Header, origin: Origin) -> None:
+    def add(
+        self, instance: StoredInstance, header: Header, origin: Origin, received_at: datetime | None = None
+    ) -> None:
         """Index an instance, and return when that is committed; raises DuplicateInstance, IndexUnavailable.
 
-        After IndexUnavailable the row may be there all the same, if the database was lost while it
-        committed: the file has to stay where it is.
+        Without `received_at`, in UTC, it was received now. After IndexUnavailable the row may be there
+        all the same, if the database was lost while it committed: the file has to stay where it is.
         """
-        self._commits.add(_Entry(instance, header, origin))
+        self._commits.add(Arrival(instance, header, origin, received_at or datetime.now(UTC)))
 
-    def replace(self, instance: StoredInstance, header: Header, origin: Origin) -> None:
-        """Put another version in an instance's place; raises InstanceNotFound, IndexUnavailable."""
+    def add_many(self, arrivals: list[Arrival]) -> list[PacsError | None]:
+        """Index instances in one transaction and return what is wrong with each; raises IndexUnavailable."""
         with self._commits.alone() as connection:
+            return _write(connection, arrivals)
+
+    def replace(
+        self, instance: StoredInstance, header: Header, origin: Origin, received_at: datetime | None = None
+    ) -> None:
+        """Put another version in an instance's place; raises InstanceNotFound, IndexUnavailable.
+
+        Raises DuplicateInstance unless it is a later version: two processes may have replaced the same one.
+        """
+        with self._commits.alone() as connection:
+            version = connection.scalar(_VERSION, {"uid": instance.uids.sop})
+            if version is not None and version >= instance.version:
+                raise DuplicateInstance(f"{instance.uids.sop} is there in version {version}")
             _remove(connection, instance.uids.sop)
-            _write(connection, [_Entry(instance, header, origin)])
+            _write(connection, [Arrival(instance, header, origin, received_at or datetime.now(UTC))])
 
     def remove(self, sop_instance_uid: str) -> None:
         """Forget an instance, and its series, study and patient if it was their last; as `replace` raises."""
@@ -110,10 +129,10 @@ class InstanceIndex:
         return Counts(*(int(number) for number in row))
 
 
-def _write(connection: Connection, entries: list[_Entry]) -> list[PacsError | None]:
+def _write(connection: Connection, entries: list[Arrival]) -> list[PacsError | None]:
     """Write all entries whose instance is not known already, and return what is wrong with each."""
     known = _known(connection, [entry.instance.uids.sop for entry in entries])
-    fresh: list[_Entry] = []
+    fresh: list[Arrival] = []
     errors: list[PacsError | None] = []
     for entry in entries:
         sop = entry.instance.uids.sop
@@ -134,22 +153,21 @@ def _known(connection: Connection, uids: list[str]) -> set[str]:
     return set(connection.scalars(_KNOWN_OF_MANY, {"uids": uids}))
 
 
-def _insert(connection: Connection, entries: list[_Entry]) -> None:
+def _insert(connection: Connection, entries: list[Arrival]) -> None:
     parents = Parents(connection)
     placed = [(entry, parents.place(entry.header)) for entry in entries]
     parents.write()
-    received_at = datetime.now(UTC)
-    rows = [_instance_values(entry, received_at) | {"series_fk": row.values["id"]} for entry, row in placed]
+    rows = [_instance_values(entry) | {"series_fk": row.values["id"]} for entry, row in placed]
     connection.execute(_INSERT_INSTANCE, rows)
 
 
-def _instance_values(entry: _Entry, received_at: datetime) -> dict[str, Any]:
+def _instance_values(entry: Arrival) -> dict[str, Any]:
     stored, origin = entry.instance, entry.origin
     values: dict[str, Any] = {name: entry.header.values.get(name, "") for name in _COLUMNS}
     return values | {
         "sop_instance_uid": stored.uids.sop,
         **{name: getattr(stored, name) for name in _STORED},
-        "received_at": received_at,
+        "received_at": entry.received_at,
         "calling_ae": _storable(origin.calling_ae),
         "peer": _storable(origin.peer),
     }
@@ -185,25 +203,25 @@ def _remove(connection: Connection, sop_instance_uid: str) -> None:
     if found is None:
         raise InstanceNotFound(f"{sop_instance_uid} is not in the index")
     connection.execute(delete(instance).where(instance.c.id == found.id))
-    last_in_series = _take_off(connection, series, found.series_fk, instances=1)
-    last_in_study = _take_off(connection, study, found.study_fk, instances=1, series=int(last_in_series))
+    last_in_series = take_off(connection, series, found.series_fk, instances=1)
+    last_in_study = take_off(connection, study, found.study_fk, instances=1, series=int(last_in_series))
     gone = {"instances": 1, "series": int(last_in_series), "studies": int(last_in_study)}
-    _take_off(connection, patient, found.patient_fk, **gone)
+    take_off(connection, patient, found.patient_fk, **gone)
     if not last_in_study:
-        _collect_again(connection, found.study_fk)
+        collect_again(connection, found.study_fk)
 
 
-def _take_off(connection: Connection, table: Table, key: int, **gone: int) -> bool:
+def take_off(connection: Connection, table: Table, key: int, **gone: int) -> bool:
     """Lower the counters of a row; delete it and return True when no instance is left."""
     counters = {table.c[f"number_of_{table.name}_related_{what}"]: count for what, count in gone.items()}
     instances = table.c[f"number_of_{table.name}_related_instances"]
-    last = connection.scalar(select(instances).where(table.c.id == key)) == 1
+    last = connection.scalar(select(instances).where(table.c.id == key)) == gone["instances"]
     changed = update(table).values({counter.name: counter - count for counter, count in counters.items()})
     connection.execute((delete(table) if last else changed).where(table.c.id == key))
     return last
 
 
-def _collect_again(connection: Connection, study_key: int) -> None:
+def collect_again(connection: Connection, study_key: int) -> None:
     """Collect a study's modalities and SOP classes from what is left of it."""
     series, instance = models.series, models.instance
     modalities = connection.scalars(select(series.c.modality).where(series.c.study_fk == study_key).distinct())

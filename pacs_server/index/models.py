@@ -56,6 +56,12 @@ def _attributes(level: Level) -> list[Column[str]]:
     return [_text(name) for name in names + matched]
 
 
+def _conflicting(table: str) -> Index:
+    """The few rows that are not the first of their kind: where conflicts are looked for."""
+    later = text("variant > 0")
+    return Index(f"ix_{table}_variant", "variant", sqlite_where=later, postgresql_where=later)
+
+
 patient = Table(
     "patient",
     metadata,
@@ -64,11 +70,14 @@ patient = Table(
     _count("number_of_patient_related_studies"),
     _count("number_of_patient_related_series"),
     _count("number_of_patient_related_instances"),
+    # 0 for the first of this ID and issuer; further ones are other people, or the same one under another name.
+    _count("variant"),
     # An empty Patient ID identifies nobody: such patients are as many as their studies.
     Index(
-        "uq_patient_patient_id_issuer_of_patient_id",
+        "uq_patient_patient_id_issuer_of_patient_id_variant",
         "patient_id",
         "issuer_of_patient_id",
+        "variant",
         unique=True,
         sqlite_where=text("patient_id <> ''"),
         postgresql_where=text("patient_id <> ''"),
@@ -76,6 +85,7 @@ patient = Table(
     # The partial index above does not serve a search by a bound parameter.
     Index(None, "patient_id"),
     Index(None, "patient_name_match"),
+    _conflicting("patient"),
 )
 study = Table(
     "study",
@@ -87,7 +97,12 @@ study = Table(
     _text("sop_classes_in_study"),
     _count("number_of_study_related_series"),
     _count("number_of_study_related_instances"),
-    UniqueConstraint("study_instance_uid"),
+    # What operators changed of the study's patient, and what was sent: items of Original Attributes Sequence.
+    _text("original_attributes_sequence"),
+    # 0 for the first of this UID; further ones came with other patients.
+    _count("variant"),
+    UniqueConstraint("study_instance_uid", "patient_fk"),
+    _conflicting("study"),
     Index(None, "study_date"),
     Index(None, "accession_number"),
     Index(None, "study_id"),
@@ -100,7 +115,7 @@ series = Table(
     Column("study_fk", Key, ForeignKey("study.id"), nullable=False, index=True),
     *_attributes(Level.SERIES),
     _count("number_of_series_related_instances"),
-    UniqueConstraint("series_instance_uid"),
+    UniqueConstraint("series_instance_uid", "study_fk"),
     Index(None, "modality", "study_fk"),
 )
 instance = Table(
@@ -119,5 +134,19 @@ instance = Table(
     _text("calling_ae"),
     _text("peer"),
     UniqueConstraint("sop_instance_uid"),
+)
+# Where later arrivals of a patient go that an operator merged or reassigned: all studies if that is empty, or the one.
+patient_alias = Table(
+    "patient_alias",
+    metadata,
+    Column("id", Key, primary_key=True),
+    # Whom it is about, as sent.
+    Column("patient_id", Text, nullable=False),
+    Column("issuer_of_patient_id", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False, index=True),
+    # The attributes of both patients, JSON by column: they are to be found, or made again, when their rows are gone.
+    Column("source", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Index(None, "patient_id", "issuer_of_patient_id"),
 )
 TABLES = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.IMAGE: instance}

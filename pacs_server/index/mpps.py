@@ -163,7 +163,8 @@ class ProcedureStepIndex:
 
     def instances_in_study(self, study_instance_uid: str) -> int:
         """How many instances of a study the archive has; raises IndexUnavailable."""
-        statement = select(study.c.number_of_study_related_instances).where(
+        # One row for each patient that the study came with.
+        statement = select(func.sum(study.c.number_of_study_related_instances)).where(
             study.c.study_instance_uid == study_instance_uid
         )
         with self._database.connect() as connection:

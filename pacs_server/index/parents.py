@@ -1,16 +1,20 @@
 """The rows above an instance: its series, study and patient, found or made, with their counters.
 
-A batch of instances reads each of them once, changes it here, and writes it once.
+A batch of instances reads each of them once, changes it here, and writes it once. Instances of
+patients that cannot be the same person never share a patient, nor a study or series whatever its UID.
 """
 
+import json
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, insert, literal_column, null, select, update
 
 from pacs_server.dicom.attributes import at_level
 from pacs_server.dicom.header import Header
+from pacs_server.dicom.identity import Identity, combined_name, compatible
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.matching import fold_name, time_key
 from pacs_server.index import models
@@ -32,13 +36,29 @@ _PARENT_KEY = {models.study: "patient_fk", models.series: "study_fk"}
 _COLUMNS = {models.TABLES[level]: tuple(attribute.column for attribute in at_level(level)) for level in Level}
 _ALL_COLUMNS = {table: tuple(table.c.keys()) for table in COUNTERS}
 
-_PATIENT = Prepared(
-    select(models.patient).where(
+_ALIAS = (models.patient_alias.c.study_instance_uid, models.patient_alias.c.source, models.patient_alias.c.target)
+# The patients of an ID, and where operators sent them; one statement, because every new study asks.
+_PATIENTS = Prepared(
+    select(models.patient, *(literal_column("''") for _ in _ALIAS))
+    .where(
         models.patient.c.patient_id == bindparam("patient_id"),
         models.patient.c.issuer_of_patient_id == bindparam("issuer"),
     )
+    .union_all(
+        select(*(null() for _ in models.patient.c), *_ALIAS).where(
+            models.patient_alias.c.patient_id == bindparam("patient_id"),
+            models.patient_alias.c.issuer_of_patient_id == bindparam("issuer"),
+        )
+    )
 )
-_STUDY = Prepared(
+# An empty Patient ID identifies nobody, so only the study tells where an operator sent it.
+_NOBODY = Prepared(
+    select(*_ALIAS).where(
+        models.patient_alias.c.study_instance_uid == bindparam("uid"),
+        models.patient_alias.c.patient_id == literal_column("''"),
+    )
+)
+_STUDIES = Prepared(
     select(models.patient, models.study)
     .join(models.study, models.study.c.patient_fk == models.patient.c.id)
     .where(models.study.c.study_instance_uid == bindparam("uid"))
@@ -49,6 +69,8 @@ _SERIES = Prepared(
     .join(models.series, models.series.c.study_fk == models.study.c.id)
     .where(models.series.c.series_instance_uid == bindparam("uid"))
 )
+# More steps than any operator took; what goes in a circle ends.
+_MAX_ALIASES = 16
 _INSERT = {table: insert(table).returning(table.c.id, sort_by_parameter_order=True) for table in COUNTERS}
 _UPDATE = {
     table: Prepared(
@@ -74,10 +96,17 @@ class _Row:
         """Take from a later instance what the earlier ones had left empty."""
         columns = _COLUMNS[self.table]
         found = {name: header.values[name] for name in columns if not self.values[name] and header.values.get(name)}
+        if self.table is models.patient:
+            found |= self._name_completed(header.values.get("patient_name", ""))
         if found:
             found |= _match_values(found)
             self.values |= found
             self.filled |= found
+
+    def _name_completed(self, sent: str) -> dict[str, str]:
+        known = self.values["patient_name"]
+        name = combined_name(known, sent)
+        return {} if name == known else {"patient_name": name}
 
     def count(self, name: str) -> None:
         self.values[name] += 1
@@ -87,16 +116,26 @@ class _Row:
         self.values[name] = joined({*self.values[name].split("\\"), value})
 
 
+@dataclass(frozen=True, slots=True)
+class _Alias:
+    """What an operator decided: instances of `source`, of one study or of all if that is empty, are the target's."""
+
+    study: str
+    source: Identity
+    target: Mapping[str, str]
+
+
 class Parents:
     """The series, studies and patients of one transaction's instances."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        # What was read so far, by table and id, and what was read or made, by what names it.
+        # What was read so far, by table and id; and all that there are, read or made, by what names them.
         self._read_rows: dict[tuple[Table, int], _Row] = {}
-        self._patients: dict[tuple[str, str], _Row] = {}
-        self._studies: dict[str, _Row] = {}
-        self._series: dict[str, _Row] = {}
+        self._patients: dict[tuple[str, str], list[_Row]] = {}
+        self._aliases: dict[tuple[str, ...], list[_Alias]] = {}
+        self._studies: dict[str, list[_Row]] = {}
+        self._series: dict[str, list[_Row]] = {}
         self._touched: dict[Table, list[_Row]] = {table: [] for table in COUNTERS}
 
     def write(self) -> None:
@@ -108,19 +147,16 @@ class Parents:
 
     def place(self, header: Header) -> _Row:
         """The series an instance goes to, with all counters above it brought up to date."""
-        series = self._find_series(header.uids.series) or self._new_series(header)
+        identity = Identity.of(header.values)
+        series = self._series_of(header, identity)
         study = series.parent
         assert study is not None
         patient = study.parent
         assert patient is not None
         series.fill(header)
-        if study.values["study_instance_uid"] != header.uids.study:
-            _warn("series is known in another study and stays there", header)
-        else:
-            study.fill(header)
-        if _patient_key(patient.values) != _identity(header):
-            _warn("study is known with another patient and stays there", header)
-        else:
+        study.fill(header)
+        # Where an operator sent it, it is under another name than its own.
+        if _accepts(patient, identity):
             patient.fill(header)
         series.count("number_of_series_related_instances")
         study.count("number_of_study_related_instances")
@@ -131,32 +167,77 @@ class Parents:
             self._touch(row)
         return series
 
-    def _find_series(self, uid: str) -> _Row | None:
-        if uid not in self._series:
-            found = _SERIES.first(self._connection, uid=uid)
-            if found is None:
-                return None
-            self._series[uid] = self._read(found, (models.patient, models.study, models.series))
-        return self._series[uid]
+    def _series_of(self, header: Header, identity: Identity) -> _Row:
+        known = self._all(self._series, header.uids.series, _SERIES, (models.patient, models.study, models.series))
+        for series in known:
+            study = series.parent
+            same = study is not None and study.values["study_instance_uid"] == header.uids.study
+            if study is not None and same and _accepts(study.parent, identity):
+                return series
+        study = self._study_of(header, identity)
+        for series in known:
+            if series.parent is study:
+                return series
+        if any(series.parent.values["study_instance_uid"] != header.uids.study for series in known if series.parent):
+            log.warning("series is known in another study, kept apart", extra=_uids(header))
+        return self._new_series(header, study)
 
-    def _find_study(self, uid: str) -> _Row | None:
-        if uid not in self._studies:
-            found = _STUDY.first(self._connection, uid=uid)
-            if found is None:
-                return None
-            self._read(found, (models.patient, models.study))
-        return self._studies[uid]
+    def _study_of(self, header: Header, identity: Identity) -> _Row:
+        known = self._all(self._studies, header.uids.study, _STUDIES, (models.patient, models.study))
+        for study in known:
+            if _accepts(study.parent, identity):
+                return study
+        patient = self._patient_of(header, identity)
+        for study in known:
+            if study.parent is patient:
+                return study
+        if known:
+            log.warning("study is known with another patient, kept apart", extra=_uids(header))
+        return self._new_study(header, patient)
 
-    def _find_patient(self, identity: tuple[str, str]) -> _Row | None:
-        # An empty Patient ID identifies nobody, so its next study is another patient's.
-        if not identity[0]:
-            return None
-        if identity not in self._patients:
-            found = _PATIENT.first(self._connection, patient_id=identity[0], issuer=identity[1])
-            if found is None:
-                return None
-            self._read(found, (models.patient,))
-        return self._patients[identity]
+    def _patient_of(self, header: Header, identity: Identity) -> _Row:
+        """The patient a study goes to: where an operator sent it, the one of that ID, or a new one."""
+        attributes: Mapping[str, str] = header.values
+        for _ in range(_MAX_ALIASES):
+            patients, aliases = self._patients_of(identity, header.uids.study)
+            fitting = [alias for alias in aliases if compatible(alias.source, identity)]
+            alias = next((alias for alias in fitting if alias.study == header.uids.study), None)
+            patient = next((row for row in patients if _accepts(row, identity)), None)
+            if alias is None and patient is not None:
+                return patient
+            alias = alias or next((alias for alias in fitting if not alias.study), None)
+            if alias is None:
+                break
+            attributes, identity = alias.target, Identity.of(alias.target)
+        return self._new_patient(attributes, header)
+
+    def _patients_of(self, identity: Identity, study_uid: str) -> tuple[list[_Row], list[_Alias]]:
+        if not identity.patient_id:
+            key: tuple[str, ...] = ("", "", study_uid)
+            if key not in self._aliases:
+                cursor = _NOBODY.run(self._connection, uid=study_uid)
+                self._aliases[key] = [_alias(*row) for row in cursor.fetchall()]
+                cursor.close()
+            return [], self._aliases[key]
+        key = identity.key
+        if key not in self._aliases:
+            cursor = _PATIENTS.run(self._connection, patient_id=identity.patient_id, issuer=identity.key[1])
+            found = cursor.fetchall()
+            cursor.close()
+            width = len(_ALL_COLUMNS[models.patient])
+            self._aliases[key] = [_alias(*row[width:]) for row in found if row[0] is None]
+            rows = [self._read(row, (models.patient,)) for row in found if row[0] is not None]
+            self._patients[identity.key] = sorted(rows, key=_variant)
+        return self._patients[identity.key], self._aliases[key]
+
+    def _all(self, rows: dict[str, list[_Row]], uid: str, statement: Prepared, tables: tuple[Table, ...]) -> list[_Row]:
+        """All rows of a UID, in the order they came to be."""
+        if uid not in rows:
+            cursor = statement.run(self._connection, uid=uid)
+            found = [self._read(row, tables) for row in cursor.fetchall()]
+            cursor.close()
+            rows[uid] = sorted(found, key=lambda row: int(row.values["id"]))
+        return rows[uid]
 
     def _read(self, found: tuple[Any, ...], tables: tuple[Table, ...]) -> _Row:
         """The rows in a joined one, which holds the columns of `tables`, parents first; returns the last."""
@@ -167,34 +248,38 @@ class Parents:
             key = (table, found[start])
             if key not in self._read_rows:
                 self._read_rows[key] = _Row(table, dict(zip(names, found[start:], strict=False)), row)
-                self._name(self._read_rows[key])
             row = self._read_rows[key]
             start += len(names)
         assert row is not None
         return row
 
-    def _name(self, row: _Row) -> None:
-        if row.table is models.study:
-            self._studies[row.values["study_instance_uid"]] = row
-        elif row.table is models.patient and row.values["patient_id"]:
-            self._patients[_patient_key(row.values)] = row
-
-    def _new_series(self, header: Header) -> _Row:
-        study = self._find_study(header.uids.study) or self._new_study(header)
+    def _new_series(self, header: Header, study: _Row) -> _Row:
         assert study.parent is not None
         study.count("number_of_study_related_series")
         study.parent.count("number_of_patient_related_series")
-        series = self._series[header.uids.series] = _new_row(models.series, header, study)
+        series = _new_row(models.series, header.values, study)
+        self._series[header.uids.series].append(series)
         return series
 
-    def _new_study(self, header: Header) -> _Row:
-        identity = _identity(header)
-        patient = self._find_patient(identity) or _new_row(models.patient, header, None)
-        if identity[0]:
-            self._patients[identity] = patient
+    def _new_study(self, header: Header, patient: _Row) -> _Row:
         patient.count("number_of_patient_related_studies")
-        study = self._studies[header.uids.study] = _new_row(models.study, header, patient)
+        study = _new_row(models.study, header.values, patient)
+        known = self._studies[header.uids.study]
+        study.values |= {"original_attributes_sequence": "", "variant": _next_variant(known)}
+        known.append(study)
         return study
+
+    def _new_patient(self, attributes: Mapping[str, str], header: Header) -> _Row:
+        patient = _new_row(models.patient, attributes, None)
+        patient.values["variant"] = 0
+        identity = Identity.of(attributes)
+        if identity.patient_id:
+            known, _ = self._patients_of(identity, header.uids.study)
+            patient.values["variant"] = _next_variant(known)
+            if known:
+                log.warning("patient ID is known with another name or birth date, kept apart", extra=_uids(header))
+            known.append(patient)
+        return patient
 
     def _touch(self, row: _Row) -> None:
         if not row.touched:
@@ -222,12 +307,17 @@ class Parents:
                     self._connection.execute(update(table).where(table.c.id == row.values["id"]).values(row.filled))
 
 
-def _new_row(table: Table, header: Header, parent: _Row | None) -> _Row:
-    values: dict[str, Any] = {name: header.values.get(name, "") for name in _COLUMNS[table]}
+def _new_row(table: Table, attributes: Mapping[str, str], parent: _Row | None) -> _Row:
+    values: dict[str, Any] = {name: attributes.get(name, "") for name in _COLUMNS[table]}
     values |= _match_values(values)
     for name in COUNTERS[table]:
         values[name] = 0 if name.startswith("number") else ""
     return _Row(table, values, parent)
+
+
+def patient_values(attributes: Mapping[str, str]) -> dict[str, Any]:
+    """The columns of a patient of these attributes who has no study yet."""
+    return _new_row(models.patient, attributes, None).values
 
 
 def _match_values(values: Mapping[str, str]) -> dict[str, str]:
@@ -236,18 +326,25 @@ def _match_values(values: Mapping[str, str]) -> dict[str, str]:
     return names | times
 
 
-def _identity(header: Header) -> tuple[str, str]:
-    return _patient_key({name: header.values.get(name, "") for name in ("patient_id", "issuer_of_patient_id")})
+def _accepts(patient: _Row | None, identity: Identity) -> bool:
+    return patient is not None and compatible(Identity.of(patient.values), identity)
 
 
-def _patient_key(values: Mapping[str, Any]) -> tuple[str, str]:
-    return values["patient_id"], values["issuer_of_patient_id"]
+def _alias(study: str, source: str, target: str) -> _Alias:
+    return _Alias(study, Identity.of(json.loads(source)), json.loads(target))
 
 
-def _warn(event: str, header: Header) -> None:
+def _variant(row: _Row) -> int:
+    return int(row.values["variant"])
+
+
+def _next_variant(rows: Iterable[_Row]) -> int:
+    return max(map(_variant, rows), default=-1) + 1
+
+
+def _uids(header: Header) -> dict[str, str]:
     uids = header.uids
-    names = {"study_instance_uid": uids.study, "series_instance_uid": uids.series, "sop_instance_uid": uids.sop}
-    log.warning(event, extra=names)
+    return {"study_instance_uid": uids.study, "series_instance_uid": uids.series, "sop_instance_uid": uids.sop}
 
 
 def joined(values: Iterable[str]) -> str:

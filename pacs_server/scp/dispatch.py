@@ -10,6 +10,7 @@ from pacs_server.errors import NotAuthorised, PacsError
 from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, Command, CommandField
+from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.net.transport import AssociationEnded
 from pacs_server.scp.access import check_service
 from pacs_server.scp.auditing import Auditing
@@ -17,6 +18,13 @@ from pacs_server.scp.contexts import Service, service_of
 from pacs_server.scp.status import Status, status_of
 
 log = logging.getLogger(__name__)
+
+# Requests that cost much and come to nothing leave three quarters of the processor to others.
+_CHEAP_SECONDS = 0.01
+_PAUSE_FACTOR = 3.0
+_LONGEST_PAUSE = 5.0
+# Cancels and responses that nothing waits for, in a row: a good peer may be late once, not for ever.
+_MAX_STRAYS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +68,24 @@ class Dispatcher:
         What was done is counted in `operations` by name.
         """
         try:
+            strays = 0
             while True:
-                self._serve_one(association, operations)
+                strays = 0 if self._serve_one(association, operations) else strays + 1
+                if strays > _MAX_STRAYS:
+                    raise ProtocolError("cancels and responses of nothing without end", AbortReason.UNEXPECTED_PDU)
         finally:
             association.expect_no_more()
             self._auditing.ended(association)
 
-    def _serve_one(self, association: Association, operations: Counter[str]) -> None:
+    def _serve_one(self, association: Association, operations: Counter[str]) -> bool:
+        """Serve the next message; False if it was about nothing that is still going on."""
+        awaited = True
         message = association.read_message()
         command_field = message.command.command_field
         if command_field == CommandField.C_CANCEL:
             # PS3.7 9.3.2.3: the operation it is for has ended already.
             association.skip_data()
+            awaited = False
         elif command_field is not None and not command_field & RESPONSE:
             name = _name(command_field)
             operations[name] += 1
@@ -80,15 +94,18 @@ class Dispatcher:
                 after()
         elif not association.take_response(message):
             association.skip_data()
+            awaited = False
             log.warning("response to nothing that was asked", extra={"peer": association.peer})
         association.done()
+        return awaited
 
     def _operate(self, association: Association, message: Message, name: str) -> Callable[[], None] | None:
         """Have the message answered, log and count it; what is to be done after."""
-        began = time.perf_counter()
+        began, work = time.perf_counter(), time.thread_time()
         try:
             result = self._answer(association, message)
         except PacsError as error:
+            _let_others_work(association, time.thread_time() - work)
             if isinstance(error, NotAuthorised):
                 self._auditing.refused(association, name, str(error))
             result = self._refuse(association, message, status_of(error), str(error))
@@ -132,6 +149,12 @@ class Dispatcher:
         association.skip_data()
         association.send(message.context.context_id, response_to(message, status, comment))
         return Result(status, {"reason": comment})
+
+
+def _let_others_work(association: Association, seconds: float) -> None:
+    """Keep a peer that is to be refused waiting if that took the processor for long."""
+    if seconds >= _CHEAP_SECONDS:
+        association.transport.pause(min(_PAUSE_FACTOR * seconds, _LONGEST_PAUSE))
 
 
 def _name(command_field: int) -> str:

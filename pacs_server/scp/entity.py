@@ -127,7 +127,11 @@ class ApplicationEntity:
 
         try:
             association = accept(
-                transport, settings.terms, caller=_caller(connection), admit=admit, supports=settings.supports
+                transport,
+                _terms(connection, settings),
+                caller=_caller(connection),
+                admit=admit,
+                supports=settings.supports,
             )
             self._metrics.association()
             self._established(connection, association)
@@ -190,6 +194,14 @@ def _secure(connection: Connection, settings: EntitySettings) -> None:
     # From here on the connection can be cut by cutting the TLS socket: it has taken the descriptor over.
     connection.socket = sock
     handshake(sock, deadline - time.monotonic())
+
+
+def _terms(connection: Connection, settings: EntitySettings) -> Terms:
+    """The terms for a connection that is secure now: the handshake has taken some of the time to associate."""
+    if not connection.tls:
+        return settings.terms
+    left = connection.opened + settings.terms.association_timeout - time.monotonic()
+    return replace(settings.terms, association_timeout=max(left, _TURN_AWAY_SECONDS))
 
 
 def _why(error: OSError | ConnectionLost) -> str:

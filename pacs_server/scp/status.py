@@ -69,6 +69,7 @@ STATUS_OF: dict[type[PacsError], Status] = {
     # Nobody may see or leave anything without a trace.
     errors.AuditUnavailable: Status.OUT_OF_RESOURCES,
     errors.UserError: Status.PROCESSING_FAILURE,
+    errors.PatientError: Status.PROCESSING_FAILURE,
     errors.ResourceLimitation: Status.RESOURCE_LIMITATION,
 }
 

@@ -5,21 +5,21 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from pacs_server.archive import Archive, Received, StoreOutcome
 from pacs_server.audit.events import Subject
-from pacs_server.dicom.header import Header, read_header
+from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
-from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY, decode_head, encode_head
+from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY, Provenance, decode_head, encode_head
 from pacs_server.dicom.uids import is_uid
-from pacs_server.errors import InstanceMismatch, InvalidInstance, StorageUnavailable
+from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
+from pacs_server.last_failure import LastFailure
 from pacs_server.storage.base import Bytes
+from pacs_server.stored_file import USUAL_HEAD, header_of
 
-# The header of all but a few objects ends within the first of these; the second is the limit.
-_USUAL_HEAD = 64 * 1024
-_LARGEST_HEAD = 8 * 1024 * 1024
 _READ_SIZE = 1024 * 1024
 
 Begin = Callable[[Subject, str], None]
@@ -44,6 +44,11 @@ class StoreService:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
+        self._last = LastFailure()
+
+    def problem(self) -> str | None:
+        """Why the disk or the index did not take the last object, as long as that is of interest; None if they did."""
+        return self._last.reason()
 
     def store(self, request: StoreRequest, data: Iterable[Bytes], begin: Begin = _begin) -> StoreOutcome:
         """Store a data set that comes in pieces; when this returns it is durable.
@@ -54,23 +59,33 @@ class StoreService:
         """
         if not is_uid(request.sop_instance_uid) or not is_uid(request.sop_class_uid):
             raise InvalidInstance("the command's SOP Class or Instance UID is not a UID")
+        origin = request.origin
+        # One moment for file and row, so that the index can be rebuilt from the files.
+        received_at = datetime.now(UTC)
         file = self._archive.receive()
         try:
             head = encode_head(
                 request.sop_class_uid,
                 request.sop_instance_uid,
                 request.transfer_syntax_uid,
-                request.origin.calling_ae,
+                origin.calling_ae,
+                Provenance(received_at, origin.calling_ae, origin.peer),
             )
             file.write(head)
             digest = hashlib.sha256()
             for piece in data:
                 file.write(piece)
                 digest.update(piece)
-            header = _header(file, len(head), request.transfer_syntax_uid)
+            header = header_of(file, len(head), request.transfer_syntax_uid)
             _check(request, header)
             begin(_subject(header), header.sop_class_uid)
-            return self._archive.add(Received(file, header, digest.hexdigest(), len(head), request.origin))
+            received = Received(file, header, digest.hexdigest(), len(head), origin, received_at)
+            outcome = self._archive.add(received)
+            self._last.worked()
+            return outcome
+        except (StorageFull, StorageUnavailable, IndexUnavailable) as error:
+            self._last.failed(str(error))
+            raise
         finally:
             file.discard()
 
@@ -83,18 +98,18 @@ class StoreService:
             file = path.open("rb", buffering=0)
         with file:
             with _reading():
-                start = file.read(_USUAL_HEAD)
+                start = file.read(USUAL_HEAD)
             head = decode_head(start)
             if head is None or head.media_storage_sop_class_uid == MEDIA_STORAGE_DIRECTORY:
                 return None
             syntax = head.transfer_syntax_uid
-            header = _header(_FileStart(file), head.data_set_offset, syntax)
+            header = header_of(_FileStart(file), head.data_set_offset, syntax)
             request = StoreRequest(header.sop_class_uid, header.uids.sop, syntax, origin)
             return self.store(request, _pieces(file, head.data_set_offset), begin)
 
 
 class _FileStart:
-    """The start of an open file, as `_header` wants it."""
+    """The start of an open file, as `header_of` wants it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -104,27 +119,6 @@ class _FileStart:
     def read(self, size: int) -> bytes:
         with _reading():
             return os.pread(self._file.fileno(), size, 0)
-
-
-class _Readable(Protocol):
-    @property
-    def size(self) -> int: ...
-
-    def read(self, size: int) -> bytes: ...
-
-
-def _header(file: _Readable, offset: int, transfer_syntax_uid: str) -> Header:
-    """Read the header of the data set at `offset`; a long one is tried again with more of the file."""
-    start = file.read(offset + _USUAL_HEAD)[offset:]
-    complete = offset + len(start) >= file.size
-    size = file.size - offset
-    try:
-        return read_header(start, transfer_syntax_uid, complete=complete, size=size)
-    except InvalidInstance:
-        if complete:
-            raise
-    more = file.read(offset + _LARGEST_HEAD)[offset:]
-    return read_header(more, transfer_syntax_uid, complete=offset + len(more) >= file.size, size=size)
 
 
 def _check(request: StoreRequest, header: Header) -> None:

@@ -16,8 +16,14 @@ class IncomingFile(Protocol):
     def read(self, size: int) -> bytes:
         """The first `size` bytes of what was written."""
 
+    def settled(self) -> None:
+        """The row that names the placed file is committed: forget that it is on its way; never raises."""
+
     def discard(self) -> None:
-        """Remove the file unless it was placed; never raises."""
+        """Remove the file unless it was placed; never raises.
+
+        One that was placed and not settled stays on the list of what has to be looked at after a crash.
+        """
 
 
 class Storage(Protocol):
@@ -26,21 +32,21 @@ class Storage(Protocol):
     def incoming(self) -> IncomingFile:
         """Begin a file. Raises StorageFull when free space is below the limit, and StorageUnavailable."""
 
-    def place(self, file: IncomingFile, path: str, *, replace: bool = False) -> None:
+    def place(self, file: IncomingFile, path: str) -> None:
         """Make `file` durable under `path`: when this returns, power may fail.
 
-        Raises FileExistsError if something lies there and `replace` is not set, StorageFull and
-        StorageUnavailable.
+        Never overwrites: raises FileExistsError if something lies there; also StorageFull and
+        StorageUnavailable, and then the file is not placed.
         """
+
+    def take_back(self, file: IncomingFile, path: str) -> None:
+        """Undo the placement of `file` at `path`; it may be placed again. Raises StorageUnavailable."""
 
     def open(self, path: str) -> BinaryIO:
         """Open a file to read. Raises StorageUnavailable."""
 
     def exists(self, path: str) -> bool:
         """Whether a file lies at `path`."""
-
-    def remove(self, path: str) -> None:
-        """Remove a file; one that is not there is no error."""
 
     def free_bytes(self) -> int:
         """Free space, in bytes."""

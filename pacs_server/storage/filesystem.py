@@ -2,23 +2,31 @@
 
 Order of a placement, which the promise of durability rests on: file synced -> linked under its
 final name -> directory synced (and the directories above it that are new). Whoever calls then
-commits the index row. `fsync=False` leaves the syncs out, for test benches.
+commits the index row and says `settled`, which removes the name in `incoming/`. A placement never
+overwrites anything. `fsync=False` leaves the syncs out, for test benches.
 """
 
 import errno
 import itertools
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from pacs_server.errors import PacsError, StorageFull, StorageUnavailable
 from pacs_server.private_files import make_directory
 from pacs_server.storage.base import Bytes, IncomingFile
+from pacs_server.storage.journal import FILE, MOVED, Journal
+from pacs_server.storage.lock import RESTORING
 
+_QUARANTINE: Final = "quarantine"
+# The server's own folders at the top of the archive; what lies there is no stored instance.
+RESERVED: Final = frozenset({"incoming", _QUARANTINE, "trash", "changes", RESTORING})
+_REASON: Final = ".reason"
+_NAME_MAX: Final = 200
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -39,13 +47,24 @@ def _storage_error(what: str, error: OSError) -> PacsError:
     return StorageUnavailable(f"cannot {what}: {error.strerror or error}")
 
 
+def holds_instances(root: Path) -> bool:
+    """Whether there is a file of an instance below `root`; one is enough, so nothing is counted."""
+    places = (root.glob("*.dcm"), (file for folder in _folders(root) for file in folder.rglob("*.dcm")))
+    return any(next(files, None) is not None for files in places)
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders of instances at the top, without those that the server has for itself."""
+    return [folder for folder in root.glob("*/") if folder.name not in RESERVED]
+
+
 class FileSystemIncoming:
     """A file in `incoming/`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
-        self._placed = False
+        self.placed = self.moved = False
         with _translated("create a file"):
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
@@ -63,24 +82,41 @@ class FileSystemIncoming:
         with _translated("read a file back"):
             return os.pread(self.descriptor, size, 0)
 
-    def placed(self) -> None:
-        """Forget the temporary name: the file has its final one."""
-        self._placed = True
-        self.close()
-
     def close(self) -> None:
         """Close the descriptor."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
 
+    def settled(self) -> None:
+        """Remove the name in `incoming/`: the row is committed."""
+        self.placed = False
+        self.discard()
+
     def discard(self) -> None:
-        """Remove the file unless it was placed."""
+        """Remove the name in `incoming/`, unless the file was placed and is not settled."""
         with suppress(OSError):
             self.close()
-        if not self._placed:
-            with suppress(OSError):
-                self.path.unlink(missing_ok=True)
+        if self.placed:
+            return
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            if self.moved:
+                self.path.with_suffix(MOVED).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """An entry that a dead process left in `incoming/`.
+
+    `path` is relative to the root, `size` in bytes; `linked` says whether the file has another name
+    too, `moved_to` where it was to be moved on a file system without hard links.
+    """
+
+    path: str
+    size: int
+    linked: bool
+    moved_to: str | None = None
 
 
 class FileSystemStorage:
@@ -91,48 +127,52 @@ class FileSystemStorage:
         self.min_free_space = min_free_space
         self._fsync = fsync
         self._incoming = root / "incoming"
-        # The host is in the name since nodes may share the storage.
-        self._prefix = f"{socket.gethostname()}-{os.getpid()}-"
-        self._numbers = itertools.count()
+        self._journal = Journal(self._incoming)
 
     def prepare(self) -> None:
-        """Create the directories and sweep what earlier processes of this host left half received.
-
-        Nothing in `incoming/` was ever answered with success. Raises StorageUnavailable.
-        """
+        """Create the directories. Raises StorageUnavailable."""
         with _translated(f"create {self._incoming}"):
             make_directory(self._incoming)
-            for leftover in self._incoming.iterdir():
-                if self._is_orphan(leftover.name):
-                    leftover.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Nothing more comes in from here; the storage may be used again."""
+        with suppress(OSError):
+            self._journal.close()
 
     def incoming(self) -> IncomingFile:
         """Begin a file; see `Storage`."""
         free = self.free_bytes()
         if free < self.min_free_space:
             raise StorageFull(f"{free} bytes free, storage.min_free_space is {self.min_free_space}")
-        return FileSystemIncoming(self._incoming / f"{self._prefix}{next(self._numbers)}.part")
+        with _translated("create a file"):
+            entry = self._journal.entry()
+        return FileSystemIncoming(entry)
 
-    def place(self, file: IncomingFile, path: str, *, replace: bool = False) -> None:
+    def place(self, file: IncomingFile, path: str) -> None:
         """Make a file durable under `path`; see `Storage`."""
-        if not isinstance(file, FileSystemIncoming):
-            raise TypeError("a file of another storage")
-        target = self._jailed(path)
+        target, file = self._jailed(path), _own(file)
         with _translated("place a file"):
             if self._fsync:
                 os.fdatasync(file.descriptor)
             try:
-                self._link(file.path, target, replace=replace)
+                self._link(file, target)
             except FileNotFoundError:
                 self._make_directory(target.parent)
-                self._link(file.path, target, replace=replace)
-            file.placed()
+                self._link(file, target)
+            file.placed = True
             try:
                 self._sync_directory(target.parent)
             except OSError:
                 # Whether the name would outlive a power loss is unknown: as good as not placed.
-                target.unlink(missing_ok=True)
+                self._unlink(file, target)
                 raise
+
+    def take_back(self, file: IncomingFile, path: str) -> None:
+        """Undo a placement; see `Storage`."""
+        target, file = self._jailed(path), _own(file)
+        with _translated(f"take back {path}"):
+            self._unlink(file, target)
+            self._sync_directory(target.parent)
 
     def open(self, path: str) -> BinaryIO:
         """Open a file to read; see `Storage`."""
@@ -150,6 +190,86 @@ class FileSystemStorage:
             target.unlink(missing_ok=True)
             self._sync_directory(target.parent)
 
+    def walk(self) -> Iterator[str]:
+        """The paths of all files of the archive, in the order of the paths as strings of bytes.
+
+        Memory: the names in the directories on the way. Raises StorageUnavailable.
+        """
+        with _translated("list the archive"):
+            yield from self._walk("")
+
+    def same(self, path: str, other: str) -> bool:
+        """Whether both paths are names of one file."""
+        try:
+            return os.path.samefile(self._jailed(path), self._jailed(other))
+        except OSError:
+            return False
+
+    def in_flight(self, path: str) -> bool:
+        """Whether somebody has placed the file at `path` and not settled it; looks at `incoming/` only.
+
+        Raises StorageUnavailable.
+        """
+        with _translated("list what comes in"):
+            for entry in self._journal.entries():
+                with suppress(FileNotFoundError):
+                    if entry.suffix == MOVED and entry.read_text(errors="replace") == path:
+                        return True
+                    if entry.suffix != MOVED and os.path.samefile(entry, self._jailed(path)):
+                        return True
+        return False
+
+    def abandoned(self) -> Iterator[Leftover]:
+        """What dead processes left in `incoming/`, nobody else's meanwhile. Raises StorageUnavailable."""
+        with _translated("list what comes in"):
+            for entry in self._journal.abandoned():
+                path = entry.relative_to(self.root).as_posix()
+                state = entry.stat()
+                if entry.suffix != MOVED:
+                    yield Leftover(path, state.st_size, linked=state.st_nlink > 1)
+                elif entry.with_suffix(FILE).exists():
+                    entry.unlink()  # it was not moved in the end
+                else:
+                    yield Leftover(path, 0, linked=False, moved_to=entry.read_text(errors="replace"))
+
+    def sync_name(self, path: str) -> None:
+        """Make the name of a file durable, which may have been linked and not synced. Raises StorageUnavailable."""
+        with _translated(f"sync {path}"):
+            self._sync_directory(self._jailed(path).parent)
+
+    def quarantine(self, path: str, reason: str) -> str:
+        """Move a file into `quarantine/`, with the reason in a text file beside it; returns its new path.
+
+        Raises StorageUnavailable and StorageFull.
+        """
+        source, folder = self._jailed(path), self.root / _QUARANTINE
+        with _translated(f"move {path} to quarantine"):
+            source.stat()
+            if not folder.is_dir():
+                make_directory(folder)
+                self._sync_directory(self.root)
+            # Who makes the reason has the name.
+            target, descriptor = _reserve(folder, path.removeprefix("incoming/").replace("/", "_")[-_NAME_MAX:])
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+                file.write(f"{path}: {reason}\n")
+                file.flush()
+                if self._fsync:
+                    os.fsync(file.fileno())
+            os.rename(source, target)
+            self._sync_directory(folder)
+            self._sync_directory(source.parent)
+        return target.relative_to(self.root).as_posix()
+
+    def quarantined(self) -> int:
+        """How many files are in quarantine. Raises StorageUnavailable."""
+        try:
+            with _translated("list the quarantine"), os.scandir(self.root / _QUARANTINE) as entries:
+                return sum(not entry.name.endswith(_REASON) for entry in entries)
+        except StorageUnavailable as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return 0
+            raise
+
     def free_bytes(self) -> int:
         """Free space that an unprivileged process may use, in bytes."""
         with _translated("ask for free space"):
@@ -161,6 +281,36 @@ class FileSystemStorage:
         with _translated("ask for the size of the storage"):
             return shutil.disk_usage(self._incoming).total
 
+    def problem(self) -> str | None:
+        """Why nothing can be taken in, as far as the file system tells; None if it says nothing."""
+        try:
+            with _translated("ask for free space"):
+                state = os.statvfs(self._incoming)
+        except StorageUnavailable as error:
+            return str(error)
+        free = state.f_bavail * state.f_frsize
+        if state.f_flag & os.ST_RDONLY:
+            return "the storage is mounted read-only"
+        if state.f_files and not state.f_favail:
+            return "the storage has no room for more files (inodes)"
+        return (
+            f"{free} bytes free, storage.min_free_space is {self.min_free_space}"
+            if free < self.min_free_space
+            else None
+        )
+
+    def _walk(self, folder: str) -> Iterator[str]:
+        try:
+            with os.scandir(self.root / folder) as entries:
+                found = [(entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name) for entry in entries]
+        except FileNotFoundError:  # removed since it was listed
+            return
+        for name in sorted(found, key=os.fsencode):
+            if not name.endswith("/"):
+                yield folder + name
+            elif folder or name[:-1] not in RESERVED:
+                yield from self._walk(folder + name)
+
     def _jailed(self, path: str) -> Path:
         """`path` below the root; the paths module made it of UIDs, and this proves it once more."""
         target = Path(os.path.normpath(self.root / path))
@@ -168,21 +318,27 @@ class FileSystemStorage:
             raise StorageUnavailable("a path outside the archive was refused")
         return target
 
-    def _link(self, source: Path, target: Path, *, replace: bool) -> None:
-        if replace:
-            os.replace(source, target)
-            return
+    def _link(self, file: FileSystemIncoming, target: Path) -> None:
+        """Give the file its final name too; on a file system without hard links move it there."""
         try:
             # Unlike rename, link never overwrites what is there.
-            os.link(source, target)
+            os.link(file.path, target)
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
             if target.exists():
                 raise FileExistsError(errno.EEXIST, "file exists", str(target)) from error
-            os.rename(source, target)
-            return
-        os.unlink(source)
+            file.moved = True
+            file.path.with_suffix(MOVED).write_text(target.relative_to(self.root).as_posix())
+            os.rename(file.path, target)
+
+    def _unlink(self, file: FileSystemIncoming, target: Path) -> None:
+        """Take the final name away again."""
+        if file.moved:
+            os.rename(target, file.path)
+        else:
+            target.unlink(missing_ok=True)
+        file.placed = False
 
     def _make_directory(self, folder: Path) -> None:
         """Make a directory with its parents, each durable in the one above."""
@@ -202,19 +358,18 @@ class FileSystemStorage:
         finally:
             os.close(descriptor)
 
-    def _is_orphan(self, name: str) -> bool:
-        """Whether a temporary file belongs to no running process of this host."""
-        host, pid, _ = [*name.rsplit("-", 2), "", ""][:3]
-        if host != socket.gethostname() or not pid.isdigit():
-            return False
-        return int(pid) == os.getpid() or not _alive(int(pid))
+
+def _own(file: IncomingFile) -> FileSystemIncoming:
+    if not isinstance(file, FileSystemIncoming):
+        raise TypeError("a file of another storage")
+    return file
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _reserve(folder: Path, name: str) -> tuple[Path, int]:
+    """A name in `folder` that is free, and its new text file with the reason, open to write."""
+    for number in itertools.count(1):
+        target = folder / (name if number == 1 else f"{name}.{number}")
+        with suppress(FileExistsError):
+            reason = target.with_name(target.name + _REASON)
+            return target, os.open(reason, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    raise AssertionError("unreachable")

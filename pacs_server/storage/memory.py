@@ -13,7 +13,8 @@ class MemoryIncoming:
     def __init__(self) -> None:
         self.data = bytearray()
         self.size = 0
-        self.discarded = False
+        self.placed = False
+        self.on_its_way = True
 
     def write(self, data: Bytes) -> None:
         """Append `data`."""
@@ -24,9 +25,13 @@ class MemoryIncoming:
         """The first `size` bytes."""
         return bytes(self.data[:size])
 
+    def settled(self) -> None:
+        """Forget that it is on its way."""
+        self.on_its_way = False
+
     def discard(self) -> None:
-        """Remember that it was given up."""
-        self.discarded = True
+        """Forget that it is on its way, unless it was placed."""
+        self.on_its_way = self.on_its_way and self.placed
 
 
 class MemoryStorage:
@@ -41,13 +46,19 @@ class MemoryStorage:
         """Begin a file."""
         return MemoryIncoming()
 
-    def place(self, file: IncomingFile, path: str, *, replace: bool = False) -> None:
+    def place(self, file: IncomingFile, path: str) -> None:
         """Keep a file under `path`."""
         if self.fail_with is not None:
             raise self.fail_with
-        if path in self.files and not replace:
+        if path in self.files:
             raise FileExistsError(path)
         self.files[path] = file.read(file.size)
+        _own(file).placed = True
+
+    def take_back(self, file: IncomingFile, path: str) -> None:
+        """Undo a placement."""
+        del self.files[path]
+        _own(file).placed = False
 
     def open(self, path: str) -> BinaryIO:
         """Open a file to read."""
@@ -59,10 +70,12 @@ class MemoryStorage:
         """Whether a file lies at `path`."""
         return path in self.files
 
-    def remove(self, path: str) -> None:
-        """Remove a file."""
-        self.files.pop(path, None)
-
     def free_bytes(self) -> int:
         """Free space, in bytes."""
         return self.free
+
+
+def _own(file: IncomingFile) -> MemoryIncoming:
+    if not isinstance(file, MemoryIncoming):
+        raise TypeError("a file of another storage")
+    return file

@@ -1,14 +1,18 @@
 """Where an instance lies: validated UIDs to a relative path, and nothing else goes into a path."""
 
+from typing import Final
+
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.uids import InstanceUIDs, is_uid
 from pacs_server.errors import InvalidInstance
+
+NAMINGS: Final = ("hierarchical", "date_hierarchical", "flat")
 
 
 def relative_path(header: Header, naming: str, version: int = 1) -> str:
     """The path of an instance below the archive's root, posix style.
 
-    `naming` is hierarchical, date_hierarchical or flat (`storage.naming`); a later `version` of the
+    `naming` is one of `NAMINGS` (`storage.naming`); a later `version` of the
     same SOP Instance UID has a name of its own. Raises InvalidInstance for what is not a UID.
     """
     uids = header.uids

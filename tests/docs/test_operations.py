@@ -67,6 +67,9 @@ def rendered() -> str:
     metrics.commitment("reported")
     metrics.worklist_input("hl7", accepted=True)
     metrics.reloaded(ok=True)
+    metrics.recovered("indexed")
+    metrics.scrubbed(1)
+    metrics.watch_scrub(lambda: {"changed": 1})
     metrics.watch(lambda: dict.fromkeys(GAUGES, 1.0))
     return metrics.render().decode()
 

@@ -144,12 +144,16 @@ def cancel_floods(target: Target) -> int:
     """Cancels of nothing, and of a query that runs."""
     cancel = message(CONTEXT["find"], Command(CommandField.C_CANCEL, message_id_being_responded_to=1))
     with target.associate() as peer:
-        peer.push(cancel * 5000)
+        peer.push(cancel * 500)
         assert peer.echo() == 0
         peer.push(FIND + cancel * 100)
         peer.socket.shutdown(1)
         peer.drain()
-    return 5100
+    with target.associate() as peer:
+        # More than that in a row is no peer that was late: this one is sent away.
+        peer.push(cancel * 5000)
+        peer.drain()
+    return 5600
 
 
 def release_collisions(target: Target) -> int:

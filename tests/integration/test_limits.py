@@ -325,7 +325,7 @@ def test_a_pause_ends_when_the_server_stops(tmp_path: Path, image: Any) -> None:
     settings = limited(tmp_path, slow(rate=1024), shutdown_timeout=0.2)
     with running(settings) as pacs, RawPeer.associated(pacs.address, calling="SLOW") as peer:
         peer.send(message(3, store_request(str(image.SOPInstanceUID)), encoded(image, EXPLICIT)))
-        assert eventually(lambda: len(list((settings.storage.directory / "incoming").iterdir())))
+        assert eventually(lambda: len(list((settings.storage.directory / "incoming").glob("*.part"))))
         began = time.monotonic()
         pacs.stop()
         assert time.monotonic() - began < 3

@@ -35,7 +35,8 @@ from strategies import encoded, identifier
 from pacs_server.config import TLSConfig
 from pacs_server.net.message import Command, CommandField, encode_command
 from pacs_server.net.negotiation import encode_request
-from pacs_server.net.pdu import COMMAND, HEADER, LAST, RELEASE_RQ, PDUType, encode_abort
+from pacs_server.net.pdu import COMMAND, HEADER, LAST, RELEASE_RQ, AbortReason, PDUType, encode_abort
+from pacs_server.net.transport import Transport
 
 REQUEST = encode_request(proposal((VERIFICATION, [IMPLICIT]), (CT, [EXPLICIT])))
 SHORT = {"association_timeout": 0.3, "network_timeout": 0.3}
@@ -261,6 +262,32 @@ def test_responses_and_cancels_out_of_nowhere_are_passed_over(serve):
         peer.send(message(1, Command(command_field=0x8020, message_id_being_responded_to=1, status=0xFF00), b"data"))
         peer.send(message(1, Command(command_field=CommandField.C_CANCEL, message_id_being_responded_to=77)))
         assert peer.echo() == 0
+
+
+def test_cancels_out_of_nowhere_without_end_are_not(serve):
+    pacs = serve()
+    cancel = message(1, Command(command_field=CommandField.C_CANCEL, message_id_being_responded_to=77))
+    with RawPeer.associated(pacs.address) as peer:
+        for _ in range(3):
+            # A request in between says that the peer is at work.
+            peer.send(cancel * 900)
+            assert peer.echo() == 0
+        peer.send(cancel * 1001)
+        assert peer.read_pdu() == (PDUType.ABORT, bytes((0, 0, 2, AbortReason.UNEXPECTED_PDU)))
+
+
+def test_requests_that_cost_much_and_come_to_nothing_wait_for_others(serve, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(Transport, "pause", lambda self, seconds: pauses.append(seconds))
+    clock = iter([0.0, 0.0, 0.5, 0.0, 9.0, 0.0])
+    monkeypatch.setattr("pacs_server.scp.dispatch.time.thread_time", lambda: next(clock))
+    pacs = serve()
+    with RawPeer.associated(pacs.address) as peer:
+        assert peer.echo() == 0
+        for _ in range(2):
+            peer.send(message(3, store_request("not a UID"), b"junk"))
+            assert peer.read_message().command.status == 0xC000
+    assert pauses == [1.5, 5.0]
 
 
 @pytest.mark.parametrize("sop_class", [CT, STUDY_FIND])

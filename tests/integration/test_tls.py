@@ -368,7 +368,7 @@ def test_a_running_store_ends_before_the_server_does(tmp_path: Path, authority: 
     with running(served(tmp_path, authority.settings())) as pacs, secure_peer(pacs.address, client(authority)) as peer:
         half = len(data) // 2
         peer.send(data[:half])
-        assert eventually(lambda: any((tmp_path / "archive" / "incoming").iterdir()))
+        assert eventually(lambda: any((tmp_path / "archive" / "incoming").glob("*.part")))
         stopper = threading.Thread(target=pacs.stop)
         stopper.start()
         assert eventually(lambda: pacs.status()["not_ready"] == "shutting down")

@@ -123,7 +123,7 @@ def test_a_start_without_arguments_uses_the_current_directory(tmp_path: Path) ->
         assert store(link, Instance.of(make_study()[0])).status == 0
         assert pacs.status()["storage"]["directory"] == str(tmp_path / "empty" / "archive")
     names = {path.name for path in server.directory.iterdir()} - {"stderr.log"}
-    assert names == {"pacs.db", "archive"}
+    assert names == {"pacs.db", "archive", "audit"}
     assert len(server.files()) == 1
 
 

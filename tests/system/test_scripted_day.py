@@ -347,9 +347,10 @@ def test_a_day(day: Day) -> None:
     instance = datasets.make_ct(study=again[0].StudyInstanceUID, sop=uids[0])
     with held_back(association):
         assert association.send_c_store(instance).Status == 0
-        association.send_n_action(
+        answer, _ = association.send_n_action(
             _commitment_of(uids), 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
+        assert answer.get("Status") == 0
         association.abort()
     wait_for(lambda: "PENDING" in day.command("commitment", "list"), "an open report")
 

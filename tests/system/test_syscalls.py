@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from datasets import make_study
 from processes import PacsProcess, wait_for
 from pydicom.uid import CTImageStorage
 from rawpeer import EXPLICIT, Instance, association, store
+from sqlalchemy import create_engine, text
 
 VERIFICATION = "1.2.840.10008.1.1"
 TRACED = "fdatasync,fsync,link,linkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,sendmsg,sendto"
@@ -39,6 +38,8 @@ def steps(trace: Path, pacs: PacsProcess) -> list[str]:
 
 
 def _step(name: str, arguments: str, pacs: PacsProcess) -> str | None:
+    if '"Q' in arguments and "COMMIT" in arguments:
+        return "sync index"  # PostgreSQL syncs before it answers
     if name in ("fsync", "fdatasync"):
         # -y shows what a descriptor is open on.
         opened = arguments.partition("<")[2].partition(">")[0]
@@ -62,7 +63,7 @@ def _synced(opened: str, pacs: PacsProcess) -> str | None:
 
 
 @pytest.mark.slow
-def test_everything_is_synced_in_order_before_the_answer(strace: str, tmp_path: Path) -> None:
+def test_everything_is_synced_in_order_before_the_answer(strace: str, tmp_path: Path, database_url: str) -> None:
     trace = tmp_path / "trace"
     prefix = (
         strace,
@@ -71,7 +72,7 @@ def test_everything_is_synced_in_order_before_the_answer(strace: str, tmp_path: 
         "-y",
         "-yy",
         "-s",
-        "0",
+        "32",
         "-e",
         f"trace={TRACED}",
         "-e",
@@ -80,11 +81,11 @@ def test_everything_is_synced_in_order_before_the_answer(strace: str, tmp_path: 
         str(trace),
     )
     instances = [Instance.of(ds) for ds in make_study(1, INSTANCES + 1)]
-    with PacsProcess(tmp_path / "pacs", prefix=prefix) as pacs:
+    with PacsProcess(tmp_path / "pacs", database_url, prefix=prefix) as pacs:
         # The first peer seen is written to the index in the background, the next ones a minute later.
         with association(pacs.port, [(VERIFICATION, EXPLICIT)]):
             pass
-        wait_for(lambda: peers_seen(pacs.directory / "pacs.db") == 1, "the peer in the index")
+        wait_for(lambda: peers_seen(database_url) == 1, "the peer in the index")
         with association(pacs.port, [(str(CTImageStorage), EXPLICIT)]) as link:
             for instance in instances:
                 assert store(link, instance).status == 0
@@ -98,11 +99,14 @@ def test_everything_is_synced_in_order_before_the_answer(strace: str, tmp_path: 
     assert rest[: INSTANCES * 5] == ["sync file", "place", "sync directory", "sync index", "answer"] * INSTANCES
 
 
-def peers_seen(path: Path) -> int:
+def peers_seen(database_url: str) -> int:
     """How many peers a server's index has."""
-    with closing(sqlite3.connect(path)) as connection:
-        found: int = connection.execute("SELECT count(*) FROM peer_seen").fetchone()[0]
-        return found
+    engine = create_engine(database_url)
+    try:
+        with engine.connect() as connection:
+            return int(connection.execute(text("SELECT count(*) FROM peer_seen")).scalar_one())
+    finally:
+        engine.dispose()
 
 
 def first_answer(everything: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,12 @@ class FaultyIndex(InstanceIndex):
         self.fail_before = False
         self.lose_the_answer = False
 
-    def add(self, instance: StoredInstance, header: Header, origin: Origin) -> None:
+    def add(
+        self, instance: StoredInstance, header: Header, origin: Origin, received_at: datetime | None = None
+    ) -> None:
         if self.fail_before:
             raise IndexUnavailable("down")
-        super().add(instance, header, origin)
+        super().add(instance, header, origin, received_at)
         if self.lose_the_answer:
             raise IndexUnavailable("lost at COMMIT", uncertain=True)
 

@@ -27,7 +27,10 @@ participants = st.builds(Participant, texts, texts, texts, st.sampled_from([None
 counts = st.dictionaries(texts, st.integers(0, 10**6), max_size=3)
 subjects = st.builds(Subject, texts, texts, texts, texts, counts)
 queries = st.dictionaries(
-    st.sampled_from([*QUERY_KEYS, "Rows", "SpecificCharacterSet", "No such"]) | texts, texts, max_size=5
+    st.sampled_from([*QUERY_KEYS, "Rows", "SpecificCharacterSet", "No such"])
+    | texts.filter(lambda text: tag_for_keyword(text) is None),
+    texts,
+    max_size=5,
 )
 events = st.builds(
     Event,

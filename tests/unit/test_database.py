@@ -1,5 +1,7 @@
 """Connections, transactions and what becomes of a database's failures."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -196,3 +198,22 @@ def test_size_grows(database):
             text("INSERT INTO thing VALUES (:name)"), [{"name": f"{number:0900}"} for number in range(1000)]
         )
     assert database.size_bytes() > before > 0
+
+
+def test_more_connections_cost_the_earlier_ones_no_lock(tmp_path):
+    """The locks of a process are gone when it closes the file once; the next process to leave then takes the log."""
+    path = tmp_path / "pacs.db"
+    ours, again = Database(f"sqlite:///{path}"), Database(f"sqlite:///{path}")
+    with ours.begin() as connection:
+        connection.execute(text("CREATE TABLE thing (name TEXT)"))
+    with ours.connect() as first, ours.connect() as second, again.connect() as third:
+        for connection in (first, second, third):
+            connection.execute(text("SELECT * FROM thing")).all()
+            connection.rollback()
+        program = (
+            "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT 1 FROM thing'); db.close()"
+        )
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True, timeout=30)
+        assert path.with_name("pacs.db-wal").exists()
+    again.close()
+    ours.close()

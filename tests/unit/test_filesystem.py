@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import InvalidInstance, StorageFull, StorageUnavailable
-from pacs_server.storage.filesystem import FileSystemIncoming, FileSystemStorage
+from pacs_server.storage.filesystem import RESERVED, FileSystemIncoming, FileSystemStorage
 from pacs_server.storage.paths import relative_path
 
 
@@ -31,39 +31,71 @@ def incoming(storage: FileSystemStorage, data: bytes) -> FileSystemIncoming:
 
 
 def files(storage: FileSystemStorage) -> dict[str, bytes]:
-    return {str(p.relative_to(storage.root)): p.read_bytes() for p in storage.root.rglob("*") if p.is_file()}
+    """Every file except the lock, and the entries that are names of placed files as `incoming`."""
+    paths = [path for path in storage.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {
+        "incoming" if path.parent.name == "incoming" else str(path.relative_to(storage.root)): path.read_bytes()
+        for path in paths
+    }
 
 
 def header(study: str = "1.2", series: str = "1.3", sop: str = "1.4", study_date: str = "20200131") -> Header:
     return Header(InstanceUIDs(study, series, sop), "1", "1", {"study_date": study_date})
 
 
-def test_place_moves_the_file_under_its_name(storage: FileSystemStorage) -> None:
-    storage.place(incoming(storage, b"data"), "1.2/1.3/1.4.dcm")
-    assert files(storage) == {"1.2/1.3/1.4.dcm": b"data"}
-    with storage.open("1.2/1.3/1.4.dcm") as file:
-        assert file.read() == b"data"
-
-
-def test_place_never_overwrites_unless_told(storage: FileSystemStorage) -> None:
-    storage.place(incoming(storage, b"old"), "1/2/3.dcm")
-    second = incoming(storage, b"new")
-    with pytest.raises(FileExistsError):
-        storage.place(second, "1/2/3.dcm")
-    assert files(storage)["1/2/3.dcm"] == b"old"
-    storage.place(second, "1/2/3.dcm", replace=True)
-    assert files(storage) == {"1/2/3.dcm": b"new"}
-
-
-def test_place_without_hard_links(storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    storage.place(incoming(storage, b"one"), "1/2/3.dcm")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_an_entry_stays_until_the_placed_file_is_settled(
+    storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        refuse_links(monkeypatch)
+    file = incoming(storage, b"data")
+    storage.place(file, "1.2/1.3/1.4.dcm")
+    file.discard()
+    assert files(storage) == {"incoming": b"data" if links else b"1.2/1.3/1.4.dcm", "1.2/1.3/1.4.dcm": b"data"}
+    assert storage.in_flight("1.2/1.3/1.4.dcm")
+    file.settled()
+    assert files(storage) == {"1.2/1.3/1.4.dcm": b"data"}
+    assert not storage.in_flight("1.2/1.3/1.4.dcm")
+    with storage.open("1.2/1.3/1.4.dcm") as stored:
+        assert stored.read() == b"data"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_place_never_overwrites(storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+        refuse_links(monkeypatch)
+    first, second = incoming(storage, b"old"), incoming(storage, b"new")
+    storage.place(first, "1/2/3.dcm")
+    first.settled()
     with pytest.raises(FileExistsError):
-        storage.place(incoming(storage, b"two"), "1/2/3.dcm")
-    assert files(storage)["1/2/3.dcm"] == b"one"
+        storage.place(second, "1/2/3.dcm")
+    storage.place(second, "1/2/3.v2.dcm")
+    second.settled()
+    assert files(storage) == {"1/2/3.dcm": b"old", "1/2/3.v2.dcm": b"new"}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_is_taken_back_may_be_placed_again(
+    storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        refuse_links(monkeypatch)
+    file = incoming(storage, b"data")
+    storage.place(file, "1/2/3.dcm")
+    storage.take_back(file, "1/2/3.dcm")
+    assert "1/2/3.dcm" not in files(storage)
+    storage.place(file, "1/2/4.dcm")
+    storage.take_back(file, "1/2/4.dcm")
+    file.discard()
+    assert files(storage) == {}
 
 
 def test_discard_leaves_nothing(storage: FileSystemStorage) -> None:
@@ -111,7 +143,9 @@ def test_a_name_that_cannot_be_made_durable_is_taken_back(
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StorageUnavailable):
         storage.place(file, "1/2/4.dcm")
-    assert files(storage) == {"1/2/3.dcm": b"one"}
+    file.discard()
+    assert files(storage)["1/2/3.dcm"] == b"one"
+    assert "1/2/4.dcm" not in files(storage)
 
 
 def test_a_short_write_is_continued(storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,13 +162,30 @@ def test_below_the_limit_nothing_is_begun(tmp_path: Path) -> None:
         storage.incoming()
 
 
-def test_prepare_sweeps_what_died_and_spares_what_lives(storage: FileSystemStorage) -> None:
-    host = os.uname().nodename
-    dead = 2**22 + 1  # above the largest pid there can be
-    for name in (f"{host}-{dead}-0.part", f"{host}-{os.getpid()}-0.part", f"{host}-1-0.part", "other-5-0.part", "x"):
-        (storage.root / "incoming" / name).touch()
-    storage.prepare()
-    assert {path.name for path in (storage.root / "incoming").iterdir()} == {f"{host}-1-0.part", "other-5-0.part", "x"}
+def test_the_walk_is_in_the_order_of_the_paths_and_leaves_our_own_folders_out(storage: FileSystemStorage) -> None:
+    paths = ["1.2.dcm", "1/2/3.dcm", "1/2/3.v2.dcm", "1/2-/3.dcm", "1/2./3.dcm", "10/2/3.dcm", "1/quarantine/x.dcm"]
+    for path in [*paths, *(f"{name}/x.dcm" for name in RESERVED)]:
+        (storage.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (storage.root / path).touch()
+    assert list(storage.walk()) == sorted(paths)
+
+
+def test_quarantine_keeps_each_file_with_its_reason(storage: FileSystemStorage) -> None:
+    assert storage.quarantined() == 0
+    for data in (b"one", b"two"):
+        (storage.root / "1").mkdir(exist_ok=True)
+        (storage.root / "1/2.dcm").write_bytes(data)
+        storage.quarantine("1/2.dcm", "it is odd")
+    assert storage.quarantined() == 2
+    assert files(storage) == {
+        "quarantine/1_2.dcm": b"one",
+        "quarantine/1_2.dcm.reason": b"1/2.dcm: it is odd\n",
+        "quarantine/1_2.dcm.2": b"two",
+        "quarantine/1_2.dcm.2.reason": b"1/2.dcm: it is odd\n",
+    }
+    with pytest.raises(StorageUnavailable):
+        storage.quarantine("1/2.dcm", "it is gone")
+    assert storage.quarantined() == 2
 
 
 def test_naming() -> None:

@@ -246,7 +246,7 @@ def rows_of(connection: Connection, table) -> list[dict]:
 
 def test_empty_attributes_of_parents_are_filled_and_others_stay(index, database):
     add(index, header(sop="1.0", patient_name="Doe^Jane", study_description=""))
-    later = {"patient_name": "Other", "patient_sex": "F", "study_description": "Knee", "study_time": "1200"}
+    later = {"patient_name": "DOE^JANE", "patient_sex": "F", "study_description": "Knee", "study_time": "1200"}
     add(index, header(sop="1.1", **later, series_description="T1"))
     add(index, header(sop="1.2", study_description="Hip"))
     patient, study, series = (rows(database, table)[0] for table in list(models.TABLES.values())[:3])
@@ -263,12 +263,14 @@ def test_modality_that_comes_later_counts(index, database):
     assert_counters_exact(database)
 
 
-def test_study_stays_with_its_first_patient(index, database, caplog):
+def test_a_study_of_two_patients_is_two_studies(index, database, caplog):
     add(index, header(sop="1.0", patient_id="P1", patient_name="Doe^Jane"))
     with caplog.at_level(logging.WARNING):
         add(index, header(sop="1.1", patient_id="P2", patient_sex="M"))
-    assert [row["patient_id"] for row in rows(database, models.patient)] == ["P1"]
+        add(index, header(sop="1.2", patient_id="P2"))
+    assert [row["patient_id"] for row in rows(database, models.patient)] == ["P1", "P2"]
     assert rows(database, models.patient)[0]["patient_sex"] == "", "an attribute of somebody else"
+    assert [(row["patient_fk"], row["variant"]) for row in rows(database, models.study)] == [(1, 0), (2, 1)]
     (record,) = caplog.records
     assert record.sop_instance_uid == "1.1"
     assert "P1" not in caplog.text + str(record.__dict__)
@@ -276,13 +278,13 @@ def test_study_stays_with_its_first_patient(index, database, caplog):
     assert_counters_exact(database)
 
 
-def test_series_stays_in_its_first_study(index, database, caplog):
+def test_a_series_in_two_studies_is_two_series(index, database, caplog):
     add(index, header(study="1.1", sop="1.0"))
     with caplog.at_level(logging.WARNING):
         add(index, header(study="2.2", sop="1.1", study_description="of another study"))
-    assert [row["study_instance_uid"] for row in rows(database, models.study)] == ["1.1"]
+    assert [row["study_instance_uid"] for row in rows(database, models.study)] == ["1.1", "2.2"]
     assert rows(database, models.study)[0]["study_description"] == ""
-    assert index.get("1.1").uids == InstanceUIDs("1.1", "1.1.1", "1.1")
+    assert index.get("1.1").uids == InstanceUIDs("2.2", "1.1.1", "1.1")
     assert [record.series_instance_uid for record in caplog.records] == ["1.1.1"]
     assert_counters_exact(database)
 

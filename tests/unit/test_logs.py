@@ -175,7 +175,10 @@ def test_losing_the_directory_harms_nobody(
 def test_other_libraries_are_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     configure(LoggingConfig(level="debug"))
     logging.getLogger("pynetdicom.acse").info("chatter")
-    logging.getLogger("pydicom").warning("odd")
+    logging.getLogger("pynetdicom.acse").warning("odd")
+    # It says what is wrong with a value, and quotes it.
+    logging.getLogger("pydicom").warning("Invalid value for VR DA: 'Doe^Jo'")
     printed = capsys.readouterr().err
     assert "chatter" not in printed
-    assert "WARNING pydicom  odd" in printed
+    assert "WARNING pynetdicom.acse  odd" in printed
+    assert "Doe" not in printed

@@ -7,13 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable, SchemaError
-from pacs_server.index.database import Database
-from pacs_server.index.workflow_models import metadata
+from pacs_server.index import archive_models, workflow_models
+from pacs_server.index.database import Database, _alembic_config
+
+# Importing the modules puts all tables into one collection.
+metadata = archive_models.metadata
+assert metadata is workflow_models.metadata
 
 
 @pytest.fixture
@@ -121,3 +127,67 @@ def test_construction_makes_no_file(tmp_path: Path):
     database.migrate()
     assert path.exists()
     database.close()
+
+
+def fill_at_revision(database: Database, revision: str, studies: int, per_study: int) -> None:
+    """A database of that revision with so many studies, each of a patient and a series of its own."""
+    with database.begin() as connection:
+        config = _alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        numbers = [{"n": n, "uid": f"1.{n}", "series": f"2.{n}", "who": f"P{n}"} for n in range(1, studies + 1)]
+        for statement in (
+            "INSERT INTO patient (id, patient_id) VALUES (:n, :who)",
+            "INSERT INTO study (id, patient_fk, study_instance_uid, study_id) VALUES (:n, :n, :uid, 'S')",
+            "INSERT INTO series (id, study_fk, series_instance_uid, modality) VALUES (:n, :n, :series, 'CT')",
+        ):
+            connection.execute(text(statement), numbers)
+        instances = [
+            {"id": n * per_study + i, "n": n, "uid": f"3.{n}.{i}"}
+            for n in range(1, studies + 1)
+            for i in range(per_study)
+        ]
+        connection.execute(
+            text("""
+                INSERT INTO instance (id, series_fk, sop_instance_uid, path, data_set_offset, size, digest, received_at)
+                VALUES (:id, :n, :uid, 'x', 0, 1, '', '2024-01-01 00:00:00')"""),
+            instances,
+        )
+
+
+def test_patients_studies_and_series_outlive_the_migration_of_their_constraints(database):
+    fill_at_revision(database, "0004", studies=20, per_study=3)
+    database.migrate()
+    with database.begin() as connection:
+        for table, count in (("patient", 20), ("study", 20), ("series", 20), ("instance", 60)):
+            assert connection.scalar(text(f"SELECT count(*) FROM {table}")) == count
+        row = connection.execute(text("SELECT * FROM study WHERE id = 7")).mappings().one()
+        assert (row["study_instance_uid"], row["patient_fk"], row["study_id"], row["variant"]) == ("1.7", 7, "S", 0)
+        # The same UIDs with another patient, and in another study.
+        connection.execute(text("INSERT INTO study (id, patient_fk, study_instance_uid) VALUES (90, 1, '1.7')"))
+        connection.execute(text("INSERT INTO series (id, study_fk, series_instance_uid) VALUES (90, 1, '2.7')"))
+        connection.execute(text("INSERT INTO patient (id, patient_id, variant) VALUES (90, 'P7', 1)"))
+    for statement in (
+        "INSERT INTO study (id, patient_fk, study_instance_uid) VALUES (91, 7, '1.7')",
+        "INSERT INTO series (id, study_fk, series_instance_uid) VALUES (91, 7, '2.7')",
+        "INSERT INTO patient (id, patient_id) VALUES (91, 'P7')",
+        "DELETE FROM study WHERE id = 7",
+        "DELETE FROM series WHERE id = 7",
+    ):
+        with pytest.raises(IntegrityError), database.begin() as connection:
+            connection.execute(text(statement))
+
+
+def test_migration_that_is_interrupted_leaves_the_data_as_it_was(database):
+    fill_at_revision(database, "0004", studies=5, per_study=2)
+    with database.begin() as connection:
+        # In the way of what the migration makes last.
+        connection.execute(text("CREATE TABLE patient_alias (id INTEGER)"))
+    with pytest.raises(IndexUnavailable):
+        database.migrate()
+    assert database.revision() == "0004"
+    with database.begin() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM series JOIN study ON study.id = study_fk")) == 5
+        connection.execute(text("DROP TABLE patient_alias"))
+    database.migrate()
+    database.check_schema()

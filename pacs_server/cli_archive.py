@@ -1,0 +1,221 @@
+"""The commands of the archive as a whole: `pacs-server backup` and `restore`."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pacs_server.cli_options import ConfigOption, fail, load_config
+
+if TYPE_CHECKING:
+    from pacs_server.audit.events import EventID
+    from pacs_server.config import Config
+    from pacs_server.index.database import Database
+    from pacs_server.services.backup import Report
+    from pacs_server.services.backup_directory import BackupDirectory
+
+app = typer.Typer(rich_markup_mode=None)
+
+DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory of the backups.")]
+RateOption = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Move at most so much a second, such as 50MB.", show_default=False)
+]
+JSONOption = Annotated[bool, typer.Option("--json", help="Print the result as a JSON object.")]
+
+
+@app.command()
+def backup(
+    context: typer.Context,
+    directory: DirectoryArgument,
+    *,
+    config: ConfigOption = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Read the whole backup back afterwards.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Print the snapshots instead of making one.")] = False,
+    prune: Annotated[
+        int | None,
+        typer.Option(metavar="KEEP", min=1, help="Remove all but the newest KEEP snapshots instead of making one."),
+    ] = None,
+    rate: RateOption = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Copy the index and all files that are not in the backup yet, while the server runs."""
+    from pacs_server.services.backup_directory import BackupDirectory
+
+    if list_ and prune is not None:
+        fail("--list and --prune are two commands", 2)
+    backups = BackupDirectory(directory)
+    if list_:
+        _list(backups, as_json=as_json)
+    elif prune is not None:
+        _prune(backups, prune, as_json=as_json)
+    else:
+        settings = load_config(context, config)
+        if backups.root.is_relative_to(settings.storage.directory):
+            fail(f"{directory} lies in the archive itself", 2)
+        raise typer.Exit(_back_up(settings, backups, rate, verify=verify, as_json=as_json))
+
+
+@app.command()
+def restore(
+    context: typer.Context,
+    directory: DirectoryArgument,
+    *,
+    config: ConfigOption = None,
+    snapshot: Annotated[str | None, typer.Option(metavar="TIME", help="Which one, instead of the newest.")] = None,
+    rate: RateOption = None,
+    as_json: JSONOption = False,
+) -> None:
+    """Bring a backup back into an empty archive and an empty database; run it again to resume."""
+    from pacs_server.audit.events import EventID
+    from pacs_server.services.backup_directory import BackupDirectory
+    from pacs_server.services.durable import Pace
+    from pacs_server.services.restore import Target
+    from pacs_server.services.restore import restore as restored
+
+    settings = load_config(context, config)
+    backups, pace = BackupDirectory(directory), Pace(_bytes(rate))
+    chosen = backups.snapshot(snapshot)
+    audit = settings.audit.directory
+    beside = audit.with_name(f"{audit.name}.{chosen.name}")
+    with _database(settings) as database, _progress("restoring") as progress:
+        target = Target(database, settings.storage.directory, beside)
+        with _audited(settings, EventID.IMPORT, f"restore of {chosen.name} from {backups.root}") as tell:
+            report = restored(backups, chosen, target, pace, progress)
+            tell(report.problem_count)
+    raise typer.Exit(_report(report, "restored", as_json=as_json))
+
+
+def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *, verify: bool, as_json: bool) -> int:
+    from pacs_server.audit.events import EventID
+    from pacs_server.services import backup as service
+    from pacs_server.services.durable import Pace
+    from pacs_server.storage.lock import in_use
+
+    archive = settings.storage.directory
+    with in_use(archive), _database(settings) as database:
+        source = service.Source(database, archive, settings.audit.directory if settings.audit.enabled else None)
+        with _audited(settings, EventID.EXPORT, f"backup to {backups.root}") as tell:
+            with _progress("backing up") as progress:
+                report = service.back_up(source, backups, Pace(_bytes(rate)), progress)
+            tell(report.problem_count)
+    if verify:
+        with _progress("verifying") as progress:
+            for problem in service.verify(backups, backups.snapshot(report.snapshot), progress):
+                report.problem(problem)
+    return _report(report, "backed up", as_json=as_json)
+
+
+def _list(backups: "BackupDirectory", *, as_json: bool) -> None:
+    for snapshot in backups.snapshots():
+        if as_json:
+            typer.echo(json.dumps(asdict(snapshot)))
+            continue
+        wrong = f", {snapshot.problems} files missing or damaged" if snapshot.problems else ""
+        size = snapshot.instance_bytes
+        typer.echo(f"{snapshot.name}  {snapshot.instances} instances  {size} bytes  schema {snapshot.revision}{wrong}")
+
+
+def _prune(backups: "BackupDirectory", keep: int, *, as_json: bool) -> None:
+    from pacs_server.services.backup_pruning import prune
+
+    pruned = prune(backups, keep)
+    if as_json:
+        typer.echo(json.dumps(asdict(pruned)))
+    else:
+        typer.echo(f"removed {pruned.snapshots} snapshots and {pruned.files} files ({pruned.bytes} bytes)")
+
+
+def _report(report: "Report", what: str, *, as_json: bool) -> int:
+    """Print what was done; returns the exit code."""
+    if as_json:
+        typer.echo(json.dumps(asdict(report)))
+    else:
+        for problem in report.problems:
+            typer.echo(problem, err=True)
+        more = report.problem_count - len(report.problems)
+        if more:
+            typer.echo(f"and {more} more", err=True)
+        typer.echo(
+            f"{what} {report.snapshot}: {report.written} files written ({report.written_bytes} bytes), "
+            f"{report.there} there already, {report.problem_count} missing or damaged, {report.seconds:.1f} s"
+        )
+    return 1 if report.problem_count else 0
+
+
+def _bytes(rate: str | None) -> int | None:
+    from pacs_server.config_types import parse_size
+
+    try:
+        size = None if rate is None else parse_size(rate)
+    except ValueError as error:
+        fail(f"--rate: {error}", 2)
+    if size is not None and (not isinstance(size, int) or size < 1):
+        fail("--rate: has to be more than nothing", 2)
+    return size
+
+
+@contextmanager
+def _database(settings: "Config") -> Iterator["Database"]:
+    from pacs_server.index.database import Database
+    from pacs_server.private_files import make_directory
+
+    if settings.database.url is None:
+        make_directory(settings.database.path.parent)
+    database = Database(settings.database.sqlalchemy_url, wal_mode=settings.database.wal_mode)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@contextmanager
+def _audited(settings: "Config", event_id: "EventID", detail: str) -> Iterator[Callable[[int], None]]:
+    """Keep in the audit trail what was done and how it ended; what it yields takes the number of problems."""
+    from pacs_server.audit.events import Action, Event, Outcome, Role
+    from pacs_server.audit.recorder import Recorder, local_user
+    from pacs_server.audit.trail import open_trail
+
+    if not settings.audit.enabled:
+        yield lambda problems: None
+        return
+    with open_trail(settings.audit) as trail:
+        recorder = Recorder(trail, lambda: settings.server.ae_title)
+        participants = (local_user(), recorder.own(Role.APPLICATION))
+        outcome = Outcome.SERIOUS_FAILURE
+        count = 0
+
+        def tell(problems: int) -> None:
+            nonlocal outcome, count
+            outcome, count = (Outcome.MINOR_FAILURE if problems else Outcome.SUCCESS), problems
+
+        try:
+            yield tell
+        finally:
+            text = f"{detail}; {count} files missing or damaged" if count else detail
+            recorder.note(Event(event_id, Action.READ, participants, outcome, detail=text), durable=True)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far it is, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    shown = 0.0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        if done == total or time.monotonic() - shown > 0.2:
+            shown = time.monotonic()
+            typer.echo(f"\r{what}: {done} of {total} instances", nl=False, err=True)
+
+    try:
+        yield show
+    finally:
+        typer.echo("", err=True)

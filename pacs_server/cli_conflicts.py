@@ -1,0 +1,139 @@
+"""The commands about whose studies are: `pacs-server conflicts|patients|merge|reassign`."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pacs_server.cli_options import ConfigOption, fail, load_config
+
+if TYPE_CHECKING:
+    from pacs_server.index.identity import Person, StudyOf
+    from pacs_server.services.identity import IdentityService
+
+app = typer.Typer(rich_markup_mode=None)
+
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept in the audit trail.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")]
+JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_HOW = "its key as `conflicts` prints it, its Patient ID, or ID^^^ISSUER"
+
+
+@app.command()
+def conflicts(context: typer.Context, *, config: ConfigOption = None, as_json: JSONOption = False) -> None:
+    """List patients of one ID who cannot be one person, and studies of one UID that came with several patients."""
+    with _identity(context, config) as identity:
+        found = identity.conflicts()
+    if as_json:
+        patients = [[_person_values(each) for each in group] for group in found.patients]
+        studies = [[_study_values(each) for each in group] for group in found.studies]
+        typer.echo(json.dumps({"patients": patients, "studies": studies}, ensure_ascii=False, indent=1))
+        return
+    for people in found.patients:
+        _print(f"patient ID {_named(people[0])}: {len(people)} patients")
+        for person in people:
+            _print(f"  {_person_line(person)}")
+    for group in found.studies:
+        _print(f"study {group[0].study_instance_uid}: {len(group)} patients")
+        for study in group:
+            _print(f"  {study.reference}  {study.instances} instances  of patient {_person_line(study.person)}")
+    if not found.patients and not found.studies:
+        typer.echo("no conflicts")
+
+
+@app.command()
+def patients(
+    context: typer.Context,
+    patient: Annotated[str | None, typer.Argument(metavar="[ID]", help="Patient ID, or ID^^^ISSUER.")] = None,
+    *,
+    study: Annotated[str | None, typer.Option(metavar="UID", help="Whose this study is, and was.")] = None,
+    config: ConfigOption = None,
+    as_json: JSONOption = False,
+) -> None:
+    """List the patients of an ID or of a study with their keys; @m... are those whose studies were moved away."""
+    if (patient is None) == (study is None):
+        fail("say either an ID or --study UID", 2)
+    with _identity(context, config) as identity:
+        found = identity.people(patient) if patient is not None else identity.people_of(study or "")
+    if as_json:
+        typer.echo(json.dumps([_person_values(each) for each in found], ensure_ascii=False, indent=1))
+        return
+    for person in found:
+        _print(f"{_person_line(person)}{'  moved away' if person.merged else ''}")
+
+
+@app.command()
+def merge(
+    context: typer.Context,
+    patient: Annotated[str, typer.Argument(metavar="PATIENT", help=f"Who is no more: {_HOW}.")],
+    *,
+    into: Annotated[str, typer.Option(metavar="PATIENT", help="Who gets all the studies, named the same way.")],
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Give all studies of a patient, and those still to come, to another one; files stay as they were sent."""
+    with _identity(context, config) as identity:
+        source, target = identity.person(patient), identity.person(into)
+        moved = identity.merge(source, target, reason, dry_run=dry_run)
+    for study in moved:
+        _print(f"study {study.study_instance_uid}: {study.instances} instances")
+    verb = "would merge" if dry_run else "merged"
+    _print(f"{verb} {_person_line(source)} into {_person_line(target)}")
+
+
+@app.command()
+def reassign(
+    context: typer.Context,
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Its UID, or its key as `conflicts` prints it.")],
+    *,
+    to: Annotated[str, typer.Option(metavar="PATIENT", help=f"Whose it is: {_HOW}.")],
+    reason: ReasonOption,
+    dry_run: DryRunOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Give a study, and what still comes of it, to another patient; files stay as they were sent."""
+    with _identity(context, config) as identity:
+        one, target = identity.study(study), identity.person(to)
+        identity.reassign(one, target, reason, dry_run=dry_run)
+    verb = "would reassign" if dry_run else "reassigned"
+    _print(f"{verb} study {one.study_instance_uid} of {_person_line(one.person)} to {_person_line(target)}")
+
+
+@contextmanager
+def _identity(context: typer.Context, config: ConfigOption) -> Iterator["IdentityService"]:
+    from pacs_server.assembly import open_archive
+
+    with open_archive(load_config(context, config)) as archive:
+        archive.identity.catch_up()
+        yield archive.identity
+
+
+def _named(person: "Person") -> str:
+    identity = person.identity
+    return "^^^".join(filter(None, identity.key)) or "(none)"
+
+
+def _person_line(person: "Person") -> str:
+    identity = person.identity
+    cells = (person.reference, _named(person), identity.patient_name, identity.patient_birth_date)
+    return "  ".join(cell or "-" for cell in cells) + f"  {person.studies} studies"
+
+
+def _person_values(person: "Person") -> dict[str, Any]:
+    values = asdict(person)
+    return {"patient": person.reference, "moved_away": values.pop("merged"), **values.pop("attributes"), **values}
+
+
+def _study_values(study: "StudyOf") -> dict[str, Any]:
+    values = asdict(study)
+    return {"study": study.reference, **values, "person": _person_values(study.person)}
+
+
+def _print(line: str) -> None:
+    from pacs_server.logs import escaped
+
+    typer.echo(escaped(line))

@@ -1,0 +1,207 @@
+"""The commands of deleting: `pacs-server delete study|series|instance`, `pacs-server trash list|restore|empty`."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from pacs_server.cli_options import ConfigOption, fail, load_config
+
+if TYPE_CHECKING:
+    from pacs_server.config import StorageConfig
+    from pacs_server.dicom.levels import Level
+    from pacs_server.index.deletion_document import Deletion
+    from pacs_server.services.deletion import DeletionService, Extent
+
+app = typer.Typer(
+    help="Delete a study, a series or an instance; it can be restored as long as it is in the trash.",
+    rich_markup_mode=None,
+)
+trash = typer.Typer(help="What was deleted, until it is removed for good.", rich_markup_mode=None)
+
+_COLUMNS: Final = ("ID", "LEVEL", "UID", "DELETED AT", "BY", "INSTANCES", "BYTES", "STATUS", "REMOVED AFTER", "REASON")
+_LEVEL_NAMES: Final = {"STUDY": "study", "SERIES": "series", "IMAGE": "instance"}
+
+UIDArgument = Annotated[str, typer.Argument(metavar="UID", help="Its UID.")]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with it and in the audit trail.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
+IDArgument = Annotated[str, typer.Argument(metavar="ID", help="As `trash list` shows it.")]
+
+
+@app.command()
+def study(
+    context: typer.Context, uid: UIDArgument, reason: ReasonOption, *, yes: YesOption = False,
+    dry_run: DryRunOption = False, config: ConfigOption = None,
+) -> None:  # fmt: skip
+    """Delete a study."""
+    from pacs_server.dicom.levels import Level
+
+    _delete(context, config, Level.STUDY, uid, reason, yes=yes, dry_run=dry_run)
+
+
+@app.command()
+def series(
+    context: typer.Context, uid: UIDArgument, reason: ReasonOption, *, yes: YesOption = False,
+    dry_run: DryRunOption = False, config: ConfigOption = None,
+) -> None:  # fmt: skip
+    """Delete a series."""
+    from pacs_server.dicom.levels import Level
+
+    _delete(context, config, Level.SERIES, uid, reason, yes=yes, dry_run=dry_run)
+
+
+@app.command()
+def instance(
+    context: typer.Context, uid: UIDArgument, reason: ReasonOption, *, yes: YesOption = False,
+    dry_run: DryRunOption = False, config: ConfigOption = None,
+) -> None:  # fmt: skip
+    """Delete an instance, with all versions of it."""
+    from pacs_server.dicom.levels import Level
+
+    _delete(context, config, Level.IMAGE, uid, reason, yes=yes, dry_run=dry_run)
+
+
+@trash.command("list")
+def list_(
+    context: typer.Context,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
+    patient: Annotated[bool, typer.Option("--patient", help="Show the patient IDs too.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """List what is in the trash, the oldest first."""
+    with _deletions(context, config) as (deletions, settings):
+        rows = [(found, _patient(deletions, found) if patient else None) for found in deletions.contents()]
+    if as_json:
+        typer.echo(json.dumps([_as_json(found, who, settings) for found, who in rows], indent=1))
+        return
+    typer.echo("\t".join(_COLUMNS + (("PATIENT ID",) if patient else ())))
+    for found, who in rows:
+        typer.echo(_line(found, who, settings))
+
+
+@trash.command()
+def restore(context: typer.Context, key: IDArgument, config: ConfigOption = None) -> None:
+    """Bring back what a deletion took, as it was."""
+    from pacs_server.logs import escaped
+
+    with _deletions(context, config) as (deletions, _):
+        restored = deletions.restore(key)
+    for uid in restored.conflicts:
+        typer.echo(f"not restored {escaped(uid)}: it was stored again since", err=True)
+    for uid in restored.missing:
+        typer.echo(f"not restored {escaped(uid)}: its file is not in the trash", err=True)
+    typer.echo(f"restored {restored.instances} instances")
+    if restored.conflicts or restored.missing:
+        raise typer.Exit(1)
+
+
+@trash.command()
+def empty(
+    context: typer.Context,
+    *,
+    older_than: Annotated[
+        int | None, typer.Option(metavar="DAYS", min=0, help="Only what was deleted more days ago.")
+    ] = None,
+    yes: YesOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Remove what is in the trash for good: all of it, or what is older than some days."""
+    with _deletions(context, config) as (deletions, _):
+        if not yes and not typer.confirm("Remove it for good? It cannot be restored then."):
+            fail("nothing was removed", 1)
+        removed = deletions.empty(timedelta(days=older_than or 0))
+    typer.echo(f"removed {len(removed)} deletions, {sum(one.instances for one in removed)} instances")
+
+
+# ------------------------------------------------------------------------------------ what they share
+
+
+@contextmanager
+def _deletions(context: typer.Context, config: Path | None) -> "Iterator[tuple[DeletionService, StorageConfig]]":
+    from pacs_server.assembly import open_archive
+
+    settings = load_config(context, config)
+    with open_archive(settings) as archive:
+        archive.deletions.resume()
+        yield archive.deletions, settings.storage
+
+
+def _delete(
+    context: typer.Context, config: Path | None, level: "Level", uid: str, reason: str, *, yes: bool, dry_run: bool
+) -> None:
+    if not reason.strip():
+        fail("--reason: say why", 2)
+    with _deletions(context, config) as (deletions, settings):
+        extent = deletions.extent(level, uid)
+        what = _described(extent)
+        if dry_run:
+            typer.echo(f"would delete {what}")
+            return
+        if not yes and not typer.confirm(f"Delete {what}?"):
+            fail("nothing was deleted", 1)
+        deletion = deletions.delete(level, uid, _storable(reason))
+    typer.echo(f"deleted {deletion.instances} instances, in the trash as {deletion.folder}{_until(settings)}")
+
+
+def _storable(text: str) -> str:
+    """Without what no database takes: NUL, and the surrogates that stand for odd bytes."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8").strip()
+
+
+def _described(extent: "Extent") -> str:
+    counts = ((extent.studies, "studies"), (extent.series, "series"), (extent.instances, "instances"))
+    return ", ".join(f"{count} {noun}" for count, noun in counts) + f" ({extent.bytes} bytes)"
+
+
+def _until(settings: "StorageConfig") -> str:
+    return "" if settings.trash_days is None else f" for {settings.trash_days} days"
+
+
+def _removed_after(deletion: "Deletion", settings: "StorageConfig") -> str | None:
+    if settings.trash_days is None:
+        return None
+    return f"{deletion.deleted_at + timedelta(days=settings.trash_days):%Y-%m-%d}"
+
+
+def _patient(deletions: "DeletionService", deletion: "Deletion") -> str:
+    from pacs_server.errors import StorageUnavailable
+
+    try:
+        return deletions.subject(deletion.folder).patient_id
+    except StorageUnavailable:
+        return ""
+
+
+def _line(deletion: "Deletion", patient: str | None, settings: "StorageConfig") -> str:
+    from pacs_server.logs import escaped
+
+    cells = (
+        *(deletion.folder, _LEVEL_NAMES[deletion.level.name], deletion.uid, f"{deletion.deleted_at:%Y-%m-%d %H:%M:%S}"),
+        *(deletion.deleted_by, str(deletion.instances), str(deletion.bytes), deletion.status),
+        *(_removed_after(deletion, settings) or "-", deletion.reason),
+        *(() if patient is None else (patient or "-",)),
+    )
+    return "\t".join(escaped(cell) for cell in cells)
+
+
+def _as_json(deletion: "Deletion", patient: str | None, settings: "StorageConfig") -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "id": deletion.folder,
+        "level": _LEVEL_NAMES[deletion.level.name],
+        "uid": deletion.uid,
+        "study_instance_uid": deletion.study_instance_uid,
+        "deleted_at": deletion.deleted_at.isoformat(),
+        "deleted_by": deletion.deleted_by,
+        "instances": deletion.instances,
+        "bytes": deletion.bytes,
+        "status": deletion.status,
+        "removed_after": _removed_after(deletion, settings),
+        "reason": deletion.reason,
+    }
+    return shown if patient is None else shown | {"patient_id": patient}

@@ -1,0 +1,187 @@
+"""`pacs-server rebuild-index`: the index from the files alone."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pacs_server.cli_options import ConfigOption, fail, load_config
+
+if TYPE_CHECKING:
+    from pacs_server.config import Config
+    from pacs_server.index.database import Database
+    from pacs_server.services.rebuild import Progress, Rebuilt
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command("rebuild-index")
+def rebuild_index(
+    context: typer.Context,
+    *,
+    into: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|FILE", help="An empty database to fill, instead of the configured one.", show_default=False
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many files are read at a time.")] = 1,
+    config: ConfigOption = None,
+) -> None:
+    """Make the index anew from the files; the server is stopped, unless it goes into another database."""
+    from pacs_server.index.database import Database
+
+    settings = load_config(context, config)
+    if not settings.storage.directory.is_dir():
+        fail(f"there is no archive at {settings.storage.directory}", 1)
+    _configure_log(settings)
+    with _audited(settings) as tell:
+        file = Database(settings.database.sqlalchemy_url).file if into is None else None
+        rebuilt = _into(settings, into, jobs) if file is None else _in_place(settings, file.resolve(), jobs)
+        tell(rebuilt)
+    raise typer.Exit(_report(rebuilt))
+
+
+def _configure_log(settings: "Config") -> None:
+    from pacs_server import logs
+
+    if settings.logging.file is not None:
+        logs.configure(settings.logging, console=False)
+    else:
+        # What arrivals were warned of is told again, and is no news.
+        logs.configure(settings.logging.model_copy(update={"level": "error"}))
+
+
+def _in_place(settings: "Config", path: Path, jobs: int) -> "Rebuilt":
+    """Beside the configured file at `path`, and then in its place."""
+    from pacs_server.services.rebuild_target import new_file, put_in_place
+    from pacs_server.storage.lock import alone
+
+    with alone(settings.storage.directory):
+        new = new_file(path)
+        with closing(_built(new)) as database:
+            rebuilt = _fill(settings, database, jobs)
+            if path.exists():
+                _take_over(settings, database)
+        old = put_in_place(new, path)
+    if old is not None:
+        typer.echo(f"the old index is kept as {old}")
+    return rebuilt
+
+
+def _into(settings: "Config", into: str | None, jobs: int) -> "Rebuilt":
+    """Into an empty database: another one, or the configured one when that is on a server."""
+    from pacs_server.index.database import Database
+    from pacs_server.storage.lock import alone, in_use
+
+    use = alone if into is None else in_use
+    url = settings.database.sqlalchemy_url if into is None else into if "://" in into else f"sqlite:///{into}"
+    with use(settings.storage.directory), closing(Database(url)) as database:
+        _refuse_rows(database)
+        rebuilt = _fill(settings, database, jobs)
+        if into is not None:
+            _take_over(settings, database)
+    return rebuilt
+
+
+def _refuse_rows(database: "Database") -> None:
+    from pacs_server.index.copying import is_empty
+
+    if not is_empty(database):
+        fail(
+            "the database is not empty, and a rebuild never removes an index: make an empty database, rebuild "
+            "with --into its URL, and set database.url to it",
+            1,
+        )
+
+
+def _built(new: Path) -> "Database":
+    from pacs_server.index.database import Database
+
+    # Synced as a whole when it is put in place.
+    return Database(f"sqlite:///{new}", wal_mode=False, fsync=False)
+
+
+def _fill(settings: "Config", database: "Database", jobs: int) -> "Rebuilt":
+    from pacs_server.services.rebuild import rebuild
+    from pacs_server.storage.filesystem import FileSystemStorage
+
+    database.migrate()
+    storage = FileSystemStorage(settings.storage.directory, min_free_space=0)
+    with _progress() as progress:
+        return rebuild(storage, database, progress, jobs=jobs)
+
+
+def _take_over(settings: "Config", database: "Database") -> None:
+    from pacs_server.index.database import Database
+    from pacs_server.index.rebuilding import take_over
+
+    with closing(Database(settings.database.sqlalchemy_url, wal_mode=settings.database.wal_mode)) as old:
+        lost = take_over(old, database)
+    if lost:
+        typer.echo(f"the old index did not give these tables: {', '.join(lost)}", err=True)
+
+
+def _report(rebuilt: "Rebuilt") -> int:
+    """Print what was done; returns the exit code."""
+    from pacs_server.logs import escaped
+
+    for problem in rebuilt.problems:
+        typer.echo(f"not indexed {escaped(problem)}", err=True)
+    hidden = rebuilt.problem_count - len(rebuilt.problems)
+    if hidden:
+        typer.echo(f"and {hidden} more; with logging.file set, the log names them all", err=True)
+    typer.echo(str(rebuilt))
+    return 1 if rebuilt.problem_count else 0
+
+
+@contextmanager
+def _audited(settings: "Config") -> Iterator[Callable[["Rebuilt"], None]]:
+    """Keep in the audit trail who made the index anew, and how it ended."""
+    from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Role
+    from pacs_server.audit.recorder import Recorder, local_user
+    from pacs_server.audit.trail import open_trail
+
+    if not settings.audit.enabled:
+        yield lambda rebuilt: None
+        return
+    with open_trail(settings.audit) as trail:
+        recorder = Recorder(trail, lambda: settings.server.ae_title)
+        participants = (local_user(), recorder.own(Role.APPLICATION))
+        outcome, detail = Outcome.SERIOUS_FAILURE, "index not rebuilt"
+
+        def tell(rebuilt: "Rebuilt") -> None:
+            nonlocal outcome, detail
+            outcome = Outcome.MINOR_FAILURE if rebuilt.problem_count else Outcome.SUCCESS
+            detail = f"index rebuilt: {rebuilt}"
+
+        try:
+            yield tell
+        finally:
+            kind = EventType.SOFTWARE_CONFIGURATION
+            event = Event(EventID.SECURITY_ALERT, Action.EXECUTE, participants, outcome, kind, detail=detail)
+            recorder.note(event, durable=True)
+
+
+@contextmanager
+def _progress() -> Iterator["Progress"]:
+    """Shows how far it is, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    shown = 0.0
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal shown
+        if done == total or time.monotonic() - shown > 0.2:
+            shown = time.monotonic()
+            typer.echo(f"\r{what}: {done}{f' of {total}' if total else ''} files  ", nl=False, err=True)
+
+    try:
+        yield show
+    finally:
+        typer.echo("", err=True)

@@ -1,0 +1,169 @@
+"""`pacs-server verify`: files and index held against each other, and mended if wanted."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from pacs_server.cli_options import ConfigOption, fail, load_config
+
+if TYPE_CHECKING:
+    from pacs_server.assembly import OpenArchive
+    from pacs_server.services.verify import Parts, Progress, Repair, Report, Verification
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def verify(  # noqa: PLR0913
+    context: typer.Context,
+    *,
+    config: ConfigOption = None,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only what came in on this day (UTC) or later.")
+    ] = None,
+    study: Annotated[str | None, typer.Option(metavar="UID", help="Only the study of this UID.")] = None,
+    rate: Annotated[str | None, typer.Option(metavar="SIZE", help="Read at most so much a second, as 50MB.")] = None,
+    no_digest: Annotated[bool, typer.Option("--no-digest", help="Read the headers only, not every byte.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the last run was interrupted.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended; removes nothing.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON there; - prints it.")
+    ] = None,
+) -> None:
+    """Check that every file has its row in the index, every row its file, and that they agree."""
+    from pacs_server.assembly import open_archive
+    from pacs_server.services.durable import Pace
+    from pacs_server.services.verify import Verification
+
+    if resume and (since is not None or study is not None or no_digest):
+        fail("--resume goes on as the run began: without --since, --study and --no-digest", 2)
+    pace = Pace(_bytes(rate))
+    try:
+        with open_archive(load_config(context, config)) as archive:
+            parts = _parts(archive)
+            progress = _progress(parts, since, study, digest=not no_digest, resume=resume)
+            with _shown() as shown:
+                run = Verification(parts, progress, pace.spend, shown)
+                report = run.run(_repair(archive, parts) if repair else None)
+            _tell(report, run, output)
+            run.forget()
+    except KeyboardInterrupt:
+        fail("interrupted; verify --resume goes on from here", 130)
+    raise typer.Exit(0 if report.clean else 1)
+
+
+def _bytes(rate: str | None) -> int | None:
+    from pacs_server.config_types import parse_size
+
+    if rate is None:
+        return None
+    try:
+        size = parse_size(rate)
+    except ValueError as error:
+        fail(f"--rate: {error}", 2)
+    if not isinstance(size, int) or size < 1:
+        fail("--rate: at least one byte a second", 2)
+    return size
+
+
+def _parts(archive: "OpenArchive") -> "Parts":
+    from pacs_server.index.integrity import IntegrityIndex
+    from pacs_server.index.state import StateIndex
+    from pacs_server.services.verify import Parts
+
+    index, state = IntegrityIndex(archive.database), StateIndex(archive.database)
+    return Parts(archive.storage, index, state, archive.deletions.settled)
+
+
+def _progress(parts: "Parts", since: datetime | None, study: str | None, *, digest: bool, resume: bool) -> "Progress":
+    from pacs_server.services.verify import Progress, begin, unfinished
+
+    if not resume:
+        day = None if since is None else since.replace(tzinfo=UTC).isoformat()
+        return begin(parts.state, Progress(datetime.now(UTC).isoformat(), day, study, digest))
+    progress = unfinished(parts.state)
+    if progress is None:
+        fail("no run was interrupted, there is nothing to go on with", 2)
+    return progress
+
+
+def _repair(archive: "OpenArchive", parts: "Parts") -> "Repair":
+    from pacs_server.index.queries import QueryIndex
+    from pacs_server.services.repair import RepairService
+
+    queries = QueryIndex(archive.database)
+    return RepairService(archive.archive, archive.storage, parts.index, queries, archive.audit).repair
+
+
+@contextmanager
+def _shown() -> Iterator["Callable[[Progress], None]"]:
+    """What to call with the progress: keeps a line of it up to date on a terminal."""
+    terminal = sys.stderr.isatty()
+
+    def show(progress: "Progress") -> None:
+        if terminal:
+            text = f"{progress.phase}: {progress.files} files, {progress.instances} instances"
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    yield show
+    if terminal:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _tell(report: "Report", run: "Verification", output: Path | None) -> None:
+    from pacs_server.logs import escaped
+
+    if output is None or str(output) != "-":
+        for found in run.findings():
+            name = " ".join(part for part in (found.uid, found.path) if part)
+            done = f"; {found.repaired}" if found.repaired else ""
+            typer.echo(escaped(f"{found.kind}: {name}: {found.detail}{done}"))
+        typer.echo(_summary(report))
+    if output is None:
+        return
+    if str(output) == "-":
+        _write_json(sys.stdout, report, run)
+        return
+    try:
+        with output.open("w", encoding="utf-8") as file:
+            _write_json(file, report, run)
+    except OSError as error:
+        fail(f"{output} cannot be written: {error.strerror}", 1)
+
+
+def _summary(report: "Report") -> str:
+    progress = report.progress
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.findings.items()))
+    counted = (
+        f"{progress.files} files, {progress.instances} instances checked; older versions {progress.older_versions}, "
+        f"incoming {report.incoming}, quarantine {report.quarantine}"
+    )
+    if not kinds:
+        return f"ok: {counted}"
+    return f"found: {kinds}; repaired {report.repaired}\n{counted}"
+
+
+def _write_json(file: TextIO, report: "Report", run: "Verification") -> None:
+    """One object, written finding by finding: there may be more than fit into memory."""
+    progress = asdict(report.progress)
+    head = {
+        "started_at": progress["run"],
+        "finished_at": report.finished_at.isoformat(),
+        "clean": report.clean,
+        **{name: progress[name] for name in ("since", "study", "digest", "files", "instances", "older_versions")},
+        "incoming": report.incoming,
+        "quarantine": report.quarantine,
+        "counts": report.findings,
+        "repaired": report.repaired,
+    }
+    file.write(json.dumps(head, indent=1)[:-2] + ',\n "findings": [')
+    for number, found in enumerate(run.findings()):
+        file.write((",\n  " if number else "\n  ") + json.dumps(asdict(found)))
+    file.write("\n ]\n}\n")

@@ -1,0 +1,170 @@
+"""The whole index to a SQLite file of its own and back, row by row, from and into either database.
+
+A snapshot is an ordinary SQLite database with all tables, as they were at one moment. What is read of it
+here without the tables of today works for every older schema.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from sqlalchemy import Connection, DateTime, Table, delete, func, insert, select
+
+from pacs_server.errors import ConfigError, StorageUnavailable
+from pacs_server.index import archive_models, models, workflow_models
+from pacs_server.index.database import Database
+
+_BATCH_ROWS: Final = 1000
+# All tables are in one collection; importing the modules puts them there.
+assert archive_models.deletion.metadata is workflow_models.peer_seen.metadata
+# Those that others refer to come first.
+_TABLES: Final = models.metadata.sorted_tables
+# What a new database may hold before anything is stored; a restore puts the rows of the snapshot in its place.
+_ABOUT_ITSELF: Final = {"archive_state"}
+_FILES: Final = """
+    SELECT sop_instance_uid, path, data_set_offset, size, digest, transfer_syntax_uid, received_at
+    FROM instance ORDER BY id"""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedFile:
+    """The file of an instance as a snapshot knows it: `path` below the archive's root, `size` and offset in bytes.
+
+    `digest` is the SHA-256 of the data set. `name` tells it from every other file: the same data set received
+    again has another head.
+    """
+
+    sop_instance_uid: str
+    path: str
+    data_set_offset: int
+    size: int
+    digest: str
+    name: str
+
+
+def take_snapshot(database: Database, file: Path) -> str:
+    """Copy the index as it is at one moment into a new SQLite file, not synced; returns its revision.
+
+    Writers go on meanwhile. Raises SchemaError unless the schema is up to date, IndexUnavailable.
+    """
+    database.check_schema()
+    if database.is_sqlite:
+        with database.connect() as source, closing(sqlite3.connect(file)) as target:
+            driver: Any = source.connection.driver_connection
+            driver.backup(target)
+            # The mark of WAL comes with the copy, and a file with it cannot be read without writing beside it.
+            target.execute("PRAGMA journal_mode = DELETE")
+    else:
+        with closing(_open(file)) as copy:
+            copy.migrate()
+            with copy.begin() as target_rows, database.connect() as source:
+                source.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                copy_tables(source, target_rows)
+    return str(database.revision())
+
+
+def restore_snapshot(file: Path, database: Database) -> None:
+    """Copy a snapshot into an empty database, whole or not at all; raises SchemaError, IndexUnavailable.
+
+    An older schema is migrated first, in `file`, which has to be a copy that nobody else needs.
+    """
+    with closing(_open(file)) as snapshot:
+        snapshot.migrate()
+        database.migrate()
+        with snapshot.connect() as source, database.begin() as target:
+            for table in _TABLES:
+                if table.name in _ABOUT_ITSELF:
+                    target.execute(delete(table))
+            copy_tables(source, target)
+            if not database.is_sqlite:
+                advance_sequences(target)
+
+
+def is_empty(database: Database) -> bool:
+    """Whether no table that is there holds a row; raises IndexUnavailable."""
+    if database.revision() is None:
+        return True
+    database.migrate()
+    with database.connect() as connection:
+        tables = [table for table in _TABLES if table.name not in _ABOUT_ITSELF]
+        return all(connection.execute(select(table).limit(1)).first() is None for table in tables)
+
+
+def row_counts(snapshot: Path) -> dict[str, int]:
+    """How many rows each table of a snapshot has. Raises StorageUnavailable."""
+    with _reading(snapshot) as connection:
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for (name,) in names}  # noqa: S608
+
+
+def indexed_files(snapshot: Path) -> Iterator[IndexedFile]:
+    """The files of all instances of a snapshot in the order of their arrival. Raises StorageUnavailable."""
+    with _reading(snapshot) as connection:
+        for uid, path, offset, size, digest, *head in connection.execute(_FILES):
+            mark = hashlib.sha256("\n".join(map(str, head)).encode()).hexdigest()[:8]
+            yield IndexedFile(uid, path, offset, size, digest, f"{digest}-{size}-{mark}")
+
+
+def deleted_folders(snapshot: Path) -> set[str]:
+    """The folders of the trash that hold what a snapshot knows as deleted. Raises StorageUnavailable."""
+    with _reading(snapshot) as connection:
+        return {folder for (folder,) in connection.execute("SELECT folder FROM deletion WHERE status = 'KEPT'")}
+
+
+def _open(file: Path) -> Database:
+    if "?" in str(file):
+        raise ConfigError(f"{file}: the path may not hold a question mark")
+    # Whoever wants the file to last syncs it when it is whole.
+    return Database(f"sqlite:///{file}", wal_mode=False, fsync=False)
+
+
+@contextmanager
+def _reading(snapshot: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that leaves no trace, so that the medium may be read-only."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(snapshot))}?mode=ro&immutable=1", uri=True)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise StorageUnavailable(f"{snapshot} cannot be read: {error}") from error
+
+
+def copy_tables(source: Connection, target: Connection, tables: Iterable[Table] = _TABLES) -> None:
+    """Copy all rows of tables; those that others refer to have to come first."""
+    source.execution_options(yield_per=_BATCH_ROWS)
+    for table in tables:
+        times = [column.name for column in table.columns if isinstance(column.type, DateTime)]
+        with source.execute(select(table).order_by(*table.primary_key)) as result:
+            for rows in result.mappings().partitions():
+                target.execute(insert(table), [_row(row, times) for row in rows])
+
+
+def _row(row: Mapping[Any, Any], times: list[str]) -> dict[str, Any]:
+    return {**row, **{name: _in_utc(row[name]) for name in times}}
+
+
+def _in_utc(time: datetime | None) -> datetime | None:
+    """A time of either database: SQLite keeps UTC without saying so, PostgreSQL says it in the session's zone."""
+    if time is None:
+        return None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def advance_sequences(connection: Connection) -> None:
+    """Have new rows numbered after those that came with a number of their own."""
+    for table in _TABLES:
+        key = _numbered(table)
+        if key is not None:
+            highest = connection.scalar(select(func.max(table.c[key])))
+            if highest is not None:
+                connection.execute(select(func.setval(func.pg_get_serial_sequence(table.name, key), highest)))
+
+
+def _numbered(table: Table) -> str | None:
+    column = table.autoincrement_column
+    return None if column is None else column.name

@@ -1,0 +1,290 @@
+"""Deletions in the index: rows out and back in, a few statements for each level, and what is in the trash."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, delete, func, insert, select, update
+
+from pacs_server.dicom.identity import Identity, compatible
+from pacs_server.dicom.levels import Level
+from pacs_server.errors import InstanceNotFound
+from pacs_server.index.archive_models import deletion as table
+from pacs_server.index.commitment import CommitmentStatus
+from pacs_server.index.database import Database
+from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Row, Rows, in_utc, saved_columns
+from pacs_server.index.instances import WRITER_LOCK, collect_again, take_off
+from pacs_server.index.models import instance, patient, series, study
+from pacs_server.index.workflow_models import commitment, commitment_instance
+
+_CHUNK: Final = 1000
+
+
+class DeletionIndex:
+    """The deletions of one database; every method raises IndexUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def look_up(self, level: Level, uid: str) -> Rows:
+        """What a UID stands for, at STUDY, SERIES or IMAGE level; raises InstanceNotFound."""
+        with self._database.connect() as connection:
+            rows = _read(connection, level, uid)
+        if not rows.instances:
+            raise InstanceNotFound(f"no {_NOUN[level]} of this UID is in the archive")
+        return rows
+
+    def take_out(self, document: Document, record: Callable[[], None]) -> bool:
+        """Remove the rows of a deletion and keep it as MOVING, if they are still what the UID stands for.
+
+        `record` is called just before it is committed; what it raises undoes it.
+        """
+        deletion = document.deletion
+        with self._database.begin(lock=WRITER_LOCK) as connection:
+            if _read(connection, deletion.level, deletion.uid) != document.rows:
+                return False
+            _take_out(connection, deletion, document.rows)
+            connection.execute(insert(table).values(_columns(deletion, DeletionStatus.MOVING)))
+            record()
+        return True
+
+    def put_back(self, rows: Rows, folder: str, left: Deletion | None, record: Callable[[], None]) -> bool:
+        """Put rows back and keep what is `left` of the deletion; False, and nothing changed, if a UID is known again.
+
+        `record` is as for `take_out`.
+        """
+        with self._database.begin(lock=WRITER_LOCK) as connection:
+            if _known(connection, [row["sop_instance_uid"] for row in rows.instances]):
+                return False
+            _put_back(connection, rows)
+            if left is None:
+                connection.execute(delete(table).where(table.c.folder == folder))
+            else:
+                values = {"instances": left.instances, "bytes": left.bytes}
+                connection.execute(update(table).where(table.c.folder == folder).values(values))
+            record()
+        return True
+
+    def replay(self, document: Document) -> None:
+        """Take out of an index that is built anew what a deletion took out then, and keep it as KEPT."""
+        deletion = document.deletion
+        with self._database.begin(lock=WRITER_LOCK) as connection:
+            rows = _read(connection, deletion.level, deletion.uid)
+            if rows.instances:
+                _take_out(connection, deletion, rows)
+            _adopt(connection, deletion)
+
+    def adopt(self, deletion: Deletion) -> None:
+        """Keep a deletion that the trash knows and the index does not."""
+        with self._database.begin(lock=WRITER_LOCK) as connection:
+            _adopt(connection, deletion)
+
+    def list(self) -> list[Deletion]:
+        """All deletions, the oldest first."""
+        with self._database.connect() as connection:
+            rows = connection.execute(select(table).order_by(table.c.deleted_at, table.c.id))
+            return [_deletion(row) for row in rows]
+
+    def get(self, folder: str) -> Deletion | None:
+        """The deletion of that folder."""
+        with self._database.connect() as connection:
+            row = connection.execute(select(table).where(table.c.folder == folder)).one_or_none()
+        return None if row is None else _deletion(row)
+
+    def set_status(self, folder: str, status: DeletionStatus) -> None:
+        """Say where a deletion stands."""
+        with self._database.begin() as connection:
+            connection.execute(update(table).where(table.c.folder == folder).values(status=status))
+
+    def forget(self, folder: str) -> None:
+        """Remove a deletion that is out of the trash."""
+        with self._database.begin() as connection:
+            connection.execute(delete(table).where(table.c.folder == folder))
+
+    def known(self, uids: Sequence[str]) -> dict[str, str]:
+        """The paths of those of these instances that are in the index, by SOP Instance UID."""
+        with self._database.connect() as connection:
+            return _known(connection, uids)
+
+
+_NOUN: Final = {Level.STUDY: "study", Level.SERIES: "series", Level.IMAGE: "instance"}
+
+
+# ------------------------------------------------------------------------------------ out
+
+
+def _series_of(level: Level, uid: str) -> ColumnElement[bool]:
+    if level is Level.STUDY:
+        return series.c.study_fk.in_(select(study.c.id).where(study.c.study_instance_uid == uid))
+    if level is Level.SERIES:
+        return series.c.series_instance_uid == uid
+    return series.c.id.in_(select(instance.c.series_fk).where(instance.c.sop_instance_uid == uid))
+
+
+def _instances_of(level: Level, uid: str) -> ColumnElement[bool]:
+    if level is Level.IMAGE:
+        return instance.c.sop_instance_uid == uid
+    return instance.c.series_fk.in_(select(series.c.id).where(_series_of(level, uid)))
+
+
+def _read(connection: Connection, level: Level, uid: str) -> Rows:
+    studies = select(series.c.study_fk).where(_series_of(level, uid))
+    patients = select(study.c.patient_fk).where(study.c.id.in_(studies))
+    return Rows(
+        _rows(connection, patient, patient.c.id.in_(patients)),
+        _rows(connection, study, study.c.id.in_(studies)),
+        _rows(connection, series, _series_of(level, uid)),
+        _rows(connection, instance, _instances_of(level, uid)),
+    )
+
+
+def _rows(connection: Connection, of: Table, condition: ColumnElement[bool]) -> tuple[Row, ...]:
+    columns = [of.c[name] for name in saved_columns(of)]
+    found = connection.execute(select(*columns).where(condition).order_by(of.c.id)).mappings()
+    if of is instance:
+        return tuple({**row, "received_at": in_utc(row["received_at"])} for row in found)
+    return tuple(dict(row) for row in found)
+
+
+def _take_out(connection: Connection, deletion: Deletion, rows: Rows) -> None:
+    """Delete the instances and what is empty without them, and take them out of the counters."""
+    _verify_again(connection, select(instance.c.sop_instance_uid).where(_instances_of(deletion.level, deletion.uid)))
+    connection.execute(delete(instance).where(_instances_of(deletion.level, deletion.uid)))
+    lost = Counter(row["series_fk"] for row in rows.instances)
+    emptied: Counter[int] = Counter()
+    for row in rows.series:
+        # One series unless it is a study, and then all of them are empty.
+        if take_off(connection, series, row["id"], instances=lost[row["id"]]):
+            emptied[row["study_fk"]] += 1
+    lost_by_study: Counter[int] = Counter()
+    for row in rows.series:
+        lost_by_study[row["study_fk"]] += lost[row["id"]]
+    for row in rows.studies:
+        gone = {"instances": lost_by_study[row["id"]], "series": emptied[row["id"]]}
+        last = take_off(connection, study, row["id"], **gone)
+        take_off(connection, patient, row["patient_fk"], **gone, studies=int(last))
+        if not last:
+            collect_again(connection, row["id"])
+
+
+def _verify_again(connection: Connection, uids: Any) -> None:
+    """Have storage commitment look once more at instances, before it reports what it found of them earlier."""
+    unreported = select(commitment.c.id).where(commitment.c.status != CommitmentStatus.REPORTED)
+    connection.execute(
+        update(commitment_instance)
+        .where(commitment_instance.c.commitment_fk.in_(unreported), commitment_instance.c.sop_instance_uid.in_(uids))
+        .values(failure_reason=None)
+    )
+
+
+# ------------------------------------------------------------------------------------ back in
+
+
+def _put_back(connection: Connection, rows: Rows) -> None:
+    """Insert the instances and what is missing above them, and count them."""
+    patients = {row["id"]: row for row in rows.patients}
+    studies: dict[int, int] = {}
+    series_keys: dict[int, int] = {}
+    for row in rows.studies:
+        studies[row["id"]] = _study(connection, row, patients[row["patient_fk"]])
+    for row in rows.series:
+        series_keys[row["id"]] = _series(connection, row, studies[row["study_fk"]])
+    new = [_without_id(row) | {"series_fk": series_keys[row["series_fk"]]} for row in rows.instances]
+    for start in range(0, len(new), _CHUNK):
+        connection.execute(insert(instance), new[start : start + _CHUNK])
+        _verify_again(connection, [row["sop_instance_uid"] for row in new[start : start + _CHUNK]])
+    for key, count in Counter(row["series_fk"] for row in new).items():
+        _count(connection, series, key, instances=count)
+        above = connection.execute(
+            select(study.c.id, study.c.patient_fk).where(
+                study.c.id.in_(select(series.c.study_fk).where(series.c.id == key))
+            )
+        ).one()
+        _count(connection, study, above.id, instances=count)
+        _count(connection, patient, above.patient_fk, instances=count)
+    for key in studies.values():
+        collect_again(connection, key)
+
+
+def _patient(connection: Connection, row: Row) -> int:
+    """The patient if they are still there, made again if not; another person of the same ID is another patient."""
+    same = and_(*(patient.c[name] == row[name] for name in ("patient_id", "issuer_of_patient_id")))
+    # An empty Patient ID identifies nobody.
+    if row["patient_id"]:
+        for known in connection.execute(select(patient).where(same).order_by(patient.c.id)).mappings():
+            if compatible(Identity.of(known), Identity.of(row)):  # type: ignore[arg-type]
+                return int(known["id"])
+    variant = _next_variant(connection, patient, same) if row["patient_id"] else row["variant"]
+    return _insert(connection, patient, _without_id(row) | {"variant": variant})
+
+
+def _study(connection: Connection, row: Row, above: Row) -> int:
+    same = study.c.study_instance_uid == row["study_instance_uid"]
+    statement = select(study.c.id.label("study_key"), patient).join(patient).where(same).order_by(study.c.id)
+    for known in connection.execute(statement).mappings():
+        if compatible(Identity.of(known), Identity.of(above)):  # type: ignore[arg-type]
+            return int(known["study_key"])
+    patient_key = _patient(connection, above)
+    _count(connection, patient, patient_key, studies=1)
+    variant = _next_variant(connection, study, same)
+    return _insert(connection, study, _without_id(row) | {"patient_fk": patient_key, "variant": variant})
+
+
+def _next_variant(connection: Connection, of: Table, same: ColumnElement[bool]) -> int:
+    return int(connection.scalar(select(func.coalesce(func.max(of.c.variant) + 1, 0)).where(same)) or 0)
+
+
+def _series(connection: Connection, row: Row, study_key: int) -> int:
+    same = series.c.series_instance_uid == row["series_instance_uid"]
+    key: int | None = connection.scalar(select(series.c.id).where(same, series.c.study_fk == study_key))
+    if key is not None:
+        return key
+    _count(connection, study, study_key, series=1)
+    owner = connection.scalar(select(study.c.patient_fk).where(study.c.id == study_key))
+    _count(connection, patient, owner, series=1)
+    return _insert(connection, series, _without_id(row) | {"study_fk": study_key})
+
+
+def _insert(connection: Connection, of: Table, values: Row) -> int:
+    key: int = connection.execute(insert(of).values(**values).returning(of.c.id)).scalar_one()
+    return key
+
+
+def _count(connection: Connection, of: Table, key: int | None, **more: int) -> None:
+    counters = {of.c[f"number_of_{of.name}_related_{what}"]: count for what, count in more.items()}
+    values = {counter.name: counter + count for counter, count in counters.items()}
+    connection.execute(update(of).where(of.c.id == key).values(values))
+
+
+def _without_id(row: Row) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "id"}
+
+
+# ------------------------------------------------------------------------------------ the table of deletions
+
+
+def _known(connection: Connection, uids: Sequence[str]) -> dict[str, str]:
+    statement = select(instance.c.sop_instance_uid, instance.c.path).where(
+        instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
+    )
+    found: dict[str, str] = {}
+    for start in range(0, len(uids), _CHUNK):
+        rows: Iterable[Any] = connection.execute(statement, {"uids": uids[start : start + _CHUNK]})
+        found |= {uid: path for uid, path in rows}
+    return found
+
+
+def _adopt(connection: Connection, deletion: Deletion) -> None:
+    if connection.execute(select(table.c.id).where(table.c.folder == deletion.folder)).first() is None:
+        connection.execute(insert(table).values(_columns(deletion, DeletionStatus.KEPT)))
+
+
+def _columns(deletion: Deletion, status: DeletionStatus) -> dict[str, Any]:
+    return asdict(deletion) | {"level": deletion.level.name, "status": status}
+
+
+def _deletion(row: Any) -> Deletion:
+    values = {name: getattr(row, name) for name in Deletion.__dataclass_fields__}
+    values |= {"level": Level[row.level], "status": DeletionStatus(row.status)}
+    return Deletion(**values | {"deleted_at": in_utc(row.deleted_at)})

@@ -1,0 +1,59 @@
+"""How fast the archive grows."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, case, func, select
+
+from pacs_server.index.database import Database
+from pacs_server.index.models import instance
+
+_WINDOW: Final = timedelta(days=7)
+# An archive that began this morning says little about a day.
+_SHORTEST: Final = timedelta(days=1)
+# Rows that are looked at, the latest; and how long an answer is good for, in seconds.
+_ROWS: Final = 300_000
+_FRESH_SECONDS: Final = 3600.0
+
+
+class Growth:
+    """What came in lately; may be shared by all threads."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._now = now
+        self._lock = threading.Lock()
+        self._known: tuple[float, float] | None = None
+
+    def bytes_per_day(self) -> float:
+        """Bytes a day over the last week, or since the archive began; an hour old at most. Raises IndexUnavailable."""
+        with self._lock:
+            if self._known is None or self._clock() - self._known[0] >= _FRESH_SECONDS:
+                with self._database.connect() as connection:
+                    self._known = (self._clock(), _rate(connection, self._now()))
+            return self._known[1]
+
+
+def _rate(connection: Connection, now: datetime) -> float:
+    """Bytes a day. Where a week has more rows than are looked at, those tell about the time that they cover."""
+    since = now - _WINDOW
+    latest = select(instance.c.received_at, instance.c.size).order_by(instance.c.id.desc()).limit(_ROWS).subquery()
+    recent: Any = func.sum(case((latest.c.received_at >= since, latest.c.size), else_=0))
+    size, first = connection.execute(select(recent, func.min(latest.c.received_at))).one()
+    if first is None:
+        return 0.0
+    # SQLite keeps UTC without saying so.
+    began = first if first.tzinfo else first.replace(tzinfo=UTC)
+    span = max(min(now - began, _WINDOW), _SHORTEST)
+    days: float = span / timedelta(days=1)
+    return float(size) / days

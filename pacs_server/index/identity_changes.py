@@ -1,0 +1,244 @@
+"""What operators decide about whose studies are, made so in the index; each change is whole or not at all."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
+
+from pacs_server.dicom.identity import Identity, compatible
+from pacs_server.dicom.original_attributes import original_item
+from pacs_server.index.archive_models import archive_state
+from pacs_server.index.database import Database
+from pacs_server.index.identity import ATTRIBUTES, named
+from pacs_server.index.instances import WRITER_LOCK, collect_again
+from pacs_server.index.models import instance, patient, patient_alias, series, study
+from pacs_server.index.parents import patient_values
+
+_APPLIED: Final = "changes"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an operator decided: studies of one patient are another's. `number` counts from 1.
+
+    With `whole` it is a merge: all that is there and all that will come. Attributes of the patients are by column.
+    """
+
+    number: int
+    at: datetime
+    by: str
+    reason: str
+    whole: bool
+    source: Mapping[str, str]
+    target: Mapping[str, str]
+    studies: tuple[str, ...]
+    system: str
+
+
+class ChangeIndex:
+    """The changes of one database; every method raises IndexUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def applied(self) -> int:
+        """The number of the last change that the index has."""
+        with self._database.connect() as connection:
+            return _applied(connection)
+
+    def apply(self, change: Change, record: Callable[[], bool] = lambda: True) -> bool:
+        """Make a change unless the index has it already, and tell whether it was made.
+
+        `record` is called before anything is changed, while nobody else writes; if it says no nothing is made.
+        """
+        with self._database.begin(lock=WRITER_LOCK) as connection:
+            if _applied(connection) >= change.number or not record():
+                return False
+            _apply(connection, change)
+            connection.execute(delete(archive_state).where(archive_state.c.key == _APPLIED))
+            connection.execute(insert(archive_state).values(key=_APPLIED, value=str(change.number)))
+            return True
+
+
+def _applied(connection: Connection) -> int:
+    return int(connection.scalar(select(archive_state.c.value).where(archive_state.c.key == _APPLIED)) or 0)
+
+
+def _apply(connection: Connection, change: Change) -> None:
+    """Move the studies; what is not there any more needs no moving, but what comes later has to find its way."""
+    source = Identity.of(change.source)
+    found = _find(connection, change.target)
+    target_key = _make(connection, change.target) if found is None else found
+    source_key = _find(connection, change.source, change.studies)
+    moving = _studies_to_move(connection, change, source_key)
+    # Whoever gets studies is there again, and goes nowhere else.
+    _forget_aliases(connection, Identity.of(change.target), "")
+    undone = {uid for uid in set(change.studies) | set(moving) if _undo(connection, uid, change)}
+    for uid, key in moving.items():
+        item = None if uid in undone else _original_item(connection, key, change)
+        _move(connection, key, target_key, item, undone=uid in undone)
+    for uid in sorted((set(change.studies) | set(moving)) - undone):
+        _forget_aliases(connection, source, uid)
+        _alias(connection, change, uid)
+    if change.whole and source.patient_id:
+        _forget_aliases(connection, source, "")
+        _alias(connection, change, "")
+    _recount_patient(connection, target_key)
+    if source_key is not None:
+        _recount_patient(connection, source_key)
+
+
+def _studies_to_move(connection: Connection, change: Change, source_key: int | None) -> dict[str, int]:
+    if source_key is None:
+        return {}
+    rows = connection.execute(
+        select(study.c.study_instance_uid, study.c.id).where(study.c.patient_fk == source_key).order_by(study.c.id)
+    )
+    return {uid: key for uid, key in rows if change.whole or uid in change.studies}
+
+
+def _find(connection: Connection, attributes: Mapping[str, str], studies: Iterable[str] = ()) -> int | None:
+    """The row of a patient; without a Patient ID only a study tells which one it is."""
+    wanted = Identity.of(attributes)
+    statement: Select[Any] = select(patient).where(
+        patient.c.patient_id == wanted.patient_id, patient.c.issuer_of_patient_id == wanted.issuer_of_patient_id
+    )
+    if not wanted.patient_id:
+        theirs = select(study.c.patient_fk).where(study.c.study_instance_uid.in_(list(studies)))
+        statement = statement.where(patient.c.id.in_(theirs))
+    rows = connection.execute(statement.order_by(patient.c.id)).mappings().all()
+    fitting = [row for row in rows if compatible(Identity.of(_texts(row)), wanted)]
+    # The very same comes before one that merely may be the same.
+    fitting.sort(key=lambda row: Identity.of(_texts(row)) != wanted)
+    return fitting[0]["id"] if fitting else None
+
+
+def _texts(row: Mapping[Any, Any]) -> dict[str, str]:
+    return {name: row[name] for name in ATTRIBUTES}
+
+
+def _make(connection: Connection, attributes: Mapping[str, str]) -> int:
+    """Insert a patient that an earlier change took away."""
+    key = Identity.of(attributes).key
+    variant = 0
+    if key[0]:
+        same = (patient.c.patient_id == key[0], patient.c.issuer_of_patient_id == key[1])
+        highest = connection.scalar(select(func.max(patient.c.variant)).where(*same))
+        variant = 0 if highest is None else highest + 1
+    values = patient_values(attributes) | {"variant": variant}
+    made: int = connection.execute(insert(patient).values(values).returning(patient.c.id)).scalar_one()
+    return made
+
+
+def _alias(connection: Connection, change: Change, uid: str) -> None:
+    values = {
+        "patient_id": change.source.get("patient_id", ""),
+        "issuer_of_patient_id": change.source.get("issuer_of_patient_id", ""),
+        "study_instance_uid": uid,
+        "source": _json(change.source),
+        "target": _json(change.target),
+    }
+    connection.execute(insert(patient_alias).values(values))
+
+
+def _aliases(connection: Connection, source: Identity, uid: str) -> list[tuple[int, Identity]]:
+    """The keys and targets of what was decided about a patient, for one study or, if `uid` is empty, for all."""
+    statement = select(patient_alias.c.id, patient_alias.c.source, patient_alias.c.target).where(
+        *named(patient_alias, *source.key), patient_alias.c.study_instance_uid == uid
+    )
+    rows = [
+        (key, Identity.of(json.loads(of)), Identity.of(json.loads(to))) for key, of, to in connection.execute(statement)
+    ]
+    return [(key, to) for key, of, to in rows if compatible(of, source)]
+
+
+def _forget_aliases(connection: Connection, source: Identity, uid: str) -> None:
+    keys = [key for key, _ in _aliases(connection, source, uid)]
+    connection.execute(delete(patient_alias).where(patient_alias.c.id.in_(keys)))
+
+
+def _undo(connection: Connection, uid: str, change: Change) -> bool:
+    """Whether the study goes back to where it was moved from; what was decided about it then is forgotten."""
+    found = _aliases(connection, Identity.of(change.target), uid)
+    connection.execute(delete(patient_alias).where(patient_alias.c.id.in_([key for key, _ in found])))
+    return any(compatible(to, Identity.of(change.source)) for _, to in found)
+
+
+def _move(connection: Connection, key: int, patient_key: int, item: dict[str, Any] | None, *, undone: bool) -> None:
+    """Put a study under another patient, where it joins one of the same UID."""
+    row = connection.execute(select(study).where(study.c.id == key)).mappings().one()
+    items: list[Any] = json.loads(row["original_attributes_sequence"] or "[]")
+    items = items[:-1] if undone else [*items, item]
+    same = study.c.study_instance_uid == row["study_instance_uid"]
+    there = connection.execute(select(study).where(same, study.c.patient_fk == patient_key)).mappings().one_or_none()
+    if there is None:
+        values = {"patient_fk": patient_key, "original_attributes_sequence": _json(items) if items else ""}
+        connection.execute(update(study).where(study.c.id == key).values(values))
+        return
+    items = json.loads(there["original_attributes_sequence"] or "[]") + items
+    values = {"original_attributes_sequence": _json(items) if items else ""}
+    connection.execute(update(study).where(study.c.id == there["id"]).values(values))
+    _join_series(connection, key, there["id"])
+    connection.execute(delete(study).where(study.c.id == key))
+    _recount_study(connection, there["id"])
+
+
+def _join_series(connection: Connection, key: int, into: int) -> None:
+    there = connection.execute(select(series.c.series_instance_uid, series.c.id).where(series.c.study_fk == into))
+    theirs = {str(uid): int(series_key) for uid, series_key in there}
+    mine = connection.execute(select(series.c.id, series.c.series_instance_uid).where(series.c.study_fk == key)).all()
+    for series_key, uid in mine:
+        if uid not in theirs:
+            connection.execute(update(series).where(series.c.id == series_key).values(study_fk=into))
+            continue
+        connection.execute(update(instance).where(instance.c.series_fk == series_key).values(series_fk=theirs[uid]))
+        connection.execute(delete(series).where(series.c.id == series_key))
+        count = select(func.count()).where(instance.c.series_fk == theirs[uid]).scalar_subquery()
+        counted = {"number_of_series_related_instances": count}
+        connection.execute(update(series).where(series.c.id == theirs[uid]).values(counted))
+
+
+def _recount_study(connection: Connection, key: int) -> None:
+    counts = select(func.count(), func.sum(series.c.number_of_series_related_instances))
+    of_series, of_instances = connection.execute(counts.where(series.c.study_fk == key)).one()
+    values = {"number_of_study_related_series": of_series, "number_of_study_related_instances": of_instances}
+    connection.execute(update(study).where(study.c.id == key).values(values))
+    collect_again(connection, key)
+
+
+def _recount_patient(connection: Connection, key: int) -> None:
+    """Count a patient's studies again, and delete the patient who has none left."""
+    sums = [study.c.number_of_study_related_series, study.c.number_of_study_related_instances]
+    counts = select(func.count(), *(func.coalesce(func.sum(each), 0) for each in sums))
+    of_studies, of_series, of_instances = connection.execute(counts.where(study.c.patient_fk == key)).one()
+    if not of_studies:
+        connection.execute(delete(patient).where(patient.c.id == key))
+        return
+    values = {
+        "number_of_patient_related_studies": of_studies,
+        "number_of_patient_related_series": of_series,
+        "number_of_patient_related_instances": of_instances,
+    }
+    connection.execute(update(patient).where(patient.c.id == key).values(values))
+
+
+def _original_item(connection: Connection, study_key: int, change: Change) -> dict[str, Any]:
+    first = (
+        select(instance.c.calling_ae).select_from(instance.join(series)).where(series.c.study_fk == study_key)
+        .order_by(instance.c.id).limit(1)
+    )  # fmt: skip
+    return original_item(
+        change.source,
+        change.target,
+        at=change.at,
+        system=change.system,
+        reason="COERCE" if change.whole else "CORRECT",
+        origin=connection.scalar(first) or "",
+    )
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

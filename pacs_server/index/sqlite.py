@@ -1,0 +1,108 @@
+"""The engine for SQLite: how its connections are set up, and that they stay with the file they began with."""
+
+import os
+import sqlite3
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
+
+# What SQLite says of a file that is not, or no longer, a database.
+_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def sqlite_engine(url: URL, *, lock_wait: int, wal_mode: bool, fsync: bool) -> Engine:
+    """An engine whose writers wait up to `lock_wait` seconds for each other."""
+    pragmas = {
+        # First, because the ones after it may have to wait for a lock.
+        "busy_timeout": int(float(str(url.query.get("timeout", lock_wait))) * 1000),
+        "journal_mode": "WAL" if wal_mode else "DELETE",
+        # FULL: in WAL mode only this syncs at every commit.
+        "synchronous": "FULL" if fsync else "OFF",
+        "foreign_keys": "ON",
+        "case_sensitive_like": "ON",
+    }
+    # A connection is a few file handles: the number of associations bounds them, not the pool.
+    engine = create_engine(
+        url, poolclass=QueuePool, pool_size=16, max_overflow=-1, hide_parameters=True,
+        connect_args={"check_same_thread": False},
+    )  # fmt: skip
+    if "uri" not in url.query:  # then it is no path
+        _stay_with(engine, _File(Path(str(url.database))))
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        # The driver's own BEGIN comes too late and is never IMMEDIATE; `begin` below does it.
+        connection.isolation_level = None
+        for name, value in pragmas.items():
+            connection.execute(f"PRAGMA {name} = {value}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # IMMEDIATE: a reader that turns writer would fail at once when somebody else has written.
+        write = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether the driver raised this because the file is damaged."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether the driver raised this because there was no room; then nothing of the transaction is in the file."""
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+
+
+class _File:
+    """The file of a database: made once if it is not there, and never again.
+
+    Connections to a file that was removed go on without a word, and what they commit is lost; a new connection
+    would begin an empty index.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._first: tuple[int, int] | None = None
+
+    def make(self) -> None:
+        """Make it if need be, for its owner only, or raise sqlite3.OperationalError if it is another one by now."""
+        with self._lock:
+            if self._first is not None:
+                self.check()
+                return
+            # SQLite itself would make it readable for everybody; -wal and -shm get the mode of the file.
+            # A file that is there is not opened: to close it again would drop the locks that this process has on it,
+            # and another process would take the write-ahead log for nobody's (sqlite.org/howtocorrupt.html, 2.2).
+            with suppress(OSError):  # what is wrong with the path SQLite says
+                with suppress(FileExistsError):
+                    os.close(os.open(self._path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                self._first = self._identity()
+
+    def check(self) -> None:
+        """Raise sqlite3.OperationalError if another file, or none, lies at the path."""
+        try:
+            same = self._identity() == self._first
+        except OSError:
+            same = False
+        if not same:
+            raise sqlite3.OperationalError(f"{self._path} was removed or replaced; stop the server and put it back")
+
+    def _identity(self) -> tuple[int, int]:
+        status = self._path.stat()
+        return status.st_dev, status.st_ino
+
+
+def _stay_with(engine: Engine, file: _File) -> None:
+    @event.listens_for(engine, "do_connect")
+    def make(_dialect: object, _record: object, _args: object, _options: object) -> None:
+        file.make()
+
+    @event.listens_for(engine, "checkout")
+    def check(_connection: object, _record: object, _proxy: object) -> None:
+        file.check()

@@ -1,0 +1,61 @@
+"""What tasks remember from run to run, as texts by name; a task's names begin with its own."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pacs_server.index.archive_models import archive_state as table
+from pacs_server.index.database import Database
+
+_PAGE = 500
+
+
+class StateIndex:
+    """The texts of one database; every method raises IndexUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        new: Any = (sqlite if database.is_sqlite else postgresql).insert(table)
+        self._upsert = new.on_conflict_do_update(index_elements=["key"], set_={"value": new.excluded.value})
+
+    def get(self, key: str) -> str | None:
+        """The text of that name."""
+        with self._database.connect() as connection:
+            return connection.scalar(select(table.c.value).where(table.c.key == key))
+
+    def put(self, values: Mapping[str, str]) -> None:
+        """Keep texts by name, all or none."""
+        if values:
+            with self._database.begin() as connection:
+                # In one order everywhere, so that two processes do not wait for each other.
+                rows = [{"key": key, "value": values[key]} for key in sorted(values)]
+                connection.execute(self._upsert, rows)
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Forget what is kept under these names."""
+        with self._database.begin() as connection:
+            connection.execute(delete(table).where(table.c.key.in_(list(keys))))
+
+    def clear(self, prefix: str) -> None:
+        """Forget all names that begin so."""
+        with self._database.begin() as connection:
+            connection.execute(delete(table).where(table.c.key.startswith(prefix, autoescape=True)))
+
+    def items(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Names that begin so with their texts, in order, read page by page: they may change meanwhile."""
+        last = prefix
+        while True:
+            page = (
+                select(table.c.key, table.c.value)
+                .where(table.c.key > last, table.c.key.startswith(prefix, autoescape=True))
+                .order_by(table.c.key)
+                .limit(_PAGE)
+            )
+            with self._database.connect() as connection:
+                rows = [(str(key), str(value)) for key, value in connection.execute(page)]
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            last = rows[-1][0]

@@ -1,0 +1,233 @@
+"""Reads every instance again and again, slowly, so that what a disk has lost is known before it is needed.
+
+A pass takes the instances in the order of their arrival; where it is and what it has found is kept in the index, so
+a restart goes on. The thread sleeps between reads, and for as long as it takes when there is nothing to do.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from pacs_server.errors import PacsError
+from pacs_server.index.database import Database
+from pacs_server.index.integrity import IndexedInstance, IntegrityIndex
+from pacs_server.index.state import StateIndex
+from pacs_server.services.checking import Checks, Finding, Kind, check
+from pacs_server.storage.filesystem import FileSystemStorage
+
+log = logging.getLogger(__name__)
+
+_STATE: Final = "scrub"
+_FINDINGS: Final = "scrub.finding."
+_PAGE: Final = 50
+_SAVE_SECONDS: Final = 30.0
+# A pass begins at most so often: a small archive is not read all day.
+_PASS_SECONDS: Final = 24 * 3600.0
+# What an instance costs besides its bytes, so that many that are missing take their time as well.
+_LEAST: Final = 4096
+# How long to leave an index or a storage that fails alone.
+_PAUSE: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Position:
+    """Where the scrub is, kept as JSON: in which pass, and behind which instance of it; times are Unix times."""
+
+    number: int = 0
+    key: int = 0
+    reading: bool = False
+    began: float = 0.0
+    last_pass: float | None = None
+
+
+class _Stopped(Exception):
+    """To stop, or to be switched off, in the middle of a file."""
+
+
+class Scrub:
+    """The background thread."""
+
+    def __init__(
+        self,
+        storage: FileSystemStorage,
+        database: Database,
+        rate: Callable[[], int | None],
+        *,
+        counted: Callable[[int], None],
+    ) -> None:
+        """`rate` is `storage.scrub_rate` as it is now, in bytes a second, None for off.
+
+        `counted` is told the bytes of each instance that was read.
+        """
+        self._storage = storage
+        self._index = IntegrityIndex(database)
+        self._state = StateIndex(database)
+        self._rate = rate
+        self._counted = counted
+        self._free_at = 0.0
+        self._stopping = threading.Event()
+        self._news = threading.Event()
+        self._lock = threading.Lock()
+        self._findings: dict[str, Kind] = {}
+        self._position = _Position()
+        self._saved_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="scrub", daemon=True)
+
+    def start(self) -> None:
+        """Begin, or go on where the last process was."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End at once, in the middle of a file if need be."""
+        self._stopping.set()
+        self._news.set()
+        self._thread.join()
+
+    def configured(self) -> None:
+        """The rate may have changed: what is owed under the old one is owed no more."""
+        self._free_at = 0.0
+        self._news.set()
+
+    def findings(self) -> dict[str, int]:
+        """How many instances are not in order as far as is known, by kind; every kind it can find is there."""
+        with self._lock:
+            found = Counter(self._findings.values())
+        return {kind.value: found[kind] for kind in (Kind.MISSING, Kind.SIZE, Kind.CHANGED, Kind.UNREADABLE)}
+
+    def status(self) -> dict[str, object]:
+        """What `/status` says of it: how many instances are not in order, and when all had last been read."""
+        ended = self._position.last_pass
+        last_pass = None if ended is None else datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds")
+        return {"findings": sum(self.findings().values()), "last_pass": last_pass}
+
+    def gauges(self) -> dict[str, float]:
+        """Its values of `metrics.GAUGES`."""
+        ended = self._position.last_pass
+        return {} if ended is None else {"pacs_scrub_last_pass_seconds": ended}
+
+    # ---------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        loaded = False
+        while not self._stopping.is_set():
+            self._news.clear()
+            try:
+                if not loaded:
+                    self._load()
+                    loaded = True
+                pause = self._pause()
+                if pause == 0:
+                    self._pass()
+                    continue
+            except _Stopped:
+                continue
+            except PacsError as error:
+                log.warning("scrub cannot go on yet", extra={"reason": str(error)})
+                pause = _PAUSE
+            if not self._stopping.is_set():
+                self._news.wait(pause)
+        self._end(loaded=loaded)
+
+    def _pause(self) -> float | None:
+        """Seconds until there is something to do: 0 in the middle of a pass, None while it is off."""
+        if self._rate() is None:
+            return None
+        position = self._position
+        return 0.0 if position.reading else max(0.0, position.began + _PASS_SECONDS - time.time())
+
+    def _pass(self) -> None:
+        """Read what is left of a pass, or all of the next."""
+        position = self._position
+        if not position.reading:
+            position.number, position.key, position.reading, position.began = position.number + 1, 0, True, time.time()
+            self._save(now=True)
+        while page := self._index.page(position.key, _PAGE):
+            for row in page:
+                self._take(row)
+                position.key = row.key
+                self._save()
+        self._passed()
+
+    def _take(self, row: IndexedInstance) -> None:
+        self._spend(_LEAST)
+        found = check(self._storage, row, Checks(header=False), self._spend)
+        if found is not None:
+            # It may have been replaced or deleted meanwhile.
+            now = self._index.find([row.stored.uids.sop]).get(row.stored.uids.sop)
+            found = None if now is None else check(self._storage, now, Checks(header=False), self._spend)
+        self._counted(row.stored.size)
+        self._note(row.stored.uids.sop, found)
+
+    def _note(self, uid: str, found: Finding | None) -> None:
+        """Keep what was found, and forget what is in order again."""
+        with self._lock:
+            known = self._findings.get(uid)
+        if found is None:
+            if known is not None:
+                self._state.remove([_FINDINGS + uid])
+                log.info("instance is in order again", extra={"sop_instance_uid": uid})
+        else:
+            kept = asdict(found) | {"number": self._position.number}
+            self._state.put({_FINDINGS + uid: json.dumps(kept)})
+            what = {"sop_instance_uid": uid, "path": found.path, "found": found.kind, "detail": found.detail}
+            log.error("stored instance is not in order", extra=what)
+        with self._lock:
+            if found is None:
+                self._findings.pop(uid, None)
+            else:
+                self._findings[uid] = found.kind
+
+    def _passed(self) -> None:
+        """All is read: what was found in an earlier pass and not in this one is in the archive no more."""
+        position = self._position
+        items = self._state.items(_FINDINGS)
+        gone = [key for key, text in items if json.loads(text)["number"] < position.number]
+        if gone:
+            self._state.remove(gone)
+        with self._lock:
+            for key in gone:
+                self._findings.pop(key.removeprefix(_FINDINGS), None)
+        position.reading, position.last_pass = False, time.time()
+        self._save(now=True)
+        log.info("scrub has read the whole archive", extra={"findings": sum(self.findings().values())})
+
+    def _spend(self, size: int) -> None:
+        """Wait until `size` bytes more may be read; raises _Stopped when there is something else to do."""
+        rate = self._rate()
+        now = time.monotonic()
+        if rate is not None:
+            self._free_at = max(self._free_at, now) + size / rate
+            self._news.wait(max(0.0, self._free_at - now))
+        self._news.clear()
+        if self._stopping.is_set() or self._rate() is None:
+            raise _Stopped
+
+    # ---------------------------------------------------------------- what is remembered
+
+    def _load(self) -> None:
+        kept = self._state.get(_STATE)
+        if kept is not None:
+            self._position = _Position(**json.loads(kept))
+        items = self._state.items(_FINDINGS)
+        known = {key.removeprefix(_FINDINGS): Kind(json.loads(text)["kind"]) for key, text in items}
+        with self._lock:
+            self._findings = known
+        self._saved_at = time.monotonic()
+
+    def _save(self, *, now: bool = False) -> None:
+        if now or time.monotonic() - self._saved_at >= _SAVE_SECONDS:
+            self._state.put({_STATE: json.dumps(asdict(self._position))})
+            self._saved_at = time.monotonic()
+
+    def _end(self, *, loaded: bool) -> None:
+        try:
+            if loaded:
+                self._save(now=True)
+        except PacsError as error:
+            log.warning("position of the scrub not kept", extra={"reason": str(error)})

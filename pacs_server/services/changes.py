@@ -1,0 +1,82 @@
+"""The journal of what operators decided about whose studies are: a line for each, durable before the index has it.
+
+The files keep what was sent, so only this tells an index that is made anew what was decided since.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pacs_server import private_files
+from pacs_server.audit.files import sync_directory
+from pacs_server.errors import StorageUnavailable
+from pacs_server.index.identity_changes import Change
+from pacs_server.services.durable import disk_errors
+
+_FOLDER: Final = "changes"
+_NAME: Final = "changes.jsonl"
+
+
+class Journal:
+    """The journal below the directory of an archive."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / _FOLDER / _NAME
+
+    def read(self) -> list[Change]:
+        """All changes in their order. Raises StorageUnavailable if they cannot be read or are not in order."""
+        return [self._change(number, line) for number, line in enumerate(self._lines(), 1)]
+
+    def append(self, change: Change) -> bool:
+        """Write a change down durably; False, and nothing is written, if its number is taken.
+
+        The caller sees to it that nobody else appends meanwhile. Raises StorageFull, StorageUnavailable.
+        """
+        lines = self._lines()
+        if len(lines) + 1 != change.number:
+            return False
+        end = sum(len(line) + 1 for line in lines)
+        values = asdict(change) | {"at": change.at.isoformat()}
+        data = json.dumps(values, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+        with disk_errors(f"write {self.path}"):
+            if not self.path.parent.is_dir():
+                private_files.make_directory(self.path.parent)
+                sync_directory(self.path.parent.parent)
+            new = not self.path.exists()
+            with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
+                # What a crash left of a line that nobody was told of.
+                file.truncate(end)
+                file.seek(end)
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if new:
+                sync_directory(self.path.parent)
+        return True
+
+    def _lines(self) -> list[bytes]:
+        """The whole lines; one without its end was not written whole, and does not count."""
+        with disk_errors(f"read {self.path}"):
+            try:
+                data = self.path.read_bytes()
+            except FileNotFoundError:
+                return []
+        return data.split(b"\n")[:-1]
+
+    def _change(self, number: int, line: bytes) -> Change:
+        try:
+            change = _change(json.loads(line))
+        except (ValueError, TypeError, KeyError) as error:
+            raise StorageUnavailable(f"{self.path} line {number} is not a change") from error
+        if change.number != number:
+            raise StorageUnavailable(f"{self.path} line {number} is change {change.number}")
+        return change
+
+
+def _change(values: Mapping[str, Any]) -> Change:
+    read = {**values, "at": datetime.fromisoformat(values["at"]), "studies": tuple(values["studies"])}
+    return Change(**read)

@@ -1,0 +1,196 @@
+"""One instance held against its file: there, of its size, readable, the same bytes, told right by the index.
+
+Reads gently: at a pace that the caller sets, and what was not in the page cache before is not there afterwards.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import BinaryIO, Final
+
+from pacs_server.dicom.header import Header
+from pacs_server.dicom.part10 import FileHead, decode_head
+from pacs_server.errors import InvalidInstance, StorageUnavailable
+from pacs_server.index.instances import StoredInstance
+from pacs_server.index.integrity import IndexedInstance
+from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.stored_file import USUAL_HEAD, header_of
+
+CHUNK: Final = 256 * 1024
+# As much as a header takes with the File Meta Information before it.
+_HEAD: Final = 2 * USUAL_HEAD
+_SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
+# Told the bytes about to be read; may wait, and may raise to end the reading.
+Spend = Callable[[int], None]
+
+
+class Kind(StrEnum):
+    """What can be wrong."""
+
+    MISSING = "missing"
+    SIZE = "size"
+    CHANGED = "changed"
+    DAMAGED = "damaged"
+    UNREADABLE = "unreadable"
+    DRIFT = "drift"
+    MISPLACED = "misplaced"
+    ORPHAN = "orphan"
+    COUNTER = "counter"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: with an instance, or a file below the archive's root, or a counter of a UID.
+
+    `repaired` says what was done about it, '' if it is as it was found. No patient data in any of it.
+    """
+
+    kind: Kind
+    uid: str
+    path: str
+    detail: str
+    repaired: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """What is held against the index besides being there and its size: the digest, the header."""
+
+    digest: bool = True
+    header: bool = True
+
+
+def check(storage: FileSystemStorage, row: IndexedInstance, checks: Checks, spend: Spend) -> Finding | None:
+    """What is wrong with the file of an instance, None if nothing. Raises StorageUnavailable if there is no archive."""
+    stored = row.stored
+    try:
+        with storage.open(stored.path) as file:
+            try:
+                found = _look(file, row, checks, spend)
+            except OSError as error:
+                _refuse_shortage(error)
+                found = Kind.UNREADABLE, error.strerror or str(error)
+    except StorageUnavailable as error:
+        # Without the whole file system every file is missing, and that is not what to say of a million of them.
+        storage.free_bytes()
+        _refuse_shortage(error.__cause__)
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            found = Kind.MISSING, "there is no such file"
+        else:
+            found = Kind.UNREADABLE, str(error)
+    return None if found is None else Finding(found[0], stored.uids.sop, stored.path, found[1])
+
+
+_Found = tuple[Kind, str]
+
+
+def _refuse_shortage(error: BaseException | None) -> None:
+    """Raise StorageUnavailable if it says nothing of the file."""
+    if isinstance(error, OSError) and error.errno in _SHORTAGES:
+        raise StorageUnavailable(f"cannot read files: {error.strerror}") from error
+
+
+def _look(file: BinaryIO, row: IndexedInstance, checks: Checks, spend: Spend) -> _Found | None:
+    size = os.fstat(file.fileno()).st_size
+    if size != row.stored.size:
+        return Kind.SIZE, f"{size} bytes instead of {row.stored.size}"
+    pieces = gentle_pieces(file.fileno(), spend, CHUNK if checks.digest else _HEAD)
+    first = b""
+    if checks.header:
+        first = next(pieces, b"")
+        wrong = _read_header(_Start(file, first, size), row)
+        if wrong is not None:
+            return wrong
+    if not checks.digest:
+        return None
+    digest = hashlib.sha256(first[row.stored.data_set_offset :])
+    position = len(first)
+    for piece in pieces:
+        digest.update(memoryview(piece)[max(0, row.stored.data_set_offset - position) :])
+        position += len(piece)
+    return None if digest.hexdigest() == row.stored.digest else (Kind.CHANGED, "the digest differs")
+
+
+def _read_header(start: "_Start", row: IndexedInstance) -> _Found | None:
+    try:
+        head = decode_head(start.read(USUAL_HEAD))
+        if head is None:
+            return Kind.DAMAGED, "no DICOM file"
+        header = header_of(start, head.data_set_offset, head.transfer_syntax_uid)
+    except InvalidInstance as error:
+        return Kind.DAMAGED, str(error)
+    drifted = _differing(row, head, header)
+    return (Kind.DRIFT, f"the file says otherwise: {', '.join(drifted)}") if drifted else None
+
+
+def _differing(row: IndexedInstance, head: FileHead, header: Header) -> list[str]:
+    """The names of what the row and the file's header do not agree on; values may be patient data."""
+    uids, stored = header.uids, row.stored
+    told: Mapping[str, object] = {name: header.values.get(name, "") for name in row.values} | {
+        "study_instance_uid": uids.study,
+        "series_instance_uid": uids.series,
+        "sop_instance_uid": uids.sop,
+        "sop_class_uid": header.sop_class_uid,
+        "transfer_syntax_uid": head.transfer_syntax_uid,
+        "data_set_offset": head.data_set_offset,
+    }
+    kept = dict(row.values) | _kept(stored)
+    return sorted(name for name, value in told.items() if kept[name] != value)
+
+
+def _kept(stored: StoredInstance) -> dict[str, object]:
+    return {
+        "study_instance_uid": stored.uids.study,
+        "series_instance_uid": stored.uids.series,
+        "sop_instance_uid": stored.uids.sop,
+        "sop_class_uid": stored.sop_class_uid,
+        "transfer_syntax_uid": stored.transfer_syntax_uid,
+        "data_set_offset": stored.data_set_offset,
+    }
+
+
+class _Start:
+    """The start of an open file, as `header_of` wants it; most often it is in the first piece."""
+
+    def __init__(self, file: BinaryIO, first: bytes, size: int) -> None:
+        self._descriptor = file.fileno()
+        self._first = first
+        self.size = size
+
+    def read(self, size: int) -> bytes:
+        if size <= len(self._first) or len(self._first) == self.size:
+            return self._first[:size]
+        return os.pread(self._descriptor, size, 0)
+
+
+def gentle_pieces(descriptor: int, spend: Spend, chunk: int = CHUNK) -> Iterator[bytes]:
+    """An open file from its start, leaving the page cache as it was; raises OSError and what `spend` raises."""
+    # Reading ahead would bring in what the next piece then takes for somebody else's.
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    position = 0
+    size = os.fstat(descriptor).st_size
+    while position < size:
+        wanted = min(chunk, size - position)
+        spend(wanted)
+        piece = _cached(descriptor, wanted, position)
+        if piece is None:
+            piece = os.pread(descriptor, wanted, position)
+            os.posix_fadvise(descriptor, position, wanted, os.POSIX_FADV_DONTNEED)
+        if not piece:
+            return
+        position += len(piece)
+        yield piece
+
+
+def _cached(descriptor: int, size: int, position: int) -> bytes | None:
+    """What is in the page cache as a whole: somebody uses it, and it stays there. None if it is not."""
+    buffer = bytearray(size)
+    try:
+        got = os.preadv(descriptor, [buffer], position, os.RWF_NOWAIT)
+    except OSError:
+        # Not in the cache, or a file system that cannot tell.
+        return None
+    return bytes(buffer) if got == size else None

@@ -1,0 +1,154 @@
+"""Many files written so that each is there whole or not at all, and a pace that leaves the disk to others."""
+
+import ctypes
+import errno
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from pacs_server.errors import StorageFull, StorageUnavailable
+from pacs_server.private_files import make_directory
+
+# Files share their syncs: so many of them, or so many bytes, whichever comes first.
+_BATCH_FILES: Final = 1024
+_BATCH_BYTES: Final = 256 * 1024 * 1024
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Turn an OSError into StorageFull or StorageUnavailable: cannot `what`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"cannot {what}: no space left") from error
+        raise StorageUnavailable(f"cannot {what}: {error.strerror or error}") from error
+
+
+class DurableFiles:
+    """Writes files in batches: to temporary names in `partial`, synced, renamed, synced again.
+
+    At the end of the `with` block all of them are durable; when it is left by an exception, those of the last
+    batch are not there. `partial` has to be on the same file system.
+    """
+
+    def __init__(self, partial: Path) -> None:
+        self._partial = partial
+        self._number = 0
+        self._size = 0
+        self._written: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> Self:
+        with disk_errors(f"use {self._partial}"):
+            make_directory(self._partial)
+            for leftover in self._partial.glob("*.part"):
+                leftover.unlink()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.flush()
+        finally:
+            for temporary, _ in self._written:
+                with suppress(OSError):
+                    temporary.unlink()
+            self._written = []
+
+    def write(self, target: Path, pieces: Iterable[bytes]) -> int:
+        """Write a file, over one that is there, and return its size; durable after `flush`.
+
+        An exception of `pieces` passes through, and there is no file. Raises StorageFull, StorageUnavailable.
+        """
+        self._number += 1
+        temporary = self._partial / f"{self._number}.part"
+        with disk_errors(f"write {target}"):
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._written.append((temporary, target))
+        try:
+            size = sum(_write(descriptor, piece, target) for piece in pieces)
+        except BaseException:
+            self._written.pop()
+            temporary.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+        self._size += size
+        if len(self._written) >= _BATCH_FILES or self._size >= _BATCH_BYTES:
+            self.flush()
+        return size
+
+    def flush(self) -> None:
+        """Make durable what was written so far. Raises StorageFull, StorageUnavailable."""
+        if not self._written:
+            return
+        with disk_errors(f"write below {self._partial.parent}"):
+            sync_file_system(self._partial)
+            while self._written:
+                temporary, target = self._written[-1]
+                make_directory(target.parent)
+                os.rename(temporary, target)
+                self._written.pop()
+            sync_file_system(self._partial)
+            self._size = 0
+
+
+def _write(descriptor: int, piece: bytes, target: Path) -> int:
+    rest = memoryview(piece)
+    with disk_errors(f"write {target}"):
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    return len(piece)
+
+
+def sync_file_system(folder: Path) -> None:
+    """Make everything durable on the file system of a directory, names included; raises OSError.
+
+    For a thousand new files that costs as much as for a few: syncing them one by one, each waits for the
+    journal. Linux says from 5.8 on whether something could not be written.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
+
+
+def sync_directory(folder: Path) -> None:
+    """Make the names in a directory durable; raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Pace:
+    """Keeps to `rate` bytes a second on the average; None is as fast as it goes."""
+
+    def __init__(self, rate: int | None) -> None:
+        self._rate = rate
+        self._free_at = 0.0
+
+    def spend(self, size: int) -> None:
+        """Wait until `size` bytes more may move."""
+        if self._rate is None:
+            return
+        now = time.monotonic()
+        self._free_at = max(self._free_at, now) + size / self._rate
+        time.sleep(self._free_at - now)
+
+    def over(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The pieces, each when it may move."""
+        for piece in pieces:
+            self.spend(len(piece))
+            yield piece

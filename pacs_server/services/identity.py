@@ -1,0 +1,156 @@
+"""Whose studies are: what is in conflict, and what operators decide: written down, made so, and audited."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from pacs_server.audit.events import Action, Event, EventID, Subject
+from pacs_server.audit.recorder import Recorder, local_user
+from pacs_server.errors import PatientError
+from pacs_server.index.database import Database
+from pacs_server.index.identity import Conflicts, IdentityIndex, Person, StudyOf
+from pacs_server.index.identity_changes import Change, ChangeIndex
+from pacs_server.services.changes import Journal
+
+_REFERENCE: Final = re.compile(r"@(m?)([0-9]{1,18})")
+# As HL7 writes a patient's ID with its issuer (CX).
+_WITH_ISSUER: Final = "^^^"
+_ATTEMPTS: Final = 10
+
+
+def read_changes(directory: Path) -> list[Change]:
+    """What operators decided in an archive's directory, in order. Raises StorageUnavailable."""
+    return Journal(directory).read()
+
+
+class IdentityService:
+    """Conflicts, merges and reassignments; knows no door."""
+
+    def __init__(self, database: Database, directory: Path, audit: Recorder, system: Callable[[], str]) -> None:
+        """`directory` is that of the storage; `system` says what this one is called in what it changes."""
+        self._index = IdentityIndex(database)
+        self._changes = ChangeIndex(database)
+        self._journal = Journal(directory)
+        self._audit = audit
+        self._system = system
+
+    def conflicts(self) -> Conflicts:
+        """All that operators have to decide about. Raises IndexUnavailable."""
+        return self._index.conflicts()
+
+    def count(self) -> int:
+        """How many conflicts there are. Raises IndexUnavailable."""
+        return self._index.count_conflicts()
+
+    def people(self, text: str) -> list[Person]:
+        """The patients of an ID, or of ID^^^ISSUER, with those that were merged. Raises IndexUnavailable."""
+        patient_id, issued, issuer = text.partition(_WITH_ISSUER)
+        return self._index.people(patient_id, issuer if issued else None)
+
+    def people_of(self, study_instance_uid: str) -> list[Person]:
+        """Whose a study is, and whose it was before operators decided. Raises IndexUnavailable."""
+        there = [study.person for study in self._index.studies(study_instance_uid)]
+        return there + self._index.moved_away(study_instance_uid)
+
+    def person(self, text: str) -> Person:
+        """The one patient that is meant: by key, by ID, or by ID^^^ISSUER. Raises PatientError, IndexUnavailable."""
+        if match := _REFERENCE.fullmatch(text):
+            found = self._index.person(int(match[2]), merged=bool(match[1]))
+            if found is None:
+                raise PatientError(f"there is no patient {text}")
+            return found
+        people = self.people(text) if text.partition(_WITH_ISSUER)[0] else []
+        if not people:
+            raise PatientError(f"there is no patient of ID {text}")
+        if len(people) > 1:
+            references = ", ".join(person.reference for person in people)
+            raise PatientError(f"there are several patients of ID {text}: name one of {references}")
+        return people[0]
+
+    def study(self, text: str) -> StudyOf:
+        """The one study that is meant: by key or by UID. Raises PatientError, IndexUnavailable."""
+        if match := _REFERENCE.fullmatch(text):
+            found = [one for one in [self._index.study(int(match[2]))] if one is not None and not match[1]]
+        else:
+            found = self._index.studies(text)
+        if not found:
+            raise PatientError(f"there is no study {text}")
+        if len(found) > 1:
+            references = ", ".join(study.reference for study in found)
+            raise PatientError(f"there are several studies of UID {text}: name one of {references}")
+        return found[0]
+
+    def studies_of(self, person: Person) -> list[StudyOf]:
+        """The studies that a merge would move. Raises IndexUnavailable."""
+        return self._index.studies_of(person)
+
+    def merge(self, source: Person, target: Person, reason: str, *, dry_run: bool = False) -> list[StudyOf]:
+        """Give all studies of a patient, and those still to come, to another; returns the studies.
+
+        Raises PatientError, StorageFull, StorageUnavailable, IndexUnavailable, AuditUnavailable.
+        """
+        if source.merged or target.merged:
+            raise PatientError("a patient that was merged into another one is not there to be merged")
+        if not target.identity.patient_id:
+            raise PatientError(f"{target.reference} has no Patient ID, which identifies nobody")
+        studies = self.studies_of(source)
+        self._decide(studies, source, target, reason, whole=True, dry_run=dry_run)
+        return studies
+
+    def reassign(self, study: StudyOf, target: Person, reason: str, *, dry_run: bool = False) -> None:
+        """Give a study, and what still comes of it, to another patient; raises as `merge` does."""
+        if not target.identity.patient_id and target not in self._index.moved_away(study.study_instance_uid):
+            raise PatientError(f"{target.reference} has no Patient ID, which identifies nobody")
+        self._decide([study], study.person, target, reason, whole=False, dry_run=dry_run)
+
+    def replay(self, change: Change) -> None:
+        """Make a change in an index that is made anew, unless it is made already. Raises IndexUnavailable."""
+        self._changes.apply(change)
+
+    def catch_up(self) -> int:
+        """Make the changes that were written down before a crash kept the index from having them; returns how many.
+
+        Raises StorageUnavailable, IndexUnavailable.
+        """
+        applied = self._changes.applied()
+        return sum(self._changes.apply(change) for change in self._journal.read() if change.number > applied)
+
+    def _decide(
+        self, studies: list[StudyOf], source: Person, target: Person, reason: str, *, whole: bool, dry_run: bool
+    ) -> None:
+        if source.attributes == target.attributes:
+            raise PatientError("that is one and the same patient")
+        if not reason.strip():
+            raise PatientError("a reason has to be given")
+        if dry_run:
+            return
+        self._audit.ensure()
+        who = local_user()
+        uids = tuple(study.study_instance_uid for study in studies)
+        for _ in range(_ATTEMPTS):
+            self.catch_up()
+            number = len(self._journal.read()) + 1
+            change = Change(
+                number, datetime.now(UTC), who.user_id, reason, whole,
+                source.attributes, target.attributes, uids, self._system(),
+            )  # fmt: skip
+            if self._changes.apply(change, partial(self._journal.append, change)):
+                break
+        else:
+            raise PatientError("somebody else changes patients all the time; nothing was changed")
+        self._record(change, studies)
+
+    def _record(self, change: Change, studies: list[StudyOf]) -> None:
+        """One event for each of the two patients (PS3.15 A.5.3: a message is about one)."""
+        verb = "merged" if change.whole else "reassigned"
+        gone = Action.DELETE if change.whole else Action.UPDATE
+        for attributes, action in ((change.source, gone), (change.target, Action.UPDATE)):
+            who = attributes.get("patient_id", ""), attributes.get("issuer_of_patient_id", "")
+            subjects = [Subject(*who, study.study_instance_uid, study.accession_number) for study in studies]
+            detail = f"{verb}, change {change.number}: {change.reason}"
+            about = tuple(subjects) or (Subject(*who),)
+            event = Event(EventID.PATIENT_RECORD, action, (local_user(),), subjects=about, detail=detail)
+            self._audit.write(event)

@@ -1,0 +1,205 @@
+"""The index from the files alone: everything that happened to the archive, told again in the order of time.
+
+The first values of a study stay, a later version takes an earlier one's place, a deletion takes away what
+was there: so the same events give the same index. Files that cannot be read are reported and left as they are.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from pacs_server.errors import InvalidInstance, StorageUnavailable
+from pacs_server.index.database import Database
+from pacs_server.index.deletion_document import DeletionStatus, decode
+from pacs_server.index.deletions import DeletionIndex
+from pacs_server.index.identity_changes import Change, ChangeIndex
+from pacs_server.index.instances import Arrival, InstanceIndex
+from pacs_server.services.identity import read_changes
+from pacs_server.services.rebuild_events import Arrived, Changed, Deleted, Events
+from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.storage.trash import Trash
+from pacs_server.stored_file import StoredFile, read_stored
+
+log = logging.getLogger(__name__)
+
+_SHOWN: Final = 20
+_READ_TOGETHER: Final = 64
+_COMMIT_TOGETHER: Final = 1000
+
+# What is being done, how far it is, and of how much: 0 when nobody knows yet.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What a rebuild came to; `problems` holds the first 20 of `problem_count`."""
+
+    files: int = 0
+    instances: int = 0
+    problem_count: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{self.instances} instances from {self.files} files, {self.problem_count} not indexed"
+
+    def problem(self, path: str, reason: str) -> None:
+        """Count and log a file that is not in the index."""
+        self.problem_count += 1
+        if len(self.problems) < _SHOWN:
+            self.problems.append(f"{path}: {reason}")
+        log.warning("file not indexed", extra={"path": path, "reason": reason})
+
+
+def rebuild(storage: FileSystemStorage, database: Database, progress: Progress, *, jobs: int) -> Rebuilt:
+    """Fill a database, empty and at the newest schema, from the files of `storage`, read by `jobs` threads.
+
+    Raises StorageUnavailable, IndexUnavailable.
+    """
+    rebuilt = Rebuilt()
+    with TemporaryDirectory(prefix="pacs-server-rebuild-") as folder, closing(Events(Path(folder, "events"))) as events:
+        trash = Trash(storage.root, fsync=False)
+        _collect(storage, events, rebuilt, progress, jobs)
+        _collect_deletions(storage, trash, events, rebuilt, jobs)
+        changes = read_changes(storage.root)
+        for number, change in enumerate(changes):
+            events.changed(change.at, number)
+        replay = _Replay(database, trash, changes, rebuilt)
+        for number, event in enumerate(events.in_order(), 1):
+            replay.tell(event)
+            progress("indexing", min(number, events.arrivals), events.arrivals)
+        replay.flush()
+    rebuilt.instances = InstanceIndex(database).counts().instances
+    return rebuilt
+
+
+def _collect(storage: FileSystemStorage, events: Events, rebuilt: Rebuilt, progress: Progress, jobs: int) -> None:
+    """Read every file once, and note when it came."""
+    files = ((path, path) for path in storage.walk() if path.endswith(".dcm"))
+    for stored in _read_all(storage, files, rebuilt, jobs):
+        events.arrived(stored)
+        rebuilt.files += 1
+        progress("reading", rebuilt.files, 0)
+
+
+def _read_all(
+    storage: FileSystemStorage, files: Iterable[tuple[str, str]], rebuilt: Rebuilt, jobs: int
+) -> Iterator[StoredFile]:
+    """Read files, each given by where it is and by the path to index it under."""
+
+    def read(batch: tuple[tuple[str, str], ...]) -> list[StoredFile | tuple[str, str]]:
+        return [_read(storage, place, path) for place, path in batch]
+
+    with ThreadPoolExecutor(jobs) as readers:
+        # A few batches ahead, whatever the number of files.
+        waiting: deque[Future[list[StoredFile | tuple[str, str]]]] = deque()
+        source = iter(files)
+        while batch := tuple(islice(source, _READ_TOGETHER)):
+            waiting.append(readers.submit(read, batch))
+            if len(waiting) > 2 * jobs:
+                yield from _sound(waiting.popleft().result(), rebuilt)
+        while waiting:
+            yield from _sound(waiting.popleft().result(), rebuilt)
+
+
+def _read(storage: FileSystemStorage, place: str, path: str) -> StoredFile | tuple[str, str]:
+    try:
+        stored = read_stored(storage, place)
+    except (InvalidInstance, StorageUnavailable) as error:
+        return place, str(error)
+    if place == path:
+        return stored
+    return replace(stored, instance=replace(stored.instance, path=path))
+
+
+def _sound(results: list[StoredFile | tuple[str, str]], rebuilt: Rebuilt) -> Iterator[StoredFile]:
+    for result in results:
+        if isinstance(result, StoredFile):
+            yield result
+        else:
+            rebuilt.problem(*result)
+
+
+def _collect_deletions(storage: FileSystemStorage, trash: Trash, events: Events, rebuilt: Rebuilt, jobs: int) -> None:
+    """What was deleted was there before, and its values may have stayed with what was not."""
+    for folder in trash.folders():
+        try:
+            document = decode(trash.read(folder), folder)
+        except StorageUnavailable as error:
+            rebuilt.problem(f"trash/{folder}", str(error))
+            continue
+        if trash.in_place(folder):
+            # It ended before anything was taken out of the index.
+            continue
+        files = ((f"trash/{folder}/{path}", path) for path in document.files if trash.holds(folder, path))
+        for stored in _read_all(storage, files, rebuilt, jobs):
+            events.arrived(stored)
+        events.deleted(document.deletion.deleted_at, folder)
+
+
+class _Replay:
+    """Tells events to an index; what follows one upon another goes into one transaction."""
+
+    def __init__(self, database: Database, trash: Trash, changes: list[Change], rebuilt: Rebuilt) -> None:
+        self._index = InstanceIndex(database)
+        self._deletions = DeletionIndex(database)
+        self._identities = ChangeIndex(database)
+        self._trash = trash
+        self._changes = changes
+        self._rebuilt = rebuilt
+        self._waiting: list[Arrival] = []
+
+    def tell(self, event: Arrived | Deleted | Changed) -> None:
+        """Do to the index what was done then. Raises StorageUnavailable, IndexUnavailable."""
+        if isinstance(event, Arrived) and not event.repeated:
+            self._waiting.append(_arrival(event.file))
+            if len(self._waiting) >= _COMMIT_TOGETHER:
+                self.flush()
+            return
+        self.flush()
+        if isinstance(event, Arrived):
+            self._again(event.file)
+        elif isinstance(event, Deleted):
+            self._delete(event.folder)
+        else:
+            self._identities.apply(self._changes[event.number])
+
+    def flush(self) -> None:
+        """Commit what waits. Raises IndexUnavailable."""
+        waiting, self._waiting = self._waiting, []
+        self._add(waiting)
+
+    def _add(self, arrivals: list[Arrival]) -> None:
+        for arrival, error in zip(arrivals, self._index.add_many(arrivals) if arrivals else (), strict=True):
+            if error is not None:
+                self._rebuilt.problem(arrival.instance.path, str(error))
+
+    def _again(self, file: StoredFile) -> None:
+        """One of several files of an instance: the one of the highest version is current, the later one of two."""
+        instance = file.instance
+        known = self._index.get(instance.uids.sop)
+        if known is None:
+            self._add([_arrival(file)])
+        elif (known.digest, known.transfer_syntax_uid) == (instance.digest, instance.transfer_syntax_uid):
+            if known.path != instance.path:
+                log.info("the same file twice", extra={"path": instance.path, "other": known.path})
+        elif instance.version >= known.version:
+            version = max(instance.version, known.version + 1)
+            self._index.replace(replace(instance, version=version), file.header, file.origin, file.received_at)
+
+    def _delete(self, folder: str) -> None:
+        document = decode(self._trash.read(folder), folder)
+        self._deletions.replay(document)
+        if any(self._trash.at_first_name(folder, path) for path in document.files):
+            # It was interrupted: the next start brings it to its end.
+            self._deletions.set_status(folder, DeletionStatus.MOVING)
+
+
+def _arrival(file: StoredFile) -> Arrival:
+    return Arrival(file.instance, file.header, file.origin, file.received_at)

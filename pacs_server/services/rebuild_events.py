@@ -1,0 +1,116 @@
+"""What happened to an archive, in the order of time: collected in a temporary SQLite file, to keep memory small."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pacs_server.dicom.header import Header
+from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.uids import InstanceUIDs
+from pacs_server.index.instances import StoredInstance
+from pacs_server.stored_file import StoredFile
+
+_TABLE: Final = "CREATE TABLE event (at TEXT, kind INTEGER, place TEXT, uid TEXT, body TEXT)"
+_ORDER: Final = "CREATE INDEX in_order ON event (at, kind, place)"
+# Several files of one instance: versions, or deleted and received again.
+_REPEATED: Final = """
+    CREATE TABLE repeated AS SELECT uid FROM event WHERE uid IS NOT NULL GROUP BY uid HAVING count(*) > 1"""
+_KEY: Final = "CREATE UNIQUE INDEX is_repeated ON repeated (uid)"
+_ALL: Final = """
+    SELECT at, kind, body, uid IN (SELECT uid FROM repeated) FROM event ORDER BY at, kind, place"""
+_ARRIVAL, _DELETION, _CHANGE = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """An instance was received; `repeated` if its UID was received more than once."""
+
+    file: StoredFile
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """Something was deleted: its folder in the trash."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """An operator changed whose a study is: the change of that number, from 0."""
+
+    number: int
+
+
+class Events:
+    """The events of an archive; the file at `path` is new, and the caller's to remove."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = OFF")
+        self._connection.execute("PRAGMA synchronous = OFF")
+        self._connection.execute(_TABLE)
+        self._connection.execute("BEGIN")
+        self.arrivals = 0
+
+    def arrived(self, file: StoredFile) -> None:
+        """Note that a file came in."""
+        self.arrivals += 1
+        self._note(file.received_at, _ARRIVAL, file.instance.path, file.instance.uids.sop, _encoded(file))
+
+    def deleted(self, at: datetime, folder: str) -> None:
+        """Note a deletion."""
+        self._note(at, _DELETION, folder, None, folder)
+
+    def changed(self, at: datetime, number: int) -> None:
+        """Note the change of that `number`; changes of one moment keep their order."""
+        self._note(at, _CHANGE, f"{number:012}", None, str(number))
+
+    def in_order(self) -> Iterator[Arrived | Deleted | Changed]:
+        """All of it, the oldest first; nothing may be noted any more."""
+        self._connection.execute("COMMIT")
+        for statement in (_ORDER, _REPEATED, _KEY):
+            self._connection.execute(statement)
+        for at, kind, body, repeated in self._connection.execute(_ALL):
+            if kind == _ARRIVAL:
+                yield Arrived(_decoded(body, datetime.fromisoformat(at)), bool(repeated))
+            else:
+                yield Deleted(body) if kind == _DELETION else Changed(int(body))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _note(self, at: datetime, kind: int, place: str, uid: str | None, body: str) -> None:
+        moment = at.astimezone(UTC).isoformat(timespec="microseconds")
+        self._connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", (moment, kind, place, uid, body))
+
+
+def _encoded(file: StoredFile) -> str:
+    instance, uids, origin = file.instance, file.instance.uids, file.origin
+    return json.dumps(
+        (
+            (uids.study, uids.series, uids.sop),
+            (instance.sop_class_uid, instance.transfer_syntax_uid, instance.path, instance.data_set_offset),
+            (instance.size, instance.digest, instance.version),
+            (origin.calling_ae, origin.peer),
+            file.header.values,
+        )
+    )
+
+
+def _decoded(body: str, received_at: datetime) -> StoredFile:
+    named, place, content, sender, values = json.loads(body)
+    uids = InstanceUIDs(*named)
+    instance = StoredInstance(uids, *place, *content)
+    header = Header(uids, instance.sop_class_uid, instance.transfer_syntax_uid, values)
+    return StoredFile(instance, header, _origin(*sender), received_at)
+
+
+def _origin(calling_ae: Any, peer: Any) -> Origin:
+    return Origin(calling_ae, "", peer, Via.DIMSE)

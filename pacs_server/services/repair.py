@@ -1,0 +1,96 @@
+"""What can be mended of what a verification finds, without ever removing a byte; each change is an audit event."""
+
+import logging
+import os
+from dataclasses import replace
+
+from pacs_server.archive import Archive
+from pacs_server.audit.events import Action, Event, EventID, Outcome, Subject
+from pacs_server.audit.recorder import Recorder, local_user
+from pacs_server.errors import DuplicateInstance, InvalidInstance
+from pacs_server.index.integrity import IntegrityIndex
+from pacs_server.index.queries import QueryIndex
+from pacs_server.services.checking import Finding, Kind
+from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.stored_file import read_stored
+
+log = logging.getLogger(__name__)
+
+
+class RepairService:
+    """Adopts or quarantines files without a row, points rows to files that lie elsewhere, sets counters right."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        storage: FileSystemStorage,
+        index: IntegrityIndex,
+        queries: QueryIndex,
+        audit: Recorder,
+    ) -> None:
+        self._archive = archive
+        self._storage = storage
+        self._index = index
+        self._queries = queries
+        self._audit = audit
+        self._recounted = False
+
+    def repair(self, found: Finding) -> Finding:
+        """The finding with what was done about it: nothing, for what only a sender or a backup has.
+
+        Raises StorageUnavailable, StorageFull, IndexUnavailable, AuditUnavailable.
+        """
+        self._audit.ensure()
+        match found.kind:
+            case Kind.ORPHAN:
+                done = self._orphan(found)
+            case Kind.MISPLACED:
+                done = self._misplaced(found)
+            case Kind.COUNTER:
+                done = self._counter()
+            case _:
+                return found
+        if done:
+            self._record(found, done)
+            log.warning("repaired", extra={"uid": found.uid, "path": found.path, "found": found.kind, "done": done})
+        return replace(found, repaired=done)
+
+    def _orphan(self, found: Finding) -> str:
+        try:
+            stored = read_stored(self._storage, found.path)
+            # Who put it there may not have made it durable.
+            with self._storage.open(found.path) as file:
+                os.fsync(file.fileno())
+            self._storage.sync_name(found.path)
+            self._archive.adopt(stored)
+        except (InvalidInstance, DuplicateInstance):
+            return f"moved to {self._storage.quarantine(found.path, found.detail)}"
+        return "taken into the index"
+
+    def _misplaced(self, found: Finding) -> str:
+        row = self._index.find([found.uid]).get(found.uid)
+        if row is None or not self._index.move(found.uid, old=row.stored.path, new=found.path):
+            return ""
+        return f"the index points to it now, and no longer to {row.stored.path}"
+
+    def _counter(self) -> str:
+        if not self._recounted:
+            self._index.recount()
+            self._recounted = True
+        return "counted anew"
+
+    def _record(self, found: Finding, done: str) -> None:
+        """Keep it in the audit trail, with whose instance it is where the index knows."""
+        subjects: list[Subject] = []
+        if found.kind is not Kind.COUNTER and found.uid:
+            subjects = self._queries.subjects_of([found.uid])
+        name = f"{found.uid} {found.path}".strip()
+        event = Event(
+            EventID.INSTANCES_ACCESSED,
+            Action.UPDATE,
+            (local_user(), self._audit.own()),
+            Outcome.SUCCESS,
+            subjects=tuple(subjects),
+            detail=f"verify --repair: {found.kind} {name}: {done}",
+        )
+        self._audit.write(event)

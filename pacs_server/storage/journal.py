@@ -1,0 +1,141 @@
+"""What is on its way into the archive: one entry in `incoming/` for each file until its row is committed.
+
+An entry is a hard link to the file, from its first byte until some time after the commit. So after a
+crash `incoming/` lists what has to be looked at, and nothing else has. Each process has names of its own
+there and holds a lock on a file beside them for as long as it lives: pids come back, and hosts may share
+the storage.
+"""
+
+import errno
+import fcntl
+import itertools
+import os
+import re
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from pacs_server.errors import StorageUnavailable
+
+FILE: Final = ".part"
+# On a file system without hard links: the path that the file of the same name was moved to.
+MOVED: Final = ".moved"
+_LOCK: Final = ".lock"
+_NO_LOCKS: Final = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_TRIES: Final = 100
+_OWNER: Final = re.compile(r"(?P<host>.+?)-(?P<pid>\d+)(-r[0-9a-f]{8})?")
+
+
+class Journal:
+    """The entries in one directory; may be shared by all threads."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._numbers = itertools.count()
+        self._owner: str | None = None
+        self._lock = -1
+        self._opening = threading.Lock()
+
+    def entry(self) -> Path:
+        """A name that nobody else has. Raises OSError."""
+        if self._owner is None:
+            with self._opening:
+                if self._owner is None:
+                    self._owner = self._begin()
+        return self.directory / f"{self._owner}-{next(self._numbers)}{FILE}"
+
+    def close(self) -> None:
+        """Give the lock up; what entries are left are for the next process to recover."""
+        with self._opening:
+            if self._owner is None:
+                return
+            if not self._entries_of(self._owner):
+                self._lock_file(self._owner).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._owner, self._lock = None, -1
+
+    def abandoned(self) -> Iterator[Path]:
+        """The entries of processes that are dead, each owner's locked against other processes meanwhile."""
+        owners = {_owner_of(name) for name in os.listdir(self.directory)}
+        for owner in sorted(owner for owner in owners if owner is not None and owner != self._owner):
+            with self._taken_over(owner) as dead:
+                if dead:
+                    yield from self._entries_of(owner)
+
+    def entries(self) -> list[Path]:
+        """The entries of everybody."""
+        return [self.directory / name for name in os.listdir(self.directory) if name.endswith((FILE, MOVED))]
+
+    def _begin(self) -> str:
+        for _ in range(_TRIES):
+            owner = f"{socket.gethostname()}-{os.getpid()}-r{secrets.token_hex(4)}"
+            self._lock = os.open(self._lock_file(owner), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            # Whoever recovers may have seen the file before it was locked, and removed it.
+            if _locked(self._lock) is not False and os.fstat(self._lock).st_nlink:
+                return owner
+            os.close(self._lock)
+        raise StorageUnavailable(f"no lock to be had in {self.directory}")
+
+    @contextmanager
+    def _taken_over(self, owner: str) -> Iterator[bool]:
+        """Whether `owner` is dead; then nobody else takes it for that before the block ends."""
+        path = self._lock_file(owner)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            yield _dead_here(owner)
+            return
+        try:
+            locked = _locked(descriptor)
+            yield _dead_here(owner) if locked is None else locked
+            if locked and not self._entries_of(owner):
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+    def _entries_of(self, owner: str) -> list[Path]:
+        return sorted(path for path in self.entries() if _owner_of(path.name) == owner)
+
+    def _lock_file(self, owner: str) -> Path:
+        return self.directory / f"{owner}{_LOCK}"
+
+
+def _owner_of(name: str) -> str | None:
+    """The owner of a file in the directory; None if it is none of ours."""
+    stem, extension = os.path.splitext(name)
+    owner = stem if extension == _LOCK else stem.rpartition("-")[0]
+    ours = extension in (FILE, MOVED, _LOCK) and _OWNER.fullmatch(owner)
+    return owner if ours else None
+
+
+def _locked(descriptor: int) -> bool | None:
+    """Lock an open file; False if somebody else has it, None if the file system has no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return True
+
+
+def _dead_here(owner: str) -> bool:
+    """Without a lock to ask: whether it was a process of this host and is no more."""
+    found = _OWNER.fullmatch(owner)
+    if found is None or found["host"] != socket.gethostname():
+        return False
+    pid = int(found["pid"])
+    if pid == os.getpid():
+        return True
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+    return False

@@ -1,0 +1,129 @@
+"""Who is receiving what: locks tell the living from the dead, whatever their pids."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pacs_server.storage.journal import Journal
+
+HOST = os.uname().nodename
+DEAD = 2**22 + 1  # above the largest pid there can be
+RECEIVE = """
+import os, sys
+from pathlib import Path
+from pacs_server.storage.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+print(journal.entry(), flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+def receiver(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that receives; it ends without tidying up when its input ends."""
+    command = [sys.executable, "-c", RECEIVE, str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+def entry_of(receiver: subprocess.Popen[str]) -> Path:
+    assert receiver.stdout is not None
+    entry = Path(receiver.stdout.readline().strip())
+    entry.touch()
+    return entry
+
+
+def test_entries_are_abandoned_when_their_process_dies_and_not_before(
+    directory: Path, receiver: subprocess.Popen[str]
+) -> None:
+    entry = entry_of(receiver)
+    journal = Journal(directory)
+    assert list(journal.abandoned()) == []
+    receiver.communicate(timeout=60)
+    assert list(journal.abandoned()) == [entry]
+    entry.unlink()
+    assert list(journal.abandoned()) == []
+    assert list(directory.iterdir()) == []
+
+
+def test_the_lock_tells_and_not_the_pid(directory: Path) -> None:
+    """A pid comes back, in a container always the same one; another host's says nothing here."""
+    dead = [f"{HOST}-1-r00000000", f"{HOST}-{os.getpid()}-r00000000", "elsewhere-5-r00000000"]
+    for owner in dead:
+        (directory / f"{owner}.lock").touch()
+        (directory / f"{owner}-0.part").touch()
+    assert {path.name for path in Journal(directory).abandoned()} == {f"{owner}-0.part" for owner in dead}
+
+
+def test_two_journals_of_one_process_are_two_owners(directory: Path) -> None:
+    one, other = Journal(directory), Journal(directory)
+    one.entry().touch()
+    assert list(other.abandoned()) == []
+    one.close()
+    assert len(list(other.abandoned())) == 1
+
+
+def test_nobody_else_recovers_what_somebody_is_at(directory: Path) -> None:
+    (directory / "elsewhere-5-r00000000.lock").touch()
+    (directory / "elsewhere-5-r00000000-0.part").touch()
+    one, other = Journal(directory).abandoned(), Journal(directory)
+    assert next(one).name == "elsewhere-5-r00000000-0.part"
+    assert list(other.abandoned()) == []
+
+
+def test_a_lock_that_was_taken_for_a_dead_one_is_made_anew(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, taken = fcntl.flock, []
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        real(descriptor, operation)
+        if not taken:
+            taken.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+            os.unlink(taken[0])
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    owner = Journal(directory).entry().name.removesuffix("-0.part")
+    assert [path.name for path in directory.iterdir()] == [f"{owner}.lock"]
+    assert owner not in taken[0]
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_without_locks_it_goes_by_host_and_pid(directory: Path, monkeypatch: pytest.MonkeyPatch, locked: bool) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks here")
+
+    if locked:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    owners = [f"{HOST}-{DEAD}", f"{HOST}-{os.getpid()}", f"{HOST}-1", "elsewhere-5"]
+    owners += [f"{owner}-r00000000" for owner in owners]
+    for owner in owners:
+        (directory / f"{owner}-0.part").touch()
+        if locked:
+            (directory / f"{owner}.lock").touch()
+    (directory / "x").touch()
+    gone = [owner for owner in owners if str(DEAD) in owner or str(os.getpid()) in owner]
+    assert {path.name for path in Journal(directory).abandoned()} == {f"{owner}-0.part" for owner in gone}
+
+
+def test_closing_leaves_what_is_not_settled(directory: Path) -> None:
+    journal = Journal(directory)
+    entry = journal.entry()
+    entry.touch()
+    journal.close()
+    assert list(Journal(directory).abandoned()) == [entry]
+    # It may be used again, under another name.
+    again = journal.entry()
+    assert again.name.rpartition("-")[0] != entry.name.rpartition("-")[0]
+    journal.close()
+    assert sorted(directory.iterdir()) == [entry, entry.with_name(entry.name.replace("-0.part", ".lock"))]

@@ -1,0 +1,96 @@
+"""The head of a file: what is written is read back, and every other software can read it."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import dcmtk
+import pydicom
+import pytest
+from datasets import make_ct, write_part10
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pacs_server.dicom.part10 import Provenance, decode_head, encode_head
+from pacs_server.dicom.uids import PRIVATE_INFORMATION_CREATOR_UID, is_uid
+
+CT, SOP, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4", "1.2.840.10008.1.2.1"
+TOLD = Provenance(datetime(2026, 3, 1, 12, 30, 15, 678, tzinfo=UTC), "CT1", "10.0.0.7")
+
+
+@given(
+    moment=st.datetimes(timezones=st.just(UTC)),
+    calling_ae=st.text(max_size=16),
+    peer=st.text(st.characters(codec=None), max_size=300),
+)
+def test_provenance_comes_back_as_it_was(moment: datetime, calling_ae: str, peer: str) -> None:
+    told = Provenance(moment, calling_ae, peer)
+    head = encode_head(CT, SOP, EXPLICIT, "CT1", told)
+    read = decode_head(head)
+    assert read is not None
+    assert read.provenance == told
+    assert read.data_set_offset == len(head)
+    assert len(head) % 2 == 0
+
+
+def test_a_moment_in_another_zone_is_kept_in_utc() -> None:
+    told = replace(TOLD, received_at=TOLD.received_at.astimezone(timezone(timedelta(hours=5))))
+    read = decode_head(encode_head(CT, SOP, EXPLICIT, "CT1", told))
+    assert read is not None
+    assert read.provenance is not None
+    assert read.provenance.received_at.isoformat() == "2026-03-01T12:30:15.000678+00:00"
+
+
+def test_a_head_that_says_nothing_of_it() -> None:
+    read = decode_head(encode_head(CT, SOP, EXPLICIT, "CT1"))
+    assert read is not None
+    assert (read.source_ae, read.provenance) == ("CT1", None)
+
+
+def test_what_another_program_keeps_there_is_not_ours() -> None:
+    head = encode_head(CT, SOP, EXPLICIT, "CT1", TOLD)
+    ours = PRIVATE_INFORMATION_CREATOR_UID
+    read = decode_head(head.replace(ours.encode(), ours[:-1].encode() + b"9"))
+    assert read is not None
+    assert read.provenance is None
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[1]", b'{"received_at": 1}', b'{"received_at": "soon"}', b"\xff\xfe", b"7"])
+def test_damaged_provenance_costs_nothing_else(damage: bytes) -> None:
+    head = encode_head(CT, SOP, EXPLICIT, "CT1", TOLD)
+    start = head.index(b'{"received_at"')
+    read = decode_head(head[:start] + damage.ljust(len(head) - start))
+    assert read is not None
+    assert (read.provenance, read.transfer_syntax_uid, read.data_set_offset) == (None, EXPLICIT, len(head))
+
+
+def test_our_uid_is_one() -> None:
+    assert is_uid(PRIVATE_INFORMATION_CREATOR_UID)
+    assert int(PRIVATE_INFORMATION_CREATOR_UID.removeprefix("2.25.")) < 2**128
+
+
+def stored(path: Path) -> Path:
+    """A file with our head before the data set of a CT."""
+    ds = make_ct()
+    plain = write_part10(ds, path).read_bytes()
+    offset = plain.index(b"\x08\x00\x05\x00CS")
+    path.write_bytes(encode_head(ds.SOPClassUID, ds.SOPInstanceUID, EXPLICIT, "CT1", TOLD) + plain[offset:])
+    return path
+
+
+def test_pydicom_reads_it(tmp_path: Path) -> None:
+    meta = pydicom.dcmread(stored(tmp_path / "one.dcm")).file_meta
+    assert meta.PrivateInformationCreatorUID == PRIVATE_INFORMATION_CREATOR_UID
+    assert meta.PrivateInformation.rstrip() == (
+        b'{"received_at": "2026-03-01T12:30:15.000678+00:00", "calling_ae": "CT1", "peer": "10.0.0.7"}'
+    )
+    assert meta.SourceApplicationEntityTitle == "CT1"
+
+
+def test_dcmtk_reads_it(tmp_path: Path) -> None:
+    path = stored(tmp_path / "one.dcm")
+    assert dcmtk.run("dcmftest", path).stdout.startswith("yes:")
+    dumped = dcmtk.run("dcmdump", path)
+    assert (dumped.returncode, dumped.stderr) == (0, "")
+    assert "PrivateInformationCreatorUID" in dumped.stdout
+    assert "PixelData" in dumped.stdout

@@ -1,0 +1,341 @@
+"""The index made anew from the files is the index that was: column by column, on both databases."""
+
+import random
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import indexes
+import postgres
+import pytest
+from datasets import make_ct, pydicom_test_files, write_part10
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import insert, select
+
+from pacs_server.archive import Archive, StoreOutcome
+from pacs_server.audit.events import NoAudit
+from pacs_server.audit.recorder import Recorder
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.origin import Origin, Via
+from pacs_server.errors import DuplicateInstance, InstanceNotFound, PatientError
+from pacs_server.index import models, workflow_models
+from pacs_server.index.archive_models import archive_state
+from pacs_server.index.database import Database
+from pacs_server.index.deletions import DeletionIndex
+from pacs_server.index.instances import InstanceIndex
+from pacs_server.index.rebuilding import TAKEN_OVER, take_over
+from pacs_server.services.deletion import DeletionService
+from pacs_server.services.identity import IdentityService
+from pacs_server.services.rebuild import Rebuilt, rebuild
+from pacs_server.services.rebuild_target import new_file, put_in_place
+from pacs_server.services.store import StoreService
+from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.storage.trash import Trash
+from pacs_server.stored_file import read_stored
+
+MakeDatabase = Callable[[], Database]
+
+
+@pytest.fixture
+def make_database(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Iterator[MakeDatabase]:
+    """Makes empty databases of the kind that the test is run on."""
+    with ExitStack() as stack:
+
+        def make() -> Database:
+            if database_url.startswith("sqlite"):
+                number = len(list(tmp_path.glob("index-*.db")))
+                url = f"sqlite:///{tmp_path}/index-{number}.db"
+            else:
+                url = stack.enter_context(postgres.fresh_database(request.getfixturevalue("postgres_server")))
+            database = stack.enter_context(closing(Database(url, fsync=False)))
+            database.migrate()
+            return database
+
+        yield make
+
+
+class Site:
+    """An archive in a directory, with its index, and what operators do to it."""
+
+    def __init__(
+        self, root: Path, database: Database, *, policy: str = "replace", naming: str = "hierarchical"
+    ) -> None:
+        self.database = database
+        self.storage = FileSystemStorage(root, min_free_space=0, fsync=False)
+        self.storage.prepare()
+        archive = Archive(self.storage, InstanceIndex(database), naming=naming, duplicate_policy=policy)
+        self.store = StoreService(archive)
+        audit = Recorder(NoAudit(), lambda: "PACS")
+        self.deletions = DeletionService(
+            DeletionIndex(database), Trash(root, fsync=False), audit, in_flight=self.storage.in_flight
+        )
+        self.identity = IdentityService(database, root, audit, lambda: "PACS")
+
+    def store_file(self, path: Path, calling_ae: str = "CT1", peer: str = "10.0.0.7") -> StoreOutcome | None:
+        return self.store.store_file(path, Origin(calling_ae, "PACS", peer, Via.DIMSE))
+
+    def rebuilt(self, into: Database, jobs: int = 2) -> Rebuilt:
+        return rebuild(self.storage, into, lambda what, done, total: None, jobs=jobs)
+
+    def delete(self, level: Level, uid: str) -> None:
+        with suppress(InstanceNotFound):
+            self.deletions.delete(level, uid, "a test")
+
+    def merge(self, one: int, other: int) -> None:
+        people = [person for text in ("P1", "P2") for person in self.identity.people(text) if not person.merged]
+        if people:
+            with suppress(PatientError):
+                self.identity.merge(people[one % len(people)], people[other % len(people)], "a test")
+
+    def reassign(self, study: int, person: int) -> None:
+        people = [person for text in ("P1", "P2") for person in self.identity.people(text) if not person.merged]
+        if people:
+            with suppress(PatientError):
+                self.identity.reassign(self.identity.study(f"1.2.{study}"), people[person % len(people)], "a test")
+
+    def paths(self) -> list[Path]:
+        return [self.storage.root / path for path in self.storage.walk()]
+
+
+@contextmanager
+def site(database: Database, **settings: str) -> Iterator[Site]:
+    with TemporaryDirectory() as directory:
+        opened = Site(Path(directory, "archive"), database, **settings)
+        try:
+            yield opened
+        finally:
+            opened.storage.close()
+
+
+# What an arrival may say; little of it, so that arrivals contradict one another.
+NAMES = ("Müller^Jürgen", "Müller^Jürgen", "", "Other^Person")
+ARRIVALS = st.fixed_dictionaries(
+    {
+        "study": st.integers(1, 2),
+        "series": st.integers(1, 4),
+        "sop": st.integers(1, 8),
+        "PatientID": st.sampled_from(["P1", "P1", "P1", "P1 ", "P2", ""]),
+        "IssuerOfPatientID": st.sampled_from(["", "", "", "A"]),
+        "PatientName": st.sampled_from(NAMES),
+        "PatientBirthDate": st.sampled_from(["19700101", "19700101", "", "19700102"]),
+        "StudyDescription": st.sampled_from(["", "Thorax", "Größe"]),
+        "StudyDate": st.sampled_from(["", "20240229", "20240301"]),
+        "Modality": st.sampled_from(["CT", "MR", ""]),
+        "SeriesDescription": st.sampled_from(["", "axial", "sagittal"]),
+        "SpecificCharacterSet": st.sampled_from(["ISO_IR 100", "ISO_IR 192"]),
+        "InstanceNumber": st.integers(1, 3),
+    }
+)
+
+
+def arrive(at: Site, arrival: dict[str, Any], folder: Path, sender: int = 0) -> StoreOutcome | None:
+    values = {**arrival}
+    study, series, sop = (values.pop(name) for name in ("study", "series", "sop"))
+    ds = make_ct(f"1.2.{study}", f"1.2.9.{series}", f"1.2.8.{sop}", rows=2, columns=2, **values)
+    return at.store_file(write_part10(ds, folder / "arriving.dcm"), f"CT{sender}", f"10.0.0.{sender}")
+
+
+DELETIONS = st.one_of(
+    st.tuples(st.just(Level.STUDY), st.integers(1, 3).map("1.2.{}".format)),
+    st.tuples(st.just(Level.SERIES), st.integers(1, 4).map("1.2.9.{}".format)),
+    st.tuples(st.just(Level.IMAGE), st.integers(1, 8).map("1.2.8.{}".format)),
+)
+DECISIONS = st.tuples(st.sampled_from(["merge", "reassign"]), st.integers(1, 3), st.integers(0, 3))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    happened=st.lists(st.one_of(ARRIVALS, ARRIVALS, ARRIVALS, DELETIONS, DECISIONS), min_size=1, max_size=14),
+    policy=st.sampled_from(["replace", "ignore"]),
+)
+def test_whatever_happened_the_index_is_the_same_again(
+    make_database: MakeDatabase, two: list[Database], happened: list[Any], policy: str
+) -> None:
+    if not two:
+        two.extend((make_database(), make_database()))
+    first, second = two
+    for database in two:
+        indexes.clear(database)
+    with site(first, policy=policy) as archive, TemporaryDirectory() as folder:
+        for number, event in enumerate(happened):
+            if isinstance(event, dict):
+                arrive(archive, event, Path(folder), number % 3)
+            elif isinstance(event[0], Level):
+                archive.delete(*event)
+            else:
+                getattr(archive, event[0])(*event[1:])
+        rebuilt = archive.rebuilt(second)
+        assert rebuilt.problems == []
+        assert indexes.contents(second) == indexes.contents(first)
+
+
+@pytest.fixture
+def two() -> list[Database]:
+    """The databases that the examples of a property share."""
+    return []
+
+
+def test_every_file_of_pydicom(make_database: MakeDatabase) -> None:
+    first, second = make_database(), make_database()
+    files = list(pydicom_test_files())
+    random.Random(1).shuffle(files)
+    with site(first) as archive:
+        for number, path in enumerate(files):
+            archive.store_file(path, "IMPORT" if number % 2 else "", str(path))
+        assert archive.rebuilt(second, jobs=3).problems == []
+        then = indexes.contents(first)
+        assert len(then["instances"]) > 50
+        assert indexes.contents(second) == then
+
+
+@pytest.mark.parametrize("naming", ["flat", "date_hierarchical"])
+def test_every_naming(tmp_path: Path, naming: str) -> None:
+    databases = [Database(f"sqlite:///{tmp_path}/{n}.db") for n in range(2)]
+    for database in databases:
+        database.migrate()
+    with site(databases[0], naming=naming) as archive:
+        for number in range(3):
+            arrive(archive, {"study": 1, "series": 1, "sop": 1, "InstanceNumber": number}, tmp_path)
+        archive.rebuilt(databases[1])
+        row = next(iter(indexes.contents(databases[1])["instances"].values()))
+        assert (row["instance.version"], row["instance.instance_number"]) == (3, "2")
+        assert indexes.contents(databases[1]) == indexes.contents(databases[0])
+    for database in databases:
+        database.close()
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[tuple[Site, Database]]:
+    """An archive of three instances on SQLite, and an empty index."""
+    databases = [Database(f"sqlite:///{tmp_path}/{n}.db") for n in range(2)]
+    for database in databases:
+        database.migrate()
+    with site(databases[0]) as archive:
+        for number in range(3):
+            arrive(archive, {"study": 1, "series": 1, "sop": number}, tmp_path)
+        yield archive, databases[1]
+    for database in databases:
+        database.close()
+
+
+def test_files_that_cannot_be_read_are_reported_and_left(plain: tuple[Site, Database]) -> None:
+    archive, index = plain
+    cut, foreign, other = *archive.paths()[:2], archive.storage.root / "README.txt"
+    cut.write_bytes(cut.read_bytes()[:500])
+    foreign.write_bytes(b"no DICOM")
+    other.write_text("left here by somebody")
+    rebuilt = archive.rebuilt(index)
+    assert (rebuilt.files, rebuilt.instances, rebuilt.problem_count) == (1, 1, 2)
+    assert {problem.split(":")[0] for problem in rebuilt.problems} == {
+        path.relative_to(archive.storage.root).as_posix() for path in (cut, foreign)
+    }
+    assert foreign.read_bytes() == b"no DICOM"
+
+
+def test_what_is_still_coming_in_is_not_indexed(plain: tuple[Site, Database]) -> None:
+    archive, index = plain
+    (archive.storage.root / "incoming" / "half.dcm").write_bytes(archive.paths()[0].read_bytes())
+    assert archive.rebuilt(index).files == 3
+
+
+def test_a_file_that_says_nothing_of_itself_is_as_old_as_its_last_change(plain: tuple[Site, Database]) -> None:
+    archive, index = plain
+    path = archive.paths()[0]
+    write_part10(make_ct(sop="1.2.8.99"), path)
+    stored = read_stored(archive.storage, path.relative_to(archive.storage.root).as_posix())
+    assert abs(stored.received_at.timestamp() - path.stat().st_mtime) < 0.001
+    assert (stored.origin.calling_ae, stored.origin.peer) == ("", "")
+    assert archive.rebuilt(index).instances == 3
+
+
+def test_the_same_file_twice_is_one_instance(plain: tuple[Site, Database]) -> None:
+    archive, index = plain
+    path = archive.paths()[0]
+    path.with_name("copy.dcm").write_bytes(path.read_bytes())
+    rebuilt = archive.rebuilt(index)
+    assert (rebuilt.files, rebuilt.instances, rebuilt.problem_count) == (4, 3, 0)
+
+
+def test_many_in_one_transaction_and_one_that_is_known(plain: tuple[Site, Database]) -> None:
+    archive, database = plain
+    archive.rebuilt(database)
+    before = indexes.contents(database)
+    rebuilt = archive.rebuilt(database)
+    assert [problem.split(": ")[1] for problem in rebuilt.problems] == [
+        str(DuplicateInstance(f"1.2.8.{n} is stored already")) for n in range(3)
+    ]
+    assert indexes.contents(database) == before
+
+
+def test_the_workflow_is_taken_over(make_database: MakeDatabase) -> None:
+    old, new = make_database(), make_database()
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+    peer = {"calling_ae": "A", "called_ae": "B", "address": "::1", "first_seen_at": moment, "last_seen_at": moment}
+    table = workflow_models.peer_seen
+    with old.begin() as connection:
+        connection.execute(insert(table).values(**peer, count=3, outcome="accepted", tls=False))
+    assert take_over(old, new) == []
+    with old.connect() as before, new.connect() as after:
+        assert after.execute(select(table)).all() == before.execute(select(table)).all() != []
+
+
+def test_an_old_index_that_cannot_be_read_gives_what_it_can(tmp_path: Path) -> None:
+    new = Database(f"sqlite:///{tmp_path}/new.db")
+    new.migrate()
+    old = Database(f"sqlite:///{tmp_path}/old.db")
+    old.migrate()
+    old.close()
+    with closing(sqlite3.connect(tmp_path / "old.db")) as connection:
+        connection.execute("DROP TABLE commitment_instance")
+    assert take_over(old, new) == ["commitment_instance"]
+    (tmp_path / "none.db").write_bytes(b"no database at all, but long enough to look at" * 100)
+    none = Database(f"sqlite:///{tmp_path}/none.db")
+    assert take_over(none, new) == [table.name for table in TAKEN_OVER]
+    for database in (new, old, none):
+        database.close()
+
+
+def test_every_table_comes_from_the_files_or_from_the_old_index() -> None:
+    from_files = {"patient", "study", "series", "instance", "deletion", "patient_alias"}
+    # Where tasks are: they begin again.
+    begun_again = {archive_state.name}
+    taken_over = {table.name for table in TAKEN_OVER}
+    assert from_files | begun_again | taken_over == set(models.metadata.tables)
+
+
+def test_the_new_index_takes_the_place_and_the_old_one_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "pacs.db"
+    path.write_text("old")
+    (tmp_path / "pacs.db-wal").write_text("its log")
+    (tmp_path / "pacs.db.rebuild").write_text("left by one that was stopped")
+    new = new_file(path)
+    assert not new.exists()
+    new.write_text("new")
+    old = put_in_place(new, path)
+    assert old is not None
+    assert path.read_text() == "new"
+    assert (old.read_text(), old.with_name(f"{old.name}-wal").read_text()) == ("old", "its log")
+    assert sorted(tmp_path.iterdir()) == sorted([path, old, old.with_name(f"{old.name}-wal")])
+
+
+@pytest.mark.parametrize("step", ["link", "rename", "replace"])
+def test_a_crash_never_leaves_no_index_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    path = tmp_path / "pacs.db"
+    path.write_text("old")
+    (tmp_path / "pacs.db-wal").write_text("its log")
+    new = new_file(path)
+    new.write_text("new")
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"pacs_server.services.rebuild_target.os.{step}", crash)
+    with pytest.raises(KeyboardInterrupt):
+        put_in_place(new, path)
+    assert path.read_text() == "old"
+    assert "its log" in [file.read_text() for file in tmp_path.glob("*-wal")]

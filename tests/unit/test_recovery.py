@@ -1,0 +1,510 @@
+"""A crash or a failing disk at any step of a store: nothing acknowledged is lost, and recovery deals with the rest."""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import data_set_bytes, make_ct
+from pydicom.dataset import Dataset
+from pydicom.uid import CTImageStorage
+from rawpeer import EXPLICIT, Instance
+from sqlalchemy import select
+
+from pacs_server.archive import Archive, StoreOutcome
+from pacs_server.audit.events import Event, EventID
+from pacs_server.audit.recorder import Recorder
+from pacs_server.dicom.header import Header
+from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.part10 import encode_head
+from pacs_server.errors import DuplicateInstance, IndexUnavailable, PacsError, StorageUnavailable
+from pacs_server.index import models
+from pacs_server.index.database import Database
+from pacs_server.index.instances import InstanceIndex, StoredInstance
+from pacs_server.recovery import Recovery, recover
+from pacs_server.services.store import StoreRequest, StoreService
+from pacs_server.storage.filesystem import FileSystemStorage
+
+CALLS = ("open", "write", "fdatasync", "link", "mkdir", "fsync", "unlink", "rename")
+ORIGIN = Origin("CT1", "PACS", "192.0.2.7", Via.DIMSE)
+CT = str(CTImageStorage)
+POLICIES = ("reject", "replace", "ignore")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Where the archive is; the database may lie beside it."""
+    return tmp_path / "archive"
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+class Trail:
+    """An audit trail in memory."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def write(self, event: Event, *, durable: bool = True) -> None:
+        self.events.append(event)
+
+
+@dataclass
+class Faults:
+    """Lets one of the steps of a store go wrong: number `at`, from 1; `how` is what happens then."""
+
+    at: int = 0
+    how: str = "nothing"
+    steps: int = 0
+    dead: bool = False
+
+    def step(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.dead:
+            raise Killed
+        self.steps += 1
+        if self.steps != self.at:
+            return real(*args, **kwargs)
+        if self.how == "fail":
+            raise OSError(errno.EIO, "Input/output error")
+        if self.how == "killed after":
+            real(*args, **kwargs)
+        self.dead = True
+        raise Killed
+
+
+class FaultyIndex(InstanceIndex):
+    """An index whose writes are steps; a commit may fail, or its answer be lost."""
+
+    faults = Faults()
+    lose_the_answer = False
+
+    def _step(self, write: Callable[..., None], *args: Any) -> None:
+        try:
+            self.faults.step(write, *args)
+        except OSError as error:
+            raise IndexUnavailable("down") from error
+        if self.lose_the_answer:
+            raise IndexUnavailable("lost at COMMIT", uncertain=True)
+
+    def add(self, instance: StoredInstance, header: Header, origin: Origin, received_at: Any = None) -> None:
+        self._step(super().add, instance, header, origin, received_at)
+
+    def replace(self, instance: StoredInstance, header: Header, origin: Origin, received_at: Any = None) -> None:
+        self._step(super().replace, instance, header, origin, received_at)
+
+
+class Node:
+    """One process on an archive, as far as files and index know."""
+
+    def __init__(self, directory: Path, url: str, policy: str = "reject", naming: str = "hierarchical") -> None:
+        self.storage = FileSystemStorage(directory, min_free_space=0)
+        self.storage.prepare()
+        self.database = Database(url)
+        self.database.migrate()
+        self.index = FaultyIndex(self.database)
+        self.archive = Archive(self.storage, self.index, naming=naming, duplicate_policy=policy)
+        self.trail = Trail()
+
+    def store(self, ds: Dataset) -> StoreOutcome:
+        instance = Instance.of(ds)
+        request = StoreRequest(
+            instance.sop_class_uid, instance.sop_instance_uid, str(ds.file_meta.TransferSyntaxUID), ORIGIN
+        )
+        return StoreService(self.archive).store(request, [instance.data])
+
+    def recover(self) -> dict[str, int]:
+        found = recover(self.archive, self.storage, Recorder(self.trail, lambda: "PACS"))
+        return {outcome.value: count for outcome, count in found.items()}
+
+    def die(self) -> None:
+        """Let the lock go as the kernel does."""
+        if self.storage._journal._lock >= 0:
+            os.close(self.storage._journal._lock)
+        self.database.close()
+
+    def rows(self) -> dict[str, tuple[str, str]]:
+        """Path and digest by SOP Instance UID."""
+        columns = models.instance.c
+        with self.database.connect() as connection:
+            rows = connection.execute(select(columns.sop_instance_uid, columns.path, columns.digest))
+            return {row.sop_instance_uid: (row.path, row.digest) for row in rows}
+
+    def entries(self) -> list[str]:
+        return [path.name for path in (self.storage.root / "incoming").iterdir()]
+
+
+def digest(ds: Dataset) -> str:
+    return hashlib.sha256(Instance.of(ds).data).hexdigest()
+
+
+def digest_at(path: Path) -> str:
+    return hashlib.sha256(data_set_bytes(path)[1]).hexdigest()
+
+
+def check(node: Node, acknowledged: dict[str, str]) -> None:
+    """Each acknowledged instance (digest by UID) is there, no row lacks its file, and no file is half."""
+    rows = node.rows()
+    assert acknowledged.items() <= {uid: sha for uid, (_, sha) in rows.items()}.items()
+    for path, sha in rows.values():
+        assert digest_at(node.storage.root / path) == sha
+    for path in node.storage.walk():
+        assert len(data_set_bytes(node.storage.root / path)[1]) > 100
+
+
+@contextmanager
+def faulty(faults: Faults, node: Node) -> Iterator[None]:
+    """Steps are counted, and one of them goes wrong."""
+    node.index.faults = faults
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CALLS:
+            real = getattr(os, name)
+            patch.setattr(os, name, lambda *a, _real=real, **k: faults.step(_real, *a, **k))
+        try:
+            yield
+        finally:
+            node.index.faults = Faults()
+
+
+def other_bytes(ds: Dataset) -> Dataset:
+    return make_ct(ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID, PatientComments="changed")
+
+
+def cases(
+    directory: Path, url: Callable[[int], str], policy: str, how: str
+) -> Iterator[tuple[Node, dict[str, str], Dataset]]:
+    """A node after a store in which step 1, 2, 3... went wrong, what had been acknowledged, and what was being stored.
+
+    First a new instance is stored, and then other bytes under its UID.
+    """
+    for again in (False, True):
+        for at in range(1, 100):
+            node = Node(directory / f"{again}-{at}", url(100 * again + at), policy)
+            acknowledged: dict[str, str] = {}
+            ds = make_ct()
+            if again:
+                node.store(ds)
+                acknowledged[ds.SOPInstanceUID] = digest(ds)
+                ds = other_bytes(ds)
+            faults = Faults(at, how)
+            try:
+                with faulty(faults, node):
+                    outcome = node.store(ds)
+                if outcome is not StoreOutcome.DUPLICATE_IGNORED:
+                    acknowledged[ds.SOPInstanceUID] = digest(ds)
+            except DuplicateInstance:
+                assert again
+            except (PacsError, Killed):
+                assert faults.steps >= at
+            if faults.steps < at:
+                assert at > 5, "nothing was done to a file"
+                node.die()
+                break
+            yield node, acknowledged, ds
+            node.database.close()
+
+
+def sqlite(directory: Path) -> Callable[[int], str]:
+    """URLs of databases by number, each a copy of one that is migrated."""
+    empty = directory / "empty.db"
+    database = Database(f"sqlite:///{empty}", wal_mode=False)
+    database.migrate()
+    database.close()
+
+    def url(number: int) -> str:
+        shutil.copy(empty, directory / f"{number}.db")
+        return f"sqlite:///{directory}/{number}.db"
+
+    return url
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("how", ["killed before", "killed after"])
+def test_killed_at_any_step(tmp_path: Path, policy: str, how: str) -> None:
+    for dead, acknowledged, ds in cases(tmp_path, sqlite(tmp_path), policy, how):
+        # The replacement may have been committed when it was killed: then the old version is the older one.
+        if dead.rows().get(ds.SOPInstanceUID, ("", ""))[1] == digest(ds):
+            acknowledged[ds.SOPInstanceUID] = digest(ds)
+        dead.die()
+        node = Node(dead.storage.root, str(dead.database.engine.url), policy)
+        node.recover()
+        assert node.entries() == []
+        check(node, acknowledged)
+        paths = {path for path, _ in node.rows().values()}
+        older = {path for path in node.storage.walk() if path not in paths}
+        assert all(known.replace(".v2", "") in older for known in paths if ".v2" in known)
+        assert len(older) == sum(".v2" in known for known in paths)
+        # The sender tries again, and all is as if nothing had happened.
+        try:
+            outcome = node.store(ds)
+        except DuplicateInstance:
+            assert policy == "reject"
+            assert acknowledged
+        else:
+            if outcome is not StoreOutcome.DUPLICATE_IGNORED:
+                acknowledged[ds.SOPInstanceUID] = digest(ds)
+        check(node, acknowledged)
+        assert node.archive.counts().instances == 1
+        assert node.recover() == {}
+        node.storage.close()
+        assert node.entries() == []
+        node.database.close()
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_failing_at_any_step(tmp_path: Path, policy: str) -> None:
+    for node, acknowledged, ds in cases(tmp_path, sqlite(tmp_path), policy, "fail"):
+        check(node, acknowledged)
+        rows = {path for path, _ in node.rows().values()}
+        try:
+            outcome = node.store(ds)
+        except DuplicateInstance:
+            assert policy == "reject"
+        else:
+            if outcome is not StoreOutcome.DUPLICATE_IGNORED:
+                acknowledged[ds.SOPInstanceUID] = digest(ds)
+        check(node, acknowledged)
+        # One that could not be taken back stays on the list, and recovery tells what it is.
+        orphans = [path for path in node.storage.walk() if path not in rows and node.storage.in_flight(path)]
+        assert len(orphans) <= 1
+        node.die()
+        after = Node(node.storage.root, str(node.database.engine.url), policy)
+        after.recover()
+        assert after.entries() == []
+        check(after, acknowledged)
+        after.database.close()
+
+
+def test_an_uncertain_commit_keeps_the_file_and_its_entry(directory: Path, database_url: str) -> None:
+    node = Node(directory / "archive", database_url)
+    node.index.lose_the_answer = True
+    ds = make_ct()
+    with pytest.raises(IndexUnavailable):
+        node.store(ds)
+    node.index.lose_the_answer = False
+    check(node, {ds.SOPInstanceUID: digest(ds)})
+    assert node.store(ds) is StoreOutcome.ALREADY_STORED
+    node.storage.close()
+    assert node.recover() == {"complete": 1}
+    assert node.entries() == []
+    node.database.close()
+
+
+def interrupted(directory: Path, url: str, ds: Dataset, policy: str = "reject", naming: str = "hierarchical") -> None:
+    """A process that was killed when the file of `ds` was durable and its row was not written."""
+    node = Node(directory, url, policy, naming)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node.index, "_step", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            node.store(ds)
+    node.die()
+
+
+@pytest.mark.parametrize("naming", ["hierarchical", "date_hierarchical", "flat"])
+def test_a_durable_file_is_indexed_as_it_came_in(directory: Path, database_url: str, naming: str) -> None:
+    ds = make_ct()
+    interrupted(directory, database_url, ds, naming=naming)
+    node = Node(directory, database_url)
+    assert node.rows() == {}
+    assert node.recover() == {"indexed": 1}
+    check(node, {ds.SOPInstanceUID: digest(ds)})
+    [path] = node.storage.walk()
+    with node.database.connect() as connection:
+        row = connection.execute(select(models.instance)).one()
+    assert (row.path, row.calling_ae, row.peer, row.version) == (path, "CT1", "192.0.2.7", 1)
+    assert [event.event_id for event in node.trail.events] == [
+        EventID.BEGIN_TRANSFERRING,
+        EventID.INSTANCES_TRANSFERRED,
+    ]
+    assert node.store(ds) is StoreOutcome.ALREADY_STORED
+    node.database.close()
+
+
+def test_without_hard_links_too(directory: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    ds = make_ct()
+    interrupted(directory, database_url, ds)
+    node = Node(directory, database_url)
+    assert node.recover() == {"indexed": 1}
+    assert node.entries() == []
+    check(node, {ds.SOPInstanceUID: digest(ds)})
+    node.database.close()
+
+
+def test_half_received_files_go_to_quarantine_and_empty_ones_go(directory: Path, database_url: str) -> None:
+    node = Node(directory, database_url)
+    head = encode_head(CT, "1.2.3", EXPLICIT, "CT1")
+    for data in (b"", head[:10], head[:200], head, head + b"half"):
+        node.storage.incoming().write(data)
+    node.die()
+    after = Node(directory, database_url)
+    assert after.recover() == {"empty": 4, "quarantined": 1}
+    assert after.entries() == []
+    assert after.storage.quarantined() == 1
+    [reason] = (directory / "quarantine").glob("*.reason")
+    assert reason.read_text().endswith("the transfer was not finished\n")
+    assert after.rows() == {}
+    after.database.close()
+
+
+def test_a_placed_file_that_cannot_be_read_goes_to_quarantine(directory: Path, database_url: str) -> None:
+    ds = make_ct()
+    interrupted(directory, database_url, ds)
+    [entry] = (directory / "incoming").glob("*.part")
+    os.truncate(entry, 600)
+    node = Node(directory, database_url)
+    assert node.recover() == {"quarantined": 1}
+    assert node.rows() == {}
+    node.database.close()
+
+
+def test_what_was_replaced_or_deleted_since_is_left_alone(directory: Path, database_url: str) -> None:
+    ds = make_ct()
+    interrupted(directory, database_url, ds)
+    living = Node(directory, database_url, "replace")
+    assert living.store(other_bytes(ds)) is StoreOutcome.STORED
+    assert len(list(living.storage.walk())) == 2
+    assert living.recover() == {"superseded": 1}
+    assert len(list(living.storage.walk())) == 2
+    deleted = make_ct()
+    interrupted(directory, database_url, deleted)
+    [path] = [path for path in living.storage.walk() if deleted.SOPInstanceUID in path]
+    (directory / "trash").mkdir()
+    (directory / path).rename(directory / "trash" / "x.dcm")
+    assert living.recover() == {"superseded": 1}
+    assert deleted.SOPInstanceUID not in living.rows()
+    living.database.close()
+
+
+def test_a_replacement_that_was_not_committed_goes_to_quarantine(directory: Path, database_url: str) -> None:
+    node = Node(directory, database_url)
+    ds = make_ct()
+    node.store(ds)
+    interrupted(directory, database_url, other_bytes(ds), "replace")
+    assert node.recover() == {"quarantined": 1}
+    assert len(list(node.storage.walk())) == 1
+    check(node, {ds.SOPInstanceUID: digest(ds)})
+    node.database.close()
+
+
+def test_the_database_away_leaves_the_entries_for_the_next_time(directory: Path, database_url: str) -> None:
+    interrupted(directory, database_url, make_ct())
+    node = Node(directory, database_url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node.archive, "find", lambda uid: (_ for _ in ()).throw(IndexUnavailable("down")))
+        with pytest.raises(IndexUnavailable):
+            node.recover()
+    assert node.recover() == {"indexed": 1}
+    node.database.close()
+
+
+def test_a_disk_that_fails_leaves_the_entry_for_the_next_time(directory: Path, database_url: str) -> None:
+    interrupted(directory, database_url, make_ct())
+    node = Node(directory, database_url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node.storage, "sync_name", lambda path: (_ for _ in ()).throw(StorageUnavailable("EIO")))
+        assert node.recover() == {Recovery.FAILED.value: 1}
+    assert node.recover() == {"indexed": 1}
+    node.database.close()
+
+
+def test_the_living_are_left_alone(directory: Path, database_url: str) -> None:
+    one, other = Node(directory, database_url), Node(directory, database_url)
+    file = one.storage.incoming()
+    file.write(b"half")
+    assert other.recover() == {}
+    file.discard()
+    one.storage.close()
+    other.storage.close()
+    assert one.entries() == []
+    for node in (one, other):
+        node.database.close()
+
+
+# ------------------------------------------------------------------------------------ two nodes
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("first", ["one", "other"])
+def test_two_nodes_store_one_uid_at_the_same_instant(
+    directory: Path, database_url: str, policy: str, first: str
+) -> None:
+    """The other node's whole store comes between the placement and the commit of the one's, or the other way round."""
+    one, other = Node(directory, database_url, policy), Node(directory, database_url, policy)
+    ds = make_ct()
+    changed = other_bytes(ds)
+    acknowledged: dict[str, str] = {}
+    real = one.index._step
+
+    def meanwhile(write: Callable[..., None], *args: Any) -> None:
+        one.index._step = real  # type: ignore[method-assign]
+        if first == "other":
+            attempt(other, changed)
+        real(write, *args)
+
+    def attempt(node: Node, what: Dataset) -> None:
+        try:
+            if node.store(what) is not StoreOutcome.DUPLICATE_IGNORED:
+                acknowledged[what.SOPInstanceUID] = digest(what)
+        except DuplicateInstance:
+            assert policy == "reject"
+
+    one.index._step = meanwhile  # type: ignore[method-assign]
+    attempt(one, ds)
+    if first == "one":
+        attempt(other, changed)
+    check(one, acknowledged)
+    assert one.archive.counts().instances == 1
+    assert len(list(one.storage.walk())) == (2 if policy == "replace" else 1)
+    for node in (one, other):
+        node.storage.close()
+        node.database.close()
+    assert one.entries() == []
+
+
+def test_two_nodes_replace_one_instance_at_the_same_instant(directory: Path, database_url: str) -> None:
+    one, other = (Node(directory, database_url, "replace") for _ in range(2))
+    ds = make_ct()
+    one.store(ds)
+    second, third = other_bytes(ds), make_ct(ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID, rows=8)
+    real = one.index._step
+
+    def meanwhile(write: Callable[..., None], *args: Any) -> None:
+        one.index._step = real  # type: ignore[method-assign]
+        assert other.store(third) is StoreOutcome.REPLACED
+        real(write, *args)
+
+    one.index._step = meanwhile  # type: ignore[method-assign]
+    assert one.store(second) is StoreOutcome.REPLACED
+    check(one, {ds.SOPInstanceUID: digest(second)})
+    # All three were acknowledged: all three are kept, and the last one has the highest name.
+    assert sorted(digest_at(directory / path) for path in one.storage.walk()) == sorted(
+        map(digest, (ds, second, third))
+    )
+    [(path, _)] = one.rows().values()
+    assert path == max(one.storage.walk())
+    for node in (one, other):
+        node.database.close()
+
+
+def test_without_leftovers_neither_index_nor_archive_is_asked(directory: Path, database_url: str) -> None:
+    """So a start takes no longer when the archive grows."""
+    node = Node(directory, database_url)
+    node.store(make_ct())
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "begin"):
+            patch.setattr(node.database, name, lambda *_, **__: pytest.fail("the index was asked"))
+        for name in ("walk", "open", "exists"):
+            patch.setattr(node.storage, name, lambda *_: pytest.fail("the archive was looked at"))
+        assert node.recover() == {}
+    node.database.close()
