@@ -22,7 +22,7 @@ _PATIENCE: Final = 3.0
 # A disk that will be full sooner is warned of.
 _WARN_DAYS: Final = 7.0
 # How often the log is told, in seconds: a change of readiness, and a disk that will be full soon.
-_LOOK_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 10.0
 _REMIND_SECONDS: Final = 86400.0
 
 
@@ -130,17 +130,6 @@ class Watch:
         self._report = report
         self._reason: str | None = None
         self._reminded = float("-inf")
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-
-    def start(self) -> None:
-        """Begin to watch."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Watch no more."""
-        self._stopping.set()
-        self._thread.join()
 
     def look(self) -> None:
         """Say what has changed; that it stops is said already."""
@@ -157,11 +146,6 @@ class Watch:
             if days is not None and days < _WARN_DAYS:
                 log.warning("the storage will be full soon", extra={"days": round(days, 1)})
                 self._reminded = time.monotonic()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            self.look()
-            self._stopping.wait(_LOOK_SECONDS)
 
 
 class _Patiently:

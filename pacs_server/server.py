@@ -1,6 +1,5 @@
 """Lifecycle: bind, open, serve, reload, drain, stop; as a command or embedded."""
 
-import errno
 import logging
 import os
 import signal
@@ -23,10 +22,12 @@ from pacs_server.errors import ConfigError
 from pacs_server.metrics import Metrics
 from pacs_server.monitor import Monitor
 from pacs_server.net.acceptor import Terms
-from pacs_server.net.listener import ConnectionLimits, Connections, Listener, bind
+from pacs_server.net.listener import ConnectionLimits, Connections, Listener
 from pacs_server.net.message import CommandField
+from pacs_server.periodic import DAY_SECONDS, Periodic
+from pacs_server.ports import Ports, address_of, bind_ports
 from pacs_server.recovery import recover
-from pacs_server.report import Report, Watch
+from pacs_server.report import LOOK_SECONDS, Report, Watch
 from pacs_server.reporter import Calling, Reporter
 from pacs_server.scp.admission import Admission
 from pacs_server.scp.auditing import Auditing
@@ -43,7 +44,7 @@ from pacs_server.scp.storage_commitment import StorageCommitmentSCP
 from pacs_server.scp.store import StorageSCP
 from pacs_server.scp.worklist import ModalityWorklistSCP
 from pacs_server.scrub import Scrub
-from pacs_server.services.trash_keeper import TrashKeeper
+from pacs_server.services.trash_keeper import trash_keeper
 from pacs_server.sources import worklist_sources
 from pacs_server.tls import ExpiryWatch, client_context, server_context
 
@@ -95,10 +96,8 @@ class PacsServer:
         tls = server_context(self.config)
         with ExitStack() as stack:
             # The ports come first, so that a port in use changes nothing on disk.
-            dicom = self._bind(stack, "server.port", self.config.server.host, self.config.server.port)
-            secure = self._bind_tls(stack, dicom)
-            monitoring = self._bind_monitoring(stack)
-            hl7 = self._bind_hl7(stack)
+            ports = bind_ports(self.config, stack)
+            self._listening_at(ports)
             if own_logs:
                 logs.configure(self.config.logging)
             parts = stack.enter_context(open_archive(self.config, self.metrics, current=lambda: self.config))
@@ -107,9 +106,11 @@ class PacsServer:
             # A file without a row may be on its way into the trash.
             with parts.deletions.settled():
                 recover(parts.archive, parts.storage, parts.audit, self.metrics.recovered)
-            self._wire(parts, monitoring, tls)
-            self._listeners = [self._listener(sock, tls=sock is secure) for sock in {dicom, secure} if sock is not None]
-            stack.enter_context(worklist_sources(self.config, parts.worklist, hl7, self.metrics))
+            self._wire(parts, ports.monitoring, tls)
+            self._listeners = [
+                self._listener(sock, tls=sock is ports.tls) for sock in {ports.dicom, ports.tls} if sock is not None
+            ]
+            stack.enter_context(worklist_sources(self.config, parts.worklist, ports.hl7, self.metrics))
             if self._monitor is not None:
                 self._monitor.start()
                 stack.callback(self._monitor.stop)
@@ -117,16 +118,11 @@ class PacsServer:
             stack.callback(self._reporter.stop)
             parts.peers.start()
             stack.callback(parts.peers.stop)
-            self._trash_keeper.start()
-            stack.callback(self._trash_keeper.stop)
-            self._expiry.take(self.config)
-            self._expiry.start()
-            stack.callback(self._expiry.stop)
             self._scrub.start()
             stack.callback(self._scrub.stop)
-            watch = Watch(self._report)
-            watch.start()
-            stack.callback(watch.stop)
+            self._expiry.take(self.config)
+            for task in self._tasks(parts):
+                stack.enter_context(task)
             # Before they start: what one of them has accepted is ended as well if another cannot start.
             stack.callback(self._drain)
             for listener in self._listeners:
@@ -197,46 +193,11 @@ class PacsServer:
 
     # ---------------------------------------------------------------- start and stop
 
-    def _bind(self, stack: ExitStack, key: str, host: str, port: int) -> socket.socket:
-        try:
-            sock = bind(host, port)
-        except OSError as error:
-            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-                # server.port -> server.host, worklist.hl7_port -> worklist.hl7_host: not the port is at fault.
-                key = key.replace("tls", "server").replace("metrics_port", "host").replace("port", "host")
-            problem = f"cannot listen on {host} port {port}: {error.strerror or error}"
-            raise self.config.error(key, problem) from None
-        stack.callback(sock.close)
-        if key == "server.port":
-            self.address = sock.getsockname()[:2]
-        return sock
-
-    def _bind_tls(self, stack: ExitStack, dicom: socket.socket) -> socket.socket | None:
-        """The socket that TLS is spoken on: the one of server.port, unless tls.port is another one."""
-        settings = self.config.tls
-        if not settings.enabled:
-            return None
-        sock = dicom
-        if settings.port is not None:
-            sock = self._bind(stack, "tls.port", self.config.server.host, settings.port)
-        self.tls_address = sock.getsockname()[:2]
-        return sock
-
-    def _bind_monitoring(self, stack: ExitStack) -> socket.socket | None:
-        settings = self.config.monitoring
-        if not settings.enabled:
-            return None
-        sock = self._bind(stack, "monitoring.metrics_port", settings.host, settings.metrics_port)
-        self.monitoring_address = sock.getsockname()[:2]
-        return sock
-
-    def _bind_hl7(self, stack: ExitStack) -> socket.socket | None:
-        settings = self.config.worklist
-        if settings.hl7_port is None:
-            return None
-        sock = self._bind(stack, "worklist.hl7_port", settings.hl7_host, settings.hl7_port)
-        self.hl7_address = sock.getsockname()[:2]
-        return sock
+    def _listening_at(self, ports: Ports) -> None:
+        self.address = address_of(ports.dicom)
+        self.tls_address = address_of(ports.tls) if ports.tls else None
+        self.monitoring_address = address_of(ports.monitoring) if ports.monitoring else None
+        self.hl7_address = address_of(ports.hl7) if ports.hl7 else None
 
     def _wire(
         self,
@@ -261,7 +222,6 @@ class PacsServer:
             peers=parts.peers,
             auditing=auditing,
         )
-        self._trash_keeper = TrashKeeper(parts.deletions, lambda: self.config.storage.trash_days, parts.audit.own)
         self._scrub = Scrub(
             parts.storage, parts.database, lambda: self.config.storage.scrub_rate, counted=self.metrics.scrubbed
         )
@@ -273,6 +233,13 @@ class PacsServer:
             if monitoring is not None
             else None
         )
+
+    def _tasks(self, parts: OpenArchive) -> list[Periodic]:
+        return [
+            trash_keeper(parts.deletions, lambda: self.config.storage.trash_days, parts.audit.own),
+            Periodic("expiry", DAY_SECONDS, self._expiry.warn, at_once=False),
+            Periodic("watch", LOOK_SECONDS, Watch(self._report).look),
+        ]
 
     def _listener(self, sock: socket.socket, *, tls: bool) -> Listener:
         return Listener(

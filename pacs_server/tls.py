@@ -9,7 +9,6 @@ import ipaddress
 import logging
 import re
 import ssl
-import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,9 +24,8 @@ log = logging.getLogger(__name__)
 _SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
-# How long before the end it is said in the log, and how often. A new revocation list comes every few days or weeks.
+# How long before the end it is said in the log. A new revocation list comes every few days or weeks.
 _NOTICE: Final = {"tls.cert_path": timedelta(days=30), "tls.crl_path": timedelta(days=2)}
-_DAY_SECONDS: Final = 86_400.0
 
 
 def check(config: Config) -> None:
@@ -195,41 +193,27 @@ def expiries(config: Config) -> dict[str, datetime]:
 
 
 class ExpiryWatch:
-    """Warns in the log, at once and every day, of what is about to run out."""
+    """Warns in the log of what is about to run out."""
 
     def __init__(self) -> None:
         self._expiries: Mapping[str, datetime] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="expiry", daemon=True)
 
     def take(self, config: Config) -> None:
         """Look at the files of `config` from now on, as they are now."""
         self._expiries = expiries(config)
-        self.warn(datetime.now(UTC))
-
-    def start(self) -> None:
-        """Begin to warn every day."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Warn no more."""
-        self._stopping.set()
-        self._thread.join()
+        self.warn()
 
     def gauges(self) -> dict[str, float]:
         """The values of the gauges about TLS, in Unix time."""
         names = {"tls.cert_path": "pacs_tls_certificate_expiry_seconds", "tls.crl_path": "pacs_tls_crl_expiry_seconds"}
         return {names[key]: end.timestamp() for key, end in self._expiries.items()}
 
-    def warn(self, now: datetime) -> None:
+    def warn(self) -> None:
         """Say what has run out or will soon."""
+        now = datetime.now(UTC)
         for key, end in self._expiries.items():
             told = {"setting": key, "expires": end.isoformat(), "days": (end - now).days}
             if end <= now:
                 log.warning("a TLS file has expired", extra=told)
             elif end - now < _NOTICE[key]:
                 log.warning("a TLS file expires soon", extra=told)
-
-    def _run(self) -> None:
-        while not self._stopping.wait(_DAY_SECONDS):
-            self.warn(datetime.now(UTC))

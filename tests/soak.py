@@ -166,7 +166,7 @@ def _growth(samples: Sequence[Sample]) -> list[str]:
 
 def _no_room(pacs: PacsProcess, settings: dict[str, Any]) -> Callable[[], None]:
     def fault() -> None:
-        pacs.reload(settings | {"storage": {"min_free_space": 2**62}})
+        pacs.reload(settings | {"storage": {"min_free_space": 10**14}})
         with association(pacs.port, [(CT, EXPLICIT)]) as link:
             status = store(link, Instance.of(make_ct())).status
         if status != _FULL:

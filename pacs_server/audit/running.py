@@ -2,7 +2,6 @@
 
 import logging
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,10 +11,9 @@ from pacs_server.audit.trail import AuditTrail
 from pacs_server.config import AuditConfig
 from pacs_server.errors import AuditUnavailable
 from pacs_server.metrics import Metrics
+from pacs_server.periodic import DAY_SECONDS, Periodic
 
 log = logging.getLogger(__name__)
-
-_DAY_SECONDS = 86_400.0
 
 
 @contextmanager
@@ -40,34 +38,19 @@ def recording(
                 forwarder.start()
                 # The last record is sent too.
                 stack.callback(forwarder.stop)
-            retention = _Retention(trail, settings)
-            retention.start()
-            stack.callback(retention.stop)
+            stack.enter_context(_retention(trail, settings))
         recorder.begin()
         stack.callback(recorder.end)
         yield forwarder
 
 
-class _Retention:
+def _retention(trail: AuditTrail, settings: Callable[[], AuditConfig]) -> Periodic:
     """Deletes what is past its time, at once and every day."""
 
-    def __init__(self, trail: AuditTrail, settings: Callable[[], AuditConfig]) -> None:
-        self._trail = trail
-        self._settings = settings
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="audit-retention", daemon=True)
+    def prune() -> None:
+        try:
+            trail.prune(settings().retention_years)
+        except AuditUnavailable as error:
+            log.error("audit trail not pruned", extra={"reason": str(error)})
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._trail.prune(self._settings().retention_years)
-            except AuditUnavailable as error:
-                log.error("audit trail not pruned", extra={"reason": str(error)})
-            self._stopping.wait(_DAY_SECONDS)
+    return Periodic("audit-retention", DAY_SECONDS, prune)

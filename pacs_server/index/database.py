@@ -4,6 +4,7 @@ SQLite and PostgreSQL behave alike from here on: reads see a snapshot while the 
 and every failure of the database is `IndexUnavailable`.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 import pacs_server
 from pacs_server.errors import ConfigError, IndexUnavailable, PacsError, SchemaError
 from pacs_server.index.sqlite import is_damage, is_full, sqlite_engine
+
+log = logging.getLogger(__name__)
 
 # How long a statement waits for somebody else's lock before the index counts as unavailable.
 LOCK_WAIT_SECONDS = 10
@@ -114,10 +117,16 @@ class Database:
                 # One process migrates, the others wait for as long as it takes.
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            _refuse_unknown(_revision(connection))
+            before, head = _revision(connection), _scripts().get_current_head()
+            _refuse_unknown(before)
+            if before is not None and before != head:
+                # Not of an empty database; with many rows it takes a while, and nothing is served meanwhile.
+                log.info("the database is being migrated", extra={"before": before, "to": head})
             config = _alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+        if before is not None and before != head:
+            log.info("the database was migrated", extra={"before": before, "to": head})
 
     def _patient(self, connection: Connection) -> AbstractContextManager[None]:
         if self.is_sqlite:

@@ -1,0 +1,36 @@
+"""Tasks that are done again and again until they are stopped."""
+
+import threading
+import time
+
+from pacs_server.periodic import Periodic
+
+PATIENCE = 20.0
+
+
+def test_a_task_is_done_at_once_and_again():
+    enough = threading.Semaphore(0)
+    with Periodic("task", 0.01, enough.release):
+        assert all(enough.acquire(timeout=PATIENCE) for _ in range(3))
+
+
+def test_a_task_that_can_wait_does():
+    done = threading.Event()
+    with Periodic("task", 3600, done.set, at_once=False):
+        assert not done.wait(0.05)
+
+
+def test_the_end_waits_for_the_task_and_for_nothing_else():
+    begun, ended = threading.Event(), threading.Event()
+
+    def task() -> None:
+        begun.set()
+        periodic.stopping.wait(PATIENCE)
+        ended.set()
+
+    periodic = Periodic("task", 3600, task)
+    began = time.monotonic()
+    with periodic:
+        assert begun.wait(PATIENCE)
+    assert ended.is_set()
+    assert time.monotonic() - began < PATIENCE
