@@ -10,7 +10,7 @@ import errno
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +48,18 @@ def _storage_error(what: str, error: OSError) -> PacsError:
 
 
 def holds_instances(root: Path) -> bool:
-    """Whether there is a file of an instance below `root`; one is enough, so nothing is counted."""
-    places = (root.glob("*.dcm"), (file for folder in _folders(root) for file in folder.rglob("*.dcm")))
-    return any(next(files, None) is not None for files in places)
+    """Whether there is a file of an instance below `root`; one is enough, so nothing is read further than to it."""
+    return next(_instances(root, RESERVED), None) is not None
 
 
-def _folders(root: Path) -> list[Path]:
-    """The folders of instances at the top, without those that the server has for itself."""
-    return [folder for folder in root.glob("*/") if folder.name not in RESERVED]
+def _instances(folder: Path | str, passed_over: Collection[str] = ()) -> Iterator[str]:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in passed_over:
+                    yield from _instances(entry.path)
+            elif entry.name.endswith(".dcm"):
+                yield entry.path
 
 
 class FileSystemIncoming:
