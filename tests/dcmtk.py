@@ -65,7 +65,7 @@ class _Server:
 
     def __enter__(self) -> Self:
         # Another process may take a free port before the server does: try again on the next.
-        for _ in range(3):
+        for _ in range(10):
             self.port = free_port()
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(

@@ -102,6 +102,7 @@ def _create_alias() -> None:
         sa.Column("study_instance_uid", Text, nullable=False),
         sa.Column("source", Text, nullable=False),
         sa.Column("target", Text, nullable=False),
+        sa.Column("joined", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_patient_alias")),
     )
     op.create_index(

@@ -77,15 +77,17 @@ def _apply(connection: Connection, change: Change) -> None:
     # Whoever gets studies is there again, and goes nowhere else.
     _forget_aliases(connection, Identity.of(change.target), "")
     undone = {uid for uid in set(change.studies) | set(moving) if _undo(connection, uid, change)}
+    joined = set()
     for uid, key in moving.items():
         item = None if uid in undone else _original_item(connection, key, change)
-        _move(connection, key, target_key, item, undone=uid in undone)
+        if _move(connection, key, target_key, item, undone=uid in undone):
+            joined.add(uid)
     for uid in sorted((set(change.studies) | set(moving)) - undone):
         _forget_aliases(connection, source, uid)
-        _alias(connection, change, uid)
+        _alias(connection, change, uid, joined=uid in joined)
     if change.whole and source.patient_id:
         _forget_aliases(connection, source, "")
-        _alias(connection, change, "")
+        _alias(connection, change, "", joined=False)
     _recount_patient(connection, target_key)
     if source_key is not None:
         _recount_patient(connection, source_key)
@@ -133,42 +135,46 @@ def _make(connection: Connection, attributes: Mapping[str, str]) -> int:
     return made
 
 
-def _alias(connection: Connection, change: Change, uid: str) -> None:
+def _alias(connection: Connection, change: Change, uid: str, *, joined: bool) -> None:
     values = {
         "patient_id": change.source.get("patient_id", ""),
         "issuer_of_patient_id": change.source.get("issuer_of_patient_id", ""),
         "study_instance_uid": uid,
         "source": _json(change.source),
         "target": _json(change.target),
+        "joined": joined,
     }
     connection.execute(insert(patient_alias).values(values))
 
 
-def _aliases(connection: Connection, source: Identity, uid: str) -> list[tuple[int, Identity]]:
-    """The keys and targets of what was decided about a patient, for one study or, if `uid` is empty, for all."""
-    statement = select(patient_alias.c.id, patient_alias.c.source, patient_alias.c.target).where(
-        *named(patient_alias, *source.key), patient_alias.c.study_instance_uid == uid
+def _aliases(connection: Connection, source: Identity, uid: str) -> list[tuple[int, Identity, bool]]:
+    """What was decided about a patient, for one study or, if `uid` is empty, for all: key, target, and if it joined."""
+    columns = patient_alias.c
+    statement = select(columns.id, columns.source, columns.target, columns.joined).where(
+        *named(patient_alias, *source.key), columns.study_instance_uid == uid
     )
-    rows = [
-        (key, Identity.of(json.loads(of)), Identity.of(json.loads(to))) for key, of, to in connection.execute(statement)
-    ]
-    return [(key, to) for key, of, to in rows if compatible(of, source)]
+    rows = connection.execute(statement).all()
+    fitting = [row for row in rows if compatible(Identity.of(json.loads(row.source)), source)]
+    return [(row.id, Identity.of(json.loads(row.target)), row.joined) for row in fitting]
 
 
 def _forget_aliases(connection: Connection, source: Identity, uid: str) -> None:
-    keys = [key for key, _ in _aliases(connection, source, uid)]
+    keys = [key for key, _, _ in _aliases(connection, source, uid)]
     connection.execute(delete(patient_alias).where(patient_alias.c.id.in_(keys)))
 
 
 def _undo(connection: Connection, uid: str, change: Change) -> bool:
-    """Whether the study goes back to where it was moved from; what was decided about it then is forgotten."""
+    """Whether the study goes back to where it was moved from; what was decided about it then is forgotten.
+
+    One that joined another does not: part of it never was there, and what comes for that part has to follow it.
+    """
     found = _aliases(connection, Identity.of(change.target), uid)
-    connection.execute(delete(patient_alias).where(patient_alias.c.id.in_([key for key, _ in found])))
-    return any(compatible(to, Identity.of(change.source)) for _, to in found)
+    connection.execute(delete(patient_alias).where(patient_alias.c.id.in_([key for key, _, _ in found])))
+    return any(compatible(to, Identity.of(change.source)) and not joined for _, to, joined in found)
 
 
-def _move(connection: Connection, key: int, patient_key: int, item: dict[str, Any] | None, *, undone: bool) -> None:
-    """Put a study under another patient, where it joins one of the same UID."""
+def _move(connection: Connection, key: int, patient_key: int, item: dict[str, Any] | None, *, undone: bool) -> bool:
+    """Put a study under another patient, and tell whether it joined one of the same UID there."""
     row = connection.execute(select(study).where(study.c.id == key)).mappings().one()
     items: list[Any] = json.loads(row["original_attributes_sequence"] or "[]")
     items = items[:-1] if undone else [*items, item]
@@ -177,13 +183,14 @@ def _move(connection: Connection, key: int, patient_key: int, item: dict[str, An
     if there is None:
         values = {"patient_fk": patient_key, "original_attributes_sequence": _json(items) if items else ""}
         connection.execute(update(study).where(study.c.id == key).values(values))
-        return
+        return False
     items = json.loads(there["original_attributes_sequence"] or "[]") + items
     values = {"original_attributes_sequence": _json(items) if items else ""}
     connection.execute(update(study).where(study.c.id == there["id"]).values(values))
     _join_series(connection, key, there["id"])
     connection.execute(delete(study).where(study.c.id == key))
     _recount_study(connection, there["id"])
+    return True
 
 
 def _join_series(connection: Connection, key: int, into: int) -> None:

@@ -8,6 +8,7 @@ items). `..._match` columns hold the form that SQL compares: names folded by
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     ForeignKey,
@@ -147,6 +148,8 @@ patient_alias = Table(
     # The attributes of both patients, JSON by column: they are to be found, or made again, when their rows are gone.
     Column("source", Text, nullable=False),
     Column("target", Text, nullable=False),
+    # Whether the study became one with one that the target had already: nobody can take them apart again.
+    Column("joined", Boolean, nullable=False),
     Index(None, "patient_id", "issuer_of_patient_id"),
 )
 TABLES = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.IMAGE: instance}

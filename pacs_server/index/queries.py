@@ -53,7 +53,9 @@ class QueryIndex:
             self._database.connect() as connection,
             connection.execution_options(yield_per=_CHUNK_ROWS).execute(_select_statement(keys)) as result,
         ):
-            found = [(_place(row), _stored_instance(row)) for row in result]
+            # Thousands of instances share most of their texts, and the driver makes each of them anew.
+            texts: dict[str, str] = {}
+            found = [(_place(row), _stored_instance(row, texts)) for row in result]
         found.sort(key=lambda pair: pair[0])
         return [stored for _, stored in found]
 
@@ -136,10 +138,13 @@ def _select_statement(keys: RetrieveKeys) -> Select[Any]:
     )
 
 
-def _stored_instance(row: Row[Any]) -> StoredInstance:
+def _stored_instance(row: Row[Any], texts: dict[str, str]) -> StoredInstance:
+    """The instance of a row; of equal texts that several instances have, one is kept, in `texts`."""
     study_uid, series_uid, sop_uid, sop_class, transfer_syntax, path, offset, size, digest, version = row[
         : len(_STORED)
     ]
+    shared = (texts.setdefault(text, text) for text in (study_uid, series_uid, sop_class, transfer_syntax))
+    study_uid, series_uid, sop_class, transfer_syntax = shared
     uids = InstanceUIDs(study_uid, series_uid, sop_uid)
     return StoredInstance(uids, sop_class, transfer_syntax, path, offset, size, digest, version)
 

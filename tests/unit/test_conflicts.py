@@ -193,6 +193,21 @@ def test_reassigning_back_undoes(desk):
     assert desk.service.count() == 0
 
 
+def test_a_study_that_joined_another_goes_on_whole(desk):
+    """Part of it was never where the other part came from, so it is no way back, and later arrivals follow it."""
+    desk.add("1.0", patient_id="P1")
+    desk.add("2.0", patient_id="P2")
+    desk.add("3.0", study="3.3", patient_id="P2")
+    desk.service.reassign(desk.service.studies_of(desk.service.person("P2"))[0], desk.service.person("P1"), "wrong")
+    assert desk.studies() == [("1.1", "P1"), ("3.3", "P2")]
+    desk.reassign("1.1", to="P2")
+    for sop, patient in (("1.2", "P1"), ("2.2", "P2")):
+        desk.add(sop, patient_id=patient)
+    assert desk.studies() == [("1.1", "P2"), ("3.3", "P2")]
+    assert desk.people() == [("P2", "", 5)]
+    assert_counters_exact(desk.database)
+
+
 def test_reassigning_all_back_undoes_a_merge(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2", patient_name="Doe", patient_sex="F")
