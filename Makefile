@@ -84,8 +84,8 @@ bench: $(DEV_STAMP) ## Run the benchmarks
 	$(BIN)/python benchmarks/run.py
 
 .PHONY: soak
-soak: $(DEV_STAMP) ## Set hostile peers on a server: make soak SECONDS=60
-	$(BIN)/python tests/soak.py --seconds $(or $(SECONDS),600)
+soak: $(DEV_STAMP) ## Hostile peers, faults and crashes: make soak SECONDS=60 DATABASE=postgresql
+	$(BIN)/python tests/soak.py --seconds $(or $(SECONDS),600) --database $(or $(DATABASE),sqlite)
 
 .PHONY: conformance
 conformance: $(DEV_STAMP) ## Write the conformance statement anew

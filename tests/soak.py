@@ -37,6 +37,8 @@ _CRASH_SECONDS, _ROUND_SECONDS, _FAULT_SECONDS = 3.0, 20.0, 2.0
 # As for the hostile scenarios: pools of connections stay open, each with a few descriptors.
 _POOLED = 60
 _FULL = 0xA700
+# Of what went wrong, in characters: it may quote a whole log.
+_TOLD = 3000
 # Of the time: measuring the neighbour alone, and functions of bytes without a server.
 _ALONE, _FUNCTIONS = 0.15, 0.05
 _SHORTEST = 0.5
@@ -89,7 +91,7 @@ def main() -> int:
     """Soak for as long as the command line says; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seconds", type=float, default=600.0, help="how long, about (default %(default)g)")
-    parser.add_argument("--seed", default=str(random.randrange(10**9)), help="begin with these random choices")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**9), help="begin with these random choices")
     parser.add_argument("--parts", default=",".join(_SHARES), help="which parts (default %(default)s)")
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="for day and crashes")
     parser.add_argument("--only", default="", help="of the hostile scenarios only those whose name has this in it")
@@ -107,7 +109,7 @@ def main() -> int:
             try:
                 problems += _PARTS[part](Path(name) / part, server, seconds, options)
             except (AssertionError, Broken, OSError) as error:
-                problems.append(f"{part}: {error or type(error).__name__}")
+                problems.append(f"{part}: {str(error)[-_TOLD:] or type(error).__name__}")
     print("\n".join(f"BROKEN {problem}" for problem in problems) or "every bound was kept")
     return 1 if problems else 0
 
@@ -131,7 +133,7 @@ def _day(directory: Path, server: URL | None, seconds: float, options: argparse.
         remote = collector.remote.model_dump(mode="json", include={"ae_title", "host", "port"})
         settings = {"worklist": {"hl7_port": 0}, "remote_aes": [remote]}
         with PacsProcess(directory, url, settings) as pacs:
-            work = Workload(pacs, collector, int(options.seed))
+            work = Workload(pacs, collector, options.seed)
             faults = [_no_room(pacs, settings), _killed(pacs)]
             if between is not None:
                 faults.insert(1, _database_away(between))
@@ -197,7 +199,7 @@ def _killed(pacs: PacsProcess) -> Callable[[], None]:
 def _crashes(directory: Path, server: URL | None, seconds: float, options: argparse.Namespace) -> list[str]:
     rounds = max(1, int(seconds / _CRASH_SECONDS))
     with _database(server) as (_, url):
-        print(crash_rounds(directory, url, rounds, int(options.seed)), flush=True)
+        print(crash_rounds(directory, url, rounds, options.seed), flush=True)
     return []
 
 
@@ -208,9 +210,9 @@ def _hostile(directory: Path, server: URL | None, seconds: float, options: argpa
     """The hostile scenarios, always on SQLite, and what functions make of mutated bytes."""
     print(_HEAD, flush=True)
     chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
-    with watched(directory / "server", options.seed) as watch:
+    with watched(directory / "server", str(options.seed)) as watch:
         problems = _soak(watch, chosen, seconds * (1 - _FUNCTIONS))
-    return problems + _fuzz(seconds * _FUNCTIONS, random.Random(options.seed).randrange(10**9))
+    return problems + _fuzz(seconds * _FUNCTIONS, random.Random(str(options.seed)).randrange(10**9))
 
 
 def _soak(watch: Watch, scenarios: Sequence[Scenario], seconds: float) -> list[str]:

@@ -1,0 +1,265 @@
+"""Peers that mean well and do it wrong: those we send to, those we report to, and those who call too often."""
+
+import contextlib
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import servers
+from datasets import make_study, uid
+from hostile.payloads import keys, references
+from pydicom.dataset import Dataset
+from receivers import (
+    ABORT,
+    Accept,
+    Script,
+    aborts,
+    accept,
+    answered,
+    closes,
+    in_bytes,
+    late,
+    never,
+    on,
+    out_of_order,
+    receiving,
+    releases,
+    resets,
+    status,
+    twice,
+)
+from servers import CT, EXPLICIT, IMPLICIT, STUDY_MOVE, VERIFICATION, RawPeer, eventually, message, proposal
+from strategies import encoded
+
+from pacs_server.config import CommitmentConfig
+from pacs_server.index.commitment import CommitmentStatus
+from pacs_server.net.message import Command, CommandField
+from pacs_server.net.negotiation import Answer, Proposal, UserInformation, encode_request
+from pacs_server.net.pdu import PDUType
+from pacs_server.server import PacsServer
+
+COMMITMENT, COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
+
+
+# ------------------------------------------------------------------------------------ C-MOVE
+
+# Of four instances: the script, the final status, completed, failed and warned, and which failed.
+ONE_FAILED = (0xB000, (3, 1, 0), [2])
+MOVES: dict[str, tuple[Script, tuple[int, tuple[int, int, int], list[int]]]] = {
+    "no room": (on(2, status(0xA700)), ONE_FAILED),
+    "duplicate": (on(2, status(0x0111)), ONE_FAILED),
+    "warnings": (status(0xB000), (0xB000, (0, 0, 4), [])),
+    "one warning": (on(3, status(0xB007)), (0xB000, (3, 0, 1), [])),
+    "unknown status": (on(2, status(0x1234)), ONE_FAILED),
+    "pending": (on(2, status(0xFF00)), ONE_FAILED),
+    "no status": (on(2, status(None)), ONE_FAILED),
+    "another message's id": (on(2, lambda received: received.answer(skew=7)), ONE_FAILED),
+    "out of order": (on(2, out_of_order), ONE_FAILED),
+    "twice": (on(2, twice), (0xB000, (3, 1, 0), [3])),
+    "never": (on(2, never), ONE_FAILED),
+    "late": (on(2, late), ONE_FAILED),
+    "aborts": (on(2, aborts), ONE_FAILED),
+    "closes": (on(2, closes), ONE_FAILED),
+    "resets": (on(2, resets), ONE_FAILED),
+    "releases": (on(2, releases), ONE_FAILED),
+    "at the last": (on(4, closes), (0xB000, (3, 1, 0), [4])),
+    "at once": (closes, (0xA702, (0, 4, 0), [1, 2, 3, 4])),
+    "in bytes": (in_bytes, (0, (4, 0, 0), [])),
+}
+
+
+def move(pacs: PacsServer, instances: Sequence[Dataset]) -> tuple[Command, list[str]]:
+    """Move the study to DEST, over an association that still serves then: the final response, and what failed."""
+    with RawPeer.associated(pacs.address, (VERIFICATION, [IMPLICIT]), (STUDY_MOVE, [IMPLICIT])) as peer:
+        request = Command(CommandField.C_MOVE, message_id=9, affected_sop_class_uid=STUDY_MOVE, priority=0)
+        request.move_destination = "DEST"
+        study = str(instances[0].StudyInstanceUID)
+        peer.send(message(3, request, keys("STUDY", {0x0020000D: ("UI", study)})))
+        while (reply := peer.read_message()).command.status == 0xFF00:
+            assert reply.data == b""
+        assert peer.echo() == 0
+        peer.release()
+    # (0008,0058) in Implicit VR, nothing else.
+    failed = reply.data[8:].rstrip(b"\0").decode()
+    return reply.command, failed.split("\\") if failed else []
+
+
+def counts(final: Command) -> tuple[int | None, int | None, int | None]:
+    return final.number_of_completed, final.number_of_failed, final.number_of_warning
+
+
+def uids(instances: Sequence[Dataset]) -> list[str]:
+    return [str(ds.SOPInstanceUID) for ds in instances]
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_move_counts_exactly_what_its_destination_did(serve: Callable[..., PacsServer], name: str) -> None:
+    script, (final_status, numbers, failed) = MOVES[name]
+    with receiving(script) as (_, remote):
+        pacs = serve(remote_aes=[remote])
+        instances = make_study(1, 4)
+        assert servers.store(pacs, *instances) == [0] * 4
+        began = time.monotonic()
+        final, failures = move(pacs, instances)
+        assert time.monotonic() - began < 8
+    assert (final.status, counts(final)) == (final_status, numbers)
+    assert failures == [uids(instances)[number - 1] for number in failed]
+    assert final.number_of_remaining is None
+
+
+def nothing(asked: Proposal) -> Answer:
+    return Answer(tuple((context.context_id, 3, IMPLICIT) for context in asked.contexts), UserInformation(0, "1.2.3"))
+
+
+def unproposed(asked: Proposal) -> Answer:
+    results = tuple((context.context_id, 0, "1.2.840.10008.1.2.4.90") for context in asked.contexts)
+    return Answer(results, UserInformation(16384, "1.2.3"))
+
+
+def implicit_only(asked: Proposal) -> Answer:
+    takes = [(context.context_id, IMPLICIT in context.transfer_syntaxes) for context in asked.contexts]
+    results = tuple((number, 0 if taken else 4, IMPLICIT) for number, taken in takes)
+    return Answer(results, UserInformation(16384, "1.2.3"))
+
+
+@pytest.mark.parametrize(
+    ("accepting", "completed"), [(nothing, 0), (unproposed, 0), (implicit_only, 2)], ids=lambda value: str(value)[:30]
+)
+def test_a_move_to_who_takes_little(serve: Callable[..., PacsServer], accepting: Accept, completed: int) -> None:
+    with receiving(accepting=accepting) as (receiver, remote):
+        pacs = serve(remote_aes=[remote])
+        instances = make_study(1, 2)
+        servers.store(pacs, *instances)
+        final, failures = move(pacs, instances)
+    assert (final.status, counts(final)) == ((0, (2, 0, 0)) if completed else (0xA702, (0, 2, 0)))
+    assert failures == ([] if completed else uids(instances))
+    assert len(receiver.data) == completed
+
+
+@pytest.mark.parametrize("max_pdu", [64, 65, 127, 1001, 0, 2**32 - 1])
+def test_a_move_in_pdus_of_any_size(serve: Callable[..., PacsServer], max_pdu: int) -> None:
+    with receiving(accepting=lambda asked: accept(asked, max_pdu)) as (receiver, remote):
+        pacs = serve(remote_aes=[remote])
+        instances = make_study(1, 2)
+        servers.store(pacs, *instances)
+        final, _ = move(pacs, instances)
+    assert (final.status, counts(final)) == (0, (2, 0, 0))
+    assert max(receiver.sizes) <= (max_pdu or 2**32)
+    assert receiver.data == {str(ds.SOPInstanceUID): encoded(ds, EXPLICIT) for ds in instances}
+
+
+# ------------------------------------------------------------------------------------ reports
+
+TAKEN_AT_ONCE = {"well": answered, "warning": status(0xB000), "odd warning": status(0x0116), "in bytes": in_bytes}
+TAKEN_LATER = {
+    **{
+        "no room": status(0xA700),
+        "refused": status(0x0110),
+        "unknown status": status(0x1234),
+        "no status": status(None),
+    },
+    **{"another message's id": lambda received: received.answer(skew=7), "no status": status(None)},
+    **{"never": never, "late": late, "aborts": aborts, "closes": closes, "resets": resets, "releases": releases},
+}
+
+
+@pytest.mark.parametrize("name", [*TAKEN_AT_ONCE, *TAKEN_LATER])
+def test_a_report_is_delivered_whatever_becomes_of_its_first_try(tmp_path: Any, name: str) -> None:
+    script = TAKEN_AT_ONCE.get(name) or on(1, TAKEN_LATER[name])
+    with receiving(script) as (receiver, remote):
+        base = servers.config(tmp_path, remote_aes=[remote])
+        quick = CommitmentConfig(retry_first=0.1, retry_max=0.2, same_association=False)
+        with servers.running(base.model_copy(update={"commitment": quick})) as pacs:
+            instances = make_study(1, 2)
+            servers.store(pacs, *instances)
+            request = Command(CommandField.N_ACTION, message_id=1, requested_sop_class_uid=COMMITMENT)
+            request.requested_sop_instance_uid, request.action_type_id = COMMITMENT_INSTANCE, 1
+            with RawPeer.associated(pacs.address, (COMMITMENT, [EXPLICIT]), calling="DEST") as peer:
+                peer.send(message(1, request, references(uids(instances), str(uid()))))
+                assert peer.read_message().command.status == 0
+                peer.release()
+            assert eventually(lambda: _reported(pacs))
+            tries = pacs._parts.commitment.summaries(everything=True, limit=2)[0].transaction.attempts
+        # Again after one that failed, and never again after one that was taken.
+        assert receiver.requests == tries == (1 if name in TAKEN_AT_ONCE else 2)
+
+
+def _reported(pacs: PacsServer) -> bool:
+    found = pacs._parts.commitment.summaries(everything=True, limit=2)
+    return [summary.transaction.status for summary in found] == [CommitmentStatus.REPORTED]
+
+
+# ------------------------------------------------------------------------------------ reconnecting
+
+STORM_SECONDS, STORM_RATE, PLACES = 2.0, 200, 6
+
+
+class Storm:
+    """Peers that associate, and go away as they like, over and over; how often they were accepted and rejected."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self.ended = {True: 0, False: 0}
+        self.stop = threading.Event()
+
+    def reconnect(self, seed: int) -> None:
+        choices = random.Random(seed)
+        held: list[RawPeer] = []
+        while not self.stop.wait(4 / STORM_RATE):
+            peer = RawPeer(self._address)
+            peer.send(encode_request(proposal((CT, [EXPLICIT]), calling="STORM")))
+            accepted = peer.read_pdu()[0] == PDUType.ASSOCIATE_AC
+            with self._lock:
+                self.ended[accepted] += 1
+            held.append(peer)
+            # A few stay for a while, so that the places run out.
+            if len(held) > 3:
+                _leave(held.pop(choices.randrange(len(held))), choices.randrange(3))
+        for peer in held:
+            _leave(peer, 0)
+
+
+def test_a_storm_of_reconnects_costs_the_others_nothing(serve: Callable[..., PacsServer]) -> None:
+    pacs = serve(max_associations=PLACES)
+    storm = Storm(pacs.address)
+    threads = [threading.Thread(target=storm.reconnect, args=(seed,)) for seed in range(4)]
+    with RawPeer.associated(pacs.address) as neighbour:
+        for thread in threads:
+            thread.start()
+        began, times = time.monotonic(), []
+        while time.monotonic() - began < STORM_SECONDS:
+            at = time.monotonic()
+            assert neighbour.echo() == 0
+            times.append(time.monotonic() - at)
+        storm.stop.set()
+        for thread in threads:
+            thread.join(servers.PATIENT_SECONDS)
+        assert not any(thread.is_alive() for thread in threads)
+        assert max(times) < 3
+        assert len(times) > 50
+        assert min(storm.ended.values()) > 10, storm.ended
+        assert eventually(lambda: pacs.status()["associations"]["connections"] == 1)
+        assert pacs.status()["associations"]["active"] == 1
+        # All places came back, no more and no fewer.
+        with contextlib.ExitStack() as stack:
+            for _ in range(PLACES - 1):
+                stack.enter_context(RawPeer.associated(pacs.address))
+            one_more = stack.enter_context(RawPeer(pacs.address))
+            one_more.send(encode_request(proposal((CT, [EXPLICIT]))))
+            assert one_more.read_pdu()[0] == PDUType.ASSOCIATE_RJ
+        assert neighbour.echo(2) == 0
+
+
+def _leave(peer: RawPeer, how: int) -> None:
+    with contextlib.suppress(OSError):
+        if how == 1:
+            peer.send(ABORT)
+        elif how == 2:
+            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.socket.close()

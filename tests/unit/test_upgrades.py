@@ -1,0 +1,295 @@
+"""Upgrades of databases with data: from every earlier revision, broken off anywhere, and by several at a time."""
+
+import contextlib
+import hashlib
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import servers
+from alembic import command
+from datasets import make_ct
+from pydicom.uid import CTImageStorage
+from servers import STUDY_FIND, associated
+from sqlalchemy import MetaData, Table, event, select, text
+from strategies import encoded, identifier
+
+from pacs_server.config import DatabaseConfig
+from pacs_server.dicom.part10 import encode_head
+from pacs_server.index.database import Database, _alembic_config, _scripts
+
+REVISIONS = sorted(script.revision for script in _scripts().walk_revisions())
+STUDIES, PER_STUDY = 3, 2
+_STATUS = {"worklist_item": "SCHEDULED", "procedure_step": "COMPLETED", "commitment": "REPORTED", "deletion": "KEPT"}
+_MOMENT = "2026-01-05 09:30:00.123456"
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+# ------------------------------------------------------------------------------------ a database as it was
+
+
+def at_revision(database: Database, revision: str) -> None:
+    """The schema of that revision, with a value in every column of every table it has by then."""
+    with database.begin() as connection:
+        config = _alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        tables = MetaData()
+        tables.reflect(connection)
+        for table in tables.sorted_tables:
+            if table.name != "alembic_version":
+                for number in range(1, _rows_of(table) + 1):
+                    _insert(connection, table, number)
+                if "id" in table.columns and not database.is_sqlite:
+                    sequence = f"pg_get_serial_sequence('{table.name}', 'id')"
+                    connection.execute(text(f"SELECT setval({sequence}, {_rows_of(table)})"))
+
+
+def _rows_of(table: Table) -> int:
+    return STUDIES * PER_STUDY if table.name == "instance" else STUDIES
+
+
+def _insert(connection: Any, table: Table, number: int) -> None:
+    """A row, past SQLAlchemy's types: what is in the columns is what the SQL of that time would have put there."""
+    values = {column.name: _value(table.name, column, number) for column in table.columns}
+    names = ", ".join(f'"{name}"' for name in values)
+    places = ", ".join(f":{name}" for name in values)
+    connection.execute(text(f'INSERT INTO "{table.name}" ({names}) VALUES ({places})'), values)
+
+
+def _value(table: str, column: Any, number: int) -> object:
+    parent = (number - 1) // PER_STUDY + 1 if table == "instance" else number
+    fixed: dict[str, object] = {
+        "study_instance_uid": f"1.2.{number}",
+        "series_instance_uid": f"1.3.{number}",
+        "sop_instance_uid": f"1.4.{number}",
+        "sop_class_uid": str(CTImageStorage),
+        "transfer_syntax_uid": servers.EXPLICIT,
+        "path": f"1.2.{parent}/1.3.{parent}/1.4.{number}.dcm",
+        "number_of_patient_related_studies": 1,
+        "number_of_patient_related_series": 1,
+        "number_of_study_related_series": 1,
+        "number_of_patient_related_instances": PER_STUDY,
+        "number_of_study_related_instances": PER_STUDY,
+        "number_of_series_related_instances": PER_STUDY,
+    }
+    if column.name in fixed:
+        return fixed[column.name]
+    if column.name in ("status", "level"):
+        return _STATUS[table] if column.name == "status" else "STUDY"
+    if column.name == "id":
+        return number
+    if column.name.endswith("_fk"):
+        return parent
+    kind = column.type.python_type.__name__
+    if kind == "datetime":
+        return _MOMENT
+    if kind in ("int", "bool"):
+        return (number % 2 == 0) if kind == "bool" else number
+    # Letters of several scripts, and what SQL would stumble over.
+    if column.name == "data_set" or column.name.endswith("_sequence"):
+        return "{}" if column.name == "data_set" else ""
+    return f"{column.name} {number} 'Ä山%_"
+
+
+def everything(database: Database) -> dict[str, list[dict[str, object]]]:
+    """All rows of all tables but the version, in the order of their keys."""
+    tables = MetaData()
+    with database.connect() as connection:
+        tables.reflect(connection)
+        return {
+            table.name: [dict(row) for row in connection.execute(_ordered(table)).mappings()]
+            for table in tables.sorted_tables
+            if table.name != "alembic_version"
+        }
+
+
+def _ordered(table: Table) -> Any:
+    return select(table).order_by(*table.primary_key.columns)
+
+
+def kept(before: dict[str, list[dict[str, object]]], after: dict[str, list[dict[str, object]]]) -> bool:
+    """Whether every row and value of before is there after."""
+    for name, rows in before.items():
+        columns = rows[0].keys() if rows else ()
+        assert [{column: row[column] for column in columns} for row in after[name]] == rows, name
+    return True
+
+
+# ------------------------------------------------------------------------------------ upgrades
+
+
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_every_value_outlives_the_upgrade(database, revision):
+    at_revision(database, revision)
+    before = everything(database)
+    assert all(before.values())
+    database.migrate()
+    database.check_schema()
+    assert kept(before, everything(database))
+    if database.is_sqlite:
+        with database.connect() as connection:
+            assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
+            assert connection.scalar(text("PRAGMA integrity_check")) == "ok"
+
+
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_an_archive_of_an_earlier_version_is_served(tmp_path, database_url, revision):
+    database = Database(database_url)
+    at_revision(database, revision)
+    archive = tmp_path / "archive"
+    images = {number: _write(archive, database, number) for number in range(1, STUDIES * PER_STUDY + 1)}
+    database.close()
+    with servers.running(_settings(tmp_path, database_url)) as pacs:
+        with associated(pacs, STUDY_FIND) as link:
+            found = list(link.send_c_find(identifier("STUDY", StudyInstanceUID="", PatientID=""), STUDY_FIND))
+        studies = {str(ds.StudyInstanceUID): str(ds.PatientID) for status, ds in found if status.Status == 0xFF00}
+        assert found[-1][0].Status == 0
+        assert studies == {f"1.2.{n}": f"patient_id {n} 'Ä山%_" for n in range(1, STUDIES + 1)}
+        _, got = servers.get(pacs, identifier("STUDY", StudyInstanceUID="1.2.2"))
+        assert dict(got) == {f"1.4.{number}": images[number] for number in (3, 4)}
+        new = _image(study="1.2.99", series="1.3.99", sop="1.4.99")
+        assert servers.store(pacs, new) == [0]
+        with pacs._parts.database.connect() as connection:
+            assert connection.scalar(text("SELECT count(*) FROM instance")) == STUDIES * PER_STUDY + 1
+
+
+def _image(study: str, series: str, sop: str) -> Any:
+    return make_ct(study, series, sop, rows=8, columns=8, PatientID="NEW")
+
+
+def _write(archive: Path, database: Database, number: int) -> bytes:
+    """The file of an instance as an earlier version wrote it: without where it came from."""
+    parent = (number - 1) // PER_STUDY + 1
+    data = encoded(_image(f"1.2.{parent}", f"1.3.{parent}", f"1.4.{number}"), servers.EXPLICIT)
+    head = encode_head(str(CTImageStorage), f"1.4.{number}", servers.EXPLICIT, "CT1")
+    path = archive / f"1.2.{parent}/1.3.{parent}/1.4.{number}.dcm"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(head + data)
+    with database.begin() as connection:
+        connection.execute(
+            text("UPDATE instance SET data_set_offset = :at, size = :size, digest = :digest WHERE id = :id"),
+            {"at": len(head), "size": len(head + data), "digest": hashlib.sha256(data).hexdigest(), "id": number},
+        )
+    return data
+
+
+def _settings(tmp_path: Path, url: str) -> Any:
+    base = servers.config(tmp_path)
+    return base.model_copy(update={"database": DatabaseConfig(url=url)})
+
+
+# ------------------------------------------------------------------------------------ broken off
+
+
+def _breaking(database: Database, at: int, how: Callable[[], None]) -> Callable[[], int]:
+    """Do `how` before statement number `at` that changes something; the result tells how many there were."""
+    count = 0
+
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def before(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal count
+        if statement.lstrip().upper().startswith(("CREATE", "ALTER", "DROP", "INSERT", "UPDATE", "DELETE")):
+            count += 1
+            if count == at:
+                how()
+
+    return lambda: count
+
+
+class _BrokenOff(Exception):
+    pass
+
+
+def _break_off() -> None:
+    raise _BrokenOff
+
+
+def test_a_migration_that_fails_at_any_statement_changes_nothing(database, database_url):
+    # All migrations are in its way.
+    revision = REVISIONS[0]
+    at_revision(database, revision)
+    before = everything(database)
+    at, broken = 1, True
+    while broken:
+        other = Database(database_url)
+        seen = _breaking(other, at, _break_off)
+        with contextlib.closing(other):
+            try:
+                other.migrate()
+                broken = False
+            except _BrokenOff:
+                assert database.revision() == revision
+                assert everything(database) == before
+        # Every statement of the first, then fewer and fewer: it takes its time.
+        at += 1 + at // 4
+        assert at < 1000
+    assert seen() > 5
+    database.check_schema()
+    assert kept(before, everything(database))
+
+
+def _killed_at(url: str, at: int) -> None:
+    database = Database(url)
+    _breaking(database, at, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    database.migrate()
+    database.close()
+
+
+def test_a_migration_that_is_killed_is_done_by_the_next(database, database_url):
+    at_revision(database, "0003")
+    before = everything(database)
+    process = multiprocessing.get_context("spawn").Process(target=_killed_at, args=(database_url, 15))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert database.revision() == "0003"
+    assert everything(database) == before
+    database.migrate()
+    database.check_schema()
+    assert kept(before, everything(database))
+
+
+def _migrate(url: str) -> None:
+    database = Database(url)
+    database.migrate()
+    database.close()
+
+
+def test_processes_that_upgrade_at_once_do_it_once(database, database_url):
+    at_revision(database, "0002")
+    before = everything(database)
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_migrate, args=(database_url,)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    database.check_schema()
+    assert kept(before, everything(database))
+
+
+def test_an_upgrade_says_so_before_and_after(database, caplog):
+    caplog.set_level(logging.INFO, "pacs_server")
+    at_revision(database, "0003")
+    database.migrate()
+    assert [record.message for record in caplog.records] == [
+        "the database is being migrated",
+        "the database was migrated",
+    ]
+    assert (caplog.records[0].before, caplog.records[0].to) == ("0003", REVISIONS[-1])
+    caplog.clear()
+    database.migrate()
+    assert caplog.records == []
