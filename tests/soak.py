@@ -8,6 +8,7 @@
 """
 
 import argparse
+import os
 import random
 import sys
 import tempfile
@@ -211,6 +212,9 @@ def _hostile(directory: Path, server: URL | None, seconds: float, options: argpa
     print(_HEAD, flush=True)
     chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
     with watched(directory / "server", str(options.seed)) as watch:
+        # Hostile peers have processors of their own. Here they get what the server and the neighbour, which run
+        # by now, leave them; threads that begin later are as nice as the one that begins them.
+        os.nice(19)
         problems = _soak(watch, chosen, seconds * (1 - _FUNCTIONS))
     return problems + _fuzz(seconds * _FUNCTIONS, random.Random(str(options.seed)).randrange(10**9))
 

@@ -216,6 +216,10 @@ class Association:
         """Whether the peer has sent something that was not read yet."""
         return bool(self._pdu) or self._reader.waiting()
 
+    def ahead(self) -> bool:
+        """Whether the peer had sent more before it could have the last answer."""
+        return bool(self._pdu) or self._reader.ahead
+
     def _next_pdv(self, timeout: float, *, begun: bool = True) -> tuple[int, int, memoryview]:
         """The next value, for which `timeout` seconds are waited; within a message not past its deadline."""
         if not self._pdu:

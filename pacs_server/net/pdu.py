@@ -89,9 +89,14 @@ class PDUReader:
         self._start += HEADER.size + length
         return kind, body
 
+    @property
+    def ahead(self) -> bool:
+        """Whether something has been received that was not read yet."""
+        return self._end > self._start
+
     def waiting(self) -> bool:
         """Whether something has come in that was not read yet."""
-        return self._end > self._start or self._transport.readable()
+        return self.ahead or self._transport.readable()
 
     def _check(self, kind: int, length: int) -> None:
         if not PDUType.ASSOCIATE_RQ <= kind <= PDUType.ABORT:

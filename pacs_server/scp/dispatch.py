@@ -23,8 +23,12 @@ log = logging.getLogger(__name__)
 _CHEAP_SECONDS = 0.01
 _PAUSE_FACTOR = 3.0
 _LONGEST_PAUSE = 5.0
-# Cancels and responses that nothing waits for, in a row: a good peer may be late once, not for ever.
-_MAX_STRAYS = 1000
+# Cancels and responses that nothing waits for, and requests before the last one was answered, although one at a
+# time was negotiated (PS3.7 D.3.3.3). A good peer may do so a few times in a row, not for ever.
+_FEW = 10
+_STRAY_SECONDS = 0.01
+_HASTE_SECONDS = 0.002
+_MAX_STRAYS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,12 @@ class Dispatcher:
         What was done is counted in `operations` by name.
         """
         try:
-            strays = 0
+            strays = hasty = 0
             while True:
                 strays = 0 if self._serve_one(association, operations) else strays + 1
+                hasty = hasty + 1 if association.ahead() else 0
+                if strays > _FEW or hasty > _FEW:
+                    association.transport.pause(_STRAY_SECONDS if strays > _FEW else _HASTE_SECONDS)
                 if strays > _MAX_STRAYS:
                     raise ProtocolError("cancels and responses of nothing without end", AbortReason.UNEXPECTED_PDU)
         finally:

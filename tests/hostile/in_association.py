@@ -144,7 +144,7 @@ def cancel_floods(target: Target) -> int:
     """Cancels of nothing, and of a query that runs."""
     cancel = message(CONTEXT["find"], Command(CommandField.C_CANCEL, message_id_being_responded_to=1))
     with target.associate() as peer:
-        peer.push(cancel * 500)
+        peer.push(cancel * 50)
         assert peer.echo() == 0
         peer.push(FIND + cancel * 100)
         peer.socket.shutdown(1)
@@ -153,7 +153,7 @@ def cancel_floods(target: Target) -> int:
         # More than that in a row is no peer that was late: this one is sent away.
         peer.push(cancel * 5000)
         peer.drain()
-    return 5600
+    return 5150
 
 
 def release_collisions(target: Target) -> int:

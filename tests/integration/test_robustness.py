@@ -279,10 +279,24 @@ def test_cancels_out_of_nowhere_without_end_are_not(serve):
     with RawPeer.associated(pacs.address) as peer:
         for _ in range(3):
             # A request in between says that the peer is at work.
-            peer.send(cancel * 900)
+            peer.send(cancel * 90)
             assert peer.echo() == 0
-        peer.send(cancel * 1001)
+        peer.send(cancel * 101)
         assert peer.read_pdu() == (PDUType.ABORT, bytes((0, 0, 2, AbortReason.UNEXPECTED_PDU)))
+
+
+def test_requests_before_the_answer_wait_for_others_and_requests_after_it_do_not(serve, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(Transport, "pause", lambda self, seconds: pauses.append(seconds))
+    pacs = serve()
+    with RawPeer.associated(pacs.address) as peer:
+        for number in range(30):
+            assert peer.echo(number) == 0
+        assert pauses == []
+        peer.send(message(1, echo_request()) * 30)
+        assert [peer.read_message().command.status for _ in range(30)] == [0] * 30
+    # The last one has nothing behind it.
+    assert pauses == [0.002] * 19
 
 
 def test_requests_that_cost_much_and_come_to_nothing_wait_for_others(serve, monkeypatch):
