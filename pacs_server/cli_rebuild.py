@@ -109,7 +109,10 @@ def _built(new: Path) -> "Database":
 def _fill(settings: "Config", database: "Database", jobs: int) -> "Rebuilt":
     from pacs_server.services.rebuild import rebuild
     from pacs_server.storage.filesystem import FileSystemStorage
+    from pacs_server.storage.lock import refuse_unfinished
 
+    # Half of the files would make half an index.
+    refuse_unfinished(settings.storage.directory)
     database.migrate()
     storage = FileSystemStorage(settings.storage.directory, min_free_space=0)
     with _progress() as progress:

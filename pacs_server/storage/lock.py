@@ -24,12 +24,17 @@ _NO_LOCKS: Final = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno
 @contextmanager
 def in_use(root: Path) -> Iterator[None]:
     """Work on the archive beside others; raises StorageUnavailable if one has it alone, or a restore is unfinished."""
-    with _held(root, fcntl.LOCK_SH, f"a restore into {root} is running"):
-        if (root / RESTORING / UNFINISHED).exists():
-            raise StorageUnavailable(
-                f"a restore into {root} is unfinished: run `pacs-server restore` again, or empty the directory"
-            )
+    with _held(root, fcntl.LOCK_SH, f"a restore into {root} is running, or its index is being made anew"):
+        refuse_unfinished(root)
         yield
+
+
+def refuse_unfinished(root: Path) -> None:
+    """Raise StorageUnavailable if a restore into the archive was begun and has not ended."""
+    if (root / RESTORING / UNFINISHED).exists():
+        raise StorageUnavailable(
+            f"a restore into {root} is unfinished: run `pacs-server restore` again, or empty the directory"
+        )
 
 
 @contextmanager

@@ -112,6 +112,16 @@ def test_a_server_does_not_start_while_it_is_rebuilt(stopped: PacsProcess) -> No
     assert started.returncode == 1
 
 
+def test_an_archive_that_is_half_restored_is_refused(stopped: PacsProcess) -> None:
+    marker = stopped.archive / "restore" / "snapshot"
+    marker.parent.mkdir()
+    marker.write_text("2026")
+    done = rebuild(stopped)
+    assert done.returncode == 1
+    assert "pacs-server restore" in done.stderr
+    assert kept(stopped) == []
+
+
 def test_unreadable_files_are_named_and_the_rest_is_indexed(stopped: PacsProcess) -> None:
     bad = next(stopped.archive.glob("1*/*/*.dcm"))
     bad.write_bytes(bad.read_bytes()[:300])
