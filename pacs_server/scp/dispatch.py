@@ -76,8 +76,10 @@ class Dispatcher:
             while True:
                 strays = 0 if self._serve_one(association, operations) else strays + 1
                 hasty = hasty + 1 if association.ahead() else 0
-                if strays > _FEW or hasty > _FEW:
-                    association.transport.pause(_STRAY_SECONDS if strays > _FEW else _HASTE_SECONDS)
+                if strays > _FEW:
+                    association.transport.pause(_STRAY_SECONDS)
+                elif hasty and hasty % _FEW == 0:
+                    association.transport.pause(_HASTE_SECONDS)
                 if strays > _MAX_STRAYS:
                     raise ProtocolError("cancels and responses of nothing without end", AbortReason.UNEXPECTED_PDU)
         finally:
