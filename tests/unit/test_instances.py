@@ -323,10 +323,19 @@ def test_replace_puts_the_new_version_in_place(index, database):
 def test_replace_may_move_an_instance_to_another_study(index, database):
     add(index, header(study="1.1", series="1.1.1", sop="1.0"))
     new = header(study="2.2", series="2.2.2", sop="1.0", patient_id="P2")
-    index.replace(stored(new), new, ORIGIN)
+    index.replace(stored(new, 2), new, ORIGIN)
     assert [row["study_instance_uid"] for row in rows(database, models.study)] == ["2.2"]
     assert index.counts() == Counts(1, 1, 1, 1)
     assert_counters_exact(database)
+
+
+def test_replace_goes_forward_only(index):
+    """Of two nodes that replace at once, the later one does not go back to its older version."""
+    add(index, header(sop="1.0"))
+    index.replace(stored(header(sop="1.0"), 3), header(sop="1.0"), ORIGIN)
+    for version in (1, 2, 3):
+        with pytest.raises(DuplicateInstance, match="version 3"):
+            index.replace(stored(header(sop="1.0"), version, "cd"), header(sop="1.0"), ORIGIN)
 
 
 def test_remove_takes_empty_parents_along(index, database):
@@ -384,7 +393,7 @@ def test_a_commit_without_an_answer_is_uncertain(index, database, monkeypatch):
     errors = adds_in_one_batch(index, [header(sop="1.0"), header(sop="1.1")])
     assert [(type(error), error.uncertain) for error in errors] == [(IndexUnavailable, True)] * 2
     with pytest.raises(IndexUnavailable) as replaced:
-        index.replace(stored(header(sop="1.0")), header(sop="1.0"), ORIGIN)
+        index.replace(stored(header(sop="1.0"), 2), header(sop="1.0"), ORIGIN)
     assert replaced.value.uncertain
     monkeypatch.undo()
     assert index.get("1.0") is not None
