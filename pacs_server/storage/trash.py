@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from pacs_server.errors import StorageFull, StorageUnavailable
-from pacs_server.private_files import make_directory, opener
+from pacs_server.private_files import opener
 
 _DIRECTORY: Final = "trash"
 _DOCUMENT: Final = "deletion.json"
@@ -34,7 +34,8 @@ class Trash:
     def locked(self, *, wait: bool = True) -> Iterator[bool]:
         """Work on the trash alone, in all processes; without `wait` gives False if another one does."""
         with _translated("use the trash"):
-            make_directory(self._trash)
+            # Not what is above it: an archive whose file system is gone does not begin anew without it.
+            self._trash.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(self._trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             yield _lock(descriptor, wait=wait)

@@ -88,7 +88,7 @@ def _follow(code_blocks: Callable[[str, str], list[str]], tmp_path: Path, tls_po
         paste(revoke, PACS_SERVER_PID=pid)
         wait_for(lambda: pacs.metric("pacs_config_reloads_total") == 2, "the reload")
         assert _pasted(calls, tmp_path).returncode != 0
-        assert "certificate revoked" in pacs.log()
+        wait_for(lambda: "certificate revoked" in pacs.log(), "the reason in the log")
         assert pacs.stop() == 0
 
 
