@@ -1,17 +1,16 @@
 """The commands of the archive as a whole: `pacs-server backup` and `restore`."""
 
 import json
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli_options import ConfigOption, fail, load_config
+from pacs_server.cli_options import ConfigOption, fail, load_config, progress_shown
 
 if TYPE_CHECKING:
     from pacs_server.audit.events import EventID
@@ -83,10 +82,10 @@ def restore(
     chosen = backups.snapshot(snapshot)
     audit = settings.audit.directory
     beside = audit.with_name(f"{audit.name}.{chosen.name}")
-    with _database(settings) as database, _progress("restoring") as progress:
+    with _database(settings) as database, progress_shown("instances") as show:
         target = Target(database, settings.storage.directory, beside)
         with _audited(settings, EventID.IMPORT, f"restore of {chosen.name} from {backups.root}") as tell:
-            report = restored(backups, chosen, target, pace, progress)
+            report = restored(backups, chosen, target, pace, partial(show, "restoring"))
             tell(report.problem_count)
     raise typer.Exit(_report(report, "restored", as_json=as_json))
 
@@ -101,12 +100,12 @@ def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *
     with in_use(archive), _database(settings) as database:
         source = service.Source(database, archive, settings.audit.directory if settings.audit.enabled else None)
         with _audited(settings, EventID.EXPORT, f"backup to {backups.root}") as tell:
-            with _progress("backing up") as progress:
-                report = service.back_up(source, backups, Pace(_bytes(rate)), progress)
+            with progress_shown("instances") as show:
+                report = service.back_up(source, backups, Pace(_bytes(rate)), partial(show, "backing up"))
             tell(report.problem_count)
     if verify:
-        with _progress("verifying") as progress:
-            for problem in service.verify(backups, backups.snapshot(report.snapshot), progress):
+        with progress_shown("instances") as show:
+            for problem in service.verify(backups, backups.snapshot(report.snapshot), partial(show, "verifying")):
                 report.problem(problem)
     return _report(report, "backed up", as_json=as_json)
 
@@ -199,23 +198,3 @@ def _audited(settings: "Config", event_id: "EventID", detail: str) -> Iterator[C
         finally:
             text = f"{detail}; {count} files missing or damaged" if count else detail
             recorder.note(Event(event_id, Action.READ, participants, outcome, detail=text), durable=True)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows how far it is, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    shown = 0.0
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown
-        if done == total or time.monotonic() - shown > 0.2:
-            shown = time.monotonic()
-            typer.echo(f"\r{what}: {done} of {total} instances", nl=False, err=True)
-
-    try:
-        yield show
-    finally:
-        typer.echo("", err=True)

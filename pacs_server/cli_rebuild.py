@@ -1,7 +1,5 @@
 """`pacs-server rebuild-index`: the index from the files alone."""
 
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -9,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli_options import ConfigOption, fail, load_config
+from pacs_server.cli_options import ConfigOption, fail, load_config, progress_shown
 
 if TYPE_CHECKING:
     from pacs_server.config import Config
     from pacs_server.index.database import Database
-    from pacs_server.services.rebuild import Progress, Rebuilt
+    from pacs_server.services.rebuild import Rebuilt
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -115,7 +113,7 @@ def _fill(settings: "Config", database: "Database", jobs: int) -> "Rebuilt":
     refuse_unfinished(settings.storage.directory)
     database.migrate()
     storage = FileSystemStorage(settings.storage.directory, min_free_space=0)
-    with _progress() as progress:
+    with progress_shown("files") as progress:
         return rebuild(storage, database, progress, jobs=jobs)
 
 
@@ -168,23 +166,3 @@ def _audited(settings: "Config") -> Iterator[Callable[["Rebuilt"], None]]:
             kind = EventType.SOFTWARE_CONFIGURATION
             event = Event(EventID.SECURITY_ALERT, Action.EXECUTE, participants, outcome, kind, detail=detail)
             recorder.note(event, durable=True)
-
-
-@contextmanager
-def _progress() -> Iterator["Progress"]:
-    """Shows how far it is, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield lambda what, done, total: None
-        return
-    shown = 0.0
-
-    def show(what: str, done: int, total: int) -> None:
-        nonlocal shown
-        if done == total or time.monotonic() - shown > 0.2:
-            shown = time.monotonic()
-            typer.echo(f"\r{what}: {done}{f' of {total}' if total else ''} files  ", nl=False, err=True)
-
-    try:
-        yield show
-    finally:
-        typer.echo("", err=True)
