@@ -44,9 +44,14 @@ run: $(RUN_STAMP) ## Start the server, with pacs_server.yaml if it is here
 	@if [ -f pacs_server.yaml ]; then exec $(BIN)/pacs-server --config pacs_server.yaml; else exec $(BIN)/pacs-server; fi
 
 .PHONY: test
-test: $(DEV_STAMP) ## Run all tests and print the coverage
+test: $(DEV_STAMP) ## Run all tests and print the total coverage
 	@.ci/system-packages
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=
+	@$(BIN)/coverage report | tail -n 1
+
+.PHONY: coverage
+coverage: $(DEV_STAMP) ## Show the lines that the last `make test` did not run
+	$(BIN)/coverage report --show-missing --skip-covered
 
 .PHONY: test-fast
 test-fast: $(DEV_STAMP) ## Run the unit and property tests that need nothing else

@@ -359,7 +359,7 @@ class PacsServer:
             },
         )
         if os.geteuid() == 0:
-            log.warning("running as root")
+            log.warning("running as root: give the server a user of its own")
         self._warn_if_open()
         if not self.config.storage.fsync:
             log.warning("storage.fsync is off: success does not mean durable, a power loss may lose instances")
