@@ -163,7 +163,7 @@ def _objects(event: Event, source: str) -> Iterator[_Object]:
 
 
 def _alert_subject(event: Event, source: str) -> _Object:
-    """The node an alert is about: who asked, or else who took part, or else we ourselves (PS3.15 A.5.3.12)."""
+    """The node an alert is about: who asked, or else who took part, or else we ourselves (PS3.15 A.5.3.11)."""
     nodes = sorted((p for p in event.participants if p.address), key=lambda p: not p.requestor)
     node = nodes[0].address if nodes else source
     details = (("Alert Description", event.detail),)
