@@ -22,7 +22,7 @@ from pacs_server.index.queries import QueryIndex
 from pacs_server.index.worklist import WorklistIndex
 from pacs_server.metrics import Metrics
 from pacs_server.net import scu
-from pacs_server.net.acceptor import Terms
+from pacs_server.net.acceptor import Acceptor, Terms
 from pacs_server.net.association import Timeouts
 from pacs_server.private_files import make_directory
 from pacs_server.scp.contexts import supports
@@ -170,7 +170,7 @@ def entity_settings(config: Config, tls: ssl.SSLContext | None) -> EntitySetting
         implementation_class_uid=IMPLEMENTATION_CLASS_UID,
         implementation_version_name=IMPLEMENTATION_VERSION_NAME,
     )
-    return EntitySettings(terms, supports(accept_unknown=config.storage.accept_unknown_sop_classes), tls)
+    return EntitySettings(Acceptor(terms, supports(accept_unknown=config.storage.accept_unknown_sop_classes)), tls)
 
 
 def destinations(config: Config) -> dict[str, Destination]:

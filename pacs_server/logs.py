@@ -20,7 +20,9 @@ from pacs_server.config import LoggingConfig
 from pacs_server.errors import ConfigError
 from pacs_server.private_files import make_directory, opener
 
-_STANDARD: Final = frozenset([*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"])
+# Where a record keeps its line once it is made; no extra can have this name.
+_LINE: Final = " line"
+_STANDARD: Final = frozenset([*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", _LINE])
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
 # pydicom's warnings quote values, and values are patient data.
 _LIBRARIES: Final = {"pynetdicom": logging.WARNING, "pydicom": logging.CRITICAL}
@@ -43,8 +45,15 @@ def configure(config: LoggingConfig, *, console: bool = True) -> None:
         handler.setFormatter(formatter)
         root.addHandler(handler)
     set_level(config.level)
+    _spare()
     for name, level in _LIBRARIES.items():
         logging.getLogger(name).setLevel(level)
+
+
+def _spare() -> None:
+    """Have nothing looked up for records that no line shows: the caller in the source, thread and process."""
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def set_level(level: str) -> None:
@@ -161,36 +170,50 @@ class _Clock:
         return f"{prefix}.{int((seconds - whole) * 1000):03d}+00:00"
 
 
-class TextFormatter(logging.Formatter):
-    """`2026-01-01T12:00:00.123+00:00 INFO  net.association  message key=value key="two words"`."""
+class _LineFormatter(logging.Formatter):
+    """Makes each record's line once, however many handlers write it."""
 
     def __init__(self) -> None:
         super().__init__()
         self._clock = _Clock()
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record's line."""
+        line: str
+        maker, line = record.__dict__.get(_LINE, (None, ""))
+        if maker is not self:
+            line = self._line(record)
+            record.__dict__[_LINE] = self, line
+        return line
+
+    def _line(self, record: logging.LogRecord) -> str:
+        raise NotImplementedError
+
+
+class TextFormatter(_LineFormatter):
+    """`2026-01-01T12:00:00.123+00:00 INFO  net.association  message key=value key="two words"`."""
+
+    def _line(self, record: logging.LogRecord) -> str:
         """The record as one line; a traceback follows on indented lines."""
         name = record.name.removeprefix("pacs_server.")
-        parts = [f"{self._clock.text(record.created)} {record.levelname:<5} {name}  {escaped(record.getMessage())}"]
+        line = f"{self._clock.text(record.created)} {record.levelname:<5} {name}  {escaped(record.getMessage())}"
         for key, value in record.__dict__.items():
             if key not in _STANDARD:
-                parts.append(f"{key}={_quoted(value)}")
-        line = " ".join(parts)
+                line += f" {key}={value if type(value) is int else _quoted(value)}"
         for trace in _traces(self, record):
             # Indented, so that a line break inside an error's text cannot pose as a record.
             line += "".join(f"\n    {escaped(part)}" for part in trace.splitlines())
         return line
 
 
-class JSONFormatter(logging.Formatter):
+class JSONFormatter(_LineFormatter):
     """One JSON object per line: time, level, logger, message, then the record's extras."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._clock = _Clock()
         self._encode = json.JSONEncoder(default=str, separators=(",", ":")).encode
 
-    def format(self, record: logging.LogRecord) -> str:
+    def _line(self, record: logging.LogRecord) -> str:
         """The record as one line of ASCII."""
         fields: dict[str, object] = {
             "time": self._clock.text(record.created),

@@ -37,6 +37,8 @@ class Metrics:
         self._seconds = Histogram(
             "pacs_dimse_seconds", "Time to answer a request.", ["operation"], buckets=_SECONDS, registry=registry
         )
+        # The series of an operation and its status: looking them up costs more than counting.
+        self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._stored = Histogram(
             "pacs_stored_bytes", "Sizes of the objects received.", buckets=_BYTES, registry=registry
         )
@@ -47,7 +49,8 @@ class Metrics:
             "pacs_retrieve_suboperations", "Instances sent for C-MOVE and C-GET.", ["outcome"], registry=registry
         )
         self._matches = Counter("pacs_find_matches", "C-FIND matches sent.", registry=registry)
-        self._network = Counter("pacs_network_bytes", "Bytes over associations.", ["direction"], registry=registry)
+        network = Counter("pacs_network_bytes", "Bytes over associations.", ["direction"], registry=registry)
+        self._bytes_in, self._bytes_out = network.labels("in"), network.labels("out")
         self._commits = Histogram(
             "pacs_index_commit_seconds", "Time of one index transaction.", buckets=_SECONDS, registry=registry
         )
@@ -90,8 +93,13 @@ class Metrics:
 
     def request(self, operation: str, status: int, seconds: float) -> None:
         """Count an answered request with its final status."""
-        self._requests.labels(operation, f"0x{status:04X}").inc()
-        self._seconds.labels(operation).observe(seconds)
+        known = self._answered.get((operation, status))
+        if known is None:
+            known = self._requests.labels(operation, f"0x{status:04X}"), self._seconds.labels(operation)
+            self._answered[operation, status] = known
+        answered, took = known
+        answered.inc()
+        took.observe(seconds)
 
     def received(self, size: int) -> None:
         """Measure an object received, in bytes."""
@@ -112,8 +120,8 @@ class Metrics:
 
     def traffic(self, bytes_in: int, bytes_out: int) -> None:
         """Add what an association moved."""
-        self._network.labels("in").inc(bytes_in)
-        self._network.labels("out").inc(bytes_out)
+        self._bytes_in.inc(bytes_in)
+        self._bytes_out.inc(bytes_out)
 
     def committed(self, seconds: float, instances: int) -> None:
         """Measure one index transaction."""

@@ -25,6 +25,7 @@ from pacs_server.config import (
     ServerConfig,
     StorageConfig,
 )
+from pacs_server.net.listener import WAITING_THREADS
 from pacs_server.net.message import Command, CommandField, decode_command, encode_message
 from pacs_server.net.negotiation import (
     Answer,
@@ -76,7 +77,7 @@ def running(settings: Config, reload: Callable[[], Config] | None = None) -> Ite
     """Serve; at the end nothing of it may be left: no thread and no half-received file."""
     with PacsServer(settings, reload=reload) as pacs:
         yield pacs
-    assert server_threads() == []
+    assert eventually(lambda: server_threads() == [])
     assert leftovers(settings) == []
 
 
@@ -91,6 +92,10 @@ def stored_files(pacs: PacsServer) -> list[Path]:
     directory = pacs.config.storage.directory
     files = (path for path in directory.rglob("*") if path.is_file())
     return sorted(path for path in files if path.relative_to(directory).parts[0] not in RESERVED)
+
+
+# The threads that serve connections while there are none.
+AT_REST = ["listener"] * WAITING_THREADS
 
 
 def server_threads() -> list[str]:

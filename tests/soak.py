@@ -23,6 +23,7 @@ import postgres
 import proxy
 from crashes import crash_rounds
 from datasets import make_ct
+from hostile.before_association import bare_connects
 from hostile.functions import FUNCTIONS
 from hostile.scenarios import SCENARIOS, Scenario
 from hostile.watch import GROWTH, MEBIBYTE, PEAK, Outcome, Watch, watched
@@ -44,6 +45,8 @@ _TOLD = 3000
 _ALONE, _FUNCTIONS = 0.15, 0.05
 _SHORTEST = 0.5
 _KEPT = 0.5
+# Connections that come to nothing, and what the allocator may make of them.
+_CONNECTS, _CONNECTS_GROWTH = 100_000, 8 * MEBIBYTE
 _HEAD = (
     f"{'scenario':30} {'acts':>8} {'threads':>9} {'sockets':>9} {'files':>9} {'MiB':>11} {'peak':>6} "
     f"{'alone/s':>8} {'beside/s':>8} {'kept':>5} {'slowest':>8}"
@@ -212,10 +215,12 @@ def _hostile(directory: Path, server: URL | None, seconds: float, options: argpa
     print(_HEAD, flush=True)
     chosen = [scenario for scenario in SCENARIOS if options.only in scenario.name]
     with watched(directory / "server", str(options.seed)) as watch:
-        # Hostile peers have processors of their own. Here they get what the server and the neighbour, which run
-        # by now, leave them; threads that begin later are as nice as the one that begins them.
+        # Hostile peers have processors of their own; here all share the machine's, and what is measured is what the
+        # server takes from the neighbour, not what a driver takes from both. So the drivers get what the server and
+        # the neighbour, which run by now, leave them: all that they can send then still goes to the server. Threads
+        # that begin later are as nice as the one that begins them.
         os.nice(19)
-        problems = _soak(watch, chosen, seconds * (1 - _FUNCTIONS))
+        problems = _soak(watch, chosen, seconds * (1 - _FUNCTIONS)) + _connects(watch)
     return problems + _fuzz(seconds * _FUNCTIONS, random.Random(str(options.seed)).randrange(10**9))
 
 
@@ -243,6 +248,20 @@ def _soak(watch: Watch, scenarios: Sequence[Scenario], seconds: float) -> list[s
     print(f"at first {first}\nat last  {last}")
     if last.memory > first.memory + PEAK:
         problems.append(f"memory grew by {(last.memory - first.memory) // MEBIBYTE} MiB in all")
+    return problems
+
+
+def _connects(watch: Watch) -> list[str]:
+    """A hundred thousand connections that say nothing, and what they leave behind."""
+    scenario = Scenario(bare_connects)
+    alone = watch.undisturbed(_SHORTEST).rate
+    began, outcome = time.monotonic(), watch.run(scenario, _CONNECTS // 500)
+    seconds = time.monotonic() - began
+    row = Row(scenario, outcome, min(alone, watch.undisturbed(_SHORTEST).rate))
+    print(f"{row}\n{outcome.acts} connections in {seconds:.0f} s: before {outcome.before}, after {outcome.after}")
+    problems = row.problems()
+    if outcome.after.memory > outcome.before.memory + _CONNECTS_GROWTH:
+        problems.append(f"{outcome.acts} connections left {outcome.after.memory - outcome.before.memory} bytes behind")
     return problems
 
 

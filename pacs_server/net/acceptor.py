@@ -1,10 +1,21 @@
 """The acceptor's side of association establishment: one A-ASSOCIATE-RQ in, one answer out (PS3.8 7.1)."""
 
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pacs_server.net.association import Association, Timeouts
-from pacs_server.net.negotiation import APPLICATION_CONTEXT, Proposal, Support, decode_request, encode_accept, negotiate
+from pacs_server.net.negotiation import (
+    APPLICATION_CONTEXT,
+    AcceptedContext,
+    Answer,
+    Proposal,
+    Support,
+    decode_request,
+    encode_accept,
+    negotiate,
+)
 from pacs_server.net.pdu import AbortReason, PDUReader, PDUType, PeerAborted, ProtocolError, encode_reject
 from pacs_server.net.peer import Admitted, Caller
 from pacs_server.net.transport import AssociationEnded, DeadlineExpired, Transport
@@ -28,6 +39,9 @@ class Rejected(AssociationEnded):
         self.rejection = rejection
 
 
+# Proposals whose answer is remembered, and how long they may be in bytes: modalities send the same again and again.
+_REMEMBERED, _LONGEST_REMEMBERED = 64, 16 * 1024
+
 APPLICATION_CONTEXT_NOT_SUPPORTED = Rejection(1, 1, 2, "application_context")
 PROTOCOL_VERSION_NOT_SUPPORTED = Rejection(1, 2, 2, "protocol_version")
 
@@ -43,49 +57,94 @@ class Terms:
     implementation_version_name: str
 
 
-def accept(
-    transport: Transport,
-    terms: Terms,
-    *,
-    caller: Caller,
-    admit: Callable[[Proposal, Caller], Rejection | Admitted],
-    supports: Callable[[str], Support | None],
-) -> Association:
-    """Wait for an A-ASSOCIATE-RQ and answer it; `admit` may object, `supports` knows the abstract syntaxes.
+@dataclass(frozen=True, slots=True)
+class Negotiated:
+    """A proposal and what it comes to once its caller is admitted."""
 
-    Raises Rejected after the A-ASSOCIATE-RJ has been sent, and the other kinds of AssociationEnded.
-    """
-    reader = PDUReader(transport, max_pdu_size=terms.max_pdu_size, pdu_timeout=terms.timeouts.network)
-    proposal = _read_proposal(reader, terms.association_timeout)
-    admitted = _check_protocol(proposal) or admit(proposal, caller)
-    if isinstance(admitted, Rejection):
-        transport.send([encode_reject(admitted.result, admitted.source, admitted.reason)], terms.timeouts.network)
-        raise Rejected(admitted)
-    answer, contexts = negotiate(proposal, supports)
-    user = replace(
-        answer.user,
-        max_pdu_size=terms.max_pdu_size,
-        implementation_class_uid=terms.implementation_class_uid,
-        implementation_version_name=terms.implementation_version_name,
-        identity_response=admitted.identity_response,
-    )
-    transport.send([encode_accept(proposal, replace(answer, user=user))], terms.timeouts.network)
-    return Association(
-        transport,
-        reader,
-        contexts={context.context_id: context for context in contexts},
-        max_pdu_size=proposal.user.max_pdu_size,
-        timeouts=terms.timeouts,
-        calling_ae=proposal.calling_ae,
-        called_ae=proposal.called_ae,
-        peer=caller.address,
-        caller=caller,
-        admitted=admitted,
-        extended=dict(user.extended),
-    )
+    proposal: Proposal
+    answer: Answer
+    contexts: Mapping[int, AcceptedContext]
+    encoded: bytes
 
 
-def _read_proposal(reader: PDUReader, timeout: float) -> Proposal:
+class Acceptor:
+    """Answers proposals on these terms; `supports` knows the abstract syntaxes."""
+
+    def __init__(self, terms: Terms, supports: Callable[[str], Support | None]) -> None:
+        self.terms = terms
+        self._supports = supports
+        self._lock = threading.Lock()
+        # By the bytes of the A-ASSOCIATE-RQ, the last used one last. Who is behind it is decided anew each time.
+        self._remembered: OrderedDict[bytes, Negotiated] = OrderedDict()
+
+    def accept(
+        self,
+        transport: Transport,
+        timeout: float,
+        *,
+        caller: Caller,
+        admit: Callable[[Proposal, Caller], Rejection | Admitted],
+    ) -> Association:
+        """Wait `timeout` seconds for an A-ASSOCIATE-RQ and answer it; `admit` may object.
+
+        Raises Rejected after the A-ASSOCIATE-RJ has been sent, and the other kinds of AssociationEnded.
+        """
+        terms = self.terms
+        network = terms.timeouts.network
+        reader = PDUReader(transport, max_pdu_size=terms.max_pdu_size, pdu_timeout=network)
+        body = _read_request(reader, timeout)
+        negotiated = self._recall(body)
+        proposal = decode_request(body) if negotiated is None else negotiated.proposal
+        admitted = _check_protocol(proposal) or admit(proposal, caller)
+        if isinstance(admitted, Rejection):
+            transport.send([encode_reject(admitted.result, admitted.source, admitted.reason)], network)
+            raise Rejected(admitted)
+        if negotiated is None:
+            negotiated = self._negotiate(proposal, body, admitted)
+        transport.send([negotiated.encoded], network)
+        return Association(
+            transport,
+            reader,
+            contexts=negotiated.contexts,
+            max_pdu_size=proposal.user.max_pdu_size,
+            timeouts=terms.timeouts,
+            calling_ae=proposal.calling_ae,
+            called_ae=proposal.called_ae,
+            peer=caller.address,
+            caller=caller,
+            admitted=admitted,
+            extended=negotiated.answer.user.extended,
+        )
+
+    def _recall(self, body: bytes) -> Negotiated | None:
+        with self._lock:
+            found = self._remembered.get(body)
+            if found is not None:
+                self._remembered.move_to_end(body)
+            return found
+
+    def _negotiate(self, proposal: Proposal, body: bytes, admitted: Admitted) -> Negotiated:
+        answer, contexts = negotiate(proposal, self._supports)
+        user = replace(
+            answer.user,
+            max_pdu_size=self.terms.max_pdu_size,
+            implementation_class_uid=self.terms.implementation_class_uid,
+            implementation_version_name=self.terms.implementation_version_name,
+            identity_response=admitted.identity_response,
+        )
+        answer = replace(answer, user=user)
+        accepted = {context.context_id: context for context in contexts}
+        negotiated = Negotiated(proposal, answer, accepted, encode_accept(proposal, answer))
+        # A user identity holds a password, and its answer depends on who it is.
+        if proposal.user.identity is None and len(body) <= _LONGEST_REMEMBERED:
+            with self._lock:
+                self._remembered[body] = negotiated
+                if len(self._remembered) > _REMEMBERED:
+                    self._remembered.popitem(last=False)
+        return negotiated
+
+
+def _read_request(reader: PDUReader, timeout: float) -> bytes:
     try:
         # PS3.8 9.1.5: the ARTIM timer runs until the A-ASSOCIATE-RQ is there.
         kind, body = reader.read(timeout)
@@ -95,7 +154,7 @@ def _read_proposal(reader: PDUReader, timeout: float) -> Proposal:
         raise PeerAborted("aborted by the peer")
     if kind != PDUType.ASSOCIATE_RQ:
         raise ProtocolError(f"{PDUType(kind).name} before an association", AbortReason.UNEXPECTED_PDU)
-    return decode_request(bytes(body))
+    return bytes(body)
 
 
 def _check_protocol(proposal: Proposal) -> Rejection | None:

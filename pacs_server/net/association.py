@@ -7,17 +7,18 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pacs_server.net.limits import Pace
 from pacs_server.net.message import (
+    NO_DATA_SET,
     RESPONSE,
     Command,
     decode_command,
-    encode_command,
     encode_message,
     frame,
+    frame_command,
 )
 from pacs_server.net.negotiation import AcceptedContext
 from pacs_server.net.pdu import (
@@ -92,13 +93,13 @@ class Association:
         transport: Transport,
         reader: PDUReader,
         *,
-        contexts: dict[int, AcceptedContext],
+        contexts: Mapping[int, AcceptedContext],
         max_pdu_size: int,
         timeouts: Timeouts,
         calling_ae: str,
         called_ae: str,
         peer: str,
-        extended: dict[str, bytes] | None = None,
+        extended: Mapping[str, bytes] | None = None,
         caller: Caller | None = None,
         admitted: Admitted | None = None,
     ) -> None:
@@ -114,6 +115,8 @@ class Association:
         self.extended = extended or {}
         self.busy = False
         self.draining = False
+        # Whether any request was answered with success.
+        self.useful = False
         limit = min(max_pdu_size or _MAX_SENT_PDU, _MAX_SENT_PDU)
         # Fragments of even length (PS3.8 Annex E.2 leaves none odd but the last).
         self._max_pdu = limit // 2 * 2
@@ -123,6 +126,8 @@ class Association:
         # When the current message has to be there, as far as it has come.
         self._deadline = 0.0
         self._pdu = memoryview(b"")
+        # What goes out in front of the next message.
+        self._held = b""
         self._message_ids = itertools.cycle(range(1, 65536))
         self._data_context: int | None = None
         self._expected: dict[int | None, Callable[[Command | None], None]] = {}
@@ -140,10 +145,10 @@ class Association:
         AssociationEnded in one of its kinds: released, aborted, lost, too slow, against the protocol.
         """
         self._data_context = None
-        parts = bytearray()
         context_id, control, value = self._next_pdv(self.timeouts.idle if timeout is None else timeout, begun=False)
         self.busy = True
         self._deadline = time.monotonic() + self.timeouts.message
+        parts = bytearray()
         while True:
             if not control & COMMAND:
                 raise ProtocolError("data set without a command", AbortReason.UNEXPECTED_PDU)
@@ -281,22 +286,29 @@ class Association:
     def send(self, context_id: int, command: Command, data: Buffer | None = None) -> None:
         """Send a message, command and data set in one write if they are not large; sets Command Data Set Type."""
         if data is None:
-            self.transport.send(encode_message(context_id, command, None, self._max_pdu), self.timeouts.network)
+            self._write(encode_message(context_id, command, None, self._max_pdu))
             return
         command.command_data_set_type = 1
         buffers = itertools.chain(
-            frame(context_id, encode_command(command), command=True, max_pdu=self._max_pdu),
+            (frame_command(context_id, command, self._max_pdu),),
             frame(context_id, data, command=False, max_pdu=self._max_pdu),
         )
         # One write at a time: what is yet to be framed takes no memory, whatever PDU size the peer asked for.
         while batch := list(itertools.islice(buffers, 2 if self.pace else 2 * _MAX_FRAGMENTS)):
-            self.transport.send(batch, self.timeouts.network)
+            self._write(batch)
             if self.pace is not None:
                 self.pace.keep(sum(map(len, batch)))
 
+    def send_with_next(self, context_id: int, command: Command) -> None:
+        """Send a message without data set in one write with the next message, which has to follow."""
+        if self._held:
+            self._write([])
+        command.command_data_set_type = NO_DATA_SET
+        self._held = frame_command(context_id, command, self._max_pdu)
+
     def encode_command(self, context_id: int, command: Command) -> bytes:
         """A command as it goes on the wire, for a response that is sent many times."""
-        return b"".join(frame(context_id, encode_command(command), command=True, max_pdu=self._max_pdu))
+        return frame_command(context_id, command, self._max_pdu)
 
     def encode_data(self, context_id: int, data: Buffer) -> bytes:
         """A data set as it goes on the wire after its command."""
@@ -304,7 +316,7 @@ class Association:
 
     def send_encoded(self, messages: Sequence[Buffer]) -> None:
         """Send what `encode_command` and `encode_data` made, in one write."""
-        self.transport.send([b"".join(messages)], self.timeouts.network)
+        self._write([b"".join(messages)])
 
     def send_file(self, context_id: int, command: Command, descriptor: int, span: tuple[int, int]) -> None:
         """Send a message whose data set is `span` (offset, length in bytes) of an open file, a chunk at a time.
@@ -313,7 +325,7 @@ class Association:
         """
         offset, remaining = span
         command.command_data_set_type = 1
-        buffers = list(frame(context_id, encode_command(command), command=True, max_pdu=self._max_pdu))
+        buffers: list[Buffer] = [frame_command(context_id, command, self._max_pdu)]
         fragment = self._max_pdu - 6
         chunk = fragment if self.pace else max(1, min(_FILE_CHUNK // fragment, _MAX_FRAGMENTS)) * fragment
         while True:
@@ -328,12 +340,17 @@ class Association:
                 # PS3.8 E.2: fragments are even. A deflated data set may have come odd, and is padded so (PS3.5 A.5).
                 data += b"\0"
             buffers += frame(context_id, data, command=False, max_pdu=self._max_pdu, last=not remaining)
-            self.transport.send(buffers, self.timeouts.network)
+            self._write(buffers)
             if self.pace is not None:
                 self.pace.keep(len(data))
             if not remaining:
                 return
             buffers = []
+
+    def _write(self, buffers: list[Buffer]) -> None:
+        if self._held:
+            buffers, self._held = [self._held, *buffers], b""
+        self.transport.send(buffers, self.timeouts.network)
 
     # ---------------------------------------------------------------- ending
 

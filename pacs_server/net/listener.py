@@ -1,7 +1,8 @@
-"""Listening: accept connections, count them, give each a thread; end them all at shutdown.
+"""Listening: accept connections, count them, serve each in a thread of its own; end them all at shutdown.
 
-The accept thread does nothing but accept: TLS handshake and negotiation happen in the connection's
-own thread, so that a silent peer holds up nobody else.
+A few threads wait in accept at a time. Whoever gets a connection serves it to its end, after having
+made sure that another one waits: so a silent peer holds up nobody else, and an association needs
+no new thread.
 """
 
 import contextlib
@@ -22,6 +23,11 @@ log = logging.getLogger(__name__)
 _BACKLOG = 512
 # After accept fails for want of descriptors or memory: wait, do not spin.
 _PAUSE_SECONDS = 0.1
+# How long those who wait may take to notice that it is over.
+_STOP_SECONDS = 5.0
+# Threads that wait for connections when nobody is connected.
+WAITING_THREADS = 4
+_IDLE = "listener"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,8 @@ class Connection:
         self.opened = time.monotonic()
         self.transport: Transport | None = None
         self.association: Association | None = None
+        # Whether it was worth having: an operation succeeded, or the peer took its leave.
+        self.useful = False
 
     def drain(self) -> None:
         """End it as soon as no operation runs on it."""
@@ -147,54 +155,104 @@ class Listener:
         self._limits = limits
         self._refused = refused
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._accept, name="listener", daemon=True)
+        self._failing = threading.Lock()
+        # How many threads wait in accept, or are on their way there; never none until the end.
+        self._waiting = 0
+        self._changed = threading.Condition()
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Begin to accept. Raises RuntimeError if there are no threads to be had."""
         self._socket.listen(_BACKLOG)
-        self._thread.start()
+        while self._may_wait():
+            try:
+                self._start_thread()
+            except RuntimeError:
+                self._no_longer_waiting()
+                raise
 
     def stop(self) -> None:
         """Accept no more; what is open goes on."""
         self._stopping.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        if self._thread.is_alive():
-            self._thread.join()
+        with self._changed:
+            # A thread in accept on a descriptor that is closed would take the connections of whoever gets it next.
+            self._changed.wait_for(lambda: not self._waiting, _STOP_SECONDS)
         self._socket.close()
 
-    def _accept(self) -> None:
+    def _start_thread(self) -> None:
+        """Start a thread whose place among those who wait is taken already. Raises RuntimeError if there is none."""
+        threading.Thread(target=self._work, name=_IDLE, daemon=True).start()
+
+    def _work(self) -> None:
+        """Wait and serve in turn, for as long as this thread has a place among those who wait."""
+        this = threading.current_thread()
+        while (connection := self._accept()) is not None:
+            limit = self._take(connection)
+            if limit is not None:
+                connection.socket.close()
+                self._refused(limit, connection.address)
+                continue
+            this.name = f"peer-{connection.address}"
+            self._serve_to_the_end(connection)
+            this.name = _IDLE
+            if not self._may_wait():
+                return
+        self._no_longer_waiting()
+
+    def _accept(self) -> Connection | None:
+        """The next connection; None once the listener stops."""
         while not self._stopping.is_set():
             try:
                 sock, address = self._socket.accept()
             except OSError as error:
-                if not self._stopping.is_set():
-                    log.error("cannot accept a connection", extra={"reason": error.strerror or str(error)})
-                    self._stopping.wait(_PAUSE_SECONDS)
-                continue
-            self._begin(Connection(sock, address[0], tls=self._tls))
+                with self._failing:
+                    if not self._stopping.is_set():
+                        log.error("cannot accept a connection", extra={"reason": error.strerror or str(error)})
+                        self._stopping.wait(_PAUSE_SECONDS)
+            else:
+                return Connection(sock, address[0], tls=self._tls)
+        return None
 
-    def _begin(self, connection: Connection) -> None:
+    def _take(self, connection: Connection) -> str | None:
+        """Count a connection in and leave another thread to wait; returns the name of the limit that forbids it."""
         limit = self._connections.add(connection, self._limits())
-        if limit is not None:
-            connection.socket.close()
-            self._refused(limit, connection.address)
-            return
-        thread = threading.Thread(target=self._run, args=(connection,), name=f"peer-{connection.address}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            # No more threads to be had: this peer is turned away, the server lives on.
-            connection.socket.close()
+        if limit is None and not self._leave_another():
             self._connections.remove(connection)
-            self._refused("threads", connection.address)
+            return "threads"
+        return limit
 
-    def _run(self, connection: Connection) -> None:
+    def _serve_to_the_end(self, connection: Connection) -> None:
         try:
             self._serve(connection)
         finally:
             connection.socket.close()
             self._connections.remove(connection)
+
+    def _leave_another(self) -> bool:
+        """Wait no longer, leaving another thread that does; False if there is none to be had and this one stays."""
+        with self._changed:
+            if self._waiting > 1:
+                self._waiting -= 1
+                return True
+        # Nobody else waits: a new thread takes this one's place. Until it runs this one counts as waiting.
+        try:
+            self._start_thread()
+        except RuntimeError:
+            return False
+        return True
+
+    def _may_wait(self) -> bool:
+        """Take a place among those who wait, if there is one."""
+        with self._changed:
+            free = self._waiting < WAITING_THREADS
+            self._waiting += free
+            return free
+
+    def _no_longer_waiting(self) -> None:
+        with self._changed:
+            self._waiting -= 1
+            self._changed.notify_all()
 
 
 def bind(host: str, port: int) -> socket.socket:

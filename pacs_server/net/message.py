@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from operator import attrgetter
 
 from pacs_server.net.pdu import COMMAND, LAST, PDU_AND_PDV_HEADER, PDUType, ProtocolError
 from pacs_server.net.transport import Buffer
@@ -17,6 +18,7 @@ RESPONSE = 0x8000
 
 _ELEMENT = struct.Struct("<HHI")
 _US = struct.Struct("<H")
+_US_ELEMENT = struct.Struct("<HHIH")
 _GROUP_LENGTH = struct.Struct("<HHII")
 
 
@@ -97,6 +99,9 @@ _ELEMENTS: dict[int, tuple[str, str]] = {
     0x1030: ("move_originator_ae_title", "AE"),
     0x1031: ("move_originator_message_id", "US"),
 }
+_ELEMENTS_AND_VRS = tuple((element, vr) for element, (_, vr) in _ELEMENTS.items())
+_PASSED_OVER = ("", "")
+_values_of = attrgetter(*(name for name, _ in _ELEMENTS.values()))
 assert {name for name, _ in _ELEMENTS.values()} == {field.name for field in fields(Command)}
 
 
@@ -106,28 +111,29 @@ def decode_command(data: bytes) -> Command:
     Raises ProtocolError if it is cut, not in group 0000, or an element has an impossible length.
     """
     command = Command()
-    offset = 0
-    while offset < len(data):
-        if offset + 8 > len(data):
+    offset, size = 0, len(data)
+    while offset < size:
+        if offset + 8 > size:
             raise ProtocolError("command set cut in the middle of an element")
         group, element, length = _ELEMENT.unpack_from(data, offset)
         offset += 8
-        if group != 0 or length > len(data) - offset:
+        end = offset + length
+        if group != 0 or end > size:
             raise ProtocolError(f"command set with element ({group:04x},{element:04x}) of {length} bytes")
-        known = _ELEMENTS.get(element)
-        if known is not None:
-            setattr(command, known[0], _decode_value(element, known[1], data[offset : offset + length]))
-        offset += length
+        name, vr = _ELEMENTS.get(element, _PASSED_OVER)
+        if vr == "US" and length >= 2:
+            setattr(command, name, _US.unpack_from(data, offset)[0])
+        elif name:
+            setattr(command, name, _decode_value(element, vr, data[offset:end]))
+        offset = end
     if command.command_field is None:
         raise ProtocolError("command set without Command Field")
     return command
 
 
-def _decode_value(element: int, vr: str, value: bytes) -> int | str | bytes | None:
+def _decode_value(element: int, vr: str, value: bytes) -> str | bytes:
     if vr == "US":
-        if len(value) < 2:
-            raise ProtocolError(f"command element (0000,{element:04x}) has no number")
-        return int.from_bytes(value[:2], "little")
+        raise ProtocolError(f"command element (0000,{element:04x}) has no number")
     if vr == "AT":
         return value
     return value.decode("latin-1").strip(" \0")
@@ -136,12 +142,11 @@ def _decode_value(element: int, vr: str, value: bytes) -> int | str | bytes | No
 def encode_command(command: Command) -> bytes:
     """Encode a command set with its group length, elements in tag order, values padded to even length."""
     body = bytearray()
-    for element, (name, vr) in _ELEMENTS.items():
-        value = getattr(command, name)
+    for (element, vr), value in zip(_ELEMENTS_AND_VRS, _values_of(command), strict=True):
         if value is None:
             continue
         if vr == "US":
-            body += _ELEMENT.pack(0, element, 2) + _US.pack(value)
+            body += _US_ELEMENT.pack(0, element, 2, value)
             continue
         encoded = value if vr == "AT" else value.encode("latin-1", "replace")
         if len(encoded) % 2:
@@ -166,10 +171,19 @@ def frame(context_id: int, data: Buffer, *, command: bool, max_pdu: int, last: b
             yield value
 
 
+def frame_command(context_id: int, command: Command, max_pdu: int) -> bytes:
+    """A command set, encoded and framed; as a rule it is one PDU."""
+    data = encode_command(command)
+    size = len(data)
+    if size + 6 > max_pdu:
+        return b"".join(frame(context_id, data, command=True, max_pdu=max_pdu))
+    return PDU_AND_PDV_HEADER.pack(PDUType.P_DATA, size + 6, size + 2, context_id, COMMAND | LAST) + data
+
+
 def encode_message(context_id: int, command: Command, data: Buffer | None, max_pdu: int) -> list[Buffer]:
     """A whole DIMSE message as buffers for one gathered write; sets Command Data Set Type."""
     command.command_data_set_type = NO_DATA_SET if data is None else 1
-    buffers = list(frame(context_id, encode_command(command), command=True, max_pdu=max_pdu))
+    buffers: list[Buffer] = [frame_command(context_id, command, max_pdu)]
     if data is not None:
         buffers += frame(context_id, data, command=False, max_pdu=max_pdu)
     return buffers

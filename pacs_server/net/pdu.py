@@ -55,6 +55,13 @@ class PeerAborted(AssociationEnded):
 _TLS_HANDSHAKE = 0x16
 
 
+_CAPS: dict[int, int] = {
+    **{int(kind): _MAX_CONTROL_PDU for kind in PDUType},
+    PDUType.ASSOCIATE_RQ: _MAX_ASSOCIATE_PDU,
+    PDUType.ASSOCIATE_AC: _MAX_ASSOCIATE_PDU,
+}
+
+
 class PDUReader:
     """Frames PDUs out of a transport, one at a time, in a buffer that is used again for the next.
 
@@ -65,11 +72,7 @@ class PDUReader:
     def __init__(self, transport: Transport, *, max_pdu_size: int, pdu_timeout: float) -> None:
         self._transport = transport
         self._pdu_timeout = pdu_timeout
-        self._caps = {
-            PDUType.ASSOCIATE_RQ: _MAX_ASSOCIATE_PDU,
-            PDUType.ASSOCIATE_AC: _MAX_ASSOCIATE_PDU,
-            PDUType.P_DATA: max_pdu_size,
-        }
+        self._caps = {**_CAPS, PDUType.P_DATA: max_pdu_size}
         self._full_size = 2 * max_pdu_size
         self._view = memoryview(bytearray(_SMALL_BUFFER))
         self._start = 0
@@ -99,10 +102,10 @@ class PDUReader:
         return self.ahead or self._transport.readable()
 
     def _check(self, kind: int, length: int) -> None:
-        if not PDUType.ASSOCIATE_RQ <= kind <= PDUType.ABORT:
+        cap = self._caps.get(kind)
+        if cap is None:
             hint = ": TLS on the plain port?" if kind == _TLS_HANDSHAKE else ""
             raise ProtocolError(f"PDU of unknown type {kind:#04x}{hint}", AbortReason.UNRECOGNIZED_PDU)
-        cap = self._caps.get(PDUType(kind), _MAX_CONTROL_PDU)
         if length > cap:
             raise ProtocolError(f"{PDUType(kind).name} of {length} bytes is over the limit of {cap}")
 

@@ -65,11 +65,9 @@ class Transport:
             timeval = struct.pack("ll", int(tick), int(tick % 1 * 1_000_000))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
-        # No events asked for: what is left is the end of the connection.
-        self._ended = select.poll()
-        self._ended.register(sock, 0)
+        self._quickack = None if self._tls else _QUICKACK
+        # Made when it is first asked for: an association that only answers needs none.
+        self._poll: select.poll | None = None
 
     def receive_into(self, view: memoryview, deadline: float) -> int:
         """Wait for bytes, put them into `view` and return how many; `deadline` is in monotonic seconds.
@@ -88,20 +86,22 @@ class Transport:
             if count == 0:
                 raise ConnectionLost("connection closed by the peer")
             self.bytes_in += count
-            if _QUICKACK is not None and not self._tls:
-                self.socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            if self._quickack is not None:
+                self.socket.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
             return count
 
     def readable(self) -> bool:
         """Whether bytes, or the end of the stream, wait to be read."""
         if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
             return True
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.socket, select.POLLIN)
         return bool(self._poll.poll(0))
 
     def pause(self, seconds: float) -> None:
         """Do nothing for `seconds`, in this thread; raises ConnectionLost once the connection is cut."""
-        if self._ended.poll(seconds * 1000):
-            raise ConnectionLost("connection lost")
+        pause(self.socket, seconds)
 
     def send(self, buffers: Sequence[Buffer], timeout: float) -> None:
         """Send all `buffers` as one gathered write; every `timeout` seconds something must get through.
@@ -112,7 +112,7 @@ class Transport:
         deadline = time.monotonic() + timeout
         while pending:
             try:
-                count = self.socket.send(pending[0]) if self._tls else self.socket.sendmsg(pending)
+                count = self.socket.sendmsg(pending) if len(pending) > 1 else self.socket.send(pending[0])
             except _WOULD_BLOCK:
                 if time.monotonic() >= deadline:
                     raise DeadlineExpired("the peer does not take what is sent") from None
@@ -164,6 +164,15 @@ def handshake(sock: ssl.SSLSocket, seconds: float) -> None:
         left = deadline - time.monotonic()
         if left <= 0 or not poll.poll(left * 1000):
             raise TimeoutError("the TLS handshake was not finished in time")
+
+
+def pause(sock: socket.socket, seconds: float) -> None:
+    """Do nothing for `seconds`, in this thread; raises ConnectionLost once the connection is cut."""
+    ended = select.poll()
+    # No events asked for: what is left is the end of the connection.
+    ended.register(sock, 0)
+    if ended.poll(seconds * 1000):
+        raise ConnectionLost("connection lost")
 
 
 def farewell(sock: socket.socket) -> None:

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from pacs_server.errors import NotAuthorised, PacsError
 from pacs_server.metrics import Metrics
@@ -29,6 +30,12 @@ _FEW = 10
 _STRAY_SECONDS = 0.01
 _HASTE_SECONDS = 0.002
 _MAX_STRAYS = 100
+
+
+# By what name each request is logged and counted.
+_NAMES = {int(field): field.name.replace("_", "-", 1).replace("_", "-") for field in CommandField}
+# Abstract syntaxes whose handler is remembered; of those that nobody knows a peer may name any number.
+_MOST_ROUTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +70,7 @@ class Dispatcher:
 
     def __init__(self, handlers: Handlers, auditing: Auditing, metrics: Metrics) -> None:
         self._handlers = handlers
+        self._route = lru_cache(_MOST_ROUTES)(self._find_route)
         self._auditing = auditing
         self._metrics = metrics
 
@@ -96,7 +104,7 @@ class Dispatcher:
             association.skip_data()
             awaited = False
         elif command_field is not None and not command_field & RESPONSE:
-            name = _name(command_field)
+            name = _NAMES.get(command_field, "unknown")
             operations[name] += 1
             after = self._operate(association, message, name)
             if after is not None:
@@ -128,6 +136,8 @@ class Dispatcher:
             result = self._refuse(
                 association, message, Status.PROCESSING_FAILURE, "internal error, see the server's log"
             )
+        if result.status == Status.SUCCESS:
+            association.useful = True
         seconds = time.perf_counter() - began
         self._metrics.request(name, result.status, seconds)
         level = logging.DEBUG if name == "C-ECHO" and result.status == Status.SUCCESS else logging.INFO
@@ -143,8 +153,7 @@ class Dispatcher:
         return result.after
 
     def _answer(self, association: Association, message: Message) -> Result:
-        service = service_of(message.context.abstract_syntax)
-        handler = self._handlers.get((service, message.command.command_field or 0))
+        service, handler = self._route(message.context.abstract_syntax, message.command.command_field or 0)
         # A context on which the peer took the SCP role only is for what we ask of it (C-GET).
         if handler is None or not message.context.as_scp:
             return self._refuse(
@@ -152,6 +161,10 @@ class Dispatcher:
             )
         check_service(association.admitted.rule, service)
         return handler(association, message)
+
+    def _find_route(self, abstract_syntax: str, command_field: int) -> tuple[Service, Handler | None]:
+        service = service_of(abstract_syntax)
+        return service, self._handlers.get((service, command_field))
 
     def _refuse(self, association: Association, message: Message, status: Status, comment: str) -> Result:
         # The peer goes on sending the data set whatever we think of it, and reads no answer before its end.
@@ -164,10 +177,3 @@ def _let_others_work(association: Association, seconds: float) -> None:
     """Keep a peer that is to be refused waiting if that took the processor for long."""
     if seconds >= _CHEAP_SECONDS:
         association.transport.pause(min(_PAUSE_FACTOR * seconds, _LONGEST_PAUSE))
-
-
-def _name(command_field: int) -> str:
-    try:
-        return CommandField(command_field).name.replace("_", "-", 1).replace("_", "-")
-    except ValueError:
-        return "unknown"

@@ -7,18 +7,19 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pacs_server.index.peers import ACCEPTED
 from pacs_server.logs import Sparingly
 from pacs_server.metrics import Metrics
-from pacs_server.net.acceptor import Rejected, Rejection, Terms, accept
+from pacs_server.net.acceptor import Acceptor, Rejected, Rejection, Terms
 from pacs_server.net.association import Association, PeerReleased
+from pacs_server.net.limits import Turns
 from pacs_server.net.listener import Connection
-from pacs_server.net.negotiation import Proposal, Support
+from pacs_server.net.negotiation import Proposal
 from pacs_server.net.pdu import AbortReason, PDUType, PeerAborted, ProtocolError, encode_abort
 from pacs_server.net.peer import Admitted, Caller
-from pacs_server.net.transport import AssociationEnded, ConnectionLost, Transport, farewell, handshake
+from pacs_server.net.transport import AssociationEnded, ConnectionLost, Transport, farewell, handshake, pause
 from pacs_server.scp.admission import TEMPORARY_CONGESTION, Admission
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Dispatcher
@@ -36,9 +37,13 @@ _ASSOCIATE_RQ = bytes((PDUType.ASSOCIATE_RQ,))
 class EntitySettings:
     """What holds for connections that begin now; a reload swaps the whole value."""
 
-    terms: Terms
-    supports: Callable[[str], Support | None]
+    acceptor: Acceptor
     tls: ssl.SSLContext | None = None
+
+    @property
+    def terms(self) -> Terms:
+        """What we put up with and say of ourselves."""
+        return self.acceptor.terms
 
     @property
     def tick(self) -> float:
@@ -70,10 +75,22 @@ class ApplicationEntity:
         self._peers = peers
         self._auditing = auditing
         self._sparingly = Sparingly(log)
+        self._turns = Turns()
 
     def serve(self, connection: Connection) -> None:
         """Serve one connection until it is over; nothing that a peer does raises out of here."""
-        settings = self.settings
+        settings, before = self.settings, time.thread_time()
+        try:
+            wait = self._turns.wait(connection.address)
+            if wait:
+                pause(connection.socket, wait)
+            self._serve_now(connection, settings)
+        except ConnectionLost:
+            self._metrics.rejected("connection")
+        if not connection.useful:
+            self._turns.wasted(connection.address, time.thread_time() - before)
+
+    def _serve_now(self, connection: Connection, settings: EntitySettings) -> None:
         if self._admission.comes_too_often(connection.address):
             self._turn_away(connection, settings)
             return
@@ -102,12 +119,11 @@ class ApplicationEntity:
         with contextlib.suppress(OSError, AssociationEnded):
             connection.transport = transport = Transport(connection.socket, tick=min(settings.tick, patience))
             try:
-                accept(
+                settings.acceptor.accept(
                     transport,
-                    replace(settings.terms, association_timeout=patience),
+                    patience,
                     caller=Caller(connection.address),
                     admit=lambda proposal, caller: TEMPORARY_CONGESTION,
-                    supports=settings.supports,
                 )
             except Rejected:
                 transport.finish()
@@ -126,12 +142,8 @@ class ApplicationEntity:
             return admitted
 
         try:
-            association = accept(
-                transport,
-                _terms(connection, settings),
-                caller=_caller(connection),
-                admit=admit,
-                supports=settings.supports,
+            association = settings.acceptor.accept(
+                transport, _patience(connection, settings.terms), caller=_caller(connection), admit=admit
             )
             self._metrics.association()
             self._established(connection, association)
@@ -174,6 +186,7 @@ class ApplicationEntity:
             self._dispatcher.serve(association, operations)
         except AssociationEnded as ended:
             how = ended.how
+            connection.useful = association.useful or isinstance(ended, PeerReleased)
             _end(association, ended)
         finally:
             log.info("association", extra=_summary(association, connection, proposed, operations) | {"ended": how})
@@ -196,12 +209,11 @@ def _secure(connection: Connection, settings: EntitySettings) -> None:
     handshake(sock, deadline - time.monotonic())
 
 
-def _terms(connection: Connection, settings: EntitySettings) -> Terms:
-    """The terms for a connection that is secure now: the handshake has taken some of the time to associate."""
+def _patience(connection: Connection, terms: Terms) -> float:
+    """How long to wait for a proposal, in seconds; the TLS handshake has taken some of the time to associate."""
     if not connection.tls:
-        return settings.terms
-    left = connection.opened + settings.terms.association_timeout - time.monotonic()
-    return replace(settings.terms, association_timeout=max(left, _TURN_AWAY_SECONDS))
+        return terms.association_timeout
+    return max(connection.opened + terms.association_timeout - time.monotonic(), _TURN_AWAY_SECONDS)
 
 
 def _why(error: OSError | ConnectionLost) -> str:

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pacs_server.errors import PacsError
@@ -18,6 +18,27 @@ WRITE_SECONDS = 60.0
 _LAST_WRITE_SECONDS = 5.0
 # The Standard has 16 characters for titles and for this name (PS3.7 D.3.3.2.3); peers have more.
 _MAX_TEXT = 64
+
+
+@dataclass(slots=True)
+class _Visits:
+    """What one peer asked for since it was written last."""
+
+    first: datetime
+    last: datetime
+    count: int
+    outcome: str
+    tls: bool
+    version: str
+
+    def seen(self, calling_ae: str, called_ae: str, address: str) -> PeerSeen:
+        """The same for the index; of this peer, whose titles may hold anything."""
+        calling_ae, called_ae, address, version = (
+            escaped(text)[:_MAX_TEXT] for text in (calling_ae, called_ae, address, self.version)
+        )
+        return PeerSeen(
+            calling_ae, called_ae, address, self.first, self.last, self.count, self.outcome, self.tls, version
+        )
 
 
 class PeersSeenService:
@@ -38,7 +59,7 @@ class PeersSeenService:
         self._interval = interval
         self._now = now
         self._lock = threading.Lock()
-        self._pending: dict[tuple[str, str, str], PeerSeen] = {}
+        self._pending: dict[tuple[str, str, str], _Visits] = {}
         self._news = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="peers-seen", daemon=True)
@@ -64,19 +85,18 @@ class PeersSeenService:
         implementation_version_name: str,
     ) -> None:
         """Remember that this peer asked; control characters are kept as escapes. Never waits, never raises."""
-        calling_ae, called_ae, address, version = (
-            escaped(text)[:_MAX_TEXT] for text in (calling_ae, called_ae, address, implementation_version_name)
-        )
         key, now = (calling_ae, called_ae, address), self._now()
         with self._lock:
-            before = self._pending.get(key)
-            if before is None and len(self._pending) >= MAX_PEERS:
-                return
-            peer = PeerSeen(calling_ae, called_ae, address, now, now, 1, outcome, tls, version)
-            if before is not None:
-                peer = replace(peer, first_seen_at=before.first_seen_at, count=before.count + 1)
-            self._pending[key] = peer
-        self._news.set()
+            visits = self._pending.get(key)
+            if visits is None:
+                if len(self._pending) >= MAX_PEERS:
+                    return
+                visits = self._pending[key] = _Visits(now, now, 0, outcome, tls, "")
+            visits.last, visits.outcome, visits.tls = now, outcome, tls
+            visits.count += 1
+            visits.version = implementation_version_name[:_MAX_TEXT]
+        if not self._news.is_set():
+            self._news.set()
 
     def list(self, *, rejected: bool = False, calling_ae: str | None = None) -> list[PeerSeen]:
         """As PeerIndex.list; raises IndexUnavailable."""
@@ -89,7 +109,7 @@ class PeersSeenService:
             self._news.clear()
         try:
             if pending:
-                self._index.add(list(pending.values()))
+                self._index.add([visits.seen(*key) for key, visits in pending.items()])
         except PacsError as error:
             log.warning("peers seen not written", extra={"peers": len(pending), "reason": str(error)})
 

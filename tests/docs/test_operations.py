@@ -90,7 +90,6 @@ def test_reasons_of_refusals(root: Path, document: Document) -> None:
         r.name for m in (acceptor, access, admission, identity) for r in vars(m).values() if isinstance(r, Rejection)
     }
     known |= set(re.findall(r'return "(\w+)"', _source(root, "net/listener.py")))
-    known |= set(re.findall(r'_refused\("(\w+)"', _source(root, "net/listener.py")))
     known |= set(re.findall(r'why = "(\w+)"', _source(root, "scp/entity.py"))) - {"lost"}
     known |= {"tls_handshake", "connection"}
     documented = document(PAGE).partition("Reasons of refusals:")[2].partition("\n\n")[0]

@@ -11,6 +11,8 @@ from servers import RawPeer, echo_request, message, proposal
 from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import HEADER, RELEASE_RQ, PDUType, encode_abort
 
+_SCANNERS = 50
+
 
 def half_open(target: Target) -> int:
     """Peers that begin a proposal and fall silent, at each place, all at once."""
@@ -47,9 +49,10 @@ def announced_lengths(target: Target) -> int:
 
 
 def bare_connects(target: Target) -> int:
-    """Port scans and health checks: connect and go."""
-    for _ in range(500):
-        target.connect().socket.close()
+    """Port scans and health checks: connect and go, from many addresses."""
+    for number in range(500):
+        # A reset leaves no port behind that has to rest, however often this is done.
+        Peer(target.address, source=f"127.0.0.{2 + number % _SCANNERS}").reset()
     return 500
 
 

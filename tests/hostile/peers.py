@@ -89,13 +89,13 @@ class Target:
 class Peer(RawPeer):
     """A raw peer from the hostile address."""
 
-    def __init__(self, address: tuple[str, int], *, buffer: int | None = None) -> None:
+    def __init__(self, address: tuple[str, int], *, buffer: int | None = None, source: str = ADDRESS) -> None:
         sock = socket.socket()
         try:
             if buffer is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
             sock.settimeout(PATIENCE)
-            sock.bind((ADDRESS, 0))
+            sock.bind((source, 0))
             sock.connect(address)
         except OSError:
             sock.close()

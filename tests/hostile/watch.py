@@ -13,9 +13,11 @@ from hostile.neighbour import STUDY, Neighbour, Report
 from hostile.peers import Target, destinations, is_served, settings
 from hostile.scenarios import Scenario
 from processes import PacsProcess, wait_for
+from servers import RawPeer
 from sqlalchemy import create_engine, insert
 
 from pacs_server.index import models
+from pacs_server.net.listener import WAITING_THREADS
 
 MEBIBYTE = 1 << 20
 # What a scenario may leave behind in resident memory; the allocator keeps some of what was needed for a while.
@@ -147,10 +149,18 @@ def watched(directory: Path, seed: str, *, pause: float = 0.0) -> Iterator[Watch
         _insert_studies(directory / "pacs.db")
         target = Target((pacs.host, pacs.port), STUDY, list(ports), lambda: _threads(pacs), random.Random(seed))
         neighbour = stack.enter_context(Neighbour(target.address, pause))
+        _fill_pool(target.address)
         watch = Watch(pacs, target, neighbour)
         is_served(target)
         yield watch
         watch.check_log()
+
+
+def _fill_pool(address: tuple[str, int]) -> None:
+    """As many peers at once as threads may wait afterwards, so that from now on so many do."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(WAITING_THREADS):
+            stack.enter_context(RawPeer.associated(address))
 
 
 def _threads(pacs: PacsProcess) -> int:

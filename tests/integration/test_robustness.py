@@ -11,6 +11,7 @@ import pytest
 import trustme
 from datasets import data_set_bytes, make_ct, uid, write_part10
 from servers import (
+    AT_REST,
     CT,
     EXPLICIT,
     IMPLICIT,
@@ -123,7 +124,7 @@ def test_half_open_peers_hold_up_nobody_and_leave_nothing(serve):
     """What pynetdicom did: five peers that sent six bytes each kept ten threads for ever."""
     pacs = serve(max_associations=3, **SHORT)
     _is_served(pacs)
-    assert eventually(lambda: server_threads() == ["listener"])
+    assert eventually(lambda: server_threads() == AT_REST)
     sockets = _open_sockets()
     peers = [RawPeer(pacs.address) for _ in range(20)]
     for peer in peers:
@@ -132,7 +133,7 @@ def test_half_open_peers_hold_up_nobody_and_leave_nothing(serve):
     assert all(peer.ending() == "closed" for peer in peers)
     for peer in peers:
         peer.socket.close()
-    assert eventually(lambda: server_threads() == ["listener"])
+    assert eventually(lambda: server_threads() == AT_REST)
     assert eventually(lambda: _open_sockets() == sockets)
     assert pacs.status()["associations"] == {"active": 0, "connections": 0}
 
@@ -142,7 +143,7 @@ def test_port_scans_leave_nothing(serve):
     sockets = _open_sockets()
     for _ in range(200):
         socket.create_connection(pacs.address).close()
-    assert eventually(lambda: server_threads() == ["listener"] and _open_sockets() == sockets)
+    assert eventually(lambda: server_threads() == AT_REST and _open_sockets() == sockets)
     _is_served(pacs)
 
 
@@ -243,7 +244,7 @@ def test_a_connection_that_drops_anywhere_in_a_store_leaves_nothing(serve, insta
         with RawPeer.associated(pacs.address) as peer:
             peer.send(stream[:offset])
     assert eventually(lambda: leftovers(pacs.config) == [])
-    assert eventually(lambda: server_threads() == ["listener"] and _open_files() <= files + 8)
+    assert eventually(lambda: server_threads() == AT_REST and _open_files() <= files + 8)
     # Only the ones that were whole were stored, all the same instance.
     assert pacs.status()["counts"]["instances"] == 1
     _is_served(pacs)
@@ -302,7 +303,8 @@ def test_requests_before_the_answer_wait_for_others_and_requests_after_it_do_not
 def test_requests_that_cost_much_and_come_to_nothing_wait_for_others(serve, monkeypatch):
     pauses = []
     monkeypatch.setattr(Transport, "pause", lambda self, seconds: pauses.append(seconds))
-    clock = iter([0.0, 0.0, 0.5, 0.0, 9.0, 0.0])
+    # The connection begins; an echo; two requests, each with its beginning and its end; the connection ends.
+    clock = iter([0.0, 0.0, 0.0, 0.5, 0.0, 9.0, *[0.0] * 9])
     monkeypatch.setattr("pacs_server.scp.dispatch.time.thread_time", lambda: next(clock))
     pacs = serve()
     with RawPeer.associated(pacs.address) as peer:

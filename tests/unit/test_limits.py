@@ -16,7 +16,7 @@ from pacs_server.dicom.deflate import deflated
 from pacs_server.dicom.reencode import IMPLICIT_LE, parse
 from pacs_server.errors import InvalidIdentifier, InvalidInstance, PacsError, TranscodeError
 from pacs_server.logs import Sparingly
-from pacs_server.net.limits import AddressRates, Pace
+from pacs_server.net.limits import AddressRates, Pace, Turns
 from pacs_server.net.message import Command, CommandField, decode_command, encode_command
 from pacs_server.net.negotiation import (
     APPLICATION_CONTEXT,
@@ -40,6 +40,50 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+# ------------------------------------------------------------------------------------ turns
+
+
+def test_who_wastes_nothing_waits_for_nobody() -> None:
+    turns = Turns(clock=Clock())
+    turns.wasted("a", 0.1)
+    assert [turns.wait("b") for _ in range(3)] == [0.0] * 3
+    assert len(turns) == 1
+
+
+def test_after_a_waste_the_others_of_the_address_begin_one_after_the_other() -> None:
+    clock = Clock()
+    turns = Turns(factor=3.0, clock=clock)
+    assert turns.wait("a") == 0.0
+    turns.wasted("a", 0.1)
+    assert [turns.wait("a") for _ in range(3)] == pytest.approx([0.3, 0.6, 0.9])
+    clock.now += 1.0
+    assert turns.wait("a") == pytest.approx(0.2)
+
+
+def test_a_flood_takes_its_part_of_the_processor_and_no_more() -> None:
+    """Each costs 10 ms when its turn comes: a quarter of the time is theirs, however fast they come."""
+    clock = Clock()
+    turns = Turns(factor=3.0, clock=clock)
+    began = clock.now
+    for _ in range(100):
+        clock.now += turns.wait("a") + 0.01
+        turns.wasted("a", 0.01)
+    assert 100 * 0.01 / (clock.now - began) == pytest.approx(0.25, rel=0.05)
+
+
+def test_turns_are_forgiven_bounded_and_few() -> None:
+    clock = Clock()
+    turns = Turns(most=3, clock=clock)
+    turns.wasted("a", 3600.0)
+    assert [turns.wait("a") for _ in range(10)] == [5.0] * 10
+    clock.now += 5.0 + 5.0 + 1.1
+    assert turns.wait("a") == 0.0
+    assert len(turns) == 0
+    for number in range(10):
+        turns.wasted(str(number), 0.01)
+    assert len(turns) == 3
 
 
 # ------------------------------------------------------------------------------------ association rate

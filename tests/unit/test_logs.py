@@ -123,6 +123,17 @@ def test_configure_again_replaces(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert json.loads(second.read_text())["message"] == "once"
 
 
+def test_console_and_file_share_the_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(TextFormatter, "_line", lambda self, record: made.append(record.getMessage()) or "the line")
+    configure(LoggingConfig(file=tmp_path / "x.log"))
+    log.info("once")
+    assert made == ["once"]
+    assert capsys.readouterr().err == (tmp_path / "x.log").read_text() == "the line\n"
+
+
 def test_without_console(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     configure(LoggingConfig(file=tmp_path / "x.log"), console=False)
     log.info("there")
