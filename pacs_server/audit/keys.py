@@ -17,6 +17,7 @@ from pacs_server.errors import AuditUnavailable, ConfigError
 KEY_FILE: Final = "key"
 _MAC_FIELD: Final = b',"mac":"'
 _END: Final = b'"}\n'
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 _TAIL: Final = len(_MAC_FIELD) + 64 + len(_END)
 
 Kind = Literal["record", "anchor", "head", "key"]
@@ -38,7 +39,7 @@ class Key:
 
         A line of one kind does not pass as one of another.
         """
-        body = json.dumps({**fields, "key": self.name}, separators=(",", ":")).encode("ascii")[:-1]
+        body = _JSON.encode({**fields, "key": self.name}).encode("ascii")[:-1]
         mac = self.mac(kind, body)
         return body + _MAC_FIELD + mac.encode("ascii") + _END, mac
 

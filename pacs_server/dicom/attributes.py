@@ -14,7 +14,8 @@ from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pacs_server.dicom.levels import Level
 
 
-@dataclass(frozen=True, slots=True)
+# There is one of each, in the table.
+@dataclass(frozen=True, slots=True, eq=False)
 class Attribute:
     """One attribute of the index; `column` is the keyword in snake case: StudyInstanceUID -> study_instance_uid."""
 

@@ -7,6 +7,7 @@ fits Error Comment (0000,0902).
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydicom.datadict import dictionary_has_tag, dictionary_VM, dictionary_VR, keyword_for_tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -104,6 +105,11 @@ def _name(tag: int) -> str:
     return ATTRIBUTES[tag].keyword if tag in ATTRIBUTES else f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
 
 
+@lru_cache(maxsize=1024)
+def _keyword(tag: int) -> str:
+    return keyword_for_tag(tag) or _name(tag)
+
+
 def return_keys(elements: Iterable[Element]) -> tuple[ReturnKey, ...]:
     """The keys among the elements as keys to return, in tag order."""
     found = []
@@ -119,7 +125,12 @@ def vr_of(element: Element) -> str:
     """The VR of a key: the dictionary's, or for a tag that it does not know the one that was sent."""
     if isinstance(element.value, tuple):
         return "SQ"
-    return dictionary_VR(element.tag)[:2] if dictionary_has_tag(element.tag) else element.vr
+    return _dictionary_vr(element.tag) or element.vr
+
+
+@lru_cache(maxsize=1024)
+def _dictionary_vr(tag: int) -> str:
+    return dictionary_VR(tag)[:2] if dictionary_has_tag(tag) else ""
 
 
 def key_matcher(name: str, vr: str, text: str, *, fuzzy: bool) -> Matcher | None:
@@ -171,15 +182,16 @@ def key_texts(elements: Iterable[Element], charset: str, within: str = "") -> It
 
     For people: values that are no text are left out, and nothing is refused.
     """
+    encodings = encodings_of(charset)
     for element in elements:
         if not is_key(element.tag) or not len(element.value):
             continue
-        name = within + (keyword_for_tag(element.tag) or _name(element.tag))
+        name = within + _keyword(element.tag)
         if isinstance(element.value, tuple):
             if name.count(".") < _MAX_DEPTH:
                 yield from key_texts(element.value[0].elements, charset, f"{name}.")
         elif (vr := vr_of(element)) not in OPAQUE_VRS and vr not in _INTEGERS:
-            yield name, "\\".join(text_values(bytes(element.value), vr, encodings_of(charset)))
+            yield name, "\\".join(text_values(bytes(element.value), vr, encodings))
 
 
 def item_key(element: Element, charset: str, *, fuzzy: bool, depth: int = 0) -> ItemKey | None:

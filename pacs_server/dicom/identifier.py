@@ -91,9 +91,10 @@ def parse_find(data: bytes, transfer_syntax_uid: str, model: InformationModel, o
     elements = decode(data, transfer_syntax_uid)
     level = _level(elements, model)
     charset = charset_of(elements)
+    encodings = encodings_of(charset)
     known = sorted(filter(is_key, elements))
     asked = [(ATTRIBUTES[tag], elements[tag]) for tag in known if tag in ATTRIBUTES]
-    texts = {a: key_text(e, a.vr, encodings_of(charset)) for a, e in asked if a.vr != "SQ"}
+    texts = {a: key_text(e, a.vr, encodings) for a, e in asked if a.vr != "SQ"}
     _check_levels(texts, level, model, options)
     asked = [(a, e) for a, e in asked if _is_answered(a, level, model)]
     texts = {a: texts[a] for a, _ in asked if a in texts}
@@ -171,10 +172,10 @@ def _is_answered(attribute: Attribute, level: Level, model: InformationModel) ->
 
 def _check_levels(texts: Mapping[Attribute, str], level: Level, model: InformationModel, options: QueryOptions) -> None:
     for attribute, text in texts.items():
-        at = level_of(attribute, model)
         # Many workstations ask for more to be returned than their level has; without a value that harms nobody.
-        if attribute.tag == TIMEZONE_OFFSET_FROM_UTC or not text:
+        if not text or attribute.tag == TIMEZONE_OFFSET_FROM_UTC:
             continue
+        at = level_of(attribute, model)
         if at > level:
             raise refused(f"{attribute.keyword} lies below the level")
         # PS3.4 C.4.1.2.1: above the level there are unique keys only, unless relational queries were agreed on.
@@ -208,7 +209,7 @@ def _combined(texts: dict[Attribute, str], options: QueryOptions) -> Iterator[Ma
 
 def _plain_keys(texts: Mapping[Attribute, str], options: QueryOptions) -> Iterator[MatchingKey]:
     for attribute, text in texts.items():
-        if attribute.tag == TIMEZONE_OFFSET_FROM_UTC or _is_count(attribute):
+        if not text or attribute.tag == TIMEZONE_OFFSET_FROM_UTC or _is_count(attribute):
             continue
         matcher = key_matcher(attribute.keyword, attribute.vr, text, fuzzy=options.fuzzy)
         if matcher is not None:

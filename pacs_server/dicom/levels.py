@@ -1,6 +1,7 @@
 """Levels and information models of Query/Retrieve (PS3.4 C.3, C.6)."""
 
 from enum import Enum, IntEnum
+from functools import cached_property
 
 
 class Level(IntEnum):
@@ -18,7 +19,7 @@ class InformationModel(Enum):
     PATIENT_ROOT = "PATIENT_ROOT"
     STUDY_ROOT = "STUDY_ROOT"
 
-    @property
+    @cached_property
     def levels(self) -> tuple[Level, ...]:
         """The levels a query may name; Study Root counts patient attributes as the study's (PS3.4 C.6.2.1)."""
         return tuple(Level) if self is InformationModel.PATIENT_ROOT else tuple(Level)[1:]

@@ -7,6 +7,7 @@ byte-swapped. Pydicom's own writer decodes and encodes every value, which would 
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
@@ -212,7 +213,7 @@ class _Parser:
             raise TranscodeError("the data set has too many elements")
 
     def _unpack(self, layout: str, end: int) -> tuple[int, ...]:
-        parts = struct.Struct(self._byte_order + layout)
+        parts = _layout(self._byte_order + layout)
         start, self.position = self.position, self.position + parts.size
         if self.position > end:
             raise TranscodeError("the data set ends within an element")
@@ -222,6 +223,11 @@ class _Parser:
         if self.position + length > end:
             raise TranscodeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is longer than what holds it")
         return self.position + length
+
+
+# There are about ten.
+_layout = lru_cache(struct.Struct)
+_dictionary_vr = lru_cache(maxsize=1024)(dictionary_VR)
 
 
 def _implicit_vr(tag: int, creators: dict[int, str]) -> str:
@@ -234,7 +240,7 @@ def _implicit_vr(tag: int, creators: dict[int, str]) -> str:
     if group & 1 and 0x10 <= number <= 0xFF:
         return "LO"
     try:
-        vr: str = private_dictionary_VR(tag, creators[number >> 8]) if group & 1 else dictionary_VR(tag)
+        vr: str = private_dictionary_VR(tag, creators[number >> 8]) if group & 1 else _dictionary_vr(tag)
     except KeyError:
         return "UN"
     return "OW" if vr.endswith("OW") else vr  # PS3.5 A.1: "OB or OW" is OW in Implicit VR

@@ -19,8 +19,9 @@ from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import DuplicateInstance, InstanceNotFound, PacsError
 from pacs_server.index import models
-from pacs_server.index.database import Database, GroupCommit, Prepared
+from pacs_server.index.database import Database, GroupCommit
 from pacs_server.index.parents import COUNTERS, Parents, joined
+from pacs_server.index.prepared import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,11 @@ _VERSION = select(models.instance.c.version).where(models.instance.c.sop_instanc
 _KNOWN_OF_MANY = select(models.instance.c.sop_instance_uid).where(
     models.instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
 )
-_INSERT_INSTANCE = insert(models.instance)
+_INSERT_INSTANCE = Prepared(
+    insert(models.instance).values(
+        {column.name: bindparam(column.name) for column in models.instance.c if not column.primary_key}
+    )
+)
 # The fields of StoredInstance that are columns of the same name.
 _STORED = ("sop_class_uid", "transfer_syntax_uid", "path", "data_set_offset", "size", "digest", "version")
 _COLUMNS = tuple(attribute.column for attribute in at_level(Level.IMAGE))
@@ -158,7 +163,7 @@ def _insert(connection: Connection, entries: list[Arrival]) -> None:
     placed = [(entry, parents.place(entry.header)) for entry in entries]
     parents.write()
     rows = [_instance_values(entry) | {"series_fk": row.values["id"]} for entry, row in placed]
-    connection.execute(_INSERT_INSTANCE, rows)
+    _INSERT_INSTANCE.run_many(connection, rows)
 
 
 def _instance_values(entry: Arrival) -> dict[str, Any]:

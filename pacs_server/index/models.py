@@ -63,6 +63,18 @@ def _conflicting(table: str) -> Index:
     return Index(f"ix_{table}_variant", "variant", sqlite_where=later, postgresql_where=later)
 
 
+def has_groups(column: str) -> str:
+    """The SQL that is true of names with several component groups."""
+    # Not simply <>: PostgreSQL takes that to be true of nearly all rows, and this of nearly none.
+    return f"CASE WHEN replace({column}, '=', '') = {column} THEN 0 ELSE 1 END = 1"
+
+
+def groups_index(table: str, column: str) -> Index:
+    """The index that serves queries which say `has_groups` of a name, in the same words: a key may match any group."""
+    several = text(has_groups(column))
+    return Index(f"ix_{table}_{column}_groups", column, sqlite_where=several, postgresql_where=several)
+
+
 patient = Table(
     "patient",
     metadata,
@@ -86,6 +98,7 @@ patient = Table(
     # The partial index above does not serve a search by a bound parameter.
     Index(None, "patient_id"),
     Index(None, "patient_name_match"),
+    groups_index("patient", "patient_name_match"),
     _conflicting("patient"),
 )
 study = Table(
@@ -108,6 +121,7 @@ study = Table(
     Index(None, "accession_number"),
     Index(None, "study_id"),
     Index(None, "referring_physician_name_match"),
+    groups_index("study", "referring_physician_name_match"),
 )
 series = Table(
     "series",
@@ -117,7 +131,6 @@ series = Table(
     *_attributes(Level.SERIES),
     _count("number_of_series_related_instances"),
     UniqueConstraint("series_instance_uid", "study_fk"),
-    Index(None, "modality", "study_fk"),
 )
 instance = Table(
     "instance",

@@ -18,7 +18,7 @@ from pacs_server.dicom.identity import Identity, combined_name, compatible
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.matching import fold_name, time_key
 from pacs_server.index import models
-from pacs_server.index.database import Prepared
+from pacs_server.index.prepared import Prepared
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,8 @@ class _Row:
 
     def _name_completed(self, sent: str) -> dict[str, str]:
         known = self.values["patient_name"]
+        if known == sent:
+            return {}
         name = combined_name(known, sent)
         return {} if name == known else {"patient_name": name}
 
@@ -113,7 +115,9 @@ class _Row:
 
     def collect(self, name: str, value: str) -> None:
         """Add to a sorted set of values."""
-        self.values[name] = joined({*self.values[name].split("\\"), value})
+        known = self.values[name].split("\\")
+        if value not in known:
+            self.values[name] = joined({*known, value})
 
 
 @dataclass(frozen=True, slots=True)

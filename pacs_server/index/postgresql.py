@@ -25,6 +25,8 @@ _OPTIONS: Final = {
 _SERVER_SIDE: Final = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4 -c tcp_user_timeout=30000"
 )
+# All matches are read: planned for the first ones alone, a query would go through the whole table in their order.
+_PLANNER: Final = "-c cursor_tuple_fraction=1.0"
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -46,7 +48,7 @@ class _Connection(psycopg.Connection[Any]):
 
 def postgresql_engine(url: URL, *, lock_wait: int) -> Engine:
     """An engine whose writers wait up to `lock_wait` seconds for each other."""
-    defaults = _OPTIONS | {"options": f"-c lock_timeout={lock_wait}s {_SERVER_SIDE}"}
+    defaults = _OPTIONS | {"options": f"-c lock_timeout={lock_wait}s {_SERVER_SIDE} {_PLANNER}"}
     url = url.update_query_dict({name: value for name, value in defaults.items() if name not in url.query})
     # The number of associations bounds the connections, not the pool: whoever streams the answer to a query
     # to a slow peer keeps one for long, and must not keep the others from storing.

@@ -1,28 +1,34 @@
 """Queries on the index: matches for C-FIND, instances for retrieve."""
 
 from collections.abc import Collection, Generator, Iterable
+from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Row, Select, String, cast, select
-from sqlalchemy.sql import FromClause
+from sqlalchemy import select
 
 from pacs_server.audit.events import Subject
-from pacs_server.dicom.attributes import ATTRIBUTES, Attribute
+from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.identifier import MatchingKey, Query, RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.index.database import Database
 from pacs_server.index.instances import StoredInstance
-from pacs_server.index.matching import column_of, condition_of
+from pacs_server.index.matching import Clause, all_of, column_of, condition_of, name_of, one_of
 from pacs_server.index.models import TABLES, instance, patient, series, study
 
-_CHUNK_ROWS = 256
-_STORED = (
-    study.c.study_instance_uid, series.c.series_instance_uid, instance.c.sop_instance_uid, instance.c.sop_class_uid,
-    instance.c.transfer_syntax_uid, instance.c.path, instance.c.data_set_offset, instance.c.size, instance.c.digest,
-    instance.c.version,
-)  # fmt: skip
-_PLACE = (study.c.id, series.c.series_number, series.c.id, instance.c.instance_number, instance.c.id)
+_STORED = [
+    name_of(column)
+    for column in (
+        study.c.study_instance_uid, series.c.series_instance_uid, instance.c.sop_instance_uid,
+        instance.c.sop_class_uid, instance.c.transfer_syntax_uid, instance.c.path, instance.c.data_set_offset,
+        instance.c.size, instance.c.digest, instance.c.version,
+    )
+]  # fmt: skip
+_PLACE = [
+    name_of(column)
+    for column in (study.c.id, series.c.series_number, series.c.id, instance.c.instance_number, instance.c.id)
+]
+_UNIQUE = [column_of(BY_KEYWORD[UNIQUE_KEYS[level]]) for level in Level]
 
 
 class QueryIndex:
@@ -37,25 +43,19 @@ class QueryIndex:
         Rows come from the database as they are asked for; closing the iterator gives the connection
         back. Raises IndexUnavailable.
         """
-        statement, residual = _find_statement(query)
+        statement, residual = find_statement(query)
         width = len(query.returns)
-        with (
-            self._database.connect() as connection,
-            connection.execution_options(yield_per=_CHUNK_ROWS).execute(statement) as result,
-        ):
-            for row in result:
+        with self._database.rows(*statement) as rows:
+            for row in rows:
                 if not residual or _matches(residual, row, width):
-                    yield tuple(row[:width])
+                    yield row[:width]
 
     def select(self, keys: RetrieveKeys) -> list[StoredInstance]:
         """The instances that the keys name, by study, series number and instance number; raises IndexUnavailable."""
-        with (
-            self._database.connect() as connection,
-            connection.execution_options(yield_per=_CHUNK_ROWS).execute(_select_statement(keys)) as result,
-        ):
+        with self._database.rows(*_select_statement(keys)) as rows:
             # Thousands of instances share most of their texts, and the driver makes each of them anew.
             texts: dict[str, str] = {}
-            found = [(_place(row), _stored_instance(row, texts)) for row in result]
+            found = [(_place(row), _stored_instance(row, texts)) for row in rows]
         found.sort(key=lambda pair: pair[0])
         return [stored for _, stored in found]
 
@@ -84,38 +84,36 @@ class QueryIndex:
         return self.subjects(studies)
 
 
-def _find_statement(query: Query) -> tuple[Select[Any], list[MatchingKey]]:
-    """The statement, with the columns that the keys left for Python behind those of the answer."""
+def find_statement(query: Query) -> tuple[Clause, list[MatchingKey]]:
+    """The SELECT of a query, and the keys left for Python, whose columns come behind those of the answer."""
     conditions = [(key, condition_of(key)) for key in query.keys]
     residual = [key for key, condition in conditions if not condition.exact]
     returned = [ATTRIBUTES[key.tag] for key in query.returns]
     extra = [attribute for key in residual for attribute in key.attributes]
     matched = [attribute for key in query.keys for attribute in key.attributes]
-    table = TABLES[query.level]
     columns = [_as_text(attribute) for attribute in returned + extra]
     clauses = [condition.clause for _, condition in conditions if condition.clause is not None]
-    statement = (
-        select(*columns, table.c.id).select_from(_joined(query.level, returned + matched))
-        .where(*clauses).order_by(table.c.id)
-    )  # fmt: skip
-    return statement, residual
+    top = min((attribute.level for attribute in returned + matched), default=query.level)
+    found = _selection(columns, query.level, top, clauses)
+    return Clause(f"{found.sql} ORDER BY {TABLES[query.level].name}.id", found.values), residual
 
 
-def _as_text(attribute: Attribute) -> ColumnElement[Any]:
+def _selection(columns: list[str], level: Level, top: Level, clauses: list[Clause]) -> Clause:
+    """A SELECT from the table of a level, joined with those above it up to `top`."""
+    tables = [TABLES[Level(each)].name for each in range(level, top - 1, -1)]
+    joins = [f" JOIN {above} ON {above}.id = {below}.{above}_fk" for below, above in pairwise(tables)]
+    where = all_of(clauses) if clauses else Clause("1 = 1", ())
+    # No column is asked for where a query has no keys but its level.
+    sql = f"SELECT {', '.join(columns) or 'NULL'} FROM {tables[0]}{''.join(joins)} WHERE {where.sql}"  # noqa: S608
+    return Clause(sql, where.values)
+
+
+def _as_text(attribute: Attribute) -> str:
     column = column_of(attribute)
-    return cast(column, String) if isinstance(column.type, Integer) else column
+    return f"CAST({column} AS VARCHAR)" if attribute.computed and attribute.vr == "IS" else column
 
 
-def _joined(level: Level, attributes: Iterable[Attribute]) -> FromClause:
-    """The table of the level with as many of those above it as the attributes need."""
-    top = min((attribute.level for attribute in attributes), default=level)
-    joined: FromClause = TABLES[level]
-    for above in range(level - 1, top - 1, -1):
-        joined = joined.join(TABLES[Level(above)])
-    return joined
-
-
-def _matches(residual: Iterable[MatchingKey], row: Row[Any], start: int) -> bool:
+def _matches(residual: Iterable[MatchingKey], row: tuple[str, ...], start: int) -> bool:
     for key in residual:
         end = start + len(key.attributes)
         if not key.matches(*row[start:end]):
@@ -124,32 +122,21 @@ def _matches(residual: Iterable[MatchingKey], row: Row[Any], start: int) -> bool
     return True
 
 
-def _select_statement(keys: RetrieveKeys) -> Select[Any]:
-    narrowing = (
-        (patient.c.patient_id, keys.patient_ids),
-        (study.c.study_instance_uid, keys.study_instance_uids),
-        (series.c.series_instance_uid, keys.series_instance_uids),
-        (instance.c.sop_instance_uid, keys.sop_instance_uids),
-    )
-    return (
-        select(*_STORED, *_PLACE)
-        .select_from(instance.join(series).join(study).join(patient))
-        .where(*(column.in_(values) for column, values in narrowing if values))
-    )
+def _select_statement(keys: RetrieveKeys) -> Clause:
+    wanted = (keys.patient_ids, keys.study_instance_uids, keys.series_instance_uids, keys.sop_instance_uids)
+    clauses = [one_of(column, values) for column, values in zip(_UNIQUE, wanted, strict=True) if values]
+    return _selection([*_STORED, *_PLACE], Level.IMAGE, Level.PATIENT, clauses)
 
 
-def _stored_instance(row: Row[Any], texts: dict[str, str]) -> StoredInstance:
+def _stored_instance(row: tuple[Any, ...], texts: dict[str, str]) -> StoredInstance:
     """The instance of a row; of equal texts that several instances have, one is kept, in `texts`."""
-    study_uid, series_uid, sop_uid, sop_class, transfer_syntax, path, offset, size, digest, version = row[
-        : len(_STORED)
-    ]
+    study_uid, series_uid, sop_uid, sop_class, transfer_syntax, *rest = row[: len(_STORED)]
     shared = (texts.setdefault(text, text) for text in (study_uid, series_uid, sop_class, transfer_syntax))
     study_uid, series_uid, sop_class, transfer_syntax = shared
-    uids = InstanceUIDs(study_uid, series_uid, sop_uid)
-    return StoredInstance(uids, sop_class, transfer_syntax, path, offset, size, digest, version)
+    return StoredInstance(InstanceUIDs(study_uid, series_uid, sop_uid), sop_class, transfer_syntax, *rest)
 
 
-def _place(row: Row[Any]) -> tuple[int, ...]:
+def _place(row: tuple[Any, ...]) -> tuple[int, ...]:
     study_key, series_number, series_key, instance_number, instance_key = row[len(_STORED) :]
     return study_key, _number(series_number), series_key, _number(instance_number), instance_key
 

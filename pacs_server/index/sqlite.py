@@ -25,8 +25,9 @@ def sqlite_engine(url: URL, *, lock_wait: int, wal_mode: bool, fsync: bool) -> E
         "case_sensitive_like": "ON",
     }
     # A connection is a few file handles: the number of associations bounds them, not the pool.
+    # Last in, first out: what other connections have written since makes a connection's page cache void.
     engine = create_engine(
-        url, poolclass=QueuePool, pool_size=16, max_overflow=-1, hide_parameters=True,
+        url, poolclass=QueuePool, pool_size=16, max_overflow=-1, pool_use_lifo=True, hide_parameters=True,
         connect_args={"check_same_thread": False},
     )  # fmt: skip
     if "uri" not in url.query:  # then it is no path
@@ -43,7 +44,8 @@ def sqlite_engine(url: URL, *, lock_wait: int, wal_mode: bool, fsync: bool) -> E
     def begin(connection: Connection) -> None:
         # IMMEDIATE: a reader that turns writer would fail at once when somebody else has written.
         write = connection.get_execution_options().get("write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+        # On the driver's own cursor: this is a quarter of what a transaction costs otherwise.
+        connection.connection.cursor().execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
 

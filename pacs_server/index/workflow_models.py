@@ -4,9 +4,13 @@ The whole data set of an item or step is kept as DICOM JSON text (PS3.18 F.2) in
 columns beside it repeat what is searched for. `..._match` columns are as in `models`.
 """
 
-from sqlalchemy import Boolean, Column, DateTime, ForeignKey, Index, Integer, Table, UniqueConstraint
+from sqlalchemy import Boolean, Column, DateTime, ForeignKey, Index, Integer, Table, UniqueConstraint, text
 
-from pacs_server.index.models import Key, Text, metadata
+from pacs_server.dicom.worklist import SHOWN
+from pacs_server.index.models import Key, Text, groups_index, metadata
+
+# The items that a worklist query finds; their index serves only queries that say so in the same words.
+IS_SHOWN = f"status IN ({', '.join(repr(str(status)) for status in SHOWN)})"
 
 
 def _text(name: str) -> Column[str]:
@@ -40,9 +44,17 @@ worklist_item = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     UniqueConstraint("accession_number", "requested_procedure_id", "scheduled_procedure_step_id"),
-    Index(None, "scheduled_procedure_step_start_date", "modality"),
+    # What is done stays in the table, and there is ever more of it.
+    Index(
+        "ix_worklist_item_shown",
+        "scheduled_procedure_step_start_date",
+        "modality",
+        sqlite_where=text(IS_SHOWN),
+        postgresql_where=text(IS_SHOWN),
+    ),
     Index(None, "patient_id"),
     Index(None, "patient_name_match"),
+    groups_index("worklist_item", "patient_name_match"),
     Index(None, "study_instance_uid"),
     Index(None, "accession_number"),
 )

@@ -9,12 +9,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, delete, insert, select, update
 
 from pacs_server.dicom.matching import date_key, fold_name, time_key
-from pacs_server.dicom.worklist import SHOWN, STUDY_INSTANCE_UID, ItemStatus, JSONDataSet, WorklistItem, text_of
+from pacs_server.dicom.worklist import STUDY_INSTANCE_UID, ItemStatus, JSONDataSet, WorklistItem, text_of
 from pacs_server.dicom.worklist_query import WorklistQuery, presented
 from pacs_server.errors import InvalidWorklistItem, WorklistItemNotFound
 from pacs_server.index.database import Database
-from pacs_server.index.workflow_models import worklist_item, worklist_station
-from pacs_server.index.worklist_matching import narrowing
+from pacs_server.index.matching import Clause, all_of, name_of
+from pacs_server.index.workflow_models import IS_SHOWN, worklist_item, worklist_station
+from pacs_server.index.worklist_matching import at_stations, narrowing
 
 # One writer of items, and of the steps that they follow, at a time in all processes, as on SQLite: two updates of
 # an item come one after the other.
@@ -117,22 +118,21 @@ class WorklistIndex:
         Rows come from the database as they are asked for; closing the iterator gives the connection
         back. Raises IndexUnavailable.
         """
-        with (
-            self._database.connect() as connection,
-            connection.execution_options(yield_per=_CHUNK_ROWS).execute(find_statement(query, station)) as result,
-        ):
-            for status, text in result:
+        with self._database.rows(*find_statement(query, station)) as rows:
+            for status, text in rows:
                 data_set = presented(json.loads(text), ItemStatus(status))
                 if query.matches(data_set):
                     yield data_set
 
 
-def find_statement(query: WorklistQuery, station: str | None) -> Select[Any]:
-    """The items that a query may find, and as few others as the columns can tell."""
-    statement = select(_columns.status, _columns.data_set).where(_columns.status.in_(SHOWN), *narrowing(query))
+def find_statement(query: WorklistQuery, station: str | None) -> Clause:
+    """The SELECT of the items that a query may find, and as few others as the columns can tell."""
+    clauses = [Clause(IS_SHOWN, ()), *narrowing(query)]
     if station is not None:
-        statement = statement.where(_columns.id.in_(_at_station(station)))
-    return statement.order_by(_columns.id)
+        clauses.append(at_stations((station,)))
+    sql, values = all_of(clauses)
+    columns = f"{name_of(_columns.status)}, {name_of(_columns.data_set)}"
+    return Clause(f"SELECT {columns} FROM {worklist_item.name} WHERE {sql} ORDER BY {name_of(_columns.id)}", values)  # noqa: S608
 
 
 def update_status(connection: Connection, item_ids: Sequence[int], status: ItemStatus) -> None:

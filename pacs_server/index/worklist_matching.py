@@ -1,23 +1,19 @@
 """Worklist queries as SQL: what the columns can tell; `WorklistQuery.matches` decides the rest."""
 
-from sqlalchemy import ColumnElement, select
-
 from pacs_server.dicom.matching import Items, Matcher, PersonName, Span, Values
 from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE
 from pacs_server.dicom.worklist_query import WorklistQuery
-from pacs_server.index.matching import between, name_clause
+from pacs_server.index.matching import Clause, all_of, between, name_clause, name_of, one_of
 from pacs_server.index.workflow_models import worklist_item, worklist_station
-
-Clause = ColumnElement[bool]
 
 _SCHEDULED_STATION_AE_TITLE, _START_DATE, _MODALITY = 0x00400001, 0x00400002, 0x00080060
 _PATIENT_NAME = 0x00100010
-_columns = worklist_item.c
+_columns, _stations = worklist_item.c, worklist_station.c
 # Attributes outside the step that have a column with an index.
 _IDENTIFIERS = {
-    0x00100020: _columns.patient_id,
-    0x00080050: _columns.accession_number,
-    0x0020000D: _columns.study_instance_uid,
+    0x00100020: name_of(_columns.patient_id),
+    0x00080050: name_of(_columns.accession_number),
+    0x0020000D: name_of(_columns.study_instance_uid),
 }
 
 
@@ -29,12 +25,12 @@ def narrowing(query: WorklistQuery) -> list[Clause]:
     days = dates if isinstance(dates, Span) else None
     clauses = _place_and_day(step.get(_SCHEDULED_STATION_AE_TITLE), days)
     if isinstance(modality := step.get(_MODALITY), Values):
-        clauses.append(_columns.modality.in_(modality.values))
+        clauses.append(one_of(name_of(_columns.modality), modality.values))
     for tag, column in _IDENTIFIERS.items():
         if isinstance(matcher := keys.get(tag), Values):
-            clauses.append(column.in_(matcher.values))
+            clauses.append(one_of(column, matcher.values))
     if isinstance(name := keys.get(_PATIENT_NAME), PersonName):
-        clause = name_clause(_columns.patient_name_match, name, unknown=False)
+        clause = name_clause(worklist_item.name, _columns.patient_name_match.name, name, unknown=False)
         clauses += [] if clause is None else [clause]
     return clauses
 
@@ -44,10 +40,19 @@ def _matchers(matcher: Matcher | None) -> dict[int, Matcher]:
 
 
 def _place_and_day(stations: Matcher | None, days: Span | None) -> list[Clause]:
-    if not isinstance(stations, Values):
-        return [] if days is None else [between(_columns.scheduled_procedure_step_start_date, days.lower, days.upper)]
+    if isinstance(stations, Values):
+        return [at_stations(stations.values, days)]
+    # The range of all days, which every item is in, leads SQLite to the index of what is shown.
+    lower, upper = ("", "99999999") if days is None else (days.lower, days.upper)
+    return [between(name_of(_columns.scheduled_procedure_step_start_date), lower, upper)]
+
+
+def at_stations(ae_titles: tuple[str, ...], days: Span | None = None) -> Clause:
+    """The items for one of these stations, on some days only if they are given."""
     # One index has both, so few rows are looked at however long the worklist is.
-    at_station = select(worklist_station.c.worklist_item_fk).where(worklist_station.c.ae_title.in_(stations.values))
+    clauses = [one_of(name_of(_stations.ae_title), ae_titles)]
     if days is not None:
-        at_station = at_station.where(between(worklist_station.c.start_date, days.lower, days.upper))
-    return [_columns.id.in_(at_station)]
+        clauses.append(between(name_of(_stations.start_date), days.lower, days.upper))
+    sql, values = all_of(clauses)
+    found = f"SELECT {name_of(_stations.worklist_item_fk)} FROM {worklist_station.name} WHERE {sql}"  # noqa: S608
+    return Clause(f"{name_of(_columns.id)} IN ({found})", values)

@@ -92,8 +92,7 @@ class Auditing:
         """One query, from before its identifier is read until its matches are out. Raises AuditUnavailable."""
         self._recorder.ensure()
         participants = (_peer(association, Role.SOURCE), _own(association, Role.DESTINATION))
-        event = Event(EventID.QUERY, Action.EXECUTE, participants, sop_class_uid=message.context.abstract_syntax)
-        asked = Asked(self._recorder, event)
+        asked = Asked(self._recorder, participants, message.context.abstract_syntax)
         try:
             yield asked
         except PacsError as error:
@@ -178,33 +177,44 @@ Counts = Mapping[str, Mapping[str, int]]
 class Asked:
     """A query on its way into the audit trail: once before its first match goes out, and again if many did."""
 
-    def __init__(self, recorder: Recorder, event: Event) -> None:
+    def __init__(self, recorder: Recorder, participants: tuple[Participant, ...], sop_class_uid: str) -> None:
         self._recorder = recorder
-        self._event = event
+        self._participants = participants
+        self._sop_class_uid = sop_class_uid
+        self._keys: Mapping[str, str] = {}
         self._told: int | None = None
         self._count = 0
 
     def keys(self, keys: Mapping[str, str]) -> None:
         """The keys with what they have to match."""
-        self._event = replace(self._event, query=keys)
+        self._keys = keys
 
     def matched(self, count: int, *, complete: bool) -> None:
         """So many matches have been found; called before they are sent. Raises AuditUnavailable."""
         self._count = count
         if self._told is None:
             detail = f"{count} matches" if complete else f"{count} matches or more"
-            self._recorder.write(replace(self._event, detail=detail), durable=False)
+            self._recorder.write(self._event(detail), durable=False)
             self._told = count if complete else -1
+        elif complete:
+            self.end()
 
     def failed(self, reason: str) -> None:
         """The query was refused or could not be answered."""
-        self._recorder.note(replace(self._event, outcome=Outcome.MINOR_FAILURE, detail=reason))
+        self._recorder.note(self._event(reason, Outcome.MINOR_FAILURE))
         self._told = self._count
 
     def end(self) -> None:
         """Tell how many matches there were, if nobody could know before."""
         if self._told is not None and self._told != self._count:
-            self._recorder.note(replace(self._event, detail=f"{self._count} matches"))
+            self._recorder.note(self._event(f"{self._count} matches"))
+            self._told = self._count
+
+    def _event(self, detail: str, outcome: Outcome = Outcome.SUCCESS) -> Event:
+        return Event(
+            EventID.QUERY, Action.EXECUTE, self._participants, outcome,
+            sop_class_uid=self._sop_class_uid, query=self._keys, detail=detail,
+        )  # fmt: skip
 
 
 @dataclass(slots=True)

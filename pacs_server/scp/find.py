@@ -9,9 +9,8 @@ from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import SOP_CLASSES
-from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.dispatch import Result
 from pacs_server.scp.matches import send_matches
-from pacs_server.scp.status import Status
 from pacs_server.services.query import QueryService
 
 
@@ -32,10 +31,8 @@ class QueryRetrieveFindSCP:
             query = self._query(association, message)
             asked.keys(query.texts)
             matches = self._queries.find(query, message.context.transfer_syntax, self._retrieve_ae_title())
-            count, cancelled = send_matches(association, message, matches, asked, unsupported=bool(query.unsupported))
+            count, status = send_matches(association, message, matches, asked, unsupported=bool(query.unsupported))
         self._metrics.matches(count)
-        status = Status.CANCEL if cancelled else Status.SUCCESS
-        association.send(message.context.context_id, response_to(message, status))
         return Result(status, {"level": query.level.name, "matches": count})
 
     def _query(self, association: Association, message: Message) -> Query:

@@ -17,8 +17,8 @@ from pacs_server.scp.suboperations import (
     counts_of,
     finish,
     is_cancel,
+    pending_response,
     send_instance,
-    send_pending,
 )
 from pacs_server.services.retrieve import RetrieveService
 
@@ -49,7 +49,8 @@ class QueryRetrieveGetSCP:
             if cancelled or cancel_requested(association, message):
                 return True
             if progress.remaining:
-                send_pending(association, message, progress)
+                # Together with the next instance it costs neither side anything.
+                association.send_with_next(message.context.context_id, pending_response(message, progress))
         return False
 
     def _select(self, association: Association, message: Message) -> list[StoredInstance]:

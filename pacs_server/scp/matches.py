@@ -1,9 +1,10 @@
-"""The pending responses of a C-FIND, sent while the matches are read (PS3.7 9.1.2)."""
+"""The responses of a C-FIND, sent while the matches are read (PS3.7 9.1.2)."""
 
 from collections.abc import Generator
 from contextlib import closing
 
 from pacs_server.net.association import Association, Message
+from pacs_server.net.message import NO_DATA_SET
 from pacs_server.scp.auditing import Asked
 from pacs_server.scp.dispatch import response_to
 from pacs_server.scp.status import Status
@@ -20,18 +21,19 @@ def send_matches(
     asked: Asked,
     *,
     unsupported: bool,
-) -> tuple[int, bool]:
-    """Send a pending response per match; how many, and whether a C-CANCEL ended it.
+) -> tuple[int, Status]:
+    """Send a pending response per match and the final one; how many matches, and the final status.
 
-    `asked` is told before anything is sent. `unsupported` says that a key that was asked for is not
-    supported. `matches` is closed however this ends, so that the index gets its connection back at once.
+    The final one goes out with the last matches, so the answer to most queries is one write. `asked` is told before
+    anything is sent. `unsupported` says that a key that was asked for is not supported. `matches` is closed however
+    this ends, so that the index gets its connection back at once.
     """
     context = message.context
     # PS3.4 C.4.1.1.4, K.4.1.1.4: FF01 when a key that was asked for is not supported.
     pending = response_to(message, Status.PENDING_WITH_UNSUPPORTED_KEYS if unsupported else Status.PENDING)
     pending.command_data_set_type = 1
     command = association.encode_command(context.context_id, pending)
-    count = 0
+    count, status = 0, Status.SUCCESS
     batch: list[bytes] = []
     with closing(matches):
         for identifier in matches:
@@ -42,8 +44,10 @@ def send_matches(
                 association.send_encoded(batch)
                 batch = []
                 if cancel_requested(association, message):
-                    return count, True
+                    status = Status.CANCEL
+                    break
     asked.matched(count, complete=True)
-    if batch:
-        association.send_encoded(batch)
-    return count, False
+    final = response_to(message, status)
+    final.command_data_set_type = NO_DATA_SET
+    association.send_encoded([*batch, association.encode_command(context.context_id, final)])
+    return count, status

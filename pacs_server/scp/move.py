@@ -21,7 +21,7 @@ from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
 from pacs_server.scp.get import relational
 from pacs_server.scp.status import Status
-from pacs_server.scp.suboperations import Progress, cancel_requested, counts_of, finish, send_instance, send_pending
+from pacs_server.scp.suboperations import Progress, cancel_requested, counts_of, finish, pending_response, send_instance
 from pacs_server.services.plan import AssociationPlan, plan
 from pacs_server.services.retrieve import RetrieveService
 
@@ -166,8 +166,12 @@ class _Move:
             if cancel_requested(self._association, self._message):
                 return True
             if self.progress.remaining:
-                send_pending(self._association, self._message, self.progress)
+                self._tell()
         return False
+
+    def _tell(self) -> None:
+        response = pending_response(self._message, self.progress)
+        self._association.send(self._message.context.context_id, response)
 
     def _release(self, link: Association) -> None:
         try:
@@ -184,7 +188,7 @@ class _Move:
         for _ in range(count):
             self.progress.count(queue.popleft(), Status.PROCESSING_FAILURE)
         if self.progress.remaining:
-            send_pending(self._association, self._message, self.progress)
+            self._tell()
 
 
 class _LinkBroken(Exception):

@@ -119,11 +119,11 @@ def is_cancel(incoming: Message, message: Message) -> bool:
     return incoming.command.message_id_being_responded_to == message.command.message_id
 
 
-def send_pending(association: Association, message: Message, progress: Progress) -> None:
-    """Send a pending response with the counts so far."""
+def pending_response(message: Message, progress: Progress) -> Command:
+    """A pending response with the counts so far."""
     response = _with_counts(response_to(message, Status.PENDING), progress)
     response.number_of_remaining = min(progress.remaining, _MOST)
-    association.send(message.context.context_id, response)
+    return response
 
 
 def finish(

@@ -4,10 +4,9 @@ from pacs_server.dicom.worklist_query import parse_worklist
 from pacs_server.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.auditing import Auditing
-from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of
 from pacs_server.scp.matches import send_matches
-from pacs_server.scp.status import Status
 from pacs_server.services.worklist import WorklistService
 
 
@@ -26,8 +25,6 @@ class ModalityWorklistSCP:
             query = parse_worklist(identifier_of(association, message), context.transfer_syntax)
             asked.keys(query.texts)
             matches = self._worklist.find(query, context.transfer_syntax, association.calling_ae)
-            count, cancelled = send_matches(association, message, matches, asked, unsupported=bool(query.unsupported))
+            count, status = send_matches(association, message, matches, asked, unsupported=bool(query.unsupported))
         self._metrics.matches(count)
-        status = Status.CANCEL if cancelled else Status.SUCCESS
-        association.send(context.context_id, response_to(message, status))
         return Result(status, {"matches": count})

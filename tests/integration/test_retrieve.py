@@ -30,6 +30,7 @@ from pacs_server.config import RemoteAE
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import Answer, UserInformation, decode_request, encode_accept
 from pacs_server.net.pdu import HEADER, PDUType
+from pacs_server.net.transport import Transport
 
 COUNTS = ("Completed", "Failed", "Warning")
 
@@ -73,6 +74,23 @@ def test_get_brings_the_bytes_that_were_stored(serve):
     assert "NumberOfRemainingSuboperations" not in responses[-1][0]
     assert _counts(responses[-1][0]) == (5, 0, 0)
     assert responses[-1][1] is None
+
+
+def test_pending_responses_of_a_get_cost_no_writes(serve, monkeypatch):
+    pacs = serve()
+    keys, data = _study(pacs)
+    written = []
+    send = Transport.send
+
+    def counted(transport, buffers, timeout):
+        written.append(b"".join(buffers))
+        send(transport, buffers, timeout)
+
+    monkeypatch.setattr(Transport, "send", counted)
+    responses, got = get(pacs, keys)
+    assert (len(responses), len(got)) == (5, 5)
+    # P-DATA: the instances, each but the first behind a pending response, and the final response.
+    assert len([write for write in written if write[0] == 4]) == len(data) + 1
 
 
 def test_get_of_nothing_is_success(serve):

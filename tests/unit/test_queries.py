@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Table, event, insert, text
+from statements import statements
 from strategies import encoded, identifier
 
 from pacs_server.dicom.attributes import BY_KEYWORD
@@ -15,7 +16,7 @@ from pacs_server.errors import IndexUnavailable
 from pacs_server.index.database import Database
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.models import instance, patient, series, study
-from pacs_server.index.queries import QueryIndex
+from pacs_server.index.queries import QueryIndex, find_statement
 
 PATIENT_ROOT, STUDY_ROOT = InformationModel.PATIENT_ROOT, InformationModel.STUDY_ROOT
 IMPLICIT = "1.2.840.10008.1.2"
@@ -235,17 +236,40 @@ def test_a_broken_database_is_unavailable(database: Database, index: QueryIndex)
     ],
 )
 def test_common_keys_use_their_index(database: Database, index: QueryIndex, keys: dict[str, object], used: str) -> None:
-    sent: list[tuple[str, object]] = []
-
-    @event.listens_for(database.engine, "before_cursor_execute")
-    def remember(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
-        sent.append((statement, parameters))
-
-    studies(index, **keys)
-    statement, parameters = sent[-1]
+    clause, _ = find_statement(query("STUDY", **keys))
     with database.connect() as connection:
-        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {clause.sql}", clause.values).all()
     assert used in "\n".join(str(step) for step in plan)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_query_is_one_statement_and_nothing_is_compiled_for_it(database: Database, index: QueryIndex) -> None:
+    compiled: list[object] = []
+    event.listen(database.engine, "before_execute", lambda *args: compiled.append(args[1]))
+    with statements(database) as sent:
+        assert studies(index, PatientID="P1", StudyDate="20200101-20200102", PatientName="M*") == ["1.1"]
+        assert selected(index, RetrieveKeys(Level.STUDY, study_instance_uids=("1.3",))) == ["3.5"]
+    assert (len(sent), compiled) == (2, []), sent
+
+
+@pytest.mark.parametrize("database_url", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True)
+def test_postgresql_keeps_the_rows_that_were_not_asked_for(database: Database, index: QueryIndex) -> None:
+    found = index.find(query("STUDY", StudyInstanceUID=""))
+    next(found)
+    with database.connect() as connection:
+        last = connection.scalars(text("SELECT query FROM pg_stat_activity WHERE state = 'idle in transaction'")).all()
+    found.close()
+    assert [each for each in last if each.startswith("FETCH FORWARD 256 ")], last
+
+
+def test_values_are_never_in_the_text_of_a_statement() -> None:
+    hostile = "x'; DROP TABLE study; --"
+    keys = {"PatientID": hostile, "AccessionNumber": f"{hostile}*", "PatientName": hostile}
+    clause, _ = find_statement(query("STUDY", ModalitiesInStudy="C'T", StudyDate="20200101-", **keys))
+    assert "DROP" not in clause.sql
+    assert "C'T" not in clause.sql
+    assert clause.sql.count("?") == len(clause.values)
+    assert clause.sql.count("'") % 2 == 0
 
 
 def selected(index: QueryIndex, keys: RetrieveKeys) -> list[str]:

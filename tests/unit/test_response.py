@@ -20,7 +20,7 @@ from strategies import encoded, identifier
 from pacs_server.dicom.identifier import Query, QueryOptions, parse_find
 from pacs_server.dicom.levels import InformationModel
 from pacs_server.dicom.reencode import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Element, parse
-from pacs_server.dicom.response import ResponseEncoder
+from pacs_server.dicom.response import ResponseEncoder, _layout
 from pacs_server.dicom.text import encodings_of, text_values
 
 SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
@@ -135,6 +135,34 @@ def test_each_row_chooses_its_character_set() -> None:
     encoder = ResponseEncoder(query_for(charset="ISO_IR 100", PatientName=""), ImplicitVRLittleEndian, "PACS")
     sets = [decoded(encoder.encode((n,)), ImplicitVRLittleEndian).SpecificCharacterSet for n in ("A", "Ä", "山", "A")]
     assert sets == ["ISO_IR 100", "ISO_IR 100", "ISO_IR 192", "ISO_IR 100"]
+
+
+def test_queries_of_the_same_form_share_what_is_the_same_in_their_responses() -> None:
+    _layout.cache_clear()
+    for name in ("Doe^Jane", "Roe*", ""):
+        respond(query_for(PatientName=name, StudyDate=""), "20200101", "Doe^Jane")
+    assert _layout.cache_info().misses == 1
+
+
+def test_the_same_keys_in_another_form_are_answered_in_that_form() -> None:
+    asked = query_for(StudyDate="", PatientName="")
+    by_image = query_for("IMAGE", StudyDate="", PatientName="")
+    assert respond(asked, "20200101", "Doe").QueryRetrieveLevel == "STUDY"
+    assert respond(by_image, "20200101", "Doe").QueryRetrieveLevel == "IMAGE"
+    assert decoded(ResponseEncoder(asked, ExplicitVRLittleEndian, "OTHER").encode(("", ""))).RetrieveAETitle == "OTHER"
+    assert respond(asked, "20200101", "Doe", syntax=ImplicitVRLittleEndian).StudyDate == "20200101"
+
+
+def test_what_is_kept_of_queries_is_bounded_and_holds_nothing_of_their_items() -> None:
+    for number in range(200):
+        item = Dataset()
+        item.CodeValue, item.CodeMeaning = "", ""
+        asked = query_for(ProcedureCodeSequence=[item] if number % 2 else [Dataset()], StudyDate="")
+        stored = json.dumps([{"00080100": {"vr": "SH", "Value": ["A"]}, "00080102": {"vr": "SH", "Value": ["B"]}}])
+        data = ResponseEncoder(asked, ExplicitVRLittleEndian, f"AE{number}").encode(("20200101", stored))
+        (found,) = decoded(data).ProcedureCodeSequence
+        assert ("CodingSchemeDesignator" in found) == (number % 2 == 0)
+    assert _layout.cache_info().currsize <= 64
 
 
 def test_the_time_zone_is_never_empty() -> None:

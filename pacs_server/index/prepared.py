@@ -1,0 +1,59 @@
+"""Statements that are compiled once: what SQLAlchemy does at each execution costs more than running them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sqlalchemy import ClauseElement, Connection
+
+
+class _Compiled(NamedTuple):
+    """A statement for one kind of database: its parameters in order, and what turns values into the driver's."""
+
+    sql: str
+    order: list[str] | None
+    processors: dict[str, Callable[[Any], Any]]
+
+
+class Prepared:
+    """A statement compiled once and run on the driver's own cursor: a fraction of the cost of executing it.
+
+    Values come back as the driver has them. They go to it as they are, too, except in `run_many`.
+    """
+
+    def __init__(self, statement: ClauseElement) -> None:
+        self._statement = statement
+        self._compiled: dict[str, _Compiled] = {}
+
+    def run(self, connection: Connection, **values: object) -> Any:
+        """Run it with these values for its bound parameters and return the driver's cursor."""
+        sql, order, _ = self._for(connection)
+        cursor = connection.connection.cursor()
+        cursor.execute(sql, values if order is None else tuple(values[name] for name in order))
+        return cursor
+
+    def first(self, connection: Connection, **values: object) -> tuple[Any, ...] | None:
+        """Run it and return the first row, None if there is none."""
+        cursor = self.run(connection, **values)
+        try:
+            row: tuple[Any, ...] | None = cursor.fetchone()
+            return row
+        finally:
+            cursor.close()
+
+    def run_many(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        """Run it once with each of these rows, which hold a value of any type for every bound parameter."""
+        sql, order, processors = self._for(connection)
+        if processors:
+            rows = [row | {name: process(row[name]) for name, process in processors.items()} for row in rows]
+        parameters: Any = rows if order is None else [tuple([row[name] for name in order]) for row in rows]
+        connection.exec_driver_sql(sql, parameters)
+
+    def _for(self, connection: Connection) -> _Compiled:
+        dialect = connection.dialect
+        if dialect.name not in self._compiled:
+            compiled: Any = self._statement.compile(dialect=dialect)
+            kinds = {name: bound.type.dialect_impl(dialect) for name, bound in compiled.binds.items()}
+            processors = {name: kind.bind_processor(dialect) for name, kind in kinds.items()}
+            needed = {name: process for name, process in processors.items() if process is not None}
+            self._compiled[dialect.name] = _Compiled(compiled.string, compiled.positiontup, needed)
+        return self._compiled[dialect.name]
