@@ -16,7 +16,7 @@ from pydicom.datadict import dictionary_VR
 
 from pacs_server.dicom.attributes import BY_KEYWORD, INDEXED, Attribute
 from pacs_server.dicom.deflate import inflated
-from pacs_server.dicom.text import SINGLE_VALUED_VRS, encodings_of, text_values
+from pacs_server.dicom.text import SINGLE_VALUED_VRS, encodings_of, plain_value, text_values
 from pacs_server.dicom.uids import InstanceUIDs, clean_uid, is_uid
 from pacs_server.errors import InvalidInstance, TranscodeError
 
@@ -35,6 +35,9 @@ _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.
 
 _CHARACTER_SET = 0x00080005
 _BY_TAG = {attribute.tag: attribute for attribute in INDEXED}
+# What is read while it is stepped over, if it is plain, and its VR where the data set does not say it.
+_TEXT_TAGS = {_CHARACTER_SET: b"CS"} | {tag: a.vr.encode() for tag, a in _BY_TAG.items() if a.vr != "SQ"}
+_SKIMMED = frozenset({*_BY_TAG, _CHARACTER_SET})
 # The walk ends behind the last indexed attribute. What lies past group 0040 is a presentation
 # state's label, and not worth refusing an object whose long groups before it were cut off.
 _LAST_TAG = max(_BY_TAG)
@@ -47,6 +50,7 @@ _DELIMITERS = (_ITEM_DELIMITER, 0xFFFEE0DD)
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _SHORT_VRS = {vr.encode(): vr for vr in "AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split()}
+_SHORT_VRS[b""] = ""  # Implicit VR
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
 _TEXTS = frozenset(
     {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"}
@@ -89,9 +93,11 @@ def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool, size: 
         raise InvalidInstance("the data set ends in the middle of Pixel Data")
     encodings = _encodings(walker, found)
     values = {}
-    for tag, element in found.items():
-        if tag in _BY_TAG and (text := _indexed_text(walker, element, _BY_TAG[tag], encodings)):
-            values[_BY_TAG[tag].column] = text
+    for tag, value in found.items():
+        if value and (attribute := _BY_TAG.get(tag)) is not None:
+            text = value if isinstance(value, str) else _indexed_text(walker, value, attribute, encodings)
+            if text:
+                values[attribute.column] = text
     uids = InstanceUIDs(
         study=_uid(values, "StudyInstanceUID"),
         series=_uid(values, "SeriesInstanceUID"),
@@ -117,6 +123,10 @@ class Element(NamedTuple):
     length: int
 
 
+# By tag; a value that is plain text as that.
+_Found = dict[int, Element | str]
+
+
 class Cut(Exception):
     """The bytes end in the middle of this element."""
 
@@ -138,27 +148,41 @@ class Walker:
         self._max_elements = max_elements
         self._seen = 0
 
-    def skim(self, at: int, found: dict[int, Element]) -> tuple[int, int]:
+    def skim(self, at: int, found: "_Found") -> tuple[int, int]:
         """Step over plain elements from `at` on, keep the indexed ones; returns where it ended and the last tag.
 
-        Plain is an Explicit VR with a short length, whole and not past the indexed ones: nearly all
-        of a header, which is why these few lines stand apart from the general walk.
+        Plain is what is whole, not past the indexed ones and, in Explicit VR, of a short length: nearly
+        all of a header, which is why these few lines stand apart from the general walk.
         """
-        last = 0
-        size = len(self.data) if self._explicit else 0
+        last = seen = 0
+        data, explicit, size = self.data, self._explicit, len(self.data)
+        vr = b""
         while size - at >= 8:
-            group, number, vr, length = self._explicit_head(self.data, at)
+            if explicit:
+                group, number, vr, length = self._explicit_head(data, at)
+            else:
+                group, number, length = self._implicit_head(data, at)
             tag = group << 16 | number
-            end = at + 8 + length
-            if vr not in _SHORT_VRS or end > size or tag > _LAST_TAG:
+            start = at + 8
+            at = start + length
+            if vr not in _SHORT_VRS or at > size or tag > _LAST_TAG:
+                at = start - 8
                 break
+            if tag in _SKIMMED:
+                found[tag] = self._kept(tag, vr, start, length)
             last = tag
-            if tag in _BY_TAG or tag == _CHARACTER_SET:
-                found[tag] = Element(tag, _SHORT_VRS[vr], at + 8, length)
-            at = end
-            self._seen += 1
+            seen += 1
+        self._seen += seen
         self._check_count()
         return at, last
+
+    def _kept(self, tag: int, vr: bytes, start: int, length: int) -> "Element | str":
+        """A plain value as its text; an element that has to be looked at as such."""
+        if length <= MAX_SHORT_TEXT and tag in _TEXT_TAGS:
+            text = plain_value(self.data[start : start + length], vr or _TEXT_TAGS[tag])
+            if text is not None:
+                return text
+        return Element(tag, _SHORT_VRS[vr], start, length)
 
     def elements(self, start: int, end: int) -> Iterator[Element]:
         """The elements of one data set or item, each before it is stepped over; raises Cut, InvalidInstance."""
@@ -241,9 +265,9 @@ def _looks_like_vr(raw: bytes) -> bool:
     return raw.isalpha() and raw.isupper()
 
 
-def _find(walker: Walker, complete: bool) -> tuple[dict[int, Element], int]:
+def _find(walker: Walker, complete: bool) -> tuple[_Found, int]:
     """The indexed elements of the top level, by tag, and where those that are not looked at begin."""
-    found: dict[int, Element] = {}
+    found: _Found = {}
     size = len(walker.data)
     tag = at = 0
     try:
@@ -296,9 +320,9 @@ def _is_cut_off(walker: Walker, at: int, size: int) -> bool:
     return False
 
 
-def _encodings(walker: Walker, found: Mapping[int, Element]) -> tuple[str, ...]:
-    element = found.get(_CHARACTER_SET)
-    return encodings_of("\\".join(_texts(walker, element, "CS", ("",))) if element else "")
+def _encodings(walker: Walker, found: Mapping[int, Element | str]) -> tuple[str, ...]:
+    value = found.get(_CHARACTER_SET, "")
+    return encodings_of(value if isinstance(value, str) else "\\".join(_texts(walker, value, "CS", ("",))))
 
 
 def _uid(values: dict[str, str], keyword: str) -> str:

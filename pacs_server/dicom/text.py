@@ -12,6 +12,7 @@ from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 _CHARACTER_SET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 # PS3.5 6.2: here a backslash is text, and leading blanks mean something.
 SINGLE_VALUED_VRS = frozenset({"LT", "ST", "UR", "UT"})
+_PLAIN_VRS = frozenset({b"AE", b"AS", b"CS", b"DA", b"DS", b"DT", b"IS", b"LO", b"PN", b"SH", b"TM", b"UI"})
 # The default repertoire, where anything beyond ASCII is the sender's mistake and has to be guessed.
 _DEFAULT = ""
 
@@ -67,6 +68,18 @@ def text_values(raw: bytes, vr: str, encodings: tuple[str, ...]) -> list[str]:
         # PS3.5 6.2.1: trailing null component groups may be left out.
         values = [value.rstrip("=") for value in values]
     return values if any(values) else []
+
+
+def plain_value(raw: bytes, vr: bytes) -> str | None:
+    """The value of an element that has one, in printable ASCII: nearly all texts are so, in every character set.
+
+    None where it takes `text_values` to tell: other bytes, several values, or a VR with rules of its own.
+    """
+    if vr not in _PLAIN_VRS:
+        return None
+    text = raw.decode("latin_1").strip(" \0")
+    plain = text.isascii() and text.isprintable() and "\\" not in text and (vr != b"PN" or "=" not in text)
+    return text if plain else None
 
 
 def cleaned(text: str) -> str:

@@ -40,13 +40,13 @@ class Journal:
         self._lock = -1
         self._opening = threading.Lock()
 
-    def entry(self) -> Path:
-        """A name that nobody else has. Raises OSError."""
+    def entry(self) -> str:
+        """The path of a name that nobody else has. Raises OSError."""
         if self._owner is None:
             with self._opening:
                 if self._owner is None:
                     self._owner = self._begin()
-        return self.directory / f"{self._owner}-{next(self._numbers)}{FILE}"
+        return f"{self.directory}/{self._owner}-{next(self._numbers)}{FILE}"
 
     def close(self) -> None:
         """Give the lock up; what entries are left are for the next process to recover."""

@@ -9,11 +9,12 @@ import pydicom
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydicom.charset import python_encoding
 from pydicom.errors import InvalidDicomError
 
 from pacs_server.dicom.attributes import INDEXED
 from pacs_server.dicom.header import Header, read_header
-from pacs_server.dicom.text import encodings_of, text_values
+from pacs_server.dicom.text import encodings_of, plain_value, text_values
 from pacs_server.errors import InvalidInstance
 
 DATA = Path(pydicom.__file__).parent / "data"
@@ -121,6 +122,25 @@ def test_any_bytes_become_text(character_set, raw, vr):
     for value in text_values(raw, vr, encodings_of(character_set)):
         assert "\0" not in value
         value.encode("utf-8")
+
+
+@given(
+    st.sampled_from(["", "KLINGON", *python_encoding]),
+    st.binary(max_size=12) | st.text(st.sampled_from("aB1 .^=\\\t\0\x7f\x1b~"), max_size=12).map(str.encode),
+    st.sampled_from("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split()),
+)
+@example("", b"Doe^Jane==", "PN")
+@example("", b" lines\r\n", "LO")
+@example("ISO_IR 13", b"a\\ b", "SH")
+@example("", b"  indented", "LT")
+def test_a_plain_value_is_the_same_by_all_the_rules(character_set, raw, vr):
+    text = plain_value(raw, vr.encode())
+    assert text is None or text == "\\".join(text_values(raw, vr, encodings_of(character_set)))
+
+
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters="\\="), max_size=16))
+def test_printable_ascii_is_plain(text):
+    assert plain_value(text.encode() + b"\0", b"PN") == text.strip()
 
 
 @given(

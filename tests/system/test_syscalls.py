@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -62,24 +63,15 @@ def _synced(opened: str, pacs: PacsProcess) -> str | None:
     return None
 
 
+def traced(strace: str, trace: Path, calls: str) -> tuple[str, ...]:
+    """The prefix of a command whose calls are to be traced, with the paths of descriptors."""
+    return (strace, "-f", "-qq", "-y", "-yy", "-s", "32", "-e", f"trace={calls}", "-e", "signal=none", "-o", str(trace))
+
+
 @pytest.mark.slow
 def test_everything_is_synced_in_order_before_the_answer(strace: str, tmp_path: Path, database_url: str) -> None:
     trace = tmp_path / "trace"
-    prefix = (
-        strace,
-        "-f",
-        "-qq",
-        "-y",
-        "-yy",
-        "-s",
-        "32",
-        "-e",
-        f"trace={TRACED}",
-        "-e",
-        "signal=none",
-        "-o",
-        str(trace),
-    )
+    prefix = traced(strace, trace, TRACED)
     instances = [Instance.of(ds) for ds in make_study(1, INSTANCES + 1)]
     with PacsProcess(tmp_path / "pacs", database_url, prefix=prefix) as pacs:
         # The first peer seen is written to the index in the background, the next ones a minute later.
@@ -97,6 +89,36 @@ def test_everything_is_synced_in_order_before_the_answer(strace: str, tmp_path: 
     made = ["make directory", "sync directory"] * 2
     assert first[-10:] == ["sync file", "place", *made, "place", "sync directory", "sync index", "answer"]
     assert rest[: INSTANCES * 5] == ["sync file", "place", "sync directory", "sync index", "answer"] * INSTANCES
+
+
+@pytest.mark.slow
+def test_an_instance_costs_few_calls(strace: str, tmp_path: Path) -> None:
+    """What one more instance of a series asks of the archive's file system, and how often."""
+    trace = tmp_path / "trace"
+    instances = [Instance.of(ds) for ds in make_study(1, INSTANCES + 2)]
+    database_url = f"sqlite:///{tmp_path / 'pacs' / 'pacs.db'}"
+    with PacsProcess(tmp_path / "pacs", database_url, prefix=traced(strace, trace, "%file,%desc")) as pacs:
+        with association(pacs.port, [(str(CTImageStorage), EXPLICIT)]) as link:
+            for instance in instances:
+                assert store(link, instance).status == 0
+        pacs.stop()
+    here = [line for line in trace.read_text(errors="replace").splitlines() if f"{pacs.archive}/" in line]
+    calls = [call[1].removesuffix("64").removesuffix("at") for line in here if (call := _CALL.match(line))]
+    linked = [index for index, call in enumerate(calls) if call == "link"]
+    # From the second instance on: free space, the file, its head and its data set, the header read back, the link.
+    one = {
+        "statfs": 1,
+        "open": 2,
+        "write": 2,
+        "pread": 1,
+        "fdatasync": 1,
+        "link": 1,
+        "fsync": 1,
+        "close": 2,
+        "unlink": 1,
+    }
+    each = Counter(calls[linked[-INSTANCES - 1] : linked[-1]])
+    assert each == {call: count * INSTANCES for call, count in one.items()}
 
 
 def peers_seen(database_url: str) -> int:

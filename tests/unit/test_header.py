@@ -12,6 +12,7 @@ from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 
+from pacs_server.dicom import header as header_module
 from pacs_server.dicom.header import MAX_DEPTH, MAX_ELEMENTS, MAX_INFLATED_BYTES, read_header
 from pacs_server.dicom.text import encodings_of, text_values
 from pacs_server.errors import InvalidInstance
@@ -348,3 +349,17 @@ def test_compressed_pixel_data_that_is_all_at_hand_is_seen_through(cut):
         read_header(whole[:-cut], JPEG, complete=True, size=len(whole) - cut)
     # Of more than is at hand nothing is known, and nothing held against it.
     read_header(whole[:-cut], JPEG, complete=False, size=len(whole))
+
+
+def test_only_what_is_not_plain_is_looked_at_twice(monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(
+        header_module, "text_values", lambda raw, *rest: looked_at.append(raw) or text_values(raw, *rest)
+    )
+    one = data_set(
+        SpecificCharacterSet="ISO_IR 100", ImageType=["ORIGINAL", "PRIMARY"], StudyDate="20240229", PatientID="P1",
+        PatientName="Müller^Jürgen", ReferringPhysicianName="Doe^Jane", PatientBirthDate="", StudyDescription="Thorax",
+    )  # fmt: skip
+    values = read_header(encoded(one), EXPLICIT, complete=True).values
+    assert len(values) == 10
+    assert looked_at == [b"ORIGINAL\\PRIMARY", "Müller^Jürgen ".encode("latin_1")]

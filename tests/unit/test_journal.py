@@ -69,7 +69,7 @@ def test_the_lock_tells_and_not_the_pid(directory: Path) -> None:
 
 def test_two_journals_of_one_process_are_two_owners(directory: Path) -> None:
     one, other = Journal(directory), Journal(directory)
-    one.entry().touch()
+    Path(one.entry()).touch()
     assert list(other.abandoned()) == []
     one.close()
     assert len(list(other.abandoned())) == 1
@@ -93,7 +93,7 @@ def test_a_lock_that_was_taken_for_a_dead_one_is_made_anew(directory: Path, monk
             os.unlink(taken[0])
 
     monkeypatch.setattr(fcntl, "flock", remove_first)
-    owner = Journal(directory).entry().name.removesuffix("-0.part")
+    owner = Path(Journal(directory).entry()).name.removesuffix("-0.part")
     assert [path.name for path in directory.iterdir()] == [f"{owner}.lock"]
     assert owner not in taken[0]
 
@@ -118,12 +118,12 @@ def test_without_locks_it_goes_by_host_and_pid(directory: Path, monkeypatch: pyt
 
 def test_closing_leaves_what_is_not_settled(directory: Path) -> None:
     journal = Journal(directory)
-    entry = journal.entry()
+    entry = Path(journal.entry())
     entry.touch()
     journal.close()
     assert list(Journal(directory).abandoned()) == [entry]
     # It may be used again, under another name.
-    again = journal.entry()
+    again = Path(journal.entry())
     assert again.name.rpartition("-")[0] != entry.name.rpartition("-")[0]
     journal.close()
     assert sorted(directory.iterdir()) == [entry, entry.with_name(entry.name.replace("-0.part", ".lock"))]
