@@ -18,7 +18,7 @@ CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/
 .PHONY: help
 help: ## List the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do \
-		printf '  make %-14s %s\n' "$$name" "$$text"; done
+		printf '  make %-18s %s\n' "$$name" "$$text"; done
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there: install Python >= 3.11 or say make PYTHON=..."; exit 1; }
@@ -85,8 +85,20 @@ check-wheel: $(DEV_STAMP) ## Build the wheel, install it in an empty environment
 	$(BIN)/python .ci/check-wheel
 
 .PHONY: bench
-bench: $(DEV_STAMP) ## Run the benchmarks
+bench: $(DEV_STAMP) ## Run the benchmarks, beside other archives if they are installed
 	$(BIN)/python benchmarks/run.py
+
+.PHONY: bench-concurrency
+bench-concurrency: $(DEV_STAMP) ## Many associations at once: senders, retrieval beside storing, idle ones
+	$(BIN)/python -m benchmarks.concurrency
+
+.PHONY: bench-scale
+bench-scale: $(DEV_STAMP) ## Stores and queries with up to a million instances
+	$(BIN)/python -m benchmarks.scale
+
+.PHONY: bench-stages
+bench-stages: $(DEV_STAMP) ## Where the time of one operation goes
+	$(BIN)/python -m benchmarks.stages
 
 .PHONY: soak
 soak: $(DEV_STAMP) ## Hostile peers, faults and crashes: make soak SECONDS=60 DATABASE=postgresql

@@ -3,14 +3,15 @@
 What is sent is encoded before the clock starts; what comes in is read, counted and dropped.
 """
 
+import itertools
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Self, TypeVar
 
-from benchmarks import instances
 from benchmarks.instances import (
     CT_IMAGE_STORAGE,
     EXPLICIT_VR_LITTLE_ENDIAN,
@@ -19,16 +20,18 @@ from benchmarks.instances import (
     Writes,
 )
 from benchmarks.wire import (
+    COMMAND_DATA_SET_TYPE,
     COMMAND_FIELD,
     COMPLETED,
     MAX_PDU,
     STATUS,
-    TIMEOUT_SECONDS,
     ClientError,
     Wire,
+    command_element,
+    command_elements,
     command_number,
 )
-from pacs_server.net.message import RESPONSE, Command, CommandField, decode_command, encode_message
+from pacs_server.net.message import NO_DATA_SET, RESPONSE, Command, CommandField, encode_message, frame
 from pacs_server.net.negotiation import Proposal, ProposedContext, UserInformation, decode_accept, encode_request
 from pacs_server.net.pdu import RELEASE_RQ, PDUType
 from pacs_server.net.transport import Buffer
@@ -40,16 +43,22 @@ STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 CALLING_AE = "BENCH"
 
 _PENDING = (0xFF00, 0xFF01)
+_SOP_CLASS_UID, _MESSAGE_ID, _RESPONDED_TO, _SOP_INSTANCE_UID = 0x0002, 0x0110, 0x0120, 0x1000
+_C_STORE_RESPONSE = (CommandField.C_STORE | RESPONSE).to_bytes(2, "little")
+_NO_DATA_SET = NO_DATA_SET.to_bytes(2, "little")
+# No other element can hold these ten bytes: what is in UIDs is digits, and numbers are two bytes long.
+_SUCCESS = command_element(STATUS, bytes(2))
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a peer listens, on this machine."""
+    """Where a peer listens, on this machine; `process` is its process group, if it is one that was started."""
 
     ae_title: str
     port: int
     host: str = "127.0.0.1"
+    process: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +73,22 @@ class Timing:
     count: int
     seconds: tuple[float, ...] = ()
 
+    @classmethod
+    def together(cls, timings: "Sequence[Timing]") -> "Timing":
+        """What was done at the same time as one, from the first beginning to the last end."""
+        began, ended = min(timing.began for timing in timings), max(timing.ended for timing in timings)
+        seconds = itertools.chain.from_iterable(timing.seconds for timing in timings)
+        return cls(began, ended, sum(timing.count for timing in timings), tuple(seconds))
+
     @property
     def rate(self) -> float:
         """How many per second."""
         return self.count / (self.ended - self.began)
+
+    @property
+    def p99(self) -> float:
+        """What 99 of 100 took at most, in milliseconds."""
+        return 1000 * sorted(self.seconds)[len(self.seconds) * 99 // 100]
 
 
 def repeat(requests: Iterable[T], operation: Callable[[T], int], limit: float) -> Timing:
@@ -92,11 +113,9 @@ class Association:
     """An association with a peer, between `with` and its release; `context_ids` says what was accepted."""
 
     def __init__(self, address: Address, abstract_syntaxes: Sequence[str], *, no_delay: bool = True) -> None:
-        self.wire = Wire(
-            socket.create_connection((address.host, address.port), TIMEOUT_SECONDS),
-            no_delay=no_delay,
-        )
+        self.wire = Wire(socket.socket(), no_delay=no_delay)
         try:
+            self.wire.socket.connect((address.host, address.port))
             self.max_pdu, self.context_ids = self._associate(address, abstract_syntaxes)
         except BaseException:
             self.wire.close()
@@ -129,13 +148,13 @@ class Association:
         """Send one encoded C-STORE request and wait for success."""
         for write in writes:
             self.wire.send(write)
-        _succeeded(self.wire.read_message().command)
+        _succeeded(self.wire.read_command())
         return 1
 
     def echo(self, request: Sequence[Buffer]) -> int:
         """One C-ECHO."""
         self.wire.send(request)
-        _succeeded(self.wire.read_message().command)
+        _succeeded(self.wire.read_command())
         return 1
 
     def find(self, request: Sequence[Buffer]) -> int:
@@ -192,12 +211,19 @@ class Association:
         kind, body = self.wire.read_pdu()
         if kind != PDUType.ASSOCIATE_AC:
             raise ClientError(f"the association was not accepted: a PDU of type {kind}, {bytes(body[:4]).hex()}")
-        answer = decode_accept(bytes(body))
-        accepted = {number for number, result, _ in answer.results if result == 0}
-        context_ids = {name: 2 * n + 1 for n, name in enumerate(abstract_syntaxes) if 2 * n + 1 in accepted}
-        return min(answer.user.max_pdu_size or MAX_PDU, MAX_PDU), context_ids
+        return _accepted(bytes(body), tuple(abstract_syntaxes))
 
 
+# Answers are the same again and again; so are the requests below.
+@lru_cache(maxsize=64)
+def _accepted(answer: bytes, abstract_syntaxes: tuple[str, ...]) -> tuple[int, dict[str, int]]:
+    decoded = decode_accept(answer)
+    accepted = {number for number, result, _ in decoded.results if result == 0}
+    context_ids = {name: 2 * n + 1 for n, name in enumerate(abstract_syntaxes) if 2 * n + 1 in accepted}
+    return min(decoded.user.max_pdu_size or MAX_PDU, MAX_PDU), context_ids
+
+
+@lru_cache(maxsize=64)
 def _association_request(called_ae: str, abstract_syntaxes: tuple[str, ...]) -> bytes:
     contexts = []
     for n, name in enumerate(abstract_syntaxes):
@@ -211,55 +237,25 @@ def _association_request(called_ae: str, abstract_syntaxes: tuple[str, ...]) -> 
 
 def store_response(context_id: int, request: bytes) -> list[Buffer]:
     """The answer success to a C-STORE request."""
-    command = decode_command(request)
-    response = Command(
-        command_field=CommandField.C_STORE | RESPONSE,
-        message_id_being_responded_to=command.message_id,
-        affected_sop_class_uid=command.affected_sop_class_uid,
-        affected_sop_instance_uid=command.affected_sop_instance_uid,
-        status=0,
-    )
-    return [b"".join(encode_message(context_id, response, None, MAX_PDU))]
+    asked = command_elements(request)
+    answer = {
+        _SOP_CLASS_UID: asked[_SOP_CLASS_UID],
+        COMMAND_FIELD: _C_STORE_RESPONSE,
+        _RESPONDED_TO: asked[_MESSAGE_ID],
+        COMMAND_DATA_SET_TYPE: _NO_DATA_SET,
+        STATUS: bytes(2),
+        _SOP_INSTANCE_UID: asked[_SOP_INSTANCE_UID],
+    }
+    body = b"".join(itertools.starmap(command_element, answer.items()))
+    command = command_element(0, len(body).to_bytes(4, "little")) + body
+    return list(frame(context_id, command, command=True, max_pdu=MAX_PDU))
 
 
 def _succeeded(command: bytes) -> None:
+    if _SUCCESS in command:
+        return
     status = command_number(command, STATUS)
-    if status != 0:
-        raise ClientError("the answer has no status" if status is None else f"answered with status 0x{status:04X}")
-
-
-@dataclass(frozen=True, slots=True)
-class StoreJob:
-    """Images of `side` x `side` pixels to store over one association; `limit` in seconds.
-
-    With `plain` the client is one that leaves Nagle's algorithm on and writes in small pieces.
-    """
-
-    address: Address
-    side: int
-    study: int
-    sops: range
-    limit: float
-    plain: bool = False
-
-
-def store(job: StoreJob, wait: Callable[[], None] = lambda: None) -> Timing:
-    """Do a job; when all is encoded and the association is open, `wait` is called, then the clock starts."""
-    with Association(job.address, [CT_IMAGE_STORAGE], no_delay=not job.plain) as association:
-        framing = association.framing(CT_IMAGE_STORAGE, small_writes=job.plain)
-        requests = list(instances.store_requests(instances.ct_template(job.side), job.study, job.sops, framing))
-        wait()
-        return repeat(requests, association.store, job.limit)
-
-
-def store_studies(address: Address, side: int, studies: range, sops: range) -> None:
-    """Store one image in each of the studies, not timed."""
-    with Association(address, [CT_IMAGE_STORAGE]) as association:
-        framing = association.framing(CT_IMAGE_STORAGE)
-        template = instances.ct_template(side)
-        for study, sop in zip(studies, sops, strict=True):
-            for writes in instances.store_requests(template, study, range(sop, sop + 1), framing):
-                association.store(writes)
+    raise ClientError("the answer has no status" if status is None else f"answered with status 0x{status:04X}")
 
 
 def open_and_release(address: Address) -> int:

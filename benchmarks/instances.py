@@ -4,9 +4,10 @@ Encoding an image takes far longer than sending it, so it is done once per size.
 twelve digits: patching changes no length.
 """
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from typing import Any
 
@@ -14,12 +15,15 @@ from pydicom.dataset import Dataset
 from pydicom.filebase import DicomFileLike
 from pydicom.filewriter import write_dataset
 
-from pacs_server.net.message import Command, CommandField, encode_message
+from pacs_server.net.message import Command, CommandField, encode_command, frame
 from pacs_server.net.transport import Buffer
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+# A multi-frame image of 600 frames, rows x columns pixels of two bytes each: 600 MB.
+HUGE_PIECES = 600
+_HUGE_FRAME = (1000, 500)
 
 _UID_ROOT = "1.2.826.0.1.3680043.8.498.7."
 _FIRST = 100_000_000_000
@@ -131,6 +135,13 @@ def patient_id(study: int) -> str:
 @cache
 def ct_template(side: int) -> Template:
     """A CT image of `side` x `side` pixels of two bytes in Explicit VR Little Endian."""
+    ds = _ct(side, side)
+    row = b"".join((7 * n % 4096).to_bytes(2, "little") for n in range(side))
+    ds.PixelData = row * side
+    return Template(encode(ds, implicit=False))
+
+
+def _ct(rows: int, columns: int) -> Dataset:
     ds = Dataset()
     for keyword, value in _CT_HEADER.items():
         setattr(ds, keyword, value)
@@ -138,11 +149,9 @@ def ct_template(side: int) -> Template:
     ds.StudyInstanceUID, ds.SeriesInstanceUID = f"{_UID_ROOT}1.{_STUDY_MARK}", f"{_UID_ROOT}2.{_STUDY_MARK}"
     ds.FrameOfReferenceUID = f"{_UID_ROOT}4.{_STUDY_MARK}"
     ds.PatientID, ds.PatientName = f"P{_STUDY_MARK}", f"Bench^Patient{_STUDY_MARK}"
-    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = side, side, 1, "MONOCHROME2"
+    ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = rows, columns, 1, "MONOCHROME2"
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    row = b"".join((7 * n % 4096).to_bytes(2, "little") for n in range(side))
-    ds.PixelData = row * side
-    return Template(_encode(ds, implicit=False))
+    return ds
 
 
 @cache
@@ -153,7 +162,7 @@ def find_template(*, one_patient: bool) -> Template:
     for keyword in ("StudyDate", "StudyTime", "AccessionNumber", "PatientName", "StudyInstanceUID", "StudyID"):
         setattr(ds, keyword, "")
     ds.PatientID = f"P{_STUDY_MARK}" if one_patient else ""
-    return Template(_encode(ds, implicit=True))
+    return Template(encode(ds, implicit=True))
 
 
 @cache
@@ -161,10 +170,11 @@ def retrieve_template() -> Template:
     """The identifier of a C-GET or C-MOVE of one study, in Implicit VR Little Endian."""
     ds = Dataset()
     ds.QueryRetrieveLevel, ds.StudyInstanceUID = "STUDY", f"{_UID_ROOT}1.{_STUDY_MARK}"
-    return Template(_encode(ds, implicit=True))
+    return Template(encode(ds, implicit=True))
 
 
-def _encode(ds: Dataset, *, implicit: bool) -> bytes:
+def encode(ds: Dataset, *, implicit: bool) -> bytes:
+    """The bytes of a data set in little endian."""
     buffer = BytesIO()
     stream = DicomFileLike(buffer)
     stream.is_little_endian, stream.is_implicit_VR = True, implicit
@@ -190,27 +200,42 @@ def store_requests(template: Template, study: int, sops: range, framing: Framing
     One write takes a whole request; with `small_writes` every header and value has its own, the
     way plain tools send. What is the same in all images is shared, so that thousands fit in memory.
     """
-    blank = _message(template.data, 0, framing)
-    # Header and value of the command's PDU, then of the data set's first, where all numbers are.
-    _, _, header, start, *rest = blank
-    if len(start) < template.head_size:
+    # The data set's first PDU holds all numbers: its header, its value, and the PDUs that follow it.
+    header, start, *rest = frame(framing.context_id, template.data, command=False, max_pdu=framing.max_pdu)
+    size = template.head_size
+    if len(start) < size:
         raise ValueError(f"PDUs of {framing.max_pdu} bytes do not hold the header of an image")
-    tail = b"".join(rest)
+    tail = b"".join((start[size:], *rest))
     for sop in sops:
-        command = _message(b"", sop, framing)[:2]
-        own = [*command, header, template.patched(study, sop, size=len(start))]
+        command = _command(sop, framing)
+        head = template.patched(study, sop, size=size)
         if framing.small_writes:
+            own = [*command, header, head + bytes(start[size:])]
             yield [[buffer] for buffer in (*own, *rest)]
         else:
-            yield [[b"".join(own), tail] if tail else [b"".join(own)]]
+            yield [[b"".join((*command, header, head)), tail]]
 
 
-def _message(data: bytes, sop: int, framing: Framing) -> list[Buffer]:
+def huge_request(study: int, sop: int, framing: Framing) -> tuple[bytes, bytes, bytes]:
+    """A C-STORE request of 600 MB: its start, a piece of a megabyte that is sent all but once, and the last piece."""
+    ds = _ct(*_HUGE_FRAME)
+    ds.NumberOfFrames = HUGE_PIECES
+    size = 2 * _HUGE_FRAME[0] * _HUGE_FRAME[1]
+    head = encode(ds, implicit=False) + struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, HUGE_PIECES * size)
+    framed = partial(frame, framing.context_id, command=False, max_pdu=framing.max_pdu)
+    command = _command(sop, framing)
+    start = b"".join((*command, *framed(Template(head).patched(study, sop), last=False)))
+    return start, b"".join(framed(bytes(size), last=False)), b"".join(framed(bytes(size)))
+
+
+def _command(sop: int, framing: Framing) -> list[Buffer]:
+    """Header and value of the PDU that says that an instance follows."""
     command = Command(
         command_field=CommandField.C_STORE,
         message_id=sop % 65535 + 1,
         affected_sop_class_uid=CT_IMAGE_STORAGE,
         affected_sop_instance_uid=sop_uid(sop),
         priority=0,
+        command_data_set_type=1,
     )
-    return encode_message(framing.context_id, command, data, framing.max_pdu)
+    return list(frame(framing.context_id, encode_command(command), command=True, max_pdu=framing.max_pdu))

@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from pacs_server import __version__
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 _LOG_LINES = 2
+_MOST_ASSOCIATIONS = 600
 # DCMTK, and Orthanc which is built on it, answers in two small writes with Nagle's algorithm on, and waits
 # 40 ms in between for the client's delayed acknowledgement. This is its switch to turn that off: the peers
 # are measured at their best, not at the mercy of a timer.
@@ -93,7 +94,13 @@ class Peer:
 def _pacs_server(*, fsync: bool) -> Callable[[Site], list[str]]:
     def command(site: Site) -> list[str]:
         settings = {
-            "server": {"ae_title": "PACS_SERVER", "host": "127.0.0.1", "port": site.port},
+            "server": {
+                "ae_title": "PACS_SERVER",
+                "host": "127.0.0.1",
+                "port": site.port,
+                "max_associations": _MOST_ASSOCIATIONS,
+                "max_connections_per_address": _MOST_ASSOCIATIONS,
+            },
             "storage": {"directory": str(site.directory / "archive"), "fsync": fsync},
             "database": {"path": str(site.directory / "pacs.db")},
             "audit": {"directory": str(site.directory / "audit")},
@@ -129,7 +136,7 @@ def _dcmqrscp(site: Site) -> list[str]:
     lines = [
         f"NetworkTCPPort = {site.port}",
         "MaxPDUSize = 131072",
-        "MaxAssociations = 100",
+        f"MaxAssociations = {_MOST_ASSOCIATIONS}",
         "HostTable BEGIN",
         f"destination = ({site.destination.ae_title}, 127.0.0.1, {site.destination.port})",
         "HostTable END",
@@ -202,6 +209,7 @@ class Running:
                     start_new_session=True,
                     env=_ENVIRONMENT,
                 )
+            self.address = replace(self.address, process=self._process.pid)
             if self._answers():
                 return self
             self._stop()
@@ -242,6 +250,22 @@ class Running:
         assert self._process is not None
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+
+def start(
+    stack: ExitStack, peers: Iterable[Peer], directory: Path, destination: Address
+) -> tuple[list[Running], list[str]]:
+    """Start the peers below `directory` until `stack` ends; returns who runs, and who does not and why."""
+    running, left_out = [], []
+    for peer in peers:
+        if peer.missing:
+            left_out.append(f"{peer.label} is not installed")
+            continue
+        try:
+            running.append(stack.enter_context(Running(peer, directory / peer.key, destination)))
+        except ClientError as error:
+            left_out.append(f"{peer.label} {error}")
+    return running, left_out
 
 
 def _free_port() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.goals import goal_cell
 from benchmarks.peers import Peer
 from benchmarks.rows import Row
 
@@ -30,10 +31,13 @@ Results = Mapping[str, Mapping[str, Cell]]
 
 
 def markdown(rows: Sequence[Row], peers: Sequence[Peer], results: Results) -> str:
-    """The table: medians, and in brackets how many times as good as the baseline; below it why cells are empty."""
-    lines = ["| | unit | " + " | ".join(peer.label for peer in peers) + " |", "|---|---|" + "---:|" * len(peers)]
+    """The table: medians, in brackets how many times as good as the baseline, goals; below it why cells are empty."""
+    labels = " | ".join(peer.label for peer in peers)
+    lines = [f"| | unit | {labels} | goal |", "|---|---|" + "---:|" * len(peers) + "---|"]
     for row in rows:
         cells = [_cell(row, peer.key, results[row.key]) for peer in peers]
+        medians = {key: cell.median for key, cell in results[row.key].items()}
+        cells.append(goal_cell(row.key, medians, lower_is_better=row.lower_is_better))
         lines.append(f"| {row.title} | {row.unit} | " + " | ".join(cells) + " |")
     reasons = [
         f"- {row.title}, {peer.label}: {failure}"

@@ -5,9 +5,10 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from benchmarks import client
-from benchmarks.client import Address, Association, StoreJob, Timing, repeat
-from benchmarks.instances import CT_IMAGE_STORAGE, find_template, retrieve_template
+from benchmarks import client, jobs, resources
+from benchmarks.client import Address, Association, Timing, repeat
+from benchmarks.instances import find_template, retrieve_template
+from benchmarks.jobs import AssociationJob, FindJob, GetJob, StoreJob
 from benchmarks.peers import Service
 from benchmarks.wire import ClientError
 from benchmarks.workers import Workers
@@ -34,12 +35,13 @@ class Counts:
     retrieves: int = 3
     echoes: int = 3000
     associations: int = 200
+    idle: float = 3.0
     limit: float = 4.0
 
 
 QUICK = Counts(
     large=60, small=150, each_large=15, each_small=40, plain=50, studies=200, queries=100,
-    all_studies=2, retrieves=1, echoes=1000, associations=60, limit=1.5,
+    all_studies=2, retrieves=1, echoes=1000, associations=60, idle=1.5, limit=1.5,
 )  # fmt: skip
 
 
@@ -73,7 +75,7 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row: `measure` returns one round's number for one peer, in `unit`."""
+    """A row: `measure` returns one round's number for one peer, in `unit`; some are the same in every round."""
 
     key: str
     title: str
@@ -81,6 +83,7 @@ class Row:
     service: Service
     measure: Callable[[Bench, Address], float]
     lower_is_better: bool = False
+    most_rounds: int = 100
 
 
 # ------------------------------------------------------------------------------------ C-STORE
@@ -89,7 +92,7 @@ class Row:
 def _store(side: int, count: Callable[[Counts], int], *, plain: bool = False) -> Callable[[Bench, Address], Timing]:
     def measure(bench: Bench, address: Address) -> Timing:
         sops = bench.sops(count(bench.counts))
-        return client.store(StoreJob(address, side, bench.study(), sops, bench.counts.limit, plain))
+        return StoreJob(address, side, bench.study(), sops, bench.counts.limit, plain).run()
 
     return measure
 
@@ -97,8 +100,8 @@ def _store(side: int, count: Callable[[Counts], int], *, plain: bool = False) ->
 def _store_in_parallel(side: int, count: Callable[[Counts], int]) -> Callable[[Bench, Address], float]:
     def measure(bench: Bench, address: Address) -> float:
         each, limit = count(bench.counts), bench.counts.limit
-        jobs = [StoreJob(address, side, bench.study(), bench.sops(each), limit) for _ in range(ASSOCIATIONS)]
-        return bench.workers.store(jobs).rate
+        shares = [StoreJob(address, side, bench.study(), bench.sops(each), limit) for _ in range(ASSOCIATIONS)]
+        return Timing.together(bench.workers.run(shares)).rate
 
     return measure
 
@@ -108,20 +111,17 @@ def _rate(measure: Callable[[Bench, Address], Timing]) -> Callable[[Bench, Addre
 
 
 def _p99(measure: Callable[[Bench, Address], Timing]) -> Callable[[Bench, Address], float]:
-    def milliseconds(bench: Bench, address: Address) -> float:
-        seconds = sorted(measure(bench, address).seconds)
-        return 1000 * seconds[len(seconds) * 99 // 100]
-
-    return milliseconds
+    return lambda bench, address: measure(bench, address).p99
 
 
 # ------------------------------------------------------------------------------------ query and retrieve
 
 
-def _prepare_study(bench: Bench, address: Address) -> int:
+def prepare_study(bench: Bench, address: Address) -> int:
+    """Store a study of large images, all in one series; returns its number."""
     study = bench.study()
     count = bench.counts.study
-    timing = client.store(StoreJob(address, LARGE, study, bench.sops(count), limit=60))
+    timing = StoreJob(address, LARGE, study, bench.sops(count), limit=60).run()
     if timing.count < count:
         raise ClientError(f"only {timing.count} of {count} images could be stored in a minute")
     return study
@@ -131,20 +131,17 @@ def _prepare_studies(bench: Bench, address: Address) -> int:
     """One small image in each of many studies; returns the number of the first."""
     count = bench.counts.studies
     studies = [bench.study() for _ in range(count)]
-    client.store_studies(address, SMALL, range(studies[0], studies[0] + count), bench.sops(count))
+    jobs.store_studies(address, SMALL, range(studies[0], studies[0] + count), bench.sops(count))
     return studies[0]
 
 
 def _get(bench: Bench, address: Address) -> float:
-    study = bench.once(address, "study", _prepare_study)
-    with Association(address, [client.STUDY_ROOT_GET, CT_IMAGE_STORAGE]) as association:
-        data = retrieve_template().patched(study)
-        request = association.request(client.STUDY_ROOT_GET, CommandField.C_GET, data)
-        return _checked(repeat([request] * bench.counts.retrieves, association.retrieve, bench.counts.limit), bench)
+    study = bench.once(address, "study", prepare_study)
+    return _checked(GetJob(address, study, bench.counts.retrieves, bench.counts.limit).run(), bench)
 
 
 def _move(bench: Bench, address: Address) -> float:
-    study = bench.once(address, "study", _prepare_study)
+    study = bench.once(address, "study", prepare_study)
     with Association(address, [client.STUDY_ROOT_MOVE]) as association:
         data = retrieve_template().patched(study)
         to = bench.destination.ae_title
@@ -160,15 +157,8 @@ def _checked(timing: Timing, bench: Bench) -> float:
 
 def _find_by_patient_id(bench: Bench, address: Address) -> float:
     first = bench.once(address, "studies", _prepare_studies)
-    with Association(address, [client.STUDY_ROOT_FIND]) as association:
-        template = find_template(one_patient=True)
-        requests = [
-            association.request(client.STUDY_ROOT_FIND, CommandField.C_FIND, template.patched(study))
-            for study in itertools.islice(
-                itertools.cycle(range(first, first + bench.counts.studies)), bench.counts.queries
-            )
-        ]
-        timing = repeat(requests, association.find, bench.counts.limit)
+    studies = range(first, first + bench.counts.studies)
+    timing = FindJob(address, studies, bench.counts.queries, bench.counts.limit).run()
     if timing.count != len(timing.seconds):
         raise ClientError(
             f"{timing.count} matches to {len(timing.seconds)} queries for one patient with one study each"
@@ -197,7 +187,18 @@ def _echo(bench: Bench, address: Address) -> float:
 
 
 def _associations(bench: Bench, address: Address) -> float:
-    return repeat([address] * bench.counts.associations, client.open_and_release, bench.counts.limit).rate
+    return AssociationJob(address, bench.counts.associations, bench.counts.limit).run().rate
+
+
+# ------------------------------------------------------------------------------------ what it needs
+
+
+def _idle(bench: Bench, address: Address) -> float:
+    return resources.idle_cpu(address, bench.counts.idle)
+
+
+def _memory(bench: Bench, address: Address) -> float:
+    return resources.extra_memory(address, bench.study(), bench.sops(1)[0])
 
 
 _SMALL_STORE = _store(SMALL, lambda counts: counts.small)
@@ -219,6 +220,10 @@ ROWS = (
     Row("find-all", "C-FIND of all studies", "matches/s", Service.FIND, _find_all),
     Row("echo", "C-ECHO", "round trips/s", Service.VERIFICATION, _echo),
     Row("associations", "associations opened and released", "associations/s", Service.VERIFICATION, _associations),
+    Row("idle", f"CPU of {resources.IDLE} idle associations", "% of a core", Service.VERIFICATION, _idle,
+        lower_is_better=True, most_rounds=2),
+    Row("memory", "extra memory to store one object of 600 MB", "MiB", Service.STORAGE, _memory,
+        lower_is_better=True, most_rounds=1),
 )  # fmt: skip
 
 

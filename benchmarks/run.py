@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.peers import PEERS, Peer, Running
+from benchmarks.peers import PEERS, Peer, Running, start
 from benchmarks.receiver import Receiver
 from benchmarks.report import Cell, Results, machine, markdown
 from benchmarks.rows import ASSOCIATIONS, QUICK, ROWS, Bench, Counts, Row, settle
@@ -68,19 +68,11 @@ def measure(plan: Plan, directory: Path) -> tuple[list[Peer], list[str], Results
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver())
         workers = stack.enter_context(Workers(ASSOCIATIONS))
-        running, left_out = [], []
-        for peer in plan.peers:
-            if peer.missing:
-                left_out.append(f"{peer.label} is not installed")
-                continue
-            try:
-                running.append(stack.enter_context(Running(peer, directory / peer.key, receiver.address)))
-            except ClientError as error:
-                left_out.append(f"{peer.label} {error}")
+        running, left_out = start(stack, plan.peers, directory, receiver.address)
         bench = Bench(plan.counts, receiver.address, workers)
         results = {row.key: {each.peer.key: Cell() for each in running} for row in plan.rows}
         for row in plan.rows:
-            for each in _interleaved(running, plan.rounds):
+            for each in _interleaved(running, min(plan.rounds, row.most_rounds)):
                 _progress(f"{row.title}: {each.peer.label}")
                 _measure_cell(row, each, bench, results[row.key][each.peer.key])
     _progress("")

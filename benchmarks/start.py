@@ -9,15 +9,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import Connection, Integer, Table, cast, func, insert, literal, select
-from sqlalchemy.types import DateTime
-
-from pacs_server.index import models
+from benchmarks.filling import PER_STUDY, fill, study
 from pacs_server.index.database import Database
 
-PER_STUDY = 100
 STARTS = 5
 
 
@@ -30,49 +27,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pacs-start-") as name:
         directory = Path(name)
         url = options.url or f"sqlite:///{directory}/pacs.db"
-        _fill(url, options.instances)
-        for study in range(1, options.instances // PER_STUDY + 1):
-            (directory / "archive" / f"1.2.{study}").mkdir(parents=True)
-        (directory / "archive" / "1.2.1" / "1.dcm").touch()
+        studies = range(1, options.instances // PER_STUDY + 1)
+        with closing(Database(url, fsync=False)) as database:
+            database.migrate()
+            fill(database, studies)
+        for number in studies:
+            (directory / "archive" / study(number).uid).mkdir(parents=True)
+        (directory / "archive" / study(1).uid / "1.dcm").touch()
         for _ in range(STARTS):
             print(f"{_start(directory, url):.2f} s", flush=True)
     return 0
-
-
-def _fill(url: str, instances: int) -> None:
-    database = Database(url, fsync=False)
-    database.migrate()
-    studies = instances // PER_STUDY
-    with database.begin() as connection:
-        for table, rows in ((models.patient, studies), (models.study, studies), (models.series, studies)):
-            _insert(connection, table, rows, studies)
-        _insert(connection, models.instance, instances, studies)
-    database.close()
-
-
-def _insert(connection: Connection, table: Table, rows: int, studies: int) -> None:
-    """Insert rows numbered from 1; what tells them apart is made of the number, the rest is empty or 0."""
-    numbers = select(literal(1).label("n")).cte("numbers", recursive=True)
-    numbers = numbers.union_all(select(numbers.c.n + 1).where(numbers.c.n < rows))
-    n = numbers.c.n
-    name = literal("1.2.").concat(cast(n, models.patient.c.patient_id.type))
-    values = {}
-    for column in table.columns:
-        if column.nullable:
-            continue
-        if column.primary_key:
-            values[column.name] = n
-        elif column.foreign_keys:
-            values[column.name] = (n - 1) % studies + 1
-        elif column.name in ("patient_id", "path") or column.name.endswith("instance_uid"):
-            values[column.name] = name
-        elif column.name.startswith("number_of_"):
-            values[column.name] = literal(PER_STUDY if column.name.endswith("instances") else 1)
-        elif isinstance(column.type, DateTime):
-            values[column.name] = func.current_timestamp()
-        else:
-            values[column.name] = literal(0 if isinstance(column.type, Integer) else "", column.type)
-    connection.execute(insert(table).from_select(list(values), select(*values.values()).select_from(numbers)))
 
 
 def _start(directory: Path, url: str) -> float:

@@ -14,7 +14,8 @@ MAX_PDU = 131072
 TIMEOUT_SECONDS = 30
 COMMAND_FIELD, COMMAND_DATA_SET_TYPE, STATUS, COMPLETED = 0x0100, 0x0800, 0x0900, 0x1021
 
-_BUFFER_SIZE = 1024 * 1024
+# Two of the largest PDUs; small enough to stay in the processor's cache.
+_BUFFER_SIZE = 256 * 1024
 _ELEMENT = struct.Struct("<HHI")
 
 
@@ -31,16 +32,27 @@ class Incoming:
     size: int
 
 
+def command_elements(command: bytes) -> dict[int, bytes]:
+    """The values of a command set, by their element numbers."""
+    values = {}
+    offset = 0
+    while offset + 8 <= len(command):
+        _, element, length = _ELEMENT.unpack_from(command, offset)
+        offset += 8 + length
+        values[element] = command[offset - length : offset]
+    return values
+
+
+def command_element(element: int, value: bytes) -> bytes:
+    """An element of a command set, encoded."""
+    return _ELEMENT.pack(0, element, len(value)) + value
+
+
 @lru_cache(maxsize=16)
 def command_number(command: bytes, element: int) -> int | None:
     """The value of US element (0000,`element`) of a command set; most of the responses to a C-FIND are the same."""
-    offset = 0
-    while offset + 8 <= len(command):
-        _, found, length = _ELEMENT.unpack_from(command, offset)
-        if found == element:
-            return int.from_bytes(command[offset + 8 : offset + 8 + length], "little")
-        offset += 8 + length
-    return None
+    value = command_elements(command).get(element)
+    return None if value is None else int.from_bytes(value, "little")
 
 
 class Wire:
@@ -74,6 +86,13 @@ class Wire:
         begin = self._start + HEADER.size
         self._start = begin + length
         return kind, self._view[begin : self._start]
+
+    def read_command(self) -> bytes:
+        """The command set of the next message, which has no data set and comes in one piece, as answers do."""
+        _, control, value = self._next_pdv()
+        if control != COMMAND | LAST:
+            raise ClientError("the answer is no command set in one piece")
+        return bytes(value)
 
     def read_message(self) -> Incoming:
         """The next message, read to its end."""

@@ -2,15 +2,21 @@
 
 import json
 import socket
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from datasets import parse_data_set
+from processes import wait_for
 
-from benchmarks import instances
-from benchmarks.client import CALLING_AE, STUDY_ROOT_GET, Address, Association, StoreJob, Timing, repeat, store
+from benchmarks import instances, processes, stages
+from benchmarks.client import CALLING_AE, STUDY_ROOT_GET, Address, Association, Timing, repeat
+from benchmarks.concurrency import fall
+from benchmarks.goals import GOALS, Times, goal_cell
 from benchmarks.instances import CT_IMAGE_STORAGE, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Framing
+from benchmarks.jobs import StoreJob
 from benchmarks.peers import PEERS, Peer, Service, Site
 from benchmarks.receiver import Receiver, accept_all
 from benchmarks.report import Cell, markdown
@@ -134,8 +140,8 @@ def test_repeat_stops_at_its_limit() -> None:
 
 def test_store_and_negotiate_with_the_receiver() -> None:
     with Receiver() as receiver:
-        timing = store(StoreJob(receiver.address, SIDE, 1, range(1, 31), limit=60))
-        plain = store(StoreJob(receiver.address, SIDE, 1, range(31, 34), limit=60, plain=True))
+        timing = StoreJob(receiver.address, SIDE, 1, range(1, 31), limit=60).run()
+        plain = StoreJob(receiver.address, SIDE, 1, range(31, 34), limit=60, plain=True).run()
         with Association(receiver.address, [STUDY_ROOT_GET, CT_IMAGE_STORAGE]) as association:
             assert association.context_ids == {STUDY_ROOT_GET: 1, CT_IMAGE_STORAGE: 3}
     assert (timing.count, len(timing.seconds), plain.count, receiver.received) == (30, 30, 3, 33)
@@ -145,12 +151,12 @@ def test_store_and_negotiate_with_the_receiver() -> None:
 def test_workers_add_up_and_report_failures() -> None:
     with Receiver() as receiver, Workers(1) as workers, socket.create_server(("127.0.0.1", 0)) as silent:
         job = StoreJob(receiver.address, SIDE, 1, range(1, 6), limit=60)
-        assert workers.store([job]).count == 5
+        assert workers.run([job])[0].count == 5
         nobody = Address("NOBODY", silent.getsockname()[1])
         silent.close()
         with pytest.raises(ClientError, match="refused"):
-            workers.store([StoreJob(nobody, SIDE, 1, range(1, 2), limit=60)])
-        assert workers.store([job]).count == 5
+            workers.run([StoreJob(nobody, SIDE, 1, range(1, 2), limit=60)])
+        assert workers.run([job])[0].count == 5
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.key)
@@ -183,8 +189,9 @@ def test_table_has_ratios_to_orthanc_and_reasons() -> None:
         latency.key: {"pacs-server": Cell([2.0]), "orthanc": Cell([5.0]), "storescp": Cell()},
     }
     lines = markdown([row, latency], peers, results).splitlines()
-    assert lines[2].endswith("| 200 (2.0x) | 100 | - |")
-    assert lines[3].endswith("| 2 (2.5x) | 5 | - |")
+    assert "| 200 (2.0x) | 100 | - | 2x Orthanc: reached, 2.00x; " in lines[2]
+    assert "| 2 (2.5x) | 5 | - |" in lines[3]
+    assert [line.count("|") for line in lines[:4]] == [7] * 4
     assert lines[-1] == f"- {row.title}, storescp: it broke"
 
 
@@ -199,3 +206,80 @@ def test_written_configurations_parse(tmp_path: Path) -> None:
     assert settings["Plugins"] == []
     assert settings["DicomPort"] == 11999
     assert "SyncStorageArea" not in settings  # its default is what is measured
+
+
+# ------------------------------------------------------------------------------------ goals
+
+
+def test_goals_are_about_rows_and_peers_that_are_there() -> None:
+    assert set(GOALS) == {row.key for row in ROWS}
+    keys = {peer.key for peer in PEERS}
+    for goal in (goal for goals in GOALS.values() for goal in goals if isinstance(goal, Times)):
+        assert {*goal.others, goal.subject} <= keys
+
+
+def test_a_goal_is_reached_missed_or_not_measured() -> None:
+    medians = {"pacs-server": 130.0, "nofsync": 90.0, "orthanc": 60.0, "dcmqrscp": 100.0}
+    rate = goal_cell("get", medians, lower_is_better=False)
+    assert rate == "1.3x the better of Orthanc and dcmqrscp: reached, 1.30x"
+    assert goal_cell("store-large", medians, lower_is_better=False) == (
+        "2x Orthanc: reached, 2.17x; fsync off: 1x dcmqrscp: missed, 0.90x"
+    )
+    assert goal_cell("get", medians | {"orthanc": None}, lower_is_better=False).endswith(": not measured")
+    latency = goal_cell("store-small-p99", medians, lower_is_better=True)
+    assert latency == "1x the better of Orthanc and dcmqrscp: missed, 0.46x"
+    assert goal_cell("memory", {"pacs-server": 65.0}, lower_is_better=True) == "at most 64 MiB: missed"
+    assert goal_cell("idle", {"pacs-server": 0.0}, lower_is_better=True) == "at most 0.05 %: reached"
+
+
+def test_the_fall_after_the_peak() -> None:
+    assert fall([100, 200, 180, 190]) == pytest.approx(0.1)
+    assert fall([100, 200]) == 0
+
+
+# ------------------------------------------------------------------------------------ what a server needs
+
+
+def test_a_huge_object_is_made_while_it_is_sent() -> None:
+    start, piece, last = instances.huge_request(7, 1, Framing(3, 131072))
+    assert len(start) + len(piece) + len(last) < 3_000_000
+    command, data = messages(start + last, 131072)[0]
+    head, _, rest = data.partition(b"\xe0\x7f\x10\x00OW\0\0")
+    assert len(rest) == 4 + 1_000_000
+    image = parse_data_set(head, EXPLICIT_VR_LITTLE_ENDIAN)
+    assert command.affected_sop_instance_uid == image.SOPInstanceUID == instances.sop_uid(1)
+    assert image.StudyInstanceUID == instances.study_uid(7)
+    announced = int.from_bytes(rest[:4], "little")
+    assert announced == 600_000_000 == instances.HUGE_PIECES * 2 * image.Rows * image.Columns
+    # The piece differs from the last one in its last PDU only: more is to come.
+    assert len(piece) == len(last)
+    assert sum(one != other for one, other in zip(piece, last, strict=True)) == 1
+
+
+def test_processes_are_counted_with_their_children() -> None:
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, start_new_session=True) as process:
+        wait_for(lambda: processes.threads(process.pid) == 2, "the child")
+        wait_for(lambda: processes.resident(process.pid) > 5, "its memory")
+        present = processes.resident(process.pid)
+        assert processes.resident(process.pid, peak=True) >= present
+        assert processes.cpu_seconds(process.pid) < 30
+        process.communicate(b"\n", timeout=20)
+    assert processes.threads(process.pid) == 0
+
+
+# ------------------------------------------------------------------------------------ stages
+
+
+@pytest.mark.slow
+def test_stages_are_where_they_are_looked_for(tmp_path: Path) -> None:
+    found = stages.measure(5, tmp_path)
+    expected = {
+        "C-STORE 10 KB": {"hash", "parse the header", "sync the file", "index: commit", "send"},
+        "C-FIND by Patient ID": {"index: query", "parse the identifier", "encode matches", "audit"},
+        "C-GET, each instance of 512 KB": {"read files", "send"},
+        "association": {"negotiate", "log"},
+    }
+    for title, names in expected.items():
+        assert {name for name in names if not found[title].get(name)} == set(), title
+    assert "| sync the file |" in stages.markdown(found)
