@@ -21,18 +21,15 @@ from pacs_server.errors import DuplicateInstance, InstanceNotFound, PacsError
 from pacs_server.index import models
 from pacs_server.index.database import Database, GroupCommit
 from pacs_server.index.parents import COUNTERS, Parents, joined
-from pacs_server.index.prepared import Prepared
+from pacs_server.index.prepared import Prepared, PreparedForMany
 
 log = logging.getLogger(__name__)
 
 # One writer at a time in all processes, as on SQLite: no deadlocks, and counters add up.
 WRITER_LOCK = 0x50414353_494E4458  # any number, the same everywhere: "PACSINDX"
 # Built once: putting a statement together costs more than running it.
-_KNOWN = Prepared(select(models.instance.c.id).where(models.instance.c.sop_instance_uid == bindparam("uid")))
+_KNOWN = PreparedForMany(models.instance.c.sop_instance_uid, select(models.instance.c.sop_instance_uid))
 _VERSION = select(models.instance.c.version).where(models.instance.c.sop_instance_uid == bindparam("uid"))
-_KNOWN_OF_MANY = select(models.instance.c.sop_instance_uid).where(
-    models.instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
-)
 _INSERT_INSTANCE = Prepared(
     insert(models.instance).values(
         {column.name: bindparam(column.name) for column in models.instance.c if not column.primary_key}
@@ -79,6 +76,13 @@ class Arrival(NamedTuple):
     received_at: datetime
 
 
+class _New(NamedTuple):
+    """An arrival with the columns of its row, but for its series: made before it is anybody's turn to write."""
+
+    header: Header
+    values: dict[str, Any]
+
+
 class InstanceIndex:
     """The instances of one database; `on_commit` hears of every commit: its seconds and its instances."""
 
@@ -100,12 +104,13 @@ class InstanceIndex:
         Without `received_at`, in UTC, it was received now. After IndexUnavailable the row may be there
         all the same, if the database was lost while it committed: the file has to stay where it is.
         """
-        self._commits.add(Arrival(instance, header, origin, received_at or datetime.now(UTC)))
+        self._commits.add(_new(Arrival(instance, header, origin, received_at or datetime.now(UTC))))
 
     def add_many(self, arrivals: list[Arrival]) -> list[PacsError | None]:
         """Index instances in one transaction and return what is wrong with each; raises IndexUnavailable."""
+        entries = [_new(arrival) for arrival in arrivals]
         with self._commits.alone() as connection:
-            return _write(connection, arrivals)
+            return _write(connection, entries)
 
     def replace(
         self, instance: StoredInstance, header: Header, origin: Origin, received_at: datetime | None = None
@@ -114,12 +119,13 @@ class InstanceIndex:
 
         Raises DuplicateInstance unless it is a later version: two processes may have replaced the same one.
         """
+        entry = _new(Arrival(instance, header, origin, received_at or datetime.now(UTC)))
         with self._commits.alone() as connection:
             version = connection.scalar(_VERSION, {"uid": instance.uids.sop})
             if version is not None and version >= instance.version:
                 raise DuplicateInstance(f"{instance.uids.sop} is there in version {version}")
             _remove(connection, instance.uids.sop)
-            _write(connection, [Arrival(instance, header, origin, received_at or datetime.now(UTC))])
+            _write(connection, [entry])
 
     def remove(self, sop_instance_uid: str) -> None:
         """Forget an instance, and its series, study and patient if it was their last; as `replace` raises."""
@@ -134,13 +140,13 @@ class InstanceIndex:
         return Counts(*(int(number) for number in row))
 
 
-def _write(connection: Connection, entries: list[Arrival]) -> list[PacsError | None]:
+def _write(connection: Connection, entries: list[_New]) -> list[PacsError | None]:
     """Write all entries whose instance is not known already, and return what is wrong with each."""
-    known = _known(connection, [entry.instance.uids.sop for entry in entries])
-    fresh: list[Arrival] = []
+    known = _known(connection, [entry.header.uids.sop for entry in entries])
+    fresh: list[_New] = []
     errors: list[PacsError | None] = []
     for entry in entries:
-        sop = entry.instance.uids.sop
+        sop = entry.header.uids.sop
         if sop in known:
             errors.append(DuplicateInstance(f"{sop} is stored already"))
         else:
@@ -153,29 +159,29 @@ def _write(connection: Connection, entries: list[Arrival]) -> list[PacsError | N
 
 
 def _known(connection: Connection, uids: list[str]) -> set[str]:
-    if len(uids) == 1:
-        return set(uids) if _KNOWN.first(connection, uid=uids[0]) else set()
-    return set(connection.scalars(_KNOWN_OF_MANY, {"uids": uids}))
+    return {uid for (uid,) in _KNOWN.all(connection, uids)}
 
 
-def _insert(connection: Connection, entries: list[Arrival]) -> None:
+def _insert(connection: Connection, entries: list[_New]) -> None:
     parents = Parents(connection)
+    parents.look_up(entry.header for entry in entries)
     placed = [(entry, parents.place(entry.header)) for entry in entries]
     parents.write()
-    rows = [_instance_values(entry) | {"series_fk": row.values["id"]} for entry, row in placed]
+    rows = [entry.values | {"series_fk": row.values["id"]} for entry, row in placed]
     _INSERT_INSTANCE.run_many(connection, rows)
 
 
-def _instance_values(entry: Arrival) -> dict[str, Any]:
+def _new(entry: Arrival) -> _New:
     stored, origin = entry.instance, entry.origin
     values: dict[str, Any] = {name: entry.header.values.get(name, "") for name in _COLUMNS}
-    return values | {
+    values |= {
         "sop_instance_uid": stored.uids.sop,
         **{name: getattr(stored, name) for name in _STORED},
         "received_at": entry.received_at,
         "calling_ae": _storable(origin.calling_ae),
         "peer": _storable(origin.peer),
     }
+    return _New(entry.header, values)
 
 
 def _storable(text: str) -> str:

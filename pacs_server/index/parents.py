@@ -18,7 +18,7 @@ from pacs_server.dicom.identity import Identity, combined_name, compatible
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.matching import fold_name, time_key
 from pacs_server.index import models
-from pacs_server.index.prepared import Prepared
+from pacs_server.index.prepared import Prepared, PreparedForMany
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +63,11 @@ _STUDIES = Prepared(
     .join(models.study, models.study.c.patient_fk == models.patient.c.id)
     .where(models.study.c.study_instance_uid == bindparam("uid"))
 )
-_SERIES = Prepared(
+_SERIES = PreparedForMany(
+    models.series.c.series_instance_uid,
     select(models.patient, models.study, models.series)
     .join(models.study, models.study.c.patient_fk == models.patient.c.id)
-    .join(models.series, models.series.c.study_fk == models.study.c.id)
-    .where(models.series.c.series_instance_uid == bindparam("uid"))
+    .join(models.series, models.series.c.study_fk == models.study.c.id),
 )
 # More steps than any operator took; what goes in a circle ends.
 _MAX_ALIASES = 16
@@ -172,7 +172,7 @@ class Parents:
         return series
 
     def _series_of(self, header: Header, identity: Identity) -> _Row:
-        known = self._all(self._series, header.uids.series, _SERIES, (models.patient, models.study, models.series))
+        known = self._series[header.uids.series]
         for series in known:
             study = series.parent
             same = study is not None and study.values["study_instance_uid"] == header.uids.study
@@ -233,6 +233,17 @@ class Parents:
             rows = [self._read(row, (models.patient,)) for row in found if row[0] is not None]
             self._patients[identity.key] = sorted(rows, key=_variant)
         return self._patients[identity.key], self._aliases[key]
+
+    def look_up(self, headers: Iterable[Header]) -> None:
+        """Read the series of these instances, of which there is one at least, with what is above them."""
+        uids = list({header.uids.series for header in headers})
+        self._series |= {uid: [] for uid in uids}
+        found = [
+            self._read(row, (models.patient, models.study, models.series))
+            for row in _SERIES.all(self._connection, uids)
+        ]
+        for row in sorted(found, key=lambda row: int(row.values["id"])):
+            self._series[row.values["series_instance_uid"]].append(row)
 
     def _all(self, rows: dict[str, list[_Row]], uid: str, statement: Prepared, tables: tuple[Table, ...]) -> list[_Row]:
         """All rows of a UID, in the order they came to be."""
@@ -303,12 +314,12 @@ class Parents:
             row.touched = False
 
     def _update(self, table: Table) -> None:
-        for row in self._touched[table]:
-            if row.touched:
-                counters = {name: row.values[name] for name in COUNTERS[table]}
-                _UPDATE[table].run(self._connection, key=row.values["id"], **counters).close()
-                if row.filled:
-                    self._connection.execute(update(table).where(table.c.id == row.values["id"]).values(row.filled))
+        rows = [row for row in self._touched[table] if row.touched]
+        if rows:
+            _UPDATE[table].run_many(self._connection, [row.values | {"key": row.values["id"]} for row in rows])
+        for row in rows:
+            if row.filled:
+                self._connection.execute(update(table).where(table.c.id == row.values["id"]).values(row.filled))
 
 
 def _new_row(table: Table, attributes: Mapping[str, str], parent: _Row | None) -> _Row:

@@ -1,9 +1,10 @@
 """Statements that are compiled once: what SQLAlchemy does at each execution costs more than running them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import ClauseElement, Connection
+from sqlalchemy import ClauseElement, ColumnElement, Connection, Select, bindparam
 
 
 class _Compiled(NamedTuple):
@@ -57,3 +58,30 @@ class Prepared:
             needed = {name: process for name, process in processors.items() if process is not None}
             self._compiled[dialect.name] = _Compiled(compiled.string, compiled.positiontup, needed)
         return self._compiled[dialect.name]
+
+
+# Batches of more entries than this are rare, and their statements are made anew.
+_MOST_COUNTS = 64
+
+
+class PreparedForMany:
+    """A statement about any number of values, compiled once for each number of them."""
+
+    def __init__(self, column: ColumnElement[Any], statement: Select[Any]) -> None:
+        """`statement` is narrowed to the rows whose `column` is one of the values."""
+        self._column = column
+        self._statement = statement
+        self._of = lru_cache(_MOST_COUNTS)(self._make)
+
+    def all(self, connection: Connection, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Run it and return all rows."""
+        names = {f"v{number}": value for number, value in enumerate(values)}
+        cursor = self._of(len(values)).run(connection, **names)
+        try:
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
+        finally:
+            cursor.close()
+
+    def _make(self, count: int) -> Prepared:
+        return Prepared(self._statement.where(self._column.in_([bindparam(f"v{n}") for n in range(count)])))
