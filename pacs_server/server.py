@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from pacs_server import __version__, logs
+from pacs_server.allocator import give_back_large_blocks
 from pacs_server.assembly import OpenArchive, destinations, entity_settings, open_archive
 from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.running import recording
@@ -142,6 +143,7 @@ class PacsServer:
         """Serve until SIGTERM or SIGINT and return the exit code; SIGHUP reloads, a second signal aborts."""
         # A thread that computes holds up the others for this long at each of their calls; the default is 5 ms.
         sys.setswitchinterval(_SWITCH_SECONDS)
+        give_back_large_blocks()
         # Python's own handlers run only when the main thread gets to it, and a signal that comes just before
         # it waits would be lost; the byte that the wake-up descriptor gets is not.
         events, wake = socket.socketpair()

@@ -7,7 +7,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pacs_server import scrub as module
 from pacs_server.scrub import Scrub
 from pacs_server.services import checking
 from pacs_server.services.checking import Finding, Kind, gentle_pieces
+from pacs_server.storage import filesystem
 
 FAST = 1 << 40
 
@@ -313,14 +314,13 @@ def test_too_many_open_files_say_nothing_of_an_instance(sqlite: SmallArchive, mo
     sqlite.study(1)
     monkeypatch.setattr(module, "_PAUSE", 0.05)
     failing = True
-    opened: Callable[..., object] = Path.open
 
-    def shortage(self: Path, *args: object, **options: object) -> object:
-        if failing and self.suffix == ".dcm":
+    def shortage(path: str, *args: object, **options: object) -> object:
+        if failing and path.endswith(".dcm"):
             raise OSError(24, "Too many open files")
-        return opened(self, *args, **options)
+        return open(path, *args, **options)
 
-    monkeypatch.setattr(Path, "open", shortage)
+    monkeypatch.setattr(filesystem, "open", shortage, raising=False)
     with running(sqlite) as one:
         assert not eventually(lambda: one.read, seconds=0.3)
         failing = False
