@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from worklists import MODALITY_WORKLIST, STEP, item_dataset, keys, with_values
 
 from pacs_server.assembly import open_archive
-from pacs_server.config import Config, DatabaseConfig, StorageConfig
+from pacs_server.config import AuditConfig, Config, DatabaseConfig, StorageConfig
 from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_STATUS, items_from_dataset, json_of
 
 pytestmark = pytest.mark.interop
@@ -88,7 +88,11 @@ class Both:
 def both(pacs: PacsProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     """This server and the reference, with the same items."""
     reference = WlmSCPFS(tmp_path_factory.mktemp("wlm") / "items")
-    config = Config(storage=StorageConfig(directory=pacs.archive), database=DatabaseConfig(url=database_url(pacs)))
+    config = Config(
+        storage=StorageConfig(directory=pacs.archive),
+        database=DatabaseConfig(url=database_url(pacs)),
+        audit=AuditConfig(enabled=False),
+    )
     with open_archive(config) as archive:
         for number in range(len(ITEMS)):
             archive.worklist.put(items_from_dataset(dataset(number), "test"))
