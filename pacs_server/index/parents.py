@@ -187,7 +187,7 @@ class Parents:
         return self._new_series(header, study)
 
     def _study_of(self, header: Header, identity: Identity) -> _Row:
-        known = self._all(self._studies, header.uids.study, _STUDIES, (models.patient, models.study))
+        known = self._studies_of(header.uids.study)
         for study in known:
             if _accepts(study.parent, identity):
                 return study
@@ -245,14 +245,14 @@ class Parents:
         for row in sorted(found, key=lambda row: int(row.values["id"])):
             self._series[row.values["series_instance_uid"]].append(row)
 
-    def _all(self, rows: dict[str, list[_Row]], uid: str, statement: Prepared, tables: tuple[Table, ...]) -> list[_Row]:
-        """All rows of a UID, in the order they came to be."""
-        if uid not in rows:
-            cursor = statement.run(self._connection, uid=uid)
-            found = [self._read(row, tables) for row in cursor.fetchall()]
+    def _studies_of(self, uid: str) -> list[_Row]:
+        """All studies of a UID, in the order they came to be."""
+        if uid not in self._studies:
+            cursor = _STUDIES.run(self._connection, uid=uid)
+            found = [self._read(row, (models.patient, models.study)) for row in cursor.fetchall()]
             cursor.close()
-            rows[uid] = sorted(found, key=lambda row: int(row.values["id"]))
-        return rows[uid]
+            self._studies[uid] = sorted(found, key=lambda row: int(row.values["id"]))
+        return self._studies[uid]
 
     def _read(self, found: tuple[Any, ...], tables: tuple[Table, ...]) -> _Row:
         """The rows in a joined one, which holds the columns of `tables`, parents first; returns the last."""

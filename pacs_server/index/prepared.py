@@ -32,15 +32,6 @@ class Prepared:
         cursor.execute(sql, values if order is None else tuple(values[name] for name in order))
         return cursor
 
-    def first(self, connection: Connection, **values: object) -> tuple[Any, ...] | None:
-        """Run it and return the first row, None if there is none."""
-        cursor = self.run(connection, **values)
-        try:
-            row: tuple[Any, ...] | None = cursor.fetchone()
-            return row
-        finally:
-            cursor.close()
-
     def run_many(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
         """Run it once with each of these rows, which hold a value of any type for every bound parameter."""
         sql, order, processors = self._for(connection)

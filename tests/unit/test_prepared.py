@@ -43,7 +43,7 @@ def test_what_is_written_is_read_as_usual(database: Database) -> None:
     assert rows == ROWS
     with database.connect() as connection:
         found = [dict(row) for row in connection.execute(select(TABLE).limit(3).order_by(TABLE.c.id)).mappings()]
-        assert Prepared(select(TABLE.c.name).where(TABLE.c.id == bindparam("id"))).first(connection, id=2) == (
+        assert Prepared(select(TABLE.c.name).where(TABLE.c.id == bindparam("id"))).run(connection, id=2).fetchone() == (
             "Müller 2",
         )
     assert [row | {"at": row["at"].replace(tzinfo=UTC)} for row in found] == ROWS
