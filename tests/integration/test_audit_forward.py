@@ -271,9 +271,10 @@ directory, authority, port = sys.argv[1:]
 config = AuditConfig(directory=Path(directory), syslog_host="127.0.0.1", syslog_port=int(port))
 trail = open_trail(config)
 Forwarder(trail, config, ssl.create_default_context(cafile=authority), Metrics()).start()
-for number in range(100_000):
+for number in range(2_000):
     trail.write(Event(EventID.IMPORT, Action.CREATE, (), detail=f"n{number}"), durable=False)
     print(number, flush=True)
+sys.stdin.read()
 """
 
 
@@ -284,12 +285,13 @@ def test_a_killed_sender_loses_nothing(
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     with TLSReceiver(serving) as receiver:
         command = [sys.executable, "-c", CHILD, str(directory), str(tmp_path / "ca.pem"), str(receiver.port)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=clean_environment(), text=True) as child:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=clean_environment(), text=True) as child:
             assert child.stdout is not None
             try:
-                for line in child.stdout:
-                    if int(line) >= 200 and len(receiver.records) >= 20:
-                        break
+                while int(child.stdout.readline()) < 200:
+                    pass
+                wait_for(lambda: len(receiver.records) >= 20, "a few records arrive")
             finally:
                 child.send_signal(signal.SIGKILL)
         config = AuditConfig(directory=directory, syslog_host="127.0.0.1", syslog_port=receiver.port)
