@@ -1,0 +1,181 @@
+"""One process on an archive, as far as files and index know, whose steps can be made to go wrong."""
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import data_set_bytes, make_ct
+from pydicom.dataset import Dataset
+from rawpeer import Instance
+from sqlalchemy import select
+
+from pacs_server.archive import Archive, StoreOutcome
+from pacs_server.audit.events import Event
+from pacs_server.audit.recorder import Recorder
+from pacs_server.dicom.header import Header
+from pacs_server.dicom.origin import Origin, Via
+from pacs_server.errors import IndexUnavailable
+from pacs_server.index import models
+from pacs_server.index.database import Database
+from pacs_server.index.instances import InstanceIndex, StoredInstance
+from pacs_server.recovery import recover
+from pacs_server.services.store import StoreRequest, StoreService
+from pacs_server.storage.filesystem import FileSystemStorage
+
+CALLS = ("open", "write", "fdatasync", "link", "mkdir", "fsync", "unlink", "rename")
+ORIGIN = Origin("CT1", "PACS", "192.0.2.7", Via.DIMSE)
+
+
+class Killed(BaseException):
+    """The process is no more."""
+
+
+class Trail:
+    """An audit trail in memory."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def write(self, event: Event, *, durable: bool = True) -> None:
+        self.events.append(event)
+
+
+@dataclass
+class Faults:
+    """Lets one of the steps of a store go wrong: number `at`, from 1; `how` is what happens then."""
+
+    at: int = 0
+    how: str = "nothing"
+    steps: int = 0
+    dead: bool = False
+
+    def step(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.dead:
+            raise Killed
+        self.steps += 1
+        if self.steps != self.at:
+            return real(*args, **kwargs)
+        if self.how == "fail":
+            raise OSError(errno.EIO, "Input/output error")
+        if self.how == "killed after":
+            real(*args, **kwargs)
+        self.dead = True
+        raise Killed
+
+
+class FaultyIndex(InstanceIndex):
+    """An index whose writes are steps; a commit may fail, or its answer be lost."""
+
+    faults = Faults()
+    lose_the_answer = False
+
+    def _step(self, write: Callable[..., None], *args: Any) -> None:
+        try:
+            self.faults.step(write, *args)
+        except OSError as error:
+            raise IndexUnavailable("down") from error
+        if self.lose_the_answer:
+            raise IndexUnavailable("lost at COMMIT", uncertain=True)
+
+    def add(self, instance: StoredInstance, header: Header, origin: Origin, received_at: Any = None) -> None:
+        self._step(super().add, instance, header, origin, received_at)
+
+    def replace(self, instance: StoredInstance, header: Header, origin: Origin, received_at: Any = None) -> None:
+        self._step(super().replace, instance, header, origin, received_at)
+
+
+class Node:
+    """One process on an archive, as far as files and index know."""
+
+    def __init__(self, directory: Path, url: str, policy: str = "reject", naming: str = "hierarchical") -> None:
+        self.storage = FileSystemStorage(directory, min_free_space=0)
+        self.storage.prepare()
+        self.database = Database(url)
+        self.database.migrate()
+        self.index = FaultyIndex(self.database)
+        self.archive = Archive(self.storage, self.index, naming=naming, duplicate_policy=policy)
+        self.trail = Trail()
+
+    def store(self, ds: Dataset) -> StoreOutcome:
+        instance = Instance.of(ds)
+        request = StoreRequest(
+            instance.sop_class_uid, instance.sop_instance_uid, str(ds.file_meta.TransferSyntaxUID), ORIGIN
+        )
+        return StoreService(self.archive).store(request, [instance.data])
+
+    def recover(self) -> dict[str, int]:
+        found = recover(self.archive, self.storage, Recorder(self.trail, lambda: "PACS"))
+        return {outcome.value: count for outcome, count in found.items()}
+
+    def die(self) -> None:
+        """Let the lock go as the kernel does."""
+        if self.storage._journal._lock >= 0:
+            os.close(self.storage._journal._lock)
+        self.database.close()
+
+    def rows(self) -> dict[str, tuple[str, str]]:
+        """Path and digest by SOP Instance UID."""
+        columns = models.instance.c
+        with self.database.connect() as connection:
+            rows = connection.execute(select(columns.sop_instance_uid, columns.path, columns.digest))
+            return {row.sop_instance_uid: (row.path, row.digest) for row in rows}
+
+    def entries(self) -> list[str]:
+        return [path.name for path in (self.storage.root / "incoming").iterdir()]
+
+
+def digest(ds: Dataset) -> str:
+    return hashlib.sha256(Instance.of(ds).data).hexdigest()
+
+
+def digest_at(path: Path) -> str:
+    return hashlib.sha256(data_set_bytes(path)[1]).hexdigest()
+
+
+def check(node: Node, acknowledged: dict[str, str]) -> None:
+    """Each acknowledged instance (digest by UID) is there, no row lacks its file, and no file is half."""
+    rows = node.rows()
+    assert acknowledged.items() <= {uid: sha for uid, (_, sha) in rows.items()}.items()
+    for path, sha in rows.values():
+        assert digest_at(node.storage.root / path) == sha
+    for path in node.storage.walk():
+        assert len(data_set_bytes(node.storage.root / path)[1]) > 100
+
+
+@contextmanager
+def faulty(faults: Faults, node: Node) -> Iterator[None]:
+    """Steps are counted, and one of them goes wrong."""
+    node.index.faults = faults
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CALLS:
+            real = getattr(os, name)
+            patch.setattr(os, name, lambda *a, _real=real, **k: faults.step(_real, *a, **k))
+        try:
+            yield
+        finally:
+            node.index.faults = Faults()
+
+
+def other_bytes(ds: Dataset) -> Dataset:
+    return make_ct(ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID, PatientComments="changed")
+
+
+def sqlite(directory: Path) -> Callable[[int], str]:
+    """URLs of databases by number, each a copy of one that is migrated."""
+    empty = directory / "empty.db"
+    database = Database(f"sqlite:///{empty}", wal_mode=False)
+    database.migrate()
+    database.close()
+
+    def url(number: int) -> str:
+        shutil.copy(empty, directory / f"{number}.db")
+        return f"sqlite:///{directory}/{number}.db"
+
+    return url
