@@ -94,11 +94,21 @@ class FaultyIndex(InstanceIndex):
 class Node:
     """One process on an archive, as far as files and index know."""
 
-    def __init__(self, directory: Path, url: str, policy: str = "reject", naming: str = "hierarchical") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        url: str,
+        policy: str = "reject",
+        naming: str = "hierarchical",
+        *,
+        migrated: bool = False,
+    ) -> None:
+        """With `migrated` the database is up to date, which takes its time to find out."""
         self.storage = FileSystemStorage(directory, min_free_space=0)
         self.storage.prepare()
-        self.database = Database(url)
-        self.database.migrate()
+        self.database = Database(url, fsync=False)
+        if not migrated:
+            self.database.migrate()
         self.index = FaultyIndex(self.database)
         self.archive = Archive(self.storage, self.index, naming=naming, duplicate_policy=policy)
         self.trail = Trail()
@@ -149,6 +159,20 @@ def check(node: Node, acknowledged: dict[str, str]) -> None:
         assert len(data_set_bytes(node.storage.root / path)[1]) > 100
 
 
+def orphans(node: Node) -> list[str]:
+    """The files that have no row, and are no older version of one that has."""
+    current = {_plain(path): path for path, _ in node.rows().values()}
+    return [path for path in node.storage.walk() if _version(path) > _version(current.get(_plain(path), ".v0.dcm"))]
+
+
+def _plain(path: str) -> str:
+    return path.removesuffix(".dcm").partition(".v")[0]
+
+
+def _version(path: str) -> int:
+    return int(path.removesuffix(".dcm").partition(".v")[2] or 1)
+
+
 @contextmanager
 def faulty(faults: Faults, node: Node) -> Iterator[None]:
     """Steps are counted, and one of them goes wrong."""
@@ -179,3 +203,13 @@ def sqlite(directory: Path) -> Callable[[int], str]:
         return f"sqlite:///{directory}/{number}.db"
 
     return url
+
+
+def interrupted(directory: Path, url: str, ds: Dataset, policy: str = "reject", naming: str = "hierarchical") -> None:
+    """A process that was killed when the file of `ds` was durable and its row was not written."""
+    node = Node(directory, url, policy, naming)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node.index, "_step", lambda *_: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            node.store(ds)
+    node.die()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from pacs_server.errors import PacsError, StorageFull, StorageUnavailable
-from pacs_server.private_files import make_directory
+from pacs_server.private_files import make_directory, sync_directory
 from pacs_server.storage.base import Bytes, IncomingFile
 from pacs_server.storage.journal import FILE, MOVED, Journal
 from pacs_server.storage.lock import RESTORING
@@ -27,6 +27,8 @@ _QUARANTINE: Final = "quarantine"
 RESERVED: Final = frozenset({"incoming", _QUARANTINE, "trash", "changes", RESTORING})
 _REASON: Final = ".reason"
 _NAME_MAX: Final = 200
+# Of how many directories it is known that their names are durable.
+_REMEMBERED: Final = 10_000
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
@@ -142,12 +144,14 @@ class FileSystemStorage:
         self._incoming = root / "incoming"
         # Strings: what is done for each instance is done ten times as fast as with Path.
         self._prefix = os.path.join(os.path.abspath(root), "")
-        self._journal = Journal(self._incoming)
+        self._journal = Journal(self._incoming, fsync=fsync)
+        # Directories whose names are durable, up to the root.
+        self._durable: set[str] = set()
 
     def prepare(self) -> None:
         """Create the directories. Raises StorageUnavailable."""
         with _translated(f"create {self._incoming}"):
-            make_directory(self._incoming)
+            make_directory(self._incoming, durable=self._fsync)
 
     def close(self) -> None:
         """Nothing more comes in from here; the storage may be used again."""
@@ -169,14 +173,16 @@ class FileSystemStorage:
         with _translated("place a file"):
             if self._fsync:
                 os.fdatasync(file.descriptor)
+            folder = os.path.dirname(target)
             try:
                 self._link(file, target)
             except FileNotFoundError:
-                self._make_directory(Path(target).parent)
+                self._make_directory(folder)
                 self._link(file, target)
             file.placed = True
             try:
-                self._sync_directory(os.path.dirname(target))
+                self._sync_directory(folder)
+                self._sync_above(folder)
             except OSError:
                 # Whether the name would outlive a power loss is unknown: as good as not placed.
                 self._unlink(file, target)
@@ -251,7 +257,9 @@ class FileSystemStorage:
     def sync_name(self, path: str) -> None:
         """Make the name of a file durable, which may have been linked and not synced. Raises StorageUnavailable."""
         with _translated(f"sync {path}"):
-            self._sync_directory(os.path.dirname(self._jailed(path)))
+            folder = os.path.dirname(self._jailed(path))
+            self._sync_directory(folder)
+            self._sync_above(folder)
 
     def quarantine(self, path: str, reason: str) -> str:
         """Move a file into `quarantine/`, with the reason in a text file beside it; returns its new path.
@@ -357,23 +365,33 @@ class FileSystemStorage:
                 os.unlink(target)
         file.placed = False
 
-    def _make_directory(self, folder: Path) -> None:
-        """Make a directory with its parents, each durable in the one above."""
-        missing = [folder]
-        while not missing[-1].parent.is_dir():
-            missing.append(missing[-1].parent)
-        for directory in reversed(missing):
-            directory.mkdir(mode=0o700, exist_ok=True)
-            self._sync_directory(directory.parent)
+    def _make_directory(self, folder: str) -> None:
+        """Make a directory with its parents; their names are not durable yet."""
+        above = os.path.dirname(folder)
+        if not os.path.isdir(above):
+            self._make_directory(above)
+        # Before it is there, so that nobody who finds it takes it for the one that was removed.
+        self._durable.discard(folder)
+        Path(folder).mkdir(mode=0o700, exist_ok=True)
+
+    def _sync_above(self, folder: str) -> None:
+        """Make the name of a directory durable, and those above it up to the root.
+
+        Whoever made them may not have come to it: another thread, or a process that was killed. So each is synced
+        once in the life of this process, whoever made it.
+        """
+        if folder in self._durable or len(folder) < len(self._prefix):
+            return
+        above = os.path.dirname(folder)
+        self._sync_directory(above)
+        self._sync_above(above)
+        if len(self._durable) >= _REMEMBERED:
+            self._durable.clear()
+        self._durable.add(folder)
 
     def _sync_directory(self, folder: Path | str) -> None:
-        if not self._fsync:
-            return
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        if self._fsync:
+            sync_directory(folder)
 
 
 def _moved(entry: str) -> Path:

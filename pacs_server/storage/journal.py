@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from pacs_server.errors import StorageUnavailable
+from pacs_server.private_files import sync_directory
 
 FILE: Final = ".part"
 # On a file system without hard links: the path that the file of the same name was moved to.
@@ -33,8 +34,9 @@ _OWNER: Final = re.compile(r"(?P<host>.+?)-(?P<pid>\d+)(-r[0-9a-f]{8})?")
 class Journal:
     """The entries in one directory; may be shared by all threads."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, fsync: bool = True) -> None:
         self.directory = directory
+        self._fsync = fsync
         self._numbers = itertools.count()
         self._owner: str | None = None
         self._lock = -1
@@ -76,6 +78,9 @@ class Journal:
             self._lock = os.open(self._lock_file(owner), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             # Whoever recovers may have seen the file before it was locked, and removed it.
             if _locked(self._lock) is not False and os.fstat(self._lock).st_nlink:
+                if self._fsync:
+                    # No entry outlives a power loss without its lock: then nobody could tell that its owner is dead.
+                    sync_directory(self.directory)
                 return owner
             os.close(self._lock)
         raise StorageUnavailable(f"no lock to be had in {self.directory}")

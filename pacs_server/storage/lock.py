@@ -47,7 +47,7 @@ def alone(root: Path) -> Iterator[None]:
 @contextmanager
 def _held(root: Path, kind: int, refusal: str) -> Iterator[None]:
     try:
-        make_directory(root)
+        make_directory(root, durable=True)
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise StorageUnavailable(f"cannot use {root}: {error.strerror or error}") from error

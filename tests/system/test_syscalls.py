@@ -85,9 +85,9 @@ def test_everything_is_synced_in_order_before_the_answer(strace: str, tmp_path: 
         everything = steps(trace, pacs)
 
     first, rest = everything[: (end := first_answer(everything))], everything[end:]
-    # Study and series are new: the link fails, each directory is made durable in the one above, and again.
-    made = ["make directory", "sync directory"] * 2
-    assert first[-10:] == ["sync file", "place", *made, "place", "sync directory", "sync index", "answer"]
+    # Study and series are new: the link fails, they are made, and all three names are made durable.
+    made, durable = ["make directory"] * 2, ["sync directory"] * 3
+    assert first[-10:] == ["sync file", "place", *made, "place", *durable, "sync index", "answer"]
     assert rest[: INSTANCES * 5] == ["sync file", "place", "sync directory", "sync index", "answer"] * INSTANCES
 
 

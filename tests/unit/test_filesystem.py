@@ -109,12 +109,13 @@ def test_sync_comes_before_the_name_and_the_directory_after(
     storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
+    one = incoming(storage, b"one")
     for name in ("fdatasync", "link", "fsync", "mkdir"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real, **k: (calls.append(_n), _r(*a, **k))[1])
-    storage.place(incoming(storage, b"one"), "1/2/3.dcm")
-    # Each new directory is made durable in the one above it.
-    assert calls == ["fdatasync", "link", "mkdir", "fsync", "mkdir", "fsync", "link", "fsync"]
+    storage.place(one, "1/2/3.dcm")
+    # The file's name, and that of each directory on the way to it.
+    assert calls == ["fdatasync", "link", "mkdir", "mkdir", "link", "fsync", "fsync", "fsync"]
     calls.clear()
     storage.place(incoming(storage, b"two"), "1/2/4.dcm")
     assert calls == ["fdatasync", "link", "fsync"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from power import Disk
 
 from pacs_server.storage.journal import Journal
 
@@ -96,6 +97,15 @@ def test_a_lock_that_was_taken_for_a_dead_one_is_made_anew(directory: Path, monk
     owner = Path(Journal(directory).entry()).name.removesuffix("-0.part")
     assert [path.name for path in directory.iterdir()] == [f"{owner}.lock"]
     assert owner not in taken[0]
+
+
+def test_the_lock_outlives_a_power_loss(directory: Path) -> None:
+    """With entries and no lock it would go by host and pid, which are others in the next container."""
+    disk = Disk(directory)
+    with disk.watched():
+        owner = Path(Journal(directory).entry()).name.removesuffix("-0.part")
+    disk.lose_power()
+    assert [path.name for path in directory.iterdir()] == [f"{owner}.lock"]
 
 
 @pytest.mark.parametrize("locked", [True, False])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from datasets import make_ct
-from nodes import Faults, Killed, Node, check, digest, digest_at, faulty, other_bytes, sqlite
+from nodes import Faults, Killed, Node, check, digest, digest_at, faulty, interrupted, other_bytes, sqlite
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 from rawpeer import EXPLICIT
@@ -40,7 +40,7 @@ def cases(
     """
     for again in (False, True):
         for at in range(1, 100):
-            node = Node(directory / f"{again}-{at}", url(100 * again + at), policy)
+            node = Node(directory / f"{again}-{at}", url(100 * again + at), policy, migrated=True)
             acknowledged: dict[str, str] = {}
             ds = make_ct()
             if again:
@@ -73,7 +73,7 @@ def test_killed_at_any_step(tmp_path: Path, policy: str, how: str) -> None:
         if dead.rows().get(ds.SOPInstanceUID, ("", ""))[1] == digest(ds):
             acknowledged[ds.SOPInstanceUID] = digest(ds)
         dead.die()
-        node = Node(dead.storage.root, str(dead.database.engine.url), policy)
+        node = Node(dead.storage.root, str(dead.database.engine.url), policy, migrated=True)
         node.recover()
         assert node.entries() == []
         check(node, acknowledged)
@@ -115,7 +115,7 @@ def test_failing_at_any_step(tmp_path: Path, policy: str) -> None:
         orphans = [path for path in node.storage.walk() if path not in rows and node.storage.in_flight(path)]
         assert len(orphans) <= 1
         node.die()
-        after = Node(node.storage.root, str(node.database.engine.url), policy)
+        after = Node(node.storage.root, str(node.database.engine.url), policy, migrated=True)
         after.recover()
         assert after.entries() == []
         check(after, acknowledged)
@@ -135,16 +135,6 @@ def test_an_uncertain_commit_keeps_the_file_and_its_entry(directory: Path, datab
     assert node.recover() == {"complete": 1}
     assert node.entries() == []
     node.database.close()
-
-
-def interrupted(directory: Path, url: str, ds: Dataset, policy: str = "reject", naming: str = "hierarchical") -> None:
-    """A process that was killed when the file of `ds` was durable and its row was not written."""
-    node = Node(directory, url, policy, naming)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(node.index, "_step", lambda *_: (_ for _ in ()).throw(Killed()))
-        with pytest.raises(Killed):
-            node.store(ds)
-    node.die()
 
 
 @pytest.mark.parametrize("naming", ["hierarchical", "date_hierarchical", "flat"])

@@ -1,0 +1,187 @@
+"""Power fails at any step: what was not synced may be gone, and nothing that was acknowledged is."""
+
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from datasets import make_ct
+from nodes import Faults, Killed, Node, check, digest, faulty, interrupted, orphans, other_bytes, sqlite
+from power import Change, Disk, synced_only
+from pydicom.dataset import Dataset
+
+from pacs_server.storage.filesystem import FileSystemIncoming
+
+STEPS = range(1, 100)
+Lose = Callable[[Disk, int], None]
+
+
+def synced(disk: Disk, _at: int) -> None:
+    disk.lose_power(synced_only)
+
+
+def in_order(disk: Disk, _at: int) -> None:
+    """A journal of the file system keeps the order of names: what came before the last one that was synced is there."""
+    last = disk.last_synced()
+    disk.lose_power(lambda number, _: number <= last)
+
+
+def at_random(disk: Disk, at: int) -> None:
+    choices = random.Random(at)
+
+    def survives(_number: int, _change: Change) -> bool:
+        return choices.random() < 0.5
+
+    def torn(data: bytes) -> bytes:
+        return choices.choice([b"", data[: len(data) // 2], bytes(len(data)), data])
+
+    disk.lose_power(survives, torn)
+
+
+def killed(disk: Disk, _at: int) -> None:
+    """The process alone is gone, and all it did is there."""
+    disk.lose_power(lambda *_: True, lambda data: data)
+
+
+class Scene:
+    """A disk with an archive on it, and a database that outlives everything; `at` tells it from other scenes."""
+
+    def __init__(self, directory: Path, at: str, url: str, policy: str = "replace") -> None:
+        self.root = directory / at / "disk" / "data" / "archive"
+        self.base = directory / at / "disk"
+        self.base.mkdir(parents=True)
+        self.disk = Disk(self.base)
+        self.url, self.policy = url, policy
+
+    def node(self) -> Node:
+        return Node(self.root, self.url, self.policy, migrated=True)
+
+
+def lost_at(scene: Scene, lose: Lose, at: int, before: list[Dataset], ds: Dataset) -> bool:
+    """Whether power failed at step `at` of storing `ds`; what was acknowledged has to be there then."""
+    acknowledged: dict[str, str] = {}
+    faults = Faults(at, "killed after")
+    with scene.disk.watched():
+        dead = scene.node()
+        for stored in before:
+            dead.store(stored)
+            acknowledged[stored.SOPInstanceUID] = digest(stored)
+        try:
+            with faulty(faults, dead):
+                dead.store(ds)
+            acknowledged[ds.SOPInstanceUID] = digest(ds)
+        except Killed:
+            if dead.rows().get(ds.SOPInstanceUID, ("", ""))[1] == digest(ds):
+                acknowledged[ds.SOPInstanceUID] = digest(ds)
+        dead.die()
+    lose(scene.disk, at)
+    node = assert_recovers(scene, acknowledged)
+    if lose is in_order:
+        assert orphans(node) == []
+    node.store(ds)
+    check(node, acknowledged | {ds.SOPInstanceUID: digest(ds)})
+    assert node.archive.counts().instances == 1
+    node.die()
+    return faults.steps >= at
+
+
+def assert_recovers(scene: Scene, acknowledged: dict[str, str]) -> Node:
+    """A process after the loss, and that all is well there."""
+    node = scene.node()
+    node.recover()
+    assert node.entries() == []
+    check(node, acknowledged)
+    assert node.recover() == {}
+    return node
+
+
+@pytest.mark.parametrize("lose", [synced, in_order, at_random])
+def test_power_fails_at_any_step_of_a_store(tmp_path: Path, lose: Lose) -> None:
+    url = sqlite(tmp_path)
+    for again in (False, True):
+        for at in STEPS:
+            ds = make_ct()
+            before = [ds] if again else []
+            scene = Scene(tmp_path, f"{again}-{at}", url(100 * again + at))
+            if not lost_at(scene, lose, at, before, other_bytes(ds) if again else ds):
+                assert at > 5
+                break
+
+
+@pytest.mark.parametrize("then", ["goes on", "is killed"])
+def test_others_may_have_made_the_directories_and_not_synced_them(tmp_path: Path, then: str) -> None:
+    """The first instance of a study gets so far; another one of its series is stored whole, and then power fails."""
+    url = sqlite(tmp_path)
+    for at in STEPS:
+        scene = Scene(tmp_path, str(at), url(at))
+        first = make_ct()
+        second = make_ct(first.StudyInstanceUID, first.SeriesInstanceUID)
+        with scene.disk.watched():
+            node = scene.node()
+            faults = Faults(at, "killed after")
+            with suppress(Killed), faulty(faults, node):
+                node.store(first)
+            if then == "is killed":
+                node.die()
+                node = scene.node()
+            node.store(second)
+            node.die()
+        synced(scene.disk, at)
+        assert_recovers(scene, {second.SOPInstanceUID: digest(second)}).die()
+        if not faults.dead:
+            assert at > 5
+            break
+
+
+# ------------------------------------------------------------------------------------ while it recovers
+
+
+def leftovers(scene: Scene) -> dict[str, str]:
+    """Leave what a crash can leave, of each kind one; returns what has to be indexed afterwards."""
+    whole, complete, replaced, refused = (make_ct() for _ in range(4))
+    node = scene.node()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileSystemIncoming, "settled", lambda _: None)
+        node.store(complete)
+    node.store(refused)
+    node.storage.incoming().write(b"half" * 100)
+    node.storage.incoming()
+    node.die()
+    interrupted(scene.root, scene.url, whole)
+    interrupted(scene.root, scene.url, replaced)
+    node = scene.node()
+    node.store(later := other_bytes(replaced))
+    node.die()
+    interrupted(scene.root, scene.url, other_bytes(refused), "replace")
+    return {ds.SOPInstanceUID: digest(ds) for ds in (whole, complete, later, refused)}
+
+
+@pytest.mark.parametrize("lose", [killed, synced])
+def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose) -> None:
+    first = Scene(tmp_path, "0", sqlite(tmp_path)(0))
+    expected = leftovers(first)
+    for at in STEPS:
+        shutil.copy(tmp_path / "0.db", tmp_path / f"{at}.db")
+        scene, faults = Scene(tmp_path, str(at), f"sqlite:///{tmp_path}/{at}.db"), Faults(at, "killed after")
+        # Hard links stay hard links.
+        subprocess.run(["cp", "-a", f"{first.base}/.", scene.base], check=True)
+        scene.disk.all_is_synced()
+        with scene.disk.watched():
+            node = scene.node()
+            with suppress(Killed), faulty(faults, node):
+                found = node.recover()
+            node.die()
+        lose(scene.disk, at)
+        node = assert_recovers(scene, expected)
+        assert set(node.rows()) == set(expected)
+        assert orphans(node) == []
+        kept = [path for path in (scene.root / "quarantine").iterdir() if path.suffix != ".reason"]
+        assert len(kept) == 2
+        assert all(path.with_name(f"{path.name}.reason").read_text().strip() for path in kept)
+        node.die()
+        if faults.steps < at:
+            assert found == {"complete": 1, "empty": 1, "indexed": 1, "quarantined": 2, "superseded": 1}
+            break
