@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from pacs_server.errors import StorageFull, StorageUnavailable
-from pacs_server.private_files import opener
+from pacs_server.private_files import opener, sync_directory
 
 _DIRECTORY: Final = "trash"
 _DOCUMENT: Final = "deletion.json"
@@ -66,7 +66,7 @@ class Trash:
                 if self._fsync:
                     os.fsync(file.fileno())
             os.replace(draft, target)
-            self._sync([target.parent])
+            self._sync_up([target.parent])
 
     def link_in(self, folder: str, paths: Iterable[str]) -> None:
         """Give files their second name, durable when this returns; one that is not there is no error."""
@@ -167,7 +167,7 @@ class Trash:
         if not _same(kept, taken):
             self._make(target.parent)
             os.link(taken, target)
-            self._sync([target.parent])
+            self._sync_up([target.parent])
         taken.unlink()
         return True
 
@@ -181,17 +181,16 @@ class Trash:
                         continue
                     self._make(target.parent)
                     _link(source, target)
-            self._sync({target.parent for _, target in pairs if target.parent.is_dir()})
+            self._sync_up({target.parent for _, target in pairs if target.parent.is_dir()})
 
     def _make(self, folder: Path) -> None:
-        """Make a directory with its parents, each durable in the one above."""
+        """Make a directory with its parents; `_sync_up` makes them durable."""
         missing = []
         while not folder.is_dir():
             missing.append(folder)
             folder = folder.parent
         for directory in reversed(missing):
             directory.mkdir(mode=0o700, exist_ok=True)
-            self._sync([directory.parent])
 
     def _remove_empty(self, folder: Path) -> None:
         with suppress(OSError):  # most often it is not empty
@@ -199,15 +198,17 @@ class Trash:
                 folder.rmdir()
                 folder = folder.parent
 
-    def _sync(self, folders: Iterable[Path]) -> None:
-        if not self._fsync:
-            return
+    def _sync_up(self, folders: Iterable[Path]) -> None:
+        """Make the names in folders durable, and their own up to the root: whoever made them may have been killed."""
+        every: set[Path] = set()
         for folder in folders:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            every.update({folder, *folder.parents} - set(self._root.parents))
+        self._sync(every)
+
+    def _sync(self, folders: Iterable[Path]) -> None:
+        if self._fsync:
+            for folder in folders:
+                sync_directory(folder)
 
 
 @contextmanager

@@ -13,7 +13,13 @@ from nodes import Faults, Killed, Node, check, digest, faulty, interrupted, orph
 from power import Change, Disk, synced_only
 from pydicom.dataset import Dataset
 
+from pacs_server.audit.recorder import Recorder
+from pacs_server.dicom.levels import Level
+from pacs_server.errors import InstanceNotFound
+from pacs_server.index.deletions import DeletionIndex
+from pacs_server.services.deletion import DeletionService
 from pacs_server.storage.filesystem import FileSystemIncoming
+from pacs_server.storage.trash import Trash
 
 STEPS = range(1, 100)
 Lose = Callable[[Disk, int], None]
@@ -185,3 +191,58 @@ def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose) -> None:
         if faults.steps < at:
             assert found == {"complete": 1, "empty": 1, "indexed": 1, "quarantined": 2, "superseded": 1}
             break
+
+
+# ------------------------------------------------------------------------------------ deleted and restored
+
+
+def deleting(node: Node) -> DeletionService:
+    recorder = Recorder(node.trail, lambda: "PACS")
+    trash = Trash(node.storage.root, fsync=True)
+    return DeletionService(DeletionIndex(node.database), trash, recorder, in_flight=node.storage.in_flight)
+
+
+def test_power_fails_at_any_step_of_deleting(tmp_path: Path) -> None:
+    url = sqlite(tmp_path)
+    for at in STEPS:
+        scene, ds, faults = Scene(tmp_path, str(at), url(at)), make_ct(), Faults(at, "killed after")
+        with scene.disk.watched():
+            node = scene.node()
+            node.store(ds)
+            with suppress(Killed), faulty(faults, node):
+                deleting(node).delete(Level.STUDY, ds.StudyInstanceUID, "a test")
+            node.die()
+        synced(scene.disk, at)
+        assert_restorable(scene, ds)
+        if faults.steps < at:
+            assert at > 10
+            break
+
+
+def test_power_fails_after_a_restore_that_was_killed_at_any_step_before(tmp_path: Path) -> None:
+    url = sqlite(tmp_path)
+    for at in STEPS:
+        scene, ds, faults = Scene(tmp_path, str(at), url(at)), make_ct(), Faults(at, "killed after")
+        with scene.disk.watched():
+            node = scene.node()
+            node.store(ds)
+            folder = deleting(node).delete(Level.STUDY, ds.StudyInstanceUID, "a test").folder
+            with suppress(Killed), faulty(faults, node):
+                deleting(node).restore(folder)
+            with suppress(InstanceNotFound):
+                deleting(node).restore(folder)
+            node.die()
+        synced(scene.disk, at)
+        assert_restorable(scene, ds)
+        if faults.steps < at:
+            assert at > 10
+            break
+
+
+def assert_restorable(scene: Scene, ds: Dataset) -> None:
+    """It is there, or comes back from the trash."""
+    node = scene.node()
+    for deletion in [*(service := deleting(node)).contents()]:
+        assert service.restore(deletion.folder).instances == 1
+    check(node, {ds.SOPInstanceUID: digest(ds)})
+    node.die()
