@@ -11,10 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pacs_server import private_files
-from pacs_server.audit.files import sync_directory
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.identity_changes import Change
+from pacs_server.private_files import make_directory, sync_directory
 from pacs_server.services.durable import disk_errors
 
 _FOLDER: Final = "changes"
@@ -43,20 +42,25 @@ class Journal:
         values = asdict(change) | {"at": change.at.isoformat()}
         data = json.dumps(values, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with disk_errors(f"write {self.path}"):
-            if not self.path.parent.is_dir():
-                private_files.make_directory(self.path.parent)
-                sync_directory(self.path.parent.parent)
-            new = not self.path.exists()
+            make_directory(self.path.parent)
             with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
                 # What a crash left of a line that nobody was told of.
                 file.truncate(end)
                 file.seek(end)
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if new:
-                sync_directory(self.path.parent)
+        self.sync()
         return True
+
+    def sync(self) -> None:
+        """Make durable what is written down; who wrote it may have been killed before. As `append` raises."""
+        with disk_errors(f"sync {self.path}"):
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            sync_directory(self.path.parent)
+            sync_directory(self.path.parent.parent)
 
     def _lines(self) -> list[bytes]:
         """The whole lines; one without its end was not written whole, and does not count."""

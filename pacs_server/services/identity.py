@@ -113,10 +113,14 @@ class IdentityService:
     def catch_up(self) -> int:
         """Make the changes that were written down before a crash kept the index from having them; returns how many.
 
-        Raises StorageUnavailable, IndexUnavailable.
+        Raises StorageFull, StorageUnavailable, IndexUnavailable.
         """
         applied = self._changes.applied()
-        return sum(self._changes.apply(change) for change in self._journal.read() if change.number > applied)
+        missing = [change for change in self._journal.read() if change.number > applied]
+        if missing:
+            # An index that had what the journal lost would take no other change.
+            self._journal.sync()
+        return sum(self._changes.apply(change) for change in missing)
 
     def _decide(
         self, studies: list[StudyOf], source: Person, target: Person, reason: str, *, whole: bool, dry_run: bool

@@ -18,6 +18,7 @@ from pacs_server.dicom.levels import Level
 from pacs_server.errors import InstanceNotFound
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.services.deletion import DeletionService
+from pacs_server.services.identity import IdentityService, read_changes
 from pacs_server.storage.filesystem import FileSystemIncoming
 from pacs_server.storage.trash import Trash
 
@@ -246,3 +247,39 @@ def assert_restorable(scene: Scene, ds: Dataset) -> None:
         assert service.restore(deletion.folder).instances == 1
     check(node, {ds.SOPInstanceUID: digest(ds)})
     node.die()
+
+
+# ------------------------------------------------------------------------------------ what lies beside the instances
+
+
+def test_power_fails_after_a_merge_that_was_killed_at_any_step_before(tmp_path: Path) -> None:
+    """What the index has of it is written down too: else no later change had a number."""
+    url = sqlite(tmp_path)
+    for at in STEPS:
+        scene, faults = Scene(tmp_path, str(at), url(at)), Faults(at, "killed after")
+        with scene.disk.watched():
+            node = scene.node()
+            for patient in "123":
+                node.store(make_ct(PatientID=patient))
+            with suppress(Killed), faulty(faults, node):
+                merge(node, "1", "2")
+            identity(node).catch_up()
+            node.die()
+        synced(scene.disk, at)
+        node = scene.node()
+        written = identity(node).catch_up() + len(read_changes(scene.root))
+        merge(node, "2", "3")
+        assert len(read_changes(scene.root)) == written + 1
+        node.die()
+        if faults.steps < at:
+            assert (at > 5, written) == (True, 1)
+            break
+
+
+def identity(node: Node) -> IdentityService:
+    return IdentityService(node.database, node.storage.root, Recorder(node.trail, lambda: "PACS"), lambda: "PACS")
+
+
+def merge(node: Node, source: str, target: str) -> None:
+    service = identity(node)
+    service.merge(service.person(source), service.person(target), "a test")
