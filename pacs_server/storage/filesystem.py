@@ -269,9 +269,7 @@ class FileSystemStorage:
         source, folder = Path(self._jailed(path)), self.root / _QUARANTINE
         with _translated(f"move {path} to quarantine"):
             source.stat()
-            if not folder.is_dir():
-                make_directory(folder)
-                self._sync_directory(self.root)
+            make_directory(folder)
             # Who makes the reason has the name.
             target, descriptor = _reserve(folder, path.removeprefix("incoming/").replace("/", "_")[-_NAME_MAX:])
             with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
@@ -279,6 +277,9 @@ class FileSystemStorage:
                 file.flush()
                 if self._fsync:
                     os.fsync(file.fileno())
+            # The reason is there, and the folder, before the file is: after the rename nobody looks again.
+            self._sync_directory(folder)
+            self._sync_above(self._prefix + _QUARANTINE)
             os.rename(source, target)
             self._sync_directory(folder)
             self._sync_directory(source.parent)

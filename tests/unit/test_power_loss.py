@@ -48,9 +48,8 @@ def at_random(disk: Disk, at: int) -> None:
     disk.lose_power(survives, torn)
 
 
-def killed(disk: Disk, _at: int) -> None:
-    """The process alone is gone, and all it did is there."""
-    disk.lose_power(lambda *_: True, lambda data: data)
+def killed(_disk: Disk, _at: int) -> None:
+    """The process alone is gone: all it did is there, and no more of it synced than was."""
 
 
 class Scene:
@@ -182,6 +181,10 @@ def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose) -> None:
                 found = node.recover()
             node.die()
         lose(scene.disk, at)
+        with scene.disk.watched():
+            assert_recovers(scene, expected).die()
+        # What it came to is durable.
+        synced(scene.disk, at)
         node = assert_recovers(scene, expected)
         assert set(node.rows()) == set(expected)
         assert orphans(node) == []
