@@ -75,14 +75,21 @@ class Journal:
     def _begin(self) -> str:
         for _ in range(_TRIES):
             owner = f"{socket.gethostname()}-{os.getpid()}-r{secrets.token_hex(4)}"
-            self._lock = os.open(self._lock_file(owner), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            # Whoever recovers may have seen the file before it was locked, and removed it.
-            if _locked(self._lock) is not False and os.fstat(self._lock).st_nlink:
-                if self._fsync:
-                    # No entry outlives a power loss without its lock: then nobody could tell that its owner is dead.
-                    sync_directory(self.directory)
-                return owner
-            os.close(self._lock)
+            descriptor = os.open(self._lock_file(owner), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                # Whoever recovers may have seen the file before it was locked, and removed it.
+                if _locked(descriptor) is not False and os.fstat(descriptor).st_nlink:
+                    if self._fsync:
+                        # No entry outlives a power loss without its lock: nobody could tell that its owner is dead.
+                        sync_directory(self.directory)
+                    self._lock = descriptor
+                    return owner
+            except OSError:
+                self._lock_file(owner).unlink(missing_ok=True)
+                raise
+            finally:
+                if self._lock != descriptor:
+                    os.close(descriptor)
         raise StorageUnavailable(f"no lock to be had in {self.directory}")
 
     @contextmanager
