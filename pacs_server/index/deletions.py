@@ -44,7 +44,7 @@ class DeletionIndex:
         with self._database.begin(lock=WRITER_LOCK) as connection:
             if _read(connection, deletion.level, deletion.uid) != document.rows:
                 return False
-            _take_out(connection, deletion, document.rows)
+            _take_out(connection, document.rows)
             connection.execute(insert(table).values(_columns(deletion, DeletionStatus.MOVING)))
             record()
         return True
@@ -70,9 +70,11 @@ class DeletionIndex:
         """Take out of an index that is built anew what a deletion took out then, and keep it as KEPT."""
         deletion = document.deletion
         with self._database.begin(lock=WRITER_LOCK) as connection:
-            rows = _read(connection, deletion.level, deletion.uid)
+            # What was restored since is in its document no more, and stays.
+            deleted = {row["sop_instance_uid"] for row in document.rows.instances}
+            rows = _read(connection, deletion.level, deletion.uid).only(deleted)
             if rows.instances:
-                _take_out(connection, deletion, rows)
+                _take_out(connection, rows)
             _adopt(connection, deletion)
 
     def adopt(self, deletion: Deletion) -> None:
@@ -147,14 +149,15 @@ def _rows(connection: Connection, of: Table, condition: ColumnElement[bool]) -> 
     return tuple(dict(row) for row in found)
 
 
-def _take_out(connection: Connection, deletion: Deletion, rows: Rows) -> None:
+def _take_out(connection: Connection, rows: Rows) -> None:
     """Delete the instances and what is empty without them, and take them out of the counters."""
-    _verify_again(connection, select(instance.c.sop_instance_uid).where(_instances_of(deletion.level, deletion.uid)))
-    connection.execute(delete(instance).where(_instances_of(deletion.level, deletion.uid)))
+    for start in range(0, len(rows.instances), _CHUNK):
+        some = rows.instances[start : start + _CHUNK]
+        _verify_again(connection, [row["sop_instance_uid"] for row in some])
+        connection.execute(delete(instance).where(instance.c.id.in_([row["id"] for row in some])))
     lost = Counter(row["series_fk"] for row in rows.instances)
     emptied: Counter[int] = Counter()
     for row in rows.series:
-        # One series unless it is a study, and then all of them are empty.
         if take_off(connection, series, row["id"], instances=lost[row["id"]]):
             emptied[row["study_fk"]] += 1
     lost_by_study: Counter[int] = Counter()
@@ -168,7 +171,7 @@ def _take_out(connection: Connection, deletion: Deletion, rows: Rows) -> None:
             collect_again(connection, row["id"])
 
 
-def _verify_again(connection: Connection, uids: Any) -> None:
+def _verify_again(connection: Connection, uids: Sequence[str]) -> None:
     """Have storage commitment look once more at instances, before it reports what it found of them earlier."""
     unreported = select(commitment.c.id).where(commitment.c.status != CommitmentStatus.REPORTED)
     connection.execute(

@@ -28,6 +28,7 @@ from pacs_server.index.archive_models import archive_state
 from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import InstanceIndex
+from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.rebuilding import TAKEN_OVER, take_over
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.identity import IdentityService
@@ -85,6 +86,11 @@ class Site:
     def delete(self, level: Level, uid: str) -> None:
         with suppress(InstanceNotFound):
             self.deletions.delete(level, uid, "a test")
+
+    def restore(self, number: int) -> None:
+        deleted = self.deletions.contents()
+        if deleted:
+            self.deletions.restore(deleted[number % len(deleted)].folder)
 
     def merge(self, one: int, other: int) -> None:
         people = [person for text in ("P1", "P2") for person in self.identity.people(text) if not person.merged]
@@ -174,10 +180,66 @@ def test_whatever_happened_the_index_is_the_same_again(
         assert indexes.contents(second) == indexes.contents(first)
 
 
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    happened=st.lists(
+        st.one_of(ARRIVALS, ARRIVALS, DELETIONS, st.tuples(st.just("restore"), st.integers(0, 3))),
+        min_size=3,
+        max_size=14,
+    ),
+    policy=st.sampled_from(["replace", "ignore"]),
+)
+def test_what_was_restored_is_there_again_and_what_was_not_is_not(
+    make_database: MakeDatabase, two: list[Database], happened: list[Any], policy: str
+) -> None:
+    """A restored deletion is as if it had never been, so that what is above the instances may differ."""
+    if not two:
+        two.extend((make_database(), make_database()))
+    first, second = two
+    for database in two:
+        indexes.clear(database)
+    with site(first, policy=policy) as archive, TemporaryDirectory() as folder:
+        for number, event in enumerate(happened):
+            if isinstance(event, dict):
+                arrive(archive, event, Path(folder), number % 3)
+            elif isinstance(event[0], Level):
+                archive.delete(*event)
+            else:
+                archive.restore(event[1])
+        assert archive.rebuilt(second).problems == []
+        then, now = (told_of_instances(database) for database in (first, second))
+        assert now == then
+        assert list(IntegrityIndex(second).counter_faults()) == []
+
+
+def told_of_instances(database: Database) -> tuple[Any, Any]:
+    """What an index says of each instance itself, and its deletions."""
+    contents = indexes.contents(database)
+    told = {
+        uid: {name: value for name, value in row.items() if name.startswith("instance.") or name.endswith("_uid")}
+        for uid, row in contents["instances"].items()
+    }
+    return told, contents["deletions"]
+
+
 @pytest.fixture
 def two() -> list[Database]:
     """The databases that the examples of a property share."""
     return []
+
+
+def test_a_study_of_which_part_was_restored(make_database: MakeDatabase, tmp_path: Path) -> None:
+    """What came back beside an instance that had been sent again is in the new index as well."""
+    first, second = make_database(), make_database()
+    with site(first) as archive:
+        for number in (1, 2, 3):
+            arrive(archive, {"study": 1, "series": number, "sop": number}, tmp_path)
+        archive.delete(Level.STUDY, "1.2.1")
+        arrive(archive, {"study": 1, "series": 1, "sop": 1, "InstanceNumber": 2}, tmp_path)
+        archive.restore(0)
+        assert archive.rebuilt(second).problems == []
+        assert indexes.contents(second) == indexes.contents(first)
+        assert sorted(indexes.contents(second)["instances"]) == ["1.2.8.1", "1.2.8.2", "1.2.8.3"]
 
 
 def test_every_file_of_pydicom(make_database: MakeDatabase) -> None:
