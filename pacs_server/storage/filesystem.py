@@ -10,7 +10,7 @@ import errno
 import itertools
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ from pacs_server.storage.journal import FILE, MOVED, Journal
 from pacs_server.storage.lock import RESTORING
 
 _QUARANTINE: Final = "quarantine"
-# The server's own folders at the top of the archive; what lies there is no stored instance.
-RESERVED: Final = frozenset({"incoming", _QUARANTINE, "trash", "changes", RESTORING})
+# The server's own folders at the top of the archive, and the file system's; what lies there is no stored instance.
+RESERVED: Final = frozenset({"incoming", _QUARANTINE, "trash", "changes", RESTORING, "lost+found"})
 _REASON: Final = ".reason"
 _NAME_MAX: Final = 200
 # Of how many directories it is known that their names are durable.
@@ -57,8 +57,12 @@ def _storage_error(what: str, error: OSError) -> PacsError:
 
 
 def holds_instances(root: Path) -> bool:
-    """Whether there is a file of an instance below `root`; one is enough, so nothing is read further than to it."""
-    return next(_instances(root, RESERVED), None) is not None
+    """Whether there is a file of an instance below `root`; one is enough, so nothing is read further than to it.
+
+    Raises StorageUnavailable.
+    """
+    with _translated(f"look into {root}"):
+        return next(_instances(root, RESERVED), None) is not None
 
 
 def _instances(folder: Path | str, passed_over: Collection[str] = ()) -> Iterator[str]:
@@ -201,8 +205,11 @@ class FileSystemStorage:
             return open(self._jailed(path), "rb", buffering=0)
 
     def exists(self, path: str) -> bool:
-        """Whether a file lies at `path`."""
-        return os.path.isfile(self._jailed(path))
+        """Whether a file lies at `path`; nothing of the archive lies outside its root."""
+        try:
+            return os.path.isfile(self._jailed(path))
+        except StorageUnavailable:
+            return False
 
     def remove(self, path: str) -> None:
         """Remove a file; see `Storage`."""
@@ -212,13 +219,23 @@ class FileSystemStorage:
                 os.unlink(target)
             self._sync_directory(os.path.dirname(target))
 
-    def walk(self) -> Iterator[str]:
+    def walk(self, unreadable: Callable[[str, OSError], None] | None = None) -> Iterator[str]:
         """The paths of all files of the archive, in the order of the paths as strings of bytes.
 
+        A directory that cannot be listed is passed over if `unreadable` is told of it, its path ending with a slash.
         Memory: the names in the directories on the way. Raises StorageUnavailable.
         """
         with _translated("list the archive"):
-            yield from self._walk("")
+            yield from self._walk("", unreadable)
+
+    def listable(self, folder: str) -> bool:
+        """Whether a directory can be listed, or is not there any more."""
+        try:
+            with suppress(FileNotFoundError):
+                os.listdir(self._jailed(folder))
+        except OSError:
+            return False
+        return True
 
     def same(self, path: str, other: str) -> bool:
         """Whether both paths are names of one file."""
@@ -324,17 +341,22 @@ class FileSystemStorage:
             else None
         )
 
-    def _walk(self, folder: str) -> Iterator[str]:
+    def _walk(self, folder: str, unreadable: Callable[[str, OSError], None] | None) -> Iterator[str]:
         try:
             with os.scandir(self.root / folder) as entries:
                 found = [(entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name) for entry in entries]
         except FileNotFoundError:  # removed since it was listed
             return
+        except OSError as error:
+            if unreadable is None or not folder:
+                raise
+            unreadable(folder, error)
+            return
         for name in sorted(found, key=os.fsencode):
             if not name.endswith("/"):
                 yield folder + name
             elif folder or name[:-1] not in RESERVED:
-                yield from self._walk(folder + name)
+                yield from self._walk(folder + name, unreadable)
 
     def _jailed(self, path: str) -> str:
         """`path` below the root; the paths module made it of UIDs, and this proves it once more."""

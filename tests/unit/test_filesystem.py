@@ -4,6 +4,7 @@ import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import InvalidInstance, StorageFull, StorageUnavailable
-from pacs_server.storage.filesystem import RESERVED, FileSystemIncoming, FileSystemStorage
+from pacs_server.storage.filesystem import RESERVED, FileSystemIncoming, FileSystemStorage, holds_instances
 from pacs_server.storage.paths import relative_path
 
 
@@ -169,6 +170,24 @@ def test_the_walk_is_in_the_order_of_the_paths_and_leaves_our_own_folders_out(st
         (storage.root / path).parent.mkdir(parents=True, exist_ok=True)
         (storage.root / path).touch()
     assert list(storage.walk()) == sorted(paths)
+
+
+def test_an_archive_at_the_top_of_a_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root may look into lost+found."""
+    (tmp_path / "lost+found").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> Any:
+        if Path(path).name == "lost+found":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert not holds_instances(tmp_path)
+    assert list(FileSystemStorage(tmp_path, min_free_space=0).walk()) == []
+    (tmp_path / "1" / "lost+found").mkdir(parents=True)
+    with pytest.raises(StorageUnavailable, match="Permission denied"):
+        holds_instances(tmp_path)
 
 
 def test_quarantine_keeps_each_file_with_its_reason(storage: FileSystemStorage) -> None:
