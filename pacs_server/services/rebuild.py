@@ -35,6 +35,8 @@ _COMMIT_TOGETHER: Final = 1000
 
 # What is being done, how far it is, and of how much: 0 when nobody knows yet.
 Progress = Callable[[str, int, int], None]
+# A file that was read, or where it is and what is wrong with it; None if it is nobody's.
+_Result = StoredFile | tuple[str, str] | None
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ def rebuild(storage: FileSystemStorage, database: Database, progress: Progress, 
 
 def _collect(storage: FileSystemStorage, events: Events, rebuilt: Rebuilt, progress: Progress, jobs: int) -> None:
     """Read every file once, and note when it came."""
-    files = ((path, path) for path in storage.walk() if path.endswith(".dcm"))
+    files = ((path, path) for path in storage.walk())
     for stored in _read_all(storage, files, rebuilt, jobs):
         events.arrived(stored)
         rebuilt.files += 1
@@ -93,12 +95,12 @@ def _read_all(
 ) -> Iterator[StoredFile]:
     """Read files, each given by where it is and by the path to index it under."""
 
-    def read(batch: tuple[tuple[str, str], ...]) -> list[StoredFile | tuple[str, str]]:
+    def read(batch: tuple[tuple[str, str], ...]) -> list[_Result]:
         return [_read(storage, place, path) for place, path in batch]
 
     with ThreadPoolExecutor(jobs) as readers:
         # A few batches ahead, whatever the number of files.
-        waiting: deque[Future[list[StoredFile | tuple[str, str]]]] = deque()
+        waiting: deque[Future[list[_Result]]] = deque()
         source = iter(files)
         while batch := tuple(islice(source, _READ_TOGETHER)):
             waiting.append(readers.submit(read, batch))
@@ -108,21 +110,24 @@ def _read_all(
             yield from _sound(waiting.popleft().result(), rebuilt)
 
 
-def _read(storage: FileSystemStorage, place: str, path: str) -> StoredFile | tuple[str, str]:
+def _read(storage: FileSystemStorage, place: str, path: str) -> _Result:
     try:
         stored = read_stored(storage, place)
-    except (InvalidInstance, StorageUnavailable) as error:
+    except InvalidInstance as error:
+        # Under another name it is no file of ours, unless there is an instance in it.
+        return (place, str(error)) if path.endswith(".dcm") else None
+    except StorageUnavailable as error:
         return place, str(error)
     if place == path:
         return stored
     return replace(stored, instance=replace(stored.instance, path=path))
 
 
-def _sound(results: list[StoredFile | tuple[str, str]], rebuilt: Rebuilt) -> Iterator[StoredFile]:
+def _sound(results: list[_Result], rebuilt: Rebuilt) -> Iterator[StoredFile]:
     for result in results:
         if isinstance(result, StoredFile):
             yield result
-        else:
+        elif result is not None:
             rebuilt.problem(*result)
 
 

@@ -299,6 +299,15 @@ def test_files_that_cannot_be_read_are_reported_and_left(plain: tuple[Site, Data
     assert foreign.read_bytes() == b"no DICOM"
 
 
+def test_an_instance_under_any_name(plain: tuple[Site, Database]) -> None:
+    """`verify --repair` takes such files into the index, so they are in the next one too."""
+    archive, index = plain
+    path = archive.paths()[0]
+    path.rename(archive.storage.root / "IMG0001")
+    rebuilt = archive.rebuilt(index)
+    assert (rebuilt.files, rebuilt.instances, rebuilt.problem_count) == (3, 3, 0)
+
+
 def test_what_is_still_coming_in_is_not_indexed(plain: tuple[Site, Database]) -> None:
     archive, index = plain
     (archive.storage.root / "incoming" / "half.dcm").write_bytes(archive.paths()[0].read_bytes())
