@@ -71,12 +71,12 @@ def check(storage: FileSystemStorage, row: IndexedInstance, checks: Checks, spen
             try:
                 found = _look(file, row, checks, spend)
             except OSError as error:
-                _refuse_shortage(error)
+                refuse_shortage(error)
                 found = Kind.UNREADABLE, error.strerror or str(error)
     except StorageUnavailable as error:
         # Without the whole file system every file is missing, and that is not what to say of a million of them.
         storage.free_bytes()
-        _refuse_shortage(error.__cause__)
+        refuse_shortage(error.__cause__)
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
             found = Kind.MISSING, "there is no such file"
         else:
@@ -87,7 +87,7 @@ def check(storage: FileSystemStorage, row: IndexedInstance, checks: Checks, spen
 _Found = tuple[Kind, str]
 
 
-def _refuse_shortage(error: BaseException | None) -> None:
+def refuse_shortage(error: BaseException | None) -> None:
     """Raise StorageUnavailable if it says nothing of the file."""
     if isinstance(error, OSError) and error.errno in _SHORTAGES:
         raise StorageUnavailable(f"cannot read files: {error.strerror}") from error

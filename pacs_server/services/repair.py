@@ -64,6 +64,9 @@ class RepairService:
             self._storage.sync_name(found.path)
             self._archive.adopt(stored)
         except (InvalidInstance, DuplicateInstance):
+            if found.uid and found.uid not in self._index.find([found.uid]):
+                # Its row is there and not whole: all that is left of the instance may be this file.
+                return ""
             return f"moved to {self._storage.quarantine(found.path, found.detail)}"
         return "taken into the index"
 

@@ -21,7 +21,7 @@ from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidInstance, PacsError, StorageUnavailable
 from pacs_server.index.integrity import IndexedInstance, IntegrityIndex, Scope
 from pacs_server.index.state import StateIndex
-from pacs_server.services.checking import Checks, Finding, Kind, Spend, check
+from pacs_server.services.checking import Checks, Finding, Kind, Spend, check, refuse_shortage
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.stored_file import StoredFile, read_stored
 
@@ -128,7 +128,8 @@ class Verification:
 
     def _files(self) -> None:
         progress = self._progress
-        paths = (path for path in self._parts.storage.walk() if os.fsencode(path) > os.fsencode(progress.path))
+        walked = self._parts.storage.walk(self._unreadable)
+        paths = (path for path in walked if os.fsencode(path) > os.fsencode(progress.path))
         while batch := list(islice(paths, _FILES_AT_A_TIME)):
             wanted = [path for path in batch if self._in_scope(path)]
             names = {path: _named(path) for path in wanted}
@@ -151,6 +152,13 @@ class Verification:
             return (self._parts.storage.root / path).stat().st_mtime >= scope.since.timestamp()
         except FileNotFoundError:
             return False
+
+    def _unreadable(self, folder: str, error: OSError) -> None:
+        """What lies in it is told of row by row; what has no row cannot be told."""
+        refuse_shortage(error)
+        study = self._scope.study_instance_uid
+        if study is None or study in PurePosixPath(folder).parts:
+            self._keep(Finding(Kind.UNREADABLE, "", folder, error.strerror or str(error)))
 
     def _unindexed(self, path: str) -> Finding | None:
         """What is wrong with a file that is not the one its instance's row points to."""
@@ -186,14 +194,20 @@ class Verification:
             return Finding(Kind.ORPHAN, stored.uids.sop, path, "not in the index")
         if row.stored.path == path:
             return None
-        if self._parts.storage.exists(row.stored.path):
-            if stored.version < row.stored.version:
-                self._progress.older_versions += 1
-                return None
-            return Finding(Kind.ORPHAN, stored.uids.sop, path, f"its instance is stored at {row.stored.path}")
-        if (stored.digest, stored.size) == (row.stored.digest, row.stored.size):
+        same = (stored.digest, stored.size) == (row.stored.digest, row.stored.size)
+        if same and not self._in_order(row):
             return Finding(Kind.MISPLACED, stored.uids.sop, path, f"the index has it at {row.stored.path}")
+        if stored.version < row.stored.version:
+            # Kept whatever became of the later one: it may be all that is left.
+            self._progress.older_versions += 1
+            return None
+        if self._parts.storage.exists(row.stored.path):
+            return Finding(Kind.ORPHAN, stored.uids.sop, path, f"its instance is stored at {row.stored.path}")
         return Finding(Kind.ORPHAN, stored.uids.sop, path, "not what its instance, whose file is missing, was")
+
+    def _in_order(self, row: IndexedInstance) -> bool:
+        """Whether the file that a row points to is the one that was received."""
+        return check(self._parts.storage, row, Checks(header=False), self._spend) is None
 
     def _row(self, uid: str) -> IndexedInstance | None:
         return self._parts.index.find([uid]).get(uid) if uid else None
@@ -236,12 +250,14 @@ class Verification:
     def _again(self, found: Finding) -> Finding | None:
         if found.repaired or found.kind is Kind.COUNTER:
             return found
+        if found.path.endswith("/"):
+            return None if self._parts.storage.listable(found.path) else found
         if found.kind in (Kind.ORPHAN, Kind.MISPLACED) or not found.uid:
             return self._unindexed(found.path)
         row = self._row(found.uid)
         if row is None:
             return None
-        if found.kind is Kind.MISSING and self._parts.state.get(_key(replace(found, kind=Kind.MISPLACED))) is not None:
+        if self._parts.state.get(_key(replace(found, kind=Kind.MISPLACED))) is not None:
             # Told as misplaced.
             return None
         return check(self._parts.storage, row, self._checks, self._spend)

@@ -1,7 +1,10 @@
 """Verification finds what is wrong, all of it and nothing else, and repair mends it without removing a byte."""
 
+import errno
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -133,6 +136,68 @@ def test_the_earlier_version_of_a_replaced_instance_is_kept(small: SmallArchive)
     assert (findings, report.progress.older_versions) == ([], 1)
 
 
+def test_the_earlier_version_stays_when_the_later_one_is_lost(small: SmallArchive) -> None:
+    ds = make_ct()
+    (first,) = small.store([ds])
+    ds.InstanceNumber = 7
+    (second,) = small.store([ds])
+    small.store([make_ct()])
+    small.file(second).unlink()
+    for _ in range(2):
+        report, findings = small.verify(repair=True)
+        assert told(findings) == [(Kind.MISSING, second.uids.sop, second.path)]
+        assert report.progress.older_versions >= 1
+    assert small.file(first).exists()
+
+
+def test_a_good_copy_of_a_damaged_file(small: SmallArchive) -> None:
+    """Somebody put it beside it, from a backup perhaps: it is what the index is to point to."""
+    changed, cut, _ = small.study(3)
+    for stored in (changed, cut):
+        (small.root / f"{stored.uids.sop}.good.dcm").write_bytes(small.file(stored).read_bytes())
+    small.change(changed)
+    small.file(cut).write_bytes(small.file(cut).read_bytes()[:-2])
+    expected = [(Kind.MISPLACED, stored.uids.sop, f"{stored.uids.sop}.good.dcm") for stored in (changed, cut)]
+    report, findings = small.verify(repair=True)
+    assert sorted(told(findings)) == sorted(expected)
+    assert report.clean
+    # The damaged ones are in nobody's way.
+    report, findings = small.verify(repair=True)
+    assert sorted((one.kind, one.path) for one in findings) == sorted((Kind.ORPHAN, one.path) for one in (changed, cut))
+    assert (report.clean, small.storage.quarantined()) == (True, 2)
+    assert small.verify()[1] == []
+
+
+@pytest.mark.parametrize("path", ["../../elsewhere.dcm", "/etc/passwd", ""])
+def test_a_row_that_points_outside_the_archive(small: SmallArchive, path: str) -> None:
+    stored, _ = small.study(2)
+    small.sql(f"UPDATE instance SET path = '{path}' WHERE sop_instance_uid = '{stored.uids.sop}'")
+    report, findings = small.verify(repair=True)
+    assert told(findings) == [(Kind.MISPLACED, stored.uids.sop, stored.path)]
+    assert report.clean
+    assert small.row(stored.uids.sop) == stored
+
+
+def test_a_directory_that_cannot_be_listed(small: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failing disk: it is named, and all the rest is looked at."""
+    stored, other = (small.store([ds])[0] for ds in (make_ct(), make_ct()))
+    small.change(other)
+    folder = stored.path.partition("/")[0]
+    scandir, listdir = os.scandir, os.listdir
+
+    def fail(path: str | Path) -> None:
+        if Path(path).name == folder:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "scandir", lambda path: fail(path) or scandir(path))
+    monkeypatch.setattr(os, "listdir", lambda path: fail(path) or listdir(path))
+    changed = (Kind.CHANGED, other.uids.sop, other.path)
+    assert sorted(told(small.verify()[1])) == sorted([changed, (Kind.UNREADABLE, "", f"{folder}/")])
+    assert told(small.verify(study=other.uids.study)[1]) == [changed]
+    monkeypatch.undo()
+    assert told(small.verify()[1]) == [changed]
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [
@@ -251,6 +316,19 @@ def test_repair_removes_nothing_and_leaves_nothing_wrong(small: SmallArchive) ->
     assert (after.clean, findings, after.quarantine) == (True, [], 2)
     assert small.row(orphan.uids.sop) == orphan
     assert contents(small) == before
+
+
+def test_repair_leaves_what_an_index_in_pieces_still_needs(tmp_path: Path) -> None:
+    """Without its series a row cannot be read: its file is no second one."""
+    small = SmallArchive(tmp_path, f"sqlite:///{tmp_path}/pacs.db")
+    (stored,) = small.study(1)
+    with closing(sqlite3.connect(tmp_path / "pacs.db", isolation_level=None)) as connection:
+        connection.execute("DELETE FROM series")
+    report, findings = small.verify(repair=True)
+    assert (Kind.ORPHAN, stored.uids.sop, stored.path) in told(findings)
+    assert not report.clean
+    assert small.file(stored).exists()
+    small.close()
 
 
 def test_repair_does_not_pretend(small: SmallArchive) -> None:
