@@ -11,6 +11,7 @@ from typing import Any, Final
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.dicom.uids import InstanceUIDs
+from pacs_server.errors import StorageUnavailable
 from pacs_server.index.instances import StoredInstance
 from pacs_server.stored_file import StoredFile
 
@@ -48,14 +49,16 @@ class Changed:
 
 
 class Events:
-    """The events of an archive; the file at `path` is new, and the caller's to remove."""
+    """The events of an archive; the file at `path` is new, and the caller's to remove.
+
+    All but `close` raises StorageUnavailable when it cannot be written.
+    """
 
     def __init__(self, path: Path) -> None:
+        self._folder = path.parent.parent
         self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = OFF")
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.execute(_TABLE)
-        self._connection.execute("BEGIN")
+        for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _TABLE, "BEGIN"):
+            self._execute(statement)
         self.arrivals = 0
 
     def arrived(self, file: StoredFile) -> None:
@@ -73,10 +76,9 @@ class Events:
 
     def in_order(self) -> Iterator[Arrived | Deleted | Changed]:
         """All of it, the oldest first; nothing may be noted any more."""
-        self._connection.execute("COMMIT")
-        for statement in (_ORDER, _REPEATED, _KEY):
-            self._connection.execute(statement)
-        for at, kind, body, repeated in self._connection.execute(_ALL):
+        for statement in ("COMMIT", _ORDER, _REPEATED, _KEY):
+            self._execute(statement)
+        for at, kind, body, repeated in self._execute(_ALL):
             if kind == _ARRIVAL:
                 yield Arrived(_decoded(body, datetime.fromisoformat(at)), bool(repeated))
             else:
@@ -88,7 +90,15 @@ class Events:
 
     def _note(self, at: datetime, kind: int, place: str, uid: str | None, body: str) -> None:
         moment = at.astimezone(UTC).isoformat(timespec="microseconds")
-        self._connection.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", (moment, kind, place, uid, body))
+        self._execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", (moment, kind, place, uid, body))
+
+    def _execute(self, statement: str, values: tuple[str | int | None, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise StorageUnavailable(
+                f"cannot keep notes in {self._folder}: {error}; TMPDIR names another place"
+            ) from error
 
 
 def _encoded(file: StoredFile) -> str:

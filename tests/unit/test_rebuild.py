@@ -22,7 +22,7 @@ from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin, Via
-from pacs_server.errors import DuplicateInstance, InstanceNotFound, PatientError
+from pacs_server.errors import DuplicateInstance, InstanceNotFound, PatientError, StorageUnavailable
 from pacs_server.index import models, workflow_models
 from pacs_server.index.archive_models import archive_state
 from pacs_server.index.database import Database
@@ -330,6 +330,25 @@ def test_the_same_file_twice_is_one_instance(plain: tuple[Site, Database]) -> No
     path.with_name("copy.dcm").write_bytes(path.read_bytes())
     rebuilt = archive.rebuilt(index)
     assert (rebuilt.files, rebuilt.instances, rebuilt.problem_count) == (4, 3, 0)
+
+
+def test_no_room_for_temporary_files(
+    plain: tuple[Site, Database], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, index = plain
+    connect = sqlite3.connect
+
+    def small(path: Path, **options: Any) -> sqlite3.Connection:
+        connection = connect(path, **options)
+        connection.execute("PRAGMA max_page_count = 2")
+        return connection
+
+    monkeypatch.setattr("pacs_server.services.rebuild_events.sqlite3.connect", small)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(StorageUnavailable, match=f"{tmp_path}: database or disk is full; TMPDIR"):
+        archive.rebuilt(index)
+    assert list(tmp_path.glob("pacs-server-rebuild-*")) == []
+    assert indexes.contents(index)["instances"] == {}
 
 
 def test_many_in_one_transaction_and_one_that_is_known(plain: tuple[Site, Database]) -> None:
