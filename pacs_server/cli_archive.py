@@ -105,7 +105,8 @@ def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *
             tell(report.problem_count)
     if verify:
         with progress_shown("instances") as show:
-            for problem in service.verify(backups, backups.snapshot(report.snapshot), partial(show, "verifying")):
+            snapshot, shown = backups.snapshot(report.snapshot), partial(show, "verifying")
+            for problem in service.verify_and_renew(archive, backups, snapshot, shown):
                 report.problem(problem)
     return _report(report, "backed up", as_json=as_json)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,10 @@ _CHANGES: Final = "changes"
 
 # Told the number of instances done and of all there are.
 Progress = Callable[[int, int], None]
+# Takes the pieces of a file and gives them on, and raises Damaged behind the last one.
+Check = Callable[[Iterator[bytes]], Iterator[bytes]]
+# Told of a file what it is in the archive, where the backup keeps it and how it is checked; whether it is whole now.
+Renew = Callable[[str, Path, Check], bool]
 
 
 class Damaged(Exception):
@@ -102,27 +107,49 @@ def checked(pieces: Iterator[bytes], file: IndexedFile) -> Iterator[bytes]:
         raise Damaged
 
 
-def verify(directory: BackupDirectory, snapshot: Snapshot, progress: Progress) -> list[str]:
-    """Read a whole snapshot back and say what is wrong with it; raises StorageUnavailable if the index is."""
+def verify(
+    directory: BackupDirectory, snapshot: Snapshot, progress: Progress, renew: Renew = lambda *_: False
+) -> list[str]:
+    """Read a whole snapshot back and say what is wrong with it; raises StorageUnavailable if the index is.
+
+    `renew` may put right what is wrong.
+    """
     report = Report()
     for done, file in enumerate(indexed_files(directory.database_of(snapshot)), 1):
-        _verify(report, file.path, checked(pieces_of(directory.object(file.name)), file))
+        _verify(report, file.path, directory.object(file.name), partial(checked, file=file), renew)
         progress(done, snapshot.rows["instance"])
     for other in directory.other_files(snapshot):
-        _verify(report, other.path, same_bytes(pieces_of(directory.file(other.name)), other.digest))
+        _verify(report, other.path, directory.file(other.name), partial(same_bytes, expected=other.digest), renew)
     return report.problems
 
 
-def _verify(report: Report, path: str, pieces: Iterator[bytes]) -> None:
+def verify_and_renew(archive: Path, directory: BackupDirectory, snapshot: Snapshot, progress: Progress) -> list[str]:
+    """As `verify`, and copy from the archive once more what it still has; raises StorageFull, StorageUnavailable."""
+    with directory.locked(), DurableFiles(directory.partial) as writer:
+
+        def renew(path: str, kept: Path, check: Check) -> bool:
+            try:
+                writer.write(kept, check(pieces_of(archive / path)))
+            except (OSError, Damaged):
+                return False
+            return True
+
+        return verify(directory, snapshot, progress, renew)
+
+
+def _verify(report: Report, path: str, kept: Path, check: Check, renew: Renew) -> None:
     try:
-        for _ in pieces:
+        for _ in check(pieces_of(kept)):
             pass
     except FileNotFoundError:
-        report.problem(f"{path}: missing from the backup")
+        wrong = "missing from the backup"
     except OSError as error:
-        report.problem(f"{path}: cannot be read from the backup: {error.strerror}")
+        wrong = f"cannot be read from the backup: {error.strerror}"
     except Damaged:
-        report.problem(f"{path}: damaged in the backup")
+        wrong = "damaged in the backup"
+    else:
+        return
+    report.problem(f"{path}: {wrong}" + ("; copied again" if renew(path, kept, check) else ""))
 
 
 def same_bytes(pieces: Iterator[bytes], expected: str) -> Iterator[bytes]:

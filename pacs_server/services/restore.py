@@ -7,7 +7,7 @@ archive is marked as unfinished, so that no server starts on it, and a restore t
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,11 @@ from typing import Final
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.copying import indexed_files, is_empty, restore_snapshot
 from pacs_server.index.database import Database
-from pacs_server.services.backup import Damaged, Progress, Report, checked, same_bytes
+from pacs_server.services.backup import Check, Damaged, Progress, Report, checked, same_bytes
 from pacs_server.services.backup_directory import BackupDirectory, OtherFile, Snapshot, pieces_of
 from pacs_server.services.durable import DurableFiles, Pace, disk_errors, sync_file_system
 from pacs_server.storage.lock import RESTORING, UNFINISHED, alone
 
-# Takes the pieces of a file and gives them on, and raises Damaged behind the last one.
-_Check = Callable[[Iterator[bytes]], Iterator[bytes]]
 # What an archive without a single object may hold.
 _OF_AN_EMPTY_ARCHIVE: Final = {"incoming", "quarantine", "trash", "changes", "lost+found"}
 
@@ -120,7 +118,7 @@ class _Restore:
         kept = self._directory.file(other.name)
         self._file(other.path, place, other.size, partial(same_bytes, expected=other.digest), kept)
 
-    def _file(self, path: str, place: Path, size: int, check: _Check, kept: Path) -> None:
+    def _file(self, path: str, place: Path, size: int, check: Check, kept: Path) -> None:
         """Put one file in its place unless it is there already, whole."""
         if _is_there(place, size, check):
             self._report.there += 1
@@ -136,7 +134,7 @@ class _Restore:
             self._report.problem(f"{path} is damaged in the backup")
 
 
-def _is_there(place: Path, size: int, check: _Check) -> bool:
+def _is_there(place: Path, size: int, check: Check) -> bool:
     try:
         if place.stat().st_size != size:
             return False

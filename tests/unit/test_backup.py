@@ -348,6 +348,28 @@ def test_verify_finds_what_rots_in_the_backup(small: Place, backups: BackupDirec
     assert len(copy.files()) == 2
 
 
+def test_verify_copies_again_what_has_rotted(run: Callable[..., Any], small: Place, backups: BackupDirectory) -> None:
+    small.back_up(backups)
+    sound = {path: path.read_bytes() for path in kept(backups)}
+    rotten, lost, *_ = sorted(kept(backups))
+    original = next(path for path in small.archive.rglob("*.dcm") if path.read_bytes() == sound[lost])
+    original.unlink()
+    for path in (rotten, lost):
+        path.write_bytes(bytes(path.stat().st_size))
+    code, _, err = run("backup", backups.root, "--verify")
+    assert code == 1
+    assert sorted(line.partition(": ")[2] for line in err.splitlines()) == [
+        "damaged in the backup", "damaged in the backup; copied again"
+    ]  # fmt: skip
+    assert rotten.read_bytes() == sound[rotten]
+    # What the archive has no more is left as it is.
+    assert lost.read_bytes() != sound[lost]
+    original.write_bytes(sound[lost])
+    assert run("backup", backups.root, "--verify")[0] == 1
+    assert run("backup", backups.root, "--verify")[0] == 0
+    assert lost.read_bytes() == sound[lost]
+
+
 @pytest.mark.parametrize("suffix", ["db", "files"])
 def test_a_damaged_index_is_not_restored(small: Place, backups: BackupDirectory, tmp_path: Path, suffix: str) -> None:
     report = small.back_up(backups)
