@@ -6,10 +6,11 @@ here without the tables of today works for every older schema.
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -96,6 +97,19 @@ def is_empty(database: Database) -> bool:
         return all(connection.execute(select(table).limit(1)).first() is None for table in tables)
 
 
+def has_instances_of(database: Database, snapshot: Path) -> bool:
+    """Whether a database has the instances of a snapshot and no others. Raises StorageUnavailable, IndexUnavailable."""
+    table = models.instance.c
+    query = select(table.sop_instance_uid, table.path, table.digest).order_by(table.id)
+    with (
+        closing(indexed_files(snapshot)) as files,
+        database.connect() as connection,
+        connection.execute(query, execution_options={"yield_per": _BATCH_ROWS}) as rows,
+    ):
+        kept = ((file.sop_instance_uid, file.path, file.digest) for file in files)
+        return all(row is not None and tuple(row) == file for row, file in zip_longest(rows, kept))
+
+
 def row_counts(snapshot: Path) -> dict[str, int]:
     """How many rows each table of a snapshot has. Raises StorageUnavailable."""
     with _reading(snapshot) as connection:
@@ -103,7 +117,7 @@ def row_counts(snapshot: Path) -> dict[str, int]:
         return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for (name,) in names}  # noqa: S608
 
 
-def indexed_files(snapshot: Path) -> Iterator[IndexedFile]:
+def indexed_files(snapshot: Path) -> Generator[IndexedFile]:
     """The files of all instances of a snapshot in the order of their arrival. Raises StorageUnavailable."""
     with _reading(snapshot) as connection:
         for uid, path, offset, size, digest, *head in connection.execute(_FILES):

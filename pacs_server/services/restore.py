@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from pacs_server.errors import StorageUnavailable
-from pacs_server.index.copying import indexed_files, is_empty, restore_snapshot
+from pacs_server.index.copying import has_instances_of, indexed_files, is_empty, restore_snapshot
 from pacs_server.index.database import Database
 from pacs_server.services.backup import Check, Damaged, Progress, Report, checked, same_bytes
 from pacs_server.services.backup_directory import BackupDirectory, OtherFile, Snapshot, pieces_of
@@ -52,6 +52,8 @@ def restore(directory: BackupDirectory, snapshot: Snapshot, target: Target, pace
                 # A copy, since an older schema is migrated in it.
                 shutil.copyfile(directory.database_of(snapshot), work / "index.db")
             restore_snapshot(work / "index.db", target.database)
+        elif not has_instances_of(target.database, directory.database_of(snapshot)):
+            raise StorageUnavailable("the database is not the one that this restore began with, and it is not empty")
         _finish(target.archive, work)
     report.snapshot = snapshot.name
     report.seconds = time.monotonic() - started

@@ -472,6 +472,26 @@ def test_another_snapshot_does_not_go_on_with_it(
         copy.restore(backups, first)
 
 
+def test_it_does_not_end_in_another_database(
+    source: Place, small: Place, backups: BackupDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stopped, and the configuration names another one now, which holds another archive's index."""
+    small.back_up(backups)
+    copy = Place(tmp_path / "copy")
+    monkeypatch.setattr("pacs_server.services.restore.restore_snapshot", _stop)
+    with pytest.raises(KeyboardInterrupt):
+        copy.restore(backups)
+    monkeypatch.undo()
+    before = source.rows()
+    copy.url = source.database_url
+    with pytest.raises(StorageUnavailable, match="not the one that this restore began with"):
+        copy.restore(backups)
+    assert source.rows() == before
+    copy.url = ""
+    copy.restore(backups)
+    assert copy.rows() == small.rows()
+
+
 # ------------------------------------------------------------------------------ refused
 
 
