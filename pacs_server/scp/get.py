@@ -70,6 +70,8 @@ class QueryRetrieveGetSCP:
         cancelled = False
         while True:
             incoming = association.read_message()
+            if association.take_response(incoming):
+                continue
             association.skip_data()
             command = incoming.command
             if command.command_field == CommandField.C_STORE | RESPONSE:

@@ -27,7 +27,7 @@ from servers import (
     store,
     stored_files,
 )
-from strategies import encoded
+from strategies import encoded, identifier
 
 from pacs_server.config import CommitmentConfig, RemoteAE
 from pacs_server.errors import IndexUnavailable
@@ -416,6 +416,28 @@ def test_the_answer_may_come_among_other_messages(tmp_path, syntax):
         assert statuses(pacs) == [CommitmentStatus.PENDING]
         peer.send(report_answer(report))
         assert eventually(lambda: statuses(pacs) == [CommitmentStatus.REPORTED])
+        peer.release()
+
+
+def test_the_answer_may_come_in_the_middle_of_a_get(tmp_path):
+    ds = make_ct()
+    get = Command(command_field=CommandField.C_GET, message_id=9, affected_sop_class_uid=servers.STUDY_GET)
+    contexts = ((CLASS, [IMPLICIT]), (servers.STUDY_GET, [IMPLICIT]), (CT, [servers.EXPLICIT]))
+    with (
+        running(settings(tmp_path, same_association=True)) as pacs,
+        RawPeer.associated(pacs.address, *contexts, roles={CT: (True, True)}) as peer,
+    ):
+        assert store(pacs, ds) == [0]
+        peer.send(message(1, action(), encoded(information(uid(), reference(ds)), IMPLICIT)))
+        assert peer.read_message().command.status == 0
+        report = peer.read_message()
+        peer.send(message(3, get, encoded(identifier("STUDY", StudyInstanceUID=ds.StudyInstanceUID), IMPLICIT)))
+        instance = peer.read_message().command
+        stored = Command(0x8001, message_id_being_responded_to=instance.message_id, status=0)
+        peer.send(report_answer(report) + message(5, stored))
+        final = peer.read_message().command
+        assert (final.status, final.number_of_completed) == (0, 1)
+        assert statuses(pacs) == [CommitmentStatus.REPORTED]
         peer.release()
 
 
