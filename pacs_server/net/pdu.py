@@ -66,13 +66,14 @@ class PDUReader:
     """Frames PDUs out of a transport, one at a time, in a buffer that is used again for the next.
 
     A PDU's announced length is held against the cap of its type before a byte of it is buffered.
-    `max_pdu_size` is what we announce as our maximum (bytes of P-DATA after the header).
+    `max_pdu_size` is what we announce as our maximum (bytes of P-DATA after the header); some peers
+    do not count the header of the presentation data value, so that much more is taken.
     """
 
     def __init__(self, transport: Transport, *, max_pdu_size: int, pdu_timeout: float) -> None:
         self._transport = transport
         self._pdu_timeout = pdu_timeout
-        self._caps = {**_CAPS, PDUType.P_DATA: max_pdu_size}
+        self._caps = {**_CAPS, PDUType.P_DATA: max_pdu_size + PDV_HEADER.size}
         self._full_size = 2 * max_pdu_size
         self._view = memoryview(bytearray(_SMALL_BUFFER))
         self._start = 0

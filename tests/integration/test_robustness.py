@@ -159,7 +159,7 @@ BEGUN_STORE = message(3, store_request("1.2.3"), b"")[:-12] + p_data(pdv(3, 0, b
         (p_data(pdv(1, LAST, b"data")), UNEXPECTED_PDU),
         (p_data(pdv(9, COMMAND | LAST, ECHO_FIRST)), "abort 2 0"),
         (p_data(pdv(1, COMMAND, bytes(10_000))) * 2, "abort 2 0"),
-        (HEADER.pack(PDUType.P_DATA, 131073), "abort 2 0"),
+        (HEADER.pack(PDUType.P_DATA, 131072 + 7), "abort 2 0"),
         (HEADER.pack(PDUType.P_DATA, 2**32 - 1), "abort 2 0"),
         (p_data(b"\0\0\0"), "abort 2 6"),
         (p_data(b"\0\0\0\1\1\3"), "abort 2 6"),
