@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import servers
 from servers import RawPeer, message
@@ -29,8 +29,10 @@ class Received:
     context_id: int
     command: Command
 
-    def answer(self, status: int | None = 0, *, skew: int = 0) -> None:
-        """Send a response; `skew` makes it one to another message."""
+    def answer(
+        self, status: int | None = 0, *, skew: int = 0, data: bytes | None = None, **changes: str | int | None
+    ) -> None:
+        """Send a response; `skew` makes it one to another message, `changes` go over what it says."""
         request = self.command
         response = Command(
             command_field=(request.command_field or 0) | RESPONSE,
@@ -40,7 +42,7 @@ class Received:
             event_type_id=request.event_type_id,
             status=status,
         )
-        self.link.send(message(self.context_id, response))
+        self.link.send(message(self.context_id, replace(response, **changes), data))
 
 
 Script = Callable[[Received], None]
@@ -58,12 +60,13 @@ def answered(received: Received) -> None:
 
 
 class Receiver:
-    """Takes one association after the other and answers each request as its script says."""
+    """Takes one association after the other and answers each request as its script says, a release with `farewell`."""
 
-    def __init__(self, listener: socket.socket, script: Script, accepting: Accept) -> None:
+    def __init__(self, listener: socket.socket, script: Script, accepting: Accept, farewell: bytes) -> None:
         self._listener = listener
         self._script = script
         self._accepting = accepting
+        self._farewell = farewell
         self.requests = 0
         self.sizes: list[int] = []
         self.data: dict[str, bytes] = {}
@@ -85,7 +88,9 @@ class Receiver:
         link.send(encode_accept(asked, self._accepting(asked)))
         while (received := self._next(link)) is not None:
             self._script(received)
-        link.send(RELEASE_RP)
+        link.send(self._farewell)
+        if self._farewell != RELEASE_RP:
+            link.ending()
 
     def _next(self, link: RawPeer) -> Received | None:
         """The next request; None when the peer releases."""
@@ -107,9 +112,11 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiving(script: Script = answered, accepting: Accept = accept) -> Iterator[tuple[Receiver, RemoteAE]]:
+def receiving(
+    script: Script = answered, accepting: Accept = accept, farewell: bytes = RELEASE_RP
+) -> Iterator[tuple[Receiver, RemoteAE]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        receiver = Receiver(listener, script, accepting)
+        receiver = Receiver(listener, script, accepting, farewell)
         thread = threading.Thread(target=receiver.serve, daemon=True)
         thread.start()
         port = listener.getsockname()[1]
@@ -132,6 +139,33 @@ def on(number: int, then: Script) -> Script:
 
 def status(value: int | None) -> Script:
     return lambda received: received.answer(value)
+
+
+def bare(received: Received) -> None:
+    """Without anything that may be left out."""
+    received.answer(affected_sop_class_uid=None, affected_sop_instance_uid=None, event_type_id=None)
+
+
+def of_another(received: Received) -> None:
+    """A response that names another instance."""
+    received.answer(affected_sop_instance_uid="1.2.3")
+
+
+def with_data(received: Received) -> None:
+    """A response with a data set, where none belongs."""
+    received.answer(data=bytes(8))
+
+
+def cut(places: list[int], then: Script) -> Script:
+    """Answer, and read only as many bytes of the next request as the last of `places` says, which is used up."""
+
+    def script(received: Received) -> None:
+        received.answer()
+        if places:
+            received.link.skip(places.pop())
+            then(received)
+
+    return script
 
 
 def twice(received: Received) -> None:

@@ -248,6 +248,11 @@ class RawPeer:
                 if not command.has_data_set or 0 in done:
                     return Reply(context_id, command, parts[0])
 
+    def skip(self, size: int) -> None:
+        """Read so many bytes and look at nothing; raises EOFError at the end of the stream."""
+        while size:
+            size -= len(self._read(min(size, 65536)))
+
     def ending(self) -> str:
         """Read to the end: `abort S R` with source and reason, or `closed`."""
         try:

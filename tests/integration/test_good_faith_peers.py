@@ -21,10 +21,13 @@ from receivers import (
     aborts,
     accept,
     answered,
+    bare,
     closes,
+    cut,
     in_bytes,
     late,
     never,
+    of_another,
     on,
     out_of_order,
     receiving,
@@ -32,6 +35,7 @@ from receivers import (
     resets,
     status,
     twice,
+    with_data,
 )
 from servers import CT, EXPLICIT, IMPLICIT, STUDY_MOVE, VERIFICATION, RawPeer, eventually, message, proposal
 from strategies import encoded
@@ -40,7 +44,7 @@ from pacs_server.config import CommitmentConfig
 from pacs_server.index.commitment import CommitmentStatus
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import Answer, Proposal, UserInformation, encode_request
-from pacs_server.net.pdu import PDUType
+from pacs_server.net.pdu import RELEASE_RQ, PDUType
 from pacs_server.server import PacsServer
 
 COMMITMENT, COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
@@ -55,10 +59,16 @@ MOVES: dict[str, tuple[Script, tuple[int, tuple[int, int, int], list[int]]]] = {
     "duplicate": (on(2, status(0x0111)), ONE_FAILED),
     "warnings": (status(0xB000), (0xB000, (0, 0, 4), [])),
     "one warning": (on(3, status(0xB007)), (0xB000, (3, 0, 1), [])),
+    "coerced": (on(3, status(0xB006)), (0xB000, (3, 0, 1), [])),
+    "not understood": (on(2, status(0xC123)), ONE_FAILED),
+    "cancelled": (on(2, status(0xFE00)), ONE_FAILED),
     "unknown status": (on(2, status(0x1234)), ONE_FAILED),
     "pending": (on(2, status(0xFF00)), ONE_FAILED),
     "no status": (on(2, status(None)), ONE_FAILED),
     "another message's id": (on(2, lambda received: received.answer(skew=7)), ONE_FAILED),
+    "bare": (bare, (0, (4, 0, 0), [])),
+    "of another instance": (of_another, (0, (4, 0, 0), [])),
+    "with a data set": (with_data, (0, (4, 0, 0), [])),
     "out of order": (on(2, out_of_order), ONE_FAILED),
     "twice": (on(2, twice), (0xB000, (3, 1, 0), [3])),
     "never": (on(2, never), ONE_FAILED),
@@ -81,12 +91,19 @@ def move(pacs: PacsServer, instances: Sequence[Dataset]) -> tuple[Command, list[
         study = str(instances[0].StudyInstanceUID)
         peer.send(message(3, request, keys("STUDY", {0x0020000D: ("UI", study)})))
         while (reply := peer.read_message()).command.status == 0xFF00:
+            # PS3.4 C.4.2.1.4.2: no list of what failed in between, and the counts always add up.
             assert reply.data == b""
+            assert sum(number or 0 for number in counts(reply.command)) + left(reply.command) == len(instances)
         assert peer.echo() == 0
         peer.release()
     # (0008,0058) in Implicit VR, nothing else.
     failed = reply.data[8:].rstrip(b"\0").decode()
     return reply.command, failed.split("\\") if failed else []
+
+
+def left(pending: Command) -> int:
+    assert pending.number_of_remaining
+    return pending.number_of_remaining
 
 
 def counts(final: Command) -> tuple[int | None, int | None, int | None]:
@@ -110,6 +127,37 @@ def test_a_move_counts_exactly_what_its_destination_did(serve: Callable[..., Pac
     assert (final.status, counts(final)) == (final_status, numbers)
     assert failures == [uids(instances)[number - 1] for number in failed]
     assert final.number_of_remaining is None
+
+
+# Small instances are under way whole before the destination ends, large ones are not.
+CUTS = {"small": (1, range(0, 900, 83)), "large": (1200, (0, 1000, 131_072, 1_500_000))}
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize("then", [aborts, closes, resets])
+def test_a_destination_that_ends_anywhere_in_an_instance(
+    serve: Callable[..., PacsServer], then: Script, size: str
+) -> None:
+    rows, offsets = CUTS[size]
+    places: list[int] = []
+    with receiving(cut(places, then)) as (_, remote):
+        pacs = serve(remote_aes=[remote])
+        instances = make_study(1, 4, Rows=rows, Columns=rows, PixelData=bytes(2 * rows * rows))
+        assert servers.store(pacs, *instances) == [0] * 4
+        for at in offsets:
+            places.append(at)
+            final, failures = move(pacs, instances)
+            assert (final.status, counts(final), failures) == (0xB000, (3, 1, 0), uids(instances)[1:2]), at
+
+
+@pytest.mark.parametrize("farewell", [b"", ABORT, RELEASE_RQ], ids=["never", "aborts", "releases"])
+def test_how_a_destination_takes_its_leave_changes_nothing(serve: Callable[..., PacsServer], farewell: bytes) -> None:
+    with receiving(farewell=farewell) as (_, remote):
+        pacs = serve(remote_aes=[remote], network_timeout=0.5)
+        instances = make_study(1, 2)
+        assert servers.store(pacs, *instances) == [0] * 2
+        final, failures = move(pacs, instances)
+    assert (final.status, counts(final), failures) == (0, (2, 0, 0), [])
 
 
 def nothing(asked: Proposal) -> Answer:
