@@ -1,11 +1,12 @@
 """A server in this process, and the peers that talk to it: raw ones that misbehave, and a Storage SCP that collects."""
 
 import itertools
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -101,6 +102,15 @@ AT_REST = ["listener"] * WAITING_THREADS
 def server_threads() -> list[str]:
     """The threads that serve connections."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(("peer-", "listener"))]
+
+
+def open_sockets() -> int:
+    """How many sockets this process has; files are those of the database, of which threads open some when needed."""
+    found = 0
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+    return found
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENT_SECONDS) -> bool:

@@ -6,7 +6,7 @@ import time
 
 from hostile.before_association import together
 from hostile.mutation import mutated
-from hostile.payloads import ct, keys
+from hostile.payloads import ct, data_set, keys, references, step
 from hostile.peers import CONTEXT, REQUEST, Peer, Target, command, everything
 from processes import wait_for
 from servers import echo_request, message, p_data, pdv
@@ -178,6 +178,28 @@ def endings_everywhere(target: Target) -> int:
             peer.push(state + (encode_abort() if ending == "abort" else b""))
             peer.reset() if ending == "reset" else peer.socket.close()
     return 3 * len(states)
+
+
+def endings_at_any_byte(target: Target) -> int:
+    """Requests of every service that end at any byte, with an abort, a reset, or the end of the stream."""
+    of_study = keys("STUDY", {0x0020000D: ("UI", target.study)})
+    requests = {
+        "echo": None, "store": ct("1.2.3.4"), "find": of_study, "move": of_study, "get": of_study,
+        "worklist": data_set({0x00100010: ("PN", "")}), "mpps": step(), "commitment": references(["1.2.3.4"]),
+    }  # fmt: skip
+    acts = 0
+    for service, data in requests.items():
+        whole = message(CONTEXT[service], command(service), data, 100)
+        for ending in ("abort", "close", "reset") * 8:
+            with target.associate() as peer:
+                # Behind almost all of a request an abort would pass for the rest of it.
+                peer.push(whole[: target.random.randrange(len(whole) - len(encode_abort()))])
+                if ending == "abort":
+                    peer.push(encode_abort())
+                elif ending == "reset":
+                    peer.reset()
+            acts += 1
+    return acts
 
 
 def responses_to_nothing(target: Target) -> int:

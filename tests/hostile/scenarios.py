@@ -44,6 +44,7 @@ SCENARIOS = (
     Scenario(in_association.cancel_floods),
     Scenario(in_association.release_collisions),
     Scenario(in_association.endings_everywhere),
+    Scenario(in_association.endings_at_any_byte),
     Scenario(in_association.responses_to_nothing),
     Scenario(services.odd_uids),
     Scenario(services.patterns),

@@ -23,6 +23,7 @@ from servers import (
     eventually,
     leftovers,
     message,
+    open_sockets,
     p_data,
     pdv,
     proposal,
@@ -61,15 +62,6 @@ def _is_served(pacs):
 
 def _open_files():
     return len(os.listdir("/proc/self/fd"))
-
-
-def _open_sockets():
-    """Without the files of the database, of which background threads open some when they first need them."""
-    found = 0
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            found += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
-    return found
 
 
 # ------------------------------------------------------------------------------------ before an association
@@ -125,7 +117,7 @@ def test_half_open_peers_hold_up_nobody_and_leave_nothing(serve):
     pacs = serve(max_associations=3, **SHORT)
     _is_served(pacs)
     assert eventually(lambda: server_threads() == AT_REST)
-    sockets = _open_sockets()
+    sockets = open_sockets()
     peers = [RawPeer(pacs.address) for _ in range(20)]
     for peer in peers:
         peer.send(REQUEST[:6])
@@ -134,16 +126,16 @@ def test_half_open_peers_hold_up_nobody_and_leave_nothing(serve):
     for peer in peers:
         peer.socket.close()
     assert eventually(lambda: server_threads() == AT_REST)
-    assert eventually(lambda: _open_sockets() == sockets)
+    assert eventually(lambda: open_sockets() == sockets)
     assert pacs.status()["associations"] == {"active": 0, "connections": 0}
 
 
 def test_port_scans_leave_nothing(serve):
     pacs = serve()
-    sockets = _open_sockets()
+    sockets = open_sockets()
     for _ in range(200):
         socket.create_connection(pacs.address).close()
-    assert eventually(lambda: server_threads() == AT_REST and _open_sockets() == sockets)
+    assert eventually(lambda: server_threads() == AT_REST and open_sockets() == sockets)
     _is_served(pacs)
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import itertools
-import socket
 import struct
 import zlib
 from collections import Counter
@@ -16,7 +15,7 @@ import servers
 from hostile.payloads import ct, data_set, element
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import CT, EXPLICIT, IMPLICIT, RawPeer, eventually, message, p_data, pdv, store_request
+from servers import CT, EXPLICIT, IMPLICIT, message, p_data, pdv, store_request
 from trails import silent
 
 from pacs_server.archive import Archive
@@ -32,7 +31,6 @@ from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import Service
 from pacs_server.scp.dispatch import Dispatcher
 from pacs_server.scp.store import StorageSCP
-from pacs_server.server import PacsServer
 from pacs_server.services.store import StoreService
 from pacs_server.storage.filesystem import FileSystemStorage
 
@@ -159,35 +157,6 @@ def test_a_store_that_ends_at_any_byte_leaves_nothing_and_may_be_sent_again(arch
     # The sender that did not see the answer.
     assert archive.serve(whole).statuses() == [0]
     assert archive.is_clean()
-
-
-def _reset(peer: RawPeer) -> None:
-    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-ENDINGS: dict[str, Callable[[RawPeer], None]] = {
-    "closed": lambda peer: None,
-    "aborted": lambda peer: peer.send(ABORT),
-    "reset": _reset,
-}
-
-
-@pytest.mark.parametrize("how", ENDINGS)
-def test_a_connection_that_ends_anywhere(serve: Callable[..., PacsServer], how: str) -> None:
-    pacs = serve()
-    sop = new_uid()
-    whole = message(3, store_request(sop), ct(sop), max_pdu=100)
-    for offset in range(0, len(whole), 9):
-        with RawPeer.associated(pacs.address) as peer:
-            peer.send(whole[:offset])
-            ENDINGS[how](peer)
-    assert eventually(lambda: pacs.status()["associations"]["connections"] == 0)
-    assert servers.leftovers(pacs.config) == []
-    assert servers.stored_files(pacs) == []
-    with RawPeer.associated(pacs.address) as peer:
-        peer.send(whole)
-        assert peer.read_message().command.status == 0
-    assert len(servers.stored_files(pacs)) == 1
 
 
 # ------------------------------------------------------------------------------------ cuts
