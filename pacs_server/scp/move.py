@@ -138,7 +138,7 @@ class _Move:
             link.pace = self._association.pace
         except AssociationEnded as error:
             self._failed(queue, len(queue), error)
-            return False
+            return cancel_requested(self._association, self._message)
         released = False
         try:
             cancelled = self._send_queued(link, queue)
@@ -148,7 +148,7 @@ class _Move:
         except _LinkBroken as broken:
             # Without a success on it there is nothing to hope for from another one.
             self._failed(queue, 1 if broken.sent else len(queue), broken.reason)
-            return False
+            return cancel_requested(self._association, self._message)
         finally:
             if not released:
                 link.abort()

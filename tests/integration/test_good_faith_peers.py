@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from receivers import (
     ABORT,
     Accept,
+    Received,
     Script,
     aborts,
     accept,
@@ -86,16 +87,21 @@ MOVES: dict[str, tuple[Script, tuple[int, tuple[int, int, int], list[int]]]] = {
 def move(pacs: PacsServer, instances: Sequence[Dataset]) -> tuple[Command, list[str]]:
     """Move the study to DEST, over an association that still serves then: the final response, and what failed."""
     with RawPeer.associated(pacs.address, (VERIFICATION, [IMPLICIT]), (STUDY_MOVE, [IMPLICIT])) as peer:
-        request = Command(CommandField.C_MOVE, message_id=9, affected_sop_class_uid=STUDY_MOVE, priority=0)
-        request.move_destination = "DEST"
-        study = str(instances[0].StudyInstanceUID)
-        peer.send(message(3, request, keys("STUDY", {0x0020000D: ("UI", study)})))
-        while (reply := peer.read_message()).command.status == 0xFF00:
-            # PS3.4 C.4.2.1.4.2: no list of what failed in between, and the counts always add up.
-            assert reply.data == b""
-            assert sum(number or 0 for number in counts(reply.command)) + left(reply.command) == len(instances)
+        outcome = ask_for_move(peer, instances)
         assert peer.echo() == 0
         peer.release()
+    return outcome
+
+
+def ask_for_move(peer: RawPeer, instances: Sequence[Dataset]) -> tuple[Command, list[str]]:
+    request = Command(CommandField.C_MOVE, message_id=9, affected_sop_class_uid=STUDY_MOVE, priority=0)
+    request.move_destination = "DEST"
+    study = str(instances[0].StudyInstanceUID)
+    peer.send(message(3, request, keys("STUDY", {0x0020000D: ("UI", study)})))
+    while (reply := peer.read_message()).command.status == 0xFF00:
+        # PS3.4 C.4.2.1.4.2: no list of what failed in between, and the counts always add up.
+        assert reply.data == b""
+        assert sum(number or 0 for number in counts(reply.command)) + left(reply.command) == len(instances)
     # (0008,0058) in Implicit VR, nothing else.
     failed = reply.data[8:].rstrip(b"\0").decode()
     return reply.command, failed.split("\\") if failed else []
@@ -158,6 +164,24 @@ def test_how_a_destination_takes_its_leave_changes_nothing(serve: Callable[..., 
         assert servers.store(pacs, *instances) == [0] * 2
         final, failures = move(pacs, instances)
     assert (final.status, counts(final), failures) == (0, (2, 0, 0), [])
+
+
+@pytest.mark.parametrize("then", [never, closes])
+def test_a_move_that_is_cancelled_while_its_destination_fails(serve: Callable[..., PacsServer], then: Script) -> None:
+    def cancelling(received: Received) -> None:
+        peer.send(message(3, Command(CommandField.C_CANCEL, message_id_being_responded_to=9)))
+        then(received)
+
+    with receiving(on(2, cancelling)) as (receiver, remote):
+        pacs = serve(remote_aes=[remote])
+        instances = make_study(1, 4)
+        servers.store(pacs, *instances)
+        with RawPeer.associated(pacs.address, (VERIFICATION, [IMPLICIT]), (STUDY_MOVE, [IMPLICIT])) as peer:
+            final, failed = ask_for_move(peer, instances)
+    assert (final.status, counts(final), final.number_of_remaining) == (0xFE00, (1, 1, 0), 2)
+    assert failed == uids(instances)[1:2]
+    # Nothing was sent any more.
+    assert receiver.requests == 2
 
 
 def nothing(asked: Proposal) -> Answer:
