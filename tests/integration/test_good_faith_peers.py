@@ -6,13 +6,14 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 import servers
 from datasets import make_study, uid
-from hostile.payloads import keys, references
+from hostile.payloads import keys, references, step
+from hostile.peers import CONTEXT, MPPS, SERVICES, command
 from pydicom.dataset import Dataset
 from receivers import (
     ABORT,
@@ -38,7 +39,7 @@ from receivers import (
     twice,
     with_data,
 )
-from servers import CT, EXPLICIT, IMPLICIT, STUDY_MOVE, VERIFICATION, RawPeer, eventually, message, proposal
+from servers import CT, EXPLICIT, IMPLICIT, STUDY_GET, STUDY_MOVE, VERIFICATION, RawPeer, eventually, message, proposal
 from strategies import encoded
 
 from pacs_server.config import CommitmentConfig
@@ -335,3 +336,109 @@ def _leave(peer: RawPeer, how: int) -> None:
         elif how == 2:
             peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.socket.close()
+
+
+# ------------------------------------------------------------------------------------ C-GET
+
+GET_STATUSES = {
+    **{"no room": (0xA700, "failed"), "duplicate": (0x0111, "failed"), "not understood": (0xC000, "failed")},
+    **{"cancelled": (0xFE00, "failed"), "pending": (0xFF00, "failed"), "none": (None, "failed")},
+    **{"coerced": (0xB006, "warning"), "elements discarded": (0xB007, "warning")},
+}
+
+
+@contextlib.contextmanager
+def getting(pacs: PacsServer, instances: Sequence[Dataset]) -> Iterator[RawPeer]:
+    """A peer that has asked for a study, and has answered the first instance of it."""
+    contexts = ((STUDY_GET, [IMPLICIT]), (CT, [EXPLICIT]), (VERIFICATION, [IMPLICIT]))
+    with RawPeer.associated(pacs.address, *contexts, roles={CT: (True, True)}) as peer:
+        request = Command(CommandField.C_GET, message_id=9, affected_sop_class_uid=STUDY_GET, priority=0)
+        study = str(instances[0].StudyInstanceUID)
+        peer.send(message(1, request, keys("STUDY", {0x0020000D: ("UI", study)})))
+        next_of(peer).answer()
+        yield peer
+
+
+def next_of(peer: RawPeer) -> Received:
+    """The next instance of a C-GET."""
+    while (reply := peer.read_message()).command.command_field != CommandField.C_STORE:
+        assert reply.command.status == 0xFF00
+    return Received(0, peer, reply.context_id, reply.command)
+
+
+@pytest.mark.parametrize("name", GET_STATUSES)
+def test_a_get_counts_exactly_what_its_peer_did(serve: Callable[..., PacsServer], name: str) -> None:
+    answer, counted = GET_STATUSES[name]
+    pacs = serve()
+    instances = make_study(1, 3)
+    servers.store(pacs, *instances)
+    with getting(pacs, instances) as peer:
+        next_of(peer).answer(answer)
+        next_of(peer).answer()
+        final = peer.read_message()
+        peer.release()
+    assert final.command.status == 0xB000
+    assert counts(final.command) == (2, counted == "failed", counted == "warning")
+    assert final.data[8:].rstrip(b"\0").decode() == (uids(instances)[1] if counted == "failed" else "")
+
+
+GET_ENDS: dict[str, Script] = {
+    **{"another message's id": lambda received: received.answer(skew=7), "never": lambda received: None},
+    **{"twice": twice, "aborts": aborts, "closes": closes, "resets": resets, "releases": releases},
+}
+
+
+@pytest.mark.parametrize("name", GET_ENDS)
+def test_a_get_ends_with_the_association_on_which_it_cannot_go_on(serve: Callable[..., PacsServer], name: str) -> None:
+    pacs = serve(idle_timeout=0.5)
+    instances = make_study(1, 4)
+    servers.store(pacs, *instances)
+    with getting(pacs, instances) as peer, contextlib.suppress(EOFError):
+        GET_ENDS[name](next_of(peer))
+        assert peer.ending() in ("abort 0 0", "abort 2 2")
+    assert eventually(lambda: pacs.status()["associations"]["connections"] == 0)
+    with RawPeer.associated(pacs.address) as other:
+        assert other.echo() == 0
+
+
+# ------------------------------------------------------------------------------------ nothing in it
+
+# A data set of no bytes, and none at all: the status of each.
+EMPTY = {
+    "store": (0xC000, 0xC000),
+    "find": (0xA900, 0xA900),
+    "move": (0xA900, 0xA900),
+    "get": (0xA900, 0xA900),
+    # Every key is optional there, so that this is a query for all.
+    "worklist": (0, 0xA900),
+    "mpps": (0x0120, 0x0120),
+    "commitment": (0x0115, 0x0115),
+}
+
+
+@pytest.mark.parametrize("service", EMPTY)
+def test_data_sets_with_nothing_in_them(serve: Callable[..., PacsServer], service: str) -> None:
+    with receiving() as (_, remote):
+        pacs = serve(remote_aes=[remote])
+        with RawPeer.associated(pacs.address, *((name, [syntax]) for name, syntax in SERVICES.values())) as peer:
+            request = command(service, **({"move_destination": "DEST"} if service == "move" else {}))
+            for data, expected in zip((b"", None), EMPTY[service], strict=True):
+                peer.send(message(CONTEXT[service], request, data))
+                assert peer.read_message().command.status == expected
+            assert peer.echo() == 0
+            peer.release()
+    assert pacs.status()["counts"]["instances"] == 0
+
+
+def test_a_procedure_step_is_set_to_nothing_new(serve: Callable[..., PacsServer]) -> None:
+    pacs = serve()
+    made = command("mpps", affected_sop_instance_uid="1.2.3.9")
+    change = Command(CommandField.N_SET, message_id=1, requested_sop_class_uid=MPPS)
+    change.requested_sop_instance_uid = "1.2.3.9"
+    with RawPeer.associated(pacs.address, *((name, [syntax]) for name, syntax in SERVICES.values())) as peer:
+        statuses = []
+        for request, data in ((made, step()), (change, b""), (change, None)):
+            peer.send(message(CONTEXT["mpps"], request, data))
+            statuses.append(peer.read_message().command.status)
+        assert statuses == [0, 0, 0]
+        peer.release()
