@@ -1,5 +1,6 @@
 """Retrieval by DCMTK: getscu, and movescu between this server, storescp and dcmqrscp."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import dcmtk
 import pydicom
 import pytest
 from datasets import data_set_bytes, make_study, pydicom_test_files, write_part10
-from processes import PacsProcess, run_command
+from processes import PacsProcess, run_command, wait_for
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
@@ -15,6 +16,7 @@ from rawpeer import Instance, association, store
 
 pytestmark = pytest.mark.interop
 
+COUNTED = ("Completed Suboperations", "Failed Suboperations")
 COMPRESSED = (
     "MR_small_RLE.dcm",
     "SC_rgb_rle.dcm",
@@ -111,9 +113,10 @@ def destination(tmp_path: Path) -> Iterator[dcmtk.StoreSCP]:
         yield scp
 
 
-def know(pacs: PacsProcess, *remotes: tuple[str, int]) -> None:
+def know(pacs: PacsProcess, *remotes: tuple[str, int], **settings: object) -> None:
     """Give the running server these move destinations."""
-    pacs.reload({"remote_aes": [{"ae_title": title, "host": "127.0.0.1", "port": port} for title, port in remotes]})
+    known = [{"ae_title": title, "host": "127.0.0.1", "port": port} | settings for title, port in remotes]
+    pacs.reload({"remote_aes": known})
 
 
 @pytest.mark.parametrize(("level", "count"), [("STUDY", 6), ("SERIES", 3), ("IMAGE", 1)])
@@ -126,6 +129,32 @@ def test_move_at_every_level(
     move(sqlite_pacs.port, destination.ae_title, study[0], level)
 
     assert uids_in(destination.files()) == uids_of(study[:count])
+
+
+# storescp's ways to disappoint, and what a C-MOVE of six instances comes to: status, completed and failed. An
+# association that breaks without any success on it costs all of them.
+DISAPPOINTING = {
+    ("--refuse",): (0xA702, 0, 6),
+    ("--abort-after",): (0xA702, 0, 6),
+    ("--abort-during",): (0xA702, 0, 6),
+    ("--sleep-during", "2"): (0xA702, 0, 6),
+    ("--ignore",): (0x0000, 6, 0),
+}
+
+
+@pytest.mark.parametrize("options", DISAPPOINTING, ids=lambda options: options[0].strip("-"))
+def test_a_storescp_that_disappoints(
+    sqlite_pacs: PacsProcess, tmp_path: Path, study: list[Dataset], options: tuple[str, ...]
+) -> None:
+    send(sqlite_pacs, study)
+    with dcmtk.StoreSCP(tmp_path / "moved", *options) as scp:
+        know(sqlite_pacs, (scp.ae_title, scp.port), response_timeout=1 if "--sleep-during" in options else 30)
+        asked = ("-d", "-S", "-aem", scp.ae_title, *keys(study[0], "STUDY"), "127.0.0.1", sqlite_pacs.port)
+        done = dcmtk.run("movescu", *asked)
+    said = done.stdout + done.stderr
+    last = {name: re.findall(rf"{name} +: (\w+)", said)[-1] for name in ("DIMSE Status", *COUNTED)}
+    assert tuple(int(value, 0) for value in last.values()) == DISAPPOINTING[options], said
+    assert wait_for(lambda: sqlite_pacs.status()["associations"]["connections"] == 0, "the end of all associations")
 
 
 def test_move_to_nobody_known(sqlite_pacs: PacsProcess, study: list[Dataset]) -> None:
