@@ -71,6 +71,8 @@ MOVES: dict[str, tuple[Script, tuple[int, tuple[int, int, int], list[int]]]] = {
     "bare": (bare, (0, (4, 0, 0), [])),
     "of another instance": (of_another, (0, (4, 0, 0), [])),
     "with a data set": (with_data, (0, (4, 0, 0), [])),
+    # That of an echo, to the same message ID.
+    "of another kind": (on(2, lambda received: received.answer(command_field=0x8030)), ONE_FAILED),
     "out of order": (on(2, out_of_order), ONE_FAILED),
     "twice": (on(2, twice), (0xB000, (3, 1, 0), [3])),
     "never": (on(2, never), ONE_FAILED),
