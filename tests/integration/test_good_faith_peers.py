@@ -192,7 +192,8 @@ def nothing(asked: Proposal) -> Answer:
 
 
 def unproposed(asked: Proposal) -> Answer:
-    results = tuple((context.context_id, 0, "1.2.840.10008.1.2.4.90") for context in asked.contexts)
+    proposed = [(context.context_id, IMPLICIT in context.transfer_syntaxes) for context in asked.contexts]
+    results = tuple((number, 4 if right else 0, IMPLICIT) for number, right in proposed)
     return Answer(results, UserInformation(16384, "1.2.3"))
 
 
