@@ -226,6 +226,8 @@ def test_a_move_in_pdus_of_any_size(serve: Callable[..., PacsServer], max_pdu: i
         final, _ = move(pacs, instances)
     assert (final.status, counts(final)) == (0, (2, 0, 0))
     assert max(receiver.sizes) <= (max_pdu or 2**32)
+    # PS3.8 E.2: fragments are of even length.
+    assert {size % 2 for size in receiver.sizes} == {0}
     assert receiver.data == {str(ds.SOPInstanceUID): encoded(ds, EXPLICIT) for ds in instances}
 
 
