@@ -73,6 +73,9 @@ def _apply(connection: Connection, change: Change) -> None:
     found = _find(connection, change.target)
     target_key = _make(connection, change.target) if found is None else found
     source_key = _find(connection, change.source, change.studies)
+    if source_key == target_key:
+        # One of them turned out to be the other since.
+        return
     moving = _studies_to_move(connection, change, source_key)
     # Whoever gets studies is there again, and goes nowhere else.
     _forget_aliases(connection, Identity.of(change.target), "")

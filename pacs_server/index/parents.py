@@ -69,8 +69,6 @@ _SERIES = PreparedForMany(
     .join(models.study, models.study.c.patient_fk == models.patient.c.id)
     .join(models.series, models.series.c.study_fk == models.study.c.id),
 )
-# More steps than any operator took; what goes in a circle ends.
-_MAX_ALIASES = 16
 _INSERT = {table: insert(table).returning(table.c.id, sort_by_parameter_order=True) for table in COUNTERS}
 _UPDATE = {
     table: Prepared(
@@ -202,9 +200,11 @@ class Parents:
     def _patient_of(self, header: Header, identity: Identity) -> _Row:
         """The patient a study goes to: where an operator sent it, the one of that ID, or a new one."""
         attributes: Mapping[str, str] = header.values
-        for _ in range(_MAX_ALIASES):
+        followed: list[_Alias] = []
+        while True:
             patients, aliases = self._patients_of(identity, header.uids.study)
-            fitting = [alias for alias in aliases if compatible(alias.source, identity)]
+            # Each decision leads on once, so that what goes in a circle ends.
+            fitting = [each for each in aliases if each not in followed and compatible(each.source, identity)]
             alias = next((alias for alias in fitting if alias.study == header.uids.study), None)
             patient = next((row for row in patients if _accepts(row, identity)), None)
             if alias is None and patient is not None:
@@ -212,6 +212,7 @@ class Parents:
             alias = alias or next((alias for alias in fitting if not alias.study), None)
             if alias is None:
                 break
+            followed.append(alias)
             attributes, identity = alias.target, Identity.of(alias.target)
         return self._new_patient(attributes, header)
 

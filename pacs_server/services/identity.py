@@ -9,6 +9,7 @@ from typing import Final
 
 from pacs_server.audit.events import Action, Event, EventID, Subject
 from pacs_server.audit.recorder import Recorder, local_user
+from pacs_server.dicom.identity import compatible
 from pacs_server.errors import PatientError
 from pacs_server.index.database import Database
 from pacs_server.index.identity import Conflicts, IdentityIndex, Person, StudyOf
@@ -125,7 +126,7 @@ class IdentityService:
     def _decide(
         self, studies: list[StudyOf], source: Person, target: Person, reason: str, *, whole: bool, dry_run: bool
     ) -> None:
-        if source.attributes == target.attributes:
+        if _same(source, target):
             raise PatientError("that is one and the same patient")
         if not reason.strip():
             raise PatientError("a reason has to be given")
@@ -158,3 +159,9 @@ class IdentityService:
             about = tuple(subjects) or (Subject(*who),)
             event = Event(EventID.PATIENT_RECORD, action, (local_user(),), subjects=about, detail=detail)
             self._audit.write(event)
+
+
+def _same(one: Person, other: Person) -> bool:
+    """Whether both are one patient of the index, or would be if both were there."""
+    identified = bool(one.identity.patient_id)
+    return one.attributes == other.attributes or (identified and compatible(one.identity, other.identity))

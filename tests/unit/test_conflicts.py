@@ -1,6 +1,7 @@
 """What comes with another patient is kept apart, listed, and moved as operators decide."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -237,6 +238,51 @@ def test_merging_back_and_forth_ends_somewhere(desk):
     desk.add("3.0", study="3.3", patient_id="P1")
     desk.add("4.0", study="4.4", patient_id="P2")
     assert desk.people() == [("P1", "", 4)]
+
+
+def test_a_study_of_a_merge_that_was_deleted_and_sent_again_is_of_the_patient_it_was_merged_into(desk):
+    """Where one decision leads to another and that one back, the way ends at who is there."""
+    desk.add("1.0", patient_id="P1")
+    desk.add("3.0", study="3.3", patient_id="P1")
+    desk.add("2.0", study="2.2", patient_id="P2")
+    desk.reassign("1.1", to="P2")
+    desk.index.remove("1.0")
+    desk.merge("P2", into="P1")
+    desk.add("1.0", patient_id="P1")
+    assert desk.people() == [("P1", "", 3)]
+    assert desk.service.count() == 0
+
+
+def test_a_chain_of_merges_is_followed_to_its_end(desk):
+    for number in range(30):
+        desk.add(f"{number}.0", study=f"{number}.1", patient_id=f"P{number}")
+    for number in range(29):
+        desk.merge(f"P{number}", into=f"P{number + 1}")
+    desk.add("99.0", study="99.1", patient_id="P0")
+    assert desk.people() == [("P29", "", 31)]
+
+
+def test_a_patient_is_not_given_to_whom_they_are_taken_for(desk):
+    desk.add("1.0", patient_id="P1")
+    desk.add("2.0", study="2.2", patient_id="P2")
+    desk.reassign("1.1", to="P2")
+    desk.add("3.0", study="3.3", patient_id="P1", patient_name="Doe")
+    before = desk.state()
+    # The nameless P1 of then and P1 Doe may be one person, so there is nobody else to give the study to.
+    with pytest.raises(PatientError, match="one and the same"):
+        desk.reassign("3.3", to="@m1")
+    assert desk.state() == before
+    assert len(read_changes(desk.directory)) == 1
+    # Written down by somebody who saw other rows, it still is no change.
+    (done,) = read_changes(desk.directory)
+    same = {"source": {"patient_id": "P1", "patient_name": "Doe"}, "target": {"patient_id": "P1"}}
+    desk.service.replay(replace(done, number=2, studies=("3.3",), **same))
+    assert _rows_without_state(desk.state()) == _rows_without_state(before)
+    assert_counters_exact(desk.database)
+
+
+def _rows_without_state(state: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    return {name: found for name, found in state.items() if name != "archive_state"}
 
 
 def test_what_cannot_be_is_refused_and_changes_nothing(desk):
