@@ -49,6 +49,8 @@ class Chain:
         self._day = date.min
         self._size = -1
         self._last = BEGIN
+        # The descriptor that was last handed out to be synced, and those that may still be in the hands of a sync.
+        self._handed_out = -1
         self._retired: list[int] = []
         # What is to be said before the next record; it stays until it is written.
         self._notes: list[Event] = []
@@ -76,6 +78,7 @@ class Chain:
     def unsynced(self) -> tuple[int, Mark, list[int]]:
         """What to sync: a descriptor, the last record in it, and descriptors to close after that."""
         retired, self._retired = self._retired, []
+        self._handed_out = self._file
         return self._file, self._last, retired
 
     def write_head(self, mark: Mark) -> None:
@@ -101,7 +104,7 @@ class Chain:
             # If this fails too, whoever writes next finds the torn line.
             with suppress(OSError):
                 os.ftruncate(self._file, size)
-            raise AuditUnavailable("the audit trail cannot be written: the disk took only a part of a record")
+            raise AuditUnavailable("the audit trail cannot be written: no room for a whole record")
         self._size = size + written
 
     def _is_at_end(self, today: date) -> bool:
@@ -116,9 +119,7 @@ class Chain:
 
     def _find_end(self, today: date) -> None:
         """Open the file to append to and find the last record; raises OSError."""
-        if self._file >= 0:
-            self._retired.append(self._file)
-            self._file = -1
+        self._retire()
         anchor = last_anchor(self._directory, self._key)
         tail = anchor.last if anchor else BEGIN
         names = day_files(self._directory)
@@ -132,6 +133,15 @@ class Chain:
             self._note(f"records {tail.sequence + 1} to {self._last.sequence} are missing", Outcome.SERIOUS_FAILURE)
         if self._file < 0 or today > self._day:
             self._begin_day(today, anchor)
+
+    def _retire(self) -> None:
+        """Append to the open file no more: it is closed, by the next sync if one may be at it."""
+        if self._file >= 0 and self._file == self._handed_out:
+            self._retired.append(self._file)
+        elif self._file >= 0:
+            # At once: on a full disk there is no next sync.
+            os.close(self._file)
+        self._file = -1
 
     def _open(self, name: str, before: Mark) -> Mark:
         """Open a day file to append to, without the torn line at its end; its last record, or `before`."""
@@ -174,9 +184,7 @@ class Chain:
         if anchor is not None:
             ended = f"{anchor.day} ended with record {anchor.last.sequence}, MAC {anchor.last.mac}"
             self._note(ended, Outcome.SUCCESS)
-        if self._file >= 0:
-            self._retired.append(self._file)
-            self._file = -1
+        self._retire()
         # The clock may have been set back; days never are.
         self._day = today if today > self._day else self._day + timedelta(days=1)
         flags = os.O_WRONLY | os.O_APPEND | os.O_EXCL

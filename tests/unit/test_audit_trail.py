@@ -210,6 +210,20 @@ def test_a_full_disk_is_told_and_repaired(settings: AuditConfig, opened: AuditTr
 # --- several processes, here as several trails ---
 
 
+def test_a_disk_that_stays_full_costs_no_descriptors(settings: AuditConfig, opened: AuditTrail) -> None:
+    opened.write(an_event("before"))
+    before = len(os.listdir("/proc/self/fd"))
+    with mock.patch.object(chain.os, "write", side_effect=OSError(errno.ENOSPC, "full")):
+        for _ in range(10):
+            with pytest.raises(AuditUnavailable, match="full"):
+                opened.write(an_event("lost"))
+    # The one that the last sync was given, and the one that is open now.
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    opened.write(an_event("after"))
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert verify(settings).records == 2
+
+
 def test_two_processes_keep_one_chain(settings: AuditConfig) -> None:
     with open_trail(settings) as first, open_trail(settings) as second:
         for number in range(20):
