@@ -21,7 +21,7 @@ class Kept:
     def write(self, event: Event, *, durable: bool = True) -> None:
         with self.lock:
             if self.full:
-                raise AuditUnavailable("no space left on device")
+                raise AuditUnavailable("the audit trail cannot be written: no space left on device")
             self.events.append(event)
             self.durable += durable
 

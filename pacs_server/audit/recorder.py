@@ -76,7 +76,7 @@ class Recorder:
         try:
             self.ensure()
         except AuditUnavailable as error:
-            return f"the audit trail cannot be written: {error}"
+            return str(error)
         return None
 
     def alert(self, event: Event, *, peer: str, kind: str) -> None:

@@ -5,6 +5,7 @@ and every failure of the database is `IndexUnavailable`.
 """
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,10 @@ _CHUNK_ROWS = 256
 _MIGRATION_LOCK = 0x50414353_4D494752  # any number, the same in every process: "PACSMIGR"
 # Alembic keeps its context in module globals, so that only one thread may migrate at a time.
 _migrating = threading.Lock()
+# PostgreSQL's SQLSTATE; and how its driver begins to say why there is no connection. Both would leave no room for the
+# reason in an answer, and tell the peer of addresses and paths.
+_DISK_FULL = "53100"
+_WHERE = re.compile(r"^(connection (failed|is bad): )?(connection to server .*? failed: )?(FATAL: *)?")
 _IN_THE_WAY = "another writer is in the way"
 _INTERRUPTED = "the thread that was writing to the index was interrupted"
 
@@ -340,7 +345,9 @@ def _reason(error: Exception) -> str:
     # These may quote the values of a row in their text, which is patient data.
     quotable = type(cause).__name__ not in ("DataError", "ProgrammingError", "IntegrityError")
     lines = str(cause).splitlines() if quotable else []
-    return lines[0] if lines else type(cause).__name__
+    if getattr(cause, "sqlstate", None) == _DISK_FULL:
+        return "the database server has no space left"
+    return _WHERE.sub("", lines[0]) if lines else type(cause).__name__
 
 
 def _revision(connection: Connection) -> str | None:

@@ -93,7 +93,7 @@ class _File:
         except OSError:
             same = False
         if not same:
-            raise sqlite3.OperationalError(f"{self._path} was removed or replaced; stop the server and put it back")
+            raise sqlite3.OperationalError("its file was removed or replaced; stop the server and put it back")
 
     def _identity(self) -> tuple[int, int]:
         status = self._path.stat()

@@ -167,7 +167,7 @@ class Auditing:
                 raise
             self._recorder.write(replace(event, subjects=recorded.subjects, detail=recorded.detail))
         except AuditUnavailable as error:
-            raise ResourceLimitation(f"the audit trail is not available: {error}") from error
+            raise ResourceLimitation(str(error)) from error
 
 
 Counts = Mapping[str, Mapping[str, int]]

@@ -29,7 +29,6 @@ _REASON: Final = ".reason"
 _NAME_MAX: Final = 200
 # Of how many directories it is known that their names are durable.
 _REMEMBERED: Final = 10_000
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -51,8 +50,10 @@ class _translated:
 
 
 def _storage_error(what: str, error: OSError) -> PacsError:
-    if error.errno in _FULL:
+    if error.errno == errno.ENOSPC:
         return StorageFull("no space left on the storage")
+    if error.errno == errno.EDQUOT:
+        return StorageFull("the quota of the storage is used up")
     return StorageUnavailable(f"cannot {what}: {error.strerror or error}")
 
 

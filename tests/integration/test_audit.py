@@ -335,7 +335,10 @@ def test_nothing_comes_in_or_goes_out_without_a_trace(
             with associated(pacs, STEP, COMMITMENT, calling="MODALITY") as association:
                 step = Dataset()
                 step.PatientID = "P1"
-                assert association.send_n_create(step, STEP, "1.2.3.4")[0].Status == 0x0213
+                answer = association.send_n_create(step, STEP, "1.2.3.4")[0]
+                assert answer.Status == 0x0213
+                # The reason as well, in the 64 characters that there are.
+                assert answer.ErrorComment == "the audit trail cannot be written: no space left on device"
             with RawPeer(pacs.address) as peer, pytest.raises(AssertionError):
                 _associate(peer, "EVIL")
             assert "audit trail cannot be written" in str(pacs.status()["not_ready"])

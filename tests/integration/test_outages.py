@@ -93,6 +93,7 @@ def test_a_disk_that_fails_at_any_call(serve, monkeypatch, call, code):
         assert (answer.Status, again.Status) == (OUT_OF_RESOURCES, OUT_OF_RESOURCES)
         assert answer.ErrorComment
         assert answer.ErrorComment[:30] in not_ready(pacs)
+        assert ("quota" in answer.ErrorComment) == (code == errno.EDQUOT)
     assert dicom_files(pacs) == before
     # The disk is well again.
     assert store(pacs, refused) == [0]
@@ -172,6 +173,8 @@ def test_a_database_file_that_is_taken_away(tmp_path, replaced):
         with associated(pacs, STUDY_FIND) as association:
             *_, (status, _) = association.send_c_find(identifier("STUDY", StudyInstanceUID=""), STUDY_FIND)
         assert status.Status == OUT_OF_RESOURCES
+        # Nobody in the network learns where the file lies.
+        assert status.ErrorComment.startswith("the database failed: its file was removed or replaced")
         assert "removed or replaced" in not_ready(pacs)
         assert file.exists() == replaced
         assert len(dicom_files(pacs)) == 1

@@ -175,8 +175,19 @@ def test_sqlite_directory_that_is_missing_is_index_unavailable(tmp_path: Path):
 
 def test_unreachable_server_is_index_unavailable(tmp_path: Path):
     database = Database(f"postgresql://somebody@/pacs?host={tmp_path}")
-    with pytest.raises(IndexUnavailable), database.connect():
+    with pytest.raises(IndexUnavailable) as caught, database.connect():
         pass
+    # Peers are told too: the reason at once, and not where the server is.
+    assert str(caught.value) == "the database failed: No such file or directory"
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_database_server_without_space_says_no_more_than_that(database):
+    fail = "DO $$ BEGIN RAISE 'could not extend file \"base/16384/2\": No space' USING ERRCODE = 'disk_full'; END $$"
+    with pytest.raises(IndexUnavailable) as caught, database.connect() as connection:
+        connection.exec_driver_sql(fail)
+    assert str(caught.value) == "the database failed: the database server has no space left"
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://host/pacs", "sqlite://", "sqlite:///:memory:"])
