@@ -77,6 +77,8 @@ class Reporter:
                 self._deliver_due()
             except PacsError as error:
                 log.warning("commitment not reported yet", extra={"reason": str(error)})
+                # An index that can be read and not be written would be asked without end.
+                self._stopping.wait(_INDEX_PAUSE)
 
     def _pause(self) -> float:
         try:

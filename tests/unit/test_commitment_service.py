@@ -11,11 +11,12 @@ from pydicom.dataset import Dataset
 from servers import EXPLICIT, free_port
 from strategies import encoded
 
+from pacs_server import reporter
 from pacs_server.archive import Archive
 from pacs_server.config import CommitmentConfig
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
 from pacs_server.dicom.origin import Origin, Via
-from pacs_server.errors import InvalidArgumentValue, ResourceLimitation
+from pacs_server.errors import IndexUnavailable, InvalidArgumentValue, ResourceLimitation
 from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Transaction
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
@@ -281,6 +282,24 @@ def test_a_peer_that_is_not_configured_is_waited_for(node: Node) -> None:
     assert waiting.status == CommitmentStatus.PENDING
     assert waiting.last_error == "NEW is not in remote_aes"
     assert node.service.seconds_to_next() == 10
+
+
+def test_an_index_that_takes_nothing_is_not_asked_without_end(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = threading.Semaphore(0)
+
+    def fail() -> list[Transaction]:
+        asked.release()
+        raise IndexUnavailable("attempt to write a readonly database")
+
+    node.request()
+    monkeypatch.setattr(node.service, "claim_due", fail)
+    monkeypatch.setattr(reporter, "_PAUSE", 0.01)
+    monkeypatch.setattr(reporter, "_INDEX_PAUSE", 600.0)
+    thread = node.reporter(lambda title: None)
+    thread.start()
+    assert asked.acquire(timeout=60)
+    assert not asked.acquire(timeout=0.5)
+    thread.stop()
 
 
 def test_one_peer_at_a_time_and_the_longest_wait_first(node: Node) -> None:
