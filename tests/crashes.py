@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import data_set_bytes, make_ct, uid
-from processes import PacsProcess, wait_for
+from processes import PacsProcess, run_command, wait_for
 from pydicom.uid import CTImageStorage
 from rawpeer import EXPLICIT, Instance, associate, retrieve, store, study_keys
 from sqlalchemy import create_engine, text
@@ -23,6 +23,7 @@ SENDERS = 8
 CT = (str(CTImageStorage), EXPLICIT)
 ROWS = (8, 64, 256, 600)
 LONGEST = 0.7
+STARTING = (0.3, 1.5)
 _LEVELS = ("patient", "study", "series", "instance")
 
 
@@ -59,7 +60,10 @@ def crash_rounds(
     report = CrashReport()
     study = str(uid())
     senders = [_Sender(study, random.Random(choices.random()), report) for _ in range(SENDERS)]
-    for _ in range(rounds):
+    for number in range(rounds):
+        if number % 2:
+            # While it recovers, or before or after.
+            pacs.start_and_kill(choices.uniform(*STARTING))
         pacs.start()
         try:
             check(pacs, senders)
@@ -77,6 +81,9 @@ def crash_rounds(
         assert final.status == 0
         for sent in _acknowledged(senders):
             assert digest(received[sent.instance.sop_instance_uid]) == sent.acknowledged
+        # Counters of every level, each file against its row, and no file without one.
+        verified = run_command("verify", "--config", pacs.config_file, cwd=pacs.directory, timeout=600)
+        assert verified.returncode == 0, verified.stdout
     return report
 
 
@@ -164,7 +171,8 @@ def check(pacs: PacsProcess, senders: "list[_Sender]") -> None:
     told = pacs.status()["counts"]
     assert [told[name] for name in ("patients", "studies", "series", "instances")] == counts
     assert sums == [counts[3], counts[2]]
-    assert pacs.incoming() == []
+    # Not even a lock.
+    assert list((pacs.archive / "incoming").iterdir()) == []
     paths = {path for path, _ in rows.values()}
     for file in pacs.files():
         name = file.relative_to(pacs.archive)

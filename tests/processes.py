@@ -117,6 +117,20 @@ class PacsProcess:
 
     def start(self) -> None:
         """Start the server and wait until it says that it listens."""
+        self._launch()
+        listening = self._line(_LISTENING)
+        self.host, self.port, self.ae_title = listening[1], int(listening[2]), listening[3]
+        self.monitoring = self._line(_MONITORING)[1]
+        self.pid = self._own_pid()
+
+    def start_and_kill(self, seconds: float) -> None:
+        """Start the server and kill it so many seconds later, whatever it has come to."""
+        self._launch()
+        time.sleep(seconds)
+        self._process.kill()
+        self.wait()
+
+    def _launch(self) -> None:
         arguments = ["--config", str(self.config_file)] if self.arguments is None else self.arguments
         self._stderr = self.directory / "stderr.log"
         with self._stderr.open("ab") as log:
@@ -131,10 +145,6 @@ class PacsProcess:
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        listening = self._line(_LISTENING)
-        self.host, self.port, self.ae_title = listening[1], int(listening[2]), listening[3]
-        self.monitoring = self._line(_MONITORING)[1]
-        self.pid = self._own_pid()
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send the server a signal."""
