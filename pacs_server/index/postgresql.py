@@ -27,6 +27,10 @@ _SERVER_SIDE: Final = (
 )
 # All matches are read: planned for the first ones alone, a query would go through the whole table in their order.
 _PLANNER: Final = "-c cursor_tuple_fraction=1.0"
+# What waits for a standby too stays as it is.
+_SYNCHRONOUS: Final = (
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+)
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -56,7 +60,15 @@ def postgresql_engine(url: URL, *, lock_wait: int) -> Engine:
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: object, _record: object, args: list[Any], options: dict[str, Any]) -> _Connection:
-        return _Connection.connect(*args, **options)
+        connection = _Connection.connect(*args, **options)
+        try:
+            # Off, for a user or a whole server, a crash of PostgreSQL takes the last commits, whose senders were told.
+            connection.execute(_SYNCHRONOUS)
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     return engine
 

@@ -123,6 +123,21 @@ def with_short_wait(url: str) -> str:
 
 @pytest.mark.postgres
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(("set_to", "used"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
+def test_a_commit_waits_for_the_disk_whatever_the_database_is_set_to(
+    database: Database, database_url: str, set_to: str, used: str
+) -> None:
+    with database.begin() as connection:
+        name = connection.scalar(text("SELECT current_database()"))
+        connection.execute(text(f"ALTER DATABASE {name} SET synchronous_commit = {set_to}"))
+    other = Database(database_url)
+    with other.connect() as connection:
+        assert connection.scalar(text("SHOW synchronous_commit")) == used
+    other.close()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_lost_connection_is_index_unavailable_and_the_next_one_works(database, database_url):
     def lose() -> None:
         with database.connect() as connection:
