@@ -223,6 +223,19 @@ def test_power_fails_at_any_step_of_deleting(tmp_path: Path) -> None:
             break
 
 
+def test_directories_that_were_removed_and_made_again_are_durable_again(tmp_path: Path) -> None:
+    scene, gone = Scene(tmp_path, "1", sqlite(tmp_path)(1)), make_ct()
+    again = make_ct(gone.StudyInstanceUID, gone.SeriesInstanceUID)
+    with scene.disk.watched():
+        node = scene.node()
+        node.store(gone)
+        deleting(node).delete(Level.STUDY, gone.StudyInstanceUID, "a test")
+        node.store(again)
+        node.die()
+    synced(scene.disk, 0)
+    assert_recovers(scene, {again.SOPInstanceUID: digest(again)}).die()
+
+
 def test_power_fails_after_a_restore_that_was_killed_at_any_step_before(tmp_path: Path) -> None:
     url = sqlite(tmp_path)
     for at in STEPS:
