@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy import create_engine, text
 VERIFICATION = "1.2.840.10008.1.1"
 TRACED = "fdatasync,fsync,link,linkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,sendmsg,sendto"
 INSTANCES = 5
+SENDERS = 4
 _CALL = re.compile(r"^\d+ +(\w+)\((.*)$")
 
 
@@ -89,6 +91,60 @@ def test_everything_is_synced_in_order_before_the_answer(strace: str, tmp_path: 
     made, durable = ["make directory"] * 2, ["sync directory"] * 3
     assert first[-10:] == ["sync file", "place", *made, "place", *durable, "sync index", "answer"]
     assert rest[: INSTANCES * 5] == ["sync file", "place", "sync directory", "sync index", "answer"] * INSTANCES
+
+
+@pytest.mark.slow
+def test_whoever_commits_for_others_has_synced_before_they_answer(strace: str, tmp_path: Path) -> None:
+    """Senders at the same time share commits; each answer comes after a sync of the index that began with its row."""
+    trace = tmp_path / "trace"
+    instances = [Instance.of(ds) for ds in make_study(SENDERS, INSTANCES)]
+    with PacsProcess(tmp_path / "pacs", prefix=traced(strace, trace, TRACED)) as pacs:
+
+        def send(mine: list[Instance]) -> list[int | None]:
+            with association(pacs.port, [(str(CTImageStorage), EXPLICIT)]) as link:
+                return [store(link, instance).status for instance in mine]
+
+        with ThreadPoolExecutor(SENDERS) as threads:
+            statuses = list(threads.map(send, (instances[number::SENDERS] for number in range(SENDERS))))
+        pacs.stop()
+        done = ended(trace, pacs)
+    assert statuses == [[0] * INSTANCES] * SENDERS
+
+    stored = 0
+    mine: dict[str, list[str]] = {}
+    begun: dict[str, list[str]] = {}
+    for thread, step in done:
+        if step == "index sync begins":
+            begun[thread] = list(mine)
+        elif step == "sync index":
+            for waiting in begun[thread]:
+                mine.get(waiting, []).append(step)
+        elif step != "answer":
+            mine.setdefault(thread, []).append(step)
+        elif "place" in (before := mine.pop(thread, [])):
+            assert before.index("sync file") < before.index("place")
+            assert before[before.index("sync index") - 1] == "sync directory"
+            stored += 1
+    assert stored == len(instances)
+
+
+def ended(trace: Path, pacs: PacsProcess) -> list[tuple[str, str]]:
+    """Thread and step of each traced call that matters, in the order in which they ended; answers as they began.
+
+    A sync of the index is there twice: where it begins and where it ends.
+    """
+    found, begun = [], {}
+    for line in trace.read_text(errors="replace").splitlines():
+        thread, _, rest = line.partition(" ")
+        call = _CALL.match(line)
+        step = _step(call[1], call[2], pacs) if call else begun.pop(thread, None)
+        if call and step == "sync index":
+            found.append((thread, "index sync begins"))
+        if call and step != "answer" and rest.endswith("<unfinished ...>"):
+            begun[thread] = step
+        elif step:
+            found.append((thread, step))
+    return found
 
 
 @pytest.mark.slow
