@@ -422,6 +422,30 @@ def test_a_full_disk_leaves_older_snapshots_whole_and_the_next_run_goes_on(
     assert list(backups.partial.iterdir()) == []
 
 
+def test_the_manifest_comes_last(small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that it speaks of has its name by then, and is durable."""
+    steps: list[str] = []
+    rename, sync = os.rename, durable.sync_file_system
+    monkeypatch.setattr(os, "rename", lambda old, new: (steps.append(Path(new).suffix), rename(old, new)))
+    monkeypatch.setattr(durable, "sync_file_system", lambda folder: (steps.append("sync"), sync(folder)))
+    small.back_up(backups)
+    assert steps.count(".json") == 1
+    before, after = steps[: steps.index(".json")], steps[steps.index(".json") + 1 :]
+    assert {".db", ".files"} <= set(before)
+    assert before[-1] == "sync"
+    assert after == ["sync"]
+
+
+def test_what_a_killed_backup_left_is_swept_away(small: Place, backups: BackupDirectory) -> None:
+    small.back_up(backups)
+    leftovers = (backups.index / "2026-01-01T000000.000000Z.db", backups.partial / "1.part")
+    for leftover in leftovers:
+        leftover.write_bytes(b"half")
+    small.back_up(backups)
+    assert not any(leftover.exists() for leftover in leftovers)
+    assert len(list(backups.index.iterdir())) == 2 * 3
+
+
 def test_a_restore_goes_on_where_it_stopped(
     small: Place, backups: BackupDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,11 +457,12 @@ def test_a_restore_goes_on_where_it_stopped(
     monkeypatch.undo()
     with pytest.raises(StorageUnavailable, match="unfinished"), open_archive(copy.config):
         pass
-    # Half a file, as a power loss may leave it.
+    # Half a file, as a power loss may leave it, and one of zeros.
     paths = sorted(path for path in copy.archive.rglob("*.dcm"))
     paths[0].write_bytes(paths[0].read_bytes()[:-10])
+    paths[1].write_bytes(bytes(paths[1].stat().st_size))
     report = copy.restore(backups)
-    assert (report.written, report.problem_count) == (1, 0)
+    assert (report.written, report.problem_count) == (2, 0)
     assert copy.files() == small.files()
     assert copy.rows() == small.rows()
 
@@ -503,6 +528,12 @@ def test_a_restore_needs_an_empty_place(source: Place, backups: BackupDirectory,
     with pytest.raises(StorageUnavailable, match="database is not empty"):
         Place(tmp_path / "elsewhere", source.database_url).restore(backups)
     assert (source.files(), source.rows()) == before
+    full = Place(tmp_path / "full")
+    full.archive.mkdir(parents=True)
+    (full.archive / "somebody's").write_text("file")
+    with pytest.raises(StorageUnavailable, match="an empty archive"):
+        full.restore(backups)
+    assert full.files() == {"somebody's": b"file"}
 
 
 def test_a_restore_needs_the_archive_alone(small: Place, backups: BackupDirectory, tmp_path: Path) -> None:

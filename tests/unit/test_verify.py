@@ -318,6 +318,28 @@ def test_repair_removes_nothing_and_leaves_nothing_wrong(small: SmallArchive) ->
     assert contents(small) == before
 
 
+def test_an_orphan_is_durable_before_it_has_a_row(small: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored, _ = small.study(2)
+    small.forget(stored)
+    steps: list[str] = []
+
+    def noted(name: str, at: object) -> None:
+        done = getattr(at, name)
+        monkeypatch.setattr(at, name, lambda *given: (steps.append(name), done(*given))[1])
+
+    noted("fsync", os)
+    noted("sync_name", small.storage)
+    noted("adopt", small.archive)
+    assert small.verify(repair=True)[0].clean
+    assert steps[:3] == ["fsync", "sync_name", "adopt"]
+
+
+def test_a_row_that_moved_meanwhile_is_not_moved_again(small: SmallArchive) -> None:
+    (stored,) = small.study(1)
+    assert not small.parts.index.move(stored.uids.sop, old="elsewhere.dcm", new="new.dcm")
+    assert small.row(stored.uids.sop) == stored
+
+
 def test_repair_leaves_what_an_index_in_pieces_still_needs(tmp_path: Path) -> None:
     """Without its series a row cannot be read: its file is no second one."""
     small = SmallArchive(tmp_path, f"sqlite:///{tmp_path}/pacs.db")
