@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from pacs_server import __version__
 from pacs_server.assembly import OpenArchive
@@ -37,13 +37,14 @@ class Report:
         self._config = config
         self._began = time.monotonic()
         self._growth = Growth(parts.database)
-        self._database = _Patiently(parts.database.problem)
+        self._problem = _Patiently(parts.database.problem, lambda late: late)
+        self._index_status = _Patiently(self._ask_for_status, lambda late: {})
+        self._index_gauges = _Patiently(self._ask_for_gauges, lambda late: {})
 
     def status(self, address: tuple[str, int], tls_address: tuple[str, int] | None) -> dict[str, object]:
         """What `/status` answers and `pacs-server status` prints; the server listens at these addresses."""
-        config, storage, database = self._config(), self._parts.storage, self._parts.database
-        silent = self._database.problem() is not None
-        days = None if silent else _or_none(self.days_left)
+        config, storage = self._config(), self._parts.storage
+        index = self._index_status.answer()
         return {
             "version": __version__,
             "ae_title": config.server.ae_title,
@@ -55,19 +56,19 @@ class Report:
                 "active": self._connections.associations(),
                 "connections": len(self._connections),
             },
-            "counts": None if silent else self._counts(),
+            "counts": index.get("counts"),
             "storage": {
                 "directory": str(config.storage.directory),
                 "free_bytes": _or_none(storage.free_bytes),
                 "total_bytes": _or_none(storage.total_bytes),
-                "days_left": None if days is None else round(days, 1),
+                "days_left": index.get("days_left"),
                 "quarantine_files": _or_none(storage.quarantined),
                 "fsync": config.storage.fsync,
             },
             "database": {
-                "url": database.url_without_password,
-                "revision": None if silent else _or_none(database.revision),
-                "size_bytes": None if silent else _or_none(database.size_bytes),
+                "url": self._parts.database.url_without_password,
+                "revision": index.get("revision"),
+                "size_bytes": index.get("size_bytes"),
             },
             "last_reload": self.last_reload,
         }
@@ -77,7 +78,7 @@ class Report:
         if self.stopping:
             return "shutting down"
         parts = self._parts
-        found = (parts.storage.problem(), self._database.problem(), parts.audit.problem())
+        found = (parts.storage.problem(), self._problem.answer(), parts.audit.problem())
         reasons = [reason for reason in found if reason is not None]
         # What went wrong with an object tells of what cannot be asked for: a quota, a disk that fails.
         return "; ".join(reasons) or parts.store.problem()
@@ -104,8 +105,21 @@ class Report:
         quarantined = _or_none(self._parts.storage.quarantined)
         if quarantined is not None:
             values["pacs_quarantine_files"] = quarantined
-        if self._database.problem() is not None:
-            return values
+        return values | self._index_gauges.answer()
+
+    def _ask_for_status(self) -> dict[str, Any]:
+        """What of the status the database tells."""
+        database, days = self._parts.database, _or_none(self.days_left)
+        return {
+            "counts": self._counts(),
+            "days_left": None if days is None else round(days, 1),
+            "revision": _or_none(database.revision),
+            "size_bytes": _or_none(database.size_bytes),
+        }
+
+    def _ask_for_gauges(self) -> dict[str, float]:
+        """Those of the gauges that the database tells."""
+        values: dict[str, float] = {}
         days = _or_none(self.days_left)
         if days is not None:
             values["pacs_storage_days_left"] = days
@@ -148,17 +162,18 @@ class Watch:
                 self._reminded = time.monotonic()
 
 
-class _Patiently:
-    """Asks the database whether it has a problem, in a thread of its own, so that nobody hangs with it."""
+class _Patiently(Generic[T]):
+    """Asks in a thread of its own, so that nobody hangs with it; `late` makes an answer of why there is none."""
 
-    def __init__(self, ask: Callable[[], str | None]) -> None:
+    def __init__(self, ask: Callable[[], T], late: Callable[[str], T]) -> None:
         self._ask = ask
+        self._late = late
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._answer: str | None = None
+        self._answer = late("the database was not asked yet")
 
-    def problem(self) -> str | None:
-        """Its answer, or that it gives none in time; then the question stands, and is not put again."""
+    def answer(self) -> T:
+        """The answer, or that there is none in time; then the question stands, and is not put again."""
         with self._lock:
             thread = self._thread
             if thread is None or not thread.is_alive():
@@ -167,9 +182,11 @@ class _Patiently:
                     thread.start()
                 except RuntimeError:
                     self._thread = None
-                    return "the system has no more threads"
+                    return self._late("the system has no more threads")
         thread.join(_PATIENCE)
-        return f"the database has not answered for {_PATIENCE:g} s" if thread.is_alive() else self._answer
+        if thread.is_alive():
+            return self._late(f"the database has not answered for {_PATIENCE:g} s")
+        return self._answer
 
     def _run(self) -> None:
         self._answer = self._ask()

@@ -23,7 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 import pacs_server
 from pacs_server.errors import ConfigError, IndexUnavailable, PacsError, SchemaError
-from pacs_server.index.sqlite import is_damage, is_full, sqlite_engine
+from pacs_server.index.sqlite import is_damage, is_full, lack_of_room, sqlite_engine
 
 log = logging.getLogger(__name__)
 
@@ -182,10 +182,19 @@ class Database:
     def problem(self) -> str | None:
         """Why it does not answer or may not be written to, None if it is well."""
         try:
-            self.revision()
+            with self.connect() as connection:
+                _revision(connection)
+                found = self._unwritable(connection)
         except IndexUnavailable as error:
-            return self._damage or str(error)
-        return self._damage
+            found = str(error)
+        return self._damage or found
+
+    def _unwritable(self, connection: Connection) -> str | None:
+        """Why nothing can be written, as far as that can be told without writing."""
+        if self.is_sqlite:
+            return lack_of_room(self.file) if self.file else None
+        # A standby, or a server that was set so.
+        return "the database is read-only" if connection.scalar(text("SHOW transaction_read_only")) == "on" else None
 
     def size_bytes(self) -> int:
         """What the database takes on disk, in bytes; raises IndexUnavailable."""

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 
+# Less free space than that, in bytes, and a transaction may find no room.
+_LEAST_ROOM: Final = 1 << 20
 # What SQLite says of a file that is not, or no longer, a database.
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -58,6 +60,17 @@ def is_damage(error: BaseException | None) -> bool:
 def is_full(error: BaseException | None) -> bool:
     """Whether the driver raised this because there was no room; then nothing of the transaction is in the file."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+
+
+def lack_of_room(path: Path) -> str | None:
+    """Why nothing can be written to the file, as far as its file system tells; None if it says nothing."""
+    try:
+        state = os.statvfs(path.parent)
+    except OSError:  # what is wrong with the path SQLite says
+        return None
+    if state.f_flag & os.ST_RDONLY:
+        return "the database is on a file system that is mounted read-only"
+    return "the database is on a full disk" if state.f_bavail * state.f_frsize < _LEAST_ROOM else None
 
 
 class _File:

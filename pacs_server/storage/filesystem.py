@@ -29,6 +29,8 @@ _REASON: Final = ".reason"
 _NAME_MAX: Final = 200
 # Of how many directories it is known that their names are durable.
 _REMEMBERED: Final = 10_000
+# What the first object of a study takes: its file, and up to five directories above it.
+_FILES_OF_A_STUDY: Final = 6
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -334,11 +336,11 @@ class FileSystemStorage:
         free = state.f_bavail * state.f_frsize
         if state.f_flag & os.ST_RDONLY:
             return "the storage is mounted read-only"
-        if state.f_files and not state.f_favail:
+        if state.f_files and state.f_favail < _FILES_OF_A_STUDY:
             return "the storage has no room for more files (inodes)"
         return (
             f"{free} bytes free, storage.min_free_space is {self.min_free_space}"
-            if free < self.min_free_space
+            if free < max(self.min_free_space, 1)
             else None
         )
 

@@ -119,9 +119,14 @@ def test_a_storage_that_is_read_only_is_said_so_before_anything_is_sent(serve, m
         monkeypatch.setattr("pacs_server.storage.filesystem.os.statvfs", lambda _: values)
 
     state(f_flag=os.ST_RDONLY)
-    assert not_ready(pacs) == "the storage is mounted read-only"
-    state(f_files=1000, f_favail=0)
+    assert not_ready(pacs).startswith("the storage is mounted read-only")
+    # Too few for the folders of another study.
+    state(f_files=1000, f_favail=5)
     assert "inodes" in not_ready(pacs)
+    state(f_files=1000, f_favail=6)
+    assert not_ready(pacs) == ""
+    state(f_bavail=0)
+    assert not_ready(pacs).startswith("0 bytes free, storage.min_free_space is 0")
     state(f_files=0, f_favail=0)
     assert not_ready(pacs) == ""
 
@@ -468,6 +473,22 @@ def test_readiness_answers_while_the_database_hangs(behind_proxy):
     assert time.monotonic() - began < 20
     between.restore()
     assert eventually(lambda: not_ready(pacs) == "", 30)
+
+
+@pytest.mark.postgres
+def test_monitoring_answers_while_somebody_holds_the_tables(behind_proxy, monkeypatch):
+    monkeypatch.setattr("pacs_server.report._PATIENCE", 0.5)
+    pacs, _ = behind_proxy
+    with pacs._parts.database.begin() as connection:
+        connection.execute(text("LOCK TABLE patient, instance IN ACCESS EXCLUSIVE MODE"))
+        began = time.monotonic()
+        page = pacs.metrics.render()
+        assert pacs.status()["counts"] is None
+        # Whoever waits for a lock waits for ten seconds, and there is more than one to wait for.
+        assert time.monotonic() - began < 10
+        assert b"pacs_ready" in page
+        assert b"pacs_instances" not in page
+    assert eventually(lambda: b"pacs_instances 0.0" in pacs.metrics.render())
 
 
 @pytest.mark.postgres

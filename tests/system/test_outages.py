@@ -104,9 +104,13 @@ def test_a_database_on_a_full_disk(tmp_path: Path) -> None:
             taken, refusal = fill(pacs)
             assert (refusal.status, "full" in (refusal.error_comment or "")) == (FULL, True)
             code, body = pacs.get("/readyz")
-            assert (code, "database or disk is full" in body) == (503, True)
+            assert (code, "the database is on a full disk" in body) == (503, True)
             assert len(pacs.files()) == pacs.instances() == len(taken)
             assert pacs.incoming() == []
+            # What is there already takes no room, and says nothing of what is not.
+            with association(pacs.port, [(CT, EXPLICIT)]) as link:
+                assert store(link, taken[0]).status == 0
+            assert pacs.get("/readyz")[0] == 503
             change("size=8m")
             assert store_one(pacs) == 0
             assert pacs.get("/readyz")[0] == 200

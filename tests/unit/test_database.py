@@ -1,11 +1,13 @@
 """Connections, transactions and what becomes of a database's failures."""
 
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import make_url, text
@@ -194,6 +196,35 @@ def test_unreachable_server_is_index_unavailable(tmp_path: Path):
         pass
     # Peers are told too: the reason at once, and not where the server is.
     assert str(caught.value) == "the database failed: No such file or directory"
+
+
+def test_a_database_that_takes_and_gives_has_no_problem(database):
+    assert database.problem() is None
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_database_that_is_read_only_says_so_before_anything_is_written(database_url):
+    options = {"options": "-c default_transaction_read_only=on"}
+    standby = Database(make_url(database_url).update_query_dict(options).render_as_string(hide_password=False))
+    assert standby.problem() == "the database is read-only"
+    standby.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [
+        ({"f_flag": os.ST_RDONLY}, "the database is on a file system that is mounted read-only"),
+        ({"f_bavail": 255}, "the database is on a full disk"),
+        ({"f_bavail": 256}, None),
+    ],
+)
+def test_a_sqlite_file_that_cannot_be_written_says_so_before_it_is(tmp_path, monkeypatch, state, problem):
+    values = {"f_flag": 0, "f_bavail": 1000, "f_frsize": 4096} | state
+    monkeypatch.setattr("pacs_server.index.sqlite.os.statvfs", lambda _: SimpleNamespace(**values))
+    database = Database(f"sqlite:///{tmp_path}/pacs.db")
+    assert database.problem() == problem
+    database.close()
 
 
 @pytest.mark.postgres

@@ -111,12 +111,12 @@ def test_a_database_that_hangs_is_asked_once(monkeypatch):
         answer.wait(60)
         return None
 
-    database = _Patiently(ask)
-    assert [database.problem(), database.problem()] == ["the database has not answered for 0.1 s"] * 2
+    database = _Patiently(ask, lambda late: late)
+    assert [database.answer(), database.answer()] == ["the database has not answered for 0.1 s"] * 2
     assert len(asked) == 1
     monkeypatch.setattr(report, "_PATIENCE", 30.0)
     answer.set()
-    assert database.problem() is None
+    assert database.answer() is None
 
 
 class Told:
