@@ -7,10 +7,12 @@ peer sent is escaped, so that no value can start a new line or steer a terminal.
 import json
 import logging
 import re
+import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -23,6 +25,7 @@ from pacs_server.private_files import make_directory, opener
 # Where a record keeps its line once it is made; no extra can have this name.
 _LINE: Final = " line"
 _STANDARD: Final = frozenset([*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", _LINE])
+_COMPLAIN_SECONDS: Final = 60.0
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
 # pydicom's warnings quote values, and values are patient data.
 _LIBRARIES: Final = {"pynetdicom": logging.WARNING, "pydicom": logging.CRITICAL}
@@ -139,7 +142,9 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class _File(WatchedFileHandler):
-    """A log file that may be moved or lose its directory without harm to whoever logs."""
+    """A log file that may be moved, lose its directory or find its disk full without harm to whoever logs."""
+
+    _complained = float("-inf")
 
     def _open(self) -> TextIOWrapper:
         """Open the file, also the one that follows when it was moved away."""
@@ -153,6 +158,16 @@ class _File(WatchedFileHandler):
             super().emit(record)
         except OSError:  # reopening fails outside the handler's own guard
             self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say once a minute why the file cannot be written; standard error has the lines themselves."""
+        error, now = sys.exception(), time.monotonic()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif now - self._complained >= _COMPLAIN_SECONDS:
+            self._complained = now
+            with suppress(OSError):
+                print(f"pacs-server: {self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr)
 
 
 class _Clock:

@@ -16,7 +16,7 @@ _WINDOW: Final = timedelta(days=7)
 _SHORTEST: Final = timedelta(days=1)
 # Rows that are looked at, the latest; and how long an answer is good for, in seconds.
 _ROWS: Final = 300_000
-_FRESH_SECONDS: Final = 3600.0
+_FRESH_SECONDS: Final = 300.0
 
 
 class Growth:
@@ -36,7 +36,7 @@ class Growth:
         self._known: tuple[float, float] | None = None
 
     def bytes_per_day(self) -> float:
-        """Bytes a day over the last week, or since the archive began; an hour old at most. Raises IndexUnavailable."""
+        """Bytes a day over the last week, or since the archive began; minutes old at most. Raises IndexUnavailable."""
         with self._lock:
             if self._known is None or self._clock() - self._known[0] >= _FRESH_SECONDS:
                 with self._database.connect() as connection:
@@ -47,9 +47,14 @@ class Growth:
 def _rate(connection: Connection, now: datetime) -> float:
     """Bytes a day. Where a week has more rows than are looked at, those tell about the time that they cover."""
     since = now - _WINDOW
-    latest = select(instance.c.received_at, instance.c.size).order_by(instance.c.id.desc()).limit(_ROWS).subquery()
+    columns = instance.c.id, instance.c.received_at, instance.c.size
+    latest = select(*columns).order_by(instance.c.id.desc()).limit(_ROWS).subquery()
     recent: Any = func.sum(case((latest.c.received_at >= since, latest.c.size), else_=0))
-    size, first = connection.execute(select(recent, func.min(latest.c.received_at))).one()
+    looked_at = select(func.count(), func.min(latest.c.id), recent, func.min(latest.c.received_at))
+    count, oldest, size, first = connection.execute(looked_at).one()
+    if count == _ROWS:
+        # What was restored from the trash is among the latest rows and came long before them.
+        first = connection.scalar(select(instance.c.received_at).where(instance.c.id == oldest))
     if first is None:
         return 0.0
     # SQLite keeps UTC without saying so.

@@ -165,6 +165,21 @@ def test_rotation(tmp_path: Path) -> None:
     assert ("one" in moved.read_text(), "three" in file.read_text()) == (True, True)
 
 
+def test_a_full_disk_is_said_once_and_harms_nobody(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "x.log"
+    file.symlink_to("/dev/full")
+    configure(LoggingConfig(file=file))
+    for number in range(3):
+        log.info("line %d", number)
+    shown = capsys.readouterr().err.splitlines()
+    assert [line for line in shown if " line " not in line] == [
+        f"pacs-server: {file} cannot be written: No space left on device"
+    ]
+    assert len(shown) == 4
+    with pytest.raises(OSError, match="No space left"):  # there is still something to be written
+        next(one for one in logging.getLogger().handlers if isinstance(one, logging.FileHandler)).close()
+
+
 def test_losing_the_directory_harms_nobody(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

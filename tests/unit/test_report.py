@@ -73,15 +73,26 @@ def test_many_rows_count_for_the_time_that_they_cover(database, monkeypatch):
     assert per_day(database) == pytest.approx(100)
 
 
-def test_it_is_asked_once_an_hour(database):
+def test_what_was_restored_from_the_trash_covers_no_time(database, monkeypatch):
+    monkeypatch.setattr(growth, "_ROWS", 3)
+    receive(database, (6 * DAY, 5000), (2 * DAY, 100), (30 * DAY, 700), (DAY, 100))
+    assert per_day(database) == pytest.approx(100)
+
+
+def test_a_clock_that_was_wrong_does_no_harm(database):
+    receive(database, (-400 * DAY, 70), (9999 * DAY, 9999), (DAY, 70))
+    assert per_day(database) == pytest.approx(20)
+
+
+def test_it_is_asked_once_in_five_minutes(database):
     seconds = 0.0
     lately = Growth(database, clock=lambda: seconds, now=lambda: NOW)
     receive(database, (7 * DAY, 7))
     assert lately.bytes_per_day() == pytest.approx(1)
     receive(database, (DAY, 700))
-    seconds = 3599.0
+    seconds = 299.0
     assert lately.bytes_per_day() == pytest.approx(1)
-    seconds = 3600.0
+    seconds = 300.0
     assert lately.bytes_per_day() == pytest.approx(101)
 
 
