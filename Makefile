@@ -101,8 +101,9 @@ bench-stages: $(DEV_STAMP) ## Where the time of one operation goes
 	$(BIN)/python -m benchmarks.stages
 
 .PHONY: soak
-soak: $(DEV_STAMP) ## Hostile peers, faults and crashes: make soak SECONDS=60 DATABASE=postgresql
-	$(BIN)/python tests/soak.py --seconds $(or $(SECONDS),600) --database $(or $(DATABASE),sqlite)
+soak: $(DEV_STAMP) ## Hostile peers, faults and crashes: make soak SECONDS=60 DATABASE=postgresql CRASHES=5
+	$(BIN)/python tests/soak.py --seconds $(or $(SECONDS),600) --database $(or $(DATABASE),both) \
+		--crashes $(or $(CRASHES),50)
 
 .PHONY: conformance
 conformance: $(DEV_STAMP) ## Write the conformance statement anew

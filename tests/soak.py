@@ -2,42 +2,57 @@
 
 - hostile: the hostile scenarios of the tests, a row for each. After each the server has to be as
   before, and a well-behaved peer keeps half of the rate that it had alone.
-- day: peers of every service at the same time, with faults: a full disk, a database that is away,
-  a kill. Threads, descriptors and memory stay flat; what was acknowledged is there at the end.
-- crashes: a server under load that is killed again and again.
+- day: peers of every service and an operator at the same time, with faults: no room, a database that
+  is away or locked, a kill. Threads, descriptors and memory stay flat; what was acknowledged is there
+  at the end.
+- crashes: a server under load that is killed again and again, 50 times at least.
+
+The last two are done on each kind of database.
 """
 
 import argparse
+import contextlib
 import os
 import random
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import postgres
 import proxy
+import tlspeer
+from certificates import Authority
 from crashes import crash_rounds
 from datasets import make_ct
 from hostile.before_association import bare_connects
 from hostile.functions import FUNCTIONS
 from hostile.scenarios import SCENARIOS, Scenario
 from hostile.watch import GROWTH, MEBIBYTE, PEAK, Outcome, Watch, watched
+from operating import Operator
 from processes import PacsProcess
 from rawpeer import Instance, association, store
+from receivers import receiving
 from servers import CT, EXPLICIT, collecting
 from sqlalchemy import URL
-from workload import Broken, Sample, Workload
+from workload import Broken, Sample, Workload, oddly
 
-# What part of the time goes to what; ten minutes are 50 crashes.
-_SHARES = {"hostile": 0.35, "day": 0.4, "crashes": 0.25}
+from pacs_server.index.database import LOCK_WAIT_SECONDS
+
+# What part of the time goes to what.
+_SHARES = {"hostile": 0.3, "day": 0.4, "crashes": 0.3}
+_DATABASES = ("sqlite", "postgresql")
+_CRASHES = 50
 _CRASH_SECONDS, _ROUND_SECONDS, _FAULT_SECONDS = 3.0, 20.0, 2.0
-# As for the hostile scenarios: pools of connections stay open, each with a few descriptors.
-_POOLED = 60
+# Pools of connections to the database may grow a little, and each has a few descriptors.
+_POOLED = 12
+# What caches and the allocator may still take after the first round, in bytes.
+_DAY_GROWTH = 24 * MEBIBYTE
 _FULL = 0xA700
 # Of what went wrong, in characters: it may quote a whole log.
 _TOLD = 3000
@@ -51,6 +66,19 @@ _HEAD = (
     f"{'scenario':30} {'acts':>8} {'threads':>9} {'sockets':>9} {'files':>9} {'MiB':>11} {'peak':>6} "
     f"{'alone/s':>8} {'beside/s':>8} {'kept':>5} {'slowest':>8}"
 )
+
+
+def _plan(options: argparse.Namespace) -> list[tuple[str, str, float]]:
+    """Parts of a soak with their database and their seconds."""
+    parts = options.parts.split(",")
+    databases = _DATABASES if options.database == "both" else (options.database,)
+    shares = sum(_SHARES[part] for part in parts)
+    planned = []
+    for part in parts:
+        seconds = options.seconds * _SHARES[part] / shares
+        on = ("sqlite",) if part == "hostile" else databases
+        planned += [(part, database, seconds / len(on)) for database in on]
+    return planned
 
 
 @dataclass(frozen=True)
@@ -97,23 +125,24 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="how long, about (default %(default)g)")
     parser.add_argument("--seed", type=int, default=random.randrange(10**9), help="begin with these random choices")
     parser.add_argument("--parts", default=",".join(_SHARES), help="which parts (default %(default)s)")
-    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite", help="for day and crashes")
+    parser.add_argument("--crashes", type=int, default=_CRASHES, help="kills at least (default %(default)s)")
+    parser.add_argument(
+        "--database", choices=("both", *_DATABASES), default="both", help="for day and crashes (default %(default)s)"
+    )
     parser.add_argument("--only", default="", help="of the hostile scenarios only those whose name has this in it")
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    parts = options.parts.split(",")
-    shares = sum(_SHARES[part] for part in parts)
     problems = []
-    with (
-        tempfile.TemporaryDirectory(prefix="pacs-soak-") as name,
-        postgres.server() if options.database == "postgresql" else nullcontext() as server,
-    ):
-        for part in parts:
-            seconds = options.seconds * _SHARES[part] / shares
+    with tempfile.TemporaryDirectory(prefix="pacs-soak-") as name, postgres.server() as server:
+        for part, database, seconds in _plan(options):
+            print(f"\n{part} {database} for {seconds:.0f} s", flush=True)
+            at = server if database == "postgresql" else None
             try:
-                problems += _PARTS[part](Path(name) / part, server, seconds, options)
+                if database == "postgresql" and server is None:
+                    raise Broken(postgres.HOW_TO_GET_ONE)
+                problems += _PARTS[part](Path(name) / f"{part}-{database}", at, seconds, options)
             except (AssertionError, Broken, OSError) as error:
-                problems.append(f"{part}: {str(error)[-_TOLD:] or type(error).__name__}")
+                problems.append(f"{part} {database}: {str(error)[-_TOLD:] or type(error).__name__}")
     print("\n".join(f"BROKEN {problem}" for problem in problems) or "every bound was kept")
     return 1 if problems else 0
 
@@ -133,15 +162,24 @@ def _database(server: URL | None) -> Iterator[tuple[proxy.Proxy | None, str | No
 
 def _day(directory: Path, server: URL | None, seconds: float, options: argparse.Namespace) -> list[str]:
     """Rounds of work, one fault in each; the last one is a kill."""
-    with collecting() as collector, _database(server) as (between, url):
-        remote = collector.remote.model_dump(mode="json", include={"ae_title", "host", "port"})
-        settings = {"worklist": {"hl7_port": 0}, "remote_aes": [remote]}
-        with PacsProcess(directory, url, settings) as pacs:
-            work = Workload(pacs, collector, options.seed)
-            faults = [_no_room(pacs, settings), _killed(pacs)]
-            if between is not None:
-                faults.insert(1, _database_away(between))
-            return _rounds(work, faults, seconds)
+    authority = Authority(directory / "certificates")
+    certificate = {"cert_path": str(authority.server.certificate), "key_path": str(authority.server.key)}
+    settings = {"worklist": {"hl7_port": 0}, "tls": {"enabled": True, "port": 0, **certificate}}
+    with (
+        collecting() as collector,
+        receiving(oddly(random.Random(options.seed))) as (_, odd),
+        _database(server) as (between, url),
+    ):
+        remotes = (collector.remote, odd.model_copy(update={"ae_title": "ODD"}))
+        settings |= {"remote_aes": [remote.model_dump(mode="json", exclude_defaults=True) for remote in remotes]}
+        with PacsProcess(directory / "pacs", url, settings) as pacs:
+            work = Workload(pacs, collector, tlspeer.client(authority), options.seed)
+            operator = Operator(work)
+            work.acts.append(("operator", operator.act))
+            fault = _database_locked(pacs) if between is None else _database_away(between)
+            problems = _rounds(work, [_no_room(pacs, settings), fault, _killed(pacs)], seconds)
+            operator.check()
+    return problems
 
 
 def _rounds(work: Workload, faults: Sequence[Callable[[], None]], seconds: float) -> list[str]:
@@ -164,7 +202,7 @@ def _growth(samples: Sequence[Sample]) -> list[str]:
     first, last = samples[0], samples[-1]
     found = [
         f"day: {name} from {getattr(first, name)} to {getattr(last, name)}"
-        for name, allowed in (("threads", 0), ("sockets", _POOLED), ("files", _POOLED), ("memory", GROWTH))
+        for name, allowed in (("threads", 0), ("sockets", _POOLED), ("files", _POOLED), ("memory", _DAY_GROWTH))
         if getattr(last, name) > getattr(first, name) + allowed
     ]
     return found
@@ -192,6 +230,18 @@ def _database_away(between: proxy.Proxy) -> Callable[[], None]:
     return fault
 
 
+def _database_locked(pacs: PacsProcess) -> Callable[[], None]:
+    """For longer than writers wait for each other."""
+
+    def fault() -> None:
+        with contextlib.closing(sqlite3.connect(pacs.directory / "pacs.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(LOCK_WAIT_SECONDS + _FAULT_SECONDS)
+            other.execute("ROLLBACK")
+
+    return fault
+
+
 def _killed(pacs: PacsProcess) -> Callable[[], None]:
     def fault() -> None:
         pacs.kill()
@@ -201,7 +251,7 @@ def _killed(pacs: PacsProcess) -> Callable[[], None]:
 
 
 def _crashes(directory: Path, server: URL | None, seconds: float, options: argparse.Namespace) -> list[str]:
-    rounds = max(1, int(seconds / _CRASH_SECONDS))
+    rounds = max(options.crashes, int(seconds / _CRASH_SECONDS))
     with _database(server) as (_, url):
         print(crash_rounds(directory, url, rounds, options.seed), flush=True)
     return []
