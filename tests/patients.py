@@ -12,6 +12,7 @@ from pacs_server.dicom.origin import Origin, Via
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.index import archive_models, models
 from pacs_server.index.database import Database
+from pacs_server.index.identity import IdentityIndex, Person
 from pacs_server.index.instances import InstanceIndex, StoredInstance
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.services.identity import IdentityService
@@ -72,6 +73,12 @@ class Desk:
 
     def add(self, sop: str, study: str = "1.1", series: str = "", **values: str) -> None:
         add(self.index, header(study=study, series=series or f"{study}.1", sop=sop, **values))
+
+    def person(self, key: int) -> Person:
+        """The patient of a row."""
+        found = IdentityIndex(self.database).person(key, merged=False)
+        assert found is not None
+        return found
 
     def merge(self, source: str, into: str) -> None:
         self.service.merge(self.service.person(source), self.service.person(into), "typed wrong")

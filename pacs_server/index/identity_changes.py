@@ -9,13 +9,14 @@ from typing import Any, Final
 from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
 from pacs_server.dicom.identity import Identity, compatible
-from pacs_server.dicom.original_attributes import original_item
+from pacs_server.dicom.original_attributes import earlier, original_item
+from pacs_server.index.aliases import add_alias, as_json, mark_joined
 from pacs_server.index.archive_models import archive_state
 from pacs_server.index.database import Database
 from pacs_server.index.identity import ATTRIBUTES, named
 from pacs_server.index.instances import WRITER_LOCK, collect_again
 from pacs_server.index.models import instance, patient, patient_alias, series, study
-from pacs_server.index.parents import patient_values
+from pacs_server.index.parents import left_open, patient_values
 
 _APPLIED: Final = "changes"
 
@@ -70,8 +71,8 @@ def _applied(connection: Connection) -> int:
 def _apply(connection: Connection, change: Change) -> None:
     """Move the studies; what is not there any more needs no moving, but what comes later has to find its way."""
     source = Identity.of(change.source)
-    found = _find(connection, change.target)
-    target_key = _make(connection, change.target) if found is None else found
+    found = _find(connection, change.target, change.studies)
+    target_key = _make(connection, change.target) if found is None else _complete(connection, found, change.target)
     source_key = _find(connection, change.source, change.studies)
     if source_key == target_key:
         # One of them turned out to be the other since.
@@ -85,12 +86,15 @@ def _apply(connection: Connection, change: Change) -> None:
         item = None if uid in undone else _original_item(connection, key, change)
         if _move(connection, key, target_key, item, undone=uid in undone):
             joined.add(uid)
-    for uid in sorted((set(change.studies) | set(moving)) - undone):
+    for uid in joined:
+        mark_joined(connection, uid, Identity.of(change.target))
+    for uid in sorted(set(change.studies) | set(moving)):
         _forget_aliases(connection, source, uid)
-        _alias(connection, change, uid, joined=uid in joined)
+        if uid not in undone or _was_theirs(connection, uid, target_key, source):
+            add_alias(connection, uid, change.source, change.target, change.system, joined=uid in joined)
     if change.whole and source.patient_id:
         _forget_aliases(connection, source, "")
-        _alias(connection, change, "", joined=False)
+        add_alias(connection, "", change.source, change.target, change.system, joined=False)
     _recount_patient(connection, target_key)
     if source_key is not None:
         _recount_patient(connection, source_key)
@@ -138,16 +142,12 @@ def _make(connection: Connection, attributes: Mapping[str, str]) -> int:
     return made
 
 
-def _alias(connection: Connection, change: Change, uid: str, *, joined: bool) -> None:
-    values = {
-        "patient_id": change.source.get("patient_id", ""),
-        "issuer_of_patient_id": change.source.get("issuer_of_patient_id", ""),
-        "study_instance_uid": uid,
-        "source": _json(change.source),
-        "target": _json(change.target),
-        "joined": joined,
-    }
-    connection.execute(insert(patient_alias).values(values))
+def _complete(connection: Connection, key: int, attributes: Mapping[str, str]) -> int:
+    """Add what is known of a patient, of whom less may have been sent since."""
+    row = connection.execute(select(patient).where(patient.c.id == key)).mappings().one()
+    if more := left_open(patient, _texts(row), attributes):
+        connection.execute(update(patient).where(patient.c.id == key).values(more))
+    return key
 
 
 def _aliases(connection: Connection, source: Identity, uid: str) -> list[tuple[int, Identity, bool]]:
@@ -176,6 +176,17 @@ def _undo(connection: Connection, uid: str, change: Change) -> bool:
     return any(compatible(to, Identity.of(change.source)) and not joined for _, to, joined in found)
 
 
+def _was_theirs(connection: Connection, uid: str, patient_key: int, who: Identity) -> bool:
+    """Whether a study was somebody's before it came to whom it is now: what comes for them has to follow it."""
+    same = study.c.study_instance_uid == uid, study.c.patient_fk == patient_key
+    statement = select(study.c.original_attributes_sequence, patient).join(patient).where(*same)
+    row = connection.execute(statement).mappings().one_or_none()
+    if row is None:
+        return False
+    items = json.loads(row["original_attributes_sequence"] or "[]")
+    return any(compatible(each, who) for each in earlier(items, Identity.of(_texts(row))))
+
+
 def _move(connection: Connection, key: int, patient_key: int, item: dict[str, Any] | None, *, undone: bool) -> bool:
     """Put a study under another patient, and tell whether it joined one of the same UID there."""
     row = connection.execute(select(study).where(study.c.id == key)).mappings().one()
@@ -184,11 +195,11 @@ def _move(connection: Connection, key: int, patient_key: int, item: dict[str, An
     same = study.c.study_instance_uid == row["study_instance_uid"]
     there = connection.execute(select(study).where(same, study.c.patient_fk == patient_key)).mappings().one_or_none()
     if there is None:
-        values = {"patient_fk": patient_key, "original_attributes_sequence": _json(items) if items else ""}
+        values = {"patient_fk": patient_key, "original_attributes_sequence": as_json(items) if items else ""}
         connection.execute(update(study).where(study.c.id == key).values(values))
         return False
     items = json.loads(there["original_attributes_sequence"] or "[]") + items
-    values = {"original_attributes_sequence": _json(items) if items else ""}
+    values = {"original_attributes_sequence": as_json(items) if items else ""}
     connection.execute(update(study).where(study.c.id == there["id"]).values(values))
     _join_series(connection, key, there["id"])
     connection.execute(delete(study).where(study.c.id == key))
@@ -248,7 +259,3 @@ def _original_item(connection: Connection, study_key: int, change: Change) -> di
         reason="COERCE" if change.whole else "CORRECT",
         origin=connection.scalar(first) or "",
     )
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -165,7 +165,10 @@ def _known(connection: Connection, uids: list[str]) -> set[str]:
 def _insert(connection: Connection, entries: list[_New]) -> None:
     parents = Parents(connection)
     parents.look_up(entry.header for entry in entries)
-    placed = [(entry, parents.place(entry.header)) for entry in entries]
+    placed = [
+        (entry, parents.place(entry.header, entry.values["received_at"], entry.values["calling_ae"]))
+        for entry in entries
+    ]
     parents.write()
     rows = [entry.values | {"series_fk": row.values["id"]} for entry, row in placed]
     _INSERT_INSTANCE.run_many(connection, rows)

@@ -163,6 +163,8 @@ patient_alias = Table(
     Column("target", Text, nullable=False),
     # Whether the study became one with one that the target had already: nobody can take them apart again.
     Column("joined", Boolean, nullable=False),
+    # What this archive was called then, for Original Attributes Sequence of what follows.
+    _text("system"),
     Index(None, "patient_id", "issuer_of_patient_id"),
 )
 TABLES = {Level.PATIENT: patient, Level.STUDY: study, Level.SERIES: series, Level.IMAGE: instance}

@@ -7,7 +7,7 @@ patients that cannot be the same person never share a patient, nor a study or se
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, insert, literal_column, null, select, update
@@ -17,7 +17,9 @@ from pacs_server.dicom.header import Header
 from pacs_server.dicom.identity import Identity, combined_name, compatible
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.matching import fold_name, time_key
-from pacs_server.index import models
+from pacs_server.dicom.original_attributes import completed, original_item
+from pacs_server.index import aliases, models
+from pacs_server.index.aliases import Alias
 from pacs_server.index.prepared import Prepared, PreparedForMany
 
 log = logging.getLogger(__name__)
@@ -36,16 +38,15 @@ _PARENT_KEY = {models.study: "patient_fk", models.series: "study_fk"}
 _COLUMNS = {models.TABLES[level]: tuple(attribute.column for attribute in at_level(level)) for level in Level}
 _ALL_COLUMNS = {table: tuple(table.c.keys()) for table in COUNTERS}
 
-_ALIAS = (models.patient_alias.c.study_instance_uid, models.patient_alias.c.source, models.patient_alias.c.target)
 # The patients of an ID, and where operators sent them; one statement, because every new study asks.
 _PATIENTS = Prepared(
-    select(models.patient, *(literal_column("''") for _ in _ALIAS))
+    select(models.patient, *(null() for _ in aliases.COLUMNS))
     .where(
         models.patient.c.patient_id == bindparam("patient_id"),
         models.patient.c.issuer_of_patient_id == bindparam("issuer"),
     )
     .union_all(
-        select(*(null() for _ in models.patient.c), *_ALIAS).where(
+        select(*(null() for _ in models.patient.c), *aliases.COLUMNS).where(
             models.patient_alias.c.patient_id == bindparam("patient_id"),
             models.patient_alias.c.issuer_of_patient_id == bindparam("issuer"),
         )
@@ -53,7 +54,7 @@ _PATIENTS = Prepared(
 )
 # An empty Patient ID identifies nobody, so only the study tells where an operator sent it.
 _NOBODY = Prepared(
-    select(*_ALIAS).where(
+    select(*aliases.COLUMNS).where(
         models.patient_alias.c.study_instance_uid == bindparam("uid"),
         models.patient_alias.c.patient_id == literal_column("''"),
     )
@@ -92,21 +93,14 @@ class _Row:
 
     def fill(self, header: Header) -> None:
         """Take from a later instance what the earlier ones had left empty."""
-        columns = _COLUMNS[self.table]
-        found = {name: header.values[name] for name in columns if not self.values[name] and header.values.get(name)}
-        if self.table is models.patient:
-            found |= self._name_completed(header.values.get("patient_name", ""))
-        if found:
-            found |= _match_values(found)
+        if found := left_open(self.table, self.values, header.values):
             self.values |= found
             self.filled |= found
 
-    def _name_completed(self, sent: str) -> dict[str, str]:
-        known = self.values["patient_name"]
-        if known == sent:
-            return {}
-        name = combined_name(known, sent)
-        return {} if name == known else {"patient_name": name}
+    def set(self, name: str, value: str) -> None:
+        """Give a column another value."""
+        if self.values[name] != value:
+            self.values[name] = self.filled[name] = value
 
     def count(self, name: str) -> None:
         self.values[name] += 1
@@ -118,15 +112,6 @@ class _Row:
             self.values[name] = joined({*known, value})
 
 
-@dataclass(frozen=True, slots=True)
-class _Alias:
-    """What an operator decided: instances of `source`, of one study or of all if that is empty, are the target's."""
-
-    study: str
-    source: Identity
-    target: Mapping[str, str]
-
-
 class Parents:
     """The series, studies and patients of one transaction's instances."""
 
@@ -135,7 +120,7 @@ class Parents:
         # What was read so far, by table and id; and all that there are, read or made, by what names them.
         self._read_rows: dict[tuple[Table, int], _Row] = {}
         self._patients: dict[tuple[str, str], list[_Row]] = {}
-        self._aliases: dict[tuple[str, ...], list[_Alias]] = {}
+        self._aliases: dict[tuple[str, ...], list[Alias]] = {}
         self._studies: dict[str, list[_Row]] = {}
         self._series: dict[str, list[_Row]] = {}
         self._touched: dict[Table, list[_Row]] = {table: [] for table in COUNTERS}
@@ -147,7 +132,7 @@ class Parents:
             self._insert(table)
             self._update(table)
 
-    def place(self, header: Header) -> _Row:
+    def place(self, header: Header, received_at: datetime, calling_ae: str) -> _Row:
         """The series an instance goes to, with all counters above it brought up to date."""
         identity = Identity.of(header.values)
         series = self._series_of(header, identity)
@@ -157,9 +142,13 @@ class Parents:
         assert patient is not None
         series.fill(header)
         study.fill(header)
-        # Where an operator sent it, it is under another name than its own.
         if _accepts(patient, identity):
             patient.fill(header)
+            if study.values["original_attributes_sequence"]:
+                aliases.mark_joined(self._connection, header.uids.study, identity)
+        else:
+            # Where an operator sent it, it is under another name than its own.
+            self._keep_original(header, study, received_at, calling_ae)
         series.count("number_of_series_related_instances")
         study.count("number_of_study_related_instances")
         patient.count("number_of_patient_related_instances")
@@ -168,6 +157,27 @@ class Parents:
         for row in (patient, study, series):
             self._touch(row)
         return series
+
+    def _keep_original(self, header: Header, study: _Row, received_at: datetime, calling_ae: str) -> None:
+        """Have a study say whose an instance was that followed a decision, as if it had been there by then."""
+        assert study.parent is not None
+        identity, now, uid = Identity.of(header.values), study.parent.values, header.uids.study
+        items = json.loads(study.values["original_attributes_sequence"] or "[]")
+        if (told := completed(items, Identity.of(now), identity)) is not None:
+            study.set("original_attributes_sequence", aliases.as_json(told))
+            return
+        fitting = [each for each in self._patients_of(identity, uid)[1] if each.about(identity)]
+        leading = max((each for each in fitting if each.study in ("", uid)), key=lambda each: bool(each.study))
+        item = original_item(
+            header.values, now, at=received_at, system=leading.system, reason="COERCE", origin=calling_ae
+        )
+        study.set("original_attributes_sequence", aliases.as_json([*items, item]))
+        joined = study.values["number_of_study_related_instances"] > 0
+        if joined:
+            aliases.mark_joined(self._connection, uid, Identity.of(now))
+        if not leading.study:
+            made = aliases.add_alias(self._connection, uid, header.values, now, leading.system, joined=joined)
+            self._patients_of(identity, uid)[1].append(made)
 
     def _series_of(self, header: Header, identity: Identity) -> _Row:
         known = self._series[header.uids.series]
@@ -200,11 +210,11 @@ class Parents:
     def _patient_of(self, header: Header, identity: Identity) -> _Row:
         """The patient a study goes to: where an operator sent it, the one of that ID, or a new one."""
         attributes: Mapping[str, str] = header.values
-        followed: list[_Alias] = []
+        followed: list[Alias] = []
         while True:
-            patients, aliases = self._patients_of(identity, header.uids.study)
+            patients, decided = self._patients_of(identity, header.uids.study)
             # Each decision leads on once, so that what goes in a circle ends.
-            fitting = [each for each in aliases if each not in followed and compatible(each.source, identity)]
+            fitting = [each for each in decided if each not in followed and each.about(identity)]
             alias = next((alias for alias in fitting if alias.study == header.uids.study), None)
             patient = next((row for row in patients if _accepts(row, identity)), None)
             if alias is None and patient is not None:
@@ -212,25 +222,28 @@ class Parents:
             alias = alias or next((alias for alias in fitting if not alias.study), None)
             if alias is None:
                 break
+            if not followed:
+                aliases.complete(self._connection, alias, header.values)
             followed.append(alias)
             attributes, identity = alias.target, Identity.of(alias.target)
         return self._new_patient(attributes, header)
 
-    def _patients_of(self, identity: Identity, study_uid: str) -> tuple[list[_Row], list[_Alias]]:
+    def _patients_of(self, identity: Identity, study_uid: str) -> tuple[list[_Row], list[Alias]]:
         if not identity.patient_id:
             key: tuple[str, ...] = ("", "", study_uid)
             if key not in self._aliases:
                 cursor = _NOBODY.run(self._connection, uid=study_uid)
-                self._aliases[key] = [_alias(*row) for row in cursor.fetchall()]
+                self._aliases[key] = [Alias.of(row) for row in cursor.fetchall()]
                 cursor.close()
-            return [], self._aliases[key]
+            above = [study.parent for study in self._studies_of(study_uid) if study.parent is not None]
+            return [row for row in above if not row.values["patient_id"]], self._aliases[key]
         key = identity.key
         if key not in self._aliases:
             cursor = _PATIENTS.run(self._connection, patient_id=identity.patient_id, issuer=identity.key[1])
             found = cursor.fetchall()
             cursor.close()
             width = len(_ALL_COLUMNS[models.patient])
-            self._aliases[key] = [_alias(*row[width:]) for row in found if row[0] is None]
+            self._aliases[key] = [Alias.of(row[width:]) for row in found if row[0] is None]
             rows = [self._read(row, (models.patient,)) for row in found if row[0] is not None]
             self._patients[identity.key] = sorted(rows, key=_variant)
         return self._patients[identity.key], self._aliases[key]
@@ -331,6 +344,16 @@ def _new_row(table: Table, attributes: Mapping[str, str], parent: _Row | None) -
     return _Row(table, values, parent)
 
 
+def left_open(table: Table, known: Mapping[str, Any], sent: Mapping[str, str]) -> dict[str, str]:
+    """What is empty in a row and is not in `sent`, by column."""
+    found = {name: sent[name] for name in _COLUMNS[table] if not known[name] and sent.get(name)}
+    if table is models.patient and known["patient_name"] != sent.get("patient_name", ""):
+        name = combined_name(known["patient_name"], sent.get("patient_name", ""))
+        if name != known["patient_name"]:
+            found["patient_name"] = name
+    return found | _match_values(found) if found else found
+
+
 def patient_values(attributes: Mapping[str, str]) -> dict[str, Any]:
     """The columns of a patient of these attributes who has no study yet."""
     return _new_row(models.patient, attributes, None).values
@@ -344,10 +367,6 @@ def _match_values(values: Mapping[str, str]) -> dict[str, str]:
 
 def _accepts(patient: _Row | None, identity: Identity) -> bool:
     return patient is not None and compatible(Identity.of(patient.values), identity)
-
-
-def _alias(study: str, source: str, target: str) -> _Alias:
-    return _Alias(study, Identity.of(json.loads(source)), json.loads(target))
 
 
 def _variant(row: _Row) -> int:

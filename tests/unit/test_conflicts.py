@@ -285,6 +285,85 @@ def _rows_without_state(state: dict[str, list[dict]]) -> dict[str, list[dict]]:
     return {name: found for name, found in state.items() if name != "archive_state"}
 
 
+def test_what_follows_a_merge_is_kept_as_if_it_had_been_there(desk):
+    desk.add("1.0", patient_id="P1", patient_name="Doe^Jane")
+    desk.add("2.0", study="2.2", patient_id="P1X", patient_name="Doe^Jnae")
+    desk.merge("P1X", into="P1")
+    for sop, study in (("3.0", "3.3"), ("3.1", "3.3"), ("1.1", "1.1")):
+        desk.add(sop, study=study, patient_id="P1X", patient_name="Doe^Jnae")
+    for study in ("2.2", "3.3", "1.1"):
+        (item,) = desk.originals(study)
+        (values,) = item["04000550"]["Value"]
+        assert (values["00100020"]["Value"], values["00100010"]["Value"]) == (["P1X"], [{"Alphabetic": "Doe^Jnae"}])
+        assert (item["04000563"]["Value"], item["04000564"]["Value"]) == (["PACS"], ["CT1"])
+    desk.reassign("3.3", to="P1X")
+    assert desk.originals("3.3") == [], "it is whose it was sent as"
+    desk.reassign("1.1", to="P1X")
+    assert len(desk.originals("1.1")) == 2, "part of it was sent as P1's"
+    assert_counters_exact(desk.database)
+
+
+def test_what_was_sent_for_both_does_not_come_back_in_silence(desk):
+    """A study that got instances of its new patient is no longer only what was moved."""
+    desk.add("1.0", patient_id="P1")
+    desk.add("9.0", study="9.9", patient_id="P2")
+    desk.reassign("1.1", to="P2")
+    desk.add("1.1", patient_id="P2")
+    (before,) = [person for person in desk.service.people_of("1.1") if person.merged]
+    desk.reassign("1.1", to=before.reference)
+    assert len(desk.originals("1.1")) == 2
+    desk.add("1.2", patient_id="P2")
+    assert desk.people() == [("P2", "", 1), ("P1", "", 3)]
+    assert desk.service.count() == 0
+
+
+def test_a_study_that_went_in_a_circle_takes_what_comes_for_all_stations(desk):
+    for number in (1, 2, 3):
+        desk.add(f"{number}.0", study=f"{number}.1", patient_id=f"P{number}")
+        desk.add(f"{number}.5", study=f"{number}.2", patient_id=f"P{number}")
+    for target in ("P2", "P3", "P1", "P3"):
+        desk.reassign("1.1", to=target)
+    for number in (1, 2, 3):
+        desk.add(f"{number}.9", study="1.1", patient_id=f"P{number}")
+        assert ("1.1", "P3") in desk.studies()
+    assert desk.service.count() == 0
+    assert_counters_exact(desk.database)
+
+
+def test_a_merge_of_somebody_without_a_name_does_not_take_two_people(desk):
+    desk.add("1.0", patient_id="P1")
+    desk.add("2.0", study="2.2", patient_id="P2")
+    desk.merge("P1", into="P2")
+    desk.add("3.0", study="3.3", patient_id="P1", patient_name="Doe")
+    desk.add("4.0", study="4.4", patient_id="P1", patient_name="Roe")
+    assert desk.people() == [("P2", "", 3), ("P1", "Roe", 1)]
+    assert_counters_exact(desk.database)
+
+
+def test_a_study_given_back_to_nobody_takes_what_comes_for_the_other(desk):
+    desk.add("1.0", patient_id="", patient_name="Doe")
+    desk.add("2.0", study="2.2", patient_id="P2")
+    desk.reassign("1.1", to="P2")
+    desk.add("2.1", patient_id="P2")
+    (before,) = [person for person in desk.service.people_of("1.1") if person.merged]
+    desk.reassign("1.1", to=before.reference)
+    for sop in ("2.3", "2.4"):
+        desk.add(sop, patient_id="P2")
+    assert desk.people() == [("P2", "", 1), ("", "Doe", 4)]
+
+
+def test_who_is_there_again_is_known_as_well_as_before(desk):
+    desk.add("1.0", patient_id="P1", patient_name="Doe")
+    desk.add("2.0", study="2.2", patient_id="P2")
+    desk.reassign("1.1", to="P2")
+    desk.add("1.1", patient_id="P1", patient_name="Doe", patient_birth_date="19800101")
+    desk.add("3.0", study="3.3", patient_id="P1")
+    (before,) = [person for person in desk.service.people_of("1.1") if person.merged]
+    desk.reassign("1.1", to=before.reference)
+    desk.add("4.0", study="4.4", patient_id="P1", patient_birth_date="19700101")
+    assert desk.people() == [("P2", "", 1), ("P1", "Doe", 3), ("P1", "", 1)]
+
+
 def test_what_cannot_be_is_refused_and_changes_nothing(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="")

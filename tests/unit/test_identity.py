@@ -3,7 +3,7 @@
 import pytest
 
 from pacs_server.dicom.identity import Identity, combined_name, compatible
-from pacs_server.dicom.original_attributes import original_item
+from pacs_server.dicom.original_attributes import completed, earlier, original_item
 
 DOE = Identity("P1", "A", "Doe^Jane", "19700101")
 
@@ -86,3 +86,26 @@ def test_original_item_has_what_was_changed_and_nothing_else():
         "04000564": {"vr": "LO", "Value": ["CT1"]},
         "04000565": {"vr": "CS", "Value": ["COERCE"]},
     }
+
+
+def test_items_tell_whose_a_study_was_and_take_in_what_is_said_of_them_later():
+    from datetime import UTC, datetime
+
+    def item(before, after):
+        at = datetime(2024, 5, 6, tzinfo=UTC)
+        return original_item(before, after, at=at, system="PACS", reason="CORRECT", origin="")
+
+    now = Identity("P3", "", "Doe=A==", "1970")
+    items = [
+        item({"patient_id": "P1", "patient_name": "Doe"}, {"patient_id": "P2", "patient_name": "Roe"}),
+        item({"patient_id": "P2", "patient_name": "Roe"}, {"patient_id": "P3", "patient_name": "Doe=A"}),
+    ]
+    assert {(each.patient_id, each.patient_name) for each in earlier(items, now)} >= {("P1", "Doe"), ("P2", "Roe")}
+    assert completed(items, now, Identity("P2", "", "Roe")) == items
+    assert completed(items, now, Identity("P4", "", "Roe")) is None
+    told = completed(items, Identity("P3"), Identity("P1", "", "Doe=B", "19700101"))
+    assert told is not None
+    assert told[1] == items[1]
+    (values,) = told[0]["04000550"]["Value"]
+    assert values["00100010"]["Value"] == [{"Alphabetic": "Doe", "Ideographic": "B"}]
+    assert values["00100030"] == {"vr": "DA", "Value": ["19700101"]}

@@ -1,0 +1,89 @@
+"""What operators decided about whose studies are, as later arrivals find it, and what is kept of those that follow."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from sqlalchemy import Connection, insert, select, update
+
+from pacs_server.dicom.attributes import at_level
+from pacs_server.dicom.identity import Identity, combined_name, compatible
+from pacs_server.dicom.levels import Level
+from pacs_server.index.models import patient_alias
+
+_ATTRIBUTES = tuple(attribute.column for attribute in at_level(Level.PATIENT))
+# What an alias is read from.
+COLUMNS = tuple(patient_alias.c[name] for name in ("id", "study_instance_uid", "source", "target", "system"))
+
+
+@dataclass(slots=True, eq=False)
+class Alias:
+    """A decision: instances of `source`, of one study or of all if that is empty, are the target's.
+
+    Attributes of both are by column; `system` is what the archive was called that made it so.
+    """
+
+    key: int
+    study: str
+    source: dict[str, str]
+    target: Mapping[str, str]
+    system: str
+
+    @classmethod
+    def of(cls, row: Iterable[Any]) -> Self:
+        """The alias in a row of `COLUMNS`."""
+        key, study, source, target, system = row
+        return cls(key, study, json.loads(source), json.loads(target), system)
+
+    def about(self, identity: Identity) -> bool:
+        """Whether it may be about that person."""
+        return compatible(Identity.of(self.source), identity)
+
+
+def add_alias(
+    connection: Connection, uid: str, source: Mapping[str, str], target: Mapping[str, str], system: str, *, joined: bool
+) -> Alias:
+    """Keep where a patient's instances go from now on: of one study, or of all if `uid` is empty."""
+    source, target = known_attributes(source), known_attributes(target)
+    values = {
+        "patient_id": source.get("patient_id", ""),
+        "issuer_of_patient_id": source.get("issuer_of_patient_id", ""),
+        "study_instance_uid": uid,
+        "source": as_json(source),
+        "target": as_json(target),
+        "system": system,
+        "joined": joined,
+    }
+    key = connection.execute(insert(patient_alias).values(values).returning(patient_alias.c.id)).scalar_one()
+    return Alias(key, uid, source, target, system)
+
+
+def complete(connection: Connection, alias: Alias, sent: Mapping[str, str]) -> None:
+    """Take into a decision what was left open of whom it is about: whoever contradicts that is somebody else."""
+    known = alias.source
+    more = {name: sent[name] for name in _ATTRIBUTES if not known.get(name) and sent.get(name)}
+    name = combined_name(known.get("patient_name", ""), sent.get("patient_name", ""))
+    alias.source = known_attributes(known | more | {"patient_name": name})
+    if alias.source != known:
+        values = {"source": as_json(alias.source)}
+        connection.execute(update(patient_alias).where(patient_alias.c.id == alias.key).values(values))
+
+
+def mark_joined(connection: Connection, uid: str, target: Identity) -> None:
+    """Remember that what was moved to a patient became one with other instances: it has no way back on its own."""
+    columns = patient_alias.c
+    rows = select(columns.id, columns.target).where(columns.study_instance_uid == uid, columns.joined.is_(False))
+    keys = [key for key, text in connection.execute(rows) if compatible(Identity.of(json.loads(text)), target)]
+    if keys:
+        connection.execute(update(patient_alias).where(columns.id.in_(keys)).values(joined=True))
+
+
+def known_attributes(values: Mapping[str, Any]) -> dict[str, str]:
+    """What is not empty of the attributes of a patient, by column."""
+    return {name: values[name] for name in _ATTRIBUTES if values.get(name)}
+
+
+def as_json(value: object) -> str:
+    """A value as the index keeps it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
