@@ -80,6 +80,16 @@ class Desk:
         assert found is not None
         return found
 
+    def moved_away(self, patient_id: str) -> str:
+        """The reference of the patient of that ID who was moved away."""
+        with self.database.connect() as connection:
+            keys = connection.scalars(
+                select(models.patient_alias.c.id).where(models.patient_alias.c.patient_id == patient_id)
+            ).all()
+        found = IdentityIndex(self.database).person(keys[0], merged=True)
+        assert found is not None
+        return found.reference
+
     def merge(self, source: str, into: str) -> None:
         self.service.merge(self.service.person(source), self.service.person(into), "typed wrong")
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import groupby
 from typing import Any, Final, TypeVar
 
@@ -45,7 +46,7 @@ class Person:
     @property
     def reference(self) -> str:
         """What names it in commands."""
-        return f"@m{self.key}" if self.merged else f"@{self.key}"
+        return f"@{'m' if self.merged else ''}{self.key}-{_check(self.attributes)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class StudyOf:
     @property
     def reference(self) -> str:
         """What names it in commands."""
-        return f"@{self.key}"
+        return f"@{self.key}-{_check(self.study_instance_uid, self.person.attributes)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,11 @@ class IdentityIndex:
         )  # fmt: skip
         with self._database.connect() as connection:
             return [_study_of(row) for row in connection.execute(statement).mappings()]
+
+
+def _check(*values: object) -> str:
+    """Four letters that tell a row from another one that got its number since, or in an index made anew."""
+    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:4]
 
 
 def named(table: Table, patient_id: str, issuer: str | None) -> list[ColumnElement[bool]]:

@@ -1,12 +1,12 @@
 """What operators decide about whose studies are, made so in the index; each change is whole or not at all."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from pacs_server.dicom.identity import Identity, compatible
 from pacs_server.dicom.original_attributes import earlier, original_item
@@ -72,7 +72,8 @@ def _apply(connection: Connection, change: Change) -> None:
     """Move the studies; what is not there any more needs no moving, but what comes later has to find its way."""
     source = Identity.of(change.source)
     found = _find(connection, change.target, change.studies)
-    target_key = _make(connection, change.target) if found is None else _complete(connection, found, change.target)
+    target_key = _make(connection, change.target) if found is None else found
+    _complete(connection, target_key, change.target)
     source_key = _find(connection, change.source, change.studies)
     if source_key == target_key:
         # One of them turned out to be the other since.
@@ -80,7 +81,7 @@ def _apply(connection: Connection, change: Change) -> None:
     moving = _studies_to_move(connection, change, source_key)
     # Whoever gets studies is there again, and goes nowhere else.
     _forget_aliases(connection, Identity.of(change.target), "")
-    undone = {uid for uid in set(change.studies) | set(moving) if _undo(connection, uid, change)}
+    undone = {uid for uid in set(change.studies) | set(moving) if _undo(connection, uid, change, target_key)}
     joined = set()
     for uid, key in moving.items():
         item = None if uid in undone else _original_item(connection, key, change)
@@ -142,38 +143,42 @@ def _make(connection: Connection, attributes: Mapping[str, str]) -> int:
     return made
 
 
-def _complete(connection: Connection, key: int, attributes: Mapping[str, str]) -> int:
-    """Add what is known of a patient, of whom less may have been sent since."""
+def _complete(connection: Connection, key: int, attributes: Mapping[str, str]) -> bool:
+    """Add what is known of a patient, of whom less may have been sent since; False if it is about somebody else."""
     row = connection.execute(select(patient).where(patient.c.id == key)).mappings().one()
+    if not compatible(Identity.of(_texts(row)), Identity.of(attributes)):
+        return False
     if more := left_open(patient, _texts(row), attributes):
         connection.execute(update(patient).where(patient.c.id == key).values(more))
-    return key
+    return True
 
 
-def _aliases(connection: Connection, source: Identity, uid: str) -> list[tuple[int, Identity, bool]]:
-    """What was decided about a patient, for one study or, if `uid` is empty, for all: key, target, and if it joined."""
-    columns = patient_alias.c
-    statement = select(columns.id, columns.source, columns.target, columns.joined).where(
-        *named(patient_alias, *source.key), columns.study_instance_uid == uid
+def _aliases(connection: Connection, source: Identity, uid: str) -> Sequence[Row[Any]]:
+    """What was decided about a patient, for one study or, if `uid` is empty, for all."""
+    statement = select(patient_alias).where(
+        *named(patient_alias, *source.key), patient_alias.c.study_instance_uid == uid
     )
-    rows = connection.execute(statement).all()
-    fitting = [row for row in rows if compatible(Identity.of(json.loads(row.source)), source)]
-    return [(row.id, Identity.of(json.loads(row.target)), row.joined) for row in fitting]
+    rows = connection.execute(statement.order_by(patient_alias.c.id)).all()
+    return [row for row in rows if compatible(Identity.of(json.loads(row.source)), source)]
 
 
-def _forget_aliases(connection: Connection, source: Identity, uid: str) -> None:
-    keys = [key for key, _, _ in _aliases(connection, source, uid)]
-    connection.execute(delete(patient_alias).where(patient_alias.c.id.in_(keys)))
+def _forget_aliases(connection: Connection, source: Identity, uid: str) -> Sequence[Row[Any]]:
+    found = _aliases(connection, source, uid)
+    connection.execute(delete(patient_alias).where(patient_alias.c.id.in_([row.id for row in found])))
+    return found
 
 
-def _undo(connection: Connection, uid: str, change: Change) -> bool:
+def _undo(connection: Connection, uid: str, change: Change, target_key: int) -> bool:
     """Whether the study goes back to where it was moved from; what was decided about it then is forgotten.
 
     One that joined another does not: part of it never was there, and what comes for that part has to follow it.
     """
-    found = _aliases(connection, Identity.of(change.target), uid)
-    connection.execute(delete(patient_alias).where(patient_alias.c.id.in_([key for key, _, _ in found])))
-    return any(compatible(to, Identity.of(change.source)) and not joined for _, to, joined in found)
+    source = Identity.of(change.source)
+    for row in _forget_aliases(connection, Identity.of(change.target), uid):
+        there = compatible(Identity.of(json.loads(row.target)), source) and not row.joined
+        if there and _complete(connection, target_key, json.loads(row.source)):
+            return True
+    return False
 
 
 def _was_theirs(connection: Connection, uid: str, patient_key: int, who: Identity) -> bool:

@@ -3,6 +3,7 @@
 The files keep what was sent, so only this tells an index that is made anew what was decided since.
 """
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -43,24 +44,24 @@ class Journal:
         data = json.dumps(values, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with disk_errors(f"write {self.path}"):
             make_directory(self.path.parent)
-            with open(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
-                # What a crash left of a line that nobody was told of.
-                file.truncate(end)
-                file.seek(end)
-                file.write(data)
-        self.sync()
+            _write_at(self.path, end, data)
         return True
+
+    def take_back(self, change: Change) -> None:
+        """Take out the last change, if it is this one. Raises StorageUnavailable."""
+        lines = self._lines()
+        if len(lines) == change.number:
+            with disk_errors(f"write {self.path}"):
+                _write_at(self.path, sum(len(line) + 1 for line in lines[:-1]), b"")
 
     def sync(self) -> None:
         """Make durable what is written down; who wrote it may have been killed before. As `append` raises."""
         with disk_errors(f"sync {self.path}"):
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                os.fsync(descriptor)
+                _sync(descriptor, self.path)
             finally:
                 os.close(descriptor)
-            sync_directory(self.path.parent)
-            sync_directory(self.path.parent.parent)
 
     def _lines(self) -> list[bytes]:
         """The whole lines; one without its end was not written whole, and does not count."""
@@ -79,6 +80,32 @@ class Journal:
         if change.number != number:
             raise StorageUnavailable(f"{self.path} line {number} is change {change.number}")
         return change
+
+
+def _sync(descriptor: int, path: Path) -> None:
+    """Make an open file durable, with its name and that of its folder."""
+    os.fsync(descriptor)
+    sync_directory(path.parent)
+    sync_directory(path.parent.parent)
+
+
+def _write_at(path: Path, end: int, data: bytes) -> None:
+    """Put `data` in the place of what is behind `end`, durably, or leave nothing there; raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # What a crash left of a line that nobody was told of.
+        os.ftruncate(descriptor, end)
+        try:
+            written = os.pwrite(descriptor, data, end)
+            if written < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _sync(descriptor, path)
+        except OSError:
+            # A whole line would be made true at the next start, and nobody would know why.
+            os.ftruncate(descriptor, end)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _change(values: Mapping[str, Any]) -> Change:

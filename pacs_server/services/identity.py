@@ -1,7 +1,8 @@
 """Whose studies are: what is in conflict, and what operators decide: written down, made so, and audited."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Final
 from pacs_server.audit.events import Action, Event, EventID, Subject
 from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.dicom.identity import compatible
-from pacs_server.errors import PatientError
+from pacs_server.errors import AuditUnavailable, PatientError, StorageUnavailable
 from pacs_server.index.database import Database
 from pacs_server.index.identity import Conflicts, IdentityIndex, Person, StudyOf
 from pacs_server.index.identity_changes import Change, ChangeIndex
 from pacs_server.services.changes import Journal
 
-_REFERENCE: Final = re.compile(r"@(m?)([0-9]{1,18})")
+_REFERENCE: Final = re.compile(r"@(m?)([0-9]{1,18})-[0-9a-f]{4}")
 # As HL7 writes a patient's ID with its issuer (CX).
 _WITH_ISSUER: Final = "^^^"
 _ATTEMPTS: Final = 10
@@ -60,8 +61,8 @@ class IdentityService:
         """The one patient that is meant: by key, by ID, or by ID^^^ISSUER. Raises PatientError, IndexUnavailable."""
         if match := _REFERENCE.fullmatch(text):
             found = self._index.person(int(match[2]), merged=bool(match[1]))
-            if found is None:
-                raise PatientError(f"there is no patient {text}")
+            if found is None or found.reference != text:
+                raise PatientError(f"there is no patient {text} any more; list them again")
             return found
         people = self.people(text) if text.partition(_WITH_ISSUER)[0] else []
         if not people:
@@ -74,11 +75,12 @@ class IdentityService:
     def study(self, text: str) -> StudyOf:
         """The one study that is meant: by key or by UID. Raises PatientError, IndexUnavailable."""
         if match := _REFERENCE.fullmatch(text):
-            found = [one for one in [self._index.study(int(match[2]))] if one is not None and not match[1]]
+            one = self._index.study(int(match[2]))
+            found = [one] if one is not None and one.reference == text else []
         else:
             found = self._index.studies(text)
         if not found:
-            raise PatientError(f"there is no study {text}")
+            raise PatientError(f"there is no study {text}" + (" any more; list them again" if match else ""))
         if len(found) > 1:
             references = ", ".join(study.reference for study in found)
             raise PatientError(f"there are several studies of UID {text}: name one of {references}")
@@ -114,14 +116,14 @@ class IdentityService:
     def catch_up(self) -> int:
         """Make the changes that were written down before a crash kept the index from having them; returns how many.
 
-        Raises StorageFull, StorageUnavailable, IndexUnavailable.
+        Raises StorageFull, StorageUnavailable, IndexUnavailable, AuditUnavailable.
         """
         applied = self._changes.applied()
         missing = [change for change in self._journal.read() if change.number > applied]
         if missing:
             # An index that had what the journal lost would take no other change.
             self._journal.sync()
-        return sum(self._changes.apply(change) for change in missing)
+        return sum(self._changes.apply(change, partial(self._record, change)) for change in missing)
 
     def _decide(
         self, studies: list[StudyOf], source: Person, target: Person, reason: str, *, whole: bool, dry_run: bool
@@ -135,30 +137,51 @@ class IdentityService:
         self._audit.ensure()
         who = local_user()
         uids = tuple(study.study_instance_uid for study in studies)
+        accession_numbers = {study.study_instance_uid: study.accession_number for study in studies}
         for _ in range(_ATTEMPTS):
             self.catch_up()
-            number = len(self._journal.read()) + 1
+            number = self._next_number()
             change = Change(
                 number, datetime.now(UTC), who.user_id, reason, whole,
                 source.attributes, target.attributes, uids, self._system(),
             )  # fmt: skip
-            if self._changes.apply(change, partial(self._journal.append, change)):
-                break
-        else:
-            raise PatientError("somebody else changes patients all the time; nothing was changed")
-        self._record(change, studies)
+            if self._changes.apply(change, partial(self._write_down, change, accession_numbers)):
+                return
+        raise PatientError("somebody else changes patients all the time; nothing was changed")
 
-    def _record(self, change: Change, studies: list[StudyOf]) -> None:
-        """One event for each of the two patients (PS3.15 A.5.3: a message is about one)."""
+    def _next_number(self) -> int:
+        written, applied = len(self._journal.read()), self._changes.applied()
+        if written < applied:
+            raise StorageUnavailable(
+                f"{self._journal.path} holds {written} changes and the index {applied}: put it back from a backup"
+            )
+        return written + 1
+
+    def _write_down(self, change: Change, accession_numbers: Mapping[str, str]) -> bool:
+        """Into the journal and the audit trail, or into none of them; False if the number is taken."""
+        if not self._journal.append(change):
+            return False
+        try:
+            return self._record(change, accession_numbers)
+        except AuditUnavailable:
+            self._journal.take_back(change)
+            raise
+
+    def _record(self, change: Change, accession_numbers: Mapping[str, str] | None = None) -> bool:
+        """One event for each of the two patients (PS3.15 A.5.3: a message is about one).
+
+        A change that a crash interrupted is recorded once more when it is made: better twice than never.
+        """
         verb = "merged" if change.whole else "reassigned"
         gone = Action.DELETE if change.whole else Action.UPDATE
         for attributes, action in ((change.source, gone), (change.target, Action.UPDATE)):
             who = attributes.get("patient_id", ""), attributes.get("issuer_of_patient_id", "")
-            subjects = [Subject(*who, study.study_instance_uid, study.accession_number) for study in studies]
+            subjects = [Subject(*who, uid, (accession_numbers or {}).get(uid, "")) for uid in change.studies]
             detail = f"{verb}, change {change.number}: {change.reason}"
             about = tuple(subjects) or (Subject(*who),)
-            event = Event(EventID.PATIENT_RECORD, action, (local_user(),), subjects=about, detail=detail)
-            self._audit.write(event)
+            user = replace(local_user(), user_id=change.by)
+            self._audit.write(Event(EventID.PATIENT_RECORD, action, (user,), subjects=about, detail=detail))
+        return True
 
 
 def _same(one: Person, other: Person) -> bool:

@@ -1,7 +1,10 @@
 """What comes with another patient is kept apart, listed, and moved as operators decide."""
 
+import errno
+import json
+import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from patients import Desk, adds_in_one_batch, assert_counters_exact, header, row
 from sqlalchemy import delete
 
 from pacs_server.audit.events import Action, EventID
-from pacs_server.errors import IndexUnavailable, PatientError, StorageUnavailable
+from pacs_server.errors import AuditUnavailable, IndexUnavailable, PatientError, StorageFull, StorageUnavailable
 from pacs_server.index import archive_models, models
 from pacs_server.index.database import Database
 from pacs_server.index.instances import Counts
@@ -114,9 +117,9 @@ def test_merge_joins_studies_and_series_of_one_uid(desk):
 def test_patients_of_one_id_merge_by_their_keys(desk):
     desk.add("1.0", patient_name="Doe")
     desk.add("2.0", study="2.2", patient_name="Roe")
-    with pytest.raises(PatientError, match="several patients of ID P1: name one of @1, @2"):
+    with pytest.raises(PatientError, match=r"several patients of ID P1: name one of @1-\w{4}, @2-\w{4}"):
         desk.service.person("P1")
-    desk.merge("@2", into="@1")
+    desk.merge(desk.person(2).reference, into=desk.person(1).reference)
     assert desk.service.count() == 0
     desk.add("2.1", study="2.2", patient_name="Roe")
     assert desk.people() == [("P1", "Doe", 3)]
@@ -270,7 +273,7 @@ def test_a_patient_is_not_given_to_whom_they_are_taken_for(desk):
     before = desk.state()
     # The nameless P1 of then and P1 Doe may be one person, so there is nobody else to give the study to.
     with pytest.raises(PatientError, match="one and the same"):
-        desk.reassign("3.3", to="@m1")
+        desk.reassign("3.3", to=desk.moved_away("P1"))
     assert desk.state() == before
     assert len(read_changes(desk.directory)) == 1
     # Written down by somebody who saw other rows, it still is no change.
@@ -381,9 +384,9 @@ def test_what_cannot_be_is_refused_and_changes_nothing(desk):
         lambda: service.merge(nobody, one, " "),
         lambda: service.reassign(service.study("1.1"), nobody, "x"),
         lambda: service.person("P9"),
-        lambda: service.person("@99"),
+        lambda: service.person("@99-0000"),
         lambda: service.person(""),
-        lambda: service.study("@m1"),
+        lambda: service.study("@m1-0000"),
         lambda: service.study("9.9"),
     ):
         with pytest.raises(PatientError):
@@ -424,6 +427,84 @@ def test_a_change_is_written_down_before_it_is_made(desk, monkeypatch):
     assert desk.people() == [("P2", "", 2)]
     assert desk.service.catch_up() == 0
     assert person("P1").merged
+
+
+def test_a_number_that_somebody_else_has_by_now_names_nobody(desk):
+    desk.add("1.0", patient_name="Doe")
+    desk.add("2.0", study="2.2", patient_name="Roe")
+    first, second = desk.person(1).reference, desk.person(2).reference
+    study = desk.service.study("2.2").reference
+    desk.merge(second, into=first)
+    desk.index.remove("2.0")
+    desk.add("5.0", study="5.5", patient_id="P5", patient_name="Stranger")
+    if desk.database.is_sqlite:
+        assert desk.person(2).identity.patient_id == "P5", "numbers come back"
+    for attempt in (lambda: desk.merge(second, into=first), lambda: desk.reassign(study, to="P1")):
+        with pytest.raises(PatientError, match="any more; list them again"):
+            attempt()
+    assert desk.people() == [("P1", "Doe", 1), ("P5", "Stranger", 1)]
+
+
+def test_a_change_that_is_made_after_a_crash_is_audited_as_whose_it_is(desk, monkeypatch):
+    desk.add("1.0", patient_id="P1")
+    desk.add("2.0", study="2.2", patient_id="P2")
+    desk.merge("P1", into="P2")
+    (change,) = read_changes(desk.directory)
+    desk.reassign("1.1", to="P1")
+    file = desk.directory / "changes/changes.jsonl"
+    line = {**asdict(change), "number": 3, "at": change.at.isoformat(), "by": "somebody"}
+    file.write_text(file.read_text() + json.dumps(line) + "\n")
+    before = len(desk.trail.of(EventID.PATIENT_RECORD))
+    assert desk.service.catch_up() == 1
+    gone, kept = desk.trail.of(EventID.PATIENT_RECORD)[before:]
+    assert (gone.subjects[0].patient_id, kept.subjects[0].patient_id) == ("P1", "P2")
+    assert gone.participants[0].user_id == "somebody"
+
+
+def test_what_cannot_be_audited_is_not_changed(desk):
+    desk.add("1.0", patient_id="P1")
+    desk.add("2.0", study="2.2", patient_id="P2")
+    before = desk.state()
+    desk.trail.full = True
+    with pytest.raises(AuditUnavailable):
+        desk.merge("P1", into="P2")
+    desk.trail.full = False
+    assert (desk.service.catch_up(), read_changes(desk.directory)) == (0, [])
+    assert desk.state() == before
+    desk.merge("P1", into="P2")
+
+
+@pytest.mark.parametrize("failing", ["fsync", "pwrite"])
+def test_a_change_that_the_disk_did_not_take_is_not_made_later(desk, monkeypatch, failing):
+    desk.add("1.0", patient_id="P1")
+    desk.add("2.0", study="2.2", patient_id="P2")
+    desk.merge("P1", into="P2")
+    before = desk.state()
+    real = os.pwrite
+
+    def fail(descriptor: int, data: bytes = b"", at: int = 0) -> int:
+        if failing == "fsync":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(descriptor, data[:-1], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"pacs_server.services.changes.os.{failing}", fail)
+        with pytest.raises((StorageFull, StorageUnavailable)):
+            desk.reassign("1.1", to=desk.moved_away("P1"))
+    assert len(read_changes(desk.directory)) == 1
+    assert desk.service.catch_up() == 0
+    assert desk.state() == before
+
+
+def test_a_journal_that_is_behind_the_index_is_asked_for(desk):
+    desk.add("1.0", patient_id="P1")
+    desk.add("2.0", study="2.2", patient_id="P2")
+    desk.merge("P1", into="P2")
+    before = desk.state()
+    (desk.directory / "changes/changes.jsonl").unlink()
+    with pytest.raises(StorageUnavailable, match="holds 0 changes and the index 1: put it back from a backup"):
+        desk.reassign("1.1", to=desk.moved_away("P1"))
+    assert desk.state() == before
 
 
 def test_nothing_is_changed_that_cannot_be_written_down(desk):
@@ -477,9 +558,9 @@ def test_replay_gives_the_same_index(desk):
     arrive("1.0", patient_id="P1", patient_name="Doe")
     arrive("1.1", patient_id="P1", patient_name="Roe")
     arrive("2.0", study="2.2", patient_id="P2")
-    desk.merge("@2", into="P2")
+    desk.merge(desk.person(2).reference, into="P2")
     arrive("1.2", patient_id="P1", patient_name="Roe")
-    desk.reassign("@1", to="P2")
+    desk.reassign(desk.service.studies_of(desk.person(1))[0].reference, to="P2")
     arrive("1.3", patient_id="P1", patient_name="Doe")
     desk.reassign("2.2", to=next(p.reference for p in desk.service.people("P1") if p.merged))
     arrive("5.0", study="5.5", patient_id="P1", patient_name="Roe")
