@@ -426,14 +426,37 @@ def test_interrupted_leader_leaves_no_follower_waiting_or_deceived(database, int
     def fail(_connection: Connection, _entries: list[str]) -> list[None]:
         raise interrupt
 
-    commits: GroupCommit[str] = GroupCommit(database, fail, lock=1)
+    assert outcomes_of_four(GroupCommit(database, fail, lock=1)) == {interrupt: 1, IndexUnavailable: 3}
+
+
+def outcomes_of_four(commits: GroupCommit[str]) -> Counter[type]:
+    """What is raised to four threads whose entries are in one batch."""
     with ThreadPoolExecutor(4) as threads:
         with commits._leading:
             jobs = [threads.submit(commits.add, str(number)) for number in range(4)]
             while len(commits._pending) < 4:
                 pass
-        outcomes = [type(job.exception(timeout=30)) for job in jobs]
-    assert Counter(outcomes) == {interrupt: 1, IndexUnavailable: 3}
+        return Counter(type(job.exception(timeout=30)) for job in jobs)
+
+
+def test_a_leader_interrupted_at_the_commit_deceives_nobody_either(database, monkeypatch):
+    def fail(_connection: object) -> None:
+        raise KeyboardInterrupt
+
+    commits: GroupCommit[str] = GroupCommit(database, lambda _, entries: [None] * len(entries), lock=1)
+    monkeypatch.setattr(database.engine.dialect, "do_commit", fail)
+    assert outcomes_of_four(commits) == {KeyboardInterrupt: 1, IndexUnavailable: 3}
+
+
+def test_a_leader_interrupted_before_it_wrote_anything_deceives_nobody_either(database, monkeypatch):
+    commits: GroupCommit[str] = GroupCommit(database, lambda _, entries: [None] * len(entries), lock=1)
+
+    def lead(batch: list[object]) -> None:
+        if batch:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(commits, "_lead", lead)
+    assert outcomes_of_four(commits) == {KeyboardInterrupt: 1, IndexUnavailable: 3}
 
 
 def statements_of(database: Database, work) -> list[str]:
