@@ -107,7 +107,8 @@ class _Entries:
         except InvalidInstance as error:
             return self._quarantine(source, f"it cannot be read: {error}")
         if found is None:
-            # What else it is linked to has it now: the trash, or the quarantine.
+            # What else it is linked to has it now: the trash, or the quarantine, which a power loss may undo.
+            self._storage.sync_quarantine()
             return Recovery.SUPERSEDED
         self._storage.sync_name(found.instance.path)
         return self._adopt(found)

@@ -305,6 +305,11 @@ class FileSystemStorage:
             self._sync_directory(source.parent)
         return target.relative_to(self.root).as_posix()
 
+    def sync_quarantine(self) -> None:
+        """Make durable what was moved to quarantine by a process that was killed then. Raises StorageUnavailable."""
+        with _translated("sync the quarantine"), suppress(FileNotFoundError):
+            self._sync_directory(self.root / _QUARANTINE)
+
     def quarantined(self) -> int:
         """How many files are in quarantine. Raises StorageUnavailable."""
         try:
