@@ -154,7 +154,7 @@ def test_it_describes_the_server_as_configured() -> None:
     for part in (
         "one application entity, `OTHER`",
         "| TCP port | `server.port` | 104 |",
-        "65536 bytes; a longer one",
+        "65536 bytes, and 6 more",
         "| Associations accepted at once | 7 |",
         "| Silence between messages | `server.idle_timeout` | 1.5 s |",
         "dropped and answered with success",
