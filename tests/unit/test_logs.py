@@ -176,8 +176,9 @@ def test_a_full_disk_is_said_once_and_harms_nobody(capsys: pytest.CaptureFixture
         f"pacs-server: {file} cannot be written: No space left on device"
     ]
     assert len(shown) == 4
+    handler = next(one for one in logging.getLogger().handlers if getattr(one, "baseFilename", "") == str(file))
     with pytest.raises(OSError, match="No space left"):  # there is still something to be written
-        next(one for one in logging.getLogger().handlers if isinstance(one, logging.FileHandler)).close()
+        handler.close()
 
 
 def test_losing_the_directory_harms_nobody(
