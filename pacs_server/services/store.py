@@ -17,7 +17,7 @@ from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY, Provenance, decode
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
 from pacs_server.last_failure import LastFailure
-from pacs_server.storage.base import Bytes
+from pacs_server.storage.base import Bytes, IncomingFile
 from pacs_server.stored_file import USUAL_HEAD, header_of
 
 _READ_SIZE = 1024 * 1024
@@ -62,7 +62,7 @@ class StoreService:
         origin = request.origin
         # One moment for file and row, so that the index can be rebuilt from the files.
         received_at = datetime.now(UTC)
-        file = self._archive.receive()
+        file = self._receive()
         try:
             head = encode_head(
                 request.sop_class_uid,
@@ -88,6 +88,14 @@ class StoreService:
             raise
         finally:
             file.discard()
+
+    def _receive(self) -> IncomingFile:
+        try:
+            return self._archive.receive()
+        except (StorageFull, StorageUnavailable) as error:
+            if error.__cause__ is not None:  # otherwise it is a limit of our own, which readiness knows of
+                self._last.failed(str(error))
+            raise
 
     def store_file(self, path: Path, origin: Origin, begin: Begin = _begin) -> StoreOutcome | None:
         """Store a DICOM file from disk the same way; None if it holds no instance (no DICOM, or a DICOMDIR).

@@ -31,6 +31,7 @@ _NAME_MAX: Final = 200
 _REMEMBERED: Final = 10_000
 # What the first object of a study takes: its file, and up to five directories above it.
 _FILES_OF_A_STUDY: Final = 6
+_NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -343,11 +344,18 @@ class FileSystemStorage:
             return "the storage is mounted read-only"
         if state.f_files and state.f_favail < _FILES_OF_A_STUDY:
             return "the storage has no room for more files (inodes)"
-        return (
-            f"{free} bytes free, storage.min_free_space is {self.min_free_space}"
-            if free < max(self.min_free_space, 1)
-            else None
-        )
+        if free < max(self.min_free_space, 1):
+            return f"{free} bytes free, storage.min_free_space is {self.min_free_space}"
+        return self._makes_no_file()
+
+    def _makes_no_file(self) -> str | None:
+        """Why no file can be made; None if one can, and where such a file without a name is not known."""
+        try:
+            # ext4 that turned read-only by itself does not say so to statvfs since Linux 6.14.
+            os.close(os.open(self._incoming, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            return None if error.errno in _NO_TMPFILE else str(_storage_error("create a file", error))
+        return None
 
     def _walk(self, folder: str, unreadable: Callable[[str, OSError], None] | None) -> Iterator[str]:
         try:

@@ -104,9 +104,22 @@ def test_a_disk_that_fails_at_any_call(serve, monkeypatch, call, code):
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
 def test_a_file_that_cannot_be_made(serve, monkeypatch, code):
     pacs = serve()
+    assert store(pacs, make_ct()) == [0]
+    with failing(monkeypatch, "open", code, pacs.config.storage.directory):
+        # Said before anything is sent, and forgotten at once if nothing was.
+        assert not_ready(pacs)
+    assert not_ready(pacs) == ""
     with failing(monkeypatch, "open", code, pacs.config.storage.directory):
         assert store(pacs, make_ct()) == [OUT_OF_RESOURCES]
+    assert not_ready(pacs)
     assert store(pacs, make_ct()) == [0]
+    assert not_ready(pacs) == ""
+
+
+def test_a_file_system_without_nameless_files_is_none_that_fails(serve, monkeypatch):
+    pacs = serve()
+    with failing(monkeypatch, "open", errno.EOPNOTSUPP, pacs.config.storage.directory):
+        assert not_ready(pacs) == ""
 
 
 def test_a_storage_that_is_read_only_is_said_so_before_anything_is_sent(serve, monkeypatch):
