@@ -351,7 +351,7 @@ class FileSystemStorage:
     def _makes_no_file(self) -> str | None:
         """Why no file can be made; None if one can, and where such a file without a name is not known."""
         try:
-            # ext4 that turned read-only by itself does not say so to statvfs since Linux 6.14.
+            # ext4 that turned read-only by itself does not always say so to statvfs (not on Linux 6.18).
             os.close(os.open(self._incoming, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         except OSError as error:
             return None if error.errno in _NO_TMPFILE else str(_storage_error("create a file", error))
