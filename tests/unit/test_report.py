@@ -4,6 +4,9 @@ import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -94,6 +97,15 @@ def test_it_is_asked_once_in_five_minutes(database):
     assert lately.bytes_per_day() == pytest.approx(1)
     seconds = 300.0
     assert lately.bytes_per_day() == pytest.approx(101)
+
+
+@pytest.mark.parametrize(("free", "came", "days"), [(1500, 100, 5.0), (900, 100, 0.0), (1500, 0, None)])
+def test_the_days_that_are_left_end_where_objects_are_refused(free, came, days):
+    config = SimpleNamespace(storage=SimpleNamespace(min_free_space=1000))
+    parts: Any = SimpleNamespace(storage=SimpleNamespace(free_bytes=lambda: free), database=mock.MagicMock())
+    about = report.Report(parts, mock.MagicMock(), lambda: config)  # type: ignore[arg-type, return-value]
+    about._growth = SimpleNamespace(bytes_per_day=lambda: float(came))  # type: ignore[assignment]
+    assert about.days_left() == days
 
 
 @given(st.lists(st.sampled_from(["failed", "worked", "wait"])))
