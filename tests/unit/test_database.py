@@ -136,6 +136,10 @@ def test_a_commit_waits_for_the_disk_whatever_the_database_is_set_to(
     with other.connect() as connection:
         assert connection.scalar(text("SHOW synchronous_commit")) == used
     other.close()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_postgresql_settings(database):
     with database.connect() as connection:
         assert connection.scalar(text("SHOW lock_timeout")) == "10s"
