@@ -72,11 +72,12 @@ def rebuild(storage: FileSystemStorage, database: Database, progress: Progress, 
         changes = read_changes(storage.root)
         for number, change in enumerate(changes):
             events.changed(change.at, number)
-        replay = _Replay(database, trash, changes, rebuilt)
+        replay = _Replay(database, trash, changes, events, rebuilt)
         for number, event in enumerate(events.in_order(), 1):
             replay.tell(event)
             progress("indexing", min(number, events.arrivals), events.arrivals)
         replay.flush()
+        replay.bring_back()
     rebuilt.instances = InstanceIndex(database).counts().instances
     return rebuilt
 
@@ -144,19 +145,22 @@ def _collect_deletions(storage: FileSystemStorage, trash: Trash, events: Events,
             continue
         files = ((f"trash/{folder}/{path}", path) for path in document.files if trash.holds(folder, path))
         for stored in _read_all(storage, files, rebuilt, jobs):
-            events.arrived(stored)
+            events.arrived(stored, in_trash=True)
         events.deleted(document.deletion.deleted_at, folder)
 
 
 class _Replay:
     """Tells events to an index; what follows one upon another goes into one transaction."""
 
-    def __init__(self, database: Database, trash: Trash, changes: list[Change], rebuilt: Rebuilt) -> None:
+    def __init__(
+        self, database: Database, trash: Trash, changes: list[Change], events: Events, rebuilt: Rebuilt
+    ) -> None:
         self._index = InstanceIndex(database)
         self._deletions = DeletionIndex(database)
         self._identities = ChangeIndex(database)
         self._trash = trash
         self._changes = changes
+        self._events = events
         self._rebuilt = rebuilt
         self._waiting: list[Arrival] = []
 
@@ -180,6 +184,13 @@ class _Replay:
         waiting, self._waiting = self._waiting, []
         self._add(waiting)
 
+    def bring_back(self) -> None:
+        """What lies in the archive was restored after the deletion that took it out. Raises IndexUnavailable."""
+        for uid, files in self._events.in_the_archive():
+            if self._index.get(uid) is None:
+                for file in files:
+                    self._again(file)
+
     def _add(self, arrivals: list[Arrival]) -> None:
         for arrival, error in zip(arrivals, self._index.add_many(arrivals) if arrivals else (), strict=True):
             if error is not None:
@@ -201,6 +212,7 @@ class _Replay:
     def _delete(self, folder: str) -> None:
         document = decode(self._trash.read(folder), folder)
         self._deletions.replay(document)
+        self._events.taken_out(row["sop_instance_uid"] for row in document.rows.instances)
         if any(self._trash.at_first_name(folder, path) for path in document.files):
             # It was interrupted: the next start brings it to its end.
             self._deletions.set_status(folder, DeletionStatus.MOVING)

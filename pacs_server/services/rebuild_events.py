@@ -2,9 +2,10 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,8 @@ from pacs_server.errors import StorageUnavailable
 from pacs_server.index.instances import StoredInstance
 from pacs_server.stored_file import StoredFile
 
-_TABLE: Final = "CREATE TABLE event (at TEXT, kind INTEGER, place TEXT, uid TEXT, body TEXT)"
+_TABLE: Final = "CREATE TABLE event (at TEXT, kind INTEGER, place TEXT, uid TEXT, body TEXT, in_trash INTEGER)"
+_TAKEN: Final = "CREATE TABLE taken (uid TEXT PRIMARY KEY) WITHOUT ROWID"
 _ORDER: Final = "CREATE INDEX in_order ON event (at, kind, place)"
 # Several files of one instance: versions, or deleted and received again.
 _REPEATED: Final = """
@@ -23,6 +25,8 @@ _REPEATED: Final = """
 _KEY: Final = "CREATE UNIQUE INDEX is_repeated ON repeated (uid)"
 _ALL: Final = """
     SELECT at, kind, body, uid IN (SELECT uid FROM repeated) FROM event ORDER BY at, kind, place"""
+_BACK: Final = """
+    SELECT at, body FROM event JOIN taken USING (uid) WHERE NOT in_trash ORDER BY uid, at, place"""
 _ARRIVAL, _DELETION, _CHANGE = range(3)
 
 
@@ -57,14 +61,15 @@ class Events:
     def __init__(self, path: Path) -> None:
         self._folder = path.parent.parent
         self._connection = sqlite3.connect(path, isolation_level=None)
-        for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _TABLE, "BEGIN"):
+        for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _TABLE, _TAKEN, "BEGIN"):
             self._execute(statement)
         self.arrivals = 0
 
-    def arrived(self, file: StoredFile) -> None:
+    def arrived(self, file: StoredFile, *, in_trash: bool = False) -> None:
         """Note that a file came in."""
         self.arrivals += 1
-        self._note(file.received_at, _ARRIVAL, file.instance.path, file.instance.uids.sop, _encoded(file))
+        instance = file.instance
+        self._note(file.received_at, _ARRIVAL, instance.path, instance.uids.sop, _encoded(file), in_trash=in_trash)
 
     def deleted(self, at: datetime, folder: str) -> None:
         """Note a deletion."""
@@ -84,13 +89,23 @@ class Events:
             else:
                 yield Deleted(body) if kind == _DELETION else Changed(int(body))
 
+    def taken_out(self, uids: Iterable[str]) -> None:
+        """Note that a deletion took these instances out."""
+        for uid in uids:
+            self._execute("INSERT OR IGNORE INTO taken VALUES (?)", (uid,))
+
+    def in_the_archive(self) -> Iterator[tuple[str, Iterator[StoredFile]]]:
+        """The files that lie in the archive all the same, by SOP Instance UID, the oldest first."""
+        files = (_decoded(body, datetime.fromisoformat(at)) for at, body in self._execute(_BACK))
+        yield from groupby(files, key=lambda file: file.instance.uids.sop)
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
-    def _note(self, at: datetime, kind: int, place: str, uid: str | None, body: str) -> None:
+    def _note(self, at: datetime, kind: int, place: str, uid: str | None, body: str, *, in_trash: bool = False) -> None:
         moment = at.astimezone(UTC).isoformat(timespec="microseconds")
-        self._execute("INSERT INTO event VALUES (?, ?, ?, ?, ?)", (moment, kind, place, uid, body))
+        self._execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", (moment, kind, place, uid, body, in_trash))
 
     def _execute(self, statement: str, values: tuple[str | int | None, ...] = ()) -> sqlite3.Cursor:
         try:

@@ -242,6 +242,19 @@ def test_a_study_of_which_part_was_restored(make_database: MakeDatabase, tmp_pat
         assert sorted(indexes.contents(second)["instances"]) == ["1.2.8.1", "1.2.8.2", "1.2.8.3"]
 
 
+def test_an_older_deletion_is_restored_and_a_newer_one_is_not(make_database: MakeDatabase, tmp_path: Path) -> None:
+    """Both took the same instance: the one in the archive is indexed, the other one stays in the trash."""
+    first, second = make_database(), make_database()
+    with site(first) as archive:
+        for number in (1, 2):
+            arrive(archive, {"study": 1, "series": 1, "sop": 1, "InstanceNumber": number}, tmp_path)
+            archive.delete(Level.STUDY, "1.2.1")
+        archive.restore(0)
+        assert archive.rebuilt(second).problems == []
+        assert indexes.contents(second) == indexes.contents(first)
+        assert indexes.contents(second)["instances"]["1.2.8.1"]["instance.instance_number"] == "1"
+
+
 def test_every_file_of_pydicom(make_database: MakeDatabase) -> None:
     first, second = make_database(), make_database()
     files = list(pydicom_test_files())
