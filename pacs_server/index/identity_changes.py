@@ -173,12 +173,15 @@ def _undo(connection: Connection, uid: str, change: Change, target_key: int) -> 
 
     One that joined another does not: part of it never was there, and what comes for that part has to follow it.
     """
-    source = Identity.of(change.source)
+    back = False
     for row in _forget_aliases(connection, Identity.of(change.target), uid):
-        there = compatible(Identity.of(json.loads(row.target)), source) and not row.joined
-        if there and _complete(connection, target_key, json.loads(row.source)):
-            return True
-    return False
+        sent = json.loads(row.source)
+        if _complete(connection, target_key, sent):
+            back |= not row.joined and compatible(Identity.of(json.loads(row.target)), Identity.of(change.source))
+        else:
+            # Somebody else of that ID has it now, and what comes of it follows.
+            add_alias(connection, uid, sent, change.target, change.system, joined=row.joined)
+    return back
 
 
 def _was_theirs(connection: Connection, uid: str, patient_key: int, who: Identity) -> bool:
