@@ -17,7 +17,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, func, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, func, inspect, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -142,7 +142,7 @@ class Database:
             yield connection
 
     def migrate(self) -> None:
-        """Bring the schema up to date; raises SchemaError when it is newer than this program."""
+        """Bring the schema up to date; raises SchemaError when it is newer than this program, or another's."""
         with _migrating, self.begin() as connection, self._patient(connection):
             if not self.is_sqlite:
                 # One process migrates, the others wait for as long as it takes.
@@ -150,6 +150,8 @@ class Database:
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             before, head = _revision(connection), _scripts().get_current_head()
             _refuse_unknown(before)
+            if before is None:
+                _refuse_foreign(connection)
             if before is not None and before != head:
                 # Not of an empty database; with many rows it takes a while, and nothing is served meanwhile.
                 log.info("the database is being migrated", extra={"before": before, "to": head})
@@ -368,6 +370,15 @@ def _refuse_unknown(revision: str | None) -> None:
     if revision is not None and revision not in known:
         raise SchemaError(
             f"the database schema ({revision}) was made by a newer version; upgrade pacs-server or restore a backup"
+        )
+
+
+def _refuse_foreign(connection: Connection) -> None:
+    tables = sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
+    if tables:
+        raise SchemaError(
+            f"the database holds what pacs-server has not made (table {tables[0]}): give it a database of its own, "
+            "or put back the whole of a backup"
         )
 
 

@@ -79,14 +79,14 @@ def test_newer_schema_is_refused_and_left_alone(database):
     assert database.revision() == "9999"
 
 
-def test_failed_migration_leaves_nothing(database):
+@pytest.mark.parametrize("table", ["instance", "django_migrations"])
+def test_a_database_of_something_else_is_refused_and_left_alone(database, table):
     with database.begin() as connection:
-        # In the way of the last table that is made.
-        connection.execute(text("CREATE TABLE instance (id INTEGER)"))
-    with pytest.raises(IndexUnavailable):
+        connection.execute(text(f"CREATE TABLE {table} (id INTEGER)"))
+    with pytest.raises(SchemaError, match=f"table {table}.*give it a database of its own"):
         database.migrate()
     with database.connect() as connection:
-        assert inspect(connection).get_table_names() == ["instance"]
+        assert inspect(connection).get_table_names() == [table]
 
 
 def test_migration_leaves_logging_as_it_is(database):

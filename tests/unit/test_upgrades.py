@@ -14,6 +14,7 @@ import pytest
 import servers
 from alembic import command
 from datasets import make_ct
+from patients import add, header
 from pydicom.uid import CTImageStorage
 from servers import STUDY_FIND, associated
 from sqlalchemy import MetaData, Table, event, select, text
@@ -21,7 +22,9 @@ from strategies import encoded, identifier
 
 from pacs_server.config import DatabaseConfig
 from pacs_server.dicom.part10 import encode_head
+from pacs_server.errors import IndexUnavailable
 from pacs_server.index.database import Database, _alembic_config, _scripts
+from pacs_server.index.instances import InstanceIndex
 
 REVISIONS = sorted(script.revision for script in _scripts().walk_revisions())
 STUDIES, PER_STUDY = 3, 2
@@ -145,6 +148,36 @@ def test_every_value_outlives_the_upgrade(database, revision):
 
 
 @pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_an_upgraded_index_is_the_one_that_would_be_made_today(tmp_path, revision):
+    """So it answers queries as one does that is made anew from the same files."""
+    today, old = (Database(f"sqlite:///{tmp_path}/{name}.db") for name in ("today", "old"))
+    today.migrate()
+    for number in range(6):
+        values = {
+            "patient_id": f"P{number % 3 % 2}",
+            "patient_name": f"D\u00f6e^{number % 3 % 2}=\u5c71",
+            "study_time": "0930",
+        }
+        add(InstanceIndex(today), header(f"1.{number % 3}", f"2.{number % 4}.{number % 3}", f"3.{number}", **values))
+    rows = {name: found for name, found in everything(today).items() if found}
+    assert rows.keys() == {"patient", "study", "series", "instance"}
+    with old.begin() as connection:
+        config = _alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        tables = MetaData()
+        tables.reflect(connection)
+        for name in ("patient", "study", "series", "instance"):
+            known = tables.tables[name].columns.keys()
+            for row in rows[name]:
+                connection.execute(tables.tables[name].insert().values({each: row[each] for each in known}))
+    old.migrate()
+    assert {name: found for name, found in everything(old).items() if found} == rows
+    old.close()
+    today.close()
+
+
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
 def test_an_archive_of_an_earlier_version_is_served(tmp_path, database_url, revision):
     database = Database(database_url)
     at_revision(database, revision)
@@ -259,6 +292,30 @@ def test_a_migration_that_is_killed_is_done_by_the_next(database, database_url):
     database.migrate()
     database.check_schema()
     assert kept(before, everything(database))
+
+
+@pytest.mark.parametrize("revision", REVISIONS[:-1])
+def test_a_migration_without_room_changes_nothing(tmp_path, revision):
+    path = tmp_path / "pacs.db"
+    database, full = Database(f"sqlite:///{path}"), Database(f"sqlite:///{path}")
+    at_revision(database, revision)
+    before = everything(database)
+    with database.connect() as connection:
+        pages = connection.scalar(text("PRAGMA page_count"))
+
+    @event.listens_for(full.engine, "connect")
+    def limit(connection: Any, _record: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    with contextlib.closing(full), contextlib.suppress(IndexUnavailable):
+        full.migrate()
+        # There is room for a column in what is there already.
+        assert revision >= "0006"
+        return
+    assert (database.revision(), everything(database)) == (revision, before)
+    database.migrate()
+    assert kept(before, everything(database))
+    database.close()
 
 
 def _migrate(url: str) -> None:
