@@ -17,6 +17,7 @@ VERIFICATION = "1.2.840.10008.1.1"
 TRACED = "fdatasync,fsync,link,linkat,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,sendmsg,sendto"
 INSTANCES = 5
 SENDERS = 4
+INDEX_SYNC_BEGINS = "index sync begins"
 _CALL = re.compile(r"^\d+ +(\w+)\((.*)$")
 
 
@@ -112,18 +113,17 @@ def test_whoever_commits_for_others_has_synced_before_they_answer(strace: str, t
 
     stored = 0
     mine: dict[str, list[str]] = {}
-    begun: dict[str, list[str]] = {}
     for thread, step in done:
-        if step == "index sync begins":
-            begun[thread] = list(mine)
-        elif step == "sync index":
-            for waiting in begun[thread]:
-                mine.get(waiting, []).append(step)
+        if step in (INDEX_SYNC_BEGINS, "sync index"):
+            # Whoever leads syncs for all that wait.
+            for steps_of_one in mine.values():
+                steps_of_one.append(step)
         elif step != "answer":
             mine.setdefault(thread, []).append(step)
         elif "place" in (before := mine.pop(thread, [])):
             assert before.index("sync file") < before.index("place")
-            assert before[before.index("sync index") - 1] == "sync directory"
+            after = before[-before[::-1].index("sync directory") :]
+            assert "sync index" in after[after.index(INDEX_SYNC_BEGINS) :]
             stored += 1
     assert stored == len(instances)
 
@@ -139,7 +139,7 @@ def ended(trace: Path, pacs: PacsProcess) -> list[tuple[str, str]]:
         call = _CALL.match(line)
         step = _step(call[1], call[2], pacs) if call else begun.pop(thread, None)
         if call and step == "sync index":
-            found.append((thread, "index sync begins"))
+            found.append((thread, INDEX_SYNC_BEGINS))
         if call and step != "answer" and rest.endswith("<unfinished ...>"):
             begun[thread] = step
         elif step:
