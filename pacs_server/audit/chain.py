@@ -21,12 +21,12 @@ from pacs_server.audit.files import (
     last_line,
     lines,
     locked,
-    sync_directory,
     unavailable,
 )
 from pacs_server.audit.keys import Key, fields_of
 from pacs_server.audit.record import BEGIN, Mark, Record, read_mark
 from pacs_server.errors import AuditUnavailable
+from pacs_server.private_files import sync_directory
 
 # A day file that was closed may only be read; so who has it open still sees that its day is over.
 _CLOSED: Final = 0o400

@@ -86,15 +86,6 @@ def create(path: Path, flags: int) -> int:
     return descriptor
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable; raises OSError."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def last_line(path: Path) -> tuple[bytes, int]:
     """The last whole line of a file, empty if there is none, and the offset behind it; raises OSError."""
     with path.open("rb") as file:

@@ -10,9 +10,10 @@ from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
-from pacs_server.audit.files import create, sync_directory
+from pacs_server.audit.files import create
 from pacs_server.config_types import SHORTEST_KEY
 from pacs_server.errors import AuditUnavailable, ConfigError
+from pacs_server.private_files import sync_directory
 
 KEY_FILE: Final = "key"
 _MAC_FIELD: Final = b',"mac":"'

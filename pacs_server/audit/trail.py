@@ -11,14 +11,14 @@ from typing import Final, Self
 
 from pacs_server.audit.chain import Chain
 from pacs_server.audit.events import Event
-from pacs_server.audit.files import HEAD, create, day_file, day_files, last_line, locked, sync_directory, unavailable
+from pacs_server.audit.files import HEAD, create, day_file, day_files, last_line, locked, unavailable
 from pacs_server.audit.keys import KEY_FILE, Key, find_key, make_key
 from pacs_server.audit.reader import records_after
 from pacs_server.audit.record import BEGIN, Mark, Position, Record, read_mark
 from pacs_server.audit.retention import expired, pruning
 from pacs_server.config import AuditConfig
 from pacs_server.errors import AuditUnavailable, ConfigError
-from pacs_server.private_files import make_directory
+from pacs_server.private_files import make_directory, sync_directory
 
 _log = logging.getLogger(__name__)
 # How long records that need not be durable at once wait for company.

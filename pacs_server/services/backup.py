@@ -29,7 +29,8 @@ from pacs_server.services.backup_directory import (
     pieces_of,
     write_manifest,
 )
-from pacs_server.services.durable import DurableFiles, Pace, disk_errors
+from pacs_server.services.durable import DurableFiles, Pace
+from pacs_server.storage.disk_errors import disk_errors
 
 # Rows whose file is gone are looked at again in a newer copy of the index, this often in all.
 _ROUNDS: Final = 3

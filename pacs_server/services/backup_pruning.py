@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pacs_server.index.copying import indexed_files
 from pacs_server.services.backup_directory import BackupDirectory, Snapshot
-from pacs_server.services.durable import disk_errors, sync_file_system
+from pacs_server.services.durable import sync_file_system
+from pacs_server.storage.disk_errors import disk_errors
 
 
 @dataclass(frozen=True, slots=True)

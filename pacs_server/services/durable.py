@@ -1,33 +1,21 @@
 """Many files written so that each is there whole or not at all, and a pace that leaves the disk to others."""
 
 import ctypes
-import errno
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pacs_server.errors import StorageFull, StorageUnavailable
 from pacs_server.private_files import make_directory
+from pacs_server.storage.disk_errors import disk_errors
 
 # Files share their syncs: so many of them, or so many bytes, whichever comes first.
 _BATCH_FILES: Final = 1024
 _BATCH_BYTES: Final = 256 * 1024 * 1024
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-@contextmanager
-def disk_errors(what: str) -> Iterator[None]:
-    """Turn an OSError into StorageFull or StorageUnavailable: cannot `what`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"cannot {what}: no space left") from error
-        raise StorageUnavailable(f"cannot {what}: {error.strerror or error}") from error
 
 
 class DurableFiles:
@@ -119,15 +107,6 @@ def sync_file_system(folder: Path) -> None:
         if _libc.syncfs(descriptor) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
-    finally:
-        os.close(descriptor)
-
-
-def sync_directory(folder: Path) -> None:
-    """Make the names in a directory durable; raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -18,7 +18,8 @@ from pacs_server.index.copying import has_instances_of, indexed_files, is_empty,
 from pacs_server.index.database import Database
 from pacs_server.services.backup import Check, Damaged, Progress, Report, checked, same_bytes
 from pacs_server.services.backup_directory import BackupDirectory, OtherFile, Snapshot, pieces_of
-from pacs_server.services.durable import DurableFiles, Pace, disk_errors, sync_file_system
+from pacs_server.services.durable import DurableFiles, Pace, sync_file_system
+from pacs_server.storage.disk_errors import disk_errors
 from pacs_server.storage.lock import RESTORING, UNFINISHED, alone
 
 # What an archive without a single object may hold.

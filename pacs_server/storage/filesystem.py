@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pacs_server.errors import PacsError, StorageFull, StorageUnavailable
+from pacs_server.errors import StorageFull, StorageUnavailable
 from pacs_server.private_files import make_directory, sync_directory
-from pacs_server.storage.base import Bytes, IncomingFile
+from pacs_server.storage.base import IncomingFile
+from pacs_server.storage.disk_errors import storage_error, translated
+from pacs_server.storage.incoming import FileSystemIncoming, moved_note
 from pacs_server.storage.journal import FILE, MOVED, Journal
 from pacs_server.storage.lock import RESTORING
 
@@ -35,37 +37,12 @@ _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-class _translated:
-    """Turns OSError into the storage's errors, but for FileExistsError."""
-
-    # A generator with @contextmanager would be shorter, and cost three times as much at each write.
-    __slots__ = ("_what",)
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, FileExistsError):
-            raise _storage_error(self._what, error) from error
-
-
-def _storage_error(what: str, error: OSError) -> PacsError:
-    if error.errno == errno.ENOSPC:
-        return StorageFull("no space left on the storage")
-    if error.errno == errno.EDQUOT:
-        return StorageFull("the quota of the storage is used up")
-    return StorageUnavailable(f"cannot {what}: {error.strerror or error}")
-
-
 def holds_instances(root: Path) -> bool:
     """Whether there is a file of an instance below `root`; one is enough, so nothing is read further than to it.
 
     Raises StorageUnavailable.
     """
-    with _translated(f"look into {root}"):
+    with translated(f"look into {root}"):
         return next(_instances(root, RESERVED), None) is not None
 
 
@@ -77,55 +54,6 @@ def _instances(folder: Path | str, passed_over: Collection[str] = ()) -> Iterato
                     yield from _instances(entry.path)
             elif entry.name.endswith(".dcm"):
                 yield entry.path
-
-
-class FileSystemIncoming:
-    """A file in `incoming/`."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.size = 0
-        self.placed = self.moved = self._gone = False
-        with _translated("create a file"):
-            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-
-    def write(self, data: Bytes) -> None:
-        """Append `data`."""
-        written = 0
-        with _translated("write a file"):
-            while written < len(data):
-                # A disk that fills up writes less than it was given before it says so.
-                written += os.write(self.descriptor, memoryview(data)[written:] if written else data)
-        self.size += len(data)
-
-    def read(self, size: int) -> bytes:
-        """The first `size` bytes."""
-        with _translated("read a file back"):
-            return os.pread(self.descriptor, size, 0)
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-    def settled(self) -> None:
-        """Remove the name in `incoming/`: the row is committed."""
-        self.placed = False
-        self.discard()
-
-    def discard(self) -> None:
-        """Remove the name in `incoming/`, unless the file was placed and is not settled."""
-        with suppress(OSError):
-            self.close()
-        if self.placed or self._gone:
-            return
-        self._gone = True
-        with suppress(OSError):
-            os.unlink(self.path)
-        if self.moved:
-            with suppress(OSError):
-                os.unlink(_moved(self.path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +86,7 @@ class FileSystemStorage:
 
     def prepare(self) -> None:
         """Create the directories. Raises StorageUnavailable."""
-        with _translated(f"create {self._incoming}"):
+        with translated(f"create {self._incoming}"):
             make_directory(self._incoming, durable=self._fsync)
 
     def close(self) -> None:
@@ -171,14 +99,14 @@ class FileSystemStorage:
         free = self.free_bytes()
         if free < self.min_free_space:
             raise StorageFull(f"{free} bytes free, storage.min_free_space is {self.min_free_space}")
-        with _translated("create a file"):
+        with translated("create a file"):
             entry = self._journal.entry()
         return FileSystemIncoming(entry)
 
     def place(self, file: IncomingFile, path: str) -> None:
         """Make a file durable under `path`; see `Storage`."""
         target, file = self._jailed(path), _own(file)
-        with _translated("place a file"):
+        with translated("place a file"):
             if self._fsync:
                 os.fdatasync(file.descriptor)
             folder = os.path.dirname(target)
@@ -199,13 +127,13 @@ class FileSystemStorage:
     def take_back(self, file: IncomingFile, path: str) -> None:
         """Undo a placement; see `Storage`."""
         target, file = self._jailed(path), _own(file)
-        with _translated(f"take back {path}"):
+        with translated(f"take back {path}"):
             self._unlink(file, target)
             self._sync_directory(os.path.dirname(target))
 
     def open(self, path: str) -> BinaryIO:
         """Open a file to read; see `Storage`."""
-        with _translated(f"open {path}"):
+        with translated(f"open {path}"):
             return open(self._jailed(path), "rb", buffering=0)
 
     def exists(self, path: str) -> bool:
@@ -218,7 +146,7 @@ class FileSystemStorage:
     def remove(self, path: str) -> None:
         """Remove a file; see `Storage`."""
         target = self._jailed(path)
-        with _translated(f"remove {path}"):
+        with translated(f"remove {path}"):
             with suppress(FileNotFoundError):
                 os.unlink(target)
             self._sync_directory(os.path.dirname(target))
@@ -229,7 +157,7 @@ class FileSystemStorage:
         A directory that cannot be listed is passed over if `unreadable` is told of it, its path ending with a slash.
         Memory: the names in the directories on the way. Raises StorageUnavailable.
         """
-        with _translated("list the archive"):
+        with translated("list the archive"):
             yield from self._walk("", unreadable)
 
     def listable(self, folder: str) -> bool:
@@ -253,7 +181,7 @@ class FileSystemStorage:
 
         Raises StorageUnavailable.
         """
-        with _translated("list what comes in"):
+        with translated("list what comes in"):
             for entry in self._journal.entries():
                 with suppress(FileNotFoundError):
                     if entry.suffix == MOVED and entry.read_text(errors="replace") == path:
@@ -264,7 +192,7 @@ class FileSystemStorage:
 
     def abandoned(self) -> Iterator[Leftover]:
         """What dead processes left in `incoming/`, nobody else's meanwhile. Raises StorageUnavailable."""
-        with _translated("list what comes in"):
+        with translated("list what comes in"):
             for entry in self._journal.abandoned():
                 path = entry.relative_to(self.root).as_posix()
                 state = entry.stat()
@@ -277,7 +205,7 @@ class FileSystemStorage:
 
     def sync_name(self, path: str) -> None:
         """Make the name of a file durable, which may have been linked and not synced. Raises StorageUnavailable."""
-        with _translated(f"sync {path}"):
+        with translated(f"sync {path}"):
             folder = os.path.dirname(self._jailed(path))
             self._sync_directory(folder)
             self._sync_above(folder)
@@ -288,7 +216,7 @@ class FileSystemStorage:
         Raises StorageUnavailable and StorageFull.
         """
         source, folder = Path(self._jailed(path)), self.root / _QUARANTINE
-        with _translated(f"move {path} to quarantine"):
+        with translated(f"move {path} to quarantine"):
             source.stat()
             make_directory(folder)
             # Who makes the reason has the name.
@@ -308,13 +236,13 @@ class FileSystemStorage:
 
     def sync_quarantine(self) -> None:
         """Make durable what was moved to quarantine by a process that was killed then. Raises StorageUnavailable."""
-        with _translated("sync the quarantine"), suppress(FileNotFoundError):
+        with translated("sync the quarantine"), suppress(FileNotFoundError):
             self._sync_directory(self.root / _QUARANTINE)
 
     def quarantined(self) -> int:
         """How many files are in quarantine. Raises StorageUnavailable."""
         try:
-            with _translated("list the quarantine"), os.scandir(self.root / _QUARANTINE) as entries:
+            with translated("list the quarantine"), os.scandir(self.root / _QUARANTINE) as entries:
                 return sum(not entry.name.endswith(_REASON) for entry in entries)
         except StorageUnavailable as error:
             if isinstance(error.__cause__, FileNotFoundError):
@@ -323,19 +251,19 @@ class FileSystemStorage:
 
     def free_bytes(self) -> int:
         """Free space that an unprivileged process may use, in bytes."""
-        with _translated("ask for free space"):
+        with translated("ask for free space"):
             state = os.statvfs(self._incoming)
         return state.f_bavail * state.f_frsize
 
     def total_bytes(self) -> int:
         """Size of the file system, in bytes."""
-        with _translated("ask for the size of the storage"):
+        with translated("ask for the size of the storage"):
             return shutil.disk_usage(self._incoming).total
 
     def problem(self) -> str | None:
         """Why nothing can be taken in, as far as the file system tells; None if it says nothing."""
         try:
-            with _translated("ask for free space"):
+            with translated("ask for free space"):
                 state = os.statvfs(self._incoming)
         except StorageUnavailable as error:
             return str(error)
@@ -354,7 +282,7 @@ class FileSystemStorage:
             # ext4 that turned read-only by itself does not always say so to statvfs (not on Linux 6.18).
             os.close(os.open(self._incoming, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            return None if error.errno in _NO_TMPFILE else str(_storage_error("create a file", error))
+            return None if error.errno in _NO_TMPFILE else str(storage_error("create a file", error))
         return None
 
     def _walk(self, folder: str, unreadable: Callable[[str, OSError], None] | None) -> Iterator[str]:
@@ -392,7 +320,7 @@ class FileSystemStorage:
             if os.path.exists(target):
                 raise FileExistsError(errno.EEXIST, "file exists", target) from error
             file.moved = True
-            _moved(file.path).write_text(target.removeprefix(self._prefix))
+            moved_note(file.path).write_text(target.removeprefix(self._prefix))
             os.rename(file.path, target)
 
     def _unlink(self, file: FileSystemIncoming, target: str) -> None:
@@ -431,10 +359,6 @@ class FileSystemStorage:
     def _sync_directory(self, folder: Path | str) -> None:
         if self._fsync:
             sync_directory(folder)
-
-
-def _moved(entry: str) -> Path:
-    return Path(entry).with_suffix(MOVED)
 
 
 def _own(file: IncomingFile) -> FileSystemIncoming:

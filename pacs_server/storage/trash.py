@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pacs_server.errors import StorageFull, StorageUnavailable
+from pacs_server.errors import StorageUnavailable
 from pacs_server.private_files import opener, sync_directory
+from pacs_server.storage.disk_errors import disk_errors
 
 _DIRECTORY: Final = "trash"
 _DOCUMENT: Final = "deletion.json"
@@ -33,7 +34,7 @@ class Trash:
     @contextmanager
     def locked(self, *, wait: bool = True) -> Iterator[bool]:
         """Work on the trash alone, in all processes; without `wait` gives False if another one does."""
-        with _translated("use the trash"):
+        with disk_errors("use the trash"):
             # Not what is above it: an archive whose file system is gone does not begin anew without it.
             self._trash.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(self._trash, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -44,20 +45,20 @@ class Trash:
 
     def folders(self) -> list[str]:
         """The folders there are, the oldest first."""
-        with _translated("list the trash"):
+        with disk_errors("list the trash"):
             if not self._trash.is_dir():
                 return []
             return sorted(entry.name for entry in os.scandir(self._trash) if entry.is_dir(follow_symlinks=False))
 
     def read(self, folder: str) -> str:
         """The text of a folder's deletion.json; raises StorageUnavailable if there is none."""
-        with _translated(f"read trash/{folder}/{_DOCUMENT}"):
+        with disk_errors(f"read trash/{folder}/{_DOCUMENT}"):
             return self._in(folder, _DOCUMENT).read_text(encoding="utf-8")
 
     def write(self, folder: str, text: str) -> None:
         """Write a folder's deletion.json, over one that is there; durable when this returns."""
         target = self._in(folder, _DOCUMENT)
-        with _translated(f"write trash/{folder}/{_DOCUMENT}"):
+        with disk_errors(f"write trash/{folder}/{_DOCUMENT}"):
             self._make(target.parent)
             draft = target.with_suffix(".part")
             with open(draft, "w", encoding="utf-8", opener=opener) as file:
@@ -75,7 +76,7 @@ class Trash:
     def take_away(self, folder: str, paths: Iterable[str]) -> None:
         """Take the first names away from files that have their second one, and from no others; durable at the end."""
         changed: set[Path] = set()
-        with _translated(f"move files into trash/{folder}"):
+        with disk_errors(f"move files into trash/{folder}"):
             for path in paths:
                 kept, target = self._in(folder, path), self._at(path)
                 if self._take(kept, target):
@@ -111,12 +112,12 @@ class Trash:
 
     def in_place(self, folder: str) -> bool:
         """Whether every file of a folder lies at its first name too, so that nothing is lost without the folder."""
-        with _translated(f"look into trash/{folder}"):
+        with disk_errors(f"look into trash/{folder}"):
             return all(self.at_first_name(folder, path) for path in self._files(folder))
 
     def remove(self, folder: str, paths: Iterable[str]) -> None:
         """Remove files from the trash whose first names are theirs again; others stay."""
-        with _translated(f"remove files from trash/{folder}"):
+        with disk_errors(f"remove files from trash/{folder}"):
             for path in paths:
                 if self.at_first_name(folder, path):
                     self._in(folder, path).unlink()
@@ -124,7 +125,7 @@ class Trash:
     def drop(self, folder: str) -> None:
         """Remove a folder with all that is in it, deletion.json last; one that is not there is no error."""
         directory = self._in(folder)
-        with _translated(f"remove trash/{folder}"), suppress(FileNotFoundError):
+        with disk_errors(f"remove trash/{folder}"), suppress(FileNotFoundError):
             for entry in list(os.scandir(directory)):
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path)
@@ -172,7 +173,7 @@ class Trash:
         return True
 
     def _link_all(self, pairs: list[tuple[Path, Path]]) -> None:
-        with _translated("link files"):
+        with disk_errors("link files"):
             for source, target in pairs:
                 try:
                     _link(source, target)
@@ -209,16 +210,6 @@ class Trash:
         if self._fsync:
             for folder in folders:
                 sync_directory(folder)
-
-
-@contextmanager
-def _translated(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"cannot {what}: no space left") from error
-        raise StorageUnavailable(f"cannot {what}: {error.strerror or error}") from error
 
 
 def _below(root: Path, path: str) -> Path:

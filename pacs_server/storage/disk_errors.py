@@ -1,0 +1,44 @@
+"""What the operating system refuses, as errors of the archive."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pacs_server.errors import PacsError, StorageFull, StorageUnavailable
+
+
+class translated:
+    """Turns OSError into the storage's errors, but for FileExistsError."""
+
+    # A generator with @contextmanager would be shorter, and cost three times as much at each write.
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, FileExistsError):
+            raise storage_error(self._what, error) from error
+
+
+def storage_error(what: str, error: OSError) -> PacsError:
+    """What the storage says when it cannot `what`, in words that a peer may read."""
+    if error.errno == errno.ENOSPC:
+        return StorageFull("no space left on the storage")
+    if error.errno == errno.EDQUOT:
+        return StorageFull("the quota of the storage is used up")
+    return StorageUnavailable(f"cannot {what}: {error.strerror or error}")
+
+
+@contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Turn an OSError into StorageFull or StorageUnavailable: cannot `what`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"cannot {what}: no space left") from error
+        raise StorageUnavailable(f"cannot {what}: {error.strerror or error}") from error

@@ -1,0 +1,63 @@
+"""A file on its way into the archive."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from pacs_server.storage.base import Bytes
+from pacs_server.storage.disk_errors import translated
+from pacs_server.storage.journal import MOVED
+
+
+class FileSystemIncoming:
+    """A file in `incoming/`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        self.placed = self.moved = self._gone = False
+        with translated("create a file"):
+            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+    def write(self, data: Bytes) -> None:
+        """Append `data`."""
+        written = 0
+        with translated("write a file"):
+            while written < len(data):
+                # A disk that fills up writes less than it was given before it says so.
+                written += os.write(self.descriptor, memoryview(data)[written:] if written else data)
+        self.size += len(data)
+
+    def read(self, size: int) -> bytes:
+        """The first `size` bytes."""
+        with translated("read a file back"):
+            return os.pread(self.descriptor, size, 0)
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def settled(self) -> None:
+        """Remove the name in `incoming/`: the row is committed."""
+        self.placed = False
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the name in `incoming/`, unless the file was placed and is not settled."""
+        with suppress(OSError):
+            self.close()
+        if self.placed or self._gone:
+            return
+        self._gone = True
+        with suppress(OSError):
+            os.unlink(self.path)
+        if self.moved:
+            with suppress(OSError):
+                os.unlink(moved_note(self.path))
+
+
+def moved_note(entry: str) -> Path:
+    """Where it is noted to which path the file of an entry was moved."""
+    return Path(entry).with_suffix(MOVED)
