@@ -367,6 +367,46 @@ def test_who_is_there_again_is_known_as_well_as_before(desk):
     assert desk.people() == [("P2", "", 1), ("P1", "Doe", 3), ("P1", "", 1)]
 
 
+def test_a_study_that_another_one_joined_has_no_way_back_on_its_own(desk):
+    for number in (0, 1, 2):
+        desk.add(f"{number}.5", study=f"{number}.2", patient_id=f"P{number}")
+    desk.add("0.0", patient_id="P0")
+    desk.reassign("1.1", to="P2")
+    desk.add("1.0", patient_id="P1")
+    studies = {each.study_instance_uid: each for each in desk.service.studies_of(desk.service.person("P1"))}
+    desk.reassign(studies["1.1"].reference, to="P2")
+    desk.reassign("1.1", to="P0")
+    assert len(desk.originals("1.1")) == 3
+    desk.add("1.9", patient_id="P1")
+    assert desk.service.count() == 0
+
+
+def test_a_study_is_given_to_somebody_who_was_moved_away(desk):
+    """Whom the key says, though less was sent of them since; and nobody who contradicts what was sent."""
+    desk.add("9.0", study="9.9", patient_id="P9")
+    desk.add("1.0", patient_id="P1", patient_name="Doe")
+    desk.add("2.0", study="2.2", patient_id="P2")
+    desk.reassign("1.1", to="P9")
+    desk.add("3.0", study="3.3", patient_id="P1")
+    desk.reassign("2.2", to=desk.moved_away("P1"))
+    desk.add("4.0", study="4.4", patient_id="P1", patient_name="Roe")
+    assert desk.people() == [("P9", "", 2), ("P1", "Doe", 2), ("P1", "Roe", 1)]
+
+
+def test_what_comes_for_whom_a_study_was_follows_to_another_patient_of_that_id(desk):
+    desk.add("9.0", study="9.9", patient_id="P9")
+    desk.add("7.0", study="7.7", patient_id="P1")
+    desk.reassign("7.7", to="P9")
+    desk.add("1.0", patient_id="P1", patient_birth_date="19800101")
+    desk.reassign("1.1", to="P9")
+    desk.add("3.0", study="3.3", patient_id="P1", patient_birth_date="19700101")
+    # The key is of one of whom no birth date is known, so that of the ID who is there is meant.
+    desk.reassign("1.1", to=desk.moved_away("P1"))
+    desk.add("1.9", patient_id="P1", patient_birth_date="19800101")
+    assert desk.people() == [("P9", "", 2), ("P1", "", 3)]
+    assert len(desk.originals("1.1")) == 2
+
+
 def test_what_cannot_be_is_refused_and_changes_nothing(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="")
