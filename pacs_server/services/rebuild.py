@@ -185,8 +185,8 @@ class _Replay:
         self._add(waiting)
 
     def bring_back(self) -> None:
-        """What lies in the archive was restored after the deletion that took it out. Raises IndexUnavailable."""
-        for uid, files in self._events.in_the_archive():
+        """Index what was restored after a deletion that took another one of the same UID. Raises IndexUnavailable."""
+        for uid, files in self._events.restored():
             if self._index.get(uid) is None:
                 for file in files:
                     self._again(file)
@@ -212,7 +212,7 @@ class _Replay:
     def _delete(self, folder: str) -> None:
         document = decode(self._trash.read(folder), folder)
         self._deletions.replay(document)
-        self._events.taken_out(row["sop_instance_uid"] for row in document.rows.instances)
+        self._events.taken_out(document)
         if any(self._trash.at_first_name(folder, path) for path in document.files):
             # It was interrupted: the next start brings it to its end.
             self._deletions.set_status(folder, DeletionStatus.MOVING)

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -13,11 +13,13 @@ from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import StorageUnavailable
+from pacs_server.index.deletion_document import Document
 from pacs_server.index.instances import StoredInstance
 from pacs_server.stored_file import StoredFile
 
 _TABLE: Final = "CREATE TABLE event (at TEXT, kind INTEGER, place TEXT, uid TEXT, body TEXT, in_trash INTEGER)"
-_TAKEN: Final = "CREATE TABLE taken (uid TEXT PRIMARY KEY) WITHOUT ROWID"
+_TAKEN: Final = "CREATE TABLE taken (uid TEXT, version INTEGER)"
+_TAKEN_FROM: Final = "CREATE TABLE taken_from (path TEXT PRIMARY KEY) WITHOUT ROWID"
 _ORDER: Final = "CREATE INDEX in_order ON event (at, kind, place)"
 # Several files of one instance: versions, or deleted and received again.
 _REPEATED: Final = """
@@ -26,7 +28,9 @@ _KEY: Final = "CREATE UNIQUE INDEX is_repeated ON repeated (uid)"
 _ALL: Final = """
     SELECT at, kind, body, uid IN (SELECT uid FROM repeated) FROM event ORDER BY at, kind, place"""
 _BACK: Final = """
-    SELECT at, body FROM event JOIN taken USING (uid) WHERE NOT in_trash ORDER BY uid, at, place"""
+    SELECT at, body, version, place IN (SELECT path FROM taken_from)
+    FROM event JOIN (SELECT uid, min(version) AS version FROM taken GROUP BY uid) USING (uid)
+    WHERE NOT in_trash ORDER BY uid, at, place"""
 _ARRIVAL, _DELETION, _CHANGE = range(3)
 
 
@@ -61,7 +65,14 @@ class Events:
     def __init__(self, path: Path) -> None:
         self._folder = path.parent.parent
         self._connection = sqlite3.connect(path, isolation_level=None)
-        for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _TABLE, _TAKEN, "BEGIN"):
+        for statement in (
+            "PRAGMA journal_mode = OFF",
+            "PRAGMA synchronous = OFF",
+            _TABLE,
+            _TAKEN,
+            _TAKEN_FROM,
+            "BEGIN",
+        ):
             self._execute(statement)
         self.arrivals = 0
 
@@ -89,14 +100,23 @@ class Events:
             else:
                 yield Deleted(body) if kind == _DELETION else Changed(int(body))
 
-    def taken_out(self, uids: Iterable[str]) -> None:
-        """Note that a deletion took these instances out."""
-        for uid in uids:
-            self._execute("INSERT OR IGNORE INTO taken VALUES (?)", (uid,))
+    def taken_out(self, document: Document) -> None:
+        """Note what a deletion took out."""
+        for row in document.rows.instances:
+            self._execute("INSERT INTO taken VALUES (?, ?)", (row["sop_instance_uid"], row["version"]))
+        for path in document.files:
+            self._execute("INSERT OR IGNORE INTO taken_from VALUES (?)", (path,))
 
-    def in_the_archive(self) -> Iterator[tuple[str, Iterator[StoredFile]]]:
-        """The files that lie in the archive all the same, by SOP Instance UID, the oldest first."""
-        files = (_decoded(body, datetime.fromisoformat(at)) for at, body in self._execute(_BACK))
+    def restored(self) -> Iterator[tuple[str, Iterator[StoredFile]]]:
+        """The files that lie where a deletion took something away, by SOP Instance UID, the oldest first.
+
+        An earlier version of a deleted instance may have stayed in another series; that one is none of them.
+        """
+        found = (
+            (_decoded(body, datetime.fromisoformat(at)), version, there)
+            for at, body, version, there in self._execute(_BACK)
+        )
+        files = (file for file, version, there in found if there or file.instance.version >= version)
         yield from groupby(files, key=lambda file: file.instance.uids.sop)
 
     def close(self) -> None:

@@ -180,7 +180,7 @@ def test_whatever_happened_the_index_is_the_same_again(
         assert indexes.contents(second) == indexes.contents(first)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     happened=st.lists(
         st.one_of(ARRIVALS, ARRIVALS, DELETIONS, st.tuples(st.just("restore"), st.integers(0, 3))),
@@ -253,6 +253,17 @@ def test_an_older_deletion_is_restored_and_a_newer_one_is_not(make_database: Mak
         assert archive.rebuilt(second).problems == []
         assert indexes.contents(second) == indexes.contents(first)
         assert indexes.contents(second)["instances"]["1.2.8.1"]["instance.instance_number"] == "1"
+
+
+def test_an_earlier_version_in_another_series_does_not_come_back(make_database: MakeDatabase, tmp_path: Path) -> None:
+    first, second = make_database(), make_database()
+    with site(first) as archive:
+        for series in (1, 2):
+            arrive(archive, {"study": 1, "series": series, "sop": 1}, tmp_path)
+        archive.delete(Level.STUDY, "1.2.1")
+        assert archive.rebuilt(second).problems == []
+        assert indexes.contents(second) == indexes.contents(first)
+        assert indexes.contents(second)["instances"] == {}
 
 
 def test_every_file_of_pydicom(make_database: MakeDatabase) -> None:
