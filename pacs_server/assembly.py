@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from pacs_server.archive import Archive
 from pacs_server.audit.events import NoAudit
@@ -30,7 +31,7 @@ from pacs_server.scp.entity import EntitySettings
 from pacs_server.scp.move import Destination
 from pacs_server.services.commitment import StorageCommitmentService
 from pacs_server.services.deletion import DeletionService
-from pacs_server.services.identity import IdentityService
+from pacs_server.services.identity import IdentityService, read_changes
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
@@ -153,6 +154,7 @@ def _opened(
             Trash(storage.root, fsync=live().storage.fsync),
             audit,
             in_flight=storage.in_flight,
+            decided=partial(read_changes, storage.root),
         ),
         IdentityService(database, storage.root, audit, lambda: live().server.ae_title),
         audit,

@@ -1,5 +1,6 @@
 """Deletions in the index: rows out and back in, a few statements for each level, and what is in the trash."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -9,11 +10,13 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, delete
 
 from pacs_server.dicom.identity import Identity, compatible
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.original_attributes import earlier
 from pacs_server.errors import InstanceNotFound
 from pacs_server.index.archive_models import deletion as table
 from pacs_server.index.commitment import CommitmentStatus
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Row, Rows, in_utc, saved_columns
+from pacs_server.index.identity_changes import Change, follow
 from pacs_server.index.instances import WRITER_LOCK, collect_again, take_off
 from pacs_server.index.models import instance, patient, series, study
 from pacs_server.index.workflow_models import commitment, commitment_instance
@@ -49,15 +52,22 @@ class DeletionIndex:
             record()
         return True
 
-    def put_back(self, rows: Rows, folder: str, left: Deletion | None, record: Callable[[], None]) -> bool:
+    def put_back(
+        self,
+        rows: Rows,
+        folder: str,
+        left: Deletion | None,
+        record: Callable[[], None],
+        decided: Callable[[], Iterable[Change]] = tuple,
+    ) -> bool:
         """Put rows back and keep what is `left` of the deletion; False, and nothing changed, if a UID is known again.
 
-        `record` is as for `take_out`.
+        `record` is as for `take_out`. Studies that are there again go where `decided` sent their patients meanwhile.
         """
         with self._database.begin(lock=WRITER_LOCK) as connection:
             if _known(connection, [row["sop_instance_uid"] for row in rows.instances]):
                 return False
-            _put_back(connection, rows)
+            follow(connection, decided(), _put_back(connection, rows))
             if left is None:
                 connection.execute(delete(table).where(table.c.folder == folder))
             else:
@@ -184,8 +194,10 @@ def _verify_again(connection: Connection, uids: Sequence[str]) -> None:
 # ------------------------------------------------------------------------------------ back in
 
 
-def _put_back(connection: Connection, rows: Rows) -> None:
-    """Insert the instances and what is missing above them, and count them."""
+def _put_back(connection: Connection, rows: Rows) -> set[str]:
+    """Insert the instances and what is missing above them, and count them; returns the studies that were missing."""
+    uids = [row["study_instance_uid"] for row in rows.studies]
+    there = set(connection.scalars(select(study.c.id).where(study.c.study_instance_uid.in_(uids))))
     patients = {row["id"]: row for row in rows.patients}
     studies: dict[int, int] = {}
     series_keys: dict[int, int] = {}
@@ -208,6 +220,7 @@ def _put_back(connection: Connection, rows: Rows) -> None:
         _count(connection, patient, above.patient_fk, instances=count)
     for key in studies.values():
         collect_again(connection, key)
+    return {row["study_instance_uid"] for row in rows.studies if studies[row["id"]] not in there}
 
 
 def _patient(connection: Connection, row: Row) -> int:
@@ -224,14 +237,28 @@ def _patient(connection: Connection, row: Row) -> int:
 
 def _study(connection: Connection, row: Row, above: Row) -> int:
     same = study.c.study_instance_uid == row["study_instance_uid"]
-    statement = select(study.c.id.label("study_key"), patient).join(patient).where(same).order_by(study.c.id)
-    for known in connection.execute(statement).mappings():
-        if compatible(Identity.of(known), Identity.of(above)):  # type: ignore[arg-type]
-            return int(known["study_key"])
+    key = _study_of(connection, same, Identity.of(above))
+    if key is not None:
+        return key
     patient_key = _patient(connection, above)
     _count(connection, patient, patient_key, studies=1)
     variant = _next_variant(connection, study, same)
     return _insert(connection, study, _without_id(row) | {"patient_fk": patient_key, "variant": variant})
+
+
+def _study_of(connection: Connection, same: ColumnElement[bool], who: Identity) -> int | None:
+    """The study of somebody, or else the one that was theirs before it was given to whom it is now."""
+    columns = study.c.id.label("study_key"), study.c.original_attributes_sequence, patient
+    statement = select(*columns).join(patient).where(same).order_by(study.c.id)
+    was_theirs = None
+    for known in connection.execute(statement).mappings():
+        now = Identity.of(known)  # type: ignore[arg-type]
+        if compatible(now, who):
+            return int(known["study_key"])
+        items = json.loads(known["original_attributes_sequence"] or "[]")
+        if any(compatible(each, who) for each in earlier(items, now)):
+            was_theirs = int(known["study_key"])
+    return was_theirs
 
 
 def _next_variant(connection: Connection, of: Table, same: ColumnElement[bool]) -> int:

@@ -1,7 +1,7 @@
 """What operators decide about whose studies are, made so in the index; each change is whole or not at all."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -68,20 +68,36 @@ def _applied(connection: Connection) -> int:
     return int(connection.scalar(select(archive_state.c.value).where(archive_state.c.key == _APPLIED)) or 0)
 
 
-def _apply(connection: Connection, change: Change) -> None:
-    """Move the studies; what is not there any more needs no moving, but what comes later has to find its way."""
+def follow(connection: Connection, changes: Iterable[Change], studies: Collection[str]) -> None:
+    """Make changes for these studies, which were in the trash when they were made, in their order."""
+    for change in changes:
+        source_key = _find(connection, change.source, studies)
+        if _studies_to_move(connection, change, source_key).keys() & set(studies):
+            _apply(connection, change, only=studies)
+
+
+def _apply(connection: Connection, change: Change, only: Collection[str] | None = None) -> None:
+    """Move the studies; what is not there any more needs no moving, but what comes later has to find its way.
+
+    With `only` the others have been moved, and what else has to be so is so.
+    """
     source = Identity.of(change.source)
     found = _find(connection, change.target, change.studies)
     target_key = _make(connection, change.target) if found is None else found
     _complete(connection, target_key, change.target)
-    source_key = _find(connection, change.source, change.studies)
+    source_key = _find(connection, change.source, change.studies if only is None else only)
     if source_key == target_key:
         # One of them turned out to be the other since.
         return
     moving = _studies_to_move(connection, change, source_key)
-    # Whoever gets studies is there again, and goes nowhere else.
-    _forget_aliases(connection, Identity.of(change.target), "")
-    undone = {uid for uid in set(change.studies) | set(moving) if _undo(connection, uid, change, target_key)}
+    if only is None:
+        # Whoever gets studies is there again, and goes nowhere else.
+        _forget_aliases(connection, Identity.of(change.target), "")
+        concerned = set(change.studies) | set(moving)
+    else:
+        moving = {uid: key for uid, key in moving.items() if uid in only}
+        concerned = set(moving)
+    undone = {uid for uid in concerned if _undo(connection, uid, change, target_key)}
     joined = set()
     for uid, key in moving.items():
         item = None if uid in undone else _original_item(connection, key, change)
@@ -89,11 +105,11 @@ def _apply(connection: Connection, change: Change) -> None:
             joined.add(uid)
     for uid in joined:
         mark_joined(connection, uid, Identity.of(change.target))
-    for uid in sorted(set(change.studies) | set(moving)):
+    for uid in sorted(concerned):
         _forget_aliases(connection, source, uid)
         if uid not in undone or _was_theirs(connection, uid, target_key, source):
             add_alias(connection, uid, change.source, change.target, change.system, joined=uid in joined)
-    if change.whole and source.patient_id:
+    if change.whole and source.patient_id and only is None:
         _forget_aliases(connection, source, "")
         add_alias(connection, "", change.source, change.target, change.system, joined=False)
     _recount_patient(connection, target_key)

@@ -11,7 +11,7 @@ What was interrupted is brought to its end by `resume`, or to its beginning if n
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +23,7 @@ from pacs_server.dicom.levels import Level
 from pacs_server.errors import InstanceNotFound, PacsError, StorageUnavailable
 from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Rows, decode, encode, unversioned
 from pacs_server.index.deletions import DeletionIndex
+from pacs_server.index.identity_changes import Change
 from pacs_server.storage.trash import Trash
 
 log = logging.getLogger(__name__)
@@ -70,13 +71,18 @@ class DeletionService:
         recorder: Recorder,
         *,
         in_flight: Callable[[str], bool],
+        decided: Callable[[], Iterable[Change]],
         clock: Clock = _now,
     ) -> None:
-        """`in_flight` says whether a file is just being stored, and its row about to be committed."""
+        """`in_flight` says whether a file is just being stored, and its row about to be committed.
+
+        `decided` gives what operators decided about whose studies are, all of it, in order.
+        """
         self._index = index
         self._in_flight = in_flight
         self._trash = trash
         self._recorder = recorder
+        self._decided = decided
         self._clock = clock
 
     # ---------------------------------------------------------------- out
@@ -181,7 +187,11 @@ class DeletionService:
         part = document.only(back.rows)
         told = document.only(coming)
         if not self._index.put_back(
-            part.rows, folder, left.deletion if left else None, lambda: self._record_restored(told, who)
+            part.rows,
+            folder,
+            left.deletion if left else None,
+            lambda: self._record_restored(told, who),
+            lambda: (change for change in self._decided() if change.at > document.deletion.deleted_at),
         ):
             return None
         self._empty(folder, left, paths)

@@ -67,6 +67,7 @@ class Site:
             self.trash,
             Recorder(self.trail, lambda: "PACS"),
             in_flight=self.storage.in_flight,
+            decided=list,
             clock=lambda: self.now,
         )
 

@@ -208,7 +208,9 @@ def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose, monkeypatch
 def deleting(node: Node) -> DeletionService:
     recorder = Recorder(node.trail, lambda: "PACS")
     trash = Trash(node.storage.root, fsync=True)
-    return DeletionService(DeletionIndex(node.database), trash, recorder, in_flight=node.storage.in_flight)
+    return DeletionService(
+        DeletionIndex(node.database), trash, recorder, in_flight=node.storage.in_flight, decided=list
+    )
 
 
 def test_power_fails_at_any_step_of_deleting(tmp_path: Path) -> None:

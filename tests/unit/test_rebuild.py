@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,7 +32,7 @@ from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.rebuilding import TAKEN_OVER, take_over
 from pacs_server.services.deletion import DeletionService
-from pacs_server.services.identity import IdentityService
+from pacs_server.services.identity import IdentityService, read_changes
 from pacs_server.services.rebuild import Rebuilt, rebuild
 from pacs_server.services.rebuild_target import new_file, put_in_place
 from pacs_server.services.store import StoreService
@@ -73,7 +74,11 @@ class Site:
         self.store = StoreService(archive)
         audit = Recorder(NoAudit(), lambda: "PACS")
         self.deletions = DeletionService(
-            DeletionIndex(database), Trash(root, fsync=False), audit, in_flight=self.storage.in_flight
+            DeletionIndex(database),
+            Trash(root, fsync=False),
+            audit,
+            in_flight=self.storage.in_flight,
+            decided=partial(read_changes, root),
         )
         self.identity = IdentityService(database, root, audit, lambda: "PACS")
 
@@ -264,6 +269,33 @@ def test_an_earlier_version_in_another_series_does_not_come_back(make_database: 
         assert archive.rebuilt(second).problems == []
         assert indexes.contents(second) == indexes.contents(first)
         assert indexes.contents(second)["instances"] == {}
+
+
+@pytest.mark.parametrize("deleted", [(Level.STUDY, "1.2.1"), (Level.SERIES, "1.2.9.2"), (Level.IMAGE, "1.2.8.1")])
+@pytest.mark.parametrize("back", [False, True])
+def test_what_comes_back_from_the_trash_goes_where_its_patient_went_meanwhile(
+    make_database: MakeDatabase, tmp_path: Path, deleted: tuple[Level, str], back: bool
+) -> None:
+    first, second = make_database(), make_database()
+    with site(first) as archive:
+        for number, (study, name) in enumerate([(1, "Other"), (1, "Other"), (2, "Other"), (3, "Doe")], 1):
+            who = {"PatientID": "P1", "PatientName": name}
+            arrive(archive, {"study": study, "series": number, "sop": number, **who}, tmp_path)
+        archive.delete(*deleted)
+        people = {person.attributes["patient_name"]: person for person in archive.identity.people("P1")}
+        archive.identity.merge(people["Other"], people["Doe"], "a test")
+        if back:
+            [merged] = [person for person in archive.identity.people_of("1.2.2") if person.merged]
+            archive.identity.reassign(archive.identity.study("1.2.2"), merged, "a test")
+        archive.restore(0)
+        assert archive.rebuilt(second).problems == []
+        now = indexes.contents(first)
+        assert indexes.contents(second) == now
+        names = {uid: row["patient.patient_name"] for uid, row in now["instances"].items()}
+        others = {uid for uid, name in names.items() if name == "Other"}
+        assert others == ({"1.2.8.3"} if back else set())
+        assert len(names) == 4
+        assert list(IntegrityIndex(first).counter_faults()) == []
 
 
 def test_every_file_of_pydicom(make_database: MakeDatabase) -> None:
