@@ -18,8 +18,8 @@ from pacs_server.index.instances import StoredInstance
 from pacs_server.stored_file import StoredFile
 
 _TABLE: Final = "CREATE TABLE event (at TEXT, kind INTEGER, place TEXT, uid TEXT, body TEXT, in_trash INTEGER)"
-_TAKEN: Final = "CREATE TABLE taken (uid TEXT, version INTEGER)"
-_TAKEN_FROM: Final = "CREATE TABLE taken_from (path TEXT PRIMARY KEY) WITHOUT ROWID"
+_TAKEN: Final = "CREATE TABLE taken (uid TEXT, at TEXT, version INTEGER, PRIMARY KEY (uid, at)) WITHOUT ROWID"
+_TAKEN_FROM: Final = "CREATE TABLE taken_from (path TEXT, at TEXT, PRIMARY KEY (path, at)) WITHOUT ROWID"
 _ORDER: Final = "CREATE INDEX in_order ON event (at, kind, place)"
 # Several files of one instance: versions, or deleted and received again.
 _REPEATED: Final = """
@@ -27,10 +27,12 @@ _REPEATED: Final = """
 _KEY: Final = "CREATE UNIQUE INDEX is_repeated ON repeated (uid)"
 _ALL: Final = """
     SELECT at, kind, body, uid IN (SELECT uid FROM repeated) FROM event ORDER BY at, kind, place"""
+# What deletions took later: of which versions the instance was then, and whether from the same place.
 _BACK: Final = """
-    SELECT at, body, version, place IN (SELECT path FROM taken_from)
-    FROM event JOIN (SELECT uid, min(version) AS version FROM taken GROUP BY uid) USING (uid)
-    WHERE NOT in_trash ORDER BY uid, at, place"""
+    SELECT at, body,
+        (SELECT min(version) FROM taken WHERE taken.uid = event.uid AND taken.at > event.at) AS then_of,
+        EXISTS (SELECT * FROM taken_from WHERE path = place AND taken_from.at > event.at)
+    FROM event WHERE NOT in_trash AND then_of IS NOT NULL ORDER BY uid, at, place"""
 _ARRIVAL, _DELETION, _CHANGE = range(3)
 
 
@@ -102,13 +104,14 @@ class Events:
 
     def taken_out(self, document: Document) -> None:
         """Note what a deletion took out."""
+        at = _moment(document.deletion.deleted_at)
         for row in document.rows.instances:
-            self._execute("INSERT INTO taken VALUES (?, ?)", (row["sop_instance_uid"], row["version"]))
+            self._execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?)", (row["sop_instance_uid"], at, row["version"]))
         for path in document.files:
-            self._execute("INSERT OR IGNORE INTO taken_from VALUES (?)", (path,))
+            self._execute("INSERT OR IGNORE INTO taken_from VALUES (?, ?)", (path, at))
 
     def restored(self) -> Iterator[tuple[str, Iterator[StoredFile]]]:
-        """The files that lie where a deletion took something away, by SOP Instance UID, the oldest first.
+        """The files that a later deletion would have taken, had they been there, by SOP Instance UID, the oldest first.
 
         An earlier version of a deleted instance may have stayed in another series; that one is none of them.
         """
@@ -124,8 +127,7 @@ class Events:
         self._connection.close()
 
     def _note(self, at: datetime, kind: int, place: str, uid: str | None, body: str, *, in_trash: bool = False) -> None:
-        moment = at.astimezone(UTC).isoformat(timespec="microseconds")
-        self._execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", (moment, kind, place, uid, body, in_trash))
+        self._execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", (_moment(at), kind, place, uid, body, in_trash))
 
     def _execute(self, statement: str, values: tuple[str | int | None, ...] = ()) -> sqlite3.Cursor:
         try:
@@ -134,6 +136,10 @@ class Events:
             raise StorageUnavailable(
                 f"cannot keep notes in {self._folder}: {error}; TMPDIR names another place"
             ) from error
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def _encoded(file: StoredFile) -> str:

@@ -206,7 +206,9 @@ def test_what_was_restored_is_there_again_and_what_was_not_is_not(
     with site(first, policy=policy) as archive, TemporaryDirectory() as folder:
         for number, event in enumerate(happened):
             if isinstance(event, dict):
-                arrive(archive, event, Path(folder), number % 3)
+                # Always in the same series: of an instance that moves, earlier versions stay behind when it is deleted.
+                where = {"study": 1 + event["sop"] % 2, "series": 1 + event["sop"] % 4}
+                arrive(archive, event | where, Path(folder), number % 3)
             elif isinstance(event[0], Level):
                 archive.delete(*event)
             else:
@@ -263,6 +265,9 @@ def test_an_older_deletion_is_restored_and_a_newer_one_is_not(make_database: Mak
 def test_an_earlier_version_in_another_series_does_not_come_back(make_database: MakeDatabase, tmp_path: Path) -> None:
     first, second = make_database(), make_database()
     with site(first) as archive:
+        # What lay in its place before was deleted as well.
+        arrive(archive, {"study": 1, "series": 1, "sop": 1}, tmp_path)
+        archive.delete(Level.STUDY, "1.2.1")
         for series in (1, 2):
             arrive(archive, {"study": 1, "series": series, "sop": 1}, tmp_path)
         archive.delete(Level.STUDY, "1.2.1")
