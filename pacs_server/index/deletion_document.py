@@ -82,7 +82,17 @@ class Document:
         by_name: dict[str, list[str]] = {}
         for path in self.files:
             by_name.setdefault(unversioned(path), []).append(path)
-        return {row["sop_instance_uid"]: tuple(by_name.get(unversioned(row["path"]), ())) for row in rows.instances}
+        return {
+            row["sop_instance_uid"]: tuple(path for name in names_of(row) for path in by_name.get(name, ()))
+            for row in rows.instances
+        }
+
+
+def names_of(row: Row) -> list[str]:
+    """Under which names, without what tells versions apart, the files of an instance lie, the present one first."""
+    # Documents of earlier releases know the present one only.
+    earlier = row.get("earlier_paths", "").splitlines()
+    return list(dict.fromkeys(unversioned(path) for path in (row["path"], *earlier)))
 
 
 def unversioned(path: str) -> str:

@@ -20,6 +20,7 @@ from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import DuplicateInstance, InstanceNotFound, PacsError
 from pacs_server.index import models
 from pacs_server.index.database import Database, GroupCommit
+from pacs_server.index.deletion_document import unversioned
 from pacs_server.index.parents import COUNTERS, Parents, joined
 from pacs_server.index.prepared import Prepared, PreparedForMany
 
@@ -29,7 +30,9 @@ log = logging.getLogger(__name__)
 WRITER_LOCK = 0x50414353_494E4458  # any number, the same everywhere: "PACSINDX"
 # Built once: putting a statement together costs more than running it.
 _KNOWN = PreparedForMany(models.instance.c.sop_instance_uid, select(models.instance.c.sop_instance_uid))
-_VERSION = select(models.instance.c.version).where(models.instance.c.sop_instance_uid == bindparam("uid"))
+_REPLACED = select(models.instance.c.version, models.instance.c.path, models.instance.c.earlier_paths).where(
+    models.instance.c.sop_instance_uid == bindparam("uid")
+)
 _INSERT_INSTANCE = Prepared(
     insert(models.instance).values(
         {column.name: bindparam(column.name) for column in models.instance.c if not column.primary_key}
@@ -121,10 +124,11 @@ class InstanceIndex:
         """
         entry = _new(Arrival(instance, header, origin, received_at or datetime.now(UTC)))
         with self._commits.alone() as connection:
-            version = connection.scalar(_VERSION, {"uid": instance.uids.sop})
-            if version is not None and version >= instance.version:
-                raise DuplicateInstance(f"{instance.uids.sop} is there in version {version}")
+            known = connection.execute(_REPLACED, {"uid": instance.uids.sop}).one_or_none()
+            if known is not None and known.version >= instance.version:
+                raise DuplicateInstance(f"{instance.uids.sop} is there in version {known.version}")
             _remove(connection, instance.uids.sop)
+            entry.values["earlier_paths"] = _earlier_paths(known, instance.path)
             _write(connection, [entry])
 
     def remove(self, sop_instance_uid: str) -> None:
@@ -183,8 +187,16 @@ def _new(entry: Arrival) -> _New:
         "received_at": entry.received_at,
         "calling_ae": _storable(origin.calling_ae),
         "peer": _storable(origin.peer),
+        "earlier_paths": "",
     }
     return _New(entry.header, values)
+
+
+def _earlier_paths(known: Any, path: str) -> str:
+    """Where earlier versions lie once the instance at `path` takes the place of a known one; beside it goes without."""
+    if unversioned(known.path) == unversioned(path):
+        return str(known.earlier_paths)
+    return "\n".join([*known.earlier_paths.splitlines(), known.path])
 
 
 def _storable(text: str) -> str:

@@ -147,6 +147,8 @@ instance = Table(
     Column("received_at", DateTime(timezone=True), nullable=False),
     _text("calling_ae"),
     _text("peer"),
+    # Where earlier versions lie that came under another study or series, a path on each line.
+    _text("earlier_paths"),
     UniqueConstraint("sop_instance_uid"),
 )
 # Where later arrivals of a patient go that an operator merged or reassigned: all studies if that is empty, or the one.

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any, Final
 
 from pacs_server.audit.events import Action, Event, EventID, Participant, Subject
 from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import InstanceNotFound, PacsError, StorageUnavailable
-from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Rows, decode, encode, unversioned
+from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Rows, decode, encode, names_of
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.identity_changes import Change
 from pacs_server.storage.trash import Trash
@@ -130,8 +131,8 @@ class DeletionService:
         """The files of instances, with those of their earlier versions that are still there."""
         for row in rows.instances:
             yield row["path"]
-            for version in range(1, row["version"]):
-                earlier = _version_of(row["path"], version)
+            for name, version in product(names_of(row), range(1, row["version"])):
+                earlier = _version_of(name, version)
                 # One that is on its way in gets a row of its own, and is no earlier version.
                 if earlier != row["path"] and not self._trash.free(earlier) and not self._in_flight(earlier):
                     yield earlier
@@ -318,9 +319,8 @@ class _Sorted:
         self.there: set[str] = set()
 
 
-def _version_of(path: str, version: int) -> str:
-    plain = unversioned(path)
-    return f"{plain}.dcm" if version == 1 else f"{plain}.v{version}.dcm"
+def _version_of(name: str, version: int) -> str:
+    return f"{name}.dcm" if version == 1 else f"{name}.v{version}.dcm"
 
 
 def _subjects(document: Document) -> list[Subject]:

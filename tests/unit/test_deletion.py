@@ -193,15 +193,19 @@ def test_modalities_follow(site: Site) -> None:
     assert site.rows()["study"][0]["modalities_in_study"] == "CT\\MR"
 
 
-def test_every_version_goes_and_comes_back(tmp_path: Path, database: Database) -> None:
+@pytest.mark.parametrize(
+    "where", [("1.1", "1.1", "1.1", "1.1"), ("1.1", "1.1", "1.2", "1.2"), ("1.1", "1.2", "1.3", "1.1")]
+)
+def test_every_version_goes_and_comes_back(tmp_path: Path, database: Database, where: tuple[str, ...]) -> None:
+    """Also those that came under another study or series."""
     site = Site(tmp_path / "archive", database, Kept(), policy="replace")
     first = make_ct(PatientName="One")
-    site.keep(first)
-    for name in ("Two", "Three"):
-        first.StudyDescription = name
-        assert site.keep(first) == [StoreOutcome.REPLACED]
+    for number, end in enumerate(where):
+        first.StudyDescription = str(number)
+        first.StudyInstanceUID, first.SeriesInstanceUID = f"1.2.{end}", f"1.3.{end}"
+        assert site.keep(first) == [StoreOutcome.REPLACED if number else StoreOutcome.STORED]
     before_rows, before_files = site.rows(ids=False), site.files()
-    assert len(before_files) == 3
+    assert len(before_files) == len(where)
     folder = site.delete(Level.IMAGE, first.SOPInstanceUID)
     assert site.files() == {}
     site.deletions.restore(folder)
