@@ -151,6 +151,17 @@ def arrive(at: Site, arrival: dict[str, Any], folder: Path, sender: int = 0) -> 
     return at.store_file(write_part10(ds, folder / "arriving.dcm"), f"CT{sender}", f"10.0.0.{sender}")
 
 
+def live_through(at: Site, happened: list[Any], folder: Path) -> None:
+    """Arrivals, deletions, and what operators do by the name of their method."""
+    for number, event in enumerate(happened):
+        if isinstance(event, dict):
+            arrive(at, event, folder, number % 3)
+        elif isinstance(event[0], Level):
+            at.delete(*event)
+        else:
+            getattr(at, event[0])(*event[1:])
+
+
 DELETIONS = st.one_of(
     st.tuples(st.just(Level.STUDY), st.integers(1, 3).map("1.2.{}".format)),
     st.tuples(st.just(Level.SERIES), st.integers(1, 4).map("1.2.9.{}".format)),
@@ -173,13 +184,7 @@ def test_whatever_happened_the_index_is_the_same_again(
     for database in two:
         indexes.clear(database)
     with site(first, policy=policy) as archive, TemporaryDirectory() as folder:
-        for number, event in enumerate(happened):
-            if isinstance(event, dict):
-                arrive(archive, event, Path(folder), number % 3)
-            elif isinstance(event[0], Level):
-                archive.delete(*event)
-            else:
-                getattr(archive, event[0])(*event[1:])
+        live_through(archive, happened, Path(folder))
         rebuilt = archive.rebuilt(second)
         assert rebuilt.problems == []
         assert indexes.contents(second) == indexes.contents(first)
@@ -204,13 +209,7 @@ def test_what_was_restored_is_there_again_and_what_was_not_is_not(
     for database in two:
         indexes.clear(database)
     with site(first, policy=policy) as archive, TemporaryDirectory() as folder:
-        for number, event in enumerate(happened):
-            if isinstance(event, dict):
-                arrive(archive, event, Path(folder), number % 3)
-            elif isinstance(event[0], Level):
-                archive.delete(*event)
-            else:
-                archive.restore(event[1])
+        live_through(archive, happened, Path(folder))
         assert archive.rebuilt(second).problems == []
         then, now = (told_of_instances(database) for database in (first, second))
         assert now == then
