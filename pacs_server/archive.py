@@ -86,7 +86,8 @@ class Archive:
     def add(self, received: Received) -> StoreOutcome:
         """Place the file and commit its row; when this returns, power may fail.
 
-        The same bytes again are success and change nothing. Other bytes under a known UID go by the
+        The same bytes again are success and change nothing, unless the stored ones are lost or damaged: then they take
+        their place. Other bytes under a known UID go by the
         duplicate policy. Raises DuplicateInstance, StorageFull, StorageUnavailable, IndexUnavailable.
         """
         with self._claims.hold(received.header.uids.sop):
@@ -169,7 +170,8 @@ class Archive:
         """The UID is known: decide before anything is touched. None if its row has changed in the meantime."""
         uid = known.uids.sop
         same = _same(received, known)
-        if same and self.storage.exists(known.path):
+        # Who sends again may have the only good copy: what the disk has lost or damaged is stored anew.
+        if same and self.verify(known):
             return StoreOutcome.ALREADY_STORED
         if not same and self.duplicate_policy != "replace":
             return self._conflict(received)
@@ -177,7 +179,7 @@ class Archive:
         if not self._commit(received, stored, self._index.replace):
             return None
         if same:
-            log.warning("lost file restored by its sender", extra={"sop_instance_uid": uid})
+            log.warning("lost or damaged file restored by its sender", extra={"sop_instance_uid": uid})
             return StoreOutcome.ALREADY_STORED
         log.warning("instance replaced by other bytes", extra={"sop_instance_uid": uid})
         return StoreOutcome.REPLACED

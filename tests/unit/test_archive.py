@@ -167,6 +167,23 @@ def test_a_lost_file_comes_back_from_its_sender(storage: MemoryStorage, index: F
     assert in_step(storage, index)
 
 
+@pytest.mark.parametrize("policy", ["reject", "replace", "ignore"])
+@pytest.mark.parametrize("rotten", [b"HEADonx", b"HEADon", b""])
+def test_a_damaged_file_comes_back_from_its_sender(
+    storage: MemoryStorage, index: FaultyIndex, policy: str, rotten: bytes
+) -> None:
+    archive = archive_of(storage, index, policy)
+    archive.add(received(archive, b"one"))
+    [path] = storage.files
+    storage.files[path] = rotten
+    assert archive.add(received(archive, b"one")) is StoreOutcome.ALREADY_STORED
+    stored = archive.find("1.2.3.4")
+    assert stored is not None
+    assert archive.verify(stored)
+    # Nothing is removed, not even what is of no use.
+    assert storage.files[path] == rotten
+
+
 @pytest.mark.parametrize("series", ["1.2.3", "1.2.9"])
 def test_a_lost_version_comes_back_too(storage: MemoryStorage, index: FaultyIndex, series: str) -> None:
     archive = archive_of(storage, index, "replace")
