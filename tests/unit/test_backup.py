@@ -309,6 +309,27 @@ def test_a_file_that_changed_or_is_gone_is_reported_and_the_rest_backed_up(
     assert backups.snapshot(None).problems == 2
 
 
+def test_what_comes_in_while_the_index_is_copied_is_not_in_it(
+    source: Place, backups: BackupDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the first row PostgreSQL gives; SQLite copies its pages in one go."""
+    before, row, later = source.rows(), copying._row, []
+
+    def copied(*args: Any) -> dict[str, Any]:
+        if not later:
+            later.append("once")
+            source.fill(2, PatientID="LATER")
+        return row(*args)
+
+    monkeypatch.setattr(copying, "_row", copied)
+    assert source.back_up(backups).problem_count == 0
+    copy = Place(tmp_path / "copy")
+    copy.restore(backups)
+    assert later
+    assert len(source.paths()) == 8
+    assert copy.rows() == before
+
+
 def test_what_is_deleted_during_the_backup_is_not_in_it(
     small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
