@@ -271,6 +271,27 @@ def assert_whole(site: Site, instances: int) -> None:
     assert set(site.files()) == {row["path"] for row in rows}
 
 
+def test_stored_again_while_it_is_being_restored(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the commit: what came has the row, and nothing is lost or there twice."""
+    one, other = a_study(1, 2)
+    site.keep(one, other)
+    folder = site.delete(Level.STUDY, one.StudyInstanceUID)
+    put_back, came = site.index.put_back, []
+
+    def late(*args: Any) -> bool:
+        if not came:
+            came.extend(site.keep(one))
+        return put_back(*args)
+
+    monkeypatch.setattr(site.index, "put_back", late)
+    restored = site.deletions.restore(folder)
+    assert came == [StoreOutcome.STORED]
+    assert (restored.instances, restored.conflicts, restored.missing) == (1, (one.SOPInstanceUID,), ())
+    stored = [site.archive.find(ds.SOPInstanceUID) for ds in (one, other)]
+    assert all(each is not None and site.archive.verify(each) for each in stored)
+    assert [deletion.instances for deletion in site.deletions.contents()] == [1]
+
+
 def test_stored_again_while_it_is_being_deleted(site: Site) -> None:
     """Between the commit and the moving of files the same instance arrives: it is stored anew, and stays."""
     (ds,) = a_study(1, 1)

@@ -1,5 +1,6 @@
 """The index made anew from the files is the index that was: column by column, on both databases."""
 
+import os
 import random
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -469,6 +470,30 @@ def test_the_new_index_takes_the_place_and_the_old_one_is_kept(tmp_path: Path) -
     assert path.read_text() == "new"
     assert (old.read_text(), old.with_name(f"{old.name}-wal").read_text()) == ("old", "its log")
     assert sorted(tmp_path.iterdir()) == sorted([path, old, old.with_name(f"{old.name}-wal")])
+
+
+def test_the_new_index_is_durable_before_it_has_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pacs.db"
+    path.write_text("old")
+    new = new_file(path)
+    new.write_text("new")
+    done: list[str] = []
+
+    def told(name: str) -> Callable[..., None]:
+        act = getattr(os, name)
+
+        def tell(what: Any, *args: Any) -> None:
+            done.append(f"{name} {Path(os.readlink(f'/proc/self/fd/{what}') if name == 'fsync' else what).name}")
+            act(what, *args)
+
+        return tell
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, told(name))
+    put_in_place(new, path)
+    folder = f"fsync {tmp_path.name}"
+    # The file, the old one's second name, the new one's.
+    assert done == ["fsync pacs.db.rebuild", folder, "replace pacs.db.rebuild", folder]
 
 
 @pytest.mark.parametrize("step", ["link", "rename", "replace"])

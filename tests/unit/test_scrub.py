@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archives import SmallArchive
@@ -19,7 +20,7 @@ from servers import eventually
 from pacs_server import scrub as module
 from pacs_server.scrub import Scrub
 from pacs_server.services import checking
-from pacs_server.services.checking import Finding, Kind, gentle_pieces
+from pacs_server.services.checking import Finding, Kind, check, gentle_pieces
 from pacs_server.storage import filesystem
 
 FAST = 1 << 40
@@ -100,6 +101,30 @@ def test_it_finds_what_is_lost(small: SmallArchive, caplog: pytest.LogCaptureFix
     assert len(one.read) == 5
     told = {(record.sop_instance_uid, record.path) for record in caplog.records}  # type: ignore[attr-defined]
     assert told == {(stored.uids.sop, stored.path) for stored in (changed, missing, cut)}
+
+
+def test_what_is_replaced_or_deleted_while_it_is_read_is_no_finding(
+    small: SmallArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced, deleted, lost = small.study(3)
+    data = {stored: small.file(stored).read_bytes() for stored in (replaced, deleted)}
+    for stored in (replaced, deleted, lost):
+        small.file(stored).unlink()
+    looked = []
+
+    def look(storage: Any, row: Any, *args: Any) -> Finding | None:
+        finding = check(storage, row, *args)
+        uid = row.stored.uids.sop
+        if uid == replaced.uids.sop and uid not in looked:
+            small.file(replaced).write_bytes(data[replaced])
+        if uid == deleted.uids.sop and uid not in looked:
+            small.forget(deleted)
+        looked.append(uid)
+        return finding
+
+    monkeypatch.setattr("pacs_server.scrub.check", look)
+    assert found(one_pass(small)) == {"missing": 1}
+    assert looked.count(lost.uids.sop) == 2
 
 
 def test_what_is_in_order_again_is_forgotten(small: SmallArchive) -> None:
