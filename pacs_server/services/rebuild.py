@@ -163,6 +163,8 @@ class _Replay:
         self._events = events
         self._rebuilt = rebuilt
         self._waiting: list[Arrival] = []
+        # Files that lie where they were, and are on their way into the trash.
+        self._going: set[str] = set()
 
     def tell(self, event: Arrived | Deleted | Changed) -> None:
         """Do to the index what was done then. Raises StorageUnavailable, IndexUnavailable."""
@@ -189,7 +191,8 @@ class _Replay:
         for uid, files in self._events.restored():
             if self._index.get(uid) is None:
                 for file in files:
-                    self._again(file)
+                    if file.instance.path not in self._going:
+                        self._again(file)
 
     def _add(self, arrivals: list[Arrival]) -> None:
         for arrival, error in zip(arrivals, self._index.add_many(arrivals) if arrivals else (), strict=True):
@@ -213,8 +216,10 @@ class _Replay:
         document = decode(self._trash.read(folder), folder)
         self._deletions.replay(document)
         self._events.taken_out(document)
-        if any(self._trash.at_first_name(folder, path) for path in document.files):
+        going = {path for path in document.files if self._trash.at_first_name(folder, path)}
+        if going:
             # It was interrupted: the next start brings it to its end.
+            self._going |= going
             self._deletions.set_status(folder, DeletionStatus.MOVING)
 
 

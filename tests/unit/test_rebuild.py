@@ -260,6 +260,30 @@ def test_an_older_deletion_is_restored_and_a_newer_one_is_not(make_database: Mak
         assert indexes.contents(second)["instances"]["1.2.8.1"]["instance.instance_number"] == "1"
 
 
+def test_a_deletion_that_was_interrupted_is_brought_to_its_end(
+    make_database: MakeDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Trash.take_away
+
+    def broken(trash: Trash, folder: str, paths: list[str]) -> None:
+        take(trash, folder, paths[:1])
+        raise StorageUnavailable("the disk fails")
+
+    with site(make_database()) as archive:
+        for number in (1, 2):
+            arrive(archive, {"study": 1, "series": 1, "sop": number}, tmp_path)
+        monkeypatch.setattr(Trash, "take_away", broken)
+        with pytest.raises(StorageUnavailable):
+            archive.deletions.delete(Level.STUDY, "1.2.1", "a test")
+        monkeypatch.setattr(Trash, "take_away", take)
+        assert len(archive.paths()) == 1
+        second = make_database()
+        assert archive.rebuilt(second).problems == []
+        assert indexes.contents(second)["instances"] == {}
+        Site(archive.storage.root, second).deletions.resume()
+        assert archive.paths() == []
+
+
 def test_an_earlier_version_in_another_series_does_not_come_back(make_database: MakeDatabase, tmp_path: Path) -> None:
     first, second = make_database(), make_database()
     with site(first) as archive:
