@@ -7,23 +7,22 @@ and every failure of the database is `IndexUnavailable`.
 import logging
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, func, inspect, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError
+from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, event, func, inspect, make_url, select, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 import pacs_server
-from pacs_server.errors import ConfigError, IndexUnavailable, PacsError, SchemaError
-from pacs_server.index.sqlite import is_damage, is_full, lack_of_room, sqlite_engine
+from pacs_server.errors import ConfigError, IndexUnavailable, SchemaError
+from pacs_server.index.sqlite import is_damage, lack_of_room, sqlite_engine
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +36,6 @@ _migrating = threading.Lock()
 # reason in an answer, and tell the peer of addresses and paths.
 _DISK_FULL = "53100"
 _WHERE = re.compile(r"^(connection (failed|is bad): )?(connection to server .*? failed: )?(FATAL: *)?")
-_IN_THE_WAY = "another writer is in the way"
-_INTERRUPTED = "the thread that was writing to the index was interrupted"
-
-T = TypeVar("T")
 
 
 class Database:
@@ -57,6 +52,8 @@ class Database:
         else:
             self._engine = _postgresql(self._url)
         self._damage: str | None = None
+        self._closed = False
+        event.listen(self._engine, "checkin", self._given_back)
 
     @property
     def is_sqlite(self) -> bool:
@@ -87,7 +84,7 @@ class Database:
         except IntegrityError:
             raise
         except (DBAPIError, PoolTimeout, driver.Error) as error:
-            if is_damage(_cause(error)):
+            if is_damage(cause_of(error)):
                 self._damage = f"the database is damaged: {_reason(error)}"
             raise IndexUnavailable(f"the database failed: {_reason(error)}") from error
 
@@ -207,122 +204,14 @@ class Database:
             return int(connection.scalar(select(func.pg_database_size(func.current_database()))) or 0)
 
     def close(self) -> None:
-        """Close the connections that are not in use; it opens new ones if used again."""
+        """Close the connections, those in use when they are given back; it opens new ones if used again."""
+        self._closed = True
         self._engine.dispose()
 
-
-class _Pending(Generic[T]):
-    """An entry on its way in; without an outcome it must not be taken for committed."""
-
-    __slots__ = ("done", "entry", "error")
-
-    def __init__(self, entry: T) -> None:
-        self.entry = entry
-        self.done = False
-        self.error: PacsError | None = None
-
-    def finish(self, error: PacsError | None) -> None:
-        self.error = error
-        self.done = True
-
-
-class GroupCommit(Generic[T]):
-    """Lets writers that arrive together share a transaction, and so its fsync.
-
-    There is no writer thread: whoever finds nobody writing leads, and writes for all that wait.
-    `write` writes some entries and returns what is wrong with each; it may be called again with
-    fewer of them after a rollback. `lock` is as for `Database.begin`; `on_commit` hears of every
-    commit: its seconds and its entries.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        write: Callable[[Connection, list[T]], list[PacsError | None]],
-        *,
-        lock: int,
-        on_commit: Callable[[float, int], None] | None = None,
-    ) -> None:
-        self._database = database
-        self._write = write
-        self._lock = lock
-        self._on_commit = on_commit
-        self._pending: list[_Pending[T]] = []
-        self._pending_lock = threading.Lock()
-        self._leading = threading.Lock()
-
-    def add(self, entry: T) -> None:
-        """Return when the entry is committed; raises IndexUnavailable, or what `write` said of it."""
-        mine = _Pending(entry)
-        with self._pending_lock:
-            self._pending.append(mine)
-        with self._leading:
-            # Whoever led while this one waited has most likely written it.
-            if not mine.done:
-                with self._pending_lock:
-                    batch, self._pending = self._pending, []
-                self._lead(batch)
-        if mine.error is not None:
-            raise mine.error
-        if not mine.done:
-            raise IndexUnavailable(_INTERRUPTED, uncertain=True)
-
-    @contextmanager
-    def alone(self) -> Iterator[Connection]:
-        """A transaction of one's own, while no batch is being written; raises IndexUnavailable."""
-        written = False
-        try:
-            with self._leading, self._database.begin(lock=self._lock) as connection:
-                yield connection
-                written = True
-        except IntegrityError as error:
-            raise IndexUnavailable(_IN_THE_WAY) from error
-        except IndexUnavailable as error:
-            error.uncertain = written and not is_full(_cause(error.__cause__))
-            raise
-
-    def _lead(self, batch: list[_Pending[T]]) -> None:
-        """Give every entry its outcome."""
-        try:
-            self._commit(batch)
-        except IntegrityError:
-            # Somebody wrote past the lock. All is rolled back, and most entries are blameless.
-            self._commit_each(batch)
-        except IndexUnavailable as error:
-            if isinstance(error.__cause__, DataError):
-                self._commit_each(batch)
-                return
-            for pending in batch:
-                pending.finish(IndexUnavailable(str(error), uncertain=error.uncertain))
-        finally:
-            # An interrupt or a fault is the leader's to raise; the others must not wait, nor believe.
-            for pending in batch:
-                if not pending.done:
-                    pending.finish(IndexUnavailable(_INTERRUPTED, uncertain=True))
-
-    def _commit_each(self, batch: list[_Pending[T]]) -> None:
-        for pending in batch:
-            try:
-                self._commit([pending])
-            except IntegrityError:
-                pending.finish(IndexUnavailable(_IN_THE_WAY))
-            except IndexUnavailable as error:
-                pending.finish(IndexUnavailable(str(error), uncertain=error.uncertain))
-
-    def _commit(self, batch: list[_Pending[T]]) -> None:
-        started = time.perf_counter()
-        errors: list[PacsError | None] | None = None
-        try:
-            with self._database.begin(lock=self._lock) as connection:
-                errors = self._write(connection, [pending.entry for pending in batch])
-        except IndexUnavailable as error:
-            # All was written and the COMMIT failed: nobody knows what the database made of it.
-            error.uncertain = errors is not None and not is_full(_cause(error.__cause__))
-            raise
-        for pending, wrong in zip(batch, errors, strict=True):
-            pending.finish(wrong)
-        if self._on_commit is not None:
-            self._on_commit(time.perf_counter() - started, len(batch))
+    def _given_back(self, connection: Any, _record: object) -> None:
+        # Whoever hung with it outlived the pool: nobody else would close it.
+        if self._closed and connection is not None:
+            connection.close()
 
 
 def _supported(url: str) -> URL:
@@ -346,13 +235,13 @@ def _postgresql(url: URL) -> Engine:
     return postgresql_engine(url, lock_wait=LOCK_WAIT_SECONDS)
 
 
-def _cause(error: BaseException | None) -> BaseException | None:
-    """What the driver raised."""
+def cause_of(error: BaseException | None) -> BaseException | None:
+    """What the driver raised, for an error of SQLAlchemy's or its own."""
     return error.orig if isinstance(error, DBAPIError) else error
 
 
 def _reason(error: Exception) -> str:
-    cause = _cause(error)
+    cause = cause_of(error)
     # These may quote the values of a row in their text, which is patient data.
     quotable = type(cause).__name__ not in ("DataError", "ProgrammingError", "IntegrityError")
     lines = str(cause).splitlines() if quotable else []

@@ -19,8 +19,9 @@ from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import DuplicateInstance, InstanceNotFound, PacsError
 from pacs_server.index import models
-from pacs_server.index.database import Database, GroupCommit
+from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import unversioned
+from pacs_server.index.group_commit import GroupCommit
 from pacs_server.index.parents import COUNTERS, Parents, joined
 from pacs_server.index.prepared import Prepared, PreparedForMany
 

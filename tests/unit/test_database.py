@@ -138,6 +138,17 @@ def test_a_commit_waits_for_the_disk_whatever_the_database_is_set_to(
     other.close()
 
 
+def test_a_connection_that_is_given_back_late_is_closed(database):
+    with database.connect() as connection:
+        driver = connection.connection.driver_connection
+        database.close()
+        assert connection.scalar(text("SELECT 1")) == 1
+    with pytest.raises(database.engine.dialect.loaded_dbapi.Error, match="closed"):
+        driver.execute("SELECT 1")
+    # Used again, it opens another one.
+    assert database.revision() is None
+
+
 @pytest.mark.postgres
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_postgresql_settings(database):

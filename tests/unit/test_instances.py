@@ -17,7 +17,8 @@ from pacs_server.dicom.origin import Origin, Via
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import DuplicateInstance, IndexUnavailable, InstanceNotFound
 from pacs_server.index import models
-from pacs_server.index.database import Database, GroupCommit
+from pacs_server.index.database import Database
+from pacs_server.index.group_commit import GroupCommit
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
 from pacs_server.index.prepared import Prepared
 

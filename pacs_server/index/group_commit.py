@@ -1,0 +1,133 @@
+"""Writers that arrive together share a transaction."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DataError, IntegrityError
+
+from pacs_server.errors import IndexUnavailable, PacsError
+from pacs_server.index.database import Database, cause_of
+from pacs_server.index.sqlite import is_full
+
+_IN_THE_WAY = "another writer is in the way"
+_INTERRUPTED = "the thread that was writing to the index was interrupted"
+
+T = TypeVar("T")
+
+
+class _Pending(Generic[T]):
+    """An entry on its way in; without an outcome it must not be taken for committed."""
+
+    __slots__ = ("done", "entry", "error")
+
+    def __init__(self, entry: T) -> None:
+        self.entry = entry
+        self.done = False
+        self.error: PacsError | None = None
+
+    def finish(self, error: PacsError | None) -> None:
+        self.error = error
+        self.done = True
+
+
+class GroupCommit(Generic[T]):
+    """Lets writers that arrive together share a transaction, and so its fsync.
+
+    There is no writer thread: whoever finds nobody writing leads, and writes for all that wait.
+    `write` writes some entries and returns what is wrong with each; it may be called again with
+    fewer of them after a rollback. `lock` is as for `Database.begin`; `on_commit` hears of every
+    commit: its seconds and its entries.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        write: Callable[[Connection, list[T]], list[PacsError | None]],
+        *,
+        lock: int,
+        on_commit: Callable[[float, int], None] | None = None,
+    ) -> None:
+        self._database = database
+        self._write = write
+        self._lock = lock
+        self._on_commit = on_commit
+        self._pending: list[_Pending[T]] = []
+        self._pending_lock = threading.Lock()
+        self._leading = threading.Lock()
+
+    def add(self, entry: T) -> None:
+        """Return when the entry is committed; raises IndexUnavailable, or what `write` said of it."""
+        mine = _Pending(entry)
+        with self._pending_lock:
+            self._pending.append(mine)
+        with self._leading:
+            # Whoever led while this one waited has most likely written it.
+            if not mine.done:
+                with self._pending_lock:
+                    batch, self._pending = self._pending, []
+                self._lead(batch)
+        if mine.error is not None:
+            raise mine.error
+        if not mine.done:
+            raise IndexUnavailable(_INTERRUPTED, uncertain=True)
+
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """A transaction of one's own, while no batch is being written; raises IndexUnavailable."""
+        written = False
+        try:
+            with self._leading, self._database.begin(lock=self._lock) as connection:
+                yield connection
+                written = True
+        except IntegrityError as error:
+            raise IndexUnavailable(_IN_THE_WAY) from error
+        except IndexUnavailable as error:
+            error.uncertain = written and not is_full(cause_of(error.__cause__))
+            raise
+
+    def _lead(self, batch: list[_Pending[T]]) -> None:
+        """Give every entry its outcome."""
+        try:
+            self._commit(batch)
+        except IntegrityError:
+            # Somebody wrote past the lock. All is rolled back, and most entries are blameless.
+            self._commit_each(batch)
+        except IndexUnavailable as error:
+            if isinstance(error.__cause__, DataError):
+                self._commit_each(batch)
+                return
+            for pending in batch:
+                pending.finish(IndexUnavailable(str(error), uncertain=error.uncertain))
+        finally:
+            # An interrupt or a fault is the leader's to raise; the others must not wait, nor believe.
+            for pending in batch:
+                if not pending.done:
+                    pending.finish(IndexUnavailable(_INTERRUPTED, uncertain=True))
+
+    def _commit_each(self, batch: list[_Pending[T]]) -> None:
+        for pending in batch:
+            try:
+                self._commit([pending])
+            except IntegrityError:
+                pending.finish(IndexUnavailable(_IN_THE_WAY))
+            except IndexUnavailable as error:
+                pending.finish(IndexUnavailable(str(error), uncertain=error.uncertain))
+
+    def _commit(self, batch: list[_Pending[T]]) -> None:
+        started = time.perf_counter()
+        errors: list[PacsError | None] | None = None
+        try:
+            with self._database.begin(lock=self._lock) as connection:
+                errors = self._write(connection, [pending.entry for pending in batch])
+        except IndexUnavailable as error:
+            # All was written and the COMMIT failed: nobody knows what the database made of it.
+            error.uncertain = errors is not None and not is_full(cause_of(error.__cause__))
+            raise
+        for pending, wrong in zip(batch, errors, strict=True):
+            pending.finish(wrong)
+        if self._on_commit is not None:
+            self._on_commit(time.perf_counter() - started, len(batch))
