@@ -42,7 +42,7 @@ from pacs_server.config import (
     ServerConfig,
     StorageConfig,
 )
-from pacs_server.index.database import GroupCommit
+from pacs_server.index.group_commit import GroupCommit
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.net.acceptor import Acceptor
