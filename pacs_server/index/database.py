@@ -208,10 +208,10 @@ class Database:
         self._closed = True
         self._engine.dispose()
 
-    def _given_back(self, connection: Any, _record: object) -> None:
+    def _given_back(self, connection: Any, record: Any) -> None:
         # Whoever hung with it outlived the pool: nobody else would close it.
         if self._closed and connection is not None:
-            connection.close()
+            record.invalidate()
 
 
 def _supported(url: str) -> URL:
