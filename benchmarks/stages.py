@@ -30,7 +30,6 @@ from benchmarks.jobs import AssociationJob, FindJob, GetJob, StoreJob
 from benchmarks.report import machine
 from benchmarks.rows import LARGE, SMALL
 from benchmarks.workers import Job, Workers
-from pacs_server import logs
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.config import (
@@ -45,6 +44,7 @@ from pacs_server.config import (
 from pacs_server.index.group_commit import GroupCommit
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.queries import QueryIndex
+from pacs_server.kit import logs
 from pacs_server.net.acceptor import Acceptor
 from pacs_server.net.association import Association
 from pacs_server.net.transport import Transport

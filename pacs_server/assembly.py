@@ -21,11 +21,11 @@ from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.index.worklist import WorklistIndex
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
+from pacs_server.kit.private_files import make_directory
 from pacs_server.net import scu
 from pacs_server.net.acceptor import Acceptor, Terms
 from pacs_server.net.association import Timeouts
-from pacs_server.private_files import make_directory
 from pacs_server.scp.contexts import supports
 from pacs_server.scp.entity import EntitySettings
 from pacs_server.scp.move import Destination

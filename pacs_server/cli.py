@@ -149,7 +149,7 @@ def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     """Bring the database schema up to date."""
     from pacs_server.assembly import refuse_lost_index
     from pacs_server.index.database import Database
-    from pacs_server.private_files import make_directory
+    from pacs_server.kit.private_files import make_directory
 
     whole = load_config(context, config)
     settings = whole.database
@@ -176,11 +176,12 @@ def import_(
     config: ConfigOption = None,
 ) -> None:
     """Take DICOM files into the archive; run it again to resume."""
-    from pacs_server import importer, logs
+    from pacs_server import importer
     from pacs_server.assembly import open_archive
     from pacs_server.audit.events import EventID, Role
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.transfers import Arrivals
+    from pacs_server.kit import logs
     from pacs_server.recovery import recover
 
     importer.check_paths(paths)
@@ -257,7 +258,7 @@ def _report(summary: "ImportSummary") -> None:
 @app.command()
 def status(context: typer.Context, config: ConfigOption = None) -> None:
     """Ask the running server how it is."""
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     monitoring = load_config(context, config, check=False).monitoring
     if not monitoring.enabled or monitoring.metrics_port == 0:

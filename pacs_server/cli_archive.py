@@ -163,7 +163,7 @@ def _bytes(rate: str | None) -> int | None:
 @contextmanager
 def _database(settings: "Config") -> Iterator["Database"]:
     from pacs_server.index.database import Database
-    from pacs_server.private_files import make_directory
+    from pacs_server.kit.private_files import make_directory
 
     if settings.database.url is None:
         make_directory(settings.database.path.parent)

@@ -52,7 +52,7 @@ def search(
     """Print who touched a patient's or a study's data, or what a user did, the oldest first."""
     from pacs_server.audit import search as searching
     from pacs_server.audit.export import as_json as json_line
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     if patient is None and study is None and user is None:
         fail("say whom to search for: --patient, --study or --user", 2)

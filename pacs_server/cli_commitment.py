@@ -25,7 +25,7 @@ def list_transactions(
 ) -> None:
     """List the transactions that are not reported yet, the newest last."""
     from pacs_server.assembly import open_archive
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     with open_archive(load_config(context, config)) as archive:
         summaries = archive.commitment.summaries(everything=everything, limit=limit)

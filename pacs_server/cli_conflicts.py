@@ -134,6 +134,6 @@ def _study_values(study: "StudyOf") -> dict[str, Any]:
 
 
 def _print(line: str) -> None:
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     typer.echo(escaped(line))

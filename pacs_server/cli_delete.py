@@ -88,7 +88,7 @@ def list_(
 @trash.command()
 def restore(context: typer.Context, key: IDArgument, config: ConfigOption = None) -> None:
     """Bring back what a deletion took, as it was."""
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     with _deletions(context, config) as (deletions, _):
         restored = deletions.restore(key)
@@ -179,7 +179,7 @@ def _patient(deletions: "DeletionService", deletion: "Deletion") -> str:
 
 
 def _line(deletion: "Deletion", patient: str | None, settings: "StorageConfig") -> str:
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     cells = (
         *(deletion.folder, _LEVEL_NAMES[deletion.level.name], deletion.uid, f"{deletion.deleted_at:%Y-%m-%d %H:%M:%S}"),

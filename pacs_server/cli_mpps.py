@@ -96,6 +96,6 @@ def _described(step: "Step") -> Iterator[str]:
 
 
 def _print(line: str) -> None:
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     typer.echo(escaped(line))

@@ -59,7 +59,7 @@ def seen(
 
 
 def _table(peers: "Sequence[PeerSeen]") -> Iterator[str]:
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     yield "\t".join(_COLUMNS)
     for peer in peers:

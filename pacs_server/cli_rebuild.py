@@ -45,7 +45,7 @@ def rebuild_index(
 
 
 def _configure_log(settings: "Config") -> None:
-    from pacs_server import logs
+    from pacs_server.kit import logs
 
     if settings.logging.file is not None:
         logs.configure(settings.logging, console=False)
@@ -129,7 +129,7 @@ def _take_over(settings: "Config", database: "Database") -> None:
 
 def _report(rebuilt: "Rebuilt") -> int:
     """Print what was done; returns the exit code."""
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     for problem in rebuilt.problems:
         typer.echo(f"not indexed {escaped(problem)}", err=True)

@@ -118,7 +118,7 @@ def _shown() -> Iterator["Callable[[Progress], None]"]:
 
 
 def _tell(report: "Report", run: "Verification", output: Path | None) -> None:
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     if output is None or str(output) != "-":
         for found in run.findings():

@@ -289,7 +289,7 @@ def _day(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    from pacs_server.logs import escaped
+    from pacs_server.kit.logs import escaped
 
     return escaped(text)
 

@@ -15,7 +15,7 @@ from pacs_server.archive import StoreOutcome
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.errors import AuditUnavailable, ConfigError, IndexUnavailable, PacsError, StorageFull
-from pacs_server.logs import escaped
+from pacs_server.kit.logs import escaped
 from pacs_server.services.store import StoreService
 
 log = logging.getLogger(__name__)

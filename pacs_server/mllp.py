@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pacs_server.logs import Sparingly
+from pacs_server.kit.logs import Sparingly
 from pacs_server.net.listener import Connection, ConnectionLimits, Connections, Listener
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from pacs_server.logs import Sparingly
-from pacs_server.metrics import CONTENT_TYPE
+from pacs_server.kit.logs import Sparingly
+from pacs_server.kit.metrics import CONTENT_TYPE
 from pacs_server.net.transport import cut
 
 log = logging.getLogger(__name__)

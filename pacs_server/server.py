@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from typing import Self
 
-from pacs_server import __version__, logs
+from pacs_server import __version__
 from pacs_server.allocator import give_back_large_blocks
 from pacs_server.assembly import OpenArchive, destinations, entity_settings, open_archive
 from pacs_server.audit.forward import Forwarder
@@ -20,12 +20,13 @@ from pacs_server.audit.running import recording
 from pacs_server.config import SECURITY_SECTIONS, Config, changed, changed_needing_restart
 from pacs_server.config_file import cautions, check_filesystem
 from pacs_server.errors import ConfigError
-from pacs_server.metrics import Metrics
+from pacs_server.kit import logs
+from pacs_server.kit.metrics import Metrics
+from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.monitor import Monitor
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import ConnectionLimits, Connections, Listener
 from pacs_server.net.message import CommandField
-from pacs_server.periodic import DAY_SECONDS, Periodic
 from pacs_server.ports import Ports, address_of, bind_ports
 from pacs_server.recovery import recover
 from pacs_server.report import LOOK_SECONDS, Report, Watch

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from pacs_server.config import Config
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 from pacs_server.mllp import MLLPServer
 from pacs_server.services.orders import OrderService
 from pacs_server.services.worklist import WorklistService

@@ -21,7 +21,7 @@ from argon2 import PasswordHasher, Type, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from pacs_server.errors import UserError
-from pacs_server.private_files import make_directory
+from pacs_server.kit.private_files import make_directory
 
 log = logging.getLogger(__name__)
 

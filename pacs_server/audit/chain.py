@@ -26,7 +26,7 @@ from pacs_server.audit.files import (
 from pacs_server.audit.keys import Key, fields_of
 from pacs_server.audit.record import BEGIN, Mark, Record, read_mark
 from pacs_server.errors import AuditUnavailable
-from pacs_server.private_files import sync_directory
+from pacs_server.kit.private_files import sync_directory
 
 # A day file that was closed may only be read; so who has it open still sees that its day is over.
 _CLOSED: Final = 0o400

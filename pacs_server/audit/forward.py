@@ -21,7 +21,7 @@ from pacs_server.audit.trail import AuditTrail
 from pacs_server.audit.xml import message, shortened
 from pacs_server.config import AuditConfig
 from pacs_server.errors import AuditUnavailable
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

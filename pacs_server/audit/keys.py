@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from pacs_server.audit.files import create
 from pacs_server.config_types import SHORTEST_KEY
 from pacs_server.errors import AuditUnavailable, ConfigError
-from pacs_server.private_files import sync_directory
+from pacs_server.kit.private_files import sync_directory
 
 KEY_FILE: Final = "key"
 _MAC_FIELD: Final = b',"mac":"'

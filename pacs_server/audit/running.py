@@ -10,8 +10,8 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail
 from pacs_server.config import AuditConfig
 from pacs_server.errors import AuditUnavailable
-from pacs_server.metrics import Metrics
-from pacs_server.periodic import DAY_SECONDS, Periodic
+from pacs_server.kit.metrics import Metrics
+from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pacs_server.audit.record import BEGIN, Mark, Position, Record, read_mark
 from pacs_server.audit.retention import expired, pruning
 from pacs_server.config import AuditConfig
 from pacs_server.errors import AuditUnavailable, ConfigError
-from pacs_server.private_files import make_directory, sync_directory
+from pacs_server.kit.private_files import make_directory, sync_directory
 
 _log = logging.getLogger(__name__)
 # How long records that need not be durable at once wait for company.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pacs_server.errors import NotAuthorised, PacsError
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, Command, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pacs_server.index.peers import ACCEPTED
-from pacs_server.logs import Sparingly
-from pacs_server.metrics import Metrics
+from pacs_server.kit.logs import Sparingly
+from pacs_server.kit.metrics import Metrics
 from pacs_server.net.acceptor import Acceptor, Rejected, Rejection, Terms
 from pacs_server.net.association import Association, PeerReleased
 from pacs_server.net.limits import Turns

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pacs_server.dicom.identifier import Query, QueryOptions, parse_find
 from pacs_server.dicom.levels import InformationModel
 from pacs_server.errors import InvalidIdentifier
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import SOP_CLASSES

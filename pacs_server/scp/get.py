@@ -2,7 +2,7 @@
 
 from pacs_server.dicom.identifier import QueryOptions, parse_retrieve
 from pacs_server.index.instances import StoredInstance
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError

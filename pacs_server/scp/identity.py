@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 
 from pacs_server.config import UserIdentityConfig
-from pacs_server.logs import Sparingly
+from pacs_server.kit.logs import Sparingly
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.negotiation import USERNAME_AND_PASSCODE, Proposal, UserIdentity
 from pacs_server.net.peer import Caller

@@ -9,7 +9,7 @@ from pacs_server.audit.events import Participant, Role
 from pacs_server.dicom.identifier import parse_retrieve
 from pacs_server.errors import UnknownMoveDestination
 from pacs_server.index.instances import StoredInstance
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Association, Message
 from pacs_server.net.negotiation import ProposedContext

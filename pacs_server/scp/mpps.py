@@ -20,7 +20,7 @@ from pacs_server.errors import (
     ProcedureStepClosed,
     ResourceLimitation,
 )
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.auditing import Auditing, subjects_of_step
 from pacs_server.scp.dispatch import Result, response_to

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pacs_server.dicom.deflate import deflated
 from pacs_server.errors import PacsError, TranscodeError
 from pacs_server.index.instances import StoredInstance
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError

@@ -1,7 +1,7 @@
 """Modality Worklist FIND SCP (PS3.4 K.4.1)."""
 
 from pacs_server.dicom.worklist_query import parse_worklist
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from pacs_server.errors import ConfigError, StorageUnavailable
-from pacs_server.private_files import make_directory
+from pacs_server.kit.private_files import make_directory
 from pacs_server.services.durable import DurableFiles
 from pacs_server.storage.disk_errors import disk_errors
 

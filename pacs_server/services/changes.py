@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.identity_changes import Change
-from pacs_server.private_files import make_directory, sync_directory
+from pacs_server.kit.private_files import make_directory, sync_directory
 from pacs_server.storage.disk_errors import disk_errors
 
 _FOLDER: Final = "changes"

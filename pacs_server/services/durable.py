@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pacs_server.private_files import make_directory
+from pacs_server.kit.private_files import make_directory
 from pacs_server.storage.disk_errors import disk_errors
 
 # Files share their syncs: so many of them, or so many bytes, whichever comes first.

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from pacs_server.errors import PacsError
 from pacs_server.index.peers import MAX_PEERS, PeerIndex, PeerSeen
-from pacs_server.logs import escaped
+from pacs_server.kit.logs import escaped
 
 log = logging.getLogger(__name__)
 

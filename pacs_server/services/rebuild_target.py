@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from pacs_server.private_files import sync_directory
+from pacs_server.kit.private_files import sync_directory
 from pacs_server.storage.disk_errors import disk_errors
 
 # What SQLite keeps beside a database, and finds by its name.

@@ -16,7 +16,7 @@ from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY, Provenance, decode_head, encode_head
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
-from pacs_server.last_failure import LastFailure
+from pacs_server.kit.last_failure import LastFailure
 from pacs_server.storage.base import Bytes, IncomingFile
 from pacs_server.stored_file import USUAL_HEAD, header_of
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from pacs_server.audit.events import Participant
 from pacs_server.errors import PacsError
-from pacs_server.periodic import DAY_SECONDS, Periodic
+from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.services.deletion import DeletionService
 
 log = logging.getLogger(__name__)

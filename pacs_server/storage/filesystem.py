@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from pacs_server.errors import StorageFull, StorageUnavailable
-from pacs_server.private_files import make_directory, sync_directory
+from pacs_server.kit.private_files import make_directory, sync_directory
 from pacs_server.storage.base import IncomingFile
 from pacs_server.storage.disk_errors import storage_error, translated
 from pacs_server.storage.incoming import FileSystemIncoming, moved_note

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from pacs_server.errors import StorageUnavailable
-from pacs_server.private_files import sync_directory
+from pacs_server.kit.private_files import sync_directory
 
 FILE: Final = ".part"
 # On a file system without hard links: the path that the file of the same name was moved to.

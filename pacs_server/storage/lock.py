@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pacs_server.errors import StorageUnavailable
-from pacs_server.private_files import make_directory
+from pacs_server.kit.private_files import make_directory
 
 # The directory that a restore works in, and the file in it that says that the archive is not whole yet.
 RESTORING: Final = "restore"

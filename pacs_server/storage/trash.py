@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from pacs_server.errors import StorageUnavailable
-from pacs_server.private_files import opener, sync_directory
+from pacs_server.kit.private_files import opener, sync_directory
 from pacs_server.storage.disk_errors import disk_errors
 
 _DIRECTORY: Final = "trash"

@@ -10,7 +10,7 @@ import typer
 
 from pacs_server import __version__
 from pacs_server.cli import app
-from pacs_server.metrics import GAUGES, Metrics
+from pacs_server.kit.metrics import GAUGES, Metrics
 from pacs_server.net import acceptor
 from pacs_server.net.acceptor import Rejection
 from pacs_server.scp import access, admission, identity

@@ -25,7 +25,7 @@ from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.forward import Forwarder, Timing
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.config import AuditConfig, TLSConfig
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 
 TIMING = Timing(timeout=5.0, doubt=1.0, first_pause=0.05, longest_pause=0.1)
 PATIENT = Timing(timeout=5.0, doubt=60.0, first_pause=0.05, longest_pause=0.1)
@@ -265,7 +265,7 @@ from pacs_server.audit.events import Action, Event, EventID
 from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.trail import open_trail
 from pacs_server.config import AuditConfig
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 
 directory, authority, port = sys.argv[1:]
 config = AuditConfig(directory=Path(directory), syslog_host="127.0.0.1", syslog_port=int(port))

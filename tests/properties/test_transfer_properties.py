@@ -21,7 +21,7 @@ from trails import silent
 from pacs_server.archive import Archive
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
-from pacs_server.metrics import Metrics
+from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.message import Command, CommandField, decode_command, encode_command
 from pacs_server.net.negotiation import AcceptedContext

@@ -72,7 +72,7 @@ class FakeServer:
 @pytest.fixture
 def fake_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeServer]]:
     monkeypatch.setattr("pacs_server.server.PacsServer", FakeServer)
-    monkeypatch.setattr("pacs_server.logs.configure", lambda config, console=True: None)
+    monkeypatch.setattr("pacs_server.kit.logs.configure", lambda config, console=True: None)
     yield FakeServer.made
     FakeServer.made.clear()
 

@@ -15,7 +15,7 @@ from pacs_server.dicom import elements, header, json_model
 from pacs_server.dicom.deflate import deflated
 from pacs_server.dicom.reencode import IMPLICIT_LE, parse
 from pacs_server.errors import InvalidIdentifier, InvalidInstance, PacsError, TranscodeError
-from pacs_server.logs import Sparingly
+from pacs_server.kit.logs import Sparingly
 from pacs_server.net.limits import AddressRates, Pace, Turns
 from pacs_server.net.message import Command, CommandField, decode_command, encode_command
 from pacs_server.net.negotiation import (

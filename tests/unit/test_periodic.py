@@ -3,7 +3,7 @@
 import threading
 import time
 
-from pacs_server.periodic import Periodic
+from pacs_server.kit.periodic import Periodic
 
 PATIENCE = 20.0
 

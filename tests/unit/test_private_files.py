@@ -9,7 +9,7 @@ import pytest
 
 from pacs_server.config_file import cautions, load
 from pacs_server.index.database import Database
-from pacs_server.private_files import make_directory, opener
+from pacs_server.kit.private_files import make_directory, opener
 
 
 @pytest.fixture(autouse=True, params=[0o000, 0o022, 0o077], ids=oct)

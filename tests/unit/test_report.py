@@ -18,7 +18,7 @@ from pacs_server.errors import IndexUnavailable
 from pacs_server.index import growth, models
 from pacs_server.index.database import Database
 from pacs_server.index.growth import Growth
-from pacs_server.last_failure import LastFailure
+from pacs_server.kit.last_failure import LastFailure
 from pacs_server.report import Watch, _Patiently
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)

@@ -20,7 +20,7 @@ from typing import Final, cast
 
 from pacs_server.config import LoggingConfig
 from pacs_server.errors import ConfigError
-from pacs_server.private_files import make_directory, opener
+from pacs_server.kit.private_files import make_directory, opener
 
 # Where a record keeps its line once it is made; no extra can have this name.
 _LINE: Final = " line"
