@@ -32,7 +32,7 @@ from benchmarks.rows import LARGE, SMALL
 from benchmarks.workers import Job, Workers
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
-from pacs_server.config import (
+from pacs_server.config.model import (
     AuditConfig,
     Config,
     DatabaseConfig,

@@ -10,7 +10,8 @@ from pacs_server.archive import Archive
 from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
-from pacs_server.config import AuditConfig, Config, RemoteAE
+from pacs_server.config.model import AuditConfig, Config, RemoteAE
+from pacs_server.config.tls import client_contexts
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
 from pacs_server.index.commitment import CommitmentIndex
@@ -41,7 +42,6 @@ from pacs_server.services.worklist import WorklistService
 from pacs_server.storage.filesystem import FileSystemStorage, holds_instances
 from pacs_server.storage.lock import in_use
 from pacs_server.storage.trash import Trash
-from pacs_server.tls import client_contexts
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from pacs_server.cli_options import ConfigOption, Options, fail, load_config
 from pacs_server.errors import ConfigError, PacsError
 
 if TYPE_CHECKING:
-    from pacs_server.config import Config
+    from pacs_server.config.model import Config
     from pacs_server.importer import ImportSummary
 
 app = typer.Typer(
@@ -112,7 +112,7 @@ def _serve(context: typer.Context) -> int:
 @app.command("check-config")
 def check_config(context: typer.Context, config: ConfigOption = None) -> None:
     """Check the configuration and print every setting, and where it was set if not by default."""
-    from pacs_server.config_file import cautions
+    from pacs_server.config.load import cautions
 
     settings = load_config(context, config)
     typer.echo("ok")

@@ -14,7 +14,7 @@ from pacs_server.cli_options import ConfigOption, fail, load_config, progress_sh
 
 if TYPE_CHECKING:
     from pacs_server.audit.events import EventID
-    from pacs_server.config import Config
+    from pacs_server.config.model import Config
     from pacs_server.index.database import Database
     from pacs_server.services.backup import Report
     from pacs_server.services.backup_directory import BackupDirectory
@@ -149,7 +149,7 @@ def _report(report: "Report", what: str, *, as_json: bool) -> int:
 
 
 def _bytes(rate: str | None) -> int | None:
-    from pacs_server.config_types import parse_size
+    from pacs_server.config.types import parse_size
 
     try:
         size = None if rate is None else parse_size(rate)

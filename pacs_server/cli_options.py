@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from pacs_server.config import Config
+    from pacs_server.config.model import Config
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")]
 
@@ -27,7 +27,7 @@ class Options:
 
 def load_config(context: typer.Context, file: Path | None = None, *, check: bool = True) -> "Config":
     """The settings, from the file named after the subcommand or before it; raises ConfigError."""
-    from pacs_server.config_file import check_filesystem, load
+    from pacs_server.config.load import check_filesystem, load
 
     options: Options = context.obj
     config = load(file or options.config, environ=os.environ, overrides=options.overrides)

@@ -10,7 +10,7 @@ import typer
 from pacs_server.cli_options import ConfigOption, fail, load_config, progress_shown
 
 if TYPE_CHECKING:
-    from pacs_server.config import Config
+    from pacs_server.config.model import Config
     from pacs_server.index.database import Database
     from pacs_server.services.rebuild import Rebuilt
 

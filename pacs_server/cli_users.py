@@ -13,7 +13,7 @@ from pacs_server.cli_options import ConfigOption, load_config
 from pacs_server.errors import UserError
 
 if TYPE_CHECKING:
-    from pacs_server.config import Config
+    from pacs_server.config.model import Config
 
 app = typer.Typer(help="Users, for user identity at association.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def add(
     context: typer.Context, name: _NameArgument, *, password_stdin: _StdinOption = False, config: ConfigOption = None
 ) -> None:
     """Add a user; the running server knows the user at once."""
-    from pacs_server.users import add_user, check_name
+    from pacs_server.config.users import add_user, check_name
 
     check_name(name)
     password = _password(from_stdin=password_stdin)
@@ -40,7 +40,7 @@ def passwd(
     context: typer.Context, name: _NameArgument, *, password_stdin: _StdinOption = False, config: ConfigOption = None
 ) -> None:
     """Give a user another password; associations in force stay."""
-    from pacs_server.users import set_password
+    from pacs_server.config.users import set_password
 
     settings = load_config(context, config, check=False)
     password = _password(from_stdin=password_stdin)
@@ -50,7 +50,7 @@ def passwd(
 @app.command()
 def remove(context: typer.Context, name: _NameArgument, config: ConfigOption = None) -> None:
     """Remove a user; associations in force stay."""
-    from pacs_server.users import remove_user
+    from pacs_server.config.users import remove_user
 
     _change(load_config(context, config, check=False), name, "removed", lambda path: remove_user(path, name))
 
@@ -58,7 +58,7 @@ def remove(context: typer.Context, name: _NameArgument, config: ConfigOption = N
 @app.command("list")
 def list_users(context: typer.Context, config: ConfigOption = None) -> None:
     """List the names of the users."""
-    from pacs_server.users import read_users
+    from pacs_server.config.users import read_users
 
     for name in sorted(read_users(load_config(context, config, check=False).user_identity.users_path)):
         typer.echo(name)

@@ -60,7 +60,7 @@ def verify(  # noqa: PLR0913
 
 
 def _bytes(rate: str | None) -> int | None:
-    from pacs_server.config_types import parse_size
+    from pacs_server.config.types import parse_size
 
     if rate is None:
         return None

@@ -5,7 +5,7 @@ import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from pacs_server.config import Config
+from pacs_server.config.model import Config
 from pacs_server.net.listener import bind
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from pacs_server import __version__
 from pacs_server.assembly import OpenArchive
-from pacs_server.config import Config
+from pacs_server.config.model import Config
 from pacs_server.errors import PacsError
 from pacs_server.index.growth import Growth
 from pacs_server.net.listener import Connections

@@ -17,8 +17,9 @@ from pacs_server.allocator import give_back_large_blocks
 from pacs_server.assembly import OpenArchive, destinations, entity_settings, open_archive
 from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.running import recording
-from pacs_server.config import SECURITY_SECTIONS, Config, changed, changed_needing_restart
-from pacs_server.config_file import cautions, check_filesystem
+from pacs_server.config.load import cautions, check_filesystem
+from pacs_server.config.model import SECURITY_SECTIONS, Config, changed, changed_needing_restart
+from pacs_server.config.tls import ExpiryWatch, client_context, server_context
 from pacs_server.errors import ConfigError
 from pacs_server.kit import logs
 from pacs_server.kit.metrics import Metrics
@@ -48,7 +49,6 @@ from pacs_server.scp.worklist import ModalityWorklistSCP
 from pacs_server.scrub import Scrub
 from pacs_server.services.trash_keeper import trash_keeper
 from pacs_server.sources import worklist_sources
-from pacs_server.tls import ExpiryWatch, client_context, server_context
 
 log = logging.getLogger(__name__)
 

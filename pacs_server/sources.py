@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from pacs_server.config import Config
+from pacs_server.config.model import Config
 from pacs_server.kit.metrics import Metrics
 from pacs_server.mllp import MLLPServer
 from pacs_server.services.orders import OrderService

@@ -16,7 +16,7 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt
 from pynetdicom.association import Association as RequestedAssociation
 from pynetdicom.sop_class import CTImageStorage, Verification
 
-from pacs_server.config import (
+from pacs_server.config.model import (
     AccessControlConfig,
     AuditConfig,
     Config,

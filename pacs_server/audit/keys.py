@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from pydantic import SecretStr
 
 from pacs_server.audit.files import create
-from pacs_server.config_types import SHORTEST_KEY
+from pacs_server.config.types import SHORTEST_KEY
 from pacs_server.errors import AuditUnavailable, ConfigError
 from pacs_server.kit.private_files import sync_directory
 

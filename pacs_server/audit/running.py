@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail
-from pacs_server.config import AuditConfig
+from pacs_server.config.model import AuditConfig
 from pacs_server.errors import AuditUnavailable
 from pacs_server.kit.metrics import Metrics
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic

@@ -18,7 +18,7 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Final, cast
 
-from pacs_server.config import LoggingConfig
+from pacs_server.config.model import LoggingConfig
 from pacs_server.errors import ConfigError
 from pacs_server.kit.private_files import make_directory, opener
 

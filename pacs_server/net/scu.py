@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pacs_server import tls
+from pacs_server.config import tls
 from pacs_server.net.acceptor import Rejected, Rejection, Terms
 from pacs_server.net.association import Association
 from pacs_server.net.message import RESPONSE, Command, CommandField

@@ -15,7 +15,7 @@ import struct
 import time
 from collections.abc import Sequence
 
-from pacs_server.tls import reason
+from pacs_server.config.tls import reason
 
 Buffer = bytes | bytearray | memoryview
 

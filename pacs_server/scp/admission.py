@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from pacs_server.config import AccessControlConfig, ServerConfig
+from pacs_server.config.model import AccessControlConfig, ServerConfig
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.limits import AddressRates
 from pacs_server.net.negotiation import Proposal

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pacs_server.config.tls import peer_names, reason
 from pacs_server.index.peers import ACCEPTED
 from pacs_server.kit.logs import Sparingly
 from pacs_server.kit.metrics import Metrics
@@ -24,7 +25,6 @@ from pacs_server.scp.admission import TEMPORARY_CONGESTION, Admission
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Dispatcher
 from pacs_server.services.peers import PeersSeenService
-from pacs_server.tls import peer_names, reason
 
 log = logging.getLogger(__name__)
 

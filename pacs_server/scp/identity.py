@@ -3,12 +3,12 @@
 import logging
 from dataclasses import dataclass
 
-from pacs_server.config import UserIdentityConfig
+from pacs_server.config.model import UserIdentityConfig
+from pacs_server.config.users import Users, Verdict
 from pacs_server.kit.logs import Sparingly
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.negotiation import USERNAME_AND_PASSCODE, Proposal, UserIdentity
 from pacs_server.net.peer import Caller
-from pacs_server.users import Users, Verdict
 
 log = logging.getLogger(__name__)
 

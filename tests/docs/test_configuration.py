@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacs_server.config import NEEDS_RESTART, Config, PeerRule, RemoteAE
-from pacs_server.config_file import load
+from pacs_server.config.load import load
+from pacs_server.config.model import NEEDS_RESTART, Config, PeerRule, RemoteAE
 
 PAGE = "docs/configuration.md"
 

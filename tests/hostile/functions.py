@@ -19,7 +19,7 @@ from hostile.mutation import mutated
 from hostile.peers import REQUEST, command
 from servers import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
 
-from pacs_server.config_file import load
+from pacs_server.config.load import load
 from pacs_server.dicom import mpps
 from pacs_server.dicom.commitment import parse_request
 from pacs_server.dicom.deflate import deflated

@@ -35,7 +35,7 @@ from worklists import keys
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role, Subject
 from pacs_server.audit.record import read_record
 from pacs_server.audit.recorder import local_user
-from pacs_server.config import AccessControlConfig, Config, PeerRule
+from pacs_server.config.model import AccessControlConfig, Config, PeerRule
 from pacs_server.errors import AuditUnavailable, ConfigError
 from pacs_server.server import PacsServer
 

@@ -38,7 +38,7 @@ from servers import (
 from strategies import encoded, identifier
 
 from pacs_server import monitor
-from pacs_server.config import AccessControlConfig, Config, PeerRule, RemoteAE, TLSConfig
+from pacs_server.config.model import AccessControlConfig, Config, PeerRule, RemoteAE, TLSConfig
 from pacs_server.monitor import Monitor
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.listener import bind

@@ -9,7 +9,7 @@ from servers import IMPLICIT, RawPeer, message
 from strategies import encoded
 from worklists import MODALITY_WORKLIST, item, keys, numbered
 
-from pacs_server.config import WorklistConfig
+from pacs_server.config.model import WorklistConfig
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.net.message import Command, CommandField
 from pacs_server.server import PacsServer

@@ -13,7 +13,7 @@ from worklists import item
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role, Subject
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
-from pacs_server.config import Config, RemoteAE, changed
+from pacs_server.config.model import Config, RemoteAE, changed
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import AuditUnavailable
 from pacs_server.index.database import Database

@@ -16,7 +16,7 @@ import pydicom.data
 import pytest
 
 from pacs_server import __version__, cli, importer
-from pacs_server.config import Config
+from pacs_server.config.model import Config
 
 CT = Path(str(pydicom.data.get_testdata_file("CT_small.dcm")))
 

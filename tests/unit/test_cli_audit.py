@@ -17,7 +17,7 @@ from pacs_server import cli
 from pacs_server.audit.events import Action, Event, EventID, Outcome, Participant, Subject
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.audit.verify import verify
-from pacs_server.config import AuditConfig
+from pacs_server.config.model import AuditConfig
 
 Run = Callable[..., tuple[int, list[str], str]]
 MOVER = Participant("WS1", address="10.0.0.9", requestor=True)

@@ -12,7 +12,7 @@ import pytest
 from pacs_server import cli
 from pacs_server.assembly import open_archive
 from pacs_server.cli_mpps import loop_lines
-from pacs_server.config_file import load
+from pacs_server.config.load import load
 from pacs_server.dicom.worklist import ItemStatus, WorklistItem
 
 JSON = dict[str, Any]

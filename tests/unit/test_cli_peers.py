@@ -13,7 +13,7 @@ import yaml
 
 from pacs_server import cli
 from pacs_server.assembly import open_archive
-from pacs_server.config_file import load
+from pacs_server.config.load import load
 from pacs_server.index.peers import PeerIndex, PeerSeen
 from pacs_server.net.peer import Caller
 from pacs_server.scp.access import PEER_ADDRESS_NOT_RECOGNIZED, rule_for

@@ -13,8 +13,8 @@ from pacs_server import cli, cli_users
 from pacs_server.audit.events import EventID, EventType
 from pacs_server.audit.recorder import local_user
 from pacs_server.audit.trail import AuditTrail, open_trail
-from pacs_server.config import AuditConfig
-from pacs_server.users import Users, Verdict, add_user, read_users
+from pacs_server.config.model import AuditConfig
+from pacs_server.config.users import Users, Verdict, add_user, read_users
 
 PASSWORD = "correct horse"
 Run = Callable[..., tuple[int, str, str]]

@@ -11,7 +11,8 @@ import trustme
 import yaml
 from pydantic import ValidationError
 
-from pacs_server.config import (
+from pacs_server.config.load import check_filesystem, load
+from pacs_server.config.model import (
     NEEDS_RESTART,
     Config,
     DatabaseConfig,
@@ -23,7 +24,6 @@ from pacs_server.config import (
     open_to_everyone,
     setting,
 )
-from pacs_server.config_file import check_filesystem, load
 from pacs_server.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "pacs_server.yaml.example"

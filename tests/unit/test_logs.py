@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs_server.config import LoggingConfig
+from pacs_server.config.model import LoggingConfig
 from pacs_server.errors import ConfigError
 from pacs_server.kit.logs import JSONFormatter, TextFormatter, configure, reopen, set_level
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs_server.config import Config
+from pacs_server.config.model import Config
 
 UNIT = Path(__file__).parents[2] / "docs" / "pacs-server.service"
 

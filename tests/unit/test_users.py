@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import eventually
 
-from pacs_server import users
-from pacs_server.config_file import check_filesystem, load
+from pacs_server.config import users
+from pacs_server.config.load import check_filesystem, load
+from pacs_server.config.users import Failures, Users, Verdict, add_user, read_users, remove_user, set_password
 from pacs_server.errors import ConfigError, UserError
-from pacs_server.users import Failures, Users, Verdict, add_user, read_users, remove_user, set_password
 
 PASSWORD = "correct horse"
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pacs_server.config_types import (
+from pacs_server.config.types import (
     AETitle,
     Count,
     FilePath,

@@ -4,8 +4,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from pacs_server.config import Config, setting
-from pacs_server.config_yaml import Layer, Place
+from pacs_server.config.model import Config, setting
+from pacs_server.config.yaml import Layer, Place
 from pacs_server.errors import ConfigError
 
 SECRETS: Final = ("database.url", "tls.key_password", "audit.key")

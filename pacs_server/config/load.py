@@ -13,10 +13,10 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pacs_server import tls
-from pacs_server.config import Config, PeerRule, RemoteAE, open_to_everyone, passwords_in_clear, setting
-from pacs_server.config_secrets import is_secret, open_to_every_user, read_secret_files, readable_by_others
-from pacs_server.config_yaml import Layer, Place, YAMLReader, one_line, read, shown_key
+from pacs_server.config import tls
+from pacs_server.config.model import Config, PeerRule, RemoteAE, open_to_everyone, passwords_in_clear, setting
+from pacs_server.config.secrets import is_secret, open_to_every_user, read_secret_files, readable_by_others
+from pacs_server.config.yaml import Layer, Place, YAMLReader, one_line, read, shown_key
 from pacs_server.errors import ConfigError, UserError
 
 _PREFIX: Final = "PACS_SERVER__"
@@ -290,7 +290,7 @@ def _cannot_hold_files(directory: Path) -> str | None:
 
 
 def _cannot_tell_users(file: Path) -> str | None:
-    from pacs_server.users import read_users  # argon2 takes its time
+    from pacs_server.config.users import read_users  # argon2 takes its time
 
     try:
         read_users(file)

@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from pacs_server.config import Config
-from pacs_server.config_yaml import one_line
+from pacs_server.config.model import Config
+from pacs_server.config.yaml import one_line
 from pacs_server.errors import ConfigError
 
 log = logging.getLogger(__name__)
