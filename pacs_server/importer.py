@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from pacs_server.archive import StoreOutcome
+from pacs_server.archive.archive import StoreOutcome
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.errors import AuditUnavailable, ConfigError, IndexUnavailable, PacsError, StorageFull

@@ -9,7 +9,7 @@ from datasets import make_study, write_part10
 from pydicom.dataset import Dataset
 from sqlalchemy import text
 
-from pacs_server.archive import Archive
+from pacs_server.archive.archive import Archive
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex, StoredInstance

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from rawpeer import Instance
 from sqlalchemy import select
 
-from pacs_server.archive import Archive, StoreOutcome
+from pacs_server.archive.archive import Archive, StoreOutcome
 from pacs_server.audit.events import Event
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.header import Header

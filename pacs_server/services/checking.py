@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import BinaryIO, Final
 
+from pacs_server.archive.stored_file import USUAL_HEAD, header_of
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.part10 import FileHead, decode_head
 from pacs_server.errors import InvalidInstance, StorageUnavailable
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.integrity import IndexedInstance
 from pacs_server.storage.filesystem import FileSystemStorage
-from pacs_server.stored_file import USUAL_HEAD, header_of
 
 CHUNK: Final = 256 * 1024
 # As much as a header takes with the File Meta Information before it.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from pacs_server.archive import Archive
+from pacs_server.archive.archive import Archive
 from pacs_server.config.model import CommitmentConfig
 from pacs_server.dicom.commitment import CommitmentRequest, EventType, FailureReason, Reference, encode_report
 from pacs_server.errors import IndexUnavailable, ResourceLimitation

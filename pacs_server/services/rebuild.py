@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from pacs_server.archive.stored_file import StoredFile, read_stored
 from pacs_server.errors import InvalidInstance, StorageUnavailable
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import DeletionStatus, decode
@@ -25,7 +26,6 @@ from pacs_server.services.identity import read_changes
 from pacs_server.services.rebuild_events import Arrived, Changed, Deleted, Events
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.storage.trash import Trash
-from pacs_server.stored_file import StoredFile, read_stored
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
+from pacs_server.archive.stored_file import StoredFile
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.deletion_document import Document
 from pacs_server.index.instances import StoredInstance
-from pacs_server.stored_file import StoredFile
 
 _TABLE: Final = "CREATE TABLE event (at TEXT, kind INTEGER, place TEXT, uid TEXT, body TEXT, in_trash INTEGER)"
 _TAKEN: Final = "CREATE TABLE taken (uid TEXT, at TEXT, version INTEGER, PRIMARY KEY (uid, at)) WITHOUT ROWID"

@@ -4,7 +4,8 @@ import logging
 import os
 from dataclasses import replace
 
-from pacs_server.archive import Archive
+from pacs_server.archive.archive import Archive
+from pacs_server.archive.stored_file import read_stored
 from pacs_server.audit.events import Action, Event, EventID, Outcome, Subject
 from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.errors import DuplicateInstance, InvalidInstance
@@ -12,7 +13,6 @@ from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.services.checking import Finding, Kind
 from pacs_server.storage.filesystem import FileSystemStorage
-from pacs_server.stored_file import read_stored
 
 log = logging.getLogger(__name__)
 

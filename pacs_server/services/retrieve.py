@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from pacs_server.archive import Archive
+from pacs_server.archive.archive import Archive
 from pacs_server.audit.events import Subject
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.errors import StorageUnavailable

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from pacs_server.archive import Archive, Received, StoreOutcome
+from pacs_server.archive.archive import Archive, Received, StoreOutcome
+from pacs_server.archive.stored_file import USUAL_HEAD, header_of
 from pacs_server.audit.events import Subject
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
@@ -18,7 +19,6 @@ from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
 from pacs_server.kit.last_failure import LastFailure
 from pacs_server.storage.base import Bytes, IncomingFile
-from pacs_server.stored_file import USUAL_HEAD, header_of
 
 _READ_SIZE = 1024 * 1024
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from servers import CT, EXPLICIT, IMPLICIT, message, p_data, pdv, store_request
 from trails import silent
 
-from pacs_server.archive import Archive
+from pacs_server.archive.archive import Archive
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.kit.metrics import Metrics

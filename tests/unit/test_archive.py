@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs_server.archive import Archive, Received, StoreOutcome
+from pacs_server.archive.archive import Archive, Received, StoreOutcome
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.dicom.uids import InstanceUIDs

@@ -19,7 +19,8 @@ from pydicom.filewriter import write_dataset
 from sqlalchemy import select
 from trails import Kept
 
-from pacs_server.archive import Archive, StoreOutcome
+from pacs_server.archive.archive import Archive, StoreOutcome
+from pacs_server.archive.stored_file import read_stored
 from pacs_server.audit.events import Action, EventID
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
@@ -37,7 +38,6 @@ from pacs_server.services.store import StoreRequest, StoreService
 from pacs_server.storage import trash as trash_module
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.storage.trash import Trash
-from pacs_server.stored_file import read_stored
 
 ORIGIN = Origin("CT1", "PACS", "10.0.0.7", Via.DIMSE)
 EXPLICIT = "1.2.840.10008.1.2.1"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from trails import silent
 
-from pacs_server.archive import StoreOutcome
+from pacs_server.archive.archive import StoreOutcome
 from pacs_server.audit.events import EventID
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.origin import Origin, Via

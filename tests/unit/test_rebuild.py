@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
-from pacs_server.archive import Archive, StoreOutcome
+from pacs_server.archive.archive import Archive, StoreOutcome
+from pacs_server.archive.stored_file import read_stored
 from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.levels import Level
@@ -39,7 +40,6 @@ from pacs_server.services.rebuild_target import new_file, put_in_place
 from pacs_server.services.store import StoreService
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.storage.trash import Trash
-from pacs_server.stored_file import read_stored
 
 MakeDatabase = Callable[[], Database]
 

@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage
 from rawpeer import EXPLICIT
 from sqlalchemy import select
 
-from pacs_server.archive import StoreOutcome
+from pacs_server.archive.archive import StoreOutcome
 from pacs_server.audit.events import EventID
 from pacs_server.dicom.part10 import encode_head
 from pacs_server.errors import DuplicateInstance, IndexUnavailable, PacsError, StorageUnavailable

@@ -14,7 +14,7 @@ from nodes import Node, check, digest, orphans, other_bytes, sqlite
 from pydicom.dataset import Dataset
 from sqlalchemy import event
 
-from pacs_server.archive import StoreOutcome
+from pacs_server.archive.archive import StoreOutcome
 from pacs_server.errors import PacsError
 from pacs_server.index.prepared import Prepared
 from pacs_server.scp.status import Status, status_of

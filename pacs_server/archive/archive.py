@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import BinaryIO, Final
 
+from pacs_server.archive.stored_file import StoredFile
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
 from pacs_server.errors import (
@@ -33,7 +34,6 @@ from pacs_server.errors import (
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
 from pacs_server.storage.base import IncomingFile, Storage
 from pacs_server.storage.paths import relative_path
-from pacs_server.stored_file import StoredFile
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The archive: stored files and index, kept in step."""
