@@ -182,7 +182,7 @@ def import_(
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.transfers import Arrivals
     from pacs_server.kit import logs
-    from pacs_server.recovery import recover
+    from pacs_server.upkeep.recovery import recover
 
     importer.check_paths(paths)
     settings = load_config(context, config)

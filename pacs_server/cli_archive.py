@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pacs_server.audit.events import EventID
     from pacs_server.config.model import Config
     from pacs_server.index.database import Database
-    from pacs_server.services.backup import Report
-    from pacs_server.services.backup_directory import BackupDirectory
+    from pacs_server.upkeep.backup import Report
+    from pacs_server.upkeep.backup_directory import BackupDirectory
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -44,7 +44,7 @@ def backup(
     as_json: JSONOption = False,
 ) -> None:
     """Copy the index and all files that are not in the backup yet, while the server runs."""
-    from pacs_server.services.backup_directory import BackupDirectory
+    from pacs_server.upkeep.backup_directory import BackupDirectory
 
     if list_ and prune is not None:
         fail("--list and --prune are two commands", 2)
@@ -72,10 +72,10 @@ def restore(
 ) -> None:
     """Bring a backup back into an empty archive and an empty database; run it again to resume."""
     from pacs_server.audit.events import EventID
-    from pacs_server.services.backup_directory import BackupDirectory
-    from pacs_server.services.durable import Pace
-    from pacs_server.services.restore import Target
-    from pacs_server.services.restore import restore as restored
+    from pacs_server.upkeep.backup_directory import BackupDirectory
+    from pacs_server.upkeep.durable import Pace
+    from pacs_server.upkeep.restore import Target
+    from pacs_server.upkeep.restore import restore as restored
 
     settings = load_config(context, config)
     backups, pace = BackupDirectory(directory), Pace(_bytes(rate))
@@ -92,9 +92,9 @@ def restore(
 
 def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *, verify: bool, as_json: bool) -> int:
     from pacs_server.audit.events import EventID
-    from pacs_server.services import backup as service
-    from pacs_server.services.durable import Pace
     from pacs_server.storage.lock import in_use
+    from pacs_server.upkeep import backup as service
+    from pacs_server.upkeep.durable import Pace
 
     archive = settings.storage.directory
     with in_use(archive), _database(settings) as database:
@@ -122,7 +122,7 @@ def _list(backups: "BackupDirectory", *, as_json: bool) -> None:
 
 
 def _prune(backups: "BackupDirectory", keep: int, *, as_json: bool) -> None:
-    from pacs_server.services.backup_pruning import prune
+    from pacs_server.upkeep.backup_pruning import prune
 
     pruned = prune(backups, keep)
     if as_json:

@@ -12,7 +12,7 @@ from pacs_server.cli_options import ConfigOption, fail, load_config, progress_sh
 if TYPE_CHECKING:
     from pacs_server.config.model import Config
     from pacs_server.index.database import Database
-    from pacs_server.services.rebuild import Rebuilt
+    from pacs_server.upkeep.rebuild import Rebuilt
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -56,8 +56,8 @@ def _configure_log(settings: "Config") -> None:
 
 def _in_place(settings: "Config", path: Path, jobs: int) -> "Rebuilt":
     """Beside the configured file at `path`, and then in its place."""
-    from pacs_server.services.rebuild_target import new_file, put_in_place
     from pacs_server.storage.lock import alone
+    from pacs_server.upkeep.rebuild_target import new_file, put_in_place
 
     with alone(settings.storage.directory):
         new = new_file(path)
@@ -105,9 +105,9 @@ def _built(new: Path) -> "Database":
 
 
 def _fill(settings: "Config", database: "Database", jobs: int) -> "Rebuilt":
-    from pacs_server.services.rebuild import rebuild
     from pacs_server.storage.filesystem import FileSystemStorage
     from pacs_server.storage.lock import refuse_unfinished
+    from pacs_server.upkeep.rebuild import rebuild
 
     # Half of the files would make half an index.
     refuse_unfinished(settings.storage.directory)

@@ -15,7 +15,7 @@ from pacs_server.cli_options import ConfigOption, fail, load_config
 
 if TYPE_CHECKING:
     from pacs_server.assembly import OpenArchive
-    from pacs_server.services.verify import Parts, Progress, Repair, Report, Verification
+    from pacs_server.upkeep.verify import Parts, Progress, Repair, Report, Verification
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -39,8 +39,8 @@ def verify(  # noqa: PLR0913
 ) -> None:
     """Check that every file has its row in the index, every row its file, and that they agree."""
     from pacs_server.assembly import open_archive
-    from pacs_server.services.durable import Pace
-    from pacs_server.services.verify import Verification
+    from pacs_server.upkeep.durable import Pace
+    from pacs_server.upkeep.verify import Verification
 
     if resume and (since is not None or study is not None or no_digest):
         fail("--resume goes on as the run began: without --since, --study and --no-digest", 2)
@@ -76,14 +76,14 @@ def _bytes(rate: str | None) -> int | None:
 def _parts(archive: "OpenArchive") -> "Parts":
     from pacs_server.index.integrity import IntegrityIndex
     from pacs_server.index.state import StateIndex
-    from pacs_server.services.verify import Parts
+    from pacs_server.upkeep.verify import Parts
 
     index, state = IntegrityIndex(archive.database), StateIndex(archive.database)
     return Parts(archive.storage, index, state, archive.deletions.settled)
 
 
 def _progress(parts: "Parts", since: datetime | None, study: str | None, *, digest: bool, resume: bool) -> "Progress":
-    from pacs_server.services.verify import Progress, begin, unfinished
+    from pacs_server.upkeep.verify import Progress, begin, unfinished
 
     if not resume:
         day = None if since is None else since.replace(tzinfo=UTC).isoformat()
@@ -96,7 +96,7 @@ def _progress(parts: "Parts", since: datetime | None, study: str | None, *, dige
 
 def _repair(archive: "OpenArchive", parts: "Parts") -> "Repair":
     from pacs_server.index.queries import QueryIndex
-    from pacs_server.services.repair import RepairService
+    from pacs_server.upkeep.repair import RepairService
 
     queries = QueryIndex(archive.database)
     return RepairService(archive.archive, archive.storage, parts.index, queries, archive.audit).repair

@@ -29,7 +29,6 @@ from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import ConnectionLimits, Connections, Listener
 from pacs_server.net.message import CommandField
 from pacs_server.ports import Ports, address_of, bind_ports
-from pacs_server.recovery import recover
 from pacs_server.report import LOOK_SECONDS, Report, Watch
 from pacs_server.reporter import Calling, Reporter
 from pacs_server.scp.admission import Admission
@@ -46,9 +45,10 @@ from pacs_server.scp.mpps import ModalityPerformedProcedureStepSCP
 from pacs_server.scp.storage_commitment import StorageCommitmentSCP
 from pacs_server.scp.store import StorageSCP
 from pacs_server.scp.worklist import ModalityWorklistSCP
-from pacs_server.scrub import Scrub
-from pacs_server.services.trash_keeper import trash_keeper
 from pacs_server.sources import worklist_sources
+from pacs_server.upkeep.recovery import recover
+from pacs_server.upkeep.scrub import Scrub
+from pacs_server.upkeep.trash_keeper import trash_keeper
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from pacs_server.index.instances import InstanceIndex, StoredInstance
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.index.state import StateIndex
-from pacs_server.services.checking import Finding
-from pacs_server.services.repair import RepairService
 from pacs_server.services.store import StoreService
-from pacs_server.services.verify import Parts, Progress, Report, Verification, begin
 from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.upkeep.checking import Finding
+from pacs_server.upkeep.repair import RepairService
+from pacs_server.upkeep.verify import Parts, Progress, Report, Verification, begin
 
 ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
 

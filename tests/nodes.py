@@ -25,9 +25,9 @@ from pacs_server.errors import IndexUnavailable
 from pacs_server.index import models
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex, StoredInstance
-from pacs_server.recovery import recover
 from pacs_server.services.store import StoreRequest, StoreService
 from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.upkeep.recovery import recover
 
 CALLS = ("open", "write", "fdatasync", "link", "mkdir", "fsync", "unlink", "rename")
 ORIGIN = Origin("CT1", "PACS", "192.0.2.7", Via.DIMSE)

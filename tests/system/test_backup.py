@@ -19,8 +19,8 @@ from processes import COMMAND, PacsProcess, clean_environment, run_command, wait
 from pydicom.uid import CTImageStorage
 from rawpeer import EXPLICIT, Instance, association, store
 
-from pacs_server.services.backup import verify
-from pacs_server.services.backup_directory import BackupDirectory, Snapshot
+from pacs_server.upkeep.backup import verify
+from pacs_server.upkeep.backup_directory import BackupDirectory, Snapshot
 
 CT = (str(CTImageStorage), EXPLICIT)
 

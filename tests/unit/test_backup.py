@@ -36,13 +36,13 @@ from pacs_server.index.database import Database, _alembic_config
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.models import instance
 from pacs_server.index.workflow_models import metadata, peer_seen
-from pacs_server.services import durable
-from pacs_server.services.backup import Report, Source, back_up, verify
-from pacs_server.services.backup_directory import BackupDirectory, digest_of
-from pacs_server.services.backup_pruning import prune
-from pacs_server.services.durable import DurableFiles, Pace
-from pacs_server.services.restore import Target, restore
 from pacs_server.storage.lock import alone, in_use
+from pacs_server.upkeep import durable
+from pacs_server.upkeep.backup import Report, Source, back_up, verify
+from pacs_server.upkeep.backup_directory import BackupDirectory, digest_of
+from pacs_server.upkeep.backup_pruning import prune
+from pacs_server.upkeep.durable import DurableFiles, Pace
+from pacs_server.upkeep.restore import Target, restore
 
 
 @dataclass
@@ -344,7 +344,7 @@ def test_what_is_deleted_during_the_backup_is_not_in_it(
         taken.append(file)
         return revision
 
-    monkeypatch.setattr("pacs_server.services.backup.take_snapshot", take)
+    monkeypatch.setattr("pacs_server.upkeep.backup.take_snapshot", take)
     assert small.back_up(backups).problem_count == 0
     assert len(taken) == 2
     assert backups.snapshot(None).instances == backups.snapshot(None).rows["instance"] == 3
@@ -472,7 +472,7 @@ def test_a_restore_goes_on_where_it_stopped(
 ) -> None:
     small.back_up(backups)
     copy = Place(tmp_path / "copy")
-    monkeypatch.setattr("pacs_server.services.restore.restore_snapshot", _stop)
+    monkeypatch.setattr("pacs_server.upkeep.restore.restore_snapshot", _stop)
     with pytest.raises(KeyboardInterrupt):
         copy.restore(backups)
     monkeypatch.undo()
@@ -497,7 +497,7 @@ def test_a_restore_that_stopped_after_its_commit_only_ends(
 ) -> None:
     small.back_up(backups)
     copy = Place(tmp_path / "copy")
-    monkeypatch.setattr("pacs_server.services.restore._finish", _stop)
+    monkeypatch.setattr("pacs_server.upkeep.restore._finish", _stop)
     with pytest.raises(KeyboardInterrupt):
         copy.restore(backups)
     monkeypatch.undo()
@@ -511,7 +511,7 @@ def test_another_snapshot_does_not_go_on_with_it(
     first = small.back_up(backups).snapshot
     small.back_up(backups)
     copy = Place(tmp_path / "copy")
-    monkeypatch.setattr("pacs_server.services.restore.restore_snapshot", _stop)
+    monkeypatch.setattr("pacs_server.upkeep.restore.restore_snapshot", _stop)
     with pytest.raises(KeyboardInterrupt):
         copy.restore(backups)
     with pytest.raises(StorageUnavailable, match="another snapshot"):
@@ -524,7 +524,7 @@ def test_it_does_not_end_in_another_database(
     """It stopped, and the configuration names another one now, which holds another archive's index."""
     small.back_up(backups)
     copy = Place(tmp_path / "copy")
-    monkeypatch.setattr("pacs_server.services.restore.restore_snapshot", _stop)
+    monkeypatch.setattr("pacs_server.upkeep.restore.restore_snapshot", _stop)
     with pytest.raises(KeyboardInterrupt):
         copy.restore(backups)
     monkeypatch.undo()

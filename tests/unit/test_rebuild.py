@@ -35,11 +35,11 @@ from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.rebuilding import TAKEN_OVER, take_over
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.identity import IdentityService, read_changes
-from pacs_server.services.rebuild import Rebuilt, rebuild
-from pacs_server.services.rebuild_target import new_file, put_in_place
 from pacs_server.services.store import StoreService
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.storage.trash import Trash
+from pacs_server.upkeep.rebuild import Rebuilt, rebuild
+from pacs_server.upkeep.rebuild_target import new_file, put_in_place
 
 MakeDatabase = Callable[[], Database]
 
@@ -426,7 +426,7 @@ def test_no_room_for_temporary_files(
         connection.execute("PRAGMA max_page_count = 2")
         return connection
 
-    monkeypatch.setattr("pacs_server.services.rebuild_events.sqlite3.connect", small)
+    monkeypatch.setattr("pacs_server.upkeep.rebuild_events.sqlite3.connect", small)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(StorageUnavailable, match=f"{tmp_path}: database or disk is full; TMPDIR"):
         archive.rebuilt(index)
@@ -531,7 +531,7 @@ def test_a_crash_never_leaves_no_index_at_all(tmp_path: Path, monkeypatch: pytes
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f"pacs_server.services.rebuild_target.os.{step}", crash)
+    monkeypatch.setattr(f"pacs_server.upkeep.rebuild_target.os.{step}", crash)
     with pytest.raises(KeyboardInterrupt):
         put_in_place(new, path)
     assert path.read_text() == "old"

@@ -19,7 +19,7 @@ from pacs_server.audit.events import EventID
 from pacs_server.dicom.part10 import encode_head
 from pacs_server.errors import DuplicateInstance, IndexUnavailable, PacsError, StorageUnavailable
 from pacs_server.index import models
-from pacs_server.recovery import Recovery
+from pacs_server.upkeep.recovery import Recovery
 
 CT = str(CTImageStorage)
 POLICIES = ("reject", "replace", "ignore")

@@ -17,11 +17,11 @@ from archives import SmallArchive
 from datasets import make_study
 from servers import eventually
 
-from pacs_server import scrub as module
-from pacs_server.scrub import Scrub
-from pacs_server.services import checking
-from pacs_server.services.checking import Finding, Kind, check, gentle_pieces
 from pacs_server.storage import filesystem
+from pacs_server.upkeep import checking
+from pacs_server.upkeep import scrub as module
+from pacs_server.upkeep.checking import Finding, Kind, check, gentle_pieces
+from pacs_server.upkeep.scrub import Scrub
 
 FAST = 1 << 40
 
@@ -94,7 +94,7 @@ def test_it_finds_what_is_lost(small: SmallArchive, caplog: pytest.LogCaptureFix
     small.change(changed)
     small.file(missing).unlink()
     small.file(cut).write_bytes(b"")
-    with caplog.at_level(logging.ERROR, "pacs_server.scrub"):
+    with caplog.at_level(logging.ERROR, "pacs_server.upkeep.scrub"):
         one = one_pass(small)
     assert found(one) == {"changed": 1, "missing": 1, "size": 1}
     assert one.scrub.status()["findings"] == 3
@@ -122,7 +122,7 @@ def test_what_is_replaced_or_deleted_while_it_is_read_is_no_finding(
         looked.append(uid)
         return finding
 
-    monkeypatch.setattr("pacs_server.scrub.check", look)
+    monkeypatch.setattr("pacs_server.upkeep.scrub.check", look)
     assert found(one_pass(small)) == {"missing": 1}
     assert looked.count(lost.uids.sop) == 2
 
@@ -264,7 +264,7 @@ def test_a_failing_index_is_asked_again(
     monkeypatch.setattr(module, "_PAUSE", 0.05)
     sqlite.study(1)
     sqlite.sql("ALTER TABLE instance RENAME TO away")
-    with caplog.at_level(logging.WARNING, "pacs_server.scrub"), running(sqlite) as one:
+    with caplog.at_level(logging.WARNING, "pacs_server.upkeep.scrub"), running(sqlite) as one:
         assert eventually(lambda: "scrub cannot go on yet" in caplog.messages)
         sqlite.sql("ALTER TABLE away RENAME TO instance")
         assert eventually(one.passed)

@@ -13,9 +13,9 @@ from archives import SmallArchive
 from datasets import make_ct, make_study
 
 from pacs_server.errors import PacsError, StorageUnavailable
-from pacs_server.services import verify as module
-from pacs_server.services.checking import Finding, Kind
-from pacs_server.services.verify import Progress, Verification, begin, unfinished
+from pacs_server.upkeep import verify as module
+from pacs_server.upkeep.checking import Finding, Kind
+from pacs_server.upkeep.verify import Progress, Verification, begin, unfinished
 
 
 @pytest.fixture

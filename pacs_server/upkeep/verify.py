@@ -22,8 +22,8 @@ from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidInstance, PacsError, StorageUnavailable
 from pacs_server.index.integrity import IndexedInstance, IntegrityIndex, Scope
 from pacs_server.index.state import StateIndex
-from pacs_server.services.checking import Checks, Finding, Kind, Spend, check, refuse_shortage
 from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.upkeep.checking import Checks, Finding, Kind, Spend, check, refuse_shortage
 
 STATE: Final = "verify"
 _FINDINGS: Final = "verify.finding."

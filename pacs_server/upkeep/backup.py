@@ -21,7 +21,8 @@ from pacs_server.audit import files as audit_files
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.copying import IndexedFile, deleted_folders, indexed_files, row_counts, take_snapshot
 from pacs_server.index.database import Database
-from pacs_server.services.backup_directory import (
+from pacs_server.storage.disk_errors import disk_errors
+from pacs_server.upkeep.backup_directory import (
     BackupDirectory,
     OtherFile,
     Snapshot,
@@ -29,8 +30,7 @@ from pacs_server.services.backup_directory import (
     pieces_of,
     write_manifest,
 )
-from pacs_server.services.durable import DurableFiles, Pace
-from pacs_server.storage.disk_errors import disk_errors
+from pacs_server.upkeep.durable import DurableFiles, Pace
 
 # Rows whose file is gone are looked at again in a newer copy of the index, this often in all.
 _ROUNDS: Final = 3

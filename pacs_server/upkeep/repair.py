@@ -11,8 +11,8 @@ from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.errors import DuplicateInstance, InvalidInstance
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.queries import QueryIndex
-from pacs_server.services.checking import Finding, Kind
 from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.upkeep.checking import Finding, Kind
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pacs_server.index.copying import indexed_files
-from pacs_server.services.backup_directory import BackupDirectory, Snapshot
-from pacs_server.services.durable import sync_file_system
 from pacs_server.storage.disk_errors import disk_errors
+from pacs_server.upkeep.backup_directory import BackupDirectory, Snapshot
+from pacs_server.upkeep.durable import sync_file_system
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from typing import Final
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.copying import has_instances_of, indexed_files, is_empty, restore_snapshot
 from pacs_server.index.database import Database
-from pacs_server.services.backup import Check, Damaged, Progress, Report, checked, same_bytes
-from pacs_server.services.backup_directory import BackupDirectory, OtherFile, Snapshot, pieces_of
-from pacs_server.services.durable import DurableFiles, Pace, sync_file_system
 from pacs_server.storage.disk_errors import disk_errors
 from pacs_server.storage.lock import RESTORING, UNFINISHED, alone
+from pacs_server.upkeep.backup import Check, Damaged, Progress, Report, checked, same_bytes
+from pacs_server.upkeep.backup_directory import BackupDirectory, OtherFile, Snapshot, pieces_of
+from pacs_server.upkeep.durable import DurableFiles, Pace, sync_file_system
 
 # What an archive without a single object may hold.
 _OF_AN_EMPTY_ARCHIVE: Final = {"incoming", "quarantine", "trash", "changes", "lost+found"}

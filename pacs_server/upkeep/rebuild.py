@@ -23,9 +23,9 @@ from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.identity_changes import Change, ChangeIndex
 from pacs_server.index.instances import Arrival, InstanceIndex
 from pacs_server.services.identity import read_changes
-from pacs_server.services.rebuild_events import Arrived, Changed, Deleted, Events
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.storage.trash import Trash
+from pacs_server.upkeep.rebuild_events import Arrived, Changed, Deleted, Events
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from pacs_server.errors import PacsError
 from pacs_server.index.database import Database
 from pacs_server.index.integrity import IndexedInstance, IntegrityIndex
 from pacs_server.index.state import StateIndex
-from pacs_server.services.checking import Checks, Finding, Kind, check
 from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.upkeep.checking import Checks, Finding, Kind, check
 
 log = logging.getLogger(__name__)
 
