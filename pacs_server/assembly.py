@@ -24,12 +24,12 @@ from pacs_server.index.queries import QueryIndex
 from pacs_server.index.worklist import WorklistIndex
 from pacs_server.kit.metrics import Metrics
 from pacs_server.kit.private_files import make_directory
-from pacs_server.net import scu
 from pacs_server.net.acceptor import Acceptor, Terms
 from pacs_server.net.association import Timeouts
 from pacs_server.scp.contexts import supports
 from pacs_server.scp.entity import EntitySettings
 from pacs_server.scp.move import Destination
+from pacs_server.scu import connect as scu
 from pacs_server.services.commitment import StorageCommitmentService
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.identity import IdentityService, read_changes

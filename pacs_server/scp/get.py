@@ -6,7 +6,6 @@ from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError
-from pacs_server.net.scu import store_request
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
@@ -20,6 +19,7 @@ from pacs_server.scp.suboperations import (
     pending_response,
     send_instance,
 )
+from pacs_server.scu.connect import store_request
 from pacs_server.services.retrieve import RetrieveService
 
 

@@ -13,7 +13,6 @@ from pacs_server.kit.metrics import Metrics
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Association, Message
 from pacs_server.net.negotiation import ProposedContext
-from pacs_server.net.scu import RemoteAE, connect, read_response, store_request
 from pacs_server.net.transport import AssociationEnded
 from pacs_server.scp.access import check_destination
 from pacs_server.scp.auditing import Auditing
@@ -22,7 +21,8 @@ from pacs_server.scp.find import identifier_of, model_of
 from pacs_server.scp.get import relational
 from pacs_server.scp.status import Status
 from pacs_server.scp.suboperations import Progress, cancel_requested, counts_of, finish, pending_response, send_instance
-from pacs_server.services.plan import AssociationPlan, plan
+from pacs_server.scu.connect import RemoteAE, connect, read_response, store_request
+from pacs_server.scu.plan import AssociationPlan, plan
 from pacs_server.services.retrieve import RetrieveService
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.scp.auditing import Counts, Sent
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scp.status import Status, is_warning
-from pacs_server.services.plan import choose
+from pacs_server.scu.plan import choose
 from pacs_server.services.retrieve import RetrieveService
 
 log = logging.getLogger(__name__)

@@ -33,13 +33,13 @@ from pacs_server.config.model import CommitmentConfig, RemoteAE
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Transaction
 from pacs_server.index.database import Database
-from pacs_server.net import scu
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Timeouts
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import ProposedContext
-from pacs_server.net.scu import connect
 from pacs_server.scp import storage_commitment
+from pacs_server.scu import connect as scu
+from pacs_server.scu.connect import connect
 from pacs_server.server import PacsServer
 
 CLASS, INSTANCE = str(StorageCommitmentPushModel), str(StorageCommitmentPushModelInstance)

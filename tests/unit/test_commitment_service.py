@@ -22,9 +22,9 @@ from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Timeouts
-from pacs_server.net.scu import RemoteAE
 from pacs_server.reporter import Calling, Reporter
 from pacs_server.scp.move import Destination
+from pacs_server.scu.connect import RemoteAE
 from pacs_server.services import commitment
 from pacs_server.services.commitment import LEASE_SECONDS, StorageCommitmentService
 from pacs_server.services.store import StoreRequest, StoreService

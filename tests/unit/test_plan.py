@@ -13,7 +13,7 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from pacs_server.services.plan import ProposedContext, choose, plan
+from pacs_server.scu.plan import ProposedContext, choose, plan
 
 BOTH = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 

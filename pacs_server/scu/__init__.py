@@ -1,0 +1,1 @@
+"""Outgoing DIMSE: associations that the server requests, and what is sent over them."""
