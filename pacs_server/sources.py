@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from pacs_server.config.model import Config
+from pacs_server.hl7.mllp import MLLPServer
+from pacs_server.hl7.orders import OrderService
 from pacs_server.kit.metrics import Metrics
-from pacs_server.mllp import MLLPServer
-from pacs_server.services.orders import OrderService
 from pacs_server.services.worklist import WorklistService
 from pacs_server.worklist_folder import WorklistFolder
 

@@ -41,10 +41,10 @@ from pacs_server.errors import (
     ResourceLimitation,
     TranscodeError,
 )
-from pacs_server.hl7 import InvalidMessage, acknowledgment, parse_header
-from pacs_server.hl7 import parse as parse_hl7
-from pacs_server.hl7_orders import order_of
-from pacs_server.mllp import BadFrame, FrameReader
+from pacs_server.hl7.message import InvalidMessage, acknowledgment, parse_header
+from pacs_server.hl7.message import parse as parse_hl7
+from pacs_server.hl7.mllp import BadFrame, FrameReader
+from pacs_server.hl7.order_map import order_of
 from pacs_server.net.message import decode_command, encode_command
 from pacs_server.net.negotiation import decode_accept, decode_request, encode_accept, negotiate
 from pacs_server.net.pdu import ProtocolError

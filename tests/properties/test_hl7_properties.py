@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pacs_server.errors import InvalidWorklistItem
-from pacs_server.hl7 import InvalidMessage, Separators, escape, parse, unescape
-from pacs_server.hl7_orders import order_of
-from pacs_server.mllp import BadFrame, FrameReader
+from pacs_server.hl7.message import InvalidMessage, Separators, escape, parse, unescape
+from pacs_server.hl7.mllp import BadFrame, FrameReader
+from pacs_server.hl7.order_map import order_of
 
 MARKS = st.permutations("|^~\\&#!$%*+;:<>?@").map(lambda marks: Separators(*marks[:5]))
 LINES = st.sampled_from(orders.ORDER.splitlines() + orders.OMI.splitlines())

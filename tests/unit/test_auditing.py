@@ -16,9 +16,9 @@ from pacs_server.audit.transfers import Arrivals
 from pacs_server.config.model import Config, RemoteAE, changed
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import AuditUnavailable
+from pacs_server.hl7.orders import OrderService
 from pacs_server.index.database import Database
 from pacs_server.index.worklist import WorklistIndex
-from pacs_server.services.orders import OrderService
 from pacs_server.services.worklist import WorklistService
 
 PEER = Participant("CT1", "CT1", "10.0.0.7", Role.SOURCE, requestor=True)

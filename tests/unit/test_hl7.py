@@ -8,11 +8,11 @@ import hl7 as peer
 import orders
 import pytest
 
-from pacs_server import hl7_orders
 from pacs_server.dicom.worklist import WorklistItem, text_of
 from pacs_server.errors import InvalidWorklistItem
-from pacs_server.hl7 import Condition, InvalidMessage, Separators, acknowledgment, escape, parse, unescape
-from pacs_server.hl7_orders import Action, ItemKey, Order, order_of
+from pacs_server.hl7 import order_map as hl7_orders
+from pacs_server.hl7.message import Condition, InvalidMessage, Separators, acknowledgment, escape, parse, unescape
+from pacs_server.hl7.order_map import Action, ItemKey, Order, order_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "workflow.md"
 NOW = datetime(2026, 1, 5, 8, 0, 1)

@@ -10,7 +10,7 @@ import pytest
 import servers
 from hl7.client import MLLPClient
 
-from pacs_server.mllp import BadFrame, FrameReader, Limits, MLLPServer
+from pacs_server.hl7.mllp import BadFrame, FrameReader, Limits, MLLPServer
 from pacs_server.net.listener import bind
 
 Start = Callable[..., tuple[str, int]]

@@ -10,9 +10,9 @@ from trails import silent
 
 from pacs_server.dicom.worklist import ItemStatus, text_of
 from pacs_server.errors import IndexUnavailable
+from pacs_server.hl7.orders import OrderService
 from pacs_server.index.database import Database
 from pacs_server.index.worklist import WorklistIndex
-from pacs_server.services.orders import OrderService
 from pacs_server.services.worklist import WorklistService
 
 

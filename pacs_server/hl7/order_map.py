@@ -19,7 +19,7 @@ from pydicom.sequence import Sequence as ItemSequence
 
 from pacs_server.dicom.worklist import WorklistItem, items_from_dataset
 from pacs_server.errors import InvalidWorklistItem
-from pacs_server.hl7 import Condition, InvalidMessage, Message, Segment, check_version
+from pacs_server.hl7.message import Condition, InvalidMessage, Message, Segment, check_version
 
 KINDS: Final = ("ORM^O01", "OMI^O23")
 

@@ -7,8 +7,8 @@ from datetime import datetime
 from pacs_server.audit.events import Participant
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import AuditUnavailable, IndexUnavailable, InvalidWorklistItem
-from pacs_server.hl7 import Condition, InvalidMessage, Message, acknowledgment, parse, parse_header
-from pacs_server.hl7_orders import Action, ItemKey, Order, order_of
+from pacs_server.hl7.message import Condition, InvalidMessage, Message, acknowledgment, parse, parse_header
+from pacs_server.hl7.order_map import Action, ItemKey, Order, order_of
 from pacs_server.index.worklist import ItemRow
 from pacs_server.services.worklist import WorklistService
 

@@ -1,0 +1,1 @@
+"""HL7 version 2: messages, orders, and MLLP, their framing over TCP."""
