@@ -28,9 +28,9 @@ from pacs_server.monitor import Monitor
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import ConnectionLimits, Connections, Listener
 from pacs_server.net.message import CommandField
+from pacs_server.outbox.commitment import Calling, Reporter
 from pacs_server.ports import Ports, address_of, bind_ports
 from pacs_server.report import LOOK_SECONDS, Report, Watch
-from pacs_server.reporter import Calling, Reporter
 from pacs_server.scp.admission import Admission
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import Service

@@ -11,7 +11,6 @@ from pydicom.dataset import Dataset
 from servers import EXPLICIT, free_port
 from strategies import encoded
 
-from pacs_server import reporter
 from pacs_server.archive.archive import Archive
 from pacs_server.config.model import CommitmentConfig
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
@@ -22,7 +21,8 @@ from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Timeouts
-from pacs_server.reporter import Calling, Reporter
+from pacs_server.outbox import commitment as reporter
+from pacs_server.outbox.commitment import Calling, Reporter
 from pacs_server.scp.move import Destination
 from pacs_server.scu.connect import RemoteAE
 from pacs_server.services import commitment

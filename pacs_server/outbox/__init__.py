@@ -1,0 +1,1 @@
+"""Background work that the server promised to do later."""
