@@ -34,7 +34,7 @@ from pacs_server.errors import ConfigError, PacsError
 
 if TYPE_CHECKING:
     from pacs_server.config.model import Config
-    from pacs_server.importer import ImportSummary
+    from pacs_server.intake.importer import ImportSummary
 
 app = typer.Typer(
     add_completion=False,
@@ -176,11 +176,11 @@ def import_(
     config: ConfigOption = None,
 ) -> None:
     """Take DICOM files into the archive; run it again to resume."""
-    from pacs_server import importer
     from pacs_server.assembly import open_archive
     from pacs_server.audit.events import EventID, Role
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.transfers import Arrivals
+    from pacs_server.intake import importer
     from pacs_server.kit import logs
     from pacs_server.upkeep.recovery import recover
 
@@ -232,7 +232,7 @@ def _progress(paths: list[Path]) -> Iterator[Callable[[Path], None]]:
 
 @contextmanager
 def _bar(paths: list[Path]) -> Iterator[Callable[[int], None]]:
-    from pacs_server.importer import files_below
+    from pacs_server.intake.importer import files_below
 
     if not sys.stderr.isatty():
         yield lambda steps: None

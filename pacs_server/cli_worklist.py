@@ -113,7 +113,7 @@ def import_(
     config: ConfigOption = None,
 ) -> None:
     """Take items from files, each file whole or not at all."""
-    from pacs_server.worklist_files import read_items
+    from pacs_server.intake.worklist_files import read_items
 
     rejected = 0
     with _archive(context, config) as archive:
@@ -247,7 +247,7 @@ def _overlaid(ds: "Dataset | None", fields: Mapping[str, str | None]) -> "Datase
     """The data set with the fields that are given; empty ones are removed."""
     from pydicom.dataset import Dataset
 
-    from pacs_server.worklist_files import STEP_FIELDS, element_of
+    from pacs_server.intake.worklist_files import STEP_FIELDS, element_of
 
     if ds is None:
         ds = Dataset()

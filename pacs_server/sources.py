@@ -8,9 +8,9 @@ from functools import partial
 from pacs_server.config.model import Config
 from pacs_server.hl7.mllp import MLLPServer
 from pacs_server.hl7.orders import OrderService
+from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.kit.metrics import Metrics
 from pacs_server.services.worklist import WorklistService
-from pacs_server.worklist_folder import WorklistFolder
 
 # How long a message that is being committed may take when the server stops, in seconds.
 _STOP_SECONDS = 5.0

@@ -15,8 +15,9 @@ from types import ModuleType
 import pydicom.data
 import pytest
 
-from pacs_server import __version__, cli, importer
+from pacs_server import __version__, cli
 from pacs_server.config.model import Config
+from pacs_server.intake import importer
 
 CT = Path(str(pydicom.data.get_testdata_file("CT_small.dcm")))
 

@@ -21,7 +21,7 @@ from pacs_server.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from pacs_server.importer import ImportSummary, files_below, run_import
+from pacs_server.intake.importer import ImportSummary, files_below, run_import
 from pacs_server.services.store import Begin, StoreService
 
 

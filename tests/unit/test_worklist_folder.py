@@ -15,8 +15,8 @@ from pacs_server.dicom.worklist import text_of
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index.database import Database
 from pacs_server.index.worklist import WorklistIndex
+from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.services.worklist import WorklistService
-from pacs_server.worklist_folder import WorklistFolder
 
 
 def content(accession_number: str = "A1", **order: Any) -> bytes:
@@ -183,7 +183,7 @@ def test_no_patient_data_is_logged(folder: Path, watcher: WorklistFolder, caplog
     (folder / "a.json").write_bytes(content())
     (folder / "b.json").write_bytes(content("SECRET" * 9))
     look_twice(watcher)
-    records = [record for record in caplog.records if record.name == "pacs_server.worklist_folder"]
+    records = [record for record in caplog.records if record.name == "pacs_server.intake.worklist_folder"]
     assert len(records) == 2
     logged = " ".join(str(record.__dict__) for record in records)
     assert not any(secret in logged for secret in ("Müller", "SECRET", "P1"))

@@ -10,9 +10,9 @@ from typing import Final
 
 from pacs_server.audit.events import Participant
 from pacs_server.errors import AuditUnavailable, IndexUnavailable, InvalidWorklistItem
+from pacs_server.intake.worklist_files import MAX_BYTES, READERS, items_of
 from pacs_server.kit.private_files import make_directory, opener
 from pacs_server.services.worklist import WorklistService
-from pacs_server.worklist_files import MAX_BYTES, READERS, items_of
 
 log = logging.getLogger(__name__)
 

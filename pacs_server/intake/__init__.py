@@ -1,0 +1,1 @@
+"""Other ways in: imported files and the watched worklist folder."""
