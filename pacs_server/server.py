@@ -24,7 +24,6 @@ from pacs_server.errors import ConfigError
 from pacs_server.kit import logs
 from pacs_server.kit.metrics import Metrics
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic
-from pacs_server.monitor import Monitor
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import ConnectionLimits, Connections, Listener
 from pacs_server.net.message import CommandField
@@ -49,6 +48,7 @@ from pacs_server.sources import worklist_sources
 from pacs_server.upkeep.recovery import recover
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper
+from pacs_server.web.monitor import Monitor
 
 log = logging.getLogger(__name__)
 

@@ -37,9 +37,7 @@ from servers import (
 )
 from strategies import encoded, identifier
 
-from pacs_server import monitor
 from pacs_server.config.model import AccessControlConfig, Config, PeerRule, RemoteAE, TLSConfig
-from pacs_server.monitor import Monitor
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.listener import bind
 from pacs_server.net.message import Command, CommandField, encode_command, encode_message
@@ -47,6 +45,8 @@ from pacs_server.net.negotiation import AcceptedContext, encode_request
 from pacs_server.net.pdu import COMMAND, HEADER, LAST, PDUReader, PDUType
 from pacs_server.net.transport import DeadlineExpired, Transport
 from pacs_server.server import PacsServer
+from pacs_server.web import monitor
+from pacs_server.web.monitor import Monitor
 
 REQUEST = encode_request(proposal((VERIFICATION, [IMPLICIT]), (CT, [EXPLICIT])))
 TRICKLE_SECONDS = 0.02
