@@ -30,6 +30,7 @@ from benchmarks.jobs import AssociationJob, FindJob, GetJob, StoreJob
 from benchmarks.report import machine
 from benchmarks.rows import LARGE, SMALL
 from benchmarks.workers import Job, Workers
+from pacs_server.app.server import PacsServer
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.config.model import (
@@ -50,7 +51,6 @@ from pacs_server.net.association import Association
 from pacs_server.net.transport import Transport
 from pacs_server.scp import find
 from pacs_server.scp.entity import ApplicationEntity
-from pacs_server.server import PacsServer
 from pacs_server.services import store
 from pacs_server.services.query import QueryService
 

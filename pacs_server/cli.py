@@ -103,7 +103,7 @@ def serve(
 
 
 def _serve(context: typer.Context) -> int:
-    from pacs_server.server import PacsServer
+    from pacs_server.app.server import PacsServer
 
     config = load_config(context)
     return PacsServer(config, reload=lambda: load_config(context)).run()
@@ -147,7 +147,7 @@ def _shown(value: object) -> str:
 @app.command()
 def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     """Bring the database schema up to date."""
-    from pacs_server.assembly import refuse_lost_index
+    from pacs_server.app.assembly import refuse_lost_index
     from pacs_server.index.database import Database
     from pacs_server.kit.private_files import make_directory
 
@@ -176,7 +176,7 @@ def import_(
     config: ConfigOption = None,
 ) -> None:
     """Take DICOM files into the archive; run it again to resume."""
-    from pacs_server.assembly import open_archive
+    from pacs_server.app.assembly import open_archive
     from pacs_server.audit.events import EventID, Role
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.transfers import Arrivals
@@ -309,7 +309,7 @@ def conformance(
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of printing.")] = None,
 ) -> None:
     """Print the DICOM conformance statement of this server as configured."""
-    from pacs_server.conformance import statement
+    from pacs_server.app.conformance import statement
 
     text = statement(load_config(context, config, check=False))
     if output is None:

@@ -24,7 +24,7 @@ def list_transactions(
     config: ConfigOption = None,
 ) -> None:
     """List the transactions that are not reported yet, the newest last."""
-    from pacs_server.assembly import open_archive
+    from pacs_server.app.assembly import open_archive
     from pacs_server.kit.logs import escaped
 
     with open_archive(load_config(context, config)) as archive:
@@ -42,7 +42,7 @@ def retry(
     config: ConfigOption = None,
 ) -> None:
     """Make a transaction due now, given up or not; the running server takes it up within a minute."""
-    from pacs_server.assembly import open_archive
+    from pacs_server.app.assembly import open_archive
 
     with open_archive(load_config(context, config)) as archive:
         if not archive.commitment.retry(key):

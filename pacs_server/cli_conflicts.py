@@ -105,7 +105,7 @@ def reassign(
 
 @contextmanager
 def _identity(context: typer.Context, config: ConfigOption) -> Iterator["IdentityService"]:
-    from pacs_server.assembly import open_archive
+    from pacs_server.app.assembly import open_archive
 
     with open_archive(load_config(context, config)) as archive:
         archive.identity.catch_up()

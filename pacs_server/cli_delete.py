@@ -124,7 +124,7 @@ def empty(
 
 @contextmanager
 def _deletions(context: typer.Context, config: Path | None) -> "Iterator[tuple[DeletionService, StorageConfig]]":
-    from pacs_server.assembly import open_archive
+    from pacs_server.app.assembly import open_archive
 
     settings = load_config(context, config)
     with open_archive(settings) as archive:

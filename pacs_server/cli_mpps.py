@@ -28,7 +28,7 @@ def list_(
     status: Annotated[str | None, typer.Option(help="IN PROGRESS, COMPLETED or DISCONTINUED only.")] = None,
 ) -> None:
     """List the steps, the latest first: UID, status, start, station, modality, patient, instances received."""
-    from pacs_server.assembly import open_archive
+    from pacs_server.app.assembly import open_archive
 
     wanted = status.upper() if status else None
     with open_archive(load_config(context, config)) as parts, closing(parts.mpps.list()) as steps:
@@ -44,7 +44,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print its attributes in the DICOM JSON Model.")] = False,
 ) -> None:
     """Show a step: what it says, the worklist items it is about, and the instances that have not come in."""
-    from pacs_server.assembly import open_archive
+    from pacs_server.app.assembly import open_archive
 
     with open_archive(load_config(context, config)) as parts:
         step = parts.mpps.show(uid)

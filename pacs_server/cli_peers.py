@@ -44,7 +44,7 @@ def seen(
     config: ConfigOption = None,
 ) -> None:
     """List who asked for an association, the last one first; a running server is a minute behind at most."""
-    from pacs_server.assembly import open_archive
+    from pacs_server.app.assembly import open_archive
 
     with open_archive(load_config(context, config)) as archive:
         peers = archive.peers.list(rejected=rejected, calling_ae=suggest)

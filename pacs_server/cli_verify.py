@@ -14,7 +14,7 @@ import typer
 from pacs_server.cli_options import ConfigOption, fail, load_config
 
 if TYPE_CHECKING:
-    from pacs_server.assembly import OpenArchive
+    from pacs_server.app.assembly import OpenArchive
     from pacs_server.upkeep.verify import Parts, Progress, Repair, Report, Verification
 
 app = typer.Typer(rich_markup_mode=None)
@@ -38,7 +38,7 @@ def verify(  # noqa: PLR0913
     ] = None,
 ) -> None:
     """Check that every file has its row in the index, every row its file, and that they agree."""
-    from pacs_server.assembly import open_archive
+    from pacs_server.app.assembly import open_archive
     from pacs_server.upkeep.durable import Pace
     from pacs_server.upkeep.verify import Verification
 

@@ -17,7 +17,7 @@ from pacs_server.errors import InvalidWorklistItem
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
-    from pacs_server.assembly import OpenArchive
+    from pacs_server.app.assembly import OpenArchive
     from pacs_server.index.worklist import ItemRow
 
 app = typer.Typer(help="The worklist: scheduled procedure steps that modalities ask for.", rich_markup_mode=None)
@@ -84,7 +84,7 @@ def _with_fields(fields: _Fields) -> Callable[[Callable[..., None]], Callable[..
 
 @contextmanager
 def _archive(context: typer.Context, config: Path | None) -> "Iterator[OpenArchive]":
-    from pacs_server.assembly import open_archive
+    from pacs_server.app.assembly import open_archive
 
     with open_archive(load_config(context, config)) as archive:
         yield archive

@@ -11,7 +11,7 @@ import servers
 from hypothesis import HealthCheck, settings
 from sqlalchemy import URL
 
-from pacs_server.server import PacsServer
+from pacs_server.app.server import PacsServer
 
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, print_blob=True)

@@ -16,6 +16,7 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt
 from pynetdicom.association import Association as RequestedAssociation
 from pynetdicom.sop_class import CTImageStorage, Verification
 
+from pacs_server.app.server import PacsServer
 from pacs_server.config.model import (
     AccessControlConfig,
     AuditConfig,
@@ -37,7 +38,6 @@ from pacs_server.net.negotiation import (
     encode_request,
 )
 from pacs_server.net.pdu import HEADER, LAST, PDV_HEADER, RELEASE_RQ, PDUType
-from pacs_server.server import PacsServer
 from pacs_server.storage.filesystem import RESERVED
 
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (

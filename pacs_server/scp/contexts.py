@@ -1,4 +1,4 @@
-"""THE table: which SOP classes are spoken, in which transfer syntaxes and roles; conformance.py reads it too."""
+"""THE table: which SOP classes are spoken, in which transfer syntaxes and roles; app/conformance.py reads it too."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -40,13 +40,13 @@ from servers import (
 )
 from strategies import identifier
 
+from pacs_server.app.server import PacsServer
 from pacs_server.config.model import AccessControlConfig, Config, DatabaseConfig, PeerRule
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import PDUType
 from pacs_server.scp.access import PEER_SERVICES
 from pacs_server.scp.contexts import Service
-from pacs_server.server import PacsServer
 
 # One request of each service, on a context of its own. The data set is refused before anybody looks at it.
 WORKLIST, MPPS, MPPS_RETRIEVE, COMMITMENT = (

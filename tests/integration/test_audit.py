@@ -32,12 +32,12 @@ from strategies import identifier
 from trails import Kept
 from worklists import keys
 
+from pacs_server.app.server import PacsServer
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role, Subject
 from pacs_server.audit.record import read_record
 from pacs_server.audit.recorder import local_user
 from pacs_server.config.model import AccessControlConfig, Config, PeerRule
 from pacs_server.errors import AuditUnavailable, ConfigError
-from pacs_server.server import PacsServer
 
 WORKLIST_FIND = "1.2.840.10008.5.1.4.31"
 STEP, COMMITMENT = "1.2.840.10008.3.1.2.3.3", "1.2.840.10008.1.20.1"
@@ -48,7 +48,7 @@ PEER = "127.0.0.1"
 def trail(monkeypatch: pytest.MonkeyPatch) -> Kept:
     """The trail of every server in this test."""
     kept = Kept()
-    monkeypatch.setattr("pacs_server.assembly.open_trail", lambda settings: kept)
+    monkeypatch.setattr("pacs_server.app.assembly.open_trail", lambda settings: kept)
     return kept
 
 

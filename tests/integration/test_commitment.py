@@ -29,6 +29,7 @@ from servers import (
 )
 from strategies import encoded, identifier
 
+from pacs_server.app.server import PacsServer
 from pacs_server.config.model import CommitmentConfig, RemoteAE
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Transaction
@@ -40,7 +41,6 @@ from pacs_server.net.negotiation import ProposedContext
 from pacs_server.scp import storage_commitment
 from pacs_server.scu import connect as scu
 from pacs_server.scu.connect import connect
-from pacs_server.server import PacsServer
 
 CLASS, INSTANCE = str(StorageCommitmentPushModel), str(StorageCommitmentPushModelInstance)
 CT = servers.CT

@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 from servers import AT_REST, CT, EXPLICIT, RawPeer, eventually, proposal, server_threads
 
+from pacs_server.app.server import PacsServer
 from pacs_server.net.limits import Turns
 from pacs_server.net.listener import WAITING_THREADS
 from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import encode_abort
-from pacs_server.server import PacsServer
 
 Serve = Callable[..., PacsServer]
 

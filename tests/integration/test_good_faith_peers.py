@@ -42,12 +42,12 @@ from receivers import (
 from servers import CT, EXPLICIT, IMPLICIT, STUDY_GET, STUDY_MOVE, VERIFICATION, RawPeer, eventually, message, proposal
 from strategies import encoded
 
+from pacs_server.app.server import PacsServer
 from pacs_server.config.model import CommitmentConfig
 from pacs_server.index.commitment import CommitmentStatus
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import Answer, Proposal, UserInformation, encode_request
 from pacs_server.net.pdu import RELEASE_RQ, PDUType
-from pacs_server.server import PacsServer
 
 COMMITMENT, COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"
 

@@ -37,6 +37,7 @@ from servers import (
 )
 from strategies import encoded, identifier
 
+from pacs_server.app.server import PacsServer
 from pacs_server.config.model import AccessControlConfig, Config, PeerRule, RemoteAE, TLSConfig
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.listener import bind
@@ -44,7 +45,6 @@ from pacs_server.net.message import Command, CommandField, encode_command, encod
 from pacs_server.net.negotiation import AcceptedContext, encode_request
 from pacs_server.net.pdu import COMMAND, HEADER, LAST, PDUReader, PDUType
 from pacs_server.net.transport import DeadlineExpired, Transport
-from pacs_server.server import PacsServer
 from pacs_server.web import monitor
 from pacs_server.web.monitor import Monitor
 

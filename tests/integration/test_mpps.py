@@ -16,9 +16,9 @@ from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import CTImageStorage, ModalityPerformedProcedureStep, ModalityPerformedProcedureStepRetrieve
 from servers import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, RawPeer, message
 
+from pacs_server.app.server import PacsServer
 from pacs_server.dicom.worklist import ItemStatus, items_from_dataset
 from pacs_server.net.message import Command, CommandField
-from pacs_server.server import PacsServer
 
 MPPS, RETRIEVE = str(ModalityPerformedProcedureStep), str(ModalityPerformedProcedureStepRetrieve)
 STUDY = "1.2.826.0.1.3680043.9.7.1"

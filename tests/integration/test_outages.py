@@ -27,12 +27,12 @@ from sqlalchemy import text
 from strategies import encoded, identifier
 from worklists import MODALITY_WORKLIST
 
+from pacs_server.app.server import PacsServer
 from pacs_server.config.model import Config
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
 from pacs_server.index import postgresql
 from pacs_server.index.database import Database
 from pacs_server.net.message import Command, CommandField
-from pacs_server.server import PacsServer
 
 OUT_OF_RESOURCES, RESOURCE_LIMITATION = 0xA700, 0x0213
 MPPS, COMMITMENT = str(ModalityPerformedProcedureStep), str(StorageCommitmentPushModel)
@@ -490,7 +490,7 @@ def test_readiness_answers_while_the_database_hangs(behind_proxy):
 
 @pytest.mark.postgres
 def test_monitoring_answers_while_somebody_holds_the_tables(behind_proxy, monkeypatch):
-    monkeypatch.setattr("pacs_server.report._PATIENCE", 0.5)
+    monkeypatch.setattr("pacs_server.app.health._PATIENCE", 0.5)
     pacs, _ = behind_proxy
     with pacs._parts.database.begin() as connection:
         connection.execute(text("LOCK TABLE patient, instance IN ACCESS EXCLUSIVE MODE"))

@@ -29,9 +29,9 @@ from rawpeer import (
 from servers import config, eventually, running, server_threads
 from sqlalchemy import Engine, event
 
+from pacs_server.app.server import PacsServer
 from pacs_server.net.association import Association
 from pacs_server.net.message import Command, CommandField
-from pacs_server.server import PacsServer
 
 VERIFICATION = "1.2.840.10008.1.1"
 KIND = (str(CTImageStorage), EXPLICIT)

@@ -25,7 +25,7 @@ from tlspeer import (
     served,
 )
 
-from pacs_server.server import PacsServer
+from pacs_server.app.server import PacsServer
 
 WEAK = {
     "RSA_AES128_CBC_SHA": 0x002F,

@@ -9,8 +9,8 @@ from rawpeer import EXPLICIT, Instance, association, store
 from servers import STUDY_MOVE, VERIFICATION, RawPeer, associated, config, eventually, proposal, running
 from strategies import identifier
 
+from pacs_server.app.server import PacsServer
 from pacs_server.config.model import RemoteAE, TLSConfig
-from pacs_server.server import PacsServer
 
 PRIVATE = "1.2.826.0.1.3680043.8.498.9"
 

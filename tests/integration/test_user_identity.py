@@ -14,6 +14,7 @@ from pynetdicom.pdu_primitives import UserIdentityNegotiation
 from pynetdicom.sop_class import Verification
 from servers import IMPLICIT, VERIFICATION, RawPeer, proposal
 
+from pacs_server.app.server import PacsServer
 from pacs_server.config.model import UserIdentityConfig
 from pacs_server.config.users import add_user, remove_user
 from pacs_server.net.negotiation import (
@@ -26,7 +27,6 @@ from pacs_server.net.negotiation import (
     encode_request,
 )
 from pacs_server.net.pdu import PDUType
-from pacs_server.server import PacsServer
 
 PASSWORD = "correct horse"
 RIGHT = UserIdentity(USERNAME_AND_PASSCODE, True, b"anna", PASSWORD.encode())

@@ -9,10 +9,10 @@ from servers import IMPLICIT, RawPeer, message
 from strategies import encoded
 from worklists import MODALITY_WORKLIST, item, keys, numbered
 
+from pacs_server.app.server import PacsServer
 from pacs_server.config.model import WorklistConfig
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.net.message import Command, CommandField
-from pacs_server.server import PacsServer
 from pacs_server.services.worklist import WorklistService
 
 Answers = list[tuple[int, Dataset | None]]

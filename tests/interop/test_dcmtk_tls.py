@@ -10,8 +10,8 @@ from datasets import data_set_bytes, make_ct, uid, write_part10
 from servers import STUDY_MOVE, associated, config, eventually, running, store, stored_files
 from strategies import identifier
 
+from pacs_server.app.server import PacsServer
 from pacs_server.config.model import RemoteAE, TLSConfig
-from pacs_server.server import PacsServer
 
 pytestmark = pytest.mark.interop
 

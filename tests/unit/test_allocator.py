@@ -6,7 +6,7 @@ import pytest
 
 _WORK = """
 import os, sys
-from pacs_server.allocator import give_back_large_blocks
+from pacs_server.app.allocator import give_back_large_blocks
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -22,7 +22,7 @@ from servers import config
 from sqlalchemy import insert, inspect, select
 
 from pacs_server import cli
-from pacs_server.assembly import open_archive
+from pacs_server.app.assembly import open_archive
 from pacs_server.audit.events import EventID
 from pacs_server.audit.trail import open_trail
 from pacs_server.audit.verify import verify as verify_trail

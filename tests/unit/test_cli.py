@@ -72,7 +72,7 @@ class FakeServer:
 
 @pytest.fixture
 def fake_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeServer]]:
-    monkeypatch.setattr("pacs_server.server.PacsServer", FakeServer)
+    monkeypatch.setattr("pacs_server.app.server.PacsServer", FakeServer)
     monkeypatch.setattr("pacs_server.kit.logs.configure", lambda config, console=True: None)
     yield FakeServer.made
     FakeServer.made.clear()
@@ -335,7 +335,7 @@ def test_status_without_monitoring(run: Run, monkeypatch: pytest.MonkeyPatch, na
 
 @pytest.fixture(autouse=True)
 def _short_statement(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("pacs_server.conformance")
+    module = ModuleType("pacs_server.app.conformance")
     module.statement = lambda config: f"# {config.server.ae_title}"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
 

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert, text
 
-from pacs_server import report
+from pacs_server.app import health as report
+from pacs_server.app.health import Watch, _Patiently
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index import growth, models
 from pacs_server.index.database import Database
 from pacs_server.index.growth import Growth
 from pacs_server.kit.last_failure import LastFailure
-from pacs_server.report import Watch, _Patiently
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

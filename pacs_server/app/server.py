@@ -13,8 +13,11 @@ from datetime import UTC, datetime
 from typing import Self
 
 from pacs_server import __version__
-from pacs_server.allocator import give_back_large_blocks
-from pacs_server.assembly import OpenArchive, destinations, entity_settings, open_archive
+from pacs_server.app.allocator import give_back_large_blocks
+from pacs_server.app.assembly import OpenArchive, destinations, entity_settings, open_archive
+from pacs_server.app.health import LOOK_SECONDS, Report, Watch
+from pacs_server.app.ports import Ports, address_of, bind_ports
+from pacs_server.app.sources import worklist_sources
 from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.running import recording
 from pacs_server.config.load import cautions, check_filesystem
@@ -28,8 +31,6 @@ from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import ConnectionLimits, Connections, Listener
 from pacs_server.net.message import CommandField
 from pacs_server.outbox.commitment import Calling, Reporter
-from pacs_server.ports import Ports, address_of, bind_ports
-from pacs_server.report import LOOK_SECONDS, Report, Watch
 from pacs_server.scp.admission import Admission
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import Service
@@ -44,7 +45,6 @@ from pacs_server.scp.mpps import ModalityPerformedProcedureStepSCP
 from pacs_server.scp.storage_commitment import StorageCommitmentSCP
 from pacs_server.scp.store import StorageSCP
 from pacs_server.scp.worklist import ModalityWorklistSCP
-from pacs_server.sources import worklist_sources
 from pacs_server.upkeep.recovery import recover
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from pacs_server import __version__
-from pacs_server.assembly import OpenArchive
+from pacs_server.app.assembly import OpenArchive
 from pacs_server.config.model import Config
 from pacs_server.errors import PacsError
 from pacs_server.index.growth import Growth
