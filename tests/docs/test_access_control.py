@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from pacs_server.cli_peers import _COLUMNS
+from pacs_server.cli.peers import _COLUMNS
 from pacs_server.config.load import load
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.peer import Caller

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from pacs_server import __version__
-from pacs_server.cli import app
+from pacs_server.cli.main import app
 from pacs_server.kit.metrics import GAUGES, Metrics
 from pacs_server.net import acceptor
 from pacs_server.net.acceptor import Rejection

@@ -21,11 +21,11 @@ from datasets import make_study, write_part10
 from servers import config
 from sqlalchemy import insert, inspect, select
 
-from pacs_server import cli
 from pacs_server.app.assembly import open_archive
 from pacs_server.audit.events import EventID
 from pacs_server.audit.trail import open_trail
 from pacs_server.audit.verify import verify as verify_trail
+from pacs_server.cli import main as cli
 from pacs_server.config.model import AuditConfig, Config, DatabaseConfig
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.errors import StorageFull, StorageUnavailable

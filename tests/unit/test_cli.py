@@ -15,7 +15,8 @@ from types import ModuleType
 import pydicom.data
 import pytest
 
-from pacs_server import __version__, cli
+from pacs_server import __version__
+from pacs_server.cli import main as cli
 from pacs_server.config.model import Config
 from pacs_server.intake import importer
 
@@ -85,8 +86,8 @@ def test_version(run: Run) -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['pacs-server', '--help']\n"
-        "import pacs_server.cli\n"
-        "try: pacs_server.cli.main()\n"
+        "import pacs_server.cli.main\n"
+        "try: pacs_server.cli.main.main()\n"
         "except SystemExit: pass\n"
         "print(sorted({'pydantic', 'pydicom', 'pynetdicom', 'sqlalchemy', 'numpy', 'yaml'} & set(sys.modules)))"
     )

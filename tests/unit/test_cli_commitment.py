@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs_server import cli
+from pacs_server.cli import main as cli
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
 from pacs_server.index.commitment import CommitmentIndex, Schedule, Transaction
 from pacs_server.index.database import Database

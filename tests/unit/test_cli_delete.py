@@ -11,7 +11,7 @@ import pytest
 from datasets import make_ct
 from pydicom.dataset import Dataset
 
-from pacs_server import cli
+from pacs_server.cli import main as cli
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pydicom.data
 import pytest
 
-from pacs_server import cli
 from pacs_server.app.assembly import open_archive
-from pacs_server.cli_mpps import loop_lines
+from pacs_server.cli import main as cli
+from pacs_server.cli.mpps import loop_lines
 from pacs_server.config.load import load
 from pacs_server.dicom.worklist import ItemStatus, WorklistItem
 

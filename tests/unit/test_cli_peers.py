@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pacs_server import cli
 from pacs_server.app.assembly import open_archive
+from pacs_server.cli import main as cli
 from pacs_server.config.load import load
 from pacs_server.index.peers import PeerIndex, PeerSeen
 from pacs_server.net.peer import Caller

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from worklists import item_dataset
 
-from pacs_server import cli
+from pacs_server.cli import main as cli
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 
-from pacs_server.cli_options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, fail, load_config
 
 if TYPE_CHECKING:
     from pacs_server.audit.record import Record

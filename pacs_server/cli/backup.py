@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli_options import ConfigOption, fail, load_config, progress_shown
+from pacs_server.cli.options import ConfigOption, fail, load_config, progress_shown
 
 if TYPE_CHECKING:
     from pacs_server.audit.events import EventID

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pacs_server.cli_mpps import loop_lines
-from pacs_server.cli_options import ConfigOption, fail, load_config
+from pacs_server.cli.mpps import loop_lines
+from pacs_server.cli.options import ConfigOption, fail, load_config
 from pacs_server.errors import InvalidWorklistItem
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pacs_server.cli_options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, fail, load_config
 
 if TYPE_CHECKING:
     from pacs_server.config.model import StorageConfig

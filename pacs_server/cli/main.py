@@ -17,19 +17,19 @@ import typer
 
 from pacs_server import (
     __version__,
-    cli_archive,
-    cli_audit,
-    cli_commitment,
-    cli_conflicts,
-    cli_delete,
-    cli_mpps,
-    cli_peers,
-    cli_rebuild,
-    cli_users,
-    cli_verify,
-    cli_worklist,
 )
-from pacs_server.cli_options import ConfigOption, Options, fail, load_config
+from pacs_server.cli import audit as cli_audit
+from pacs_server.cli import backup as cli_archive
+from pacs_server.cli import commitment as cli_commitment
+from pacs_server.cli import conflicts as cli_conflicts
+from pacs_server.cli import delete as cli_delete
+from pacs_server.cli import mpps as cli_mpps
+from pacs_server.cli import peers as cli_peers
+from pacs_server.cli import rebuild as cli_rebuild
+from pacs_server.cli import users as cli_users
+from pacs_server.cli import verify as cli_verify
+from pacs_server.cli import worklist as cli_worklist
+from pacs_server.cli.options import ConfigOption, Options, fail, load_config
 from pacs_server.errors import ConfigError, PacsError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from pacs_server.cli_options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, fail, load_config
 
 if TYPE_CHECKING:
     from pacs_server.app.assembly import OpenArchive

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli_options import ConfigOption, load_config
+from pacs_server.cli.options import ConfigOption, load_config
 from pacs_server.errors import UserError
 
 if TYPE_CHECKING:

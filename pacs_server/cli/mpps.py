@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli_options import ConfigOption, load_config
+from pacs_server.cli.options import ConfigOption, load_config
 
 if TYPE_CHECKING:
     from pacs_server.index.mpps import StepRow
