@@ -30,6 +30,7 @@ from benchmarks.jobs import AssociationJob, FindJob, GetJob, StoreJob
 from benchmarks.report import machine
 from benchmarks.rows import LARGE, SMALL
 from benchmarks.workers import Job, Workers
+from pacs_server.app.logging import configure as configure_logging
 from pacs_server.app.server import PacsServer
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
@@ -45,7 +46,6 @@ from pacs_server.config.model import (
 from pacs_server.index.group_commit import GroupCommit
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.queries import QueryIndex
-from pacs_server.kit import logs
 from pacs_server.net.acceptor import Acceptor
 from pacs_server.net.association import Association
 from pacs_server.net.transport import Transport
@@ -208,7 +208,7 @@ def measure(count: int, directory: Path) -> dict[str, dict[str, float]]:
     with (directory / "log.txt").open("w") as log, redirect_stderr(log), Workers(1) as workers, timed(watch):
         root = logging.getLogger()
         with mock.patch.multiple(root, handlers=[], level=root.level):
-            logs.configure(LoggingConfig())
+            configure_logging(LoggingConfig())
             return _serve(config, workers, watch, count)
 
 

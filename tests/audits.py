@@ -7,7 +7,8 @@ from unittest import mock
 
 from hypothesis import strategies as st
 
-from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role, Subject
+from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
+from pacs_server.dicom.subject import Subject
 
 DAY = "2026-03-01"
 

@@ -25,7 +25,8 @@ from pacs_server.net.negotiation import (
 )
 from pacs_server.net.pdu import PDUReader, PDUType
 from pacs_server.net.transport import AssociationEnded, Transport
-from pacs_server.scu.connect import RemoteAE, connect, store_request
+from pacs_server.scu.connect import connect, store_request
+from pacs_server.scu.remote import RemoteAE
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"

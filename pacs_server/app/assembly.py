@@ -28,8 +28,8 @@ from pacs_server.net.acceptor import Acceptor, Terms
 from pacs_server.net.association import Timeouts
 from pacs_server.scp.contexts import supports
 from pacs_server.scp.entity import EntitySettings
-from pacs_server.scp.move import Destination
-from pacs_server.scu import connect as scu
+from pacs_server.scu import remote as scu_remote
+from pacs_server.scu.remote import Destination
 from pacs_server.services.commitment import StorageCommitmentService
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.identity import IdentityService, read_changes
@@ -185,5 +185,5 @@ def destinations(config: Config) -> dict[str, Destination]:
 
 
 def _destination(remote: RemoteAE, tls: ssl.SSLContext | None) -> Destination:
-    address = scu.RemoteAE(remote.ae_title, remote.host, remote.port, remote.connect_timeout, tls)
+    address = scu_remote.RemoteAE(remote.ae_title, remote.host, remote.port, remote.connect_timeout, tls)
     return Destination(address, remote.response_timeout)

@@ -19,6 +19,7 @@ from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.elements import TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.matching import MAX_VALUES, WILDCARD_VRS
+from pacs_server.dicom.status import Status
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.dicom.worklist import SHOWN
 from pacs_server.dicom.worklist_query import SUPPORTED_GROUPS
@@ -34,7 +35,6 @@ from pacs_server.scp.contexts import (
     Service,
     supports,
 )
-from pacs_server.scp.status import Status
 
 _TEMPLATE = Path(__file__).with_name("conformance_template.md")
 

@@ -16,6 +16,7 @@ from pacs_server import __version__
 from pacs_server.app.allocator import give_back_large_blocks
 from pacs_server.app.assembly import OpenArchive, destinations, entity_settings, open_archive
 from pacs_server.app.health import LOOK_SECONDS, Report, Watch
+from pacs_server.app.logging import configure as configure_logging
 from pacs_server.app.ports import Ports, address_of, bind_ports
 from pacs_server.app.sources import worklist_sources
 from pacs_server.audit.forward import Forwarder
@@ -40,11 +41,12 @@ from pacs_server.scp.entity import ApplicationEntity
 from pacs_server.scp.find import QueryRetrieveFindSCP
 from pacs_server.scp.get import QueryRetrieveGetSCP
 from pacs_server.scp.identity import Identification
-from pacs_server.scp.move import Destination, QueryRetrieveMoveSCP
+from pacs_server.scp.move import QueryRetrieveMoveSCP
 from pacs_server.scp.mpps import ModalityPerformedProcedureStepSCP
 from pacs_server.scp.storage_commitment import StorageCommitmentSCP
 from pacs_server.scp.store import StorageSCP
 from pacs_server.scp.worklist import ModalityWorklistSCP
+from pacs_server.scu.remote import Destination
 from pacs_server.upkeep.recovery import recover
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper
@@ -101,7 +103,7 @@ class PacsServer:
             ports = bind_ports(self.config, stack)
             self._listening_at(ports)
             if own_logs:
-                logs.configure(self.config.logging)
+                configure_logging(self.config.logging)
             parts = stack.enter_context(open_archive(self.config, self.metrics, current=lambda: self.config))
             self._forwarder = stack.enter_context(self._recording(parts))
             parts.identity.catch_up()

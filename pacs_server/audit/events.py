@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Protocol
 
+from pacs_server.dicom.subject import Subject
+
 
 class EventID(Enum):
     """What kind of event it is: code and meaning of PS3.16 CID 400."""
@@ -83,17 +85,6 @@ class Participant:
     address: str = ""
     role: Role | None = None
     requestor: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """Whose study it is about; `sop_classes` counts the instances of each SOP Class UID, where they are known."""
-
-    patient_id: str
-    issuer_of_patient_id: str = ""
-    study_instance_uid: str = ""
-    accession_number: str = ""
-    sop_classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal
 
-from pacs_server.audit.events import Subject
 from pacs_server.audit.record import Record
 from pacs_server.audit.xml import message
+from pacs_server.dicom.subject import Subject
 
 _COLUMNS: Final = (
     *("sequence", "time", "host", "process", "event", "type", "action", "outcome", "users", "ae_titles"),

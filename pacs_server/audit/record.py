@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role, Subject
+from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.keys import fields_of
+from pacs_server.dicom.subject import Subject
 
 _IDS: Final = {kind.value[0]: kind for kind in EventID}
 _TYPES: Final = {kind.value[0]: kind for kind in EventType}

@@ -4,8 +4,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pacs_server.audit.events import Action, Event, EventID, Outcome, Participant, Subject
+from pacs_server.audit.events import Action, Event, EventID, Outcome, Participant
 from pacs_server.audit.recorder import Recorder
+from pacs_server.dicom.subject import Subject
 
 # Studies that one source has begun and that are remembered; one more and the others count as new again.
 _MOST_STUDIES: Final = 1000

@@ -13,7 +13,8 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-from pacs_server.audit.events import Event, EventID, Participant, Subject
+from pacs_server.audit.events import Event, EventID, Participant
+from pacs_server.dicom.subject import Subject
 
 # XML 1.0 section 2.2; a carriage return would come out as a line feed.
 _ILLEGAL: Final = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -177,22 +177,22 @@ def import_(
 ) -> None:
     """Take DICOM files into the archive; run it again to resume."""
     from pacs_server.app.assembly import open_archive
+    from pacs_server.app.logging import configure as configure_logging
     from pacs_server.audit.events import EventID, Role
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.transfers import Arrivals
     from pacs_server.intake import importer
-    from pacs_server.kit import logs
     from pacs_server.upkeep.recovery import recover
 
     importer.check_paths(paths)
     settings = load_config(context, config)
     if settings.logging.file is not None:
-        logs.configure(settings.logging, console=False)
+        configure_logging(settings.logging, console=False)
     elif sys.stderr.isatty():
         # The report and the progress bar are for people, a line for every file is not.
-        logs.configure(settings.logging.model_copy(update={"level": "error"}))
+        configure_logging(settings.logging.model_copy(update={"level": "error"}))
     else:
-        logs.configure(settings.logging)
+        configure_logging(settings.logging)
     try:
         with open_archive(settings) as archive, _progress(paths) as progress:
             with archive.deletions.settled():

@@ -45,13 +45,13 @@ def rebuild_index(
 
 
 def _configure_log(settings: "Config") -> None:
-    from pacs_server.kit import logs
+    from pacs_server.app.logging import configure as configure_logging
 
     if settings.logging.file is not None:
-        logs.configure(settings.logging, console=False)
+        configure_logging(settings.logging, console=False)
     else:
         # What arrivals were warned of is told again, and is no news.
-        logs.configure(settings.logging.model_copy(update={"level": "error"}))
+        configure_logging(settings.logging.model_copy(update={"level": "error"}))
 
 
 def _in_place(settings: "Config", path: Path, jobs: int) -> "Rebuilt":

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import select
 
-from pacs_server.audit.events import Subject
 from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.identifier import MatchingKey, Query, RetrieveKeys
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.index.database import Database
 from pacs_server.index.instances import StoredInstance

@@ -18,7 +18,6 @@ from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Final, cast
 
-from pacs_server.config.model import LoggingConfig
 from pacs_server.errors import ConfigError
 from pacs_server.kit.private_files import make_directory, opener
 
@@ -31,15 +30,15 @@ _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
 _LIBRARIES: Final = {"pynetdicom": logging.WARNING, "pydicom": logging.CRITICAL}
 
 
-def configure(config: LoggingConfig, *, console: bool = True) -> None:
-    """Send the server's log where `config` says, instead of where an earlier call did; `console` is standard error.
+def configure(*, level: str, json: bool, file: Path | None, console: bool) -> None:
+    """Send the server's log to `file` and, with `console`, to standard error, instead of where an earlier call did.
 
     Raises ConfigError when the file cannot be opened; the earlier set-up is then untouched.
     """
-    formatter = JSONFormatter() if config.format == "json" else TextFormatter()
+    formatter = JSONFormatter() if json else TextFormatter()
     handlers: list[logging.Handler] = [_Console()] if console else []
-    if config.file is not None:
-        handlers.append(_open(config.file))
+    if file is not None:
+        handlers.append(_open(file))
     root = logging.getLogger()
     for old in _ours():
         root.removeHandler(old)
@@ -47,10 +46,10 @@ def configure(config: LoggingConfig, *, console: bool = True) -> None:
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)
-    set_level(config.level)
+    set_level(level)
     _spare()
-    for name, level in _LIBRARIES.items():
-        logging.getLogger(name).setLevel(level)
+    for library, threshold in _LIBRARIES.items():
+        logging.getLogger(library).setLevel(threshold)
 
 
 def _spare() -> None:

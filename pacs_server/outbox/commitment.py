@@ -13,9 +13,9 @@ from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Association
 from pacs_server.net.negotiation import AcceptedContext, ProposedContext
 from pacs_server.net.transport import AssociationEnded, DeadlineExpired
-from pacs_server.scp.move import Destination
-from pacs_server.scp.storage_commitment import event_report, taken
 from pacs_server.scu.connect import connect, read_response
+from pacs_server.scu.n_event import event_report, taken
+from pacs_server.scu.remote import Destination
 from pacs_server.services.commitment import LEASE_SECONDS, StorageCommitmentService
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from pacs_server.dicom.status import Status
 from pacs_server.errors import NotAuthorised, PacsError
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
@@ -16,7 +17,7 @@ from pacs_server.net.transport import AssociationEnded
 from pacs_server.scp.access import check_service
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import Service, service_of
-from pacs_server.scp.status import Status, status_of
+from pacs_server.scp.status import status_of
 
 log = logging.getLogger(__name__)
 

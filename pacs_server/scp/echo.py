@@ -1,8 +1,8 @@
 """Verification SCP (PS3.4 Annex A)."""
 
+from pacs_server.dicom.status import Status
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.dispatch import Result, response_to
-from pacs_server.scp.status import Status
 
 
 class VerificationSCP:

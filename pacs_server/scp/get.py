@@ -1,6 +1,7 @@
 """Query/Retrieve GET SCP (PS3.4 C.4.3): the instances come back on the association that asked for them."""
 
 from pacs_server.dicom.identifier import QueryOptions, parse_retrieve
+from pacs_server.dicom.status import Status
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
@@ -9,7 +10,6 @@ from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
-from pacs_server.scp.status import Status
 from pacs_server.scp.suboperations import (
     Progress,
     cancel_requested,

@@ -3,11 +3,11 @@
 from collections.abc import Generator
 from contextlib import closing
 
+from pacs_server.dicom.status import Status
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import NO_DATA_SET
 from pacs_server.scp.auditing import Asked
 from pacs_server.scp.dispatch import response_to
-from pacs_server.scp.status import Status
 from pacs_server.scp.suboperations import cancel_requested
 
 # Responses in one write; between writes a C-CANCEL is looked for.

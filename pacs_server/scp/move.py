@@ -3,10 +3,11 @@
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pacs_server.audit.events import Participant, Role
 from pacs_server.dicom.identifier import parse_retrieve
+from pacs_server.dicom.status import Status
 from pacs_server.errors import UnknownMoveDestination
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.metrics import Metrics
@@ -19,21 +20,13 @@ from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
 from pacs_server.scp.get import relational
-from pacs_server.scp.status import Status
 from pacs_server.scp.suboperations import Progress, cancel_requested, counts_of, finish, pending_response, send_instance
-from pacs_server.scu.connect import RemoteAE, connect, read_response, store_request
+from pacs_server.scu.connect import connect, read_response, store_request
 from pacs_server.scu.plan import AssociationPlan, plan
+from pacs_server.scu.remote import Destination
 from pacs_server.services.retrieve import RetrieveService
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """A C-MOVE destination; `response_timeout` is how long one C-STORE may take it, in seconds."""
-
-    remote: RemoteAE
-    response_timeout: float
 
 
 class QueryRetrieveMoveSCP:

@@ -8,6 +8,7 @@ from typing import Any
 from pacs_server.audit.events import Action
 from pacs_server.dicom.json_model import SPECIFIC_CHARACTER_SET, DataSet, decode_data_set, encode_data_set
 from pacs_server.dicom.mpps import StepStatus
+from pacs_server.dicom.status import Status
 from pacs_server.dicom.uids import clean_uid, is_uid
 from pacs_server.dicom.worklist import text_of
 from pacs_server.errors import (
@@ -24,7 +25,7 @@ from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.auditing import Auditing, subjects_of_step
 from pacs_server.scp.dispatch import Result, response_to
-from pacs_server.scp.status import STEP_MAY_NO_LONGER_BE_UPDATED, Status, status_of
+from pacs_server.scp.status import STEP_MAY_NO_LONGER_BE_UPDATED, status_of
 from pacs_server.services.mpps import MPPSService, StepOutcome
 
 # References to some 30,000 instances.

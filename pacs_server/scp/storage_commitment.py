@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Callable, Collection
 
-from pacs_server.audit.events import Action, Subject
+from pacs_server.audit.events import Action
 from pacs_server.dicom.commitment import (
     MAX_REQUEST_BYTES,
     PUSH_MODEL,
     PUSH_MODEL_INSTANCE,
     REQUEST_STORAGE_COMMITMENT,
     CommitmentRequest,
-    EventType,
     parse_request,
 )
+from pacs_server.dicom.status import Status
+from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import clean_uid, is_uid
 from pacs_server.errors import (
     IndexUnavailable,
@@ -26,10 +27,10 @@ from pacs_server.errors import (
 )
 from pacs_server.index.commitment import Transaction
 from pacs_server.net.association import Association, Message
-from pacs_server.net.message import Command, CommandField
+from pacs_server.net.message import Command
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result, response_to
-from pacs_server.scp.status import Status, is_warning
+from pacs_server.scu.n_event import event_report, taken
 from pacs_server.services.commitment import StorageCommitmentService
 
 log = logging.getLogger(__name__)
@@ -117,22 +118,6 @@ class StorageCommitmentSCP:
                 self._service.release(transaction)
         except PacsError as error:
             log.warning("commitment not reported yet", extra={"reason": str(error)})
-
-
-def event_report(association: Association, event: EventType) -> Command:
-    """An N-EVENT-REPORT request of the push model (PS3.7 10.3.1, PS3.4 J.3.3)."""
-    return Command(
-        command_field=CommandField.N_EVENT_REPORT,
-        message_id=association.next_message_id(),
-        affected_sop_class_uid=PUSH_MODEL,
-        affected_sop_instance_uid=PUSH_MODEL_INSTANCE,
-        event_type_id=event,
-    )
-
-
-def taken(status: int | None) -> bool:
-    """Whether an N-EVENT-REPORT response says that the peer has the report."""
-    return status is not None and (status == Status.SUCCESS or is_warning(status))
 
 
 def check_action(message: Message) -> None:

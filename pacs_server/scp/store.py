@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.status import Status
 from pacs_server.dicom.uids import clean_uid
 from pacs_server.errors import InstanceMismatch, InvalidInstance
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result, response_to
-from pacs_server.scp.status import Status
 from pacs_server.services.store import StoreRequest, StoreService
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pacs_server.dicom.deflate import deflated
+from pacs_server.dicom.status import Status, is_warning
 from pacs_server.errors import PacsError, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.metrics import Metrics
@@ -15,7 +16,6 @@ from pacs_server.net.message import Command, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.scp.auditing import Counts, Sent
 from pacs_server.scp.dispatch import Result, response_to
-from pacs_server.scp.status import Status, is_warning
 from pacs_server.scu.plan import choose
 from pacs_server.services.retrieve import RetrieveService
 

@@ -1,9 +1,7 @@
 """Requested associations: connect, propose, send instances; for C-MOVE sub-operations and reports of our own."""
 
 import socket
-import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pacs_server.config import tls
 from pacs_server.net.acceptor import Rejected, Rejection, Terms
@@ -21,17 +19,7 @@ from pacs_server.net.negotiation import (
 )
 from pacs_server.net.pdu import AbortReason, PDUReader, PDUType, PeerAborted, ProtocolError
 from pacs_server.net.transport import AssociationEnded, ConnectionLost, Transport
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteAE:
-    """Where a remote application entity listens; `connect_timeout` in seconds."""
-
-    ae_title: str
-    host: str
-    port: int
-    connect_timeout: float
-    tls: ssl.SSLContext | None = None
+from pacs_server.scu.remote import RemoteAE
 
 
 def connect(

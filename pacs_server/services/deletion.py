@@ -18,9 +18,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any, Final
 
-from pacs_server.audit.events import Action, Event, EventID, Participant, Subject
+from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.subject import Subject
 from pacs_server.errors import InstanceNotFound, PacsError, StorageUnavailable
 from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Rows, decode, encode, names_of
 from pacs_server.index.deletions import DeletionIndex

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from pacs_server.audit.events import Action, Event, EventID, Subject
+from pacs_server.audit.events import Action, Event, EventID
 from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.dicom.identity import compatible
+from pacs_server.dicom.subject import Subject
 from pacs_server.errors import AuditUnavailable, PatientError, StorageUnavailable
 from pacs_server.index.database import Database
 from pacs_server.index.identity import Conflicts, IdentityIndex, Person, StudyOf

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from pacs_server.archive.archive import Archive
-from pacs_server.audit.events import Subject
 from pacs_server.dicom.identifier import RetrieveKeys
+from pacs_server.dicom.subject import Subject
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.queries import QueryIndex

@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 from pacs_server.archive.archive import Archive, Received, StoreOutcome
 from pacs_server.archive.stored_file import USUAL_HEAD, header_of
-from pacs_server.audit.events import Subject
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY, Provenance, decode_head, encode_head
+from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
 from pacs_server.kit.last_failure import LastFailure

@@ -15,10 +15,11 @@ from typing import Final
 
 from pacs_server.archive.archive import NAMES, Archive
 from pacs_server.archive.stored_file import USUAL_HEAD, StoredFile, read_stored
-from pacs_server.audit.events import EventID, Subject
+from pacs_server.audit.events import EventID
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.part10 import PREFIX_END, decode_head
+from pacs_server.dicom.subject import Subject
 from pacs_server.errors import DuplicateInstance, InvalidInstance, StorageFull, StorageUnavailable
 from pacs_server.storage.filesystem import FileSystemStorage, Leftover
 from pacs_server.storage.paths import NAMINGS, relative_path

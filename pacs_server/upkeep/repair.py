@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from pacs_server.archive.archive import Archive
 from pacs_server.archive.stored_file import read_stored
-from pacs_server.audit.events import Action, Event, EventID, Outcome, Subject
+from pacs_server.audit.events import Action, Event, EventID, Outcome
 from pacs_server.audit.recorder import Recorder, local_user
+from pacs_server.dicom.subject import Subject
 from pacs_server.errors import DuplicateInstance, InvalidInstance
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.queries import QueryIndex

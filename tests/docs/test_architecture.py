@@ -37,4 +37,11 @@ def test_targets_of_make(root: Path, rows: Rows) -> None:
 def test_folders_of_tests(root: Path, rows: Rows) -> None:
     folders = {path.parent for path in (root / "tests").rglob("test_*.py")}
     documented = {row[0].strip("`") for row in rows("docs/development.md", "Tests")}
-    assert {folder.relative_to(root).as_posix() for folder in folders} <= documented
+    assert {"/".join(folder.relative_to(root).parts[:2]) for folder in folders} <= documented
+
+
+def test_unit_tests_mirror_the_package(root: Path) -> None:
+    rooms = {path.name for path in (root / "pacs_server").iterdir() if path.is_dir()}
+    folders = {path.parent.name for path in (root / "tests/unit").rglob("test_*.py")}
+    # What is tested that is not in the package: the benchmarks, and the files for Docker and systemd.
+    assert folders - {"benchmarks", "deployment"} <= rooms

@@ -11,6 +11,7 @@ from pacs_server.config.model import Config, DatabaseConfig, RemoteAE, ServerCon
 from pacs_server.dicom import codecs, elements, matching
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.status import Status
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.errors import TranscodeError
 from pacs_server.net import association
@@ -22,7 +23,7 @@ from pacs_server.scp.contexts import (
     Service,
     supports,
 )
-from pacs_server.scp.status import STATUS_OF, Status
+from pacs_server.scp.status import STATUS_OF
 
 STATEMENT = "docs/conformance-statement.md"
 # Where the statuses of each service stand in section 7.3.2.

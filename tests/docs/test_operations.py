@@ -105,12 +105,12 @@ def test_log_messages_exist(root: Path, rows: Callable[..., list[list[str]]]) ->
 
 
 def test_signals(root: Path, rows: Callable[..., list[list[str]]]) -> None:
-    handled = set(re.findall(r"signal\.(SIG\w+)", _source(root, "server.py")))
+    handled = set(re.findall(r"signal\.(SIG\w+)", _source(root, "app/server.py")))
     assert set(re.findall(r"SIG[A-Z]+", " ".join(row[0] for row in rows(PAGE, "Signals")))) == handled
 
 
 def test_monitoring_pages(root: Path, rows: Callable[..., list[list[str]]]) -> None:
-    pages = set(re.findall(r'"(/[a-z]+)": ', _source(root, "monitor.py")))
+    pages = set(re.findall(r'"(/[a-z]+)": ', _source(root, "web/monitor.py")))
     assert pages
     assert {row[0].strip("`") for row in rows(PAGE, "Monitoring") if row[0].startswith("`/")} == pages
 
@@ -122,7 +122,7 @@ def test_the_changelog_has_this_version(document: Document) -> None:
 def test_the_tour_shows_what_the_server_prints(root: Path, document: Document) -> None:
     """The words of the tour, without its numbers, come from the code."""
     tour = document("README.md").partition("## Five minutes")[2]
-    source = _source(root, "server.py")
+    source = _source(root, "app/server.py")
     for words in (" listening on ", "monitoring at http://", "try: echoscu -aec ", "     storescu -aec "):
         assert words in tour
         assert words in source

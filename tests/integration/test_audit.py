@@ -33,10 +33,11 @@ from trails import Kept
 from worklists import keys
 
 from pacs_server.app.server import PacsServer
-from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role, Subject
+from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.record import read_record
 from pacs_server.audit.recorder import local_user
 from pacs_server.config.model import AccessControlConfig, Config, PeerRule
+from pacs_server.dicom.subject import Subject
 from pacs_server.errors import AuditUnavailable, ConfigError
 
 WORKLIST_FIND = "1.2.840.10008.5.1.4.31"

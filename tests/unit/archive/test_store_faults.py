@@ -15,9 +15,10 @@ from pydicom.dataset import Dataset
 from sqlalchemy import event
 
 from pacs_server.archive.archive import StoreOutcome
+from pacs_server.dicom.status import Status
 from pacs_server.errors import PacsError
 from pacs_server.index.prepared import Prepared
-from pacs_server.scp.status import Status, status_of
+from pacs_server.scp.status import status_of
 
 NO_ROOM, BROKEN = errno.ENOSPC, errno.EIO
 Patch = pytest.MonkeyPatch

@@ -26,7 +26,7 @@ from pacs_server.config.model import (
 )
 from pacs_server.errors import ConfigError
 
-EXAMPLE = Path(__file__).parents[2] / "pacs_server.yaml.example"
+EXAMPLE = Path(__file__).parents[3] / "pacs_server.yaml.example"
 # A key of the peer in the example file, which is commented out as a whole.
 PEER_LINE = r"  #(?:- |  )(?P<key>[a-z0-9_]+): .*"
 

@@ -74,7 +74,7 @@ class FakeServer:
 @pytest.fixture
 def fake_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeServer]]:
     monkeypatch.setattr("pacs_server.app.server.PacsServer", FakeServer)
-    monkeypatch.setattr("pacs_server.kit.logs.configure", lambda config, console=True: None)
+    monkeypatch.setattr("pacs_server.app.logging.configure", lambda config, console=True: None)
     yield FakeServer.made
     FakeServer.made.clear()
 
@@ -92,7 +92,7 @@ def test_help_imports_nothing_heavy() -> None:
         "print(sorted({'pydantic', 'pydicom', 'pynetdicom', 'sqlalchemy', 'numpy', 'yaml'} & set(sys.modules)))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(cli.__file__).parents[1], capture_output=True, check=True
+        [sys.executable, "-c", code], cwd=Path(cli.__file__).parents[2], capture_output=True, check=True
     )
     assert done.stdout.splitlines()[-1] == b"[]"
     assert b"check-config" in done.stdout

@@ -13,7 +13,7 @@ import yaml
 from pacs_server.config.load import load
 from pacs_server.config.model import Config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCKER = ROOT / "docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 POSTGRES = "compose.postgres.yaml"
@@ -122,7 +122,7 @@ def test_the_health_check_asks_the_monitoring_port() -> None:
     ast.parse(command[2])
     [address] = re.findall(r"http://127\.0\.0\.1:(\d+)(/\w+)", command[2])
     assert address == (str(Config().monitoring.metrics_port), "/healthz")
-    assert '"/healthz"' in (ROOT / "pacs_server/monitor.py").read_text()
+    assert '"/healthz"' in (ROOT / "pacs_server/web/monitor.py").read_text()
 
 
 @pytest.mark.parametrize("name", FILES)

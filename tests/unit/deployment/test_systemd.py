@@ -10,7 +10,7 @@ import pytest
 
 from pacs_server.config.model import Config
 
-UNIT = Path(__file__).parents[2] / "docs" / "pacs-server.service"
+UNIT = Path(__file__).parents[3] / "docs" / "pacs-server.service"
 
 
 class _Unit(configparser.RawConfigParser):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pacs_server.app.logging import configure
 from pacs_server.config.model import LoggingConfig
 from pacs_server.errors import ConfigError
-from pacs_server.kit.logs import JSONFormatter, TextFormatter, configure, reopen, set_level
+from pacs_server.kit.logs import JSONFormatter, TextFormatter, reopen, set_level
 
 EVIL = 'a b\n2026-01-01 INFO  fake\x1b[2J\u2028\x9b\ud800"'
 

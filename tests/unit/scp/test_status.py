@@ -3,7 +3,8 @@
 import pytest
 
 from pacs_server import errors
-from pacs_server.scp.status import STATUS_OF, Status, is_warning, status_of
+from pacs_server.dicom.status import Status, is_warning
+from pacs_server.scp.status import STATUS_OF, status_of
 
 
 def _all_errors(kind=errors.PacsError):

@@ -10,10 +10,11 @@ from orders import order
 from trails import Kept, recorder_of
 from worklists import item
 
-from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role, Subject
+from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.config.model import Config, RemoteAE, changed
+from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import AuditUnavailable
 from pacs_server.hl7.orders import OrderService

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from lxml import etree
 from pydicom.datadict import tag_for_keyword
 
-from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role, Subject
+from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.xml import message, shortened
+from pacs_server.dicom.subject import Subject
 
 AT = datetime(2026, 11, 23, 9, 30, 0, 123456, tzinfo=UTC)
 QUERY_KEYS = ("PatientID", "StudyInstanceUID", "PatientName", "ModalitiesInStudy", "StudyDate")

@@ -16,7 +16,7 @@ from pacs_server.dicom.worklist import text_of
 from pacs_server.errors import InvalidWorklistItem
 from pacs_server.intake.worklist_files import FIELDS, items_of, read_items
 
-PAGE = Path(__file__).parents[2] / "docs" / "workflow.md"
+PAGE = Path(__file__).parents[3] / "docs" / "workflow.md"
 EXPLICIT, IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 
 CSV = (

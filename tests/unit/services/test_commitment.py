@@ -23,8 +23,7 @@ from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Timeouts
 from pacs_server.outbox import commitment as reporter
 from pacs_server.outbox.commitment import Calling, Reporter
-from pacs_server.scp.move import Destination
-from pacs_server.scu.connect import RemoteAE
+from pacs_server.scu.remote import Destination, RemoteAE
 from pacs_server.services import commitment
 from pacs_server.services.commitment import LEASE_SECONDS, StorageCommitmentService
 from pacs_server.services.store import StoreRequest, StoreService

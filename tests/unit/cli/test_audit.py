@@ -13,11 +13,12 @@ from xml.etree import ElementTree
 import pytest
 from audits import an_event, clock
 
-from pacs_server.audit.events import Action, Event, EventID, Outcome, Participant, Subject
+from pacs_server.audit.events import Action, Event, EventID, Outcome, Participant
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.audit.verify import verify
 from pacs_server.cli import main as cli
 from pacs_server.config.model import AuditConfig
+from pacs_server.dicom.subject import Subject
 
 Run = Callable[..., tuple[int, list[str], str]]
 MOVER = Participant("WS1", address="10.0.0.9", requestor=True)

@@ -14,7 +14,7 @@ from pacs_server.hl7 import order_map as hl7_orders
 from pacs_server.hl7.message import Condition, InvalidMessage, Separators, acknowledgment, escape, parse, unescape
 from pacs_server.hl7.order_map import Action, ItemKey, Order, order_of
 
-PAGE = Path(__file__).parents[2] / "docs" / "workflow.md"
+PAGE = Path(__file__).parents[3] / "docs" / "workflow.md"
 NOW = datetime(2026, 1, 5, 8, 0, 1)
 TAGS = {
     "PatientName": "00100010", "PatientID": "00100020", "IssuerOfPatientID": "00100021", "PatientBirthDate": "00100030",

@@ -1,0 +1,40 @@
+"""DIMSE statuses (PS3.4, PS3.7 Annex C)."""
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """A status of a response, with the section that defines it."""
+
+    SUCCESS = 0x0000
+    # PS3.4 F.8.2.1.4
+    REQUESTED_OPTIONAL_ATTRIBUTES_NOT_SUPPORTED = 0x0001
+    # PS3.7 Annex C, common to all services
+    INVALID_ATTRIBUTE_VALUE = 0x0106
+    PROCESSING_FAILURE = 0x0110
+    DUPLICATE_SOP_INSTANCE = 0x0111
+    NO_SUCH_SOP_INSTANCE = 0x0112
+    INVALID_ARGUMENT_VALUE = 0x0115
+    INVALID_OBJECT_INSTANCE = 0x0117
+    NO_SUCH_SOP_CLASS = 0x0118
+    MISSING_ATTRIBUTE = 0x0120
+    MISSING_ATTRIBUTE_VALUE = 0x0121
+    NO_SUCH_ACTION = 0x0123
+    NOT_AUTHORISED = 0x0124
+    UNRECOGNIZED_OPERATION = 0x0211
+    RESOURCE_LIMITATION = 0x0213
+    # PS3.4 B.2.3, C.4.1.1.4, C.4.2.1.5, C.4.3.1.4
+    OUT_OF_RESOURCES = 0xA700
+    UNABLE_TO_PERFORM_SUBOPERATIONS = 0xA702
+    MOVE_DESTINATION_UNKNOWN = 0xA801
+    DOES_NOT_MATCH_SOP_CLASS = 0xA900
+    SUBOPERATIONS_COMPLETE_WITH_FAILURES = 0xB000
+    CANNOT_UNDERSTAND = 0xC000
+    CANCEL = 0xFE00
+    PENDING = 0xFF00
+    PENDING_WITH_UNSUPPORTED_KEYS = 0xFF01
+
+
+def is_warning(status: int) -> bool:
+    """Whether a C-STORE response says stored, but (PS3.7 Annex C: 0001, 0107, 0116, Bxxx)."""
+    return status in (0x0001, 0x0107, 0x0116) or status & 0xF000 == 0xB000
