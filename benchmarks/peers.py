@@ -29,6 +29,8 @@ _MOST_ASSOCIATIONS = 600
 # 40 ms in between for the client's delayed acknowledgement. This is its switch to turn that off: the peers
 # are measured at their best, not at the mercy of a timer.
 _ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
+# The server of another checkout has to import its own package.
+_ENVIRONMENT.pop("PYTHONPATH", None)
 # pynetdicom puts a storescp of its own next to our Python, which is not the one that is meant.
 _ENVIRONMENT["PATH"] = os.pathsep.join(
     folder for folder in os.get_exec_path() if Path(folder) != Path(sys.executable).parent
@@ -75,6 +77,8 @@ class Peer:
         """What the program says its version is."""
         if self.program == sys.executable:
             return f"pacs-server {__version__}"
+        if self.key == BEFORE:
+            return f"pacs-server of {self.program}"
         shown = subprocess.run(
             [self.program, "--version"],
             capture_output=True,
@@ -91,7 +95,7 @@ class Peer:
 # ------------------------------------------------------------------------------------ configurations
 
 
-def _pacs_server(*, fsync: bool) -> Callable[[Site], list[str]]:
+def _pacs_server(*, fsync: bool, python: str = sys.executable) -> Callable[[Site], list[str]]:
     def command(site: Site) -> list[str]:
         settings = {
             "server": {
@@ -109,7 +113,7 @@ def _pacs_server(*, fsync: bool) -> Callable[[Site], list[str]]:
         }
         # JSON is YAML.
         config = _write(site.directory / "pacs_server.yaml", json.dumps(settings, indent=1))
-        return [sys.executable, "-m", "pacs_server", "--config", str(config)]
+        return [python, "-m", "pacs_server", "--config", str(config)]
 
     return command
 
@@ -163,6 +167,7 @@ def _write(path: Path, text: str) -> Path:
 
 
 _ALL = frozenset(Service)
+BEFORE = "before"
 PEERS = (
     Peer("pacs-server", "pacs-server", "PACS_SERVER", sys.executable, _ALL, _pacs_server(fsync=True)),
     Peer("nofsync", "pacs-server, fsync off", "PACS_SERVER", sys.executable, _ALL, _pacs_server(fsync=False)),
@@ -177,6 +182,12 @@ PEERS = (
         _storescp,
     ),
 )
+
+
+def before(checkout: Path) -> Peer:
+    """This server as it is in another checkout, from that checkout's own virtual environment."""
+    python = str(checkout.resolve() / ".venv" / "bin" / "python")
+    return Peer(BEFORE, "pacs-server, before", "PACS_SERVER", python, _ALL, _pacs_server(fsync=True, python=python))
 
 
 # ------------------------------------------------------------------------------------ processes

@@ -15,7 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.peers import PEERS, Peer, Running, start
+from benchmarks.peers import PEERS, Peer, Running, before, start
 from benchmarks.receiver import Receiver
 from benchmarks.report import Cell, Results, machine, markdown
 from benchmarks.rows import ASSOCIATIONS, QUICK, ROWS, Bench, Counts, Row, settle
@@ -44,7 +44,7 @@ def main() -> int:
     options = _options()
     plan = Plan(
         [row for row in ROWS if row.key in options.rows],
-        [peer for peer in PEERS if peer.key in options.peers],
+        [peer for peer in PEERS if peer.key in options.peers] + ([before(options.before)] if options.before else []),
         options.rounds or (2 if options.quick else 5),
         QUICK if options.quick else Counts(),
     )
@@ -120,6 +120,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small counts and two rounds")
     parser.add_argument("--rows", nargs="+", choices=rows, default=rows, metavar="ROW", help=", ".join(rows))
     parser.add_argument("--peers", nargs="+", choices=peers, default=peers, metavar="PEER", help=", ".join(peers))
+    parser.add_argument(
+        "--before",
+        type=Path,
+        metavar="CHECKOUT",
+        help="measure the server of another checkout too, where `make install` was run",
+    )
     parser.add_argument("--rounds", type=int, choices=range(1, 101), metavar="N", help="rounds, 1 to 100")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's number to FILE as well")
     parser.add_argument("--directory", type=Path, metavar="DIR", help="keep the servers' files below DIR while it runs")

@@ -17,7 +17,7 @@ from benchmarks.concurrency import fall
 from benchmarks.goals import GOALS, Times, goal_cell
 from benchmarks.instances import CT_IMAGE_STORAGE, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, Framing
 from benchmarks.jobs import StoreJob
-from benchmarks.peers import PEERS, Peer, Service, Site
+from benchmarks.peers import PEERS, Peer, Service, Site, before
 from benchmarks.receiver import Receiver, accept_all
 from benchmarks.report import Cell, markdown
 from benchmarks.rows import ROWS, Bench, Counts
@@ -167,6 +167,13 @@ def test_peers_are_configured_in_their_own_directory(peer: Peer, tmp_path: Path)
     assert not written or "DEST" in written[0]
     assert str(tmp_path) in " ".join(command)
     assert (Service.GET in peer.services) == (peer.key != "storescp")
+
+
+def test_another_checkout_runs_with_its_own_python(tmp_path: Path) -> None:
+    peer = before(tmp_path / "old")
+    command = peer.command(Site(tmp_path, 104, Address("MOVED", 11113)))
+    assert command[0] == peer.program == str(tmp_path / "old/.venv/bin/python")
+    assert peer.missing
 
 
 def test_numbers_are_given_out_once() -> None:
