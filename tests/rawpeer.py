@@ -38,7 +38,7 @@ _TERMS = Terms(131072, 30.0, Timeouts(idle=60.0, network=30.0), "1.2.826.0.1.368
 def associate(port: int, contexts: Iterable[tuple[str, str]], *, calling_ae: str = "RAW") -> Association:
     """An association with the server with one context per (abstract syntax, transfer syntax)."""
     proposed = [ProposedContext(2 * n + 1, abstract, (syntax,)) for n, (abstract, syntax) in enumerate(contexts)]
-    return connect(RemoteAE("PACS_SERVER", "127.0.0.1", port, 10.0), calling_ae, proposed, _TERMS)
+    return connect(RemoteAE("PACS_SERVER", "127.0.0.1", port, 10.0, _TERMS.timeouts.idle), calling_ae, proposed, _TERMS)
 
 
 @contextlib.contextmanager

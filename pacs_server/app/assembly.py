@@ -10,7 +10,7 @@ from pacs_server.archive.archive import Archive
 from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
-from pacs_server.config.model import AuditConfig, Config, RemoteAE
+from pacs_server.config.model import AuditConfig, Config
 from pacs_server.config.tls import client_contexts
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
@@ -28,8 +28,7 @@ from pacs_server.net.acceptor import Acceptor, Terms
 from pacs_server.net.association import Timeouts
 from pacs_server.scp.contexts import supports
 from pacs_server.scp.entity import EntitySettings
-from pacs_server.scu import remote as scu_remote
-from pacs_server.scu.remote import Destination
+from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.commitment import StorageCommitmentService
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.identity import IdentityService, read_changes
@@ -175,15 +174,17 @@ def entity_settings(config: Config, tls: ssl.SSLContext | None) -> EntitySetting
     return EntitySettings(Acceptor(terms, supports(accept_unknown=config.storage.accept_unknown_sop_classes)), tls)
 
 
-def destinations(config: Config) -> dict[str, Destination]:
-    """The C-MOVE destinations by AE title. Raises ConfigError if TLS to them cannot work."""
+def remote_aes(config: Config) -> dict[str, RemoteAE]:
+    """The remote AEs that this server may call, by AE title. Raises ConfigError if TLS to them cannot work."""
     contexts = client_contexts(config)
     return {
-        remote.ae_title: _destination(remote, contexts[remote.tls_check_hostname] if remote.tls else None)
+        remote.ae_title: RemoteAE(
+            remote.ae_title,
+            remote.host,
+            remote.port,
+            remote.connect_timeout,
+            remote.response_timeout,
+            contexts[remote.tls_check_hostname] if remote.tls else None,
+        )
         for remote in config.remote_aes
     }
-
-
-def _destination(remote: RemoteAE, tls: ssl.SSLContext | None) -> Destination:
-    address = scu_remote.RemoteAE(remote.ae_title, remote.host, remote.port, remote.connect_timeout, tls)
-    return Destination(address, remote.response_timeout)

@@ -14,7 +14,7 @@ from typing import Self
 
 from pacs_server import __version__
 from pacs_server.app.allocator import give_back_large_blocks
-from pacs_server.app.assembly import OpenArchive, destinations, entity_settings, open_archive
+from pacs_server.app.assembly import OpenArchive, entity_settings, open_archive, remote_aes
 from pacs_server.app.health import LOOK_SECONDS, Report, Watch
 from pacs_server.app.logging import configure as configure_logging
 from pacs_server.app.ports import Ports, address_of, bind_ports
@@ -31,7 +31,7 @@ from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import ConnectionLimits, Connections, Listener
 from pacs_server.net.message import CommandField
-from pacs_server.outbox.commitment import Calling, Reporter
+from pacs_server.outbox.commitment import Reporter
 from pacs_server.scp.admission import Admission
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import Service
@@ -46,7 +46,8 @@ from pacs_server.scp.mpps import ModalityPerformedProcedureStepSCP
 from pacs_server.scp.storage_commitment import StorageCommitmentSCP
 from pacs_server.scp.store import StorageSCP
 from pacs_server.scp.worklist import ModalityWorklistSCP
-from pacs_server.scu.remote import Destination
+from pacs_server.scu.link import Requestor
+from pacs_server.scu.remote import RemoteAE
 from pacs_server.upkeep.recovery import recover
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper
@@ -172,7 +173,7 @@ class PacsServer:
             new = self._read_config()
             # While it listens for TLS it never goes without: switching it off needs a restart.
             tls = server_context(new) or self._entity.settings.tls
-            remotes = destinations(new)
+            remotes = remote_aes(new)
             repository = _repository_context(new)
         except ConfigError as error:
             self._reloaded(ok=False, result=str(error))
@@ -212,7 +213,7 @@ class PacsServer:
     ) -> None:
         self._parts = parts
         self._report = Report(parts, self._connections, lambda: self.config)
-        self._destinations = destinations(self.config)
+        self._remote_aes = remote_aes(self.config)
         self._identification = Identification(self.config.user_identity)
         self._admission = Admission(
             self.config.server, self.config.access_control, identify=self._identification.identify
@@ -231,7 +232,7 @@ class PacsServer:
             parts.storage, parts.database, lambda: self.config.storage.scrub_rate, counted=self.metrics.scrubbed
         )
         self.metrics.watch_scrub(self._scrub.findings)
-        self._reporter = Reporter(parts.commitment, Calling(self._destination, self._ae_title, self._terms))
+        self._reporter = Reporter(parts.commitment, Requestor(self._remote_ae, self._ae_title, self._terms))
         self.metrics.watch(lambda: self._report.gauges() | self._expiry.gauges() | self._scrub.gauges())
         self._monitor = (
             Monitor(monitoring, metrics=self.metrics.render, status=self.status, not_ready=self._report.not_ready)
@@ -269,7 +270,7 @@ class PacsServer:
             (Service.FIND, CommandField.C_FIND): QueryRetrieveFindSCP(parts.queries, self._ae_title, auditing, metrics),
             (Service.GET, CommandField.C_GET): QueryRetrieveGetSCP(parts.retrieve, auditing, metrics),
             (Service.MOVE, CommandField.C_MOVE): QueryRetrieveMoveSCP(
-                parts.retrieve, self._destination, self._terms, self._ae_title, auditing=auditing, metrics=metrics
+                parts.retrieve, self._remote_ae, self._terms, self._ae_title, auditing=auditing, metrics=metrics
             ),
             (Service.COMMITMENT, CommandField.N_ACTION): StorageCommitmentSCP(
                 parts.commitment,
@@ -315,12 +316,12 @@ class PacsServer:
 
     # ---------------------------------------------------------------- what may change live
 
-    def _apply(self, new: Config, tls: ssl.SSLContext | None, remotes: dict[str, Destination]) -> None:
+    def _apply(self, new: Config, tls: ssl.SSLContext | None, remotes: dict[str, RemoteAE]) -> None:
         """Take over what can change live; associations in force keep what they began with."""
         self.config = new
         self._admission.configure(new.server, new.access_control)
         self._identification.configure(new.user_identity)
-        self._destinations = remotes
+        self._remote_aes = remotes
         self._expiry.take(new)
         self._scrub.configured()
         self._entity.settings = entity_settings(new, tls)
@@ -335,8 +336,8 @@ class PacsServer:
     def _ae_title(self) -> str:
         return self.config.server.ae_title
 
-    def _destination(self, title: str) -> Destination | None:
-        return self._destinations.get(title)
+    def _remote_ae(self, title: str) -> RemoteAE | None:
+        return self._remote_aes.get(title)
 
     def _terms(self) -> Terms:
         return self._entity.settings.terms

@@ -23,7 +23,7 @@ from pacs_server.scp.get import relational
 from pacs_server.scp.suboperations import Progress, cancel_requested, counts_of, finish, pending_response, send_instance
 from pacs_server.scu.connect import connect, read_response, store_request
 from pacs_server.scu.plan import AssociationPlan, plan
-from pacs_server.scu.remote import Destination
+from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.retrieve import RetrieveService
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class QueryRetrieveMoveSCP:
     def __init__(
         self,
         retrieve: RetrieveService,
-        destinations: Callable[[str], Destination | None],
+        destinations: Callable[[str], RemoteAE | None],
         terms: Callable[[], Terms],
         ae_title: Callable[[], str],
         *,
@@ -63,22 +63,20 @@ class QueryRetrieveMoveSCP:
         keys = parse_retrieve(data, message.context.transfer_syntax, model, relational(association, message))
         instances = self._retrieve.select(keys)
         subjects = self._retrieve.subjects
-        to = Participant(title, title, destination.remote.host, Role.DESTINATION)
+        to = Participant(title, title, destination.host, Role.DESTINATION)
         with self._auditing.sending(association, lambda: subjects(instances), counts_of(instances), to) as sent:
             move = _Move(self, association, message, destination, Progress(len(instances), sent))
             cancelled = move.run(instances)
         result = finish(association, message, move.progress, self._metrics, cancelled=cancelled)
         return replace(result, details={"destination": title, **result.details})
 
-    def open(self, destination: Destination, planned: AssociationPlan) -> Association:
+    def open(self, destination: RemoteAE, planned: AssociationPlan) -> Association:
         """Open an association for what is planned. Raises AssociationEnded."""
-        terms = self._terms()
-        timeouts = replace(terms.timeouts, idle=destination.response_timeout)
         contexts = [
             ProposedContext(context_id, context.abstract_syntax, context.transfer_syntaxes)
             for context_id, context in planned.contexts.items()
         ]
-        return connect(destination.remote, self._ae_title(), contexts, replace(terms, timeouts=timeouts))
+        return connect(destination, self._ae_title(), contexts, self._terms())
 
     def send(self, link: Association, message: Message, instance: StoredInstance, originator: str) -> int:
         """Send one instance over `link` and return the status it was answered with. Raises AssociationEnded."""
@@ -89,7 +87,7 @@ class QueryRetrieveMoveSCP:
         failure = send_instance(link, self._retrieve, instance, request)
         if failure is not None:
             return failure
-        status = read_response(link, request, link.timeouts.idle).status
+        status = read_response(link, request).status
         return Status.CANNOT_UNDERSTAND if status is None else status
 
 
@@ -101,7 +99,7 @@ class _Move:
         scp: QueryRetrieveMoveSCP,
         association: Association,
         message: Message,
-        destination: Destination,
+        destination: RemoteAE,
         progress: Progress,
     ) -> None:
         self.progress = progress
@@ -176,7 +174,7 @@ class _Move:
     def _failed(self, queue: deque[StoredInstance], count: int, error: AssociationEnded) -> None:
         log.warning(
             "sub-operations failed",
-            extra={"destination": self._destination.remote.ae_title, "instances": count, "reason": error.how},
+            extra={"destination": self._destination.ae_title, "instances": count, "reason": error.how},
         )
         for _ in range(count):
             self.progress.count(queue.popleft(), Status.PROCESSING_FAILURE)

@@ -1,7 +1,8 @@
-"""Requested associations: connect, propose, send instances; for C-MOVE sub-operations and reports of our own."""
+"""Request an association with a remote AE, and wait for responses on it."""
 
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pacs_server.config import tls
 from pacs_server.net.acceptor import Rejected, Rejection, Terms
@@ -29,11 +30,13 @@ def connect(
     terms: Terms,
     roles: Mapping[str, tuple[bool, bool]] | None = None,
 ) -> Association:
-    """Open an association with `remote`; contexts that it does not take are missing from the result.
+    """Open an association with `remote`; contexts that the remote AE did not accept are missing from the result.
 
-    `roles` maps SOP Class UIDs to the (SCU, SCP) roles that we propose to take (PS3.7 D.3.3.4).
-    Raises ConnectionLost if it cannot be reached in time, Rejected, and other kinds of AssociationEnded.
+    `roles` maps SOP Class UIDs to the (SCU, SCP) roles that we propose to take (PS3.7 D.3.3.4). The idle
+    time-out of `terms` is replaced by the response time-out of `remote`.
+    Raises ConnectionLost if the remote AE cannot be reached in time, Rejected, and other kinds of AssociationEnded.
     """
+    terms = replace(terms, timeouts=replace(terms.timeouts, idle=remote.response_timeout))
     user = UserInformation(
         terms.max_pdu_size, terms.implementation_class_uid, terms.implementation_version_name, roles=roles or {}
     )
@@ -59,9 +62,9 @@ def connect(
     )
 
 
-def read_response(association: Association, request: Command, timeout: float) -> Command:
-    """Wait for the response to `request`, its data set dropped; raises AssociationEnded."""
-    message = association.read_message(timeout)
+def read_response(association: Association, request: Command) -> Command:
+    """Wait for the response to `request` and drop its data set. Raises AssociationEnded."""
+    message = association.read_message()
     association.skip_data()
     association.busy = False
     command = message.command

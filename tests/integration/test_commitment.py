@@ -296,7 +296,9 @@ def test_the_role_is_negotiated():
         (False, None, (True, False)),
     ):
         with listening(role=accepts) as (_, peer):
-            link = connect(scu.RemoteAE("MODALITY", "127.0.0.1", peer.port, 2.0), "PACS", [context], terms, proposed)
+            link = connect(
+                scu.RemoteAE("MODALITY", "127.0.0.1", peer.port, 2.0, 5.0), "PACS", [context], terms, proposed
+            )
             (accepted,) = link.contexts.values()
             assert (accepted.as_scu, accepted.as_scp) == expected
             link.release()

@@ -22,8 +22,9 @@ from pacs_server.index.instances import InstanceIndex
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Timeouts
 from pacs_server.outbox import commitment as reporter
-from pacs_server.outbox.commitment import Calling, Reporter
-from pacs_server.scu.remote import Destination, RemoteAE
+from pacs_server.outbox.commitment import Reporter
+from pacs_server.scu.link import Requestor
+from pacs_server.scu.remote import RemoteAE
 from pacs_server.services import commitment
 from pacs_server.services.commitment import LEASE_SECONDS, StorageCommitmentService
 from pacs_server.services.store import StoreRequest, StoreService
@@ -76,9 +77,9 @@ class Node:
         (summary,) = self.service.summaries(everything=True, limit=10)
         return summary.transaction
 
-    def reporter(self, destination: Callable[[str], Destination | None]) -> Reporter:
+    def reporter(self, remotes: Callable[[str], RemoteAE | None]) -> Reporter:
         terms = Terms(16384, 5.0, Timeouts(5.0, 5.0), "1.2.3", "TEST")
-        return Reporter(self.service, Calling(destination, lambda: "PACS", lambda: terms))
+        return Reporter(self.service, Requestor(remotes, lambda: "PACS", lambda: terms))
 
 
 @pytest.fixture
@@ -233,8 +234,8 @@ def test_a_database_that_is_down_is_no_promise(node: Node, tmp_path) -> None:
 
 
 def test_it_waits_twice_as_long_each_time_and_is_given_up(node: Node, caplog: pytest.LogCaptureFixture) -> None:
-    remote = RemoteAE("CT1", "127.0.0.1", free_port(), 1.0)
-    reporter = node.reporter(lambda title: Destination(remote, 1.0) if title == "CT1" else None)
+    remote = RemoteAE("CT1", "127.0.0.1", free_port(), 1.0, 1.0)
+    reporter = node.reporter(lambda title: remote if title == "CT1" else None)
     node.request()
     waits = []
     while claimed := node.service.claim_due():
