@@ -46,7 +46,7 @@ run: $(RUN_STAMP) ## Start the server, with pacs_server.yaml if it is here
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests and print the total coverage
 	@.ci/system-packages
-	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/python -m pytest -n auto --cov --cov-report=
 	@$(BIN)/coverage report | tail -n 1
 
 .PHONY: coverage
@@ -55,7 +55,7 @@ coverage: $(DEV_STAMP) ## Show the lines that the last `make test` did not run
 
 .PHONY: test-fast
 test-fast: $(DEV_STAMP) ## Run the unit and property tests that need nothing else
-	$(BIN)/python -m pytest tests/unit tests/properties -m 'not interop and not slow and not postgres'
+	$(BIN)/python -m pytest -n auto tests/unit tests/properties -m 'not interop and not slow and not postgres'
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## Check style, formatting and the layers

@@ -1,13 +1,14 @@
-"""Fixtures that many tests share."""
+"""How the tests run side by side, and fixtures that many of them share."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import postgres
 import pytest
 import servers
+from alone import Room
 from hypothesis import HealthCheck, settings
 from sqlalchemy import URL
 
@@ -18,6 +19,36 @@ settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=
 settings.register_profile("soak", parent=settings.get_profile("dev"), max_examples=10_000)
 # `--hypothesis-profile=soak` on the command line wins over this.
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
+
+_MOST_WORKERS = 8
+_ROOM = pytest.StashKey[Room]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Workers for `-n auto`: as many as there are processors, two at least."""
+    return min(max(2, len(os.sched_getaffinity(0))), _MOST_WORKERS)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests come first, so that no worker is left with one; those that want to be alone come last."""
+    items.sort(key=lambda item: _marked(item, "alone") - _marked(item, "slow"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Keep tests that want to be alone apart from those of other workers, with all their fixtures."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    if _ROOM not in item.config.stash:
+        item.config.stash[_ROOM] = Room(item.config._tmp_path_factory.getbasetemp().parent)
+    with item.config.stash[_ROOM].entered(alone=_marked(item, "alone")):
+        return (yield)
+
+
+def _marked(item: pytest.Item, marker: str) -> bool:
+    return item.get_closest_marker(marker) is not None
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from datasets import make_ct, make_study
 from servers import (
     CT,
@@ -131,6 +132,7 @@ def test_memory_does_not_grow_with_the_object(serve):
     assert _peak() - before < 24 * 1024
 
 
+@pytest.mark.alone
 def test_senders_that_hold_back_the_data_set_until_the_command_is_acknowledged(serve):
     """With Nagle's algorithm on, two small writes wait for a delayed acknowledgement: 40 ms for each object."""
     pacs = serve()

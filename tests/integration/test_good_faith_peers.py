@@ -204,7 +204,9 @@ def implicit_only(asked: Proposal) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("accepting", "completed"), [(nothing, 0), (unproposed, 0), (implicit_only, 2)], ids=lambda value: str(value)[:30]
+    ("accepting", "completed"),
+    [(nothing, 0), (unproposed, 0), (implicit_only, 2)],
+    ids=["nothing", "unproposed", "implicit only"],
 )
 def test_a_move_to_who_takes_little(serve: Callable[..., PacsServer], accepting: Accept, completed: int) -> None:
     with receiving(accepting=accepting) as (receiver, remote):
@@ -303,6 +305,7 @@ class Storm:
             _leave(peer, 0)
 
 
+@pytest.mark.alone
 def test_a_storm_of_reconnects_costs_the_others_nothing(serve: Callable[..., PacsServer]) -> None:
     pacs = serve(max_associations=PLACES)
     storm = Storm(pacs.address)

@@ -390,6 +390,7 @@ def test_a_slow_client_of_the_monitoring_port_holds_up_nobody(monitoring: tuple[
     assert page(monitoring) == b"metrics"
 
 
+@pytest.mark.alone
 def test_the_monitoring_port_takes_so_many_and_no_more(monitoring: tuple[str, int]) -> None:
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(RawPeer(monitoring)) for _ in range(16)]

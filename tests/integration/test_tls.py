@@ -298,6 +298,7 @@ def test_tls_on_the_plain_port(tmp_path: Path, authority: Authority, caplog: pyt
     assert record.ended == "PDU of unknown type 0x16: TLS on the plain port?"
 
 
+@pytest.mark.alone
 def test_silent_and_slow_handshakes_hold_up_nobody(tmp_path: Path, authority: Authority) -> None:
     """Also not one that sends a byte now and then: the handshake has one deadline, whatever comes meanwhile."""
     hello = client_hello(TLS12, ECDHE_RSA_AES128_GCM)

