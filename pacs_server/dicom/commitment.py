@@ -34,7 +34,7 @@ _ITEM = 0xFFFEE000
 _READ = frozenset({_REFERENCED_SOP_CLASS_UID, _REFERENCED_SOP_INSTANCE_UID, _TRANSACTION_UID, _REFERENCED_SOP_SEQUENCE})
 
 
-class EventType(IntEnum):
+class CommitmentEvent(IntEnum):
     """What a report says (PS3.4 Table J.3-2)."""
 
     SUCCESSFUL = 1
@@ -131,7 +131,7 @@ def encode_report(
     retrieve_ae_title: str,
     results: Iterable[tuple[Reference, int]],
     transfer_syntax_uid: str,
-) -> tuple[EventType, bytes]:
+) -> tuple[CommitmentEvent, bytes]:
     """The event type and data set of an N-EVENT-REPORT; `results` give each instance its failure reason or 0.
 
     All instances of the request are in it, in its order (PS3.4 J.3.3.1.2).
@@ -146,7 +146,7 @@ def encode_report(
         data += writer.element(_FAILED_SOP_SEQUENCE, b"SQ", failed)
     if committed:
         data += writer.element(_REFERENCED_SOP_SEQUENCE, b"SQ", committed)
-    event = EventType.FAILURES_EXIST if failed else EventType.SUCCESSFUL
+    event = CommitmentEvent.FAILURES_EXIST if failed else CommitmentEvent.SUCCESSFUL
     return event, deflated(data) if transfer_syntax_uid == _DEFLATED else data
 
 

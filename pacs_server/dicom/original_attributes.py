@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from pacs_server.dicom.attributes import Attribute, at_level
-from pacs_server.dicom.identity import Identity, combined_name, compatible
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.same_patient import Identity, combined_name, compatible
 
 _IDENTITY: Final = {
     each.column: each for each in at_level(Level.PATIENT) if each.column in Identity.__dataclass_fields__

@@ -30,7 +30,7 @@ _NULL: Final = '""'
 _VERSION: Final = re.compile(r"2(\.[0-9]+)*")
 
 
-class Condition(StrEnum):
+class ErrorCondition(StrEnum):
     """What is wrong with a message (HL7 table 0357)."""
 
     SEGMENT_SEQUENCE = "100^Segment sequence error"
@@ -47,7 +47,7 @@ class Condition(StrEnum):
 class InvalidMessage(Exception):
     """A message cannot be understood or used; says why, without quoting it."""
 
-    def __init__(self, problem: str, condition: Condition = Condition.REQUIRED_FIELD_MISSING) -> None:
+    def __init__(self, problem: str, condition: ErrorCondition = ErrorCondition.REQUIRED_FIELD_MISSING) -> None:
         super().__init__(problem)
         self.condition = condition
 
@@ -140,7 +140,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class HL7Message:
     """A message: its header, the segments after it, and the first one of each name."""
 
     header: Segment
@@ -166,31 +166,31 @@ class Message:
         return Segment(name, self.header.separators, self.header.encoding)
 
 
-def parse_header(data: bytes) -> Message:
+def parse_header(data: bytes) -> HL7Message:
     """The message in `data` without its other segments and in no character set, to answer it. Raises InvalidMessage."""
     line = _LINE_END.split(data.decode("latin_1"), maxsplit=1)[0]
     found = _HEADER.match(line)
     if found is None:
-        raise InvalidMessage("the message does not begin with MSH and separators", Condition.SEGMENT_SEQUENCE)
+        raise InvalidMessage("the message does not begin with MSH and separators", ErrorCondition.SEGMENT_SEQUENCE)
     marks = found[1] + found[2]
     if len(set(marks)) < len(marks):
-        raise InvalidMessage("MSH-2: separators are not distinct", Condition.DATA_TYPE)
+        raise InvalidMessage("MSH-2: separators are not distinct", ErrorCondition.DATA_TYPE)
     separators = Separators(marks[0], marks[1], marks[2], marks[3], marks[4] if len(marks) > 4 else "&")
-    return Message(Segment(line, separators, "latin_1"))
+    return HL7Message(Segment(line, separators, "latin_1"))
 
 
-def parse(data: bytes) -> Message:
+def parse(data: bytes) -> HL7Message:
     """The message in `data`, decoded as MSH-18 says. Raises InvalidMessage."""
     header = parse_header(data).header
     text, encoding = _decoded(data, header)
     lines = [line for line in _LINE_END.split(text, maxsplit=_MAX_SEGMENTS) if line.strip()]
     if len(lines) > _MAX_SEGMENTS:
-        raise InvalidMessage(f"there are more than {_MAX_SEGMENTS} segments", Condition.SEGMENT_SEQUENCE)
+        raise InvalidMessage(f"there are more than {_MAX_SEGMENTS} segments", ErrorCondition.SEGMENT_SEQUENCE)
     first, *others = (Segment(line, header.separators, encoding) for line in lines)
     firsts: dict[str, Segment] = {}
     for segment in others:
         firsts.setdefault(segment.name, segment)
-    return Message(first, others, firsts)
+    return HL7Message(first, others, firsts)
 
 
 def _decoded(data: bytes, header: Segment) -> tuple[str, str]:
@@ -204,24 +204,24 @@ def _decoded(data: bytes, header: Segment) -> tuple[str, str]:
         except UnicodeDecodeError:
             return data.decode("latin_1"), "latin_1"
     if name not in _ENCODINGS:
-        raise InvalidMessage("MSH-18: this character set is not supported", Condition.TABLE_VALUE)
+        raise InvalidMessage("MSH-18: this character set is not supported", ErrorCondition.TABLE_VALUE)
     try:
         return data.decode(_ENCODINGS[name]), _ENCODINGS[name]
     except UnicodeDecodeError:
-        raise InvalidMessage("MSH-18: the text is not in this character set", Condition.DATA_TYPE) from None
+        raise InvalidMessage("MSH-18: the text is not in this character set", ErrorCondition.DATA_TYPE) from None
 
 
-def check_version(message: Message) -> None:
+def check_version(message: HL7Message) -> None:
     """Raises InvalidMessage unless the message is of HL7 version 2."""
     version = message.header.get(12)
     if version and not _VERSION.fullmatch(version):
-        raise InvalidMessage("MSH-12: only version 2 is supported", Condition.UNSUPPORTED_VERSION)
+        raise InvalidMessage("MSH-12: only version 2 is supported", ErrorCondition.UNSUPPORTED_VERSION)
 
 
 # ------------------------------------------------------------------------------------ acknowledgments
 
 
-def acknowledgment(message: Message | None, now: datetime, problem: InvalidMessage | None = None) -> bytes:
+def acknowledgment(message: HL7Message | None, now: datetime, problem: InvalidMessage | None = None) -> bytes:
     """The answer to a message in its own encoding: AA, or AE or AR with the reason (HL7 2.9.2).
 
     AR is for what another try or another sender may mend, AE for what is wrong with the content.
@@ -250,6 +250,6 @@ def _marks(separators: Separators) -> Iterator[str]:
     yield from (separators.component, separators.repetition, separators.escape, separators.subcomponent)
 
 
-def _code(condition: Condition) -> str:
-    rejected = (Condition.UNSUPPORTED_TYPE, Condition.UNSUPPORTED_VERSION, Condition.INTERNAL)
+def _code(condition: ErrorCondition) -> str:
+    rejected = (ErrorCondition.UNSUPPORTED_TYPE, ErrorCondition.UNSUPPORTED_VERSION, ErrorCondition.INTERNAL)
     return "AR" if condition in rejected else "AE"

@@ -19,7 +19,7 @@ from pydicom.sequence import Sequence as ItemSequence
 
 from pacs_server.dicom.worklist import WorklistItem, items_from_dataset
 from pacs_server.errors import InvalidWorklistItem
-from pacs_server.hl7.message import Condition, InvalidMessage, Message, Segment, check_version
+from pacs_server.hl7.message import ErrorCondition, HL7Message, InvalidMessage, Segment, check_version
 
 KINDS: Final = ("ORM^O01", "OMI^O23")
 
@@ -68,21 +68,21 @@ _TIMESTAMP: Final = re.compile(r"([0-9]{8})([0-9]{2}(?:[0-9]{2}(?:[0-9]{2}(?:\.[
 _GROUPED: Final = frozenset({"OBR", "TQ1", "IPC", "ZDS"})
 
 
-class Action(StrEnum):
+class OrderAction(StrEnum):
     """What an order does to the worklist."""
 
     PUT = "put"
     CANCEL = "cancel"
 
 
-ACTIONS: Final[Mapping[str, Action]] = {
-    **dict.fromkeys(("NW", "SC", "XO", "SN", "RP"), Action.PUT),
-    **dict.fromkeys(("CA", "OC", "DC"), Action.CANCEL),
+ACTIONS: Final[Mapping[str, OrderAction]] = {
+    **dict.fromkeys(("NW", "SC", "XO", "SN", "RP"), OrderAction.PUT),
+    **dict.fromkeys(("CA", "OC", "DC"), OrderAction.CANCEL),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class ItemKey:
+class CancellationKey:
     """The items that a cancellation is for: those of the accession number, and of the ids that are given."""
 
     accession_number: str
@@ -94,16 +94,16 @@ class ItemKey:
 class Order:
     """What a message asks for: items to be put, or keys of items to be cancelled."""
 
-    action: Action
+    action: OrderAction
     items: Sequence[WorklistItem] = ()
-    keys: Sequence[ItemKey] = ()
+    keys: Sequence[CancellationKey] = ()
 
 
 @dataclass(slots=True)
 class _Group:
     """One order of a message: its segments, by name."""
 
-    message: Message
+    message: HL7Message
     segments: dict[str, list[Segment]] = field(default_factory=dict)
 
     def first(self, name: str) -> Segment:
@@ -136,18 +136,18 @@ class _Group:
 _OWN: Final = _GROUPED - {"ZDS"} | {"ORC"}
 
 
-def order_of(message: Message) -> Order:
+def order_of(message: HL7Message) -> Order:
     """What the message asks for; raises InvalidMessage or InvalidWorklistItem, which name what is missing."""
     check_version(message)
     if message.kind not in KINDS:
-        raise InvalidMessage("MSH-9: only ORM^O01 and OMI^O23 are supported", Condition.UNSUPPORTED_TYPE)
+        raise InvalidMessage("MSH-9: only ORM^O01 and OMI^O23 are supported", ErrorCondition.UNSUPPORTED_TYPE)
     if not message.control_id:
         raise InvalidMessage("MSH-10: the message control id is missing")
     if sum(segment.name == "PID" for segment in message.segments) != 1:
-        raise InvalidMessage("PID: there must be one", Condition.SEGMENT_SEQUENCE)
+        raise InvalidMessage("PID: there must be one", ErrorCondition.SEGMENT_SEQUENCE)
     groups = _groups(message)
     action = _action(groups)
-    if action is Action.CANCEL:
+    if action is OrderAction.CANCEL:
         return Order(action, keys=[_key(group) for group in groups])
     items = [item for group in groups for ds in _datasets(group) for item in items_from_dataset(ds, "hl7")]
     if len({item.identity for item in items}) < len(items):
@@ -155,7 +155,7 @@ def order_of(message: Message) -> Order:
     return Order(action, items)
 
 
-def _groups(message: Message) -> list[_Group]:
+def _groups(message: HL7Message) -> list[_Group]:
     groups: list[_Group] = []
     for segment in message.segments:
         if segment.name == "ORC" or (segment.name == "OBR" and (not groups or "OBR" in groups[-1].segments)):
@@ -163,36 +163,36 @@ def _groups(message: Message) -> list[_Group]:
         if segment.name == "ORC" or (segment.name in _GROUPED and groups):
             groups[-1].segments.setdefault(segment.name, []).append(segment)
     if not groups:
-        raise InvalidMessage("ORC: there is no order", Condition.SEGMENT_SEQUENCE)
+        raise InvalidMessage("ORC: there is no order", ErrorCondition.SEGMENT_SEQUENCE)
     return groups
 
 
-def _action(groups: Sequence[_Group]) -> Action:
+def _action(groups: Sequence[_Group]) -> OrderAction:
     found = {_action_of(group) for group in groups}
     if len(found) > 1:
         # One message is taken whole or not at all, and these are two different things.
-        raise InvalidMessage("ORC-1: orders and cancellations in one message", Condition.TABLE_VALUE)
+        raise InvalidMessage("ORC-1: orders and cancellations in one message", ErrorCondition.TABLE_VALUE)
     return found.pop()
 
 
-def _action_of(group: _Group) -> Action:
+def _action_of(group: _Group) -> OrderAction:
     control = group.first("ORC").get(1)
     if not control:
         raise InvalidMessage("ORC-1: the order control is missing")
     if control not in ACTIONS:
-        raise InvalidMessage("ORC-1: this order control is not supported", Condition.TABLE_VALUE)
+        raise InvalidMessage("ORC-1: this order control is not supported", ErrorCondition.TABLE_VALUE)
     # HL7 table 0038: a status change may say that the order was called off.
     if control == "SC" and group.first("ORC").get(5) in ("CA", "DC"):
-        return Action.CANCEL
+        return OrderAction.CANCEL
     return ACTIONS[control]
 
 
-def _key(group: _Group) -> ItemKey:
+def _key(group: _Group) -> CancellationKey:
     accession = _accession_number(group)
     # Several IPC are several steps of one procedure; a cancellation of one of them names no other.
     several = len(group.segments.get("IPC", ())) > 1
     step = "" if several else group.get(STEP_PLACES["ScheduledProcedureStepID"])
-    return ItemKey(accession, group.get(PLACES["RequestedProcedureID"]), step)
+    return CancellationKey(accession, group.get(PLACES["RequestedProcedureID"]), step)
 
 
 def _accession_number(group: _Group) -> str:
@@ -275,7 +275,7 @@ def _set_start(step: Dataset, group: _Group) -> None:
         raise InvalidMessage(f"{START.replace(' ', ' or ')}: there is no start date")
     found = _TIMESTAMP.fullmatch(text)
     if found is None:
-        raise InvalidMessage(f"{START.replace(' ', ' or ')}: this is no date and time", Condition.DATA_TYPE)
+        raise InvalidMessage(f"{START.replace(' ', ' or ')}: this is no date and time", ErrorCondition.DATA_TYPE)
     _set(step, "ScheduledProcedureStepStartDate", found[1])
     # PS3.4 Table K.6-1 wants a time; an order for a day is due from its beginning.
     _set(step, "ScheduledProcedureStepStartTime", found[2] or "0000")

@@ -7,8 +7,8 @@ from datetime import datetime
 from pacs_server.audit.events import Participant
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import AuditUnavailable, IndexUnavailable, InvalidWorklistItem
-from pacs_server.hl7.message import Condition, InvalidMessage, Message, acknowledgment, parse, parse_header
-from pacs_server.hl7.order_map import Action, ItemKey, Order, order_of
+from pacs_server.hl7.message import ErrorCondition, HL7Message, InvalidMessage, acknowledgment, parse, parse_header
+from pacs_server.hl7.order_map import CancellationKey, Order, OrderAction, order_of
 from pacs_server.index.worklist import ItemRow
 from pacs_server.services.worklist import WorklistService
 
@@ -28,7 +28,7 @@ class OrderService:
 
     def take(self, data: bytes, peer: str) -> bytes:
         """The acknowledgment of a message: AA once its effect is committed, else AE or AR with the reason."""
-        message: Message | None = None
+        message: HL7Message | None = None
         problem: InvalidMessage | None = None
         try:
             message = parse_header(data)
@@ -37,22 +37,22 @@ class OrderService:
         except InvalidMessage as error:
             problem = error
         except InvalidWorklistItem as error:
-            problem = InvalidMessage(str(error), Condition.REQUIRED_FIELD_MISSING)
+            problem = InvalidMessage(str(error), ErrorCondition.REQUIRED_FIELD_MISSING)
         except (IndexUnavailable, AuditUnavailable) as error:
             log.error(
                 "order not taken, index or audit trail is not available", extra={"peer": peer, "reason": str(error)}
             )
-            problem = InvalidMessage("the worklist is not available, try again later", Condition.INTERNAL)
+            problem = InvalidMessage("the worklist is not available, try again later", ErrorCondition.INTERNAL)
         if problem is not None:
             log.warning("order rejected", extra={"peer": peer, "reason": str(problem)})
         self._taken(problem is None)
         return acknowledgment(message, datetime.now(), problem)
 
-    def _apply(self, order: Order, message: Message, peer: str) -> None:
+    def _apply(self, order: Order, message: HL7Message, peer: str) -> None:
         # MSH-3 and MSH-4: who sends it, and where.
         sender = "|".join(filter(None, (message.header.get(3), message.header.get(4))))
         by = Participant(sender or "HL7", address=peer, requestor=True)
-        if order.action is Action.CANCEL:
+        if order.action is OrderAction.CANCEL:
             rows = [row for key in order.keys for row in self._items(key)]
             self._worklist.set_status(rows, ItemStatus.CANCELLED, by)
             log.info("order cancelled", extra={"peer": peer, "message_id": message.control_id, "items": len(rows)})
@@ -68,7 +68,7 @@ class OrderService:
             },
         )
 
-    def _items(self, key: ItemKey) -> list[ItemRow]:
+    def _items(self, key: CancellationKey) -> list[ItemRow]:
         rows = [
             row
             for row in self._worklist.list(accession_number=key.accession_number)
@@ -76,7 +76,7 @@ class OrderService:
             and key.scheduled_procedure_step_id in ("", row.item.scheduled_procedure_step_id)
         ]
         if not rows:
-            raise InvalidMessage("there is no such order", Condition.UNKNOWN_KEY)
+            raise InvalidMessage("there is no such order", ErrorCondition.UNKNOWN_KEY)
         if any(row.item.status in _BEGUN for row in rows):
-            raise InvalidMessage("the procedure step has begun and cannot be cancelled", Condition.RECORD_LOCKED)
+            raise InvalidMessage("the procedure step has begun and cannot be cancelled", ErrorCondition.RECORD_LOCKED)
         return rows

@@ -8,8 +8,8 @@ from typing import Any, Self
 from sqlalchemy import Connection, insert, select, update
 
 from pacs_server.dicom.attributes import at_level
-from pacs_server.dicom.identity import Identity, combined_name, compatible
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.same_patient import Identity, combined_name, compatible
 from pacs_server.index.models import patient_alias
 
 _ATTRIBUTES = tuple(attribute.column for attribute in at_level(Level.PATIENT))

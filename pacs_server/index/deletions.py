@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, delete, func, insert, select, update
 
-from pacs_server.dicom.identity import Identity, compatible
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.original_attributes import earlier
+from pacs_server.dicom.same_patient import Identity, compatible
 from pacs_server.errors import InstanceNotFound
 from pacs_server.index.archive_models import deletion as table
 from pacs_server.index.commitment import CommitmentStatus

@@ -18,8 +18,8 @@ from sqlalchemy import (
 )
 
 from pacs_server.dicom.attributes import at_level
-from pacs_server.dicom.identity import Identity
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.same_patient import Identity
 from pacs_server.index.database import Database
 from pacs_server.index.models import patient, patient_alias, study
 

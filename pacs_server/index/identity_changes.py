@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
-from pacs_server.dicom.identity import Identity, compatible
 from pacs_server.dicom.original_attributes import earlier, original_item
+from pacs_server.dicom.same_patient import Identity, compatible
 from pacs_server.index.aliases import add_alias, as_json, mark_joined
 from pacs_server.index.archive_models import archive_state
 from pacs_server.index.database import Database

@@ -24,7 +24,7 @@ _SHOWN: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
+class RejectedFile:
     """A file or folder that could not be imported, and why."""
 
     path: str
@@ -39,7 +39,7 @@ class ImportSummary:
     duplicate: int = 0
     rejected: int = 0
     skipped: int = 0
-    rejections: list[Rejection] = field(default_factory=list)
+    rejections: list[RejectedFile] = field(default_factory=list)
     stopped: str | None = None
     interrupted: bool = False
 
@@ -61,7 +61,7 @@ class ImportSummary:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         self.rejected += 1
         if len(self.rejections) < _SHOWN:
-            self.rejections.append(Rejection(escaped(str(path)), escaped(reason)))
+            self.rejections.append(RejectedFile(escaped(str(path)), escaped(reason)))
         log.warning("file rejected", extra={"path": str(path), "reason": reason})
 
 

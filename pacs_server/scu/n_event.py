@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pacs_server.dicom.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, EventType
+from pacs_server.dicom.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, CommitmentEvent
 from pacs_server.dicom.status import Status, is_warning
 from pacs_server.net.association import Association
 from pacs_server.net.message import Command, CommandField
@@ -15,7 +15,7 @@ CONTEXTS = (ProposedContext(1, PUSH_MODEL, ("1.2.840.10008.1.2.1", "1.2.840.1000
 ROLES: Mapping[str, tuple[bool, bool]] = {PUSH_MODEL: (False, True)}
 
 
-def event_report(association: Association, event: EventType) -> Command:
+def event_report(association: Association, event: CommitmentEvent) -> Command:
     """An N-EVENT-REPORT request of the push model (PS3.7 10.3.1, PS3.4 J.3.3)."""
     return Command(
         command_field=CommandField.N_EVENT_REPORT,
@@ -26,7 +26,7 @@ def event_report(association: Association, event: EventType) -> Command:
     )
 
 
-def send_event_report(association: Association, context_id: int, event: EventType, data: bytes) -> int | None:
+def send_event_report(association: Association, context_id: int, event: CommitmentEvent, data: bytes) -> int | None:
     """Send a report and return the status of the response, None if it has none. Raises AssociationEnded."""
     request = event_report(association, event)
     # A peer that takes the context without an answer about the role may take the report all the same.

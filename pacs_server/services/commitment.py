@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from pacs_server.archive.archive import Archive
 from pacs_server.config.model import CommitmentConfig
-from pacs_server.dicom.commitment import CommitmentRequest, EventType, FailureReason, Reference, encode_report
+from pacs_server.dicom.commitment import CommitmentEvent, CommitmentRequest, FailureReason, Reference, encode_report
 from pacs_server.errors import IndexUnavailable, ResourceLimitation
 from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Schedule, Summary, Transaction
 
@@ -127,7 +127,7 @@ class StorageCommitmentService:
 
     def report(
         self, transaction: Transaction, retrieve_ae_title: str, transfer_syntax_uid: str
-    ) -> tuple[EventType, bytes]:
+    ) -> tuple[CommitmentEvent, bytes]:
         """The event type and the data set that report a verified transaction."""
         results = self._index.results(transaction)
         return encode_report(transaction.transaction_uid, retrieve_ae_title, results, transfer_syntax_uid)

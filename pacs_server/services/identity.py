@@ -10,7 +10,7 @@ from typing import Final
 
 from pacs_server.audit.events import Action, Event, EventID
 from pacs_server.audit.recorder import Recorder, local_user
-from pacs_server.dicom.identity import compatible
+from pacs_server.dicom.same_patient import compatible
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import AuditUnavailable, PatientError, StorageUnavailable
 from pacs_server.index.database import Database

@@ -14,7 +14,7 @@ from servers import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
 from strategies import encoded
 
 from pacs_server.dicom import commitment
-from pacs_server.dicom.commitment import EventType, FailureReason, Reference, encode_report, parse_request
+from pacs_server.dicom.commitment import CommitmentEvent, FailureReason, Reference, encode_report, parse_request
 from pacs_server.errors import InvalidArgumentValue, ResourceLimitation
 
 SYNTAXES = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
@@ -129,7 +129,7 @@ def test_reports(syntax):
     good, bad = Reference(CT, "1.2.3"), Reference("1.2.840.10008.5.1.4.1.1.4", "1.2.34")
     results = [(good, 0), (bad, FailureReason.CLASS_INSTANCE_CONFLICT), (bad, FailureReason.NO_SUCH_OBJECT_INSTANCE)]
     event, data = encode_report("1.5.6", "PACS", iter(results), syntax)
-    assert event == EventType.FAILURES_EXIST
+    assert event == CommitmentEvent.FAILURES_EXIST
     assert len(data) % 2 == 0
     ds = _parsed(data, syntax)
     assert (ds.TransactionUID, ds.RetrieveAETitle) == ("1.5.6", "PACS")

@@ -11,8 +11,8 @@ import pytest
 from pacs_server.dicom.worklist import WorklistItem, text_of
 from pacs_server.errors import InvalidWorklistItem
 from pacs_server.hl7 import order_map as hl7_orders
-from pacs_server.hl7.message import Condition, InvalidMessage, Separators, acknowledgment, escape, parse, unescape
-from pacs_server.hl7.order_map import Action, ItemKey, Order, order_of
+from pacs_server.hl7.message import ErrorCondition, InvalidMessage, Separators, acknowledgment, escape, parse, unescape
+from pacs_server.hl7.order_map import CancellationKey, Order, OrderAction, order_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "workflow.md"
 NOW = datetime(2026, 1, 5, 8, 0, 1)
@@ -110,16 +110,16 @@ def test_character_sets(name: str, encoding: str, family: str) -> None:
 @pytest.mark.parametrize(
     ("data", "condition"),
     [
-        (b"", Condition.SEGMENT_SEQUENCE),
-        (b"PID|1", Condition.SEGMENT_SEQUENCE),
-        (b"MSH", Condition.SEGMENT_SEQUENCE),
-        (b"MSH|", Condition.SEGMENT_SEQUENCE),
-        (b"MSH|^^\\&|", Condition.DATA_TYPE),
-        (b"MSH|^~\\&|" + b"|" * 15 + b"UNICODE UTF-16|", Condition.TABLE_VALUE),
-        (b"MSH|^~\\&|" + b"|" * 15 + b"UNICODE UTF-8|\rPID|\xff", Condition.DATA_TYPE),
+        (b"", ErrorCondition.SEGMENT_SEQUENCE),
+        (b"PID|1", ErrorCondition.SEGMENT_SEQUENCE),
+        (b"MSH", ErrorCondition.SEGMENT_SEQUENCE),
+        (b"MSH|", ErrorCondition.SEGMENT_SEQUENCE),
+        (b"MSH|^^\\&|", ErrorCondition.DATA_TYPE),
+        (b"MSH|^~\\&|" + b"|" * 15 + b"UNICODE UTF-16|", ErrorCondition.TABLE_VALUE),
+        (b"MSH|^~\\&|" + b"|" * 15 + b"UNICODE UTF-8|\rPID|\xff", ErrorCondition.DATA_TYPE),
     ],
 )
-def test_what_is_no_message(data: bytes, condition: Condition) -> None:
+def test_what_is_no_message(data: bytes, condition: ErrorCondition) -> None:
     with pytest.raises(InvalidMessage) as caught:
         parse(data)
     assert caught.value.condition == condition
@@ -212,38 +212,38 @@ def test_long_texts_are_cut_but_identifiers_are_not() -> None:
 
 @pytest.mark.parametrize("control", ["NW", "SC", "XO", "SN", "RP"])
 def test_what_puts(control: str) -> None:
-    assert taken(orders.ORDER.replace("ORC|NW", f"ORC|{control}")).action is Action.PUT
+    assert taken(orders.ORDER.replace("ORC|NW", f"ORC|{control}")).action is OrderAction.PUT
 
 
 @pytest.mark.parametrize("control", ["CA", "OC", "DC", "SC|PL1|FI1||CA", "SC|PL1|FI1||DC"])
 def test_what_cancels(control: str) -> None:
     order = taken(re.sub(r"ORC\|NW[^\n]*", lambda _: f"ORC|{control}|", orders.ORDER))
-    assert order == Order(Action.CANCEL, keys=[ItemKey("A1", "RP1", "SPS1")])
+    assert order == Order(OrderAction.CANCEL, keys=[CancellationKey("A1", "RP1", "SPS1")])
 
 
 def test_a_cancellation_needs_no_more_than_the_number() -> None:
     text = "MSH|^~\\&|||||||ORM^O01|M|P|2.3\nPID|||P1\nORC|CA|PL1|FI1\n"
-    assert taken(text).keys == [ItemKey("FI1", "", "")]
+    assert taken(text).keys == [CancellationKey("FI1", "", "")]
 
 
 def test_a_cancellation_of_an_order_with_several_steps() -> None:
-    assert taken(orders.OMI.replace("ORC|NW", "ORC|CA"), "utf-8").keys == [ItemKey("A2", "RP2", "")]
+    assert taken(orders.OMI.replace("ORC|NW", "ORC|CA"), "utf-8").keys == [CancellationKey("A2", "RP2", "")]
 
 
 @pytest.mark.parametrize(
     ("old", "new", "names", "condition"),
     [
-        ("ORM^O01", "ADT^A01", "MSH-9", Condition.UNSUPPORTED_TYPE),
-        ("2.3.1", "3.0", "MSH-12", Condition.UNSUPPORTED_VERSION),
-        ("|M1|", "||", "MSH-10", Condition.REQUIRED_FIELD_MISSING),
-        ("PID|", "PIX|", "PID", Condition.SEGMENT_SEQUENCE),
-        ("PV1|", "PID|", "PID", Condition.SEGMENT_SEQUENCE),
-        ("ORC|NW", "ORC|", "ORC-1", Condition.REQUIRED_FIELD_MISSING),
-        ("ORC|NW", "ORC|ZZ", "ORC-1", Condition.TABLE_VALUE),
-        ("20260105093000", "tomorrow", "OBR-36", Condition.DATA_TYPE),
+        ("ORM^O01", "ADT^A01", "MSH-9", ErrorCondition.UNSUPPORTED_TYPE),
+        ("2.3.1", "3.0", "MSH-12", ErrorCondition.UNSUPPORTED_VERSION),
+        ("|M1|", "||", "MSH-10", ErrorCondition.REQUIRED_FIELD_MISSING),
+        ("PID|", "PIX|", "PID", ErrorCondition.SEGMENT_SEQUENCE),
+        ("PV1|", "PID|", "PID", ErrorCondition.SEGMENT_SEQUENCE),
+        ("ORC|NW", "ORC|", "ORC-1", ErrorCondition.REQUIRED_FIELD_MISSING),
+        ("ORC|NW", "ORC|ZZ", "ORC-1", ErrorCondition.TABLE_VALUE),
+        ("20260105093000", "tomorrow", "OBR-36", ErrorCondition.DATA_TYPE),
     ],
 )
-def test_what_is_no_order(old: str, new: str, names: str, condition: Condition) -> None:
+def test_what_is_no_order(old: str, new: str, names: str, condition: ErrorCondition) -> None:
     error = problem(orders.ORDER.replace(old, new))
     assert str(error).startswith(names)
     assert error.condition == condition
@@ -251,11 +251,11 @@ def test_what_is_no_order(old: str, new: str, names: str, condition: Condition) 
 
 def test_an_order_without_order_segments() -> None:
     text = "".join(line + "\n" for line in orders.ORDER.splitlines() if line[:3] in ("MSH", "PID"))
-    assert problem(text).condition == Condition.SEGMENT_SEQUENCE
+    assert problem(text).condition == ErrorCondition.SEGMENT_SEQUENCE
 
 
 def test_orders_and_cancellations_do_not_mix() -> None:
-    assert problem(orders.ORDER + "ORC|CA|PL2|FI2\n").condition == Condition.TABLE_VALUE
+    assert problem(orders.ORDER + "ORC|CA|PL2|FI2\n").condition == ErrorCondition.TABLE_VALUE
 
 
 def test_the_same_step_twice() -> None:
@@ -301,14 +301,14 @@ def test_accepted() -> None:
 @pytest.mark.parametrize(
     ("condition", "code"),
     [
-        (Condition.REQUIRED_FIELD_MISSING, "AE"),
-        (Condition.TABLE_VALUE, "AE"),
-        (Condition.UNKNOWN_KEY, "AE"),
-        (Condition.UNSUPPORTED_TYPE, "AR"),
-        (Condition.INTERNAL, "AR"),
+        (ErrorCondition.REQUIRED_FIELD_MISSING, "AE"),
+        (ErrorCondition.TABLE_VALUE, "AE"),
+        (ErrorCondition.UNKNOWN_KEY, "AE"),
+        (ErrorCondition.UNSUPPORTED_TYPE, "AR"),
+        (ErrorCondition.INTERNAL, "AR"),
     ],
 )
-def test_refused(condition: Condition, code: str) -> None:
+def test_refused(condition: ErrorCondition, code: str) -> None:
     found = acknowledgment(parse(orders.wire(orders.ORDER)), NOW, InvalidMessage("a|b", condition))
     assert orders.answer(found) == (code, "M1", r"a\F\b")
     number, text = condition.split("^")
@@ -316,7 +316,7 @@ def test_refused(condition: Condition, code: str) -> None:
 
 
 def test_an_answer_to_what_is_no_message() -> None:
-    found = acknowledgment(None, NOW, InvalidMessage("no", Condition.SEGMENT_SEQUENCE))
+    found = acknowledgment(None, NOW, InvalidMessage("no", ErrorCondition.SEGMENT_SEQUENCE))
     assert found.startswith(b"MSH|^~\\&|||||20260105080001||ACK|")
     assert orders.answer(found) == ("AE", "", "no")
 

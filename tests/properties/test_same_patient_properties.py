@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from patients import Desk, adds_in_one_batch, assert_counters_exact, header, rows
 from sqlalchemy import delete, select
 
-from pacs_server.dicom.identity import Identity, combined_name, compatible
 from pacs_server.dicom.original_attributes import earlier
+from pacs_server.dicom.same_patient import Identity, combined_name, compatible
 from pacs_server.errors import PatientError
 from pacs_server.index import archive_models, models
 from pacs_server.index.database import Database

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pacs_server.dicom.identity import Identity, combined_name, compatible
 from pacs_server.dicom.original_attributes import completed, earlier, original_item
+from pacs_server.dicom.same_patient import Identity, combined_name, compatible
 
 DOE = Identity("P1", "A", "Doe^Jane", "19700101")
 
