@@ -25,8 +25,9 @@ from pacs_server.net.negotiation import (
 )
 from pacs_server.net.pdu import PDUReader, PDUType
 from pacs_server.net.transport import AssociationEnded, Transport
-from pacs_server.scu.connect import connect, store_request
+from pacs_server.scu.connect import connect
 from pacs_server.scu.remote import RemoteAE
+from pacs_server.scu.store import store_request
 
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"

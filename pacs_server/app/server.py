@@ -141,6 +141,9 @@ class PacsServer:
 
     def abort(self) -> None:
         """End every association now; `stop` then has nothing to wait for."""
+        # The peers' associations end first, so that no C-MOVE tells its peer that the destination failed.
+        self._connections.kill(0)
+        self._moves.kill()
         self._connections.kill(_CUT_SECONDS)
 
     def run(self) -> int:
@@ -218,6 +221,7 @@ class PacsServer:
         self._admission = Admission(
             self.config.server, self.config.access_control, identify=self._identification.identify
         )
+        self._moves = Requestor(self._remote_ae, self._ae_title, self._terms)
         auditing = Auditing(parts.audit)
         self._entity = ApplicationEntity(
             entity_settings(self.config, tls),
@@ -269,9 +273,7 @@ class PacsServer:
             (Service.STORAGE, CommandField.C_STORE): StorageSCP(parts.store, auditing, metrics),
             (Service.FIND, CommandField.C_FIND): QueryRetrieveFindSCP(parts.queries, self._ae_title, auditing, metrics),
             (Service.GET, CommandField.C_GET): QueryRetrieveGetSCP(parts.retrieve, auditing, metrics),
-            (Service.MOVE, CommandField.C_MOVE): QueryRetrieveMoveSCP(
-                parts.retrieve, self._remote_ae, self._terms, self._ae_title, auditing=auditing, metrics=metrics
-            ),
+            (Service.MOVE, CommandField.C_MOVE): QueryRetrieveMoveSCP(parts.retrieve, self._moves, auditing, metrics),
             (Service.COMMITMENT, CommandField.N_ACTION): StorageCommitmentSCP(
                 parts.commitment,
                 self._ae_title,
@@ -291,7 +293,7 @@ class PacsServer:
         for listener in self._listeners:
             listener.stop()
         self._connections.drain(self.config.server.shutdown_timeout)
-        self._connections.kill(_CUT_SECONDS)
+        self.abort()
         log.info("stopped")
 
     def _act_on(self, events: socket.socket, wake: socket.socket) -> None:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pacs_server.net.limits import Pace
 from pacs_server.net.message import (
@@ -131,6 +132,15 @@ class Association:
         self._message_ids = itertools.cycle(range(1, 65536))
         self._data_context: int | None = None
         self._expected: dict[int | None, Callable[[Command | None], None]] = {}
+
+    @cached_property
+    def contexts_as_scu(self) -> Mapping[tuple[str, str], int]:
+        """The IDs of the contexts on which we may send requests, by (abstract syntax, transfer syntax)."""
+        return {
+            (context.abstract_syntax, context.transfer_syntax): context.context_id
+            for context in self.contexts.values()
+            if context.as_scu
+        }
 
     def next_message_id(self) -> int:
         """A Message ID that is not in use (PS3.7 E.1-1)."""

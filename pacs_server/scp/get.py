@@ -10,16 +10,8 @@ from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
-from pacs_server.scp.suboperations import (
-    Progress,
-    cancel_requested,
-    counts_of,
-    finish,
-    is_cancel,
-    pending_response,
-    send_instance,
-)
-from pacs_server.scu.connect import store_request
+from pacs_server.scp.suboperations import SubOperations, counts_of, is_cancel
+from pacs_server.scu.store import send_instance, store_request
 from pacs_server.services.retrieve import RetrieveService
 
 
@@ -36,21 +28,19 @@ class QueryRetrieveGetSCP:
         instances = self._select(association, message)
         subjects = self._retrieve.subjects
         with self._auditing.sending(association, lambda: subjects(instances), counts_of(instances)) as sent:
-            progress = Progress(len(instances), sent)
-            cancelled = self._send_all(association, message, instances, progress)
-        return finish(association, message, progress, self._metrics, cancelled=cancelled)
+            suboperations = SubOperations(association, message, len(instances), sent)
+            cancelled = self._send_all(instances, suboperations)
+        return suboperations.finish(self._metrics, cancelled=cancelled)
 
-    def _send_all(
-        self, association: Association, message: Message, instances: list[StoredInstance], progress: Progress
-    ) -> bool:
-        """Send each instance; True if a C-CANCEL ended it."""
+    def _send_all(self, instances: list[StoredInstance], suboperations: SubOperations) -> bool:
+        """Send each instance; return whether a C-CANCEL ended the operation."""
+        association, context_id = suboperations.association, suboperations.message.context.context_id
         for instance in instances:
-            cancelled = self._send(association, message, instance, progress)
-            if cancelled or cancel_requested(association, message):
+            if self._send(instance, suboperations) or suboperations.cancel_requested():
                 return True
-            if progress.remaining:
-                # Together with the next instance it costs neither side anything.
-                association.send_with_next(message.context.context_id, pending_response(message, progress))
+            if suboperations.remaining:
+                # A pending response in one write with the next instance costs neither side anything.
+                association.send_with_next(context_id, suboperations.pending_response())
         return False
 
     def _select(self, association: Association, message: Message) -> list[StoredInstance]:
@@ -60,12 +50,13 @@ class QueryRetrieveGetSCP:
         )
         return self._retrieve.select(keys)
 
-    def _send(self, association: Association, message: Message, instance: StoredInstance, progress: Progress) -> bool:
-        """Send one instance and wait for the answer; True if a C-CANCEL came in between."""
+    def _send(self, instance: StoredInstance, suboperations: SubOperations) -> bool:
+        """Send one instance and wait for the response; return whether a C-CANCEL came first."""
+        association = suboperations.association
         request = store_request(association, instance.sop_class_uid, instance.uids.sop)
         failure = send_instance(association, self._retrieve, instance, request)
         if failure is not None:
-            progress.count(instance, failure)
+            suboperations.count(instance, failure)
             return False
         cancelled = False
         while True:
@@ -77,9 +68,9 @@ class QueryRetrieveGetSCP:
             if command.command_field == CommandField.C_STORE | RESPONSE:
                 if command.message_id_being_responded_to != request.message_id:
                     raise ProtocolError("response to something else than was asked", AbortReason.UNEXPECTED_PDU)
-                progress.count(instance, Status.CANNOT_UNDERSTAND if command.status is None else command.status)
+                suboperations.count(instance, Status.CANNOT_UNDERSTAND if command.status is None else command.status)
                 return cancelled
-            cancelled = is_cancel(incoming, message) or cancelled
+            cancelled = is_cancel(incoming, suboperations.message) or cancelled
 
 
 def relational(association: Association, message: Message) -> QueryOptions:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pacs_server.config import tls
 from pacs_server.net.acceptor import Rejected, Rejection, Terms
 from pacs_server.net.association import Association
-from pacs_server.net.message import RESPONSE, Command, CommandField
+from pacs_server.net.message import RESPONSE, Command
 from pacs_server.net.negotiation import (
     ACCEPTANCE,
     AcceptedContext,
@@ -72,17 +72,6 @@ def read_response(association: Association, request: Command) -> Command:
     if command.command_field != wanted or command.message_id_being_responded_to != request.message_id:
         raise ProtocolError("response to something else than was asked", AbortReason.UNEXPECTED_PDU)
     return command
-
-
-def store_request(association: Association, sop_class_uid: str, sop_instance_uid: str) -> Command:
-    """A C-STORE request for one instance (PS3.7 9.3.1.1)."""
-    return Command(
-        command_field=CommandField.C_STORE,
-        message_id=association.next_message_id(),
-        affected_sop_class_uid=sop_class_uid,
-        affected_sop_instance_uid=sop_instance_uid,
-        priority=0,
-    )
 
 
 def _tick(terms: Terms) -> float:

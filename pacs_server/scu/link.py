@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Association
@@ -16,6 +16,7 @@ from pacs_server.scu.remote import RemoteAE
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Decides after a break whether another association is worth a try: told why the last one ended, and how many
@@ -130,8 +131,10 @@ class Link:
         finally:
             self._requestor.close(association, abort=error is not None)
 
-    def exchange(self, operation: Callable[[Association], T]) -> T:
-        """Run `operation` on the association and return its result.
+    def exchange(
+        self, operation: Callable[Concatenate[Association, P], T], *arguments: P.args, **options: P.kwargs
+    ) -> T:
+        """Run `operation(association, *arguments, **options)` and return its result.
 
         Raises AssociationEnded if the association could not be opened or broke: this item has failed, and
         if `given_up` is set the remaining ones have as well. Any other exception leaves the association open.
@@ -140,7 +143,7 @@ class Link:
         if association is None:
             association = self._opened()
         try:
-            result = operation(association)
+            result = operation(association, *arguments, **options)
         except AssociationEnded as ended:
             self.given_up = self._give_up(ended, self._exchanges)
             self._association = None

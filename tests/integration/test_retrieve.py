@@ -31,6 +31,7 @@ from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import Answer, UserInformation, decode_request, encode_accept
 from pacs_server.net.pdu import HEADER, PDUType
 from pacs_server.net.transport import Transport
+from pacs_server.scu.link import Requestor
 
 COUNTS = ("Completed", "Failed", "Warning")
 
@@ -363,3 +364,32 @@ def test_a_move_whose_requestor_goes_away_stops(serve):
         peer.send(message(1, move, encoded(keys)))
         assert eventually(lambda: destination.instances and pacs.status()["associations"]["active"] == 0)
         assert len(destination.instances) < 5
+
+
+def test_a_move_to_a_silent_destination_does_not_delay_the_shutdown(serve, monkeypatch):
+    """Its peer gets an A-ABORT, and no response that counts instances as failed because the server ends."""
+    kill = Requestor.kill
+
+    def kill_and_wait(requestor):
+        kill(requestor)
+        # Time for the C-MOVE to tell its peer, if it still could.
+        time.sleep(0.2)
+
+    monkeypatch.setattr(Requestor, "kill", kill_and_wait)
+    move = Command(
+        command_field=CommandField.C_MOVE, message_id=9, affected_sop_class_uid=STUDY_MOVE, move_destination="DEST"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        remote = RemoteAE(ae_title="DEST", host="127.0.0.1", port=listener.getsockname()[1], response_timeout=60.0)
+        pacs = serve(remote_aes=[remote], shutdown_timeout=0.3)
+        keys, _ = _study(pacs, 2)
+        with RawPeer.associated(pacs.address, (STUDY_MOVE, [IMPLICIT])) as peer:
+            peer.send(message(1, move, encoded(keys)))
+            sock, _ = listener.accept()
+            with sock:
+                _accept_everything(sock)
+                assert sock.recv(1)
+                began = time.monotonic()
+                pacs.stop()
+                assert time.monotonic() - began < 3
+            assert peer.read_pdu()[0] == PDUType.ABORT

@@ -19,7 +19,7 @@ from pacs_server.net.association import Association
 from pacs_server.net.message import Command, encode_command, frame
 from pacs_server.net.pdu import PeerAborted
 from pacs_server.net.transport import AssociationEnded, ConnectionLost
-from pacs_server.scu.connect import store_request
+from pacs_server.scu.store import store_request
 
 CT = (str(CTImageStorage), EXPLICIT)
 VERIFICATION = ("1.2.840.10008.1.1", IMPLICIT)

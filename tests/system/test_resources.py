@@ -32,7 +32,7 @@ from sqlalchemy import create_engine, insert
 from pacs_server.index import models
 from pacs_server.net.association import Association
 from pacs_server.net.message import Command, CommandField, encode_command, frame
-from pacs_server.scu.connect import store_request
+from pacs_server.scu.store import store_request
 
 MATCHES = 10_000
 GIGABYTE = 1 << 30
