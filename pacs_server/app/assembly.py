@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ from pacs_server.archive.archive import Archive
 from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
-from pacs_server.config.model import AuditConfig, Config
+from pacs_server.config.model import Config
 from pacs_server.config.tls import client_contexts
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
@@ -43,10 +43,12 @@ from pacs_server.storage.lock import in_use
 from pacs_server.storage.trash import Trash
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenArchive:
-    """The archive and the services on it, open for use."""
+    """The archive and the services on it, open for use; a part of a running server."""
 
+    config: Callable[[], Config]
+    resources: ExitStack
     database: Database
     storage: FileSystemStorage
     archive: Archive
@@ -62,34 +64,102 @@ class OpenArchive:
     audit: Recorder
     trail: AuditTrail | None
 
+    def reload(self) -> None:
+        """Take over the settings that may change live; the services read theirs whenever they need them."""
+        settings = self.config().storage
+        self.storage.min_free_space = settings.min_free_space
+        self.archive.duplicate_policy = settings.duplicate_policy
+
+    def stop(self) -> None:
+        """Close the audit trail, the storage and the database."""
+        self.resources.close()
+
 
 @contextmanager
-def open_archive(
-    config: Config, metrics: Metrics | None = None, *, current: Callable[[], Config] | None = None
-) -> Iterator[OpenArchive]:
-    """Open storage and index, creating and migrating what is not there yet; closed at the end.
+def open_archive(config: Config) -> Iterator[OpenArchive]:
+    """The open archive until the block ends. Raises what `start_archive` raises."""
+    archive = start_archive(lambda: config)
+    try:
+        yield archive
+    finally:
+        archive.stop()
 
-    `current` gives the settings that may change live, if they can. Raises StorageUnavailable,
-    IndexUnavailable, SchemaError, AuditUnavailable, and ConfigError for the key of the audit trail.
+
+def start_archive(config: Callable[[], Config], metrics: Metrics | None = None) -> OpenArchive:
+    """Open storage, index and audit trail, creating and migrating what is not there yet.
+
+    `config` gives the settings as they are now. Raises StorageUnavailable, IndexUnavailable, SchemaError,
+    AuditUnavailable, and ConfigError for the key of the audit trail; then nothing is left open.
     """
-    settings = config.storage
-    live = current or (lambda: config)
-    if config.database.url is None:
-        make_directory(config.database.path.parent)
-    database = Database(config.database.sqlalchemy_url, wal_mode=config.database.wal_mode, fsync=settings.fsync)
-    with closing(database), in_use(settings.directory):
-        refuse_lost_index(config, database)
-        if config.database.auto_migrate:
-            database.migrate()
-        else:
-            database.check_schema()
-        storage = FileSystemStorage(settings.directory, min_free_space=settings.min_free_space, fsync=settings.fsync)
-        storage.prepare()
-        index = InstanceIndex(database, on_commit=metrics.committed if metrics else None)
-        _refuse_lost_files(storage, index)
-        archive = Archive(storage, index, naming=settings.naming, duplicate_policy=settings.duplicate_policy)
-        with closing(storage), _audit_trail(config.audit) as trail:
-            yield _opened(database, storage, archive, metrics, live, trail=trail)
+    resources = ExitStack()
+    try:
+        return _opened(config, metrics, resources)
+    except BaseException:
+        resources.close()
+        raise
+
+
+def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: ExitStack) -> OpenArchive:
+    settings = config().storage
+    database = _open_database(config(), resources)
+    storage = FileSystemStorage(settings.directory, min_free_space=settings.min_free_space, fsync=settings.fsync)
+    storage.prepare()
+    index = InstanceIndex(database, on_commit=metrics.committed if metrics else None)
+    _refuse_lost_files(storage, index)
+    resources.callback(storage.close)
+    archive = Archive(storage, index, naming=settings.naming, duplicate_policy=settings.duplicate_policy)
+    trail = resources.enter_context(open_trail(config().audit)) if config().audit.enabled else None
+    audit = Recorder(trail or NoAudit(), lambda: config().server.ae_title)
+    queries = QueryIndex(database)
+    return OpenArchive(
+        config=config,
+        resources=resources,
+        database=database,
+        storage=storage,
+        archive=archive,
+        store=StoreService(archive),
+        queries=QueryService(queries),
+        retrieve=RetrieveService(archive, queries),
+        commitment=StorageCommitmentService(
+            archive,
+            CommitmentIndex(database),
+            lambda: config().commitment,
+            counted=metrics.commitment if metrics else None,
+        ),
+        worklist=WorklistService(
+            WorklistIndex(database), audit, only_own_station=lambda: config().worklist.only_own_station
+        ),
+        mpps=MPPSService(
+            ProcedureStepIndex(database), discontinued_returns=lambda: config().worklist.discontinued_returns
+        ),
+        peers=PeersSeenService(PeerIndex(database)),
+        deletions=DeletionService(
+            DeletionIndex(database),
+            Trash(storage.root, fsync=settings.fsync),
+            audit,
+            in_flight=storage.in_flight,
+            decided=partial(read_changes, storage.root),
+        ),
+        identity=IdentityService(database, storage.root, audit, lambda: config().server.ae_title),
+        audit=audit,
+        trail=trail,
+    )
+
+
+def _open_database(config: Config, resources: ExitStack) -> Database:
+    """Open the database with a schema of today, and hold the lock of the archive that it belongs to."""
+    settings = config.database
+    if settings.url is None:
+        make_directory(settings.path.parent)
+    database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode, fsync=config.storage.fsync)
+    resources.callback(database.close)
+    resources.enter_context(in_use(config.storage.directory))
+    refuse_lost_index(config, database)
+    if settings.auto_migrate:
+        database.migrate()
+    else:
+        database.check_schema()
+    return database
 
 
 def refuse_lost_index(config: Config, database: Database) -> None:
@@ -109,56 +179,6 @@ def _refuse_lost_files(storage: FileSystemStorage, index: InstanceIndex) -> None
         raise StorageUnavailable(
             f"the index knows {known} instances and {storage.root} holds none: is its file system mounted?"
         )
-
-
-@contextmanager
-def _audit_trail(settings: AuditConfig) -> Iterator[AuditTrail | None]:
-    """The audit trail while it is open, None if it is off. Raises ConfigError, AuditUnavailable."""
-    if not settings.enabled:
-        yield None
-        return
-    with open_trail(settings) as trail:
-        yield trail
-
-
-def _opened(
-    database: Database,
-    storage: FileSystemStorage,
-    archive: Archive,
-    metrics: Metrics | None,
-    live: Callable[[], Config],
-    *,
-    trail: AuditTrail | None,
-) -> OpenArchive:
-    audit = Recorder(trail or NoAudit(), lambda: live().server.ae_title)
-    queries = QueryIndex(database)
-    return OpenArchive(
-        database,
-        storage,
-        archive,
-        StoreService(archive),
-        QueryService(queries),
-        RetrieveService(archive, queries),
-        StorageCommitmentService(
-            archive,
-            CommitmentIndex(database),
-            lambda: live().commitment,
-            counted=metrics.commitment if metrics else None,
-        ),
-        WorklistService(WorklistIndex(database), audit, only_own_station=lambda: live().worklist.only_own_station),
-        MPPSService(ProcedureStepIndex(database), discontinued_returns=lambda: live().worklist.discontinued_returns),
-        PeersSeenService(PeerIndex(database)),
-        DeletionService(
-            DeletionIndex(database),
-            Trash(storage.root, fsync=live().storage.fsync),
-            audit,
-            in_flight=storage.in_flight,
-            decided=partial(read_changes, storage.root),
-        ),
-        IdentityService(database, storage.root, audit, lambda: live().server.ae_title),
-        audit,
-        trail,
-    )
 
 
 def entity_settings(config: Config, tls: ssl.SSLContext | None) -> EntitySettings:

@@ -4,59 +4,28 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from typing import Self
 
 from pacs_server import __version__
 from pacs_server.app.allocator import give_back_large_blocks
-from pacs_server.app.assembly import OpenArchive, entity_settings, open_archive, remote_aes
-from pacs_server.app.health import LOOK_SECONDS, Report, Watch
-from pacs_server.app.logging import configure as configure_logging
-from pacs_server.app.ports import Ports, address_of, bind_ports
-from pacs_server.app.sources import worklist_sources
-from pacs_server.audit.forward import Forwarder
-from pacs_server.audit.running import recording
+from pacs_server.app.assembly import OpenArchive
+from pacs_server.app.lifecycle import RunningParts
+from pacs_server.app.parts import server_parts
+from pacs_server.app.ports import Addresses
+from pacs_server.app.runtime import LiveSettings, Runtime
 from pacs_server.config.load import cautions, check_filesystem
 from pacs_server.config.model import SECURITY_SECTIONS, Config, changed, changed_needing_restart
-from pacs_server.config.tls import ExpiryWatch, client_context, server_context
 from pacs_server.errors import ConfigError
 from pacs_server.kit import logs
 from pacs_server.kit.metrics import Metrics
-from pacs_server.kit.periodic import DAY_SECONDS, Periodic
-from pacs_server.net.acceptor import Terms
-from pacs_server.net.listener import ConnectionLimits, Connections, Listener
-from pacs_server.net.message import CommandField
-from pacs_server.outbox.commitment import Reporter
-from pacs_server.scp.admission import Admission
-from pacs_server.scp.auditing import Auditing
-from pacs_server.scp.contexts import Service
-from pacs_server.scp.dispatch import Dispatcher, Handlers
-from pacs_server.scp.echo import VerificationSCP
-from pacs_server.scp.entity import ApplicationEntity
-from pacs_server.scp.find import QueryRetrieveFindSCP
-from pacs_server.scp.get import QueryRetrieveGetSCP
-from pacs_server.scp.identity import Identification
-from pacs_server.scp.move import QueryRetrieveMoveSCP
-from pacs_server.scp.mpps import ModalityPerformedProcedureStepSCP
-from pacs_server.scp.storage_commitment import StorageCommitmentSCP
-from pacs_server.scp.store import StorageSCP
-from pacs_server.scp.worklist import ModalityWorklistSCP
-from pacs_server.scu.link import Requestor
-from pacs_server.scu.remote import RemoteAE
-from pacs_server.upkeep.recovery import recover
-from pacs_server.upkeep.scrub import Scrub
-from pacs_server.upkeep.trash_keeper import trash_keeper
-from pacs_server.web.monitor import Monitor
+from pacs_server.net.listener import Connections
 
 log = logging.getLogger(__name__)
 
-# How long threads may take to notice that their connection was cut, in seconds.
-_CUT_SECONDS = 5.0
 _SWITCH_SECONDS = 0.001
 # Not the number of any signal.
 _STOPPED = 0
@@ -74,16 +43,11 @@ class PacsServer:
         """`reload` reads the configuration anew for SIGHUP; it may raise ConfigError."""
         self.config = config
         self.metrics = Metrics()
-        self.address: tuple[str, int] = (config.server.host, config.server.port)
-        self.tls_address: tuple[str, int] | None = None
-        self.monitoring_address: tuple[str, int] | None = None
-        self.hl7_address: tuple[str, int] | None = None
+        self._listening_at(Addresses((config.server.host, config.server.port)))
         self._read_config = reload
         self._connections = Connections()
-        self._sparingly = logs.Sparingly(log)
-        self._expiry = ExpiryWatch()
-        # What is open, to be closed in the opposite order.
-        self._open = ExitStack()
+        self._parts = RunningParts()
+        self.metrics.watch(self._parts.gauges)
 
     def __enter__(self) -> Self:
         self.start()
@@ -98,53 +62,19 @@ class PacsServer:
         Raises a PacsError and leaves nothing open when it cannot.
         """
         check_filesystem(self.config)
-        tls = server_context(self.config)
-        with ExitStack() as stack:
-            # The ports come first, so that a port in use changes nothing on disk.
-            ports = bind_ports(self.config, stack)
-            self._listening_at(ports)
-            if own_logs:
-                configure_logging(self.config.logging)
-            parts = stack.enter_context(open_archive(self.config, self.metrics, current=lambda: self.config))
-            self._forwarder = stack.enter_context(self._recording(parts))
-            parts.identity.catch_up()
-            # A file without a row may be on its way into the trash.
-            with parts.deletions.settled():
-                recover(parts.archive, parts.storage, parts.audit, self.metrics.recovered)
-            self._wire(parts, ports.monitoring, tls)
-            self._listeners = [
-                self._listener(sock, tls=sock is ports.tls) for sock in {ports.dicom, ports.tls} if sock is not None
-            ]
-            stack.enter_context(worklist_sources(self.config, parts.worklist, ports.hl7, self.metrics))
-            if self._monitor is not None:
-                self._monitor.start()
-                stack.callback(self._monitor.stop)
-            self._reporter.start()
-            stack.callback(self._reporter.stop)
-            parts.peers.start()
-            stack.callback(parts.peers.stop)
-            self._scrub.start()
-            stack.callback(self._scrub.stop)
-            self._expiry.take(self.config)
-            for task in self._tasks(parts):
-                stack.enter_context(task)
-            # Before they start: what one of them has accepted is ended as well if another cannot start.
-            stack.callback(self._drain)
-            for listener in self._listeners:
-                listener.start()
-            self._open = stack.pop_all()
+        settings = LiveSettings.of(self.config)
+        self._runtime = Runtime(settings, self.metrics, self._connections, own_logs=own_logs)
+        self._parts.start(server_parts(self._runtime, self._parts))
+        self._listening_at(self._runtime.addresses)
         self._announce()
 
     def stop(self) -> None:
         """Accept no more, let running operations end within `server.shutdown_timeout`, abort the rest, close."""
-        self._open.close()
+        self._parts.stop()
 
     def abort(self) -> None:
         """End every association now; `stop` then has nothing to wait for."""
-        # The peers' associations end first, so that no C-MOVE tells its peer that the destination failed.
-        self._connections.kill(0)
-        self._moves.kill()
-        self._connections.kill(_CUT_SECONDS)
+        self._runtime.abort()
 
     def run(self) -> int:
         """Serve until SIGTERM or SIGINT and return the exit code; SIGHUP reloads, a second signal aborts."""
@@ -172,129 +102,41 @@ class PacsServer:
         logs.reopen()
         if self._read_config is None:
             return False
+        runtime = self._runtime
         try:
-            new = self._read_config()
-            # While it listens for TLS it never goes without: switching it off needs a restart.
-            tls = server_context(new) or self._entity.settings.tls
-            remotes = remote_aes(new)
-            repository = _repository_context(new)
+            new = LiveSettings.of(self._read_config(), listening_tls=runtime.settings.entity.tls)
         except ConfigError as error:
             self._reloaded(ok=False, result=str(error))
             log.error("configuration not reloaded, the old one stays", extra={"reason": str(error)})
-            self._parts.audit.configured(f"refused, the old one stays: {error}", security=True, ok=False)
+            self.archive.audit.configured(f"refused, the old one stays: {error}", security=True, ok=False)
             return False
-        restart = changed_needing_restart(self.config, new)
-        changes = changed(self.config, new)
-        self._apply(new, tls, remotes)
-        if self._forwarder is not None:
-            self._forwarder.renew(repository)
+        restart, changes = changed_needing_restart(self.config, new.config), changed(self.config, new.config)
+        self.config, runtime.settings = new.config, new
+        self._parts.reload()
         self._reloaded(ok=True, result="ok", needs_restart=restart)
         if changes:
             security = any(key.startswith(SECURITY_SECTIONS) for key in changes)
-            self._parts.audit.configured(f"changed: {', '.join(changes)}", security=security)
+            self.archive.audit.configured(f"changed: {', '.join(changes)}", security=security)
         log.info("configuration reloaded", extra={"needs_restart": " ".join(restart) or "nothing"})
         self._warn_if_open()
         return True
 
     def status(self) -> dict[str, object]:
         """What `/status` answers and `pacs-server status` prints."""
-        return self._report.status(self.address, self.tls_address) | {"scrub": self._scrub.status()}
+        return self._parts.status()
 
-    # ---------------------------------------------------------------- start and stop
+    @property
+    def archive(self) -> OpenArchive:
+        """The open archive with its services, while the server runs."""
+        return self._runtime.archive
 
-    def _listening_at(self, ports: Ports) -> None:
-        self.address = address_of(ports.dicom)
-        self.tls_address = address_of(ports.tls) if ports.tls else None
-        self.monitoring_address = address_of(ports.monitoring) if ports.monitoring else None
-        self.hl7_address = address_of(ports.hl7) if ports.hl7 else None
+    def _listening_at(self, addresses: Addresses) -> None:
+        self.address = addresses.dicom
+        self.tls_address = addresses.tls
+        self.monitoring_address = addresses.monitoring
+        self.hl7_address = addresses.hl7
 
-    def _wire(
-        self,
-        parts: OpenArchive,
-        monitoring: socket.socket | None,
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        self._parts = parts
-        self._report = Report(parts, self._connections, lambda: self.config)
-        self._remote_aes = remote_aes(self.config)
-        self._identification = Identification(self.config.user_identity)
-        self._admission = Admission(
-            self.config.server, self.config.access_control, identify=self._identification.identify
-        )
-        self._moves = Requestor(self._remote_ae, self._ae_title, self._terms)
-        auditing = Auditing(parts.audit)
-        self._entity = ApplicationEntity(
-            entity_settings(self.config, tls),
-            self._admission,
-            Dispatcher(self._handlers(parts, auditing), auditing, self.metrics),
-            self.metrics,
-            self._connections.established,
-            peers=parts.peers,
-            auditing=auditing,
-        )
-        self._scrub = Scrub(
-            parts.storage, parts.database, lambda: self.config.storage.scrub_rate, counted=self.metrics.scrubbed
-        )
-        self.metrics.watch_scrub(self._scrub.findings)
-        self._reporter = Reporter(parts.commitment, Requestor(self._remote_ae, self._ae_title, self._terms))
-        self.metrics.watch(lambda: self._report.gauges() | self._expiry.gauges() | self._scrub.gauges())
-        self._monitor = (
-            Monitor(monitoring, metrics=self.metrics.render, status=self.status, not_ready=self._report.not_ready)
-            if monitoring is not None
-            else None
-        )
-
-    def _tasks(self, parts: OpenArchive) -> list[Periodic]:
-        return [
-            trash_keeper(parts.deletions, lambda: self.config.storage.trash_days, parts.audit.own),
-            Periodic("expiry", DAY_SECONDS, self._expiry.warn, at_once=False),
-            Periodic("watch", LOOK_SECONDS, Watch(self._report).look),
-        ]
-
-    def _listener(self, sock: socket.socket, *, tls: bool) -> Listener:
-        return Listener(
-            sock,
-            self._connections,
-            serve=self._entity.serve,
-            limits=self._connection_limits,
-            refused=self._refused,
-            tls=tls,
-        )
-
-    def _recording(self, parts: OpenArchive) -> AbstractContextManager[Forwarder | None]:
-        tls = _repository_context(self.config)
-        return recording(parts.trail, parts.audit, lambda: self.config.audit, tls, self.metrics)
-
-    def _handlers(self, parts: OpenArchive, auditing: Auditing) -> Handlers:
-        metrics = self.metrics
-        steps = ModalityPerformedProcedureStepSCP(parts.mpps, auditing, metrics)
-        return {
-            (Service.VERIFICATION, CommandField.C_ECHO): VerificationSCP(),
-            (Service.STORAGE, CommandField.C_STORE): StorageSCP(parts.store, auditing, metrics),
-            (Service.FIND, CommandField.C_FIND): QueryRetrieveFindSCP(parts.queries, self._ae_title, auditing, metrics),
-            (Service.GET, CommandField.C_GET): QueryRetrieveGetSCP(parts.retrieve, auditing, metrics),
-            (Service.MOVE, CommandField.C_MOVE): QueryRetrieveMoveSCP(parts.retrieve, self._moves, auditing, metrics),
-            (Service.COMMITMENT, CommandField.N_ACTION): StorageCommitmentSCP(
-                parts.commitment,
-                self._ae_title,
-                lambda: self.config.commitment.same_association,
-                auditing,
-                parts.retrieve.subjects_of,
-            ),
-            (Service.WORKLIST, CommandField.C_FIND): ModalityWorklistSCP(parts.worklist, auditing, metrics),
-            (Service.MPPS, CommandField.N_CREATE): steps.create,
-            (Service.MPPS, CommandField.N_SET): steps.set,
-            (Service.MPPS_RETRIEVE, CommandField.N_GET): steps.get,
-        }
-
-    def _drain(self) -> None:
-        self._report.stopping = True
-        log.info("stopping", extra={"associations": self._connections.associations()})
-        for listener in self._listeners:
-            listener.stop()
-        self._connections.drain(self.config.server.shutdown_timeout)
-        self.abort()
-        log.info("stopped")
+    # ---------------------------------------------------------------- signals
 
     def _act_on(self, events: socket.socket, wake: socket.socket) -> None:
         """Act on each signal whose number comes in, until the server has stopped."""
@@ -316,41 +158,9 @@ class PacsServer:
         finally:
             wake.send(bytes((_STOPPED,)))
 
-    # ---------------------------------------------------------------- what may change live
-
-    def _apply(self, new: Config, tls: ssl.SSLContext | None, remotes: dict[str, RemoteAE]) -> None:
-        """Take over what can change live; associations in force keep what they began with."""
-        self.config = new
-        self._admission.configure(new.server, new.access_control)
-        self._identification.configure(new.user_identity)
-        self._remote_aes = remotes
-        self._expiry.take(new)
-        self._scrub.configured()
-        self._entity.settings = entity_settings(new, tls)
-        self._parts.storage.min_free_space = new.storage.min_free_space
-        self._parts.archive.duplicate_policy = new.storage.duplicate_policy
-        logs.set_level(new.logging.level)
-
     def _reloaded(self, *, ok: bool, **result: object) -> None:
         self.metrics.reloaded(ok=ok)
-        self._report.last_reload = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **result}
-
-    def _ae_title(self) -> str:
-        return self.config.server.ae_title
-
-    def _remote_ae(self, title: str) -> RemoteAE | None:
-        return self._remote_aes.get(title)
-
-    def _terms(self) -> Terms:
-        return self._entity.settings.terms
-
-    def _connection_limits(self) -> ConnectionLimits:
-        server = self.config.server
-        return ConnectionLimits(server.max_connections, server.max_connections_per_address)
-
-    def _refused(self, limit: str, address: str) -> None:
-        self.metrics.rejected(limit)
-        self._sparingly.log(logging.WARNING, "connection refused", address, limit)
+        self._runtime.last_reload = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **result}
 
     # ---------------------------------------------------------------- what people read
 
@@ -362,7 +172,7 @@ class PacsServer:
         log.info(
             "listening",
             extra={
-                **{"host": host, "port": port, "tls": tls, "ae_title": self._ae_title()},
+                **{"host": host, "port": port, "tls": tls, "ae_title": self.config.server.ae_title},
                 **{"monitoring": monitoring, "hl7": hl7},
             },
         )
@@ -379,7 +189,7 @@ class PacsServer:
     def _print_welcome(self) -> None:
         host, port = self.address
         peer = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        title = self._ae_title()
+        title = self.config.server.ae_title
         print(f"pacs-server {__version__} listening on {host} port {port} as {title}")
         if self.tls_address is not None:
             print("DICOM over TLS at {} port {}".format(*self.tls_address))
@@ -392,10 +202,3 @@ class PacsServer:
         print(f"try: echoscu -aec {title}{tls} {peer} {port}")
         print(f"     storescu -aec {title}{tls} {peer} {port} image.dcm")
         sys.stdout.flush()
-
-
-def _repository_context(config: Config) -> ssl.SSLContext | None:
-    """The TLS context for the audit repository, None if there is none or it takes no TLS. Raises ConfigError."""
-    if config.audit.syslog_host is None or config.audit.syslog_protocol != "tls":
-        return None
-    return client_context(config, check_hostname=True)

@@ -9,7 +9,7 @@ import ipaddress
 import logging
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -193,15 +193,21 @@ def expiries(config: Config) -> dict[str, datetime]:
 
 
 class ExpiryWatch:
-    """Warns in the log of what is about to run out."""
+    """Warns in the log before a certificate or a revocation list expires; a part of a running server."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Callable[[], Config]) -> None:
+        """`config` gives the settings as they are now."""
+        self._config = config
         self._expiries: Mapping[str, datetime] = {}
 
-    def take(self, config: Config) -> None:
-        """Look at the files of `config` from now on, as they are now."""
-        self._expiries = expiries(config)
+    def start(self) -> None:
+        """Read when the files expire, and warn."""
+        self._expiries = expiries(self._config())
         self.warn()
+
+    def reload(self) -> None:
+        """Read the files again: other files are named, or the same files have been replaced."""
+        self.start()
 
     def gauges(self) -> dict[str, float]:
         """The values of the gauges about TLS, in Unix time."""
@@ -209,7 +215,7 @@ class ExpiryWatch:
         return {names[key]: end.timestamp() for key, end in self._expiries.items()}
 
     def warn(self) -> None:
-        """Say what has run out or will soon."""
+        """Log a warning for each file that has expired or expires soon."""
         now = datetime.now(UTC)
         for key, end in self._expiries.items():
             told = {"setting": key, "expires": end.isoformat(), "days": (end - now).days}

@@ -2,16 +2,16 @@
 
 import threading
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final
 
 DAY_SECONDS: Final = 86_400.0
 
 
 class Periodic:
-    """Does `task` at once, unless told otherwise, and then every `seconds` in a thread of its own.
+    """Runs `task` every `seconds` in its own thread, the first time at once unless `at_once` is False.
 
-    As a context manager it runs until the block ends. The task may ask `stopping` whether it is to end early; what
-    it raises would end the thread, so it sees to its own failures.
+    The task may look at `stopping` to end early. An exception from the task would end the thread, so the task has to
+    handle its own failures.
     """
 
     def __init__(self, name: str, seconds: float, task: Callable[[], None], *, at_once: bool = True) -> None:
@@ -21,11 +21,12 @@ class Periodic:
         self._at_once = at_once
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """End the thread; a task that runs is waited for."""
         self.stopping.set()
         self._thread.join()
 

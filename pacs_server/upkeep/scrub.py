@@ -89,8 +89,8 @@ class Scrub:
         self._news.set()
         self._thread.join()
 
-    def configured(self) -> None:
-        """The rate may have changed: what is owed under the old one is owed no more."""
+    def reload(self) -> None:
+        """Take over the rate; what is owed under the old one is owed no more."""
         self._free_at = 0.0
         self._news.set()
 
@@ -101,10 +101,10 @@ class Scrub:
         return {kind.value: found[kind] for kind in (Kind.MISSING, Kind.SIZE, Kind.CHANGED, Kind.UNREADABLE)}
 
     def status(self) -> dict[str, object]:
-        """What `/status` says of it: how many instances are not in order, and when all had last been read."""
+        """Its section of the status page: how many instances are not in order, and when all had last been read."""
         ended = self._position.last_pass
         last_pass = None if ended is None else datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds")
-        return {"findings": sum(self.findings().values()), "last_pass": last_pass}
+        return {"scrub": {"findings": sum(self.findings().values()), "last_pass": last_pass}}
 
     def gauges(self) -> dict[str, float]:
         """Its values of `metrics.GAUGES`."""

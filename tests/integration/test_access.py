@@ -215,12 +215,12 @@ def test_everybody_who_asks_is_remembered(tmp_path, database_url):
     with running(settings) as pacs:
         assert asks(pacs, "CT1") is None
         # The first one is there at once, the others when the server stops.
-        assert eventually(pacs._parts.peers.list)
+        assert eventually(pacs.archive.peers.list)
         assert asks(pacs, "CT1") is None
         assert asks(pacs, "CT1", "127.0.0.2") == (1, 1, 3)
         assert asks(pacs, "EVIL\x1b[2J\0X", "127.0.0.2") == (1, 1, 3)
     with running(settings) as pacs:
-        known = {(p.calling_ae, p.address): (p.called_ae, p.outcome, p.count, p.tls) for p in pacs._parts.peers.list()}
+        known = {(p.calling_ae, p.address): (p.called_ae, p.outcome, p.count, p.tls) for p in pacs.archive.peers.list()}
         assert known == {
             ("CT1", "127.0.0.1"): ("PACS", "accepted", 2, False),
             ("CT1", "127.0.0.2"): ("PACS", "peer_address", 1, False),
@@ -241,8 +241,8 @@ def test_the_names_of_the_certificate_decide(tmp_path):
         ae.add_requested_context(Verification)
         assert ae.associate(*pacs.address, tls_args=(tls, "127.0.0.1")).is_rejected
         assert eventually(lambda: rejections(pacs) == {"peer_certificate": 1})
-        pacs._parts.peers.write()
-        assert {(p.calling_ae, p.outcome, p.tls) for p in pacs._parts.peers.list()} == {
+        pacs.archive.peers.write()
+        assert {(p.calling_ae, p.outcome, p.tls) for p in pacs.archive.peers.list()} == {
             ("CT1", "accepted", True),
             ("MR1", "peer_certificate", True),
         }

@@ -134,7 +134,7 @@ def action(**changes) -> Command:
 
 
 def transactions(pacs) -> list[Transaction]:
-    summaries = pacs._parts.commitment.summaries(everything=True, limit=100)
+    summaries = pacs.archive.commitment.summaries(everything=True, limit=100)
     return [summary.transaction for summary in summaries]
 
 

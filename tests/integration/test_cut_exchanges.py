@@ -87,7 +87,7 @@ def done(pacs: PacsServer, whole: bytes) -> int | None:
 
 def held(pacs: PacsServer) -> tuple[object, ...]:
     """What the archive has, and whether it is in order."""
-    requested = len(pacs._parts.commitment.summaries(everything=True, limit=10))
+    requested = len(pacs.archive.commitment.summaries(everything=True, limit=10))
     return pacs.status()["counts"], len(servers.stored_files(pacs)), servers.leftovers(pacs.config), requested
 
 

@@ -264,13 +264,13 @@ def test_a_report_is_delivered_whatever_becomes_of_its_first_try(tmp_path: Any, 
                 assert peer.read_message().command.status == 0
                 peer.release()
             assert eventually(lambda: _reported(pacs))
-            tries = pacs._parts.commitment.summaries(everything=True, limit=2)[0].transaction.attempts
+            tries = pacs.archive.commitment.summaries(everything=True, limit=2)[0].transaction.attempts
         # Again after one that failed, and never again after one that was taken.
         assert receiver.requests == tries == (1 if name in TAKEN_AT_ONCE else 2)
 
 
 def _reported(pacs: PacsServer) -> bool:
-    found = pacs._parts.commitment.summaries(everything=True, limit=2)
+    found = pacs.archive.commitment.summaries(everything=True, limit=2)
     return [summary.transaction.status for summary in found] == [CommitmentStatus.REPORTED]
 
 

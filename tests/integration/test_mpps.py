@@ -89,11 +89,11 @@ def item(number: int = 1, study: str = STUDY) -> Dataset:
 
 def schedule(pacs: PacsServer, *items: Dataset) -> None:
     for each in items:
-        pacs._parts.worklist.put(items_from_dataset(each, "test"))
+        pacs.archive.worklist.put(items_from_dataset(each, "test"))
 
 
 def item_status(pacs: PacsServer, number: int = 1) -> ItemStatus:
-    row = pacs._parts.worklist.get(f"A{number}")
+    row = pacs.archive.worklist.get(f"A{number}")
     assert row is not None
     return row.item.status
 
@@ -202,7 +202,7 @@ def test_uids_of_a_new_step(serve: Serve) -> None:
         assert scu.create(creation()).Status == 0x0111
         # PS3.7 10.1.5.1.4: without a UID of the SCU's the SCP makes one and tells it.
         assert scu.create(creation(), None).Status == 0x0000
-    made = [row.sop_instance_uid for row in pacs._parts.mpps.list()]
+    made = [row.sop_instance_uid for row in pacs.archive.mpps.list()]
     assert made[1] == "1.2.3"
     assert made[0].startswith("2.25.")
 
@@ -235,7 +235,7 @@ def test_commands_that_do_not_fit(serve: Serve, command: Command, status: int) -
         command = Command(CommandField.N_CREATE, 2, affected_sop_class_uid=MPPS, affected_sop_instance_uid="1.2.3")
         peer.send(message(1, command, (encode(creation(), True, True) or b"")[:-3]))
         assert peer.read_message().command.status == 0x0110
-        assert list(pacs._parts.mpps.list()) == []
+        assert list(pacs.archive.mpps.list()) == []
         peer.release()
 
 
@@ -319,7 +319,7 @@ def test_of_two_ends_at_once_one_wins(serve: Serve) -> None:
             thread.join()
         assert sorted(answers.values()) == [0x0000, 0x0110]
         winner = next(end for end, status in answers.items() if status == 0)
-        assert pacs._parts.mpps.show(uid).row.status == winner
+        assert pacs.archive.mpps.show(uid).row.status == winner
 
 
 def test_n_get_answers_what_was_asked_for(serve: Serve) -> None:
@@ -441,16 +441,16 @@ def test_the_loop_is_closed_when_the_instances_come_in(serve: Serve) -> None:
         scu.create(creation())
         scu.set(final("COMPLETED", series(*(image.SOPInstanceUID for image in images))))
     store(pacs, images[:2])
-    row = pacs._parts.worklist.get("A1")
+    row = pacs.archive.worklist.get("A1")
     assert row is not None
-    loop = pacs._parts.mpps.loop_of(row.id, STUDY)
+    loop = pacs.archive.mpps.loop_of(row.id, STUDY)
     (step,) = loop.steps
     assert (step.status, step.referenced, step.received, loop.instances_in_study) == ("COMPLETED", 3, 2, 2)
-    assert pacs._parts.mpps.show("1.2.3").missing == [images[2].SOPInstanceUID]
+    assert pacs.archive.mpps.show("1.2.3").missing == [images[2].SOPInstanceUID]
     store(pacs, images[2:])
-    (step,) = pacs._parts.mpps.loop_of(row.id, STUDY).steps
+    (step,) = pacs.archive.mpps.loop_of(row.id, STUDY).steps
     assert (step.referenced, step.received) == (3, 3)
-    assert list(pacs._parts.mpps.unmatched()) == []
+    assert list(pacs.archive.mpps.unmatched()) == []
 
 
 def store(pacs: PacsServer, images: Sequence[Dataset]) -> None:
@@ -497,5 +497,5 @@ def test_a_data_set_beyond_measure(serve: Serve) -> None:
         # The association goes on, and 30,000 references are nothing special.
         assert scu.create(creation()).Status == 0x0000
         assert scu.set(final("COMPLETED", series(*(f"1.2.826.0.1.3680043.9.7.{n}" for n in range(20_000))))).Status == 0
-    (step,) = pacs._parts.mpps.list()
+    (step,) = pacs.archive.mpps.list()
     assert (step.referenced, step.received) == (20_000, 0)

@@ -209,7 +209,7 @@ def test_a_database_that_is_damaged_takes_nothing(tmp_path):
     file = tmp_path / "pacs.db"
     with running(settings(tmp_path)) as pacs:
         assert store(pacs, make_ct()) == [0]
-        many_studies(pacs._parts.database, 2000)
+        many_studies(pacs.archive.database, 2000)
     with file.open("r+b") as damaged:
         # Behind the tables' first pages: what is there is only seen by a query that goes through all of it.
         damaged.seek(os.path.getsize(file) // 2)
@@ -222,7 +222,7 @@ def test_a_database_that_is_damaged_takes_nothing(tmp_path):
         assert status.Status == OUT_OF_RESOURCES
         assert "the database is damaged" in not_ready(pacs)
         # Not even where it is whole.
-        with pytest.raises(IndexUnavailable, match="the database is damaged"), pacs._parts.database.begin():
+        with pytest.raises(IndexUnavailable, match="the database is damaged"), pacs.archive.database.begin():
             pass
         assert store(pacs, make_ct()) == [OUT_OF_RESOURCES]
         assert len(dicom_files(pacs)) == 1
@@ -304,11 +304,11 @@ def slow_query(pacs: PacsServer) -> RawPeer:
 
 def test_fifty_streamed_queries_leave_a_way_for_the_others(tmp_path, database_url):
     with running(settings(tmp_path, database_url, max_associations=60, network_timeout=60.0)) as pacs:
-        many_studies(pacs._parts.database, 20_000)
+        many_studies(pacs.archive.database, 20_000)
         with ExitStack() as stack:
             for _ in range(50):
                 stack.callback(slow_query(pacs).socket.close)
-            pool: Any = pacs._parts.database.engine.pool
+            pool: Any = pacs.archive.database.engine.pool
             assert eventually(lambda: pool.checkedout() >= 50)
             began = time.monotonic()
             assert store(pacs, make_ct(), make_ct()) == [0, 0]
@@ -425,14 +425,14 @@ def test_a_database_that_comes_and_goes_loses_and_doubles_nothing(behind_proxy):
     for thread in threads:
         thread.join(60)
     assert len(ended) == 4
-    with pacs._parts.database.connect() as connection:
+    with pacs.archive.database.connect() as connection:
         known = list(connection.scalars(text("SELECT sop_instance_uid FROM instance")))
         paths = set(connection.scalars(text("SELECT path FROM instance")))
         counted = connection.scalar(text("SELECT sum(number_of_patient_related_instances) FROM patient"))
     assert sorted(known) == sorted(acknowledged)
     assert counted == len(known) == len(paths) == 100
     # A commit that was cut off may have left a file that nobody knows; the next start takes it up.
-    storage = pacs._parts.storage
+    storage = pacs.archive.storage
     files = {file.relative_to(storage.root).as_posix() for file in dicom_files(pacs)}
     assert paths <= files
     assert all(storage.in_flight(path) for path in files - paths)
@@ -441,7 +441,7 @@ def test_a_database_that_comes_and_goes_loses_and_doubles_nothing(behind_proxy):
 @pytest.mark.postgres
 def test_a_query_that_loses_the_database_half_way(behind_proxy):
     pacs, between = behind_proxy
-    many_studies(pacs._parts.database, 20_000)
+    many_studies(pacs.archive.database, 20_000)
     with closing(slow_query(pacs).socket) as sock:
         peer = RawPeer.__new__(RawPeer)
         peer.socket = sock
@@ -490,9 +490,9 @@ def test_readiness_answers_while_the_database_hangs(behind_proxy):
 
 @pytest.mark.postgres
 def test_monitoring_answers_while_somebody_holds_the_tables(behind_proxy, monkeypatch):
-    monkeypatch.setattr("pacs_server.app.health._PATIENCE", 0.5)
+    monkeypatch.setattr("pacs_server.app.health._TIMEOUT", 0.5)
     pacs, _ = behind_proxy
-    with pacs._parts.database.begin() as connection:
+    with pacs.archive.database.begin() as connection:
         connection.execute(text("LOCK TABLE patient, instance IN ACCESS EXCLUSIVE MODE"))
         began = time.monotonic()
         page = pacs.metrics.render()
@@ -507,7 +507,7 @@ def test_monitoring_answers_while_somebody_holds_the_tables(behind_proxy, monkey
 @pytest.mark.postgres
 def test_a_migration_may_take_its_time(behind_proxy, monkeypatch):
     monkeypatch.setattr(postgresql._Connection, "answer_seconds", 0.3)
-    database = behind_proxy[0]._parts.database
+    database = behind_proxy[0].archive.database
     with database.begin() as connection, postgresql.patient(connection):
         connection.execute(text("SELECT pg_sleep(1)"))
     with pytest.raises(IndexUnavailable, match="timeout"), database.begin() as connection:

@@ -1,11 +1,12 @@
 """Modality Worklist over the network: answers, statuses, cancelling, views by station."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import servers
 from pydicom.dataset import Dataset
-from servers import IMPLICIT, RawPeer, message
+from servers import IMPLICIT, RawPeer, config, message, running
 from strategies import encoded
 from worklists import MODALITY_WORKLIST, item, keys, numbered
 
@@ -24,7 +25,7 @@ def pacs(serve: Callable[..., PacsServer]) -> PacsServer:
 
 
 def worklist(pacs: PacsServer) -> WorklistService:
-    return pacs._parts.worklist
+    return pacs.archive.worklist
 
 
 def find(pacs: PacsServer, query: Dataset, calling: str = "CT1") -> Answers:
@@ -71,14 +72,15 @@ def test_an_item_is_shown_until_it_is_done(pacs: PacsServer) -> None:
     assert list(service.list()) == []
 
 
-def test_a_view_for_each_station(serve: Callable[..., PacsServer]) -> None:
-    pacs = serve()
-    worklist(pacs).put([numbered(1), numbered(2, {"ScheduledStationAETitle": "MR1"})])
-    assert accession_numbers(find(pacs, keys(), calling="MR1")) == ["A1", "A2"]
-    # As a reload would do it.
-    pacs.config = pacs.config.model_copy(update={"worklist": WorklistConfig(only_own_station=True)})
-    assert accession_numbers(find(pacs, keys(), calling="MR1")) == ["A2"]
-    assert accession_numbers(find(pacs, keys(), calling="OTHER")) == []
+def test_a_view_for_each_station(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    own_station = settings.model_copy(update={"worklist": WorklistConfig(only_own_station=True)})
+    with running(settings, reload=lambda: own_station) as pacs:
+        worklist(pacs).put([numbered(1), numbered(2, {"ScheduledStationAETitle": "MR1"})])
+        assert accession_numbers(find(pacs, keys(), calling="MR1")) == ["A1", "A2"]
+        assert pacs.reload()
+        assert accession_numbers(find(pacs, keys(), calling="MR1")) == ["A2"]
+        assert accession_numbers(find(pacs, keys(), calling="OTHER")) == []
 
 
 def test_a_bad_identifier_is_refused_with_the_reason(pacs: PacsServer) -> None:

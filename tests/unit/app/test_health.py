@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import insert, text
 
-from pacs_server.app import health as report
-from pacs_server.app.health import Watch, _Patiently
+from pacs_server.app import health
+from pacs_server.app.health import Health, HealthLog, TimedProbe
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index import growth, models
 from pacs_server.index.database import Database
@@ -102,8 +102,9 @@ def test_it_is_asked_once_in_five_minutes(database):
 @pytest.mark.parametrize(("free", "came", "days"), [(1500, 100, 5.0), (900, 100, 0.0), (1500, 0, None)])
 def test_the_days_that_are_left_end_where_objects_are_refused(free, came, days):
     config = SimpleNamespace(storage=SimpleNamespace(min_free_space=1000))
-    parts: Any = SimpleNamespace(storage=SimpleNamespace(free_bytes=lambda: free), database=mock.MagicMock())
-    about = report.Report(parts, mock.MagicMock(), lambda: config)  # type: ignore[arg-type, return-value]
+    archive = SimpleNamespace(storage=SimpleNamespace(free_bytes=lambda: free), database=mock.MagicMock())
+    runtime: Any = SimpleNamespace(archive=archive, config=lambda: config, addresses=None)
+    about = Health(runtime)
     about._growth = SimpleNamespace(bytes_per_day=lambda: float(came))  # type: ignore[assignment]
     assert about.days_left() == days
 
@@ -125,7 +126,7 @@ def test_a_failure_is_remembered_until_it_works_and_not_for_long(events: list[st
 
 
 def test_a_database_that_hangs_is_asked_once(monkeypatch):
-    monkeypatch.setattr(report, "_PATIENCE", 0.1)
+    monkeypatch.setattr(health, "_TIMEOUT", 0.1)
     asked: list[int] = []
     answer = threading.Event()
 
@@ -134,16 +135,16 @@ def test_a_database_that_hangs_is_asked_once(monkeypatch):
         answer.wait(60)
         return None
 
-    database = _Patiently(ask, lambda late: late)
-    assert [database.answer(), database.answer()] == ["the database has not answered for 0.1 s"] * 2
+    database = TimedProbe(ask, lambda reason: reason)
+    assert [database.result(), database.result()] == ["the database has not answered for 0.1 s"] * 2
     assert len(asked) == 1
-    monkeypatch.setattr(report, "_PATIENCE", 30.0)
+    monkeypatch.setattr(health, "_TIMEOUT", 30.0)
     answer.set()
-    assert database.answer() is None
+    assert database.result() is None
 
 
 class Told:
-    """A report that says what it is told to say."""
+    """A server that is as healthy as it is told to be."""
 
     stopping = False
     reason: str | None = None
@@ -161,11 +162,11 @@ class Told:
 def test_the_log_is_told_of_changes_once(caplog):
     caplog.set_level(logging.INFO, "pacs_server")
     told = Told()
-    watch = Watch(told)  # type: ignore[arg-type]
+    changes = HealthLog(told, stopping=lambda: told.stopping)  # type: ignore[arg-type]
     for told.reason in (None, "full", "full", "fuller", None, None):
-        watch.look()
+        changes.update()
     told.stopping, told.reason = True, "shutting down"
-    watch.look()
+    changes.update()
     assert [(record.levelname, record.message) for record in caplog.records] == [
         ("ERROR", "not ready"),
         ("INFO", "ready again"),
@@ -174,12 +175,12 @@ def test_the_log_is_told_of_changes_once(caplog):
 
 def test_a_disk_that_will_be_full_soon_is_said_once_a_day(caplog, monkeypatch):
     told = Told()
-    watch = Watch(told)  # type: ignore[arg-type]
+    changes = HealthLog(told, stopping=lambda: told.stopping)  # type: ignore[arg-type]
     now = 1e6
-    monkeypatch.setattr(report.time, "monotonic", lambda: now)
+    monkeypatch.setattr(health.time, "monotonic", lambda: now)
     for told.days in (None, 7.0, -1.0, 6.96, 5.0):
-        watch.look()
+        changes.update()
     now += 86400
-    watch.look()
+    changes.update()
     said = [(record.message, record.days) for record in caplog.records]
     assert said == [("the storage will be full soon", 7.0), ("the storage will be full soon", 5.0)]

@@ -249,17 +249,17 @@ def test_the_log_warns_of_the_end(
     authority: Authority, caplog: pytest.LogCaptureFixture, left: float, said: str | None
 ) -> None:
     authority.issue("server", NAME, not_before=days(-9), not_after=days(left))
-    watch = ExpiryWatch()
+    watch = ExpiryWatch(lambda: _config(authority.settings()))
     with caplog.at_level(logging.WARNING):
-        watch.take(_config(authority.settings()))
+        watch.start()
     assert [record.getMessage() for record in caplog.records] == ([said] if said else [])
     assert watch.gauges() == {"pacs_tls_certificate_expiry_seconds": pytest.approx(days(left).timestamp(), abs=60)}
 
 
 def test_the_log_warns_again(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
     authority.issue("server", NAME, not_after=days(1))
-    watch = ExpiryWatch()
-    watch.take(_config(authority.settings()))
+    watch = ExpiryWatch(lambda: _config(authority.settings()))
+    watch.start()
     watch.warn()
     assert len(caplog.records) == 2
 

@@ -194,7 +194,7 @@ def test_an_archive_of_an_earlier_version_is_served(tmp_path, database_url, revi
         assert dict(got) == {f"1.4.{number}": images[number] for number in (3, 4)}
         new = _image(study="1.2.99", series="1.3.99", sop="1.4.99")
         assert servers.store(pacs, new) == [0]
-        with pacs._parts.database.connect() as connection:
+        with pacs.archive.database.connect() as connection:
             assert connection.scalar(text("SELECT count(*) FROM instance")) == STUDIES * PER_STUDY + 1
 
 

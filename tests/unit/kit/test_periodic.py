@@ -2,21 +2,32 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pacs_server.kit.periodic import Periodic
 
 PATIENCE = 20.0
 
 
+@contextmanager
+def running(periodic: Periodic) -> Iterator[None]:
+    periodic.start()
+    try:
+        yield
+    finally:
+        periodic.stop()
+
+
 def test_a_task_is_done_at_once_and_again():
     enough = threading.Semaphore(0)
-    with Periodic("task", 0.01, enough.release):
+    with running(Periodic("task", 0.01, enough.release)):
         assert all(enough.acquire(timeout=PATIENCE) for _ in range(3))
 
 
 def test_a_task_that_can_wait_does():
     done = threading.Event()
-    with Periodic("task", 3600, done.set, at_once=False):
+    with running(Periodic("task", 3600, done.set, at_once=False)):
         assert not done.wait(0.05)
 
 
@@ -30,7 +41,7 @@ def test_the_end_waits_for_the_task_and_for_nothing_else():
 
     periodic = Periodic("task", 3600, task)
     began = time.monotonic()
-    with periodic:
+    with running(periodic):
         assert begun.wait(PATIENCE)
     assert ended.is_set()
     assert time.monotonic() - began < PATIENCE

@@ -49,7 +49,7 @@ class Running:
         self.scrub = Scrub(small.storage, small.database, lambda: self.rate, counted=self.read.append)
 
     def passed(self) -> bool:
-        return self.scrub.status()["last_pass"] is not None
+        return self.scrub.status()["scrub"]["last_pass"] is not None
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def test_it_finds_what_is_lost(small: SmallArchive, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.ERROR, "pacs_server.upkeep.scrub"):
         one = one_pass(small)
     assert found(one) == {"changed": 1, "missing": 1, "size": 1}
-    assert one.scrub.status()["findings"] == 3
+    assert one.scrub.status()["scrub"]["findings"] == 3
     assert len(one.read) == 5
     told = {(record.sop_instance_uid, record.path) for record in caplog.records}  # type: ignore[attr-defined]
     assert told == {(stored.uids.sop, stored.path) for stored in (changed, missing, cut)}
@@ -187,7 +187,7 @@ def test_off_and_on(sqlite: SmallArchive) -> None:
     with running(sqlite, rate=None) as one:
         assert not eventually(lambda: one.read, seconds=0.3)
         one.rate = FAST
-        one.scrub.configured()
+        one.scrub.reload()
         assert eventually(one.passed)
 
 
@@ -196,10 +196,10 @@ def test_switched_off_in_the_middle_of_a_file(sqlite: SmallArchive) -> None:
     with running(sqlite, rate=1) as one:
         assert eventually(lambda: one.scrub._free_at > 0)
         one.rate = None
-        one.scrub.configured()
+        one.scrub.reload()
         assert eventually(lambda: one.scrub._thread.is_alive() and not one.scrub._news.is_set())
         one.rate = FAST
-        one.scrub.configured()
+        one.scrub.reload()
         assert eventually(one.passed)
     assert len(one.read) == 2
 

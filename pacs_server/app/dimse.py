@@ -1,0 +1,116 @@
+"""The DICOM ports of a running server: who may associate, and which service answers which command."""
+
+import logging
+
+from pacs_server.app.runtime import Runtime
+from pacs_server.kit.logs import Sparingly
+from pacs_server.net.listener import ConnectionLimits, Listener
+from pacs_server.net.message import CommandField
+from pacs_server.scp.admission import Admission
+from pacs_server.scp.auditing import Auditing
+from pacs_server.scp.contexts import Service
+from pacs_server.scp.dispatch import Dispatcher, Handlers
+from pacs_server.scp.echo import VerificationSCP
+from pacs_server.scp.entity import ApplicationEntity
+from pacs_server.scp.find import QueryRetrieveFindSCP
+from pacs_server.scp.get import QueryRetrieveGetSCP
+from pacs_server.scp.identity import Identification
+from pacs_server.scp.move import QueryRetrieveMoveSCP
+from pacs_server.scp.mpps import ModalityPerformedProcedureStepSCP
+from pacs_server.scp.storage_commitment import StorageCommitmentSCP
+from pacs_server.scp.store import StorageSCP
+from pacs_server.scp.worklist import ModalityWorklistSCP
+
+log = logging.getLogger(__name__)
+
+
+class DICOMPorts:
+    """Accepts associations and serves them; the part that starts last and stops first."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        config, archive, ports = runtime.config(), runtime.archive, runtime.ports
+        auditing = Auditing(archive.audit)
+        self._runtime = runtime
+        self._sparingly = Sparingly(log)
+        self._identification = Identification(config.user_identity)
+        self._admission = Admission(config.server, config.access_control, identify=self._identification.identify)
+        self._entity = ApplicationEntity(
+            runtime.settings.entity,
+            self._admission,
+            Dispatcher(_handlers(runtime, auditing), auditing, runtime.metrics),
+            runtime.metrics,
+            runtime.connections.established,
+            peers=archive.peers,
+            auditing=auditing,
+        )
+        self._listeners = [
+            Listener(
+                sock,
+                runtime.connections,
+                serve=self._entity.serve,
+                limits=self._connection_limits,
+                refused=self._refused,
+                tls=sock is ports.tls,
+            )
+            for sock in {ports.dicom, ports.tls}
+            if sock is not None
+        ]
+
+    def start(self) -> None:
+        """Listen. If one port cannot be served, connections that came in by another one are ended too."""
+        try:
+            for listener in self._listeners:
+                listener.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def reload(self) -> None:
+        """Take over the settings for associations that begin from now on; those in force keep theirs."""
+        config = self._runtime.config()
+        self._admission.configure(config.server, config.access_control)
+        self._identification.configure(config.user_identity)
+        self._entity.settings = self._runtime.settings.entity
+
+    def stop(self) -> None:
+        """Accept no more, let running operations end within `server.shutdown_timeout`, and abort the rest."""
+        runtime = self._runtime
+        runtime.stopping = True
+        log.info("stopping", extra={"associations": runtime.connections.associations()})
+        for listener in self._listeners:
+            listener.stop()
+        runtime.connections.drain(runtime.config().server.shutdown_timeout)
+        runtime.abort()
+        log.info("stopped")
+
+    def _connection_limits(self) -> ConnectionLimits:
+        server = self._runtime.config().server
+        return ConnectionLimits(server.max_connections, server.max_connections_per_address)
+
+    def _refused(self, limit: str, address: str) -> None:
+        self._runtime.metrics.rejected(limit)
+        self._sparingly.log(logging.WARNING, "connection refused", address, limit)
+
+
+def _handlers(runtime: Runtime, auditing: Auditing) -> Handlers:
+    """The service that answers each command."""
+    archive, metrics = runtime.archive, runtime.metrics
+    steps = ModalityPerformedProcedureStepSCP(archive.mpps, auditing, metrics)
+    return {
+        (Service.VERIFICATION, CommandField.C_ECHO): VerificationSCP(),
+        (Service.STORAGE, CommandField.C_STORE): StorageSCP(archive.store, auditing, metrics),
+        (Service.FIND, CommandField.C_FIND): QueryRetrieveFindSCP(archive.queries, runtime.ae_title, auditing, metrics),
+        (Service.GET, CommandField.C_GET): QueryRetrieveGetSCP(archive.retrieve, auditing, metrics),
+        (Service.MOVE, CommandField.C_MOVE): QueryRetrieveMoveSCP(archive.retrieve, runtime.moves, auditing, metrics),
+        (Service.COMMITMENT, CommandField.N_ACTION): StorageCommitmentSCP(
+            archive.commitment,
+            runtime.ae_title,
+            lambda: runtime.config().commitment.same_association,
+            auditing,
+            archive.retrieve.subjects_of,
+        ),
+        (Service.WORKLIST, CommandField.C_FIND): ModalityWorklistSCP(archive.worklist, auditing, metrics),
+        (Service.MPPS, CommandField.N_CREATE): steps.create,
+        (Service.MPPS, CommandField.N_SET): steps.set,
+        (Service.MPPS_RETRIEVE, CommandField.N_GET): steps.get,
+    }

@@ -1,0 +1,123 @@
+"""The parts of the server, in the order in which they start. They stop in the reverse order.
+
+To add a part, add one line at its place: `yield` an object with the methods that it needs of `start`, `reload`, `stop`,
+`gauges` and `status` (see `lifecycle.py`). A part is made when all parts above it have started, and settings come from
+`runtime`, so that the part sees a reload.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+from pacs_server.app.assembly import start_archive
+from pacs_server.app.dimse import DICOMPorts
+from pacs_server.app.health import UPDATE_SECONDS, Health, HealthLog
+from pacs_server.app.lifecycle import Part, RunningParts, Steps
+from pacs_server.app.logging import Logging
+from pacs_server.app.ports import Addresses, bind_ports
+from pacs_server.app.runtime import Runtime
+from pacs_server.audit.forward import Forwarder
+from pacs_server.audit.running import retention
+from pacs_server.config.tls import ExpiryWatch
+from pacs_server.hl7.mllp import MLLPServer
+from pacs_server.hl7.orders import OrderService
+from pacs_server.intake.worklist_folder import WorklistFolder
+from pacs_server.kit.periodic import DAY_SECONDS, Periodic
+from pacs_server.outbox.commitment import Reporter
+from pacs_server.upkeep.recovery import recover
+from pacs_server.upkeep.scrub import Scrub
+from pacs_server.upkeep.trash_keeper import trash_keeper
+from pacs_server.web.monitor import Monitor
+
+# How long a message that is being committed may take when the server stops, in seconds.
+_HL7_STOP_SECONDS = 5.0
+
+
+def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
+    """Every part of a server; `running` holds them while it runs. Raises a PacsError if one cannot be made."""
+    # The ports come first, so that a port in use changes nothing on disk.
+    runtime.ports = bind_ports(runtime.config())
+    runtime.addresses = Addresses.of(runtime.ports)
+    yield runtime.ports
+    yield Logging(runtime)
+    runtime.archive = start_archive(runtime.config, runtime.metrics)
+    yield runtime.archive
+    yield from _audit_trail(runtime)
+    yield Steps(start=partial(_recover, runtime))
+    health = Health(runtime)
+    yield health
+    yield from _worklist_sources(runtime)
+    if runtime.ports.monitoring is not None:
+        yield Monitor(
+            runtime.ports.monitoring,
+            metrics=runtime.metrics.render,
+            status=running.status,
+            not_ready=health.not_ready,
+        )
+    yield Reporter(runtime.archive.commitment, runtime.requestor())
+    yield runtime.archive.peers
+    yield _scrub(runtime)
+    expiry = ExpiryWatch(runtime.config)
+    yield expiry
+    yield trash_keeper(
+        runtime.archive.deletions, lambda: runtime.config().storage.trash_days, runtime.archive.audit.own
+    )
+    yield Periodic("expiry", DAY_SECONDS, expiry.warn, at_once=False)
+    yield Periodic("watch", UPDATE_SECONDS, HealthLog(health, stopping=lambda: runtime.stopping).update)
+    # Peers come in last, when everything else is ready for them, and leave first.
+    yield DICOMPorts(runtime)
+
+
+def _audit_trail(runtime: Runtime) -> Iterator[Part]:
+    """The parts of the audit trail: it is sent on and pruned, and tells when the application started and stopped."""
+    trail, audit = runtime.archive.trail, runtime.config().audit
+    if trail is not None and audit.syslog_host is not None:
+        forwarder = Forwarder(trail, audit, runtime.settings.audit_repository_tls, runtime.metrics)
+        yield Steps(forwarder.start, forwarder.stop, lambda: forwarder.renew(runtime.settings.audit_repository_tls))
+    if trail is not None:
+        yield retention(trail, lambda: runtime.config().audit.retention_years)
+    yield Steps(runtime.archive.audit.begin, runtime.archive.audit.end)
+
+
+def _recover(runtime: Runtime) -> None:
+    """Finish what a crash interrupted: changes of patients, and instances that were being stored."""
+    archive = runtime.archive
+    archive.identity.catch_up()
+    # A file without a row may be on its way into the trash.
+    with archive.deletions.settled():
+        recover(archive.archive, archive.storage, archive.audit, runtime.metrics.recovered)
+
+
+def _worklist_sources(runtime: Runtime) -> Iterator[Part]:
+    """The parts that take worklist items from elsewhere: the watched folder and the HL7 port, each if there is one."""
+    settings, worklist, count = runtime.config().worklist, runtime.archive.worklist, runtime.metrics.worklist_input
+    if settings.folder is not None:
+        folder = WorklistFolder(
+            settings.folder,
+            worklist,
+            interval=settings.folder_interval,
+            taken=lambda accepted: count("folder", accepted=accepted),
+        )
+        yield Steps(partial(_start_folder, runtime, folder), folder.stop)
+    if runtime.ports.hl7 is not None:
+        orders = OrderService(worklist, taken=lambda accepted: count("hl7", accepted=accepted))
+        server = MLLPServer(runtime.ports.hl7, orders.take)
+        yield Steps(server.start, partial(server.stop, _HL7_STOP_SECONDS))
+
+
+def _start_folder(runtime: Runtime, folder: WorklistFolder) -> None:
+    try:
+        folder.start()
+    except OSError as error:
+        raise runtime.config().error("worklist.folder", f"cannot be made: {error.strerror}") from None
+
+
+def _scrub(runtime: Runtime) -> Scrub:
+    archive = runtime.archive
+    scrub = Scrub(
+        archive.storage,
+        archive.database,
+        lambda: runtime.config().storage.scrub_rate,
+        counted=runtime.metrics.scrubbed,
+    )
+    runtime.metrics.watch_scrub(scrub.findings)
+    return scrub

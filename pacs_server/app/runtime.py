@@ -1,0 +1,93 @@
+"""What the parts of a running server share: the settings as they are now, the metrics, the open connections."""
+
+import ssl
+from dataclasses import dataclass, field
+
+from pacs_server.app.assembly import OpenArchive, entity_settings, remote_aes
+from pacs_server.app.ports import Addresses, Ports
+from pacs_server.config.model import Config
+from pacs_server.config.tls import client_context, server_context
+from pacs_server.kit.metrics import Metrics
+from pacs_server.net.acceptor import Terms
+from pacs_server.net.listener import Connections
+from pacs_server.scp.entity import EntitySettings
+from pacs_server.scu.link import Requestor
+from pacs_server.scu.remote import RemoteAE
+
+# How long threads may take to notice that their connection was cut, in seconds.
+_CUT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSettings:
+    """The configuration in force, and everything that is made of it and can fail: certificates and remote AEs.
+
+    A reload makes a new value. If that raises ConfigError, the old value stays and nothing has changed.
+    """
+
+    config: Config
+    entity: EntitySettings
+    remote_aes: dict[str, RemoteAE]
+    audit_repository_tls: ssl.SSLContext | None
+
+    @classmethod
+    def of(cls, config: Config, *, listening_tls: ssl.SSLContext | None = None) -> "LiveSettings":
+        """The settings that follow from `config`. Raises ConfigError.
+
+        A server that listens for TLS keeps `listening_tls` if `config` switches TLS off: that needs a restart.
+        """
+        audit = config.audit
+        sends_audit_over_tls = audit.syslog_host is not None and audit.syslog_protocol == "tls"
+        return cls(
+            config,
+            entity_settings(config, server_context(config) or listening_tls),
+            remote_aes(config),
+            client_context(config, check_hostname=True) if sends_audit_over_tls else None,
+        )
+
+
+@dataclass(slots=True)
+class Runtime:
+    """What the parts of one server share. Parts get their settings from here, so that they see a reload."""
+
+    settings: LiveSettings
+    metrics: Metrics
+    connections: Connections = field(default_factory=Connections)
+    own_logs: bool = False
+    moves: Requestor = field(init=False)
+    stopping: bool = False
+    last_reload: dict[str, object] | None = None
+    # Made by the first parts, for those that follow.
+    ports: Ports = field(init=False)
+    addresses: Addresses = field(init=False)
+    archive: OpenArchive = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.moves = self.requestor()
+
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.settings.config
+
+    def ae_title(self) -> str:
+        """The AE title of this server."""
+        return self.settings.config.server.ae_title
+
+    def terms(self) -> Terms:
+        """What this server offers and expects in associations."""
+        return self.settings.entity.terms
+
+    def remote_ae(self, ae_title: str) -> RemoteAE | None:
+        """The remote AE with this title, None if it is not configured."""
+        return self.settings.remote_aes.get(ae_title)
+
+    def requestor(self) -> Requestor:
+        """A requestor of associations, for a part that ends its own associations when it stops."""
+        return Requestor(self.remote_ae, self.ae_title, self.terms)
+
+    def abort(self) -> None:
+        """End every association that a peer has requested, and those that serve a C-MOVE."""
+        # The peers' associations end first, so that no C-MOVE tells its peer that the destination failed.
+        self.connections.kill(0)
+        self.moves.kill()
+        self.connections.kill(_CUT_SECONDS)
