@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pacs_server.net.limits import Pace
+from pacs_server.net.limits import Throttle
 from pacs_server.net.message import (
     NO_DATA_SET,
     RESPONSE,
@@ -123,7 +123,7 @@ class Association:
         self._max_pdu = limit // 2 * 2
         self._reader = reader
         rate = self.admitted.rule.max_data_rate
-        self.pace = Pace(rate, transport.pause) if rate else None
+        self.throttle = Throttle(rate, transport.pause) if rate else None
         # When the current message has to be there, as far as it has come.
         self._deadline = 0.0
         self._pdu = memoryview(b"")
@@ -209,8 +209,8 @@ class Association:
                 raise ProtocolError("data set interrupted by something else", AbortReason.UNEXPECTED_PDU)
             if control & LAST:
                 self._data_context = None
-            if self.pace is not None:
-                self._deadline += self.pace.keep(len(value))
+            if self.throttle is not None:
+                self._deadline += self.throttle.spend(len(value))
             yield value
 
     def read_data(self, limit: int = _MAX_IDENTIFIER) -> bytes:
@@ -304,10 +304,10 @@ class Association:
             frame(context_id, data, command=False, max_pdu=self._max_pdu),
         )
         # One write at a time: what is yet to be framed takes no memory, whatever PDU size the peer asked for.
-        while batch := list(itertools.islice(buffers, 2 if self.pace else 2 * _MAX_FRAGMENTS)):
+        while batch := list(itertools.islice(buffers, 2 if self.throttle else 2 * _MAX_FRAGMENTS)):
             self._write(batch)
-            if self.pace is not None:
-                self.pace.keep(sum(map(len, batch)))
+            if self.throttle is not None:
+                self.throttle.spend(sum(map(len, batch)))
 
     def send_with_next(self, context_id: int, command: Command) -> None:
         """Send a message without data set in one write with the next message, which has to follow."""
@@ -337,7 +337,7 @@ class Association:
         command.command_data_set_type = 1
         buffers: list[Buffer] = [frame_command(context_id, command, self._max_pdu)]
         fragment = self._max_pdu - 6
-        chunk = fragment if self.pace else max(1, min(_FILE_CHUNK // fragment, _MAX_FRAGMENTS)) * fragment
+        chunk = fragment if self.throttle else max(1, min(_FILE_CHUNK // fragment, _MAX_FRAGMENTS)) * fragment
         while True:
             try:
                 data = _read(descriptor, min(chunk, remaining), offset)
@@ -351,8 +351,8 @@ class Association:
                 data += b"\0"
             buffers += frame(context_id, data, command=False, max_pdu=self._max_pdu, last=not remaining)
             self._write(buffers)
-            if self.pace is not None:
-                self.pace.keep(len(data))
+            if self.throttle is not None:
+                self.throttle.spend(len(data))
             if not remaining:
                 return
             buffers = []

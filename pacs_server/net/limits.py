@@ -1,7 +1,7 @@
-"""How often one address may connect, how fast one association may move data, and whose turn it is in a storm.
+"""Limits against busy and hostile peers: connections per address, delays after useless connections, data rates.
 
-The first two are token buckets: one holds so many tokens at most, fills at a steady rate, and what happens
-takes tokens out of it.
+`ConnectionRateLimiter` and `Throttle` are token buckets: a bucket holds a maximum number of tokens, fills at a
+steady rate, and every connection or byte takes tokens out of it.
 """
 
 import threading
@@ -10,32 +10,35 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 _MOST_ADDRESSES = 10_000
-_FORGIVEN_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 5.0
-# Of the latest in the running average.
-_WEIGHT = 0.25
+_FORGIVEN_SECONDS, _LONGEST_DELAY_SECONDS = 1.0, 5.0
+# The weight of the latest connection in the running average of an address.
+_LATEST_WEIGHT = 0.25
 
 Clock = Callable[[], float]
 
 
-class AddressRates:
-    """A bucket for each address, that a connection takes a token from; any thread may ask.
+class ConnectionRateLimiter:
+    """A token bucket for each address, from which every connection takes one token. Thread-safe.
 
-    An address whose bucket is full again is forgotten, and at most `most` are remembered: a flood of
-    addresses makes the server forget the ones that were quiet for longest, and costs no memory.
+    An address whose bucket is full again is forgotten, and at most `most` addresses are remembered: during
+    a flood of addresses the server forgets those that were quiet for longest, so memory stays bounded.
     """
 
     def __init__(self, *, most: int = _MOST_ADDRESSES, clock: Clock = time.monotonic) -> None:
         self._most = most
         self._clock = clock
         self._lock = threading.Lock()
-        # Tokens in the bucket, and when they were counted; who came last stands last.
+        # The tokens of each bucket and when they were counted; the address that connected last comes last.
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def allows(self, address: str, rate: float, burst: int) -> bool:
-        """Whether one more from `address` is within `rate` a second, `burst` at once; takes a token if so."""
+        """Whether one more connection from `address` is within `rate` a second and `burst` at once.
+
+        A connection that is allowed takes a token.
+        """
         now = self._clock()
         with self._lock:
             self._forget(now, rate, burst)
@@ -46,7 +49,7 @@ class AddressRates:
             return allowed
 
     def _forget(self, now: float, rate: float, burst: int) -> None:
-        # Two for each one that may be added, so that the table shrinks again after a flood.
+        # Two addresses for each one that may be added, so that the table shrinks again after a flood.
         for _ in range(2):
             oldest = next(iter(self._buckets.values()), None)
             if oldest is None:
@@ -56,12 +59,13 @@ class AddressRates:
                 self._buckets.popitem(last=False)
 
 
-class Turns:
-    """Has addresses whose connections come to nothing wait, so that others get the processor; any thread may ask.
+class PenaltyQueue:
+    """Delays new connections from addresses whose recent connections were useless. Thread-safe.
 
-    After such a connection `factor` times the processor time that it took goes by before another one from
-    there begins, and those that come at once begin at that distance from each other. An address of which
-    nothing bad was heard for a second is forgotten, and so is the one heard of first if there are too many.
+    After a useless connection, the next one from the same address waits `factor` times the processor time that
+    useless connections from there cost on average. Connections that arrive together begin one after the other,
+    that far apart. An address without a useless connection for a second is forgotten, and so are the ones seen
+    first when there are more than `most`.
     """
 
     def __init__(self, *, factor: float = 3.0, most: int = _MOST_ADDRESSES, clock: Clock = time.monotonic) -> None:
@@ -69,14 +73,14 @@ class Turns:
         self._most = most
         self._clock = clock
         self._lock = threading.Lock()
-        # When the next connection may begin, and for how long the one after it has to wait for that one.
+        # When the next connection of each address may begin, and how far apart its connections are.
         self._next: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._next)
 
-    def wait(self, address: str) -> float:
-        """For how many seconds a connection from `address` has to wait; takes its turn."""
+    def delay(self, address: str) -> float:
+        """How many seconds a connection from `address` has to wait before it begins; reserves its place."""
         if address not in self._next:
             return 0.0
         now = self._clock()
@@ -85,24 +89,27 @@ class Turns:
             if begin < now - _FORGIVEN_SECONDS:
                 self._next.pop(address, None)
                 return 0.0
-            # Not for ever: peers behind one address may be many.
-            begin = min(max(begin, now), now + _LONGEST_WAIT_SECONDS)
+            # The delay is limited, because many peers may share one address.
+            begin = min(max(begin, now), now + _LONGEST_DELAY_SECONDS)
             self._next[address] = begin + distance, distance
             return begin - now
 
-    def wasted(self, address: str, seconds: float) -> None:
-        """Say that a connection from `address` came to nothing, and how much processor time it took."""
-        now, wait = self._clock(), min(self._factor * seconds, _LONGEST_WAIT_SECONDS)
+    def penalise(self, address: str, cpu_seconds: float) -> None:
+        """Delay the next connections from `address`, because one was useless and cost `cpu_seconds`."""
+        now, penalty = self._clock(), min(self._factor * cpu_seconds, _LONGEST_DELAY_SECONDS)
         with self._lock:
-            begin, distance = self._next.pop(address, (now, wait))
-            distance += _WEIGHT * (wait - distance)
-            self._next[address] = max(begin, now + wait), distance
+            begin, distance = self._next.pop(address, (now, penalty))
+            distance += _LATEST_WEIGHT * (penalty - distance)
+            self._next[address] = max(begin, now + penalty), distance
             if len(self._next) > self._most:
                 self._next.popitem(last=False)
 
 
-class Pace:
-    """A rate in bytes a second, a second's worth of it at once; for one thread, which waits by `pause(seconds)`."""
+class Throttle:
+    """Holds the data of one association to `rate` bytes a second, with a burst of one second's worth.
+
+    Used by one thread, which waits by calling `pause(seconds)`.
+    """
 
     def __init__(self, rate: int, pause: Callable[[float], None], *, clock: Clock = time.monotonic) -> None:
         self._rate = rate
@@ -111,10 +118,10 @@ class Pace:
         self._tokens = float(rate)
         self._counted = clock()
 
-    def keep(self, size: int) -> float:
-        """Count `size` bytes that were moved, wait until they are paid for, and return for how many seconds.
+    def spend(self, size: int) -> float:
+        """Count `size` bytes that were moved, wait until the rate allows them, and return the seconds waited.
 
-        Raises what `pause` raises.
+        Raises whatever `pause` raises.
         """
         now = self._clock()
         self._tokens = min(self._rate, self._tokens + (now - self._counted) * self._rate) - size

@@ -1,8 +1,8 @@
-"""Listening: accept connections, count them, serve each in a thread of its own; end them all at shutdown.
+"""Accept connections, count them against the limits, serve each in its own thread, and end them all at shutdown.
 
-A few threads wait in accept at a time. Whoever gets a connection serves it to its end, after having
-made sure that another one waits: so a silent peer holds up nobody else, and an association needs
-no new thread.
+A few threads wait in accept. The thread that accepts a connection first makes sure that another
+thread waits, then serves the connection to its end. So a silent peer delays no other connection, and
+an association rarely needs a new thread.
 """
 
 import contextlib
@@ -21,25 +21,25 @@ from pacs_server.net.transport import Transport, cut
 log = logging.getLogger(__name__)
 
 _BACKLOG = 512
-# After accept fails for want of descriptors or memory: wait, do not spin.
+# The pause after accept has failed for lack of descriptors or memory.
 _PAUSE_SECONDS = 0.1
-# How long those who wait may take to notice that it is over.
+# How long the waiting threads may take to notice that the listener has stopped.
 _STOP_SECONDS = 5.0
-# Threads that wait for connections when nobody is connected.
+# The number of threads that wait for connections while no peer is connected.
 WAITING_THREADS = 4
 _IDLE = "listener"
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How many connections may be open, associated or not."""
+    """How many connections may be open at once, in total and from one address, with an association or without."""
 
     total: int
     per_address: int
 
 
 class Connection:
-    """An accepted connection and, once there is one, its association."""
+    """An accepted connection, and its association as soon as it is established."""
 
     def __init__(self, sock: socket.socket, address: str, *, tls: bool = False) -> None:
         self.socket = sock
@@ -48,18 +48,18 @@ class Connection:
         self.opened = time.monotonic()
         self.transport: Transport | None = None
         self.association: Association | None = None
-        # Whether it was worth having: an operation succeeded, or the peer took its leave.
+        # Whether an operation on it succeeded, or the peer released the association.
         self.useful = False
 
     def drain(self) -> None:
-        """End it as soon as no operation runs on it."""
+        """End the connection as soon as no operation runs on it."""
         if self.association is not None:
             self.association.drain()
         else:
             self.kill()
 
     def kill(self) -> None:
-        """End it now."""
+        """End the connection now."""
         if self.transport is not None:
             self.transport.kill(encode_abort())
         else:
@@ -67,7 +67,7 @@ class Connection:
 
 
 class Connections:
-    """Every open connection; counts them against the limits and ends them together."""
+    """All open connections. Holds them to the limits and ends them together. Thread-safe."""
 
     def __init__(self) -> None:
         self._open: set[Connection] = set()
@@ -79,7 +79,7 @@ class Connections:
         return len(self._open)
 
     def add(self, connection: Connection, limits: ConnectionLimits) -> str | None:
-        """Count a connection in; returns the name of the limit that forbids it, or None."""
+        """Add a connection. Returns the name of the limit that forbids it, or None."""
         with self._changed:
             if self._draining:
                 return "shutting_down"
@@ -92,7 +92,7 @@ class Connections:
             return None
 
     def remove(self, connection: Connection) -> None:
-        """Count a connection out."""
+        """Remove a connection."""
         with self._changed:
             self._open.discard(connection)
             self._per_address[connection.address] -= 1
@@ -101,19 +101,22 @@ class Connections:
             self._changed.notify_all()
 
     def established(self, connection: Connection, association: Association) -> None:
-        """Say that a connection has become an association."""
+        """Record the association that a connection has established."""
         with self._changed:
             connection.association = association
             if self._draining:
                 association.drain()
 
     def associations(self) -> int:
-        """How many connections are associations."""
+        """The number of connections that have an association."""
         with self._changed:
             return sum(connection.association is not None for connection in self._open)
 
     def drain(self, timeout: float) -> None:
-        """End every connection as soon as nothing runs on it; after `timeout` seconds abort the rest."""
+        """End every connection as soon as no operation runs on it, and wait for that up to `timeout` seconds.
+
+        The connections that are left then are for `kill`.
+        """
         with self._changed:
             self._draining = True
             for connection in self._open:
@@ -123,7 +126,7 @@ class Connections:
                 log.warning("operations aborted at shutdown", extra={"associations": len(self._open)})
 
     def kill(self, timeout: float) -> None:
-        """Abort every connection now and wait up to `timeout` seconds for their threads."""
+        """Abort every connection now, and wait up to `timeout` seconds for the threads that serve them."""
         with self._changed:
             self._draining = True
             for connection in self._open:
@@ -132,7 +135,7 @@ class Connections:
 
 
 class Listener:
-    """Accepts connections on a bound socket and serves each in a thread of its own."""
+    """Accepts connections on a bound socket and serves each of them in its own thread."""
 
     def __init__(
         self,
@@ -144,9 +147,9 @@ class Listener:
         refused: Callable[[str, str], None],
         tls: bool = False,
     ) -> None:
-        """Serve with `serve`; `refused(limit, address)` is told of connections that are over a limit.
+        """`serve` serves one connection; `refused(limit, address)` is called for each connection over a limit.
 
-        `tls` is handed on with each connection: whoever serves it does the handshake.
+        `tls` marks the connections on which `serve` has to do a TLS handshake.
         """
         self._tls = tls
         self._connections = connections
@@ -156,52 +159,56 @@ class Listener:
         self._refused = refused
         self._stopping = threading.Event()
         self._failing = threading.Lock()
-        # How many threads wait in accept, or are on their way there; never none until the end.
+        # How many threads wait in accept or are about to. At least one, until the listener stops.
         self._waiting = 0
         self._changed = threading.Condition()
 
     def start(self) -> None:
-        """Begin to accept. Raises RuntimeError if there are no threads to be had."""
+        """Begin to accept connections. Raises RuntimeError if the system has no more threads."""
         self._socket.listen(_BACKLOG)
-        while self._may_wait():
+        while self._try_to_wait():
             try:
                 self._start_thread()
             except RuntimeError:
-                self._no_longer_waiting()
+                self._stop_waiting()
                 raise
 
     def stop(self) -> None:
-        """Accept no more; what is open goes on."""
+        """Stop accepting connections. Open connections go on."""
         self._stopping.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         with self._changed:
-            # A thread in accept on a descriptor that is closed would take the connections of whoever gets it next.
+            # A thread still in accept would take connections from the next socket that gets the closed descriptor.
             self._changed.wait_for(lambda: not self._waiting, _STOP_SECONDS)
         self._socket.close()
 
     def _start_thread(self) -> None:
-        """Start a thread whose place among those who wait is taken already. Raises RuntimeError if there is none."""
-        threading.Thread(target=self._work, name=_IDLE, daemon=True).start()
+        """Start a thread that is already counted as waiting. Raises RuntimeError if the system has no more threads."""
+        threading.Thread(target=self._run, name=_IDLE, daemon=True).start()
 
-    def _work(self) -> None:
-        """Wait and serve in turn, for as long as this thread has a place among those who wait."""
+    def _run(self) -> None:
+        """Wait for a connection and serve it, again and again until enough other threads wait."""
         this = threading.current_thread()
         while (connection := self._accept()) is not None:
-            limit = self._take(connection)
+            limit = self._admit(connection)
             if limit is not None:
                 connection.socket.close()
                 self._refused(limit, connection.address)
                 continue
             this.name = f"peer-{connection.address}"
-            self._serve_to_the_end(connection)
+            try:
+                self._serve(connection)
+            finally:
+                connection.socket.close()
+                self._connections.remove(connection)
             this.name = _IDLE
-            if not self._may_wait():
+            if not self._try_to_wait():
                 return
-        self._no_longer_waiting()
+        self._stop_waiting()
 
     def _accept(self) -> Connection | None:
-        """The next connection; None once the listener stops."""
+        """The next connection, or None once the listener has stopped."""
         while not self._stopping.is_set():
             try:
                 sock, address = self._socket.accept()
@@ -214,49 +221,45 @@ class Listener:
                 return Connection(sock, address[0], tls=self._tls)
         return None
 
-    def _take(self, connection: Connection) -> str | None:
-        """Count a connection in and leave another thread to wait; returns the name of the limit that forbids it."""
+    def _admit(self, connection: Connection) -> str | None:
+        """Add a connection and make sure that another thread waits. Returns the name of the limit that forbids it."""
         limit = self._connections.add(connection, self._limits())
-        if limit is None and not self._leave_another():
+        if limit is None and not self._hand_over_waiting():
             self._connections.remove(connection)
             return "threads"
         return limit
 
-    def _serve_to_the_end(self, connection: Connection) -> None:
-        try:
-            self._serve(connection)
-        finally:
-            connection.socket.close()
-            self._connections.remove(connection)
+    def _hand_over_waiting(self) -> bool:
+        """Count this thread as waiting no longer, and make sure that another thread waits.
 
-    def _leave_another(self) -> bool:
-        """Wait no longer, leaving another thread that does; False if there is none to be had and this one stays."""
+        Returns False if the system has no more threads; then this thread still counts as waiting.
+        """
         with self._changed:
             if self._waiting > 1:
                 self._waiting -= 1
                 return True
-        # Nobody else waits: a new thread takes this one's place. Until it runs this one counts as waiting.
+        # No other thread waits, so a new thread takes the place of this one in the count.
         try:
             self._start_thread()
         except RuntimeError:
             return False
         return True
 
-    def _may_wait(self) -> bool:
-        """Take a place among those who wait, if there is one."""
+    def _try_to_wait(self) -> bool:
+        """Count this thread as waiting if fewer than WAITING_THREADS wait; return whether it was counted."""
         with self._changed:
             free = self._waiting < WAITING_THREADS
             self._waiting += free
             return free
 
-    def _no_longer_waiting(self) -> None:
+    def _stop_waiting(self) -> None:
         with self._changed:
             self._waiting -= 1
             self._changed.notify_all()
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a TCP socket bound to `host` and `port` (0: any free one). Raises OSError."""
+    """Return a TCP socket bound to `host` and `port`; port 0 takes any free one. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:

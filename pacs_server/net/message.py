@@ -1,7 +1,7 @@
 """DIMSE messages: the command-set codec (PS3.7 6.3, E.1) and the framing of messages as P-DATA (PS3.8 Annex E).
 
-A command set is always Implicit VR Little Endian and has a dozen elements at most, so a small
-purpose-made codec does.
+A command set is always encoded in Implicit VR Little Endian and has at most a dozen elements, so a
+small codec of our own is enough.
 """
 
 import struct
@@ -23,7 +23,7 @@ _GROUP_LENGTH = struct.Struct("<HHII")
 
 
 class CommandField(IntEnum):
-    """Command Field of requests; a response adds 0x8000 (PS3.7 E.1)."""
+    """The Command Field of a request. The Command Field of a response is the same plus 0x8000 (PS3.7 E.1)."""
 
     C_STORE = 0x0001
     C_GET = 0x0010
@@ -41,7 +41,7 @@ class CommandField(IntEnum):
 
 @dataclass(slots=True)
 class Command:
-    """A command set; what is None is absent. Names follow PS3.7 E.1."""
+    """A command set. A field that is None is absent from it. The names follow PS3.7 E.1."""
 
     command_field: int | None = None
     message_id: int | None = None
@@ -69,11 +69,11 @@ class Command:
 
     @property
     def has_data_set(self) -> bool:
-        """Whether a data set follows (PS3.7 E.1-1: any value but 0x0101)."""
+        """Whether a data set follows, which any value but 0x0101 says (PS3.7 Table E.1-1)."""
         return self.command_data_set_type != NO_DATA_SET
 
 
-# Element number in group 0000 -> (field of Command, VR), in the order they are sent in.
+# Element number in group 0000 -> (field of Command, VR), in the order in which they are sent.
 _ELEMENTS: dict[int, tuple[str, str]] = {
     0x0002: ("affected_sop_class_uid", "UI"),
     0x0003: ("requested_sop_class_uid", "UI"),
@@ -100,15 +100,16 @@ _ELEMENTS: dict[int, tuple[str, str]] = {
     0x1031: ("move_originator_message_id", "US"),
 }
 _ELEMENTS_AND_VRS = tuple((element, vr) for element, (_, vr) in _ELEMENTS.items())
-_PASSED_OVER = ("", "")
+_IGNORED = ("", "")
 _values_of = attrgetter(*(name for name, _ in _ELEMENTS.values()))
 assert {name for name, _ in _ELEMENTS.values()} == {field.name for field in fields(Command)}
 
 
 def decode_command(data: bytes) -> Command:
-    """Decode a command set; elements that are not in PS3.7 E.1 are passed over.
+    """Decode a command set and ignore elements that are not in PS3.7 E.1.
 
-    Raises ProtocolError if it is cut, not in group 0000, or an element has an impossible length.
+    Raises ProtocolError if the command set is cut off, or has an element of another group or of an
+    impossible length.
     """
     command = Command()
     offset, size = 0, len(data)
@@ -120,7 +121,7 @@ def decode_command(data: bytes) -> Command:
         end = offset + length
         if group != 0 or end > size:
             raise ProtocolError(f"command set with element ({group:04x},{element:04x}) of {length} bytes")
-        name, vr = _ELEMENTS.get(element, _PASSED_OVER)
+        name, vr = _ELEMENTS.get(element, _IGNORED)
         if vr == "US" and length >= 2:
             setattr(command, name, _US.unpack_from(data, offset)[0])
         elif name:
@@ -140,7 +141,7 @@ def _decode_value(element: int, vr: str, value: bytes) -> str | bytes:
 
 
 def encode_command(command: Command) -> bytes:
-    """Encode a command set with its group length, elements in tag order, values padded to even length."""
+    """Encode a command set: its group length, then its elements in tag order, with values padded to even length."""
     body = bytearray()
     for (element, vr), value in zip(_ELEMENTS_AND_VRS, _values_of(command), strict=True):
         if value is None:
@@ -156,9 +157,9 @@ def encode_command(command: Command) -> bytes:
 
 
 def frame(context_id: int, data: Buffer, *, command: bool, max_pdu: int, last: bool = True) -> Iterator[Buffer]:
-    """Frame `data` as P-DATA-TF PDUs with one PDV each, none longer than `max_pdu`; yields header, value, header...
+    """Frame `data` as P-DATA-TF PDUs of at most `max_pdu` bytes with one PDV each; yield header, value, header...
 
-    With `last` False the final fragment is not marked as the message's last.
+    With `last` False the final fragment is not marked as the last one of the message.
     """
     size = max_pdu - 6
     view = memoryview(data)
@@ -172,7 +173,7 @@ def frame(context_id: int, data: Buffer, *, command: bool, max_pdu: int, last: b
 
 
 def frame_command(context_id: int, command: Command, max_pdu: int) -> bytes:
-    """A command set, encoded and framed; as a rule it is one PDU."""
+    """A command set, encoded and framed, in most cases as one PDU."""
     data = encode_command(command)
     size = len(data)
     if size + 6 > max_pdu:
@@ -181,7 +182,7 @@ def frame_command(context_id: int, command: Command, max_pdu: int) -> bytes:
 
 
 def encode_message(context_id: int, command: Command, data: Buffer | None, max_pdu: int) -> list[Buffer]:
-    """A whole DIMSE message as buffers for one gathered write; sets Command Data Set Type."""
+    """A whole DIMSE message as buffers for one gathered write. Sets the Command Data Set Type of `command`."""
     command.command_data_set_type = NO_DATA_SET if data is None else 1
     buffers: list[Buffer] = [frame_command(context_id, command, max_pdu)]
     if data is not None:

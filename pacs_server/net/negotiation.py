@@ -1,8 +1,8 @@
 """Association negotiation: A-ASSOCIATE PDUs as values, and the answer to a proposal (PS3.8 9.3.2-3, PS3.7 D.3).
 
-The codec is our own: a proposal of 64 contexts decodes some twenty times faster than through a
-general library's item objects, and nothing but ProtocolError comes out of it. The tests hold it
-equal to pynetdicom's PDU classes.
+The codec is our own, because it decodes a proposal of 64 contexts about twenty times faster than
+pynetdicom's item objects, and raises nothing but ProtocolError. The tests hold it equal to pynetdicom's
+PDU classes.
 """
 
 import struct
@@ -13,11 +13,11 @@ from pacs_server.net.pdu import HEADER, AbortReason, PDUType, ProtocolError
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _ITEM = struct.Struct(">BxH")
-# PS3.8 9.3.2.2: their IDs are the odd numbers from 1 to 255.
+# PS3.8 9.3.2.2: the IDs of presentation contexts are the odd numbers from 1 to 255.
 _MAX_CONTEXTS = 128
 # Characters (PS3.5 9.1).
 _MAX_UID = 64
-# Shorter PDUs carry next to nothing but their own headers. 0 is no limit (PS3.8 D.1).
+# Shorter PDUs would carry little more than their own headers. A maximum of 0 means no limit (PS3.8 D.1).
 _MIN_PDU = 64
 
 # User-Identity-Type of PS3.7 Table D.3-14.
@@ -29,7 +29,7 @@ ACCEPTANCE, USER_REJECTION, NO_REASON, ABSTRACT_SYNTAX, TRANSFER_SYNTAXES = rang
 
 @dataclass(frozen=True, slots=True)
 class ProposedContext:
-    """A presentation context as proposed: an odd ID, what about, in which transfer syntaxes."""
+    """A presentation context as proposed: an odd ID, an abstract syntax, and the transfer syntaxes on offer."""
 
     context_id: int
     abstract_syntax: str
@@ -38,7 +38,7 @@ class ProposedContext:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedContext:
-    """A presentation context in force, with the roles that we may take."""
+    """An accepted presentation context, and whether we may be the SCU and the SCP on it."""
 
     context_id: int
     abstract_syntax: str
@@ -49,9 +49,9 @@ class AcceptedContext:
 
 @dataclass(frozen=True, slots=True)
 class UserIdentity:
-    """Who the requestor says that it is (PS3.7 D.3.3.7.1); tickets and passcodes are never shown.
+    """The User Identity that a requestor sends (PS3.7 D.3.3.7.1). Its secrets are left out of the repr.
 
-    `primary` is the user name, the ticket or the token, `secondary` the passcode.
+    `primary` is the user name, the ticket or the token; `secondary` is the passcode.
     """
 
     kind: int
@@ -62,10 +62,10 @@ class UserIdentity:
 
 @dataclass(frozen=True, slots=True)
 class UserInformation:
-    """The user information item, of either side (PS3.7 D.3.3).
+    """The user information item of a proposal or an answer (PS3.7 D.3.3).
 
-    `max_pdu_size` 0 is no limit. `roles` maps SOP Class UIDs to (SCU role, SCP role); `extended`
-    maps them to service class application information. `identity` is in requests only, the server
+    `max_pdu_size` 0 means no limit. `roles` maps SOP Class UIDs to (SCU role, SCP role); `extended`
+    maps them to service class application information. `identity` is in proposals only, the server
     response `identity_response` in answers only.
     """
 
@@ -101,10 +101,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What we offer for an abstract syntax.
+    """What we accept for an abstract syntax.
 
-    `transfer_syntaxes` in our order of preference, unless `proposer_prefers`: then the first one
-    proposed that is among them. `extended` masks the application information that we agree to.
+    `transfer_syntaxes` are in our order of preference; with `proposer_prefers` the order of the proposal
+    decides instead. `extended` is the most that we agree to of the application information.
     """
 
     transfer_syntaxes: tuple[str, ...]
@@ -117,21 +117,21 @@ class Support:
 
 
 def negotiate(proposal: Proposal, supports: Callable[[str], Support | None]) -> tuple[Answer, list[AcceptedContext]]:
-    """Answer a proposal as the acceptor; what we say of ourselves is to be filled in by the caller.
+    """Answer a proposal as the acceptor. The caller adds the maximum PDU size and our implementation's name.
 
-    Every context gets a result of its own; an unknown one never costs the association (PS3.8 9.3.3.2).
+    Every context gets a result of its own; an unknown one does not cost the association (PS3.8 9.3.3.2).
     """
     results: list[tuple[int, int, str]] = []
     accepted: list[AcceptedContext] = []
     roles: dict[str, tuple[bool, bool]] = {}
     extended: dict[str, bytes] = {}
     for context in proposal.contexts:
-        # What is too long for a UID is no SOP class, and must not swell the answer.
+        # A name too long for a UID is no SOP class.
         support = supports(context.abstract_syntax) if len(context.abstract_syntax) <= _MAX_UID else None
         chosen = _choose(context.transfer_syntaxes, support) if support else None
         if support is None or chosen is None:
             result = ABSTRACT_SYNTAX if support is None else TRANSFER_SYNTAXES
-            # PS3.8 9.3.3.2: the transfer syntax of a rejected context is not significant, but has to be there.
+            # PS3.8 9.3.3.2: the transfer syntax of a rejected context is not significant, but must be present.
             results.append((context.context_id, result, context.transfer_syntaxes[0]))
             continue
         name = context.abstract_syntax
@@ -148,7 +148,7 @@ def negotiate(proposal: Proposal, supports: Callable[[str], Support | None]) -> 
         results.append((context.context_id, ACCEPTANCE, chosen))
         accepted.append(AcceptedContext(context.context_id, name, chosen, as_scu=their_scp, as_scp=their_scu))
     user = UserInformation(
-        # PS3.7 D.3.3.3.2: one operation at a time, whatever was proposed.
+        # PS3.7 D.3.3.3.2: we take one operation at a time, whatever was proposed.
         async_operations=None if proposal.user.async_operations is None else (1, 1),
         roles=roles,
         extended=extended,
@@ -164,7 +164,7 @@ def _choose(proposed: tuple[str, ...], support: Support) -> str | None:
 
 
 def _agree(proposed: bytes, offered: bytes) -> bytes:
-    """Of each byte the lesser one: what both sides can."""
+    """The lesser of each pair of bytes, which is what both sides support."""
     return bytes(map(min, proposed, offered))
 
 
@@ -172,7 +172,7 @@ def _agree(proposed: bytes, offered: bytes) -> bytes:
 
 
 def decode_request(body: bytes) -> Proposal:
-    """Decode the body of an A-ASSOCIATE-RQ; unknown items are passed over (PS3.8 9.3.1). Raises ProtocolError."""
+    """Decode the body of an A-ASSOCIATE-RQ and ignore unknown items (PS3.8 9.3.1). Raises ProtocolError."""
     version, called, calling = _titles(body)
     contexts: list[ProposedContext] = []
     user, application = UserInformation(), ""
@@ -240,7 +240,7 @@ def _proposed(value: bytes) -> ProposedContext:
         elif kind == 0x40:
             transfer.append(_uid(uid))
     if value[0] % 2 == 0 or not abstract or not transfer:
-        # PS3.8 9.3.2.2: an odd ID, one abstract syntax and at least one transfer syntax.
+        # PS3.8 9.3.2.2: a context has an odd ID, one abstract syntax and at least one transfer syntax.
         raise ProtocolError("malformed presentation context", AbortReason.INVALID_PARAMETER)
     return ProposedContext(value[0], abstract, tuple(transfer))
 
@@ -276,7 +276,7 @@ def _role(value: bytes) -> dict[str, tuple[bool, bool]]:
 
 def _identity(value: bytes) -> UserIdentity:
     primary, rest = _counted(value[2:])
-    # PS3.7 Table D.3-14: the second length is mandatory, but zero and nothing mean the same.
+    # PS3.7 Table D.3-14: the second length is mandatory, but we take a missing one for zero.
     secondary = _counted(rest)[0] if rest else b""
     return UserIdentity(value[0], value[1] != 0, primary, secondary)
 
@@ -295,7 +295,7 @@ def _keyed(value: bytes) -> tuple[str, bytes]:
 
 
 def _counted(value: bytes) -> tuple[bytes, bytes]:
-    """Split what begins with a length in two bytes into that many bytes and the rest."""
+    """Split a value that begins with a two-byte length into that many bytes and the rest."""
     length = int.from_bytes(value[:2], "big")
     if len(value) < 2 or length > len(value) - 2:
         raise ProtocolError("user information sub-item cut", AbortReason.INVALID_PARAMETER)
@@ -349,9 +349,9 @@ def _encode_user(user: UserInformation) -> bytes:
     for name, information in user.extended.items():
         parts.append(_item(0x56, _sized(name) + information))
     if user.identity is not None:
-        who = user.identity
-        head = bytes((who.kind, who.positive_response))
-        parts.append(_item(0x58, head + _with_length(who.primary) + _with_length(who.secondary)))
+        identity = user.identity
+        head = bytes((identity.kind, identity.positive_response))
+        parts.append(_item(0x58, head + _with_length(identity.primary) + _with_length(identity.secondary)))
     if user.identity_response is not None:
         parts.append(_item(0x59, _with_length(user.identity_response)))
     return b"".join(parts)

@@ -1,4 +1,4 @@
-"""PDUs on the wire: a reader that caps and frames what comes in, and the encoders of the short ones (PS3.8 9.3)."""
+"""PDUs on the wire: a reader that limits and frames received PDUs, and encoders for the short PDUs (PS3.8 9.3)."""
 
 import struct
 import time
@@ -18,7 +18,7 @@ _MAX_CONTROL_PDU = 1024
 
 
 class PDUType(IntEnum):
-    """PS3.8 9.3.1."""
+    """The PDU types of PS3.8 9.3.1."""
 
     ASSOCIATE_RQ = 1
     ASSOCIATE_AC = 2
@@ -30,7 +30,7 @@ class PDUType(IntEnum):
 
 
 class AbortReason(IntEnum):
-    """Why the service provider aborts (PS3.8 Table 9-26)."""
+    """The reason of an A-ABORT by the service provider (PS3.8 Table 9-26)."""
 
     NOT_SPECIFIED = 0
     UNRECOGNIZED_PDU = 1
@@ -40,7 +40,7 @@ class AbortReason(IntEnum):
 
 
 class ProtocolError(AssociationEnded):
-    """The peer broke the protocol; `reason` goes into the A-ABORT."""
+    """The peer broke the protocol. `reason` is the reason of the A-ABORT that answers it."""
 
     def __init__(self, how: str, reason: AbortReason = AbortReason.NOT_SPECIFIED) -> None:
         super().__init__(how)
@@ -63,11 +63,11 @@ _CAPS: dict[int, int] = {
 
 
 class PDUReader:
-    """Frames PDUs out of a transport, one at a time, in a buffer that is used again for the next.
+    """Reads PDUs from a transport, one at a time, into a buffer that is reused for the next one.
 
-    A PDU's announced length is held against the cap of its type before a byte of it is buffered.
-    `max_pdu_size` is what we announce as our maximum (bytes of P-DATA after the header); some peers
-    do not count the header of the presentation data value, so that much more is taken.
+    The length that a PDU announces is compared with the limit for its type before a byte of it is buffered.
+    `max_pdu_size` is the maximum that we announce (bytes of P-DATA after the header). Some peers do not
+    count the header of the presentation data value, so a P-DATA PDU may be longer by that header.
     """
 
     def __init__(self, transport: Transport, *, max_pdu_size: int, pdu_timeout: float) -> None:
@@ -80,10 +80,10 @@ class PDUReader:
         self._end = 0
 
     def read(self, timeout: float) -> tuple[int, memoryview]:
-        """Return the next PDU's type and body, valid until the next call.
+        """Return the type and the body of the next PDU; the body is valid until the next call.
 
-        The PDU must begin within `timeout` seconds, and be whole within the PDU time-out from then
-        on. Raises ConnectionLost, DeadlineExpired and ProtocolError.
+        The PDU must begin within `timeout` seconds, and must then be complete within the PDU time-out.
+        Raises ConnectionLost, DeadlineExpired and ProtocolError.
         """
         self._fill(HEADER.size, timeout)
         kind, length = HEADER.unpack_from(self._view, self._start)
@@ -95,11 +95,11 @@ class PDUReader:
 
     @property
     def ahead(self) -> bool:
-        """Whether something has been received that was not read yet."""
+        """Whether bytes after the last PDU have been received already."""
         return self._end > self._start
 
     def waiting(self) -> bool:
-        """Whether something has come in that was not read yet."""
+        """Whether bytes after the last PDU have been received or are waiting in the socket."""
         return self.ahead or self._transport.readable()
 
     def _check(self, kind: int, length: int) -> None:
@@ -111,7 +111,7 @@ class PDUReader:
             raise ProtocolError(f"{PDUType(kind).name} of {length} bytes is over the limit of {cap}")
 
     def _fill(self, needed: int, timeout: float) -> None:
-        """Read until `needed` bytes are buffered from the start of the PDU on."""
+        """Receive until `needed` bytes of the PDU are buffered, counted from its start."""
         if self._end - self._start >= needed:
             return
         self._make_room(needed)
@@ -131,11 +131,11 @@ class PDUReader:
             if not began:
                 began, deadline = True, time.monotonic() + self._pdu_timeout
             elif time.monotonic() >= deadline and self._end - self._start < needed:
-                # A trickle resets no clock: the whole PDU has one deadline.
+                # The whole PDU has one deadline, which bytes that trickle in do not extend.
                 raise DeadlineExpired("a PDU was begun and not finished in time")
 
     def _make_room(self, needed: int) -> None:
-        """Move what is buffered to the front; take a larger buffer once PDUs ask for it."""
+        """Move the buffered bytes to the front, into a larger buffer if `needed` bytes do not fit."""
         held = self._end - self._start
         if needed > len(self._view):
             larger = memoryview(bytearray(max(self._full_size, needed)))
@@ -152,7 +152,7 @@ def encode_reject(result: int, source: int, reason: int) -> bytes:
 
 
 def encode_abort(source: int = 0, reason: int = 0) -> bytes:
-    """An A-ABORT PDU; source 0 is the service user, 2 the provider (PS3.8 9.3.8)."""
+    """An A-ABORT PDU. Source 0 is the service user, 2 the service provider (PS3.8 9.3.8)."""
     return HEADER.pack(PDUType.ABORT, 4) + bytes((0, 0, source, reason))
 
 

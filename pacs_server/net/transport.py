@@ -1,10 +1,10 @@
-"""A connected socket with deadlines, large buffered reads and gathered writes; the only file that calls recv and send.
+"""A connected socket with deadlines, large buffered reads and gathered writes. Only this file calls recv and send.
 
-A blocking call returns after one *tick* at the latest (the kernel's own socket timers on plain
-sockets, Python's on TLS ones), and the deadline is looked at then. So nobody waits for ever and
-nothing polls. Reading acknowledges at once (TCP_QUICKACK): many modalities send a command and its
-data set as two small writes with Nagle's algorithm on, and would wait 40 ms for a delayed
-acknowledgement at every object.
+A blocking call returns after one *tick* at the latest, by the kernel's own socket timers on plain
+sockets and by Python's on TLS sockets. Then the deadline is checked, so nothing waits for ever and
+nothing polls. Every read is acknowledged at once (TCP_QUICKACK): many modalities send a command and
+its data set as two small writes with Nagle's algorithm on, and would otherwise wait 40 ms for a
+delayed acknowledgement at every object.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ Buffer = bytes | bytearray | memoryview
 
 _WOULD_BLOCK = (BlockingIOError, TimeoutError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _FAREWELL_SECONDS = 1.0
-# A time-out of nothing would be none at all to the kernel.
+# The kernel takes a time-out of zero for no time-out at all.
 _SHORTEST_TICK = 0.001
 _FAREWELL_READS = 64
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 
 class AssociationEnded(Exception):
-    """The association is over; `how` says why in a few words for logs and metrics."""
+    """The association is over. `how` gives the reason in a few words, for logs and metrics."""
 
     def __init__(self, how: str) -> None:
         super().__init__(how)
@@ -36,18 +36,18 @@ class AssociationEnded(Exception):
 
 
 class ConnectionLost(AssociationEnded):
-    """The peer closed the connection, or the network did."""
+    """The connection was closed by the peer or broken by the network."""
 
 
 class DeadlineExpired(AssociationEnded):
-    """The peer was silent, or too slow, for longer than it may be."""
+    """The peer was silent or too slow for longer than its time-out allows."""
 
 
 class Transport:
     """A connected TCP or TLS socket.
 
-    `tick` is the longest a single wait may take, in seconds: no longer than the shortest deadline
-    that will be asked for.
+    `tick` is the longest time that a single blocking call may take, in seconds. It must not be longer
+    than the shortest time-out that will be used.
     """
 
     def __init__(self, sock: socket.socket, *, tick: float) -> None:
@@ -66,13 +66,13 @@ class Transport:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         self._quickack = None if self._tls else _QUICKACK
-        # Made when it is first asked for: an association that only answers needs none.
+        # Made for the first call of `readable`: an association that only answers requests needs none.
         self._poll: select.poll | None = None
 
     def receive_into(self, view: memoryview, deadline: float) -> int:
-        """Wait for bytes, put them into `view` and return how many; `deadline` is in monotonic seconds.
+        """Wait for bytes, put them into `view` and return their number; `deadline` is in monotonic seconds.
 
-        Raises ConnectionLost at the end of the stream and DeadlineExpired.
+        Raises ConnectionLost, also at the end of the stream, and DeadlineExpired.
         """
         while True:
             try:
@@ -91,7 +91,7 @@ class Transport:
             return count
 
     def readable(self) -> bool:
-        """Whether bytes, or the end of the stream, wait to be read."""
+        """Whether bytes or the end of the stream are waiting to be read."""
         if isinstance(self.socket, ssl.SSLSocket) and self.socket.pending():
             return True
         if self._poll is None:
@@ -100,13 +100,13 @@ class Transport:
         return bool(self._poll.poll(0))
 
     def pause(self, seconds: float) -> None:
-        """Do nothing for `seconds`, in this thread; raises ConnectionLost once the connection is cut."""
+        """Sleep for `seconds`. Raises ConnectionLost as soon as the connection is cut."""
         pause(self.socket, seconds)
 
     def send(self, buffers: Sequence[Buffer], timeout: float) -> None:
-        """Send all `buffers` as one gathered write; every `timeout` seconds something must get through.
+        """Send all `buffers` as one gathered write. Raises ConnectionLost and DeadlineExpired.
 
-        Raises ConnectionLost and DeadlineExpired.
+        The peer must take at least some bytes in every `timeout` seconds.
         """
         pending: list[Buffer] = [b"".join(buffers)] if self._tls else list(buffers)
         deadline = time.monotonic() + timeout
@@ -124,21 +124,24 @@ class Transport:
                 deadline = time.monotonic() + timeout
 
     def wake(self) -> None:
-        """Make a thread that waits in `receive_into` return, from another thread."""
+        """Make a thread that waits in `receive_into` return. Called from another thread."""
         _shutdown(self.socket, socket.SHUT_RD)
 
     def kill(self, last_words: bytes = b"") -> None:
-        """End the connection now, from another thread; `last_words` go out if the peer has room for them."""
+        """End the connection now. Called from another thread.
+
+        `last_words` are sent first if that takes no waiting.
+        """
         with contextlib.suppress(OSError, ValueError):
             if last_words and not self._tls:
                 self.socket.send(last_words, socket.MSG_DONTWAIT)
         cut(self.socket)
 
     def finish(self) -> None:
-        """Say that nothing more comes, and give the peer a moment to read what was sent last.
+        """Tell the peer that nothing more will be sent, and give it a moment to read the last bytes.
 
-        Closing with unread bytes in the buffer resets the connection, and the peer might never see
-        why (the A-ABORT or A-ASSOCIATE-RJ). Bounded in time and bytes.
+        Closing a socket with unread bytes in its buffer resets the connection, and the peer might never
+        see the reason (the A-ABORT or A-ASSOCIATE-RJ). Bounded in time and bytes.
         """
         if not self._tls:
             farewell(self.socket)
@@ -150,7 +153,7 @@ class Transport:
 
 
 def handshake(sock: ssl.SSLSocket, seconds: float) -> None:
-    """Do the TLS handshake within `seconds` in all, however the peer spreads it. Raises OSError."""
+    """Do the TLS handshake within `seconds` in total, however slowly the peer sends. Raises OSError."""
     deadline = time.monotonic() + seconds
     sock.settimeout(0)
     poll = select.poll()
@@ -167,16 +170,19 @@ def handshake(sock: ssl.SSLSocket, seconds: float) -> None:
 
 
 def pause(sock: socket.socket, seconds: float) -> None:
-    """Do nothing for `seconds`, in this thread; raises ConnectionLost once the connection is cut."""
+    """Sleep for `seconds`. Raises ConnectionLost as soon as the connection is cut."""
     ended = select.poll()
-    # No events asked for: what is left is the end of the connection.
+    # With no events asked for, poll reports only the end of the connection.
     ended.register(sock, 0)
     if ended.poll(seconds * 1000):
         raise ConnectionLost("connection lost")
 
 
 def farewell(sock: socket.socket) -> None:
-    """Say that nothing more comes and read a little on, TLS or not, so that the peer can read what was sent last."""
+    """Tell the peer that nothing more will be sent, and read on a little so that it can read the last bytes.
+
+    Works on plain and TLS sockets alike.
+    """
     deadline = time.monotonic() + _FAREWELL_SECONDS
     scrap = memoryview(bytearray(64 * 1024))
     poll = select.poll()
@@ -190,18 +196,18 @@ def farewell(sock: socket.socket) -> None:
 
 
 def cut(sock: socket.socket) -> None:
-    """End a connection both ways from another thread; whoever waits on it notices."""
+    """End a connection in both directions. Called from another thread; a thread that waits on the socket wakes up."""
     _shutdown(sock, socket.SHUT_RDWR)
 
 
 def _shutdown(sock: socket.socket, how: int) -> None:
     with contextlib.suppress(OSError):
-        # Not SSLSocket.shutdown: that forgets the session, and what another thread sends next goes out in the clear.
+        # Not SSLSocket.shutdown: it drops the TLS session, and bytes that another thread sends next are not encrypted.
         socket.socket.shutdown(sock, how)
 
 
 def _drop(pending: list[Buffer], count: int) -> bool:
-    """Take the first `count` bytes off `pending`; True when nothing is left."""
+    """Remove the first `count` bytes from `pending`; return whether nothing is left."""
     done = 0
     while done < len(pending) and count >= len(pending[done]):
         count -= len(pending[done])

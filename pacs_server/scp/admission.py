@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pacs_server.config.model import AccessControlConfig, ServerConfig
 from pacs_server.net.acceptor import Rejection
-from pacs_server.net.limits import AddressRates
+from pacs_server.net.limits import ConnectionRateLimiter
 from pacs_server.net.negotiation import Proposal
 from pacs_server.net.peer import Admitted, Caller
 from pacs_server.scp.access import rule_for
@@ -33,7 +33,7 @@ class Admission:
         self._lock = threading.Lock()
         # Associations in force by calling AE title, for as long as there are any.
         self._admitted: Counter[str] = Counter()
-        self._rates = AddressRates()
+        self._rates = ConnectionRateLimiter()
         self.configure(server, access)
 
     def configure(self, server: ServerConfig, access: AccessControlConfig) -> None:

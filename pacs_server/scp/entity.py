@@ -15,7 +15,7 @@ from pacs_server.kit.logs import Sparingly
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.acceptor import Acceptor, Rejected, Rejection, Terms
 from pacs_server.net.association import Association, PeerReleased
-from pacs_server.net.limits import Turns
+from pacs_server.net.limits import PenaltyQueue
 from pacs_server.net.listener import Connection
 from pacs_server.net.negotiation import Proposal
 from pacs_server.net.pdu import AbortReason, PDUType, PeerAborted, ProtocolError, encode_abort
@@ -75,20 +75,20 @@ class ApplicationEntity:
         self._peers = peers
         self._auditing = auditing
         self._sparingly = Sparingly(log)
-        self._turns = Turns()
+        self._penalties = PenaltyQueue()
 
     def serve(self, connection: Connection) -> None:
         """Serve one connection until it is over; nothing that a peer does raises out of here."""
         settings, before = self.settings, time.thread_time()
         try:
-            wait = self._turns.wait(connection.address)
+            wait = self._penalties.delay(connection.address)
             if wait:
                 pause(connection.socket, wait)
             self._serve_now(connection, settings)
         except ConnectionLost:
             self._metrics.rejected("connection")
         if not connection.useful:
-            self._turns.wasted(connection.address, time.thread_time() - before)
+            self._penalties.penalise(connection.address, time.thread_time() - before)
 
     def _serve_now(self, connection: Connection, settings: EntitySettings) -> None:
         if self._admission.comes_too_often(connection.address):

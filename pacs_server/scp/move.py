@@ -71,4 +71,4 @@ class QueryRetrieveMoveSCP:
 
         originator = MoveOriginator(association.calling_ae, message.command.message_id)
         # The data rate of the AE that asks is the limit, because the instances are sent on its behalf.
-        return self._storage.send(destination, instances, report, originator=originator, pace=association.pace)
+        return self._storage.send(destination, instances, report, originator=originator, throttle=association.throttle)

@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Association
-from pacs_server.net.limits import Pace
+from pacs_server.net.limits import Throttle
 from pacs_server.net.negotiation import ProposedContext
 from pacs_server.net.transport import AssociationEnded, ConnectionLost, DeadlineExpired
 from pacs_server.scu.connect import connect
@@ -100,16 +100,16 @@ class Link:
         *,
         roles: Mapping[str, tuple[bool, bool]] | None = None,
         give_up: GiveUp = without_success,
-        pace: Pace | None = None,
+        throttle: Throttle | None = None,
     ) -> None:
-        """`roles` maps SOP Class UIDs to the (SCU, SCP) roles to propose; `pace` limits the rate of the data sent."""
+        """`roles` maps SOP Class UIDs to the (SCU, SCP) roles to propose; `throttle` limits the rate of data sent."""
         self.given_up = False
         self._requestor = requestor
         self._remote = remote
         self._contexts = contexts
         self._roles = roles
         self._give_up = give_up
-        self._pace = pace
+        self._throttle = throttle
         self._association: Association | None = None
         self._exchanges = 0
 
@@ -158,6 +158,6 @@ class Link:
         except AssociationEnded:
             self.given_up = True
             raise
-        association.pace = self._pace
+        association.throttle = self._throttle
         self._association, self._exchanges = association, 0
         return association

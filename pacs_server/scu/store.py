@@ -9,7 +9,7 @@ from pacs_server.dicom.status import Status
 from pacs_server.errors import PacsError, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.net.association import Association
-from pacs_server.net.limits import Pace
+from pacs_server.net.limits import Throttle
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.transport import AssociationEnded
 from pacs_server.scu.connect import read_response
@@ -46,7 +46,7 @@ class StorageSCU:
         report: Report,
         *,
         originator: MoveOriginator | None = None,
-        pace: Pace | None = None,
+        throttle: Throttle | None = None,
     ) -> bool:
         """Send `instances` until all have been reported or `report` says to stop; return whether it did.
 
@@ -57,7 +57,7 @@ class StorageSCU:
         """
         for planned in plan({(i.sop_class_uid, i.transfer_syntax_uid) for i in instances}):
             queue = deque([i for i in instances if (i.sop_class_uid, i.transfer_syntax_uid) in planned.kinds])
-            with Link(self._requestor, remote, planned.contexts, pace=pace) as link:
+            with Link(self._requestor, remote, planned.contexts, throttle=throttle) as link:
                 while queue:
                     ended, status = self._send_next(link, remote, queue, originator)
                     if report(ended, status):

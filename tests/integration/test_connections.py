@@ -9,7 +9,7 @@ import pytest
 from servers import AT_REST, CT, EXPLICIT, RawPeer, eventually, proposal, server_threads
 
 from pacs_server.app.server import PacsServer
-from pacs_server.net.limits import Turns
+from pacs_server.net.limits import PenaltyQueue
 from pacs_server.net.listener import WAITING_THREADS
 from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import encode_abort
@@ -74,7 +74,7 @@ def test_without_threads_peers_are_refused_and_later_served(serve: Serve, monkey
     assert b'reason="threads"} 5.0' in pacs.metrics.render()
 
 
-# ------------------------------------------------------------------------------------ turns
+# ------------------------------------------------------------------------------------ penalties
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long connections had to wait for their turn; they do not really."""
     seconds: list[float] = []
     # So long that the test is there in time.
-    monkeypatch.setattr("pacs_server.scp.entity.Turns", partial(Turns, factor=1e6))
+    monkeypatch.setattr("pacs_server.scp.entity.PenaltyQueue", partial(PenaltyQueue, factor=1e6))
     monkeypatch.setattr("pacs_server.scp.entity.pause", lambda sock, wait: seconds.append(wait))
     return seconds
 

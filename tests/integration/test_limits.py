@@ -425,4 +425,4 @@ def test_many_quiet_associations_cost_the_pace_nothing(serve: Callable[..., Pacs
     with RawPeer.associated(pacs.address) as peer:
         peer.send(message(1, echo_request()))
         assert peer.read_message().command.status == 0
-        assert [c.association.pace for c in pacs._connections._open if c.association] == [None]
+        assert [c.association.throttle for c in pacs._connections._open if c.association] == [None]

@@ -1,4 +1,4 @@
-"""Rates, paces and caps, with a clock that stands still; and logging sparingly."""
+"""Rates, penalties, throttles and caps, with a clock that stands still; and logging sparingly."""
 
 import logging
 import struct
@@ -16,7 +16,7 @@ from pacs_server.dicom.deflate import deflated
 from pacs_server.dicom.reencode import IMPLICIT_LE, parse
 from pacs_server.errors import InvalidIdentifier, InvalidInstance, PacsError, TranscodeError
 from pacs_server.kit.logs import Sparingly
-from pacs_server.net.limits import AddressRates, Pace, Turns
+from pacs_server.net.limits import ConnectionRateLimiter, PenaltyQueue, Throttle
 from pacs_server.net.message import Command, CommandField, decode_command, encode_command
 from pacs_server.net.negotiation import (
     APPLICATION_CONTEXT,
@@ -42,48 +42,48 @@ class Clock:
         return self.now
 
 
-# ------------------------------------------------------------------------------------ turns
+# ------------------------------------------------------------------------------------ penalties
 
 
 def test_who_wastes_nothing_waits_for_nobody() -> None:
-    turns = Turns(clock=Clock())
-    turns.wasted("a", 0.1)
-    assert [turns.wait("b") for _ in range(3)] == [0.0] * 3
-    assert len(turns) == 1
+    penalties = PenaltyQueue(clock=Clock())
+    penalties.penalise("a", 0.1)
+    assert [penalties.delay("b") for _ in range(3)] == [0.0] * 3
+    assert len(penalties) == 1
 
 
 def test_after_a_waste_the_others_of_the_address_begin_one_after_the_other() -> None:
     clock = Clock()
-    turns = Turns(factor=3.0, clock=clock)
-    assert turns.wait("a") == 0.0
-    turns.wasted("a", 0.1)
-    assert [turns.wait("a") for _ in range(3)] == pytest.approx([0.3, 0.6, 0.9])
+    penalties = PenaltyQueue(factor=3.0, clock=clock)
+    assert penalties.delay("a") == 0.0
+    penalties.penalise("a", 0.1)
+    assert [penalties.delay("a") for _ in range(3)] == pytest.approx([0.3, 0.6, 0.9])
     clock.now += 1.0
-    assert turns.wait("a") == pytest.approx(0.2)
+    assert penalties.delay("a") == pytest.approx(0.2)
 
 
 def test_a_flood_takes_its_part_of_the_processor_and_no_more() -> None:
     """Each costs 10 ms when its turn comes: a quarter of the time is theirs, however fast they come."""
     clock = Clock()
-    turns = Turns(factor=3.0, clock=clock)
+    penalties = PenaltyQueue(factor=3.0, clock=clock)
     began = clock.now
     for _ in range(100):
-        clock.now += turns.wait("a") + 0.01
-        turns.wasted("a", 0.01)
+        clock.now += penalties.delay("a") + 0.01
+        penalties.penalise("a", 0.01)
     assert 100 * 0.01 / (clock.now - began) == pytest.approx(0.25, rel=0.05)
 
 
 def test_turns_are_forgiven_bounded_and_few() -> None:
     clock = Clock()
-    turns = Turns(most=3, clock=clock)
-    turns.wasted("a", 3600.0)
-    assert [turns.wait("a") for _ in range(10)] == [5.0] * 10
+    penalties = PenaltyQueue(most=3, clock=clock)
+    penalties.penalise("a", 3600.0)
+    assert [penalties.delay("a") for _ in range(10)] == [5.0] * 10
     clock.now += 5.0 + 5.0 + 1.1
-    assert turns.wait("a") == 0.0
-    assert len(turns) == 0
+    assert penalties.delay("a") == 0.0
+    assert len(penalties) == 0
     for number in range(10):
-        turns.wasted(str(number), 0.01)
-    assert len(turns) == 3
+        penalties.penalise(str(number), 0.01)
+    assert len(penalties) == 3
 
 
 # ------------------------------------------------------------------------------------ association rate
@@ -91,7 +91,7 @@ def test_turns_are_forgiven_bounded_and_few() -> None:
 
 def test_a_burst_then_the_rate() -> None:
     clock = Clock()
-    rates = AddressRates(clock=clock)
+    rates = ConnectionRateLimiter(clock=clock)
     assert [rates.allows("a", 2.0, 3) for _ in range(5)] == [True, True, True, False, False]
     assert rates.allows("b", 2.0, 3)
     clock.now += 0.5
@@ -103,7 +103,7 @@ def test_a_burst_then_the_rate() -> None:
 def test_who_is_refused_pays_nothing() -> None:
     """Whoever goes on trying gets in at the rate all the same."""
     clock = Clock()
-    rates = AddressRates(clock=clock)
+    rates = ConnectionRateLimiter(clock=clock)
     allowed = 0
     for _ in range(1000):
         allowed += rates.allows("a", 1.0, 1)
@@ -113,7 +113,7 @@ def test_who_is_refused_pays_nothing() -> None:
 
 def test_addresses_are_forgotten() -> None:
     clock = Clock()
-    rates = AddressRates(most=100, clock=clock)
+    rates = ConnectionRateLimiter(most=100, clock=clock)
     for number in range(1000):
         rates.allows(str(number), 1.0, 2)
     assert len(rates) == 100
@@ -130,7 +130,7 @@ def test_addresses_are_forgotten() -> None:
 )
 def test_never_more_than_burst_and_rate(rate: float, burst: int, arrivals: list[tuple[float, str]]) -> None:
     clock = Clock()
-    rates = AddressRates(clock=clock)
+    rates = ConnectionRateLimiter(clock=clock)
     allowed = 0
     for wait, address in arrivals:
         clock.now += wait
@@ -148,10 +148,10 @@ def test_the_pace_is_kept(rate: int, moved: list[tuple[int, float]]) -> None:
     def pause(seconds: float) -> None:
         clock.now += seconds
 
-    pace = Pace(rate, pause, clock=clock)
+    throttle = Throttle(rate, pause, clock=clock)
     total = 0
     for size, elsewhere in moved:
-        pace.keep(size)
+        throttle.spend(size)
         total += size
         assert total <= rate * (clock.now - 1000 + 1) + 1
         clock.now += elsewhere
@@ -162,11 +162,11 @@ def test_within_the_pace_nobody_waits() -> None:
         raise AssertionError
 
     clock = Clock()
-    pace = Pace(1000, pause, clock=clock)
-    pace.keep(1000)
+    throttle = Throttle(1000, pause, clock=clock)
+    throttle.spend(1000)
     for _ in range(100):
         clock.now += 0.1
-        pace.keep(99)
+        throttle.spend(99)
 
 
 # ------------------------------------------------------------------------------------ associations of one AE

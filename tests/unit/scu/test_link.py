@@ -23,7 +23,7 @@ class Opened:
     def __init__(self, number: int, on_release: AssociationEnded | None) -> None:
         self.number = number
         self.ends: list[str] = []
-        self.pace: object = None
+        self.throttle: object = None
         self.transport = SimpleNamespace(
             kill=lambda: self.ends.append("killed"), close=lambda: self.ends.append("closed")
         )
@@ -98,15 +98,15 @@ def test_nothing_to_send_opens_nothing(network: Network) -> None:
     assert not network.asked
 
 
-def test_roles_and_pace_hold_for_each_association(network: Network) -> None:
-    pace: Any = object()
-    with Link(network.requestor, REMOTE, [], roles={"1.2": (False, True)}, pace=pace) as link:
+def test_roles_and_throttle_hold_for_each_association(network: Network) -> None:
+    throttle: Any = object()
+    with Link(network.requestor, REMOTE, [], roles={"1.2": (False, True)}, throttle=throttle) as link:
         link.exchange(fine)
         with pytest.raises(ConnectionLost):
             link.exchange(breaks(LOST))
         link.exchange(fine)
     assert [asked[-1] for asked in network.asked] == [{"1.2": (False, True)}] * 2
-    assert [association.pace for association in network.opened] == [pace, pace]
+    assert [association.throttle for association in network.opened] == [throttle, throttle]
 
 
 @pytest.mark.parametrize(
