@@ -20,7 +20,7 @@ from pacs_server.services.store import StoreService
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.upkeep.checking import Finding
 from pacs_server.upkeep.repair import RepairService
-from pacs_server.upkeep.verify import Parts, Progress, Report, Verification, begin
+from pacs_server.upkeep.verify import Verification, VerificationProgress, VerificationReport, VerificationSources, begin
 
 ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
 
@@ -37,7 +37,7 @@ class SmallArchive:
         self.storage.prepare()
         self.index = InstanceIndex(self.database)
         self.archive = Archive(self.storage, self.index, naming="hierarchical", duplicate_policy=policy)
-        self.parts = Parts(self.storage, IntegrityIndex(self.database), StateIndex(self.database))
+        self.parts = VerificationSources(self.storage, IntegrityIndex(self.database), StateIndex(self.database))
 
     def close(self) -> None:
         self.storage.close()
@@ -83,11 +83,11 @@ class SmallArchive:
         with self.database.begin() as connection:
             connection.execute(text(statement))
 
-    def progress(self, **scope: object) -> Progress:
+    def progress(self, **scope: object) -> VerificationProgress:
         values = {"since": None, "study": None, "digest": True} | scope
-        return begin(self.parts.state, Progress(datetime.now(UTC).isoformat(), **values))  # type: ignore[arg-type]
+        return begin(self.parts.state, VerificationProgress(datetime.now(UTC).isoformat(), **values))  # type: ignore[arg-type]
 
-    def verify(self, *, repair: bool = False, **scope: object) -> tuple[Report, list[Finding]]:
+    def verify(self, *, repair: bool = False, **scope: object) -> tuple[VerificationReport, list[Finding]]:
         """A whole run: its report and its findings."""
         run = Verification(self.parts, self.progress(**scope), lambda size: None, lambda progress: None)
         report = run.run(self.repairs().repair if repair else None)

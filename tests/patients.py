@@ -15,7 +15,7 @@ from pacs_server.index.database import Database
 from pacs_server.index.identity import IdentityIndex, Person
 from pacs_server.index.instances import InstanceIndex, StoredInstance
 from pacs_server.index.integrity import IntegrityIndex
-from pacs_server.services.identity import IdentityService
+from pacs_server.services.patients import PatientService
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -69,7 +69,7 @@ class Desk:
         self.directory = directory
         self.index = InstanceIndex(database)
         self.trail = Kept()
-        self.service = IdentityService(database, directory, recorder_of(self.trail), lambda: "PACS")
+        self.service = PatientService(database, directory, recorder_of(self.trail), lambda: "PACS")
 
     def add(self, sop: str, study: str = "1.1", series: str = "", **values: str) -> None:
         add(self.index, header(study=study, series=series or f"{study}.1", sop=sop, **values))

@@ -31,8 +31,8 @@ from pacs_server.scp.entity import EntitySettings
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.commitment import StorageCommitmentService
 from pacs_server.services.deletion import DeletionService
-from pacs_server.services.identity import IdentityService, read_changes
 from pacs_server.services.mpps import MPPSService
+from pacs_server.services.patients import PatientService, read_changes
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
@@ -60,7 +60,7 @@ class OpenArchive:
     mpps: MPPSService
     peers: PeersSeenService
     deletions: DeletionService
-    identity: IdentityService
+    patients: PatientService
     audit: Recorder
     trail: AuditTrail | None
 
@@ -140,7 +140,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
             in_flight=storage.in_flight,
             decided=partial(read_changes, storage.root),
         ),
-        identity=IdentityService(database, storage.root, audit, lambda: config().server.ae_title),
+        patients=PatientService(database, storage.root, audit, lambda: config().server.ae_title),
         audit=audit,
         trail=trail,
     )

@@ -123,7 +123,7 @@ class Health:
         if days is not None:
             values["pacs_storage_days_left"] = days
         values |= _or_none(self._archive.commitment.gauges) or {}
-        conflicts = _or_none(self._archive.identity.count)
+        conflicts = _or_none(self._archive.patients.count)
         if conflicts is not None:
             values["pacs_identity_conflicts"] = conflicts
         return values | {f"pacs_{name}": count for name, count in (self._counts() or {}).items()}

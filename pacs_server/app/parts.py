@@ -81,7 +81,7 @@ def _audit_trail(runtime: Runtime) -> Iterator[Part]:
 def _recover(runtime: Runtime) -> None:
     """Finish what a crash interrupted: changes of patients, and instances that were being stored."""
     archive = runtime.archive
-    archive.identity.catch_up()
+    archive.patients.catch_up()
     # A file without a row may be on its way into the trash.
     with archive.deletions.settled():
         recover(archive.archive, archive.storage, archive.audit, runtime.metrics.recovered)

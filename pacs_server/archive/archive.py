@@ -53,7 +53,7 @@ class StoreOutcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ReceivedInstance:
     """An instance that has been received whole and checked, not yet placed.
 
     `digest` is the SHA-256 of the data set in hex, `data_set_offset` where it begins in the file,
@@ -83,7 +83,7 @@ class Archive:
         """Begin to receive a file; the caller discards it in the end, placed or not."""
         return self.storage.incoming()
 
-    def add(self, received: Received) -> StoreOutcome:
+    def add(self, received: ReceivedInstance) -> StoreOutcome:
         """Place the file and commit its row; when this returns, power may fail.
 
         The same bytes again are success and change nothing, unless the stored ones are lost or damaged: then they take
@@ -147,7 +147,7 @@ class Archive:
                 return outcome
         raise IndexUnavailable("other processes change this instance all the time")
 
-    def _add(self, received: Received) -> StoreOutcome | None:
+    def _add(self, received: ReceivedInstance) -> StoreOutcome | None:
         try:
             stored = self._place(received, 1)
         except FileExistsError:
@@ -158,7 +158,7 @@ class Archive:
             stored = self._place_beside(received, 2)
         return self._new(received, stored)
 
-    def _new(self, received: Received, stored: StoredInstance) -> StoreOutcome | None:
+    def _new(self, received: ReceivedInstance, stored: StoredInstance) -> StoreOutcome | None:
         """Commit the first row of a UID; None if its row has gone in the meantime."""
         if self._commit(received, stored, self._index.add):
             return StoreOutcome.STORED
@@ -166,7 +166,7 @@ class Archive:
         known = self._index.get(stored.uids.sop)
         return None if known is None else self._again(received, known)
 
-    def _again(self, received: Received, known: StoredInstance) -> StoreOutcome | None:
+    def _again(self, received: ReceivedInstance, known: StoredInstance) -> StoreOutcome | None:
         """The UID is known: decide before anything is touched. None if its row has changed in the meantime."""
         uid = known.uids.sop
         same = _same(received, known)
@@ -184,19 +184,19 @@ class Archive:
         log.warning("instance replaced by other bytes", extra={"sop_instance_uid": uid})
         return StoreOutcome.REPLACED
 
-    def _place(self, received: Received, version: int) -> StoredInstance:
+    def _place(self, received: ReceivedInstance, version: int) -> StoredInstance:
         path = relative_path(received.header, self._naming, version)
         self.storage.place(received.file, path)
         return _stored(received, path, version)
 
-    def _place_beside(self, received: Received, version: int) -> StoredInstance:
+    def _place_beside(self, received: ReceivedInstance, version: int) -> StoredInstance:
         """Place under the first name from `version` on that is free."""
         for free in range(version, version + NAMES):
             with suppress(FileExistsError):
                 return self._place(received, free)
         raise StorageUnavailable("too many files of this instance lie there without a row")
 
-    def _commit(self, received: Received, stored: StoredInstance, write: Callable[..., None]) -> bool:
+    def _commit(self, received: ReceivedInstance, stored: StoredInstance, write: Callable[..., None]) -> bool:
         """Write the row of a placed file; False, and the placement undone, if there is another one.
 
         The versions that are replaced stay where they are.
@@ -213,14 +213,14 @@ class Archive:
         received.file.settled()
         return True
 
-    def _take_back(self, received: Received, stored: StoredInstance) -> None:
+    def _take_back(self, received: ReceivedInstance, stored: StoredInstance) -> None:
         try:
             self.storage.take_back(received.file, stored.path)
         except (StorageUnavailable, StorageFull) as error:
             # It stays on the list of what recovery looks at; the sender is told what went wrong before.
             log.error("file without a row", extra={"path": stored.path, "reason": str(error)})
 
-    def _conflict(self, received: Received) -> StoreOutcome:
+    def _conflict(self, received: ReceivedInstance) -> StoreOutcome:
         uid = received.header.uids.sop
         if self.duplicate_policy == "ignore":
             log.warning("other bytes under a known UID ignored", extra={"sop_instance_uid": uid})
@@ -248,11 +248,11 @@ class _Claims:
                 self._released.notify_all()
 
 
-def _same(received: Received, known: StoredInstance) -> bool:
+def _same(received: ReceivedInstance, known: StoredInstance) -> bool:
     return received.digest == known.digest and received.header.transfer_syntax_uid == known.transfer_syntax_uid
 
 
-def _stored(received: Received, path: str, version: int) -> StoredInstance:
+def _stored(received: ReceivedInstance, path: str, version: int) -> StoredInstance:
     header = received.header
     return StoredInstance(
         uids=header.uids,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pacs_server.audit.events import EventID
     from pacs_server.config.model import Config
     from pacs_server.index.database import Database
-    from pacs_server.upkeep.backup import Report
+    from pacs_server.upkeep.backup import CopyReport
     from pacs_server.upkeep.backup_directory import BackupDirectory
 
 app = typer.Typer(rich_markup_mode=None)
@@ -73,12 +73,12 @@ def restore(
     """Bring a backup back into an empty archive and an empty database; run it again to resume."""
     from pacs_server.audit.events import EventID
     from pacs_server.upkeep.backup_directory import BackupDirectory
-    from pacs_server.upkeep.durable import Pace
+    from pacs_server.upkeep.rate_limit import RateLimit
     from pacs_server.upkeep.restore import Target
     from pacs_server.upkeep.restore import restore as restored
 
     settings = load_config(context, config)
-    backups, pace = BackupDirectory(directory), Pace(_bytes(rate))
+    backups, pace = BackupDirectory(directory), RateLimit(_bytes(rate))
     chosen = backups.snapshot(snapshot)
     audit = settings.audit.directory
     beside = audit.with_name(f"{audit.name}.{chosen.name}")
@@ -94,14 +94,14 @@ def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *
     from pacs_server.audit.events import EventID
     from pacs_server.storage.lock import in_use
     from pacs_server.upkeep import backup as service
-    from pacs_server.upkeep.durable import Pace
+    from pacs_server.upkeep.rate_limit import RateLimit
 
     archive = settings.storage.directory
     with in_use(archive), _database(settings) as database:
         source = service.Source(database, archive, settings.audit.directory if settings.audit.enabled else None)
         with _audited(settings, EventID.EXPORT, f"backup to {backups.root}") as tell:
             with progress_shown("instances") as show:
-                report = service.back_up(source, backups, Pace(_bytes(rate)), partial(show, "backing up"))
+                report = service.back_up(source, backups, RateLimit(_bytes(rate)), partial(show, "backing up"))
             tell(report.problem_count)
     if verify:
         with progress_shown("instances") as show:
@@ -131,7 +131,7 @@ def _prune(backups: "BackupDirectory", keep: int, *, as_json: bool) -> None:
         typer.echo(f"removed {pruned.snapshots} snapshots and {pruned.files} files ({pruned.bytes} bytes)")
 
 
-def _report(report: "Report", what: str, *, as_json: bool) -> int:
+def _report(report: "CopyReport", what: str, *, as_json: bool) -> int:
     """Print what was done; returns the exit code."""
     if as_json:
         typer.echo(json.dumps(asdict(report)))

@@ -12,7 +12,7 @@ from pacs_server.cli.options import ConfigOption, fail, load_config
 
 if TYPE_CHECKING:
     from pacs_server.index.identity import Person, StudyOf
-    from pacs_server.services.identity import IdentityService
+    from pacs_server.services.patients import PatientService
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -104,12 +104,12 @@ def reassign(
 
 
 @contextmanager
-def _identity(context: typer.Context, config: ConfigOption) -> Iterator["IdentityService"]:
+def _identity(context: typer.Context, config: ConfigOption) -> Iterator["PatientService"]:
     from pacs_server.app.assembly import open_archive
 
     with open_archive(load_config(context, config)) as archive:
-        archive.identity.catch_up()
-        yield archive.identity
+        archive.patients.catch_up()
+        yield archive.patients
 
 
 def _named(person: "Person") -> str:

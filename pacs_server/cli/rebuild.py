@@ -12,7 +12,7 @@ from pacs_server.cli.options import ConfigOption, fail, load_config, progress_sh
 if TYPE_CHECKING:
     from pacs_server.config.model import Config
     from pacs_server.index.database import Database
-    from pacs_server.upkeep.rebuild import Rebuilt
+    from pacs_server.upkeep.rebuild import RebuildReport
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -54,7 +54,7 @@ def _configure_log(settings: "Config") -> None:
         configure_logging(settings.logging.model_copy(update={"level": "error"}))
 
 
-def _in_place(settings: "Config", path: Path, jobs: int) -> "Rebuilt":
+def _in_place(settings: "Config", path: Path, jobs: int) -> "RebuildReport":
     """Beside the configured file at `path`, and then in its place."""
     from pacs_server.storage.lock import alone
     from pacs_server.upkeep.rebuild_target import new_file, put_in_place
@@ -71,7 +71,7 @@ def _in_place(settings: "Config", path: Path, jobs: int) -> "Rebuilt":
     return rebuilt
 
 
-def _into(settings: "Config", into: str | None, jobs: int) -> "Rebuilt":
+def _into(settings: "Config", into: str | None, jobs: int) -> "RebuildReport":
     """Into an empty database: another one, or the configured one when that is on a server."""
     from pacs_server.index.database import Database
     from pacs_server.storage.lock import alone, in_use
@@ -104,7 +104,7 @@ def _built(new: Path) -> "Database":
     return Database(f"sqlite:///{new}", wal_mode=False, fsync=False)
 
 
-def _fill(settings: "Config", database: "Database", jobs: int) -> "Rebuilt":
+def _fill(settings: "Config", database: "Database", jobs: int) -> "RebuildReport":
     from pacs_server.storage.filesystem import FileSystemStorage
     from pacs_server.storage.lock import refuse_unfinished
     from pacs_server.upkeep.rebuild import rebuild
@@ -127,7 +127,7 @@ def _take_over(settings: "Config", database: "Database") -> None:
         typer.echo(f"the old index did not give these tables: {', '.join(lost)}", err=True)
 
 
-def _report(rebuilt: "Rebuilt") -> int:
+def _report(rebuilt: "RebuildReport") -> int:
     """Print what was done; returns the exit code."""
     from pacs_server.kit.logs import escaped
 
@@ -141,7 +141,7 @@ def _report(rebuilt: "Rebuilt") -> int:
 
 
 @contextmanager
-def _audited(settings: "Config") -> Iterator[Callable[["Rebuilt"], None]]:
+def _audited(settings: "Config") -> Iterator[Callable[["RebuildReport"], None]]:
     """Keep in the audit trail who made the index anew, and how it ended."""
     from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Role
     from pacs_server.audit.recorder import Recorder, local_user
@@ -155,7 +155,7 @@ def _audited(settings: "Config") -> Iterator[Callable[["Rebuilt"], None]]:
         participants = (local_user(), recorder.own(Role.APPLICATION))
         outcome, detail = Outcome.SERIOUS_FAILURE, "index not rebuilt"
 
-        def tell(rebuilt: "Rebuilt") -> None:
+        def tell(rebuilt: "RebuildReport") -> None:
             nonlocal outcome, detail
             outcome = Outcome.MINOR_FAILURE if rebuilt.problem_count else Outcome.SUCCESS
             detail = f"index rebuilt: {rebuilt}"

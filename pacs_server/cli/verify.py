@@ -15,7 +15,13 @@ from pacs_server.cli.options import ConfigOption, fail, load_config
 
 if TYPE_CHECKING:
     from pacs_server.app.assembly import OpenArchive
-    from pacs_server.upkeep.verify import Parts, Progress, Repair, Report, Verification
+    from pacs_server.upkeep.verify import (
+        Repair,
+        Verification,
+        VerificationProgress,
+        VerificationReport,
+        VerificationSources,
+    )
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -39,12 +45,12 @@ def verify(  # noqa: PLR0913
 ) -> None:
     """Check that every file has its row in the index, every row its file, and that they agree."""
     from pacs_server.app.assembly import open_archive
-    from pacs_server.upkeep.durable import Pace
+    from pacs_server.upkeep.rate_limit import RateLimit
     from pacs_server.upkeep.verify import Verification
 
     if resume and (since is not None or study is not None or no_digest):
         fail("--resume goes on as the run began: without --since, --study and --no-digest", 2)
-    pace = Pace(_bytes(rate))
+    pace = RateLimit(_bytes(rate))
     try:
         with open_archive(load_config(context, config)) as archive:
             parts = _parts(archive)
@@ -73,28 +79,30 @@ def _bytes(rate: str | None) -> int | None:
     return size
 
 
-def _parts(archive: "OpenArchive") -> "Parts":
+def _parts(archive: "OpenArchive") -> "VerificationSources":
     from pacs_server.index.integrity import IntegrityIndex
     from pacs_server.index.state import StateIndex
-    from pacs_server.upkeep.verify import Parts
+    from pacs_server.upkeep.verify import VerificationSources
 
     index, state = IntegrityIndex(archive.database), StateIndex(archive.database)
-    return Parts(archive.storage, index, state, archive.deletions.settled)
+    return VerificationSources(archive.storage, index, state, archive.deletions.settled)
 
 
-def _progress(parts: "Parts", since: datetime | None, study: str | None, *, digest: bool, resume: bool) -> "Progress":
-    from pacs_server.upkeep.verify import Progress, begin, unfinished
+def _progress(
+    parts: "VerificationSources", since: datetime | None, study: str | None, *, digest: bool, resume: bool
+) -> "VerificationProgress":
+    from pacs_server.upkeep.verify import VerificationProgress, begin, unfinished
 
     if not resume:
         day = None if since is None else since.replace(tzinfo=UTC).isoformat()
-        return begin(parts.state, Progress(datetime.now(UTC).isoformat(), day, study, digest))
+        return begin(parts.state, VerificationProgress(datetime.now(UTC).isoformat(), day, study, digest))
     progress = unfinished(parts.state)
     if progress is None:
         fail("no run was interrupted, there is nothing to go on with", 2)
     return progress
 
 
-def _repair(archive: "OpenArchive", parts: "Parts") -> "Repair":
+def _repair(archive: "OpenArchive", parts: "VerificationSources") -> "Repair":
     from pacs_server.index.queries import QueryIndex
     from pacs_server.upkeep.repair import RepairService
 
@@ -103,11 +111,11 @@ def _repair(archive: "OpenArchive", parts: "Parts") -> "Repair":
 
 
 @contextmanager
-def _shown() -> Iterator["Callable[[Progress], None]"]:
+def _shown() -> Iterator["Callable[[VerificationProgress], None]"]:
     """What to call with the progress: keeps a line of it up to date on a terminal."""
     terminal = sys.stderr.isatty()
 
-    def show(progress: "Progress") -> None:
+    def show(progress: "VerificationProgress") -> None:
         if terminal:
             text = f"{progress.phase}: {progress.files} files, {progress.instances} instances"
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
@@ -117,7 +125,7 @@ def _shown() -> Iterator["Callable[[Progress], None]"]:
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _tell(report: "Report", run: "Verification", output: Path | None) -> None:
+def _tell(report: "VerificationReport", run: "Verification", output: Path | None) -> None:
     from pacs_server.kit.logs import escaped
 
     if output is None or str(output) != "-":
@@ -138,7 +146,7 @@ def _tell(report: "Report", run: "Verification", output: Path | None) -> None:
         fail(f"{output} cannot be written: {error.strerror}", 1)
 
 
-def _summary(report: "Report") -> str:
+def _summary(report: "VerificationReport") -> str:
     progress = report.progress
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.findings.items()))
     counted = (
@@ -150,7 +158,7 @@ def _summary(report: "Report") -> str:
     return f"found: {kinds}; repaired {report.repaired}\n{counted}"
 
 
-def _write_json(file: TextIO, report: "Report", run: "Verification") -> None:
+def _write_json(file: TextIO, report: "VerificationReport", run: "Verification") -> None:
     """One object, written finding by finding: there may be more than fit into memory."""
     progress = asdict(report.progress)
     head = {

@@ -51,7 +51,7 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
+class RestoreResult:
     """How many instances came back; the UIDs of those that stay in the trash: known again, or without a file."""
 
     instances: int
@@ -147,7 +147,7 @@ class DeletionService:
 
     # ---------------------------------------------------------------- back in
 
-    def restore(self, folder: str, by: Participant | None = None) -> Restored:
+    def restore(self, folder: str, by: Participant | None = None) -> RestoreResult:
         """Bring back what a deletion took; what is known again, or has no file, stays in the trash.
 
         Raises InstanceNotFound if there is no such deletion, or it is on its way out.
@@ -164,7 +164,7 @@ class DeletionService:
                     return restored
         raise StorageUnavailable("it changes all the time: try again when nothing more arrives")
 
-    def _restore(self, document: Document, who: Participant) -> Restored | None:
+    def _restore(self, document: Document, who: Participant) -> RestoreResult | None:
         folder = document.deletion.folder
         files = document.files_of(document.rows)
         known = self._index.known(list(files))
@@ -197,7 +197,7 @@ class DeletionService:
         ):
             return None
         self._empty(folder, left, paths)
-        return Restored(len(coming), tuple(conflicts), tuple(missing))
+        return RestoreResult(len(coming), tuple(conflicts), tuple(missing))
 
     def _at_home(self, folder: str, path: str) -> bool:
         """Whether the place that a file came from is free, or its own."""

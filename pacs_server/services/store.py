@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from pacs_server.archive.archive import Archive, Received, StoreOutcome
+from pacs_server.archive.archive import Archive, ReceivedInstance, StoreOutcome
 from pacs_server.archive.stored_file import USUAL_HEAD, header_of
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
@@ -79,7 +79,7 @@ class StoreService:
             header = header_of(file, len(head), request.transfer_syntax_uid)
             _check(request, header)
             begin(_subject(header), header.sop_class_uid)
-            received = Received(file, header, digest.hexdigest(), len(head), origin, received_at)
+            received = ReceivedInstance(file, header, digest.hexdigest(), len(head), origin, received_at)
             outcome = self._archive.add(received)
             self._last.worked()
             return outcome

@@ -21,7 +21,7 @@ from pacs_server.kit.private_files import make_directory, sync_directory
 from pacs_server.storage.base import IncomingFile
 from pacs_server.storage.disk_errors import storage_error, translated
 from pacs_server.storage.incoming import FileSystemIncoming, moved_note
-from pacs_server.storage.journal import FILE, MOVED, Journal
+from pacs_server.storage.incoming_journal import FILE, MOVED, IncomingJournal
 from pacs_server.storage.lock import RESTORING
 
 _QUARANTINE: Final = "quarantine"
@@ -80,7 +80,7 @@ class FileSystemStorage:
         self._incoming = root / "incoming"
         # Strings: what is done for each instance is done ten times as fast as with Path.
         self._prefix = os.path.join(os.path.abspath(root), "")
-        self._journal = Journal(self._incoming, fsync=fsync)
+        self._journal = IncomingJournal(self._incoming, fsync=fsync)
         # Directories whose names are durable, up to the root.
         self._durable: set[str] = set()
 

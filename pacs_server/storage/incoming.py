@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pacs_server.storage.base import Bytes
 from pacs_server.storage.disk_errors import translated
-from pacs_server.storage.journal import MOVED
+from pacs_server.storage.incoming_journal import MOVED
 
 
 class FileSystemIncoming:

@@ -22,6 +22,7 @@ from pacs_server.errors import StorageUnavailable
 from pacs_server.index.copying import IndexedFile, deleted_folders, indexed_files, row_counts, take_snapshot
 from pacs_server.index.database import Database
 from pacs_server.storage.disk_errors import disk_errors
+from pacs_server.storage.durable_files import DurableFiles
 from pacs_server.upkeep.backup_directory import (
     BackupDirectory,
     OtherFile,
@@ -30,7 +31,7 @@ from pacs_server.upkeep.backup_directory import (
     pieces_of,
     write_manifest,
 )
-from pacs_server.upkeep.durable import DurableFiles, Pace
+from pacs_server.upkeep.rate_limit import RateLimit
 
 # Rows whose file is gone are looked at again in a newer copy of the index, this often in all.
 _ROUNDS: Final = 3
@@ -41,7 +42,7 @@ _TRASH: Final = "trash"
 _CHANGES: Final = "changes"
 
 # Told the number of instances done and of all there are.
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 # Takes the pieces of a file and gives them on, and raises Damaged behind the last one.
 Check = Callable[[Iterator[bytes]], Iterator[bytes]]
 # Told of a file what it is in the archive, where the backup keeps it and how it is checked; whether it is whole now.
@@ -53,7 +54,7 @@ class Damaged(Exception):
 
 
 @dataclass(slots=True)
-class Report:
+class CopyReport:
     """What was done: files written anew, those that were there already, and what could not be."""
 
     snapshot: str = ""
@@ -80,7 +81,7 @@ class Source:
     audit: Path | None
 
 
-def back_up(source: Source, directory: BackupDirectory, pace: Pace, progress: Progress) -> Report:
+def back_up(source: Source, directory: BackupDirectory, pace: RateLimit, progress: OnProgress) -> CopyReport:
     """Add a snapshot to a directory of backups; what is there already is not copied again.
 
     Files that are missing or damaged are in the report, and the rest is backed up. Raises SchemaError,
@@ -109,13 +110,13 @@ def checked(pieces: Iterator[bytes], file: IndexedFile) -> Iterator[bytes]:
 
 
 def verify(
-    directory: BackupDirectory, snapshot: Snapshot, progress: Progress, renew: Renew = lambda *_: False
+    directory: BackupDirectory, snapshot: Snapshot, progress: OnProgress, renew: Renew = lambda *_: False
 ) -> list[str]:
     """Read a whole snapshot back and say what is wrong with it; raises StorageUnavailable if the index is.
 
     `renew` may put right what is wrong.
     """
-    report = Report()
+    report = CopyReport()
     for done, file in enumerate(indexed_files(directory.database_of(snapshot)), 1):
         _verify(report, file.path, directory.object(file.name), partial(checked, file=file), renew)
         progress(done, snapshot.rows["instance"])
@@ -124,7 +125,7 @@ def verify(
     return report.problems
 
 
-def verify_and_renew(archive: Path, directory: BackupDirectory, snapshot: Snapshot, progress: Progress) -> list[str]:
+def verify_and_renew(archive: Path, directory: BackupDirectory, snapshot: Snapshot, progress: OnProgress) -> list[str]:
     """As `verify`, and copy from the archive once more what it still has; raises StorageFull, StorageUnavailable."""
     with directory.locked(), DurableFiles(directory.partial) as writer:
 
@@ -138,7 +139,7 @@ def verify_and_renew(archive: Path, directory: BackupDirectory, snapshot: Snapsh
         return verify(directory, snapshot, progress, renew)
 
 
-def _verify(report: Report, path: str, kept: Path, check: Check, renew: Renew) -> None:
+def _verify(report: CopyReport, path: str, kept: Path, check: Check, renew: Renew) -> None:
     try:
         for _ in check(pieces_of(kept)):
             pass
@@ -176,17 +177,17 @@ class _Backup:
     """One run."""
 
     def __init__(
-        self, source: Source, directory: BackupDirectory, writer: DurableFiles, pace: Pace, progress: Progress
+        self, source: Source, directory: BackupDirectory, writer: DurableFiles, pace: RateLimit, progress: OnProgress
     ) -> None:
         self._source = source
         self._directory = directory
         self._writer = writer
         self._pace = pace
         self._progress = progress
-        self._report = Report()
+        self._report = CopyReport()
         self._draft = directory.partial / "index.db"
 
-    def run(self) -> Report:
+    def run(self) -> CopyReport:
         known = self._known_files()
         gone = -1
         for _ in range(_ROUNDS):

@@ -26,7 +26,7 @@ from typing import Final
 from pacs_server.errors import ConfigError, StorageUnavailable
 from pacs_server.kit.private_files import make_directory
 from pacs_server.storage.disk_errors import disk_errors
-from pacs_server.upkeep.durable import DurableFiles
+from pacs_server.storage.durable_files import DurableFiles
 
 CHUNK: Final = 1024 * 1024
 _NAME: Final = re.compile(r"[0-9a-f]{64}-[0-9]+(-[0-9a-f]{8})?")

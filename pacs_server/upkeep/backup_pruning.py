@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pacs_server.index.copying import indexed_files
 from pacs_server.storage.disk_errors import disk_errors
+from pacs_server.storage.durable_files import sync_file_system
 from pacs_server.upkeep.backup_directory import BackupDirectory, Snapshot
-from pacs_server.upkeep.durable import sync_file_system
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PruneResult:
     """What was removed; `bytes` is what its files took."""
 
     snapshots: int
@@ -21,7 +21,7 @@ class Pruned:
     bytes: int
 
 
-def prune(directory: BackupDirectory, keep: int) -> Pruned:
+def prune(directory: BackupDirectory, keep: int) -> PruneResult:
     """Keep the newest `keep` snapshots; what goes first is what refers, so that a stop at any moment harms nothing.
 
     Raises StorageUnavailable, also if a snapshot that is to be kept cannot be read: then no file goes.
@@ -39,7 +39,7 @@ def prune(directory: BackupDirectory, keep: int) -> Pruned:
                     _remove(directory, snapshot)
                 sync_file_system(directory.index)
                 removed = [_sweep(directory.root / kind, names) for kind in ("objects", "files")]
-    return Pruned(len(gone), sum(count for count, _ in removed), sum(size for _, size in removed))
+    return PruneResult(len(gone), sum(count for count, _ in removed), sum(size for _, size in removed))
 
 
 def _names(directory: BackupDirectory, snapshot: Snapshot) -> Iterator[tuple[str]]:

@@ -27,7 +27,7 @@ _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 Spend = Callable[[int], None]
 
 
-class Kind(StrEnum):
+class FindingKind(StrEnum):
     """What can be wrong."""
 
     MISSING = "missing"
@@ -48,7 +48,7 @@ class Finding:
     `repaired` says what was done about it, '' if it is as it was found. No patient data in any of it.
     """
 
-    kind: Kind
+    kind: FindingKind
     uid: str
     path: str
     detail: str
@@ -72,19 +72,19 @@ def check(storage: FileSystemStorage, row: IndexedInstance, checks: Checks, spen
                 found = _look(file, row, checks, spend)
             except OSError as error:
                 refuse_shortage(error)
-                found = Kind.UNREADABLE, error.strerror or str(error)
+                found = FindingKind.UNREADABLE, error.strerror or str(error)
     except StorageUnavailable as error:
         # Without the whole file system every file is missing, and that is not what to say of a million of them.
         storage.free_bytes()
         refuse_shortage(error.__cause__)
         if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-            found = Kind.MISSING, "there is no such file"
+            found = FindingKind.MISSING, "there is no such file"
         else:
-            found = Kind.UNREADABLE, str(error)
+            found = FindingKind.UNREADABLE, str(error)
     return None if found is None else Finding(found[0], stored.uids.sop, stored.path, found[1])
 
 
-_Found = tuple[Kind, str]
+_Found = tuple[FindingKind, str]
 
 
 def refuse_shortage(error: BaseException | None) -> None:
@@ -96,7 +96,7 @@ def refuse_shortage(error: BaseException | None) -> None:
 def _look(file: BinaryIO, row: IndexedInstance, checks: Checks, spend: Spend) -> _Found | None:
     size = os.fstat(file.fileno()).st_size
     if size != row.stored.size:
-        return Kind.SIZE, f"{size} bytes instead of {row.stored.size}"
+        return FindingKind.SIZE, f"{size} bytes instead of {row.stored.size}"
     pieces = gentle_pieces(file.fileno(), spend, CHUNK if checks.digest else _HEAD)
     first = b""
     if checks.header:
@@ -111,19 +111,19 @@ def _look(file: BinaryIO, row: IndexedInstance, checks: Checks, spend: Spend) ->
     for piece in pieces:
         digest.update(memoryview(piece)[max(0, row.stored.data_set_offset - position) :])
         position += len(piece)
-    return None if digest.hexdigest() == row.stored.digest else (Kind.CHANGED, "the digest differs")
+    return None if digest.hexdigest() == row.stored.digest else (FindingKind.CHANGED, "the digest differs")
 
 
 def _read_header(start: "_Start", row: IndexedInstance) -> _Found | None:
     try:
         head = decode_head(start.read(USUAL_HEAD))
         if head is None:
-            return Kind.DAMAGED, "no DICOM file"
+            return FindingKind.DAMAGED, "no DICOM file"
         header = header_of(start, head.data_set_offset, head.transfer_syntax_uid)
     except InvalidInstance as error:
-        return Kind.DAMAGED, str(error)
+        return FindingKind.DAMAGED, str(error)
     drifted = _differing(row, head, header)
-    return (Kind.DRIFT, f"the file says otherwise: {', '.join(drifted)}") if drifted else None
+    return (FindingKind.DRIFT, f"the file says otherwise: {', '.join(drifted)}") if drifted else None
 
 
 def _differing(row: IndexedInstance, head: FileHead, header: Header) -> list[str]:

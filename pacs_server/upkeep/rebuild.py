@@ -22,7 +22,7 @@ from pacs_server.index.deletion_document import DeletionStatus, decode
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.identity_changes import Change, ChangeIndex
 from pacs_server.index.instances import Arrival, InstanceIndex
-from pacs_server.services.identity import read_changes
+from pacs_server.services.patients import read_changes
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.storage.trash import Trash
 from pacs_server.upkeep.rebuild_events import Arrived, Changed, Deleted, Events
@@ -34,13 +34,13 @@ _READ_TOGETHER: Final = 64
 _COMMIT_TOGETHER: Final = 1000
 
 # What is being done, how far it is, and of how much: 0 when nobody knows yet.
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 # A file that was read, or where it is and what is wrong with it; None if it is nobody's.
 _Result = StoredFile | tuple[str, str] | None
 
 
 @dataclass(slots=True)
-class Rebuilt:
+class RebuildReport:
     """What a rebuild came to; `problems` holds the first 20 of `problem_count`."""
 
     files: int = 0
@@ -59,12 +59,12 @@ class Rebuilt:
         log.warning("file not indexed", extra={"path": path, "reason": reason})
 
 
-def rebuild(storage: FileSystemStorage, database: Database, progress: Progress, *, jobs: int) -> Rebuilt:
+def rebuild(storage: FileSystemStorage, database: Database, progress: OnProgress, *, jobs: int) -> RebuildReport:
     """Fill a database, empty and at the newest schema, from the files of `storage`, read by `jobs` threads.
 
     Raises StorageUnavailable, IndexUnavailable.
     """
-    rebuilt = Rebuilt()
+    rebuilt = RebuildReport()
     with TemporaryDirectory(prefix="pacs-server-rebuild-") as folder, closing(Events(Path(folder, "events"))) as events:
         trash = Trash(storage.root, fsync=False)
         _collect(storage, events, rebuilt, progress, jobs)
@@ -82,7 +82,9 @@ def rebuild(storage: FileSystemStorage, database: Database, progress: Progress, 
     return rebuilt
 
 
-def _collect(storage: FileSystemStorage, events: Events, rebuilt: Rebuilt, progress: Progress, jobs: int) -> None:
+def _collect(
+    storage: FileSystemStorage, events: Events, rebuilt: RebuildReport, progress: OnProgress, jobs: int
+) -> None:
     """Read every file once, and note when it came."""
     files = ((path, path) for path in storage.walk())
     for stored in _read_all(storage, files, rebuilt, jobs):
@@ -92,7 +94,7 @@ def _collect(storage: FileSystemStorage, events: Events, rebuilt: Rebuilt, progr
 
 
 def _read_all(
-    storage: FileSystemStorage, files: Iterable[tuple[str, str]], rebuilt: Rebuilt, jobs: int
+    storage: FileSystemStorage, files: Iterable[tuple[str, str]], rebuilt: RebuildReport, jobs: int
 ) -> Iterator[StoredFile]:
     """Read files, each given by where it is and by the path to index it under."""
 
@@ -124,7 +126,7 @@ def _read(storage: FileSystemStorage, place: str, path: str) -> _Result:
     return replace(stored, instance=replace(stored.instance, path=path))
 
 
-def _sound(results: list[_Result], rebuilt: Rebuilt) -> Iterator[StoredFile]:
+def _sound(results: list[_Result], rebuilt: RebuildReport) -> Iterator[StoredFile]:
     for result in results:
         if isinstance(result, StoredFile):
             yield result
@@ -132,7 +134,9 @@ def _sound(results: list[_Result], rebuilt: Rebuilt) -> Iterator[StoredFile]:
             rebuilt.problem(*result)
 
 
-def _collect_deletions(storage: FileSystemStorage, trash: Trash, events: Events, rebuilt: Rebuilt, jobs: int) -> None:
+def _collect_deletions(
+    storage: FileSystemStorage, trash: Trash, events: Events, rebuilt: RebuildReport, jobs: int
+) -> None:
     """What was deleted was there before, and its values may have stayed with what was not."""
     for folder in trash.folders():
         try:
@@ -153,7 +157,7 @@ class _Replay:
     """Tells events to an index; what follows one upon another goes into one transaction."""
 
     def __init__(
-        self, database: Database, trash: Trash, changes: list[Change], events: Events, rebuilt: Rebuilt
+        self, database: Database, trash: Trash, changes: list[Change], events: Events, rebuilt: RebuildReport
     ) -> None:
         self._index = InstanceIndex(database)
         self._deletions = DeletionIndex(database)

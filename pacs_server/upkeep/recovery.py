@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _NOT_FINISHED: Final = "the transfer was not finished"
 
 
-class Recovery(StrEnum):
+class RecoveryOutcome(StrEnum):
     """What became of one entry."""
 
     INDEXED = "indexed"  # it was durable and its row was not there
@@ -42,13 +42,13 @@ class Recovery(StrEnum):
 
 def recover(
     archive: Archive, storage: FileSystemStorage, audit: Recorder, counted: Callable[[str], None] = lambda outcome: None
-) -> Counter[Recovery]:
+) -> Counter[RecoveryOutcome]:
     """Deal with every entry of a dead process; `counted` hears of each outcome.
 
     Raises IndexUnavailable, AuditUnavailable, and StorageUnavailable if `incoming/` cannot be listed; what has
     not been dealt with then stays for the next time.
     """
-    outcomes: Counter[Recovery] = Counter()
+    outcomes: Counter[RecoveryOutcome] = Counter()
     arrivals = Arrivals(audit, (audit.own(),), EventID.INSTANCES_TRANSFERRED)
     entries = _Entries(archive, storage, arrivals)
     try:
@@ -71,19 +71,19 @@ class _Entries:
         self._storage = storage
         self._arrivals = arrivals
 
-    def deal_with(self, leftover: Leftover) -> Recovery:
+    def deal_with(self, leftover: Leftover) -> RecoveryOutcome:
         try:
             outcome = self._placed(leftover) if leftover.linked or leftover.moved_to else self._received(leftover)
             self._storage.remove(leftover.path)
         except (StorageUnavailable, StorageFull) as error:
             log.error("cannot recover", extra={"path": leftover.path, "reason": str(error)})
-            return Recovery.FAILED
+            return RecoveryOutcome.FAILED
         return outcome
 
-    def _received(self, leftover: Leftover) -> Recovery:
+    def _received(self, leftover: Leftover) -> RecoveryOutcome:
         """It never got its final name, so nobody was told of success."""
         if not self._has_data(leftover):
-            return Recovery.EMPTY
+            return RecoveryOutcome.EMPTY
         return self._quarantine(leftover.path, _NOT_FINISHED)
 
     def _has_data(self, leftover: Leftover) -> bool:
@@ -97,11 +97,11 @@ class _Entries:
             return head is None or leftover.size > head.data_set_offset
         return False
 
-    def _placed(self, leftover: Leftover) -> Recovery:
+    def _placed(self, leftover: Leftover) -> RecoveryOutcome:
         """It has another name, which is the final one unless the file was deleted since."""
         source = leftover.moved_to or leftover.path
         if not self._storage.exists(source):
-            return Recovery.EMPTY
+            return RecoveryOutcome.EMPTY
         try:
             stored = read_stored(self._storage, source)
             found = stored if leftover.moved_to else self._under_final_name(stored)
@@ -110,7 +110,7 @@ class _Entries:
         if found is None:
             # What else it is linked to has it now: the trash, or the quarantine, which a power loss may undo.
             self._storage.sync_quarantine()
-            return Recovery.SUPERSEDED
+            return RecoveryOutcome.SUPERSEDED
         self._storage.sync_name(found.instance.path)
         return self._adopt(found)
 
@@ -124,28 +124,28 @@ class _Entries:
                 return replace(stored, instance=replace(stored.instance, path=path, version=version))
         return None
 
-    def _adopt(self, stored: StoredFile) -> Recovery:
+    def _adopt(self, stored: StoredFile) -> RecoveryOutcome:
         instance = stored.instance
         known = self._archive.find(instance.uids.sop)
         if known is None:
             self._arrivals.begin(_subject(stored), instance.sop_class_uid)
         elif known.path == instance.path:
-            return Recovery.COMPLETE
+            return RecoveryOutcome.COMPLETE
         try:
             outcome = self._archive.adopt(stored)
         except DuplicateInstance:
             return self._second(stored)
         self._arrivals.stored(f"{outcome.value} after a crash")
         log.warning("file without a row indexed", extra={"sop_instance_uid": instance.uids.sop, "path": instance.path})
-        return Recovery.INDEXED
+        return RecoveryOutcome.INDEXED
 
-    def _second(self, stored: StoredFile) -> Recovery:
+    def _second(self, stored: StoredFile) -> RecoveryOutcome:
         """Another file has the row of this UID."""
         instance = stored.instance
         known = self._archive.find(instance.uids.sop)
         if known is not None and instance.version < known.version:
             # It may have been acknowledged before it was replaced: versions are kept.
-            return Recovery.SUPERSEDED
+            return RecoveryOutcome.SUPERSEDED
         same = known is not None and (known.digest, known.transfer_syntax_uid) == (
             instance.digest,
             instance.transfer_syntax_uid,
@@ -153,10 +153,10 @@ class _Entries:
         reason = "the same bytes are" if same else "other bytes are"
         return self._quarantine(instance.path, f"{reason} stored under this SOP Instance UID")
 
-    def _quarantine(self, path: str, reason: str) -> Recovery:
+    def _quarantine(self, path: str, reason: str) -> RecoveryOutcome:
         kept = self._storage.quarantine(path, reason)
         log.warning("file put into quarantine", extra={"path": kept, "reason": reason})
-        return Recovery.QUARANTINED
+        return RecoveryOutcome.QUARANTINED
 
 
 def _subject(stored: StoredFile) -> Subject:

@@ -13,7 +13,7 @@ from pacs_server.errors import DuplicateInstance, InvalidInstance
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.storage.filesystem import FileSystemStorage
-from pacs_server.upkeep.checking import Finding, Kind
+from pacs_server.upkeep.checking import Finding, FindingKind
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +43,11 @@ class RepairService:
         """
         self._audit.ensure()
         match found.kind:
-            case Kind.ORPHAN:
+            case FindingKind.ORPHAN:
                 done = self._orphan(found)
-            case Kind.MISPLACED:
+            case FindingKind.MISPLACED:
                 done = self._misplaced(found)
-            case Kind.COUNTER:
+            case FindingKind.COUNTER:
                 done = self._counter()
             case _:
                 return found
@@ -86,7 +86,7 @@ class RepairService:
     def _record(self, found: Finding, done: str) -> None:
         """Keep it in the audit trail, with whose instance it is where the index knows."""
         subjects: list[Subject] = []
-        if found.kind is not Kind.COUNTER and found.uid:
+        if found.kind is not FindingKind.COUNTER and found.uid:
             subjects = self._queries.subjects_of([found.uid])
         name = f"{found.uid} {found.path}".strip()
         event = Event(

@@ -17,10 +17,11 @@ from pacs_server.errors import StorageUnavailable
 from pacs_server.index.copying import has_instances_of, indexed_files, is_empty, restore_snapshot
 from pacs_server.index.database import Database
 from pacs_server.storage.disk_errors import disk_errors
+from pacs_server.storage.durable_files import DurableFiles, sync_file_system
 from pacs_server.storage.lock import RESTORING, UNFINISHED, alone
-from pacs_server.upkeep.backup import Check, Damaged, Progress, Report, checked, same_bytes
+from pacs_server.upkeep.backup import Check, CopyReport, Damaged, OnProgress, checked, same_bytes
 from pacs_server.upkeep.backup_directory import BackupDirectory, OtherFile, Snapshot, pieces_of
-from pacs_server.upkeep.durable import DurableFiles, Pace, sync_file_system
+from pacs_server.upkeep.rate_limit import RateLimit
 
 # What an archive without a single object may hold.
 _OF_AN_EMPTY_ARCHIVE: Final = {"incoming", "quarantine", "trash", "changes", "lost+found"}
@@ -35,7 +36,9 @@ class Target:
     audit: Path
 
 
-def restore(directory: BackupDirectory, snapshot: Snapshot, target: Target, pace: Pace, progress: Progress) -> Report:
+def restore(
+    directory: BackupDirectory, snapshot: Snapshot, target: Target, pace: RateLimit, progress: OnProgress
+) -> CopyReport:
     """Restore a snapshot, or go on with what is restored of it already.
 
     Files that are missing from the backup or damaged are in the report, and their rows are restored
@@ -99,14 +102,14 @@ def _finish(archive: Path, work: Path) -> None:
 class _Restore:
     """The files of one run."""
 
-    def __init__(self, directory: BackupDirectory, archive: Path, writer: DurableFiles, pace: Pace) -> None:
+    def __init__(self, directory: BackupDirectory, archive: Path, writer: DurableFiles, pace: RateLimit) -> None:
         self._directory = directory
         self._archive = archive
         self._writer = writer
         self._pace = pace
-        self._report = Report()
+        self._report = CopyReport()
 
-    def files(self, snapshot: Snapshot, target: Target, progress: Progress) -> Report:
+    def files(self, snapshot: Snapshot, target: Target, progress: OnProgress) -> CopyReport:
         total = snapshot.rows["instance"]
         for done, file in enumerate(indexed_files(self._directory.database_of(snapshot)), 1):
             kept, place = self._directory.object(file.name), _jailed(target.archive, file.path)

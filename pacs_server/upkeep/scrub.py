@@ -19,7 +19,7 @@ from pacs_server.index.database import Database
 from pacs_server.index.integrity import IndexedInstance, IntegrityIndex
 from pacs_server.index.state import StateIndex
 from pacs_server.storage.filesystem import FileSystemStorage
-from pacs_server.upkeep.checking import Checks, Finding, Kind, check
+from pacs_server.upkeep.checking import Checks, Finding, FindingKind, check
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ _PAUSE: Final = 60.0
 
 
 @dataclass(slots=True)
-class _Position:
+class _ScrubPosition:
     """Where the scrub is, kept as JSON: in which pass, and behind which instance of it; times are Unix times."""
 
     number: int = 0
@@ -74,8 +74,8 @@ class Scrub:
         self._stopping = threading.Event()
         self._news = threading.Event()
         self._lock = threading.Lock()
-        self._findings: dict[str, Kind] = {}
-        self._position = _Position()
+        self._findings: dict[str, FindingKind] = {}
+        self._position = _ScrubPosition()
         self._saved_at = 0.0
         self._thread = threading.Thread(target=self._run, name="scrub", daemon=True)
 
@@ -98,7 +98,10 @@ class Scrub:
         """How many instances are not in order as far as is known, by kind; every kind it can find is there."""
         with self._lock:
             found = Counter(self._findings.values())
-        return {kind.value: found[kind] for kind in (Kind.MISSING, Kind.SIZE, Kind.CHANGED, Kind.UNREADABLE)}
+        return {
+            kind.value: found[kind]
+            for kind in (FindingKind.MISSING, FindingKind.SIZE, FindingKind.CHANGED, FindingKind.UNREADABLE)
+        }
 
     def status(self) -> dict[str, object]:
         """Its section of the status page: how many instances are not in order, and when all had last been read."""
@@ -213,9 +216,9 @@ class Scrub:
     def _load(self) -> None:
         kept = self._state.get(_STATE)
         if kept is not None:
-            self._position = _Position(**json.loads(kept))
+            self._position = _ScrubPosition(**json.loads(kept))
         items = self._state.items(_FINDINGS)
-        known = {key.removeprefix(_FINDINGS): Kind(json.loads(text)["kind"]) for key, text in items}
+        known = {key.removeprefix(_FINDINGS): FindingKind(json.loads(text)["kind"]) for key, text in items}
         with self._lock:
             self._findings = known
         self._saved_at = time.monotonic()

@@ -23,7 +23,7 @@ from pacs_server.errors import InvalidInstance, PacsError, StorageUnavailable
 from pacs_server.index.integrity import IndexedInstance, IntegrityIndex, Scope
 from pacs_server.index.state import StateIndex
 from pacs_server.storage.filesystem import FileSystemStorage
-from pacs_server.upkeep.checking import Checks, Finding, Kind, Spend, check, refuse_shortage
+from pacs_server.upkeep.checking import Checks, Finding, FindingKind, Spend, check, refuse_shortage
 
 STATE: Final = "verify"
 _FINDINGS: Final = "verify.finding."
@@ -34,7 +34,7 @@ _NAME: Final = re.compile(r"([0-9.]{1,64}?)(?:\.v([0-9]{1,9}))?\.dcm")
 
 
 @dataclass(slots=True)
-class Progress:
+class VerificationProgress:
     """Where a run is and what it has seen; kept as JSON. `phase` is files, rows, confirm, done."""
 
     run: str
@@ -51,10 +51,10 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class VerificationReport:
     """What a run came to; `findings` counts those of each kind, `repaired` those that are mended."""
 
-    progress: Progress
+    progress: VerificationProgress
     finished_at: datetime
     incoming: int
     quarantine: int
@@ -68,7 +68,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class VerificationSources:
     """What a run works on: the files, the index, where it remembers, and how to keep deletions from running."""
 
     storage: FileSystemStorage
@@ -84,7 +84,13 @@ Repair = Callable[[Finding], Finding]
 class Verification:
     """One run, begun or gone on with."""
 
-    def __init__(self, parts: Parts, progress: Progress, spend: Spend, shown: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        parts: VerificationSources,
+        progress: VerificationProgress,
+        spend: Spend,
+        shown: Callable[[VerificationProgress], None],
+    ) -> None:
         """`shown` is told the progress about every two seconds."""
         self._parts = parts
         self._progress = progress
@@ -96,7 +102,7 @@ class Verification:
         self._scope = Scope(since, progress.study)
         self._checks = Checks(digest=progress.digest)
 
-    def run(self, repair: Repair | None = None) -> Report:
+    def run(self, repair: Repair | None = None) -> VerificationReport:
         """Look at everything; raises StorageUnavailable, IndexUnavailable, and PacsError if another run has begun."""
         progress = self._progress
         if progress.phase == "files":
@@ -114,7 +120,7 @@ class Verification:
         self._enter("done")
         storage = self._parts.storage
         incoming = _count(storage.root / "incoming")
-        return Report(progress, datetime.now(UTC), incoming, storage.quarantined(), counts, repaired)
+        return VerificationReport(progress, datetime.now(UTC), incoming, storage.quarantined(), counts, repaired)
 
     def findings(self) -> Iterator[Finding]:
         """What was found, by kind; read page by page."""
@@ -158,7 +164,7 @@ class Verification:
         refuse_shortage(error)
         study = self._scope.study_instance_uid
         if study is None or study in PurePosixPath(folder).parts:
-            self._keep(Finding(Kind.UNREADABLE, "", folder, error.strerror or str(error)))
+            self._keep(Finding(FindingKind.UNREADABLE, "", folder, error.strerror or str(error)))
 
     def _unindexed(self, path: str) -> Finding | None:
         """What is wrong with a file that is not the one its instance's row points to."""
@@ -173,11 +179,11 @@ class Verification:
         try:
             file = read_stored(self._parts.storage, path)
         except InvalidInstance as error:
-            return Finding(Kind.ORPHAN, "", path, f"no readable instance: {error}")
+            return Finding(FindingKind.ORPHAN, "", path, f"no readable instance: {error}")
         except StorageUnavailable as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return None
-            return Finding(Kind.UNREADABLE, "", path, str(error))
+            return Finding(FindingKind.UNREADABLE, "", path, str(error))
         self._spend(file.instance.size)
         return self._explained(path, file)
 
@@ -191,19 +197,19 @@ class Verification:
         stored = file.instance
         row = self._row(stored.uids.sop)
         if row is None:
-            return Finding(Kind.ORPHAN, stored.uids.sop, path, "not in the index")
+            return Finding(FindingKind.ORPHAN, stored.uids.sop, path, "not in the index")
         if row.stored.path == path:
             return None
         same = (stored.digest, stored.size) == (row.stored.digest, row.stored.size)
         if same and not self._in_order(row):
-            return Finding(Kind.MISPLACED, stored.uids.sop, path, f"the index has it at {row.stored.path}")
+            return Finding(FindingKind.MISPLACED, stored.uids.sop, path, f"the index has it at {row.stored.path}")
         if stored.version < row.stored.version:
             # Kept whatever became of the later one: it may be all that is left.
             self._progress.older_versions += 1
             return None
         if self._parts.storage.exists(row.stored.path):
-            return Finding(Kind.ORPHAN, stored.uids.sop, path, f"its instance is stored at {row.stored.path}")
-        return Finding(Kind.ORPHAN, stored.uids.sop, path, "not what its instance, whose file is missing, was")
+            return Finding(FindingKind.ORPHAN, stored.uids.sop, path, f"its instance is stored at {row.stored.path}")
+        return Finding(FindingKind.ORPHAN, stored.uids.sop, path, "not what its instance, whose file is missing, was")
 
     def _in_order(self, row: IndexedInstance) -> bool:
         """Whether the file that a row points to is the one that was received."""
@@ -229,7 +235,7 @@ class Verification:
             return
         for fault in self._parts.index.counter_faults():
             detail = f"{fault.table}.{fault.column} is {fault.kept or 'empty'} instead of {fault.right or 'empty'}"
-            self._keep(Finding(Kind.COUNTER, fault.uid, "", detail))
+            self._keep(Finding(FindingKind.COUNTER, fault.uid, "", detail))
 
     # ---------------------------------------------------------------- the second look
 
@@ -248,16 +254,16 @@ class Verification:
             yield found
 
     def _again(self, found: Finding) -> Finding | None:
-        if found.repaired or found.kind is Kind.COUNTER:
+        if found.repaired or found.kind is FindingKind.COUNTER:
             return found
         if found.path.endswith("/"):
             return None if self._parts.storage.listable(found.path) else found
-        if found.kind in (Kind.ORPHAN, Kind.MISPLACED) or not found.uid:
+        if found.kind in (FindingKind.ORPHAN, FindingKind.MISPLACED) or not found.uid:
             return self._unindexed(found.path)
         row = self._row(found.uid)
         if row is None:
             return None
-        if self._parts.state.get(_key(replace(found, kind=Kind.MISPLACED))) is not None:
+        if self._parts.state.get(_key(replace(found, kind=FindingKind.MISPLACED))) is not None:
             # Told as misplaced.
             return None
         return check(self._parts.storage, row, self._checks, self._spend)
@@ -286,23 +292,23 @@ class Verification:
         self._shown(self._progress)
 
 
-def begin(state: StateIndex, progress: Progress) -> Progress:
+def begin(state: StateIndex, progress: VerificationProgress) -> VerificationProgress:
     """Begin a run; what an earlier one left is forgotten. Raises IndexUnavailable."""
     state.clear(STATE)
     state.put({STATE: json.dumps(asdict(progress))})
     return progress
 
 
-def unfinished(state: StateIndex) -> Progress | None:
+def unfinished(state: StateIndex) -> VerificationProgress | None:
     """Where the last run was when it was interrupted, None if it came to its end. Raises IndexUnavailable."""
     kept = state.get(STATE)
-    return None if kept is None else Progress(**json.loads(kept))
+    return None if kept is None else VerificationProgress(**json.loads(kept))
 
 
 def _key(found: Finding) -> str:
     """By kind, and by what tells findings of a kind apart."""
-    named = found.path if found.kind is Kind.ORPHAN or not found.uid else found.uid
-    return f"{_FINDINGS}{found.kind}.{named}" + (f" {found.detail}" if found.kind is Kind.COUNTER else "")
+    named = found.path if found.kind is FindingKind.ORPHAN or not found.uid else found.uid
+    return f"{_FINDINGS}{found.kind}.{named}" + (f" {found.detail}" if found.kind is FindingKind.COUNTER else "")
 
 
 def _text(found: Finding) -> str:
@@ -311,7 +317,7 @@ def _text(found: Finding) -> str:
 
 def _finding(text: str) -> Finding:
     values = json.loads(text)
-    return Finding(**values | {"kind": Kind(values["kind"])})
+    return Finding(**values | {"kind": FindingKind(values["kind"])})
 
 
 def _named(path: str) -> tuple[str, int]:

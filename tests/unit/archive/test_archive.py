@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs_server.archive.archive import Archive, Received, StoreOutcome
+from pacs_server.archive.archive import Archive, ReceivedInstance, StoreOutcome
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.dicom.uids import InstanceUIDs
@@ -55,13 +55,13 @@ def archive_of(storage: MemoryStorage, index: InstanceIndex, policy: str = "reje
     return Archive(storage, index, naming="hierarchical", duplicate_policy=policy)
 
 
-def received(archive: Archive, data: bytes, *, series: str = "1.2.3", sop: str = "1.2.3.4") -> Received:
+def received(archive: Archive, data: bytes, *, series: str = "1.2.3", sop: str = "1.2.3.4") -> ReceivedInstance:
     file = archive.receive()
     file.write(b"HEAD" + data)
     uids = InstanceUIDs("1.2", series, sop)
     values = {"study_instance_uid": "1.2", "series_instance_uid": series, "sop_instance_uid": sop, "modality": "CT"}
     header = Header(uids, CT, EXPLICIT, values | {"patient_id": "P1", "sop_class_uid": CT})
-    return Received(file, header, hashlib.sha256(data).hexdigest(), 4, ORIGIN)
+    return ReceivedInstance(file, header, hashlib.sha256(data).hexdigest(), 4, ORIGIN)
 
 
 def in_step(storage: MemoryStorage, index: InstanceIndex, sop: str = "1.2.3.4") -> bool:

@@ -19,7 +19,7 @@ from pacs_server.dicom.levels import Level
 from pacs_server.errors import InstanceNotFound
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.services.deletion import DeletionService
-from pacs_server.services.identity import IdentityService, read_changes
+from pacs_server.services.patients import PatientService, read_changes
 from pacs_server.storage import journal
 from pacs_server.storage.filesystem import FileSystemIncoming
 from pacs_server.storage.trash import Trash
@@ -299,8 +299,8 @@ def test_power_fails_after_a_merge_that_was_killed_at_any_step_before(tmp_path: 
             break
 
 
-def identity(node: Node) -> IdentityService:
-    return IdentityService(node.database, node.storage.root, Recorder(node.trail, lambda: "PACS"), lambda: "PACS")
+def identity(node: Node) -> PatientService:
+    return PatientService(node.database, node.storage.root, Recorder(node.trail, lambda: "PACS"), lambda: "PACS")
 
 
 def merge(node: Node, source: str, target: str) -> None:

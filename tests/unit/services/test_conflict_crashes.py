@@ -13,7 +13,7 @@ from sqlalchemy import event
 from pacs_server.audit.events import EventID
 from pacs_server.index.database import Database
 from pacs_server.services import changes
-from pacs_server.services.identity import read_changes
+from pacs_server.services.patients import read_changes
 
 # Steps before the line in the journal is whole; a number is one of the statements that change the index.
 NEVER_BEGUN = ("nothing written", "half a line")

@@ -33,7 +33,7 @@ from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import DeletionStatus, decode, in_utc, unversioned
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import InstanceIndex
-from pacs_server.services.deletion import DeletionService, Restored
+from pacs_server.services.deletion import DeletionService, RestoreResult
 from pacs_server.services.store import StoreRequest, StoreService
 from pacs_server.storage import trash as trash_module
 from pacs_server.storage.filesystem import FileSystemStorage
@@ -157,7 +157,7 @@ def test_out_and_back_is_as_it_was(site: Site, level: Level, others: int) -> Non
     assert listed.deleted_at == NOW
     assert_counters_exact(site)
 
-    assert site.deletions.restore(folder) == Restored(gone, (), ())
+    assert site.deletions.restore(folder) == RestoreResult(gone, (), ())
 
     assert site.rows(ids=False) == before_rows
     assert site.files() == before_files
@@ -230,7 +230,7 @@ def test_a_lost_file_does_not_keep_its_row(site: Site) -> None:
     (site.root / found.path).unlink()
     folder = site.delete(Level.STUDY, kept.StudyInstanceUID)
     assert site.rows()["instance"] == []
-    assert site.deletions.restore(folder) == Restored(1, (), (lost.SOPInstanceUID,))
+    assert site.deletions.restore(folder) == RestoreResult(1, (), (lost.SOPInstanceUID,))
     assert [one.instances for one in site.deletions.contents()] == [1]
 
 
@@ -248,14 +248,14 @@ def test_stored_again_and_then_restored(site: Site) -> None:
 
     restored = site.deletions.restore(folder)
 
-    assert restored == Restored(2, (other.SOPInstanceUID,), ())
+    assert restored == RestoreResult(2, (other.SOPInstanceUID,), ())
     assert site.archive.find(other.SOPInstanceUID) == again
     assert_whole(site, 3)
     assert_counters_exact(site)
     assert [one.instances for one in site.deletions.contents()] == [1]
     # What is left comes back when there is room for it again.
     second = site.delete(Level.IMAGE, other.SOPInstanceUID)
-    assert site.deletions.restore(folder) == Restored(1, (), ())
+    assert site.deletions.restore(folder) == RestoreResult(1, (), ())
     assert_whole(site, 3)
     assert [one.folder for one in site.deletions.contents()] == [second]
 
@@ -467,7 +467,7 @@ def test_a_deletion_killed_at_any_step(site: Site) -> None:
             assert [one.status for one in found] == [DeletionStatus.KEPT]
             assert after.rows()["instance"] == []
             assert after.files() == {}
-            assert after.deletions.restore(found[0].folder) == Restored(2, (), ())
+            assert after.deletions.restore(found[0].folder) == RestoreResult(2, (), ())
         # Or it never began; either way all is there.
         assert after.rows(ids=False) == before_rows
         assert after.files() == before_files
@@ -492,7 +492,7 @@ def test_a_restore_killed_at_any_step(site: Site) -> None:
                 killed = True
         after = restarted(site)
         if after.deletions.contents():
-            assert after.deletions.restore(folder) == Restored(2, (), ())
+            assert after.deletions.restore(folder) == RestoreResult(2, (), ())
         assert after.rows(ids=False) == before_rows
         assert after.files() == before_files
         assert after.trash.folders() == []
@@ -543,7 +543,7 @@ def test_a_removal_killed_at_any_step(site: Site) -> None:
                 killed = True
         after = restarted(site)
         if after.deletions.contents():  # not begun: whole
-            assert after.deletions.restore(folder) == Restored(2, (), ())
+            assert after.deletions.restore(folder) == RestoreResult(2, (), ())
             assert_whole(after, 2)
             after.delete(Level.STUDY, study[0].StudyInstanceUID)
             after.deletions.empty(timedelta())

@@ -36,12 +36,14 @@ from pacs_server.index.database import Database, _alembic_config
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.models import instance
 from pacs_server.index.workflow_models import metadata, peer_seen
+from pacs_server.storage import durable_files
+from pacs_server.storage.durable_files import DurableFiles
 from pacs_server.storage.lock import alone, in_use
-from pacs_server.upkeep import durable
-from pacs_server.upkeep.backup import Report, Source, back_up, verify
+from pacs_server.upkeep import rate_limit
+from pacs_server.upkeep.backup import CopyReport, Source, back_up, verify
 from pacs_server.upkeep.backup_directory import BackupDirectory, digest_of
 from pacs_server.upkeep.backup_pruning import prune
-from pacs_server.upkeep.durable import DurableFiles, Pace
+from pacs_server.upkeep.rate_limit import RateLimit
 from pacs_server.upkeep.restore import Target, restore
 
 
@@ -76,16 +78,16 @@ class Place:
                 file = write_part10(ds, self.directory / "in" / f"{number}.dcm")
                 archive.store.store_file(file, Origin(calling_ae="CT1", called_ae="PACS", peer="here", via=Via.DIMSE))
 
-    def back_up(self, directory: BackupDirectory) -> Report:
+    def back_up(self, directory: BackupDirectory) -> CopyReport:
         with closing(Database(self.database_url)) as database:
             source = Source(database, self.archive, self.audit)
-            return back_up(source, directory, Pace(None), lambda done, total: self.said.append((done, total)))
+            return back_up(source, directory, RateLimit(None), lambda done, total: self.said.append((done, total)))
 
-    def restore(self, directory: BackupDirectory, name: str | None = None) -> Report:
+    def restore(self, directory: BackupDirectory, name: str | None = None) -> CopyReport:
         self.directory.mkdir(parents=True, exist_ok=True)
         with closing(Database(self.database_url)) as database:
             target = Target(database, self.archive, self.directory / "audit-before")
-            return restore(directory, directory.snapshot(name), target, Pace(None), lambda done, total: None)
+            return restore(directory, directory.snapshot(name), target, RateLimit(None), lambda done, total: None)
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every table, times in UTC."""
@@ -431,8 +433,8 @@ def test_a_full_disk_leaves_older_snapshots_whole_and_the_next_run_goes_on(
         return real(descriptor, data)
 
     real = os.write
-    monkeypatch.setattr(durable.os, "write", write)
-    monkeypatch.setattr(durable, "_BATCH_FILES", 1)
+    monkeypatch.setattr(durable_files.os, "write", write)
+    monkeypatch.setattr(durable_files, "_BATCH_FILES", 1)
     with pytest.raises(StorageFull):
         small.back_up(backups)
     monkeypatch.undo()
@@ -446,9 +448,9 @@ def test_a_full_disk_leaves_older_snapshots_whole_and_the_next_run_goes_on(
 def test_the_manifest_comes_last(small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that it speaks of has its name by then, and is durable."""
     steps: list[str] = []
-    rename, sync = os.rename, durable.sync_file_system
+    rename, sync = os.rename, durable_files.sync_file_system
     monkeypatch.setattr(os, "rename", lambda old, new: (steps.append(Path(new).suffix), rename(old, new)))
-    monkeypatch.setattr(durable, "sync_file_system", lambda folder: (steps.append("sync"), sync(folder)))
+    monkeypatch.setattr(durable_files, "sync_file_system", lambda folder: (steps.append("sync"), sync(folder)))
     small.back_up(backups)
     assert steps.count(".json") == 1
     before, after = steps[: steps.index(".json")], steps[steps.index(".json") + 1 :]
@@ -615,19 +617,19 @@ def test_prune_removes_nothing_while_a_snapshot_is_damaged(small: Place, backups
 
 def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(durable.time, "monotonic", lambda: sum(slept))
-    monkeypatch.setattr(durable.time, "sleep", slept.append)
-    assert list(Pace(1000).over([bytes(500)] * 4)) == [bytes(500)] * 4
+    monkeypatch.setattr(rate_limit.time, "monotonic", lambda: sum(slept))
+    monkeypatch.setattr(rate_limit.time, "sleep", slept.append)
+    assert list(RateLimit(1000).over([bytes(500)] * 4)) == [bytes(500)] * 4
     assert sum(slept) == pytest.approx(2.0)
-    Pace(None).spend(10**12)
+    RateLimit(None).spend(10**12)
     assert len(slept) == 4
 
 
 def test_files_are_synced_before_they_have_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    rename, sync = os.rename, durable.sync_file_system
-    monkeypatch.setattr(durable.os, "rename", lambda *args: (calls.append("rename"), rename(*args)))
-    monkeypatch.setattr(durable, "sync_file_system", lambda *args: (calls.append("sync"), sync(*args)))
+    rename, sync = os.rename, durable_files.sync_file_system
+    monkeypatch.setattr(durable_files.os, "rename", lambda *args: (calls.append("rename"), rename(*args)))
+    monkeypatch.setattr(durable_files, "sync_file_system", lambda *args: (calls.append("sync"), sync(*args)))
     (tmp_path / "partial").mkdir()
     with DurableFiles(tmp_path / "partial") as writer:
         writer.write(tmp_path / "1", [b"a", b"b"])

@@ -34,11 +34,11 @@ from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.rebuilding import TAKEN_OVER, take_over
 from pacs_server.services.deletion import DeletionService
-from pacs_server.services.identity import IdentityService, read_changes
+from pacs_server.services.patients import PatientService, read_changes
 from pacs_server.services.store import StoreService
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.storage.trash import Trash
-from pacs_server.upkeep.rebuild import Rebuilt, rebuild
+from pacs_server.upkeep.rebuild import RebuildReport, rebuild
 from pacs_server.upkeep.rebuild_target import new_file, put_in_place
 
 MakeDatabase = Callable[[], Database]
@@ -81,12 +81,12 @@ class Site:
             in_flight=self.storage.in_flight,
             decided=partial(read_changes, root),
         )
-        self.identity = IdentityService(database, root, audit, lambda: "PACS")
+        self.identity = PatientService(database, root, audit, lambda: "PACS")
 
     def store_file(self, path: Path, calling_ae: str = "CT1", peer: str = "10.0.0.7") -> StoreOutcome | None:
         return self.store.store_file(path, Origin(calling_ae, "PACS", peer, Via.DIMSE))
 
-    def rebuilt(self, into: Database, jobs: int = 2) -> Rebuilt:
+    def rebuilt(self, into: Database, jobs: int = 2) -> RebuildReport:
         return rebuild(self.storage, into, lambda what, done, total: None, jobs=jobs)
 
     def delete(self, level: Level, uid: str) -> None:
@@ -309,11 +309,11 @@ def test_what_comes_back_from_the_trash_goes_where_its_patient_went_meanwhile(
             who = {"PatientID": "P1", "PatientName": name}
             arrive(archive, {"study": study, "series": number, "sop": number, **who}, tmp_path)
         archive.delete(*deleted)
-        people = {person.attributes["patient_name"]: person for person in archive.identity.people("P1")}
-        archive.identity.merge(people["Other"], people["Doe"], "a test")
+        people = {person.attributes["patient_name"]: person for person in archive.patients.people("P1")}
+        archive.patients.merge(people["Other"], people["Doe"], "a test")
         if back:
-            [merged] = [person for person in archive.identity.people_of("1.2.2") if person.merged]
-            archive.identity.reassign(archive.identity.study("1.2.2"), merged, "a test")
+            [merged] = [person for person in archive.patients.people_of("1.2.2") if person.merged]
+            archive.patients.reassign(archive.patients.study("1.2.2"), merged, "a test")
         archive.restore(0)
         assert archive.rebuilt(second).problems == []
         now = indexes.contents(first)

@@ -19,7 +19,7 @@ from pacs_server.audit.events import EventID
 from pacs_server.dicom.part10 import encode_head
 from pacs_server.errors import DuplicateInstance, IndexUnavailable, PacsError, StorageUnavailable
 from pacs_server.index import models
-from pacs_server.upkeep.recovery import Recovery
+from pacs_server.upkeep.recovery import RecoveryOutcome
 
 CT = str(CTImageStorage)
 POLICIES = ("reject", "replace", "ignore")
@@ -243,7 +243,7 @@ def test_a_disk_that_fails_leaves_the_entry_for_the_next_time(directory: Path, d
     node = Node(directory, database_url)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(node.storage, "sync_name", lambda path: (_ for _ in ()).throw(StorageUnavailable("EIO")))
-        assert node.recover() == {Recovery.FAILED.value: 1}
+        assert node.recover() == {RecoveryOutcome.FAILED.value: 1}
     assert node.recover() == {"indexed": 1}
     node.database.close()
 

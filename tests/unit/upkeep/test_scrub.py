@@ -20,7 +20,7 @@ from servers import eventually
 from pacs_server.storage import filesystem
 from pacs_server.upkeep import checking
 from pacs_server.upkeep import scrub as module
-from pacs_server.upkeep.checking import Finding, Kind, check, gentle_pieces
+from pacs_server.upkeep.checking import Finding, FindingKind, check, gentle_pieces
 from pacs_server.upkeep.scrub import Scrub
 
 FAST = 1 << 40
@@ -143,7 +143,7 @@ def test_what_is_in_order_again_is_forgotten(small: SmallArchive) -> None:
 
 def test_what_is_in_order_again_does_not_come_back_with_a_restart(sqlite: SmallArchive) -> None:
     one = Running(sqlite)
-    one.scrub._note("1.2.3", Finding(Kind.CHANGED, "1.2.3", "a/b.dcm", "the digest differs"))
+    one.scrub._note("1.2.3", Finding(FindingKind.CHANGED, "1.2.3", "a/b.dcm", "the digest differs"))
     assert found(one) == {"changed": 1}
     one.scrub._note("1.2.3", None)
     assert list(sqlite.parts.state.items("scrub.finding.")) == []

@@ -14,8 +14,8 @@ from datasets import make_ct, make_study
 
 from pacs_server.errors import PacsError, StorageUnavailable
 from pacs_server.upkeep import verify as module
-from pacs_server.upkeep.checking import Finding, Kind
-from pacs_server.upkeep.verify import Progress, Verification, begin, unfinished
+from pacs_server.upkeep.checking import Finding, FindingKind
+from pacs_server.upkeep.verify import Verification, VerificationProgress, begin, unfinished
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def small(tmp_path: Path, database_url: str) -> Iterator[SmallArchive]:
     archive.close()
 
 
-def told(findings: list[Finding]) -> list[tuple[Kind, str, str]]:
+def told(findings: list[Finding]) -> list[tuple[FindingKind, str, str]]:
     return [(found.kind, found.uid, found.path) for found in findings]
 
 
@@ -46,14 +46,14 @@ def test_a_missing_file(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.file(stored).unlink()
     report, findings = small.verify()
-    assert told(findings) == [(Kind.MISSING, stored.uids.sop, stored.path)]
+    assert told(findings) == [(FindingKind.MISSING, stored.uids.sop, stored.path)]
     assert not report.clean
 
 
 def test_a_changed_bit_of_the_pixels(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.change(stored)
-    assert told(small.verify()[1]) == [(Kind.CHANGED, stored.uids.sop, stored.path)]
+    assert told(small.verify()[1]) == [(FindingKind.CHANGED, stored.uids.sop, stored.path)]
     assert small.verify(digest=False)[1] == []
 
 
@@ -62,7 +62,7 @@ def test_another_size(small: SmallArchive) -> None:
     with small.file(stored).open("ab") as file:
         file.write(b"\0\0")
     found = small.verify(digest=False)[1]
-    assert told(found) == [(Kind.SIZE, stored.uids.sop, stored.path)]
+    assert told(found) == [(FindingKind.SIZE, stored.uids.sop, stored.path)]
     assert found[0].detail == f"{stored.size + 2} bytes instead of {stored.size}"
 
 
@@ -71,40 +71,40 @@ def test_a_header_that_cannot_be_parsed(small: SmallArchive) -> None:
     data = small.file(stored).read_bytes()
     start = stored.data_set_offset
     small.file(stored).write_bytes(data[:start] + b"\xff" * 64 + data[start + 64 :])
-    assert told(small.verify(digest=False)[1]) == [(Kind.DAMAGED, stored.uids.sop, stored.path)]
+    assert told(small.verify(digest=False)[1]) == [(FindingKind.DAMAGED, stored.uids.sop, stored.path)]
 
 
 def test_a_file_without_dicom_in_it(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.file(stored).write_bytes(bytes(stored.size))
-    assert told(small.verify()[1]) == [(Kind.DAMAGED, stored.uids.sop, stored.path)]
+    assert told(small.verify()[1]) == [(FindingKind.DAMAGED, stored.uids.sop, stored.path)]
 
 
 def test_a_row_that_says_otherwise_than_its_file(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.sql(f"UPDATE instance SET rows = '99' WHERE sop_instance_uid = '{stored.uids.sop}'")
     (found,) = small.verify()[1]
-    assert told([found]) == [(Kind.DRIFT, stored.uids.sop, stored.path)]
+    assert told([found]) == [(FindingKind.DRIFT, stored.uids.sop, stored.path)]
     assert found.detail == "the file says otherwise: rows"
 
 
 def test_a_file_without_a_row(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.forget(stored)
-    assert told(small.verify()[1]) == [(Kind.ORPHAN, stored.uids.sop, stored.path)]
+    assert told(small.verify()[1]) == [(FindingKind.ORPHAN, stored.uids.sop, stored.path)]
 
 
 def test_a_file_that_is_no_instance(small: SmallArchive) -> None:
     small.study(1)
     (small.root / "notes.txt").write_text("not DICOM")
-    assert told(small.verify()[1]) == [(Kind.ORPHAN, "", "notes.txt")]
+    assert told(small.verify()[1]) == [(FindingKind.ORPHAN, "", "notes.txt")]
 
 
 def test_a_file_that_lies_elsewhere_is_told_once(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.move(stored, "zz/moved.dcm")
     (found,) = small.verify()[1]
-    assert told([found]) == [(Kind.MISPLACED, stored.uids.sop, "zz/moved.dcm")]
+    assert told([found]) == [(FindingKind.MISPLACED, stored.uids.sop, "zz/moved.dcm")]
     assert found.detail == f"the index has it at {stored.path}"
 
 
@@ -113,8 +113,8 @@ def test_other_bytes_elsewhere_are_not_the_missing_file(small: SmallArchive) -> 
     small.change(stored)
     small.move(stored, "zz/moved.dcm")
     assert sorted(told(small.verify()[1])) == [
-        (Kind.MISSING, stored.uids.sop, stored.path),
-        (Kind.ORPHAN, stored.uids.sop, "zz/moved.dcm"),
+        (FindingKind.MISSING, stored.uids.sop, stored.path),
+        (FindingKind.ORPHAN, stored.uids.sop, "zz/moved.dcm"),
     ]
 
 
@@ -122,7 +122,7 @@ def test_a_second_copy(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     (small.root / "copy.dcm").write_bytes(small.file(stored).read_bytes())
     (found,) = small.verify()[1]
-    assert told([found]) == [(Kind.ORPHAN, stored.uids.sop, "copy.dcm")]
+    assert told([found]) == [(FindingKind.ORPHAN, stored.uids.sop, "copy.dcm")]
     assert found.detail == f"its instance is stored at {stored.path}"
 
 
@@ -145,7 +145,7 @@ def test_the_earlier_version_stays_when_the_later_one_is_lost(small: SmallArchiv
     small.file(second).unlink()
     for _ in range(2):
         report, findings = small.verify(repair=True)
-        assert told(findings) == [(Kind.MISSING, second.uids.sop, second.path)]
+        assert told(findings) == [(FindingKind.MISSING, second.uids.sop, second.path)]
         assert report.progress.older_versions >= 1
     assert small.file(first).exists()
 
@@ -157,13 +157,15 @@ def test_a_good_copy_of_a_damaged_file(small: SmallArchive) -> None:
         (small.root / f"{stored.uids.sop}.good.dcm").write_bytes(small.file(stored).read_bytes())
     small.change(changed)
     small.file(cut).write_bytes(small.file(cut).read_bytes()[:-2])
-    expected = [(Kind.MISPLACED, stored.uids.sop, f"{stored.uids.sop}.good.dcm") for stored in (changed, cut)]
+    expected = [(FindingKind.MISPLACED, stored.uids.sop, f"{stored.uids.sop}.good.dcm") for stored in (changed, cut)]
     report, findings = small.verify(repair=True)
     assert sorted(told(findings)) == sorted(expected)
     assert report.clean
     # The damaged ones are in nobody's way.
     report, findings = small.verify(repair=True)
-    assert sorted((one.kind, one.path) for one in findings) == sorted((Kind.ORPHAN, one.path) for one in (changed, cut))
+    assert sorted((one.kind, one.path) for one in findings) == sorted(
+        (FindingKind.ORPHAN, one.path) for one in (changed, cut)
+    )
     assert (report.clean, small.storage.quarantined()) == (True, 2)
     assert small.verify()[1] == []
 
@@ -173,7 +175,7 @@ def test_a_row_that_points_outside_the_archive(small: SmallArchive, path: str) -
     stored, _ = small.study(2)
     small.sql(f"UPDATE instance SET path = '{path}' WHERE sop_instance_uid = '{stored.uids.sop}'")
     report, findings = small.verify(repair=True)
-    assert told(findings) == [(Kind.MISPLACED, stored.uids.sop, stored.path)]
+    assert told(findings) == [(FindingKind.MISPLACED, stored.uids.sop, stored.path)]
     assert report.clean
     assert small.row(stored.uids.sop) == stored
 
@@ -191,8 +193,8 @@ def test_a_directory_that_cannot_be_listed(small: SmallArchive, monkeypatch: pyt
 
     monkeypatch.setattr(os, "scandir", lambda path: fail(path) or scandir(path))
     monkeypatch.setattr(os, "listdir", lambda path: fail(path) or listdir(path))
-    changed = (Kind.CHANGED, other.uids.sop, other.path)
-    assert sorted(told(small.verify()[1])) == sorted([changed, (Kind.UNREADABLE, "", f"{folder}/")])
+    changed = (FindingKind.CHANGED, other.uids.sop, other.path)
+    assert sorted(told(small.verify()[1])) == sorted([changed, (FindingKind.UNREADABLE, "", f"{folder}/")])
     assert told(small.verify(study=other.uids.study)[1]) == [changed]
     monkeypatch.undo()
     assert told(small.verify()[1]) == [changed]
@@ -211,7 +213,7 @@ def test_counters_of_a_study(small: SmallArchive, column: str, value: str) -> No
     stored, _ = small.study(2)
     small.sql(f"UPDATE study SET {column} = {value}")
     report, findings = small.verify()
-    assert told(findings) == [(Kind.COUNTER, stored.uids.study, "")]
+    assert told(findings) == [(FindingKind.COUNTER, stored.uids.study, "")]
     assert f"study.{column} is " in findings[0].detail
     report, findings = small.verify(repair=True)
     assert (report.clean, [found.repaired for found in findings]) == (True, ["counted anew"])
@@ -265,7 +267,7 @@ def test_a_deletion_is_kept_from_running_at_the_second_look(small: SmallArchive)
         def __exit__(self, *_: object) -> None:
             """Deletions may run."""
 
-    small.parts = module.Parts(small.storage, small.parts.index, small.parts.state, Deletes)
+    small.parts = module.VerificationSources(small.storage, small.parts.index, small.parts.state, Deletes)
     assert small.verify()[1] == []
 
 
@@ -279,9 +281,9 @@ def test_one_study_only(small: SmallArchive) -> None:
     orphan = small.study(2)[0]
     small.forget(orphan)
     report, findings = small.verify(study=one.uids.study)
-    assert told(findings) == [(Kind.MISSING, one.uids.sop, one.path)]
+    assert told(findings) == [(FindingKind.MISSING, one.uids.sop, one.path)]
     assert report.progress.instances == 1
-    assert told(small.verify(study=orphan.uids.study)[1]) == [(Kind.ORPHAN, orphan.uids.sop, orphan.path)]
+    assert told(small.verify(study=orphan.uids.study)[1]) == [(FindingKind.ORPHAN, orphan.uids.sop, orphan.path)]
 
 
 def test_since_a_day(small: SmallArchive) -> None:
@@ -291,7 +293,7 @@ def test_since_a_day(small: SmallArchive) -> None:
     for stored in (old, new):
         small.file(stored).unlink()
     since = (datetime.now(UTC) - timedelta(days=1)).isoformat()
-    assert told(small.verify(since=since)[1]) == [(Kind.MISSING, new.uids.sop, new.path)]
+    assert told(small.verify(since=since)[1]) == [(FindingKind.MISSING, new.uids.sop, new.path)]
 
 
 # ------------------------------------------------------------------------------------ repair
@@ -306,10 +308,10 @@ def test_repair_removes_nothing_and_leaves_nothing_wrong(small: SmallArchive) ->
     before = contents(small)
     report, findings = small.verify(repair=True)
     assert {(found.kind, found.path): found.repaired.partition(" ")[0] for found in findings} == {
-        (Kind.ORPHAN, orphan.path): "taken",
-        (Kind.MISPLACED, "zz/moved.dcm"): "the",
-        (Kind.ORPHAN, "copy.dcm"): "moved",
-        (Kind.ORPHAN, "notes.dcm"): "moved",
+        (FindingKind.ORPHAN, orphan.path): "taken",
+        (FindingKind.MISPLACED, "zz/moved.dcm"): "the",
+        (FindingKind.ORPHAN, "copy.dcm"): "moved",
+        (FindingKind.ORPHAN, "notes.dcm"): "moved",
     }
     assert report.clean
     after, findings = small.verify()
@@ -347,7 +349,7 @@ def test_repair_leaves_what_an_index_in_pieces_still_needs(tmp_path: Path) -> No
     with closing(sqlite3.connect(tmp_path / "pacs.db", isolation_level=None)) as connection:
         connection.execute("DELETE FROM series")
     report, findings = small.verify(repair=True)
-    assert (Kind.ORPHAN, stored.uids.sop, stored.path) in told(findings)
+    assert (FindingKind.ORPHAN, stored.uids.sop, stored.path) in told(findings)
     assert not report.clean
     assert small.file(stored).exists()
     small.close()
@@ -382,7 +384,7 @@ def test_an_interrupted_run_goes_on(small: SmallArchive, monkeypatch: pytest.Mon
     expected = told(small.verify()[1])
     assert len(expected) == 3
 
-    progress: Progress | None = small.progress()
+    progress: VerificationProgress | None = small.progress()
     reads: list[int] = []
     for _ in range(50):
         assert progress is not None

@@ -1,9 +1,8 @@
-"""Many files written so that each is there whole or not at all, and a pace that leaves the disk to others."""
+"""Write many files that share their syncs: each file is there whole or not at all."""
 
 import ctypes
 import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -109,25 +108,3 @@ def sync_file_system(folder: Path) -> None:
             raise OSError(number, os.strerror(number))
     finally:
         os.close(descriptor)
-
-
-class Pace:
-    """Keeps to `rate` bytes a second on the average; None is as fast as it goes."""
-
-    def __init__(self, rate: int | None) -> None:
-        self._rate = rate
-        self._free_at = 0.0
-
-    def spend(self, size: int) -> None:
-        """Wait until `size` bytes more may move."""
-        if self._rate is None:
-            return
-        now = time.monotonic()
-        self._free_at = max(self._free_at, now) + size / self._rate
-        time.sleep(self._free_at - now)
-
-    def over(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The pieces, each when it may move."""
-        for piece in pieces:
-            self.spend(len(piece))
-            yield piece

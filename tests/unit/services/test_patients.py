@@ -16,7 +16,7 @@ from pacs_server.errors import AuditUnavailable, IndexUnavailable, PatientError,
 from pacs_server.index import archive_models, models
 from pacs_server.index.database import Database
 from pacs_server.index.instances import Counts
-from pacs_server.services.identity import read_changes
+from pacs_server.services.patients import read_changes
 
 
 @pytest.fixture
@@ -528,7 +528,7 @@ def test_a_change_that_the_disk_did_not_take_is_not_made_later(desk, monkeypatch
         return real(descriptor, data[:-1], at)
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"pacs_server.services.changes.os.{failing}", fail)
+        patch.setattr(f"pacs_server.services.decisions.os.{failing}", fail)
         with pytest.raises((StorageFull, StorageUnavailable)):
             desk.reassign("1.1", to=desk.moved_away("P1"))
     assert len(read_changes(desk.directory)) == 1

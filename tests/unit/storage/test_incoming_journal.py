@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from power import Disk
 
-from pacs_server.storage.journal import Journal
+from pacs_server.storage.incoming_journal import IncomingJournal
 
 HOST = os.uname().nodename
 DEAD = 2**22 + 1  # above the largest pid there can be
 RECEIVE = """
 import os, sys
 from pathlib import Path
-from pacs_server.storage.journal import Journal
-journal = Journal(Path(sys.argv[1]))
+from pacs_server.storage.incoming_journal import IncomingJournal
+journal = IncomingJournal(Path(sys.argv[1]))
 print(journal.entry(), flush=True)
 sys.stdin.read()
 os._exit(0)
@@ -50,7 +50,7 @@ def test_entries_are_abandoned_when_their_process_dies_and_not_before(
     directory: Path, receiver: subprocess.Popen[str]
 ) -> None:
     entry = entry_of(receiver)
-    journal = Journal(directory)
+    journal = IncomingJournal(directory)
     assert list(journal.abandoned()) == []
     receiver.communicate(timeout=60)
     assert list(journal.abandoned()) == [entry]
@@ -65,11 +65,11 @@ def test_the_lock_tells_and_not_the_pid(directory: Path) -> None:
     for owner in dead:
         (directory / f"{owner}.lock").touch()
         (directory / f"{owner}-0.part").touch()
-    assert {path.name for path in Journal(directory).abandoned()} == {f"{owner}-0.part" for owner in dead}
+    assert {path.name for path in IncomingJournal(directory).abandoned()} == {f"{owner}-0.part" for owner in dead}
 
 
 def test_two_journals_of_one_process_are_two_owners(directory: Path) -> None:
-    one, other = Journal(directory), Journal(directory)
+    one, other = IncomingJournal(directory), IncomingJournal(directory)
     Path(one.entry()).touch()
     assert list(other.abandoned()) == []
     one.close()
@@ -79,7 +79,7 @@ def test_two_journals_of_one_process_are_two_owners(directory: Path) -> None:
 def test_nobody_else_recovers_what_somebody_is_at(directory: Path) -> None:
     (directory / "elsewhere-5-r00000000.lock").touch()
     (directory / "elsewhere-5-r00000000-0.part").touch()
-    one, other = Journal(directory).abandoned(), Journal(directory)
+    one, other = IncomingJournal(directory).abandoned(), IncomingJournal(directory)
     assert next(one).name == "elsewhere-5-r00000000-0.part"
     assert list(other.abandoned()) == []
 
@@ -94,7 +94,7 @@ def test_a_lock_that_was_taken_for_a_dead_one_is_made_anew(directory: Path, monk
             os.unlink(taken[0])
 
     monkeypatch.setattr(fcntl, "flock", remove_first)
-    owner = Path(Journal(directory).entry()).name.removesuffix("-0.part")
+    owner = Path(IncomingJournal(directory).entry()).name.removesuffix("-0.part")
     assert [path.name for path in directory.iterdir()] == [f"{owner}.lock"]
     assert owner not in taken[0]
 
@@ -103,7 +103,7 @@ def test_the_lock_outlives_a_power_loss(directory: Path) -> None:
     """With entries and no lock it would go by host and pid, which are others in the next container."""
     disk = Disk(directory)
     with disk.watched():
-        owner = Path(Journal(directory).entry()).name.removesuffix("-0.part")
+        owner = Path(IncomingJournal(directory).entry()).name.removesuffix("-0.part")
     disk.lose_power()
     assert [path.name for path in directory.iterdir()] == [f"{owner}.lock"]
 
@@ -123,15 +123,15 @@ def test_without_locks_it_goes_by_host_and_pid(directory: Path, monkeypatch: pyt
             (directory / f"{owner}.lock").touch()
     (directory / "x").touch()
     gone = [owner for owner in owners if str(DEAD) in owner or str(os.getpid()) in owner]
-    assert {path.name for path in Journal(directory).abandoned()} == {f"{owner}-0.part" for owner in gone}
+    assert {path.name for path in IncomingJournal(directory).abandoned()} == {f"{owner}-0.part" for owner in gone}
 
 
 def test_closing_leaves_what_is_not_settled(directory: Path) -> None:
-    journal = Journal(directory)
+    journal = IncomingJournal(directory)
     entry = Path(journal.entry())
     entry.touch()
     journal.close()
-    assert list(Journal(directory).abandoned()) == [entry]
+    assert list(IncomingJournal(directory).abandoned()) == [entry]
     # It may be used again, under another name.
     again = Path(journal.entry())
     assert again.name.rpartition("-")[0] != entry.name.rpartition("-")[0]

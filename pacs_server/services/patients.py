@@ -16,7 +16,7 @@ from pacs_server.errors import AuditUnavailable, PatientError, StorageUnavailabl
 from pacs_server.index.database import Database
 from pacs_server.index.identity import Conflicts, IdentityIndex, Person, StudyOf
 from pacs_server.index.identity_changes import Change, ChangeIndex
-from pacs_server.services.changes import Journal
+from pacs_server.services.decisions import DecisionJournal
 
 _REFERENCE: Final = re.compile(r"@(m?)([0-9]{1,18})-[0-9a-f]{4}")
 # As HL7 writes a patient's ID with its issuer (CX).
@@ -26,17 +26,17 @@ _ATTEMPTS: Final = 10
 
 def read_changes(directory: Path) -> list[Change]:
     """What operators decided in an archive's directory, in order. Raises StorageUnavailable."""
-    return Journal(directory).read()
+    return DecisionJournal(directory).read()
 
 
-class IdentityService:
+class PatientService:
     """Conflicts, merges and reassignments; knows no door."""
 
     def __init__(self, database: Database, directory: Path, audit: Recorder, system: Callable[[], str]) -> None:
         """`directory` is that of the storage; `system` says what this one is called in what it changes."""
         self._index = IdentityIndex(database)
         self._changes = ChangeIndex(database)
-        self._journal = Journal(directory)
+        self._journal = DecisionJournal(directory)
         self._audit = audit
         self._system = system
 

@@ -31,7 +31,7 @@ _TRIES: Final = 100
 _OWNER: Final = re.compile(r"(?P<host>.+?)-(?P<pid>\d+)(-r[0-9a-f]{8})?")
 
 
-class Journal:
+class IncomingJournal:
     """The entries in one directory; may be shared by all threads."""
 
     def __init__(self, directory: Path, *, fsync: bool = True) -> None:

@@ -21,7 +21,7 @@ _FOLDER: Final = "changes"
 _NAME: Final = "changes.jsonl"
 
 
-class Journal:
+class DecisionJournal:
     """The journal below the directory of an archive."""
 
     def __init__(self, directory: Path) -> None:
