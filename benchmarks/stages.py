@@ -34,7 +34,7 @@ from pacs_server.app.logging import configure as configure_logging
 from pacs_server.app.server import PacsServer
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
-from pacs_server.config.model import (
+from pacs_server.config import (
     AuditConfig,
     Config,
     DatabaseConfig,

@@ -8,7 +8,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from pacs_server.config.model import TLSConfig
+from pacs_server.config import TLSConfig
 
 NAME = "127.0.0.1"
 

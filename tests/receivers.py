@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import servers
 from servers import RawPeer, message
 
-from pacs_server.config.model import RemoteAE
+from pacs_server.config import RemoteAE
 from pacs_server.net.message import RESPONSE, Command
 from pacs_server.net.negotiation import Answer, Proposal, UserInformation, decode_request, encode_accept
 from pacs_server.net.pdu import RELEASE_RP, RELEASE_RQ, PDUType

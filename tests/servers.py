@@ -17,7 +17,7 @@ from pynetdicom.association import Association as RequestedAssociation
 from pynetdicom.sop_class import CTImageStorage, Verification
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import (
+from pacs_server.config import (
     AccessControlConfig,
     AuditConfig,
     Config,

@@ -8,7 +8,7 @@ from pathlib import Path
 from certificates import NAME, Authority, Pair
 from servers import CT, EXPLICIT, VERIFICATION, RawPeer, config, proposal
 
-from pacs_server.config.model import Config, TLSConfig
+from pacs_server.config import Config, TLSConfig
 
 SSL3, TLS10, TLS11, TLS12 = 0x0300, 0x0301, 0x0302, 0x0303
 # RFC 8446, RFC 5246 and the registry of TLS parameters at IANA.

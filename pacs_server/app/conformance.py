@@ -13,7 +13,8 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from pacs_server import __version__
-from pacs_server.config.model import Config, TLSConfig
+from pacs_server.config.model import Config
+from pacs_server.config.sections.tls import TLSConfig
 from pacs_server.dicom import codecs
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.elements import TIMEZONE_OFFSET_FROM_UTC

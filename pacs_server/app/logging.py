@@ -1,7 +1,7 @@
 """Logging as the section `logging` of the settings says."""
 
 from pacs_server.app.runtime import Runtime
-from pacs_server.config.model import LoggingConfig
+from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.kit import logs
 
 

@@ -17,8 +17,9 @@ from pacs_server.app.lifecycle import RunningParts
 from pacs_server.app.parts import server_parts
 from pacs_server.app.ports import Addresses
 from pacs_server.app.runtime import LiveSettings, Runtime
-from pacs_server.config.load import cautions, check_filesystem
-from pacs_server.config.model import SECURITY_SECTIONS, Config, changed, changed_needing_restart
+from pacs_server.config.cautions import cautions
+from pacs_server.config.load import check_filesystem
+from pacs_server.config.model import Config, changed, changed_needing_restart, is_about_security
 from pacs_server.errors import ConfigError
 from pacs_server.kit import logs
 from pacs_server.kit.metrics import Metrics
@@ -115,7 +116,7 @@ class PacsServer:
         self._parts.reload()
         self._reloaded(ok=True, result="ok", needs_restart=restart)
         if changes:
-            security = any(key.startswith(SECURITY_SECTIONS) for key in changes)
+            security = any(map(is_about_security, changes))
             self.archive.audit.configured(f"changed: {', '.join(changes)}", security=security)
         log.info("configuration reloaded", extra={"needs_restart": " ".join(restart) or "nothing"})
         self._warn_if_open()

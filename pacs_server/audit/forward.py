@@ -19,7 +19,7 @@ from pacs_server.audit.record import Record
 from pacs_server.audit.syslog import Link, TLSLink, UDPLink, syslog_record
 from pacs_server.audit.trail import AuditTrail
 from pacs_server.audit.xml import message, shortened
-from pacs_server.config.model import AuditConfig
+from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.errors import AuditUnavailable
 from pacs_server.kit.metrics import Metrics
 

@@ -16,7 +16,7 @@ from pacs_server.audit.keys import KEY_FILE, Key, find_key, make_key
 from pacs_server.audit.reader import records_after
 from pacs_server.audit.record import BEGIN, Mark, Position, Record, read_mark
 from pacs_server.audit.retention import expired, pruning
-from pacs_server.config.model import AuditConfig
+from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.errors import AuditUnavailable, ConfigError
 from pacs_server.kit.private_files import make_directory, sync_directory
 

@@ -12,7 +12,7 @@ from pacs_server.audit.anchors import Anchor, read_anchor
 from pacs_server.audit.files import ANCHORS, HEAD, Line, day_files, lines, locked, unavailable
 from pacs_server.audit.keys import Key, fields_of, find_key
 from pacs_server.audit.record import BEGIN, Mark, Record, read_record
-from pacs_server.config.model import AuditConfig
+from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.errors import AuditUnavailable
 
 

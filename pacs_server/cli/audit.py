@@ -15,7 +15,7 @@ from pacs_server.cli.options import ConfigOption, fail, load_config
 if TYPE_CHECKING:
     from pacs_server.audit.record import Record
     from pacs_server.audit.trail import AuditTrail
-    from pacs_server.config.model import AuditConfig
+    from pacs_server.config.sections.audit import AuditConfig
 
 app = typer.Typer(help="The audit trail: who did what to which patient's data.", rich_markup_mode=None)
 

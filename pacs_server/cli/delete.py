@@ -12,7 +12,7 @@ import typer
 from pacs_server.cli.options import ConfigOption, fail, load_config
 
 if TYPE_CHECKING:
-    from pacs_server.config.model import StorageConfig
+    from pacs_server.config.sections.storage import StorageConfig
     from pacs_server.dicom.levels import Level
     from pacs_server.index.deletion_document import Deletion
     from pacs_server.services.deletion import DeletionService, Extent

@@ -112,7 +112,7 @@ def _serve(context: typer.Context) -> int:
 @app.command("check-config")
 def check_config(context: typer.Context, config: ConfigOption = None) -> None:
     """Check the configuration and print every setting, and where it was set if not by default."""
-    from pacs_server.config.load import cautions
+    from pacs_server.config.cautions import cautions
 
     settings = load_config(context, config)
     typer.echo("ok")

@@ -75,7 +75,7 @@ def _suggestion(title: str, peers: "Sequence[PeerSeen]") -> Iterator[str]:
     """A rule that lets this title in from where it was seen, as lines of YAML."""
     from pydantic import ValidationError
 
-    from pacs_server.config.model import PeerRule, PeerService
+    from pacs_server.config.sections.access_control import PeerRule, PeerService
 
     if not peers:
         fail(f"no peer of the title {title} was seen", 1)

@@ -1,21 +1,18 @@
 """Settings: frozen values, one class a section, and how they are read from files, environment and command line."""
 
-from pacs_server.config.model import (
-    AccessControlConfig,
-    AuditConfig,
-    CommitmentConfig,
-    Config,
-    DatabaseConfig,
-    LoggingConfig,
-    MonitoringConfig,
-    PeerRule,
-    RemoteAE,
-    ServerConfig,
-    StorageConfig,
-    TLSConfig,
-    UserIdentityConfig,
-    WorklistConfig,
-)
+from pacs_server.config.model import Config
+from pacs_server.config.sections.access_control import AccessControlConfig, PeerRule
+from pacs_server.config.sections.audit import AuditConfig
+from pacs_server.config.sections.commitment import CommitmentConfig
+from pacs_server.config.sections.database import DatabaseConfig
+from pacs_server.config.sections.logging import LoggingConfig
+from pacs_server.config.sections.monitoring import MonitoringConfig
+from pacs_server.config.sections.remote_aes import RemoteAE
+from pacs_server.config.sections.server import ServerConfig
+from pacs_server.config.sections.storage import StorageConfig
+from pacs_server.config.sections.tls import TLSConfig
+from pacs_server.config.sections.user_identity import UserIdentityConfig
+from pacs_server.config.sections.worklist import WorklistConfig
 
 __all__ = [
     "AccessControlConfig",

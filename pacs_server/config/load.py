@@ -14,8 +14,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from pacs_server.config import tls
-from pacs_server.config.model import Config, PeerRule, RemoteAE, open_to_everyone, passwords_in_clear, setting
-from pacs_server.config.secrets import is_secret, open_to_every_user, read_secret_files, readable_by_others
+from pacs_server.config.model import Config, setting
+from pacs_server.config.secrets import is_secret, read_secret_files
+from pacs_server.config.sections.access_control import PeerRule
+from pacs_server.config.sections.remote_aes import RemoteAE
 from pacs_server.config.yaml import Layer, Place, YAMLReader, one_line, read, shown_key
 from pacs_server.errors import ConfigError, UserError
 
@@ -255,17 +257,6 @@ def check_filesystem(config: Config) -> None:
     if config.worklist.folder is not None:
         _check(config, "worklist.folder", _cannot_hold_files(config.worklist.folder))
     tls.check(config)
-
-
-def cautions(config: Config) -> list[str]:
-    """What works and is less safe than it could be, as sentences."""
-    found = (
-        open_to_everyone(config),
-        passwords_in_clear(config),
-        *readable_by_others(config),
-        *open_to_every_user(config),
-    )
-    return [warning for warning in found if warning is not None]
 
 
 def _check(config: Config, key: str, problem: str | None) -> None:

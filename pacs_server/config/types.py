@@ -2,8 +2,9 @@
 
 import ipaddress
 import re
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -107,10 +108,24 @@ AETitle = Annotated[str, AfterValidator(_check_ae_title)]
 Host = Annotated[str, AfterValidator(_check_host)]
 Port = Annotated[int, AfterValidator(_check_port)]
 FilePath = Annotated[Path, AfterValidator(_check_path), BeforeValidator(_path_text)]
+OptionalPath = Annotated[FilePath | None, BeforeValidator(empty_is_none)]
 Secret = Annotated[SecretStr | None, Field(strict=False), BeforeValidator(empty_is_none)]
 Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_check_network)]
 Seconds = Annotated[float, Field(gt=0, le=604800, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class TakesEffect(Enum):
+    """When a changed setting takes effect in a running server."""
+
+    AT_RELOAD = "reload"
+    AT_RESTART = "restart"
+
+
+_T = TypeVar("_T")
+# The type of every setting says which of the two it is: `port: Restart[Port]`.
+Live = Annotated[_T, TakesEffect.AT_RELOAD]
+Restart = Annotated[_T, TakesEffect.AT_RESTART]
 
 
 class Section(BaseModel):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from pacs_server.config.model import PeerRule
+from pacs_server.config.sections.access_control import PeerRule
 
 # For peers of whom nothing is said but that they may come: every service, from anywhere.
 ANYBODY = PeerRule(ae_title="*")

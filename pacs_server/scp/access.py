@@ -3,7 +3,7 @@
 from fnmatch import fnmatchcase
 from ipaddress import IPv6Address, ip_address
 
-from pacs_server.config.model import AccessControlConfig, PeerRule, PeerService
+from pacs_server.config.sections.access_control import AccessControlConfig, PeerRule, PeerService
 from pacs_server.errors import NotAuthorised
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.peer import ANYBODY, Caller

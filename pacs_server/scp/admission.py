@@ -4,7 +4,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from pacs_server.config.model import AccessControlConfig, ServerConfig
+from pacs_server.config.sections.access_control import AccessControlConfig
+from pacs_server.config.sections.server import ServerConfig
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.limits import ConnectionRateLimiter
 from pacs_server.net.negotiation import Proposal

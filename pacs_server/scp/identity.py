@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from pacs_server.config.model import UserIdentityConfig
+from pacs_server.config.sections.user_identity import UserIdentityConfig
 from pacs_server.config.users import Users, Verdict
 from pacs_server.kit.logs import Sparingly
 from pacs_server.net.acceptor import Rejection

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pacs_server.archive.archive import Archive
-from pacs_server.config.model import CommitmentConfig
+from pacs_server.config.sections.commitment import CommitmentConfig
 from pacs_server.dicom.commitment import CommitmentEvent, CommitmentRequest, FailureReason, Reference, encode_report
 from pacs_server.errors import IndexUnavailable, ResourceLimitation
 from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Schedule, Summary, Transaction

@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from pacs_server.config import Config, PeerRule, RemoteAE
 from pacs_server.config.load import load
-from pacs_server.config.model import NEEDS_RESTART, Config, PeerRule, RemoteAE
+from pacs_server.config.model import settings, takes_effect
 
 PAGE = "docs/configuration.md"
 
@@ -28,6 +29,9 @@ def _fields() -> Iterator[tuple[str, FieldInfo]]:
 
 
 FIELDS = dict(_fields())
+# The keys of a list change with the list.
+EFFECTS = {key: takes_effect(field) for key, field in settings()}
+LISTS = ("access_control.peers", "remote_aes")
 
 
 def _shown(value: Any) -> str:
@@ -48,26 +52,28 @@ def _shown(value: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def settings(rows: Callable[..., list[list[str]]]) -> dict[str, list[str]]:
+def documented(rows: Callable[..., list[list[str]]]) -> dict[str, list[str]]:
     return {row[0].strip("`"): row[1:] for row in rows(PAGE, "Settings")}
 
 
-def test_every_key_and_no_other(settings: dict[str, list[str]]) -> None:
-    assert list(settings) == list(FIELDS)
+def test_every_key_and_no_other(documented: dict[str, list[str]]) -> None:
+    assert list(documented) == list(FIELDS)
 
 
 @pytest.mark.parametrize("key", FIELDS)
-def test_default_and_effect(settings: dict[str, list[str]], key: str) -> None:
-    default, values, takes_effect, effect = settings[key]
+def test_default_and_effect(documented: dict[str, list[str]], key: str) -> None:
+    default, values, when, effect = documented[key]
     assert default == _shown(FIELDS[key].default)
-    assert takes_effect == ("restart" if key in NEEDS_RESTART else "reload")
+    declared = EFFECTS[next((name for name in LISTS if key.startswith(f"{name}[]")), key)]
+    assert declared is not None
+    assert when == declared.value
     assert values
     assert effect.endswith(".")
 
 
 @pytest.mark.parametrize("key", FIELDS)
-def test_possible_values(settings: dict[str, list[str]], key: str) -> None:
-    values = settings[key][1]
+def test_possible_values(documented: dict[str, list[str]], key: str) -> None:
+    values = documented[key][1]
     field = FIELDS[key]
     choices = [choice for choice in get_args(field.annotation) if isinstance(choice, str)]
     assert all(f"`{choice}`" in values for choice in choices)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pacs_server.app.conformance import statement
-from pacs_server.config.model import Config, DatabaseConfig, RemoteAE, ServerConfig, StorageConfig
+from pacs_server.config import Config, DatabaseConfig, RemoteAE, ServerConfig, StorageConfig
 from pacs_server.dicom import codecs, elements, matching
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS
 from pacs_server.dicom.levels import Level

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from pacs_server.config.model import Config, PeerRule, RemoteAE, setting
+from pacs_server.config import Config, PeerRule, RemoteAE
+from pacs_server.config.model import setting
 
 PAGE = "docs/security.md"
 Document = Callable[[str], str]

@@ -14,7 +14,7 @@ import pytest
 from processes import PacsProcess, clean_environment, wait_for
 from pydicom.data import get_testdata_file
 
-from pacs_server.config.model import Config, RemoteAE
+from pacs_server.config import Config, RemoteAE
 from pacs_server.config.tls import client_contexts
 
 PAGE = "docs/tls.md"

@@ -41,7 +41,7 @@ from servers import (
 from strategies import identifier
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import AccessControlConfig, Config, DatabaseConfig, PeerRule
+from pacs_server.config import AccessControlConfig, Config, DatabaseConfig, PeerRule
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import PDUType
@@ -250,7 +250,7 @@ def test_the_names_of_the_certificate_decide(tmp_path):
 
 def test_an_open_server_says_so(tmp_path, caplog, monkeypatch):
     # The tests themselves listen on the loopback address only.
-    monkeypatch.setattr("pacs_server.config.model._is_loopback", lambda host: False)
+    monkeypatch.setattr("pacs_server.config.cautions._is_loopback", lambda host: False)
     with running(config(tmp_path)):
         pass
     said = [record for record in caplog.records if "set access_control.peers" in record.message]

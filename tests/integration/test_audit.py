@@ -36,7 +36,7 @@ from pacs_server.app.server import PacsServer
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.record import read_record
 from pacs_server.audit.recorder import local_user
-from pacs_server.config.model import AccessControlConfig, Config, PeerRule
+from pacs_server.config import AccessControlConfig, Config, PeerRule
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import AuditUnavailable, ConfigError
 

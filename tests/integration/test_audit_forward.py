@@ -24,7 +24,7 @@ from strategies import identifier
 from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.forward import Forwarder, Timing
 from pacs_server.audit.trail import AuditTrail, open_trail
-from pacs_server.config.model import AuditConfig, TLSConfig
+from pacs_server.config import AuditConfig, TLSConfig
 from pacs_server.kit.metrics import Metrics
 
 TIMING = Timing(timeout=5.0, doubt=1.0, first_pause=0.05, longest_pause=0.1)
@@ -264,7 +264,7 @@ from pathlib import Path
 from pacs_server.audit.events import Action, Event, EventID
 from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.trail import open_trail
-from pacs_server.config.model import AuditConfig
+from pacs_server.config import AuditConfig
 from pacs_server.kit.metrics import Metrics
 
 directory, authority, port = sys.argv[1:]

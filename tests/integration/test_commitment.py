@@ -30,7 +30,7 @@ from servers import (
 from strategies import encoded, identifier
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import CommitmentConfig, RemoteAE
+from pacs_server.config import CommitmentConfig, RemoteAE
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Transaction
 from pacs_server.index.database import Database

@@ -43,7 +43,7 @@ from servers import CT, EXPLICIT, IMPLICIT, STUDY_GET, STUDY_MOVE, VERIFICATION,
 from strategies import encoded
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import CommitmentConfig
+from pacs_server.config import CommitmentConfig
 from pacs_server.index.commitment import CommitmentStatus
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import Answer, Proposal, UserInformation, encode_request

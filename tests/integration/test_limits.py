@@ -38,7 +38,7 @@ from servers import (
 from strategies import encoded, identifier
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import AccessControlConfig, Config, PeerRule, RemoteAE, TLSConfig
+from pacs_server.config import AccessControlConfig, Config, PeerRule, RemoteAE, TLSConfig
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.listener import bind
 from pacs_server.net.message import Command, CommandField, encode_command, encode_message

@@ -28,7 +28,7 @@ from strategies import encoded, identifier
 from worklists import MODALITY_WORKLIST
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import Config
+from pacs_server.config import Config
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
 from pacs_server.index import postgresql
 from pacs_server.index.database import Database

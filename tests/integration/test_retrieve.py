@@ -26,7 +26,7 @@ from servers import (
 )
 from strategies import encoded, identifier
 
-from pacs_server.config.model import RemoteAE
+from pacs_server.config import RemoteAE
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import Answer, UserInformation, decode_request, encode_accept
 from pacs_server.net.pdu import HEADER, PDUType

@@ -33,7 +33,7 @@ from strategies import identifier
 from tlspeer import ECDHE_RSA_AES128_GCM, TLS12, client, client_hello, echo, secure_peer, served
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import RemoteAE, TLSConfig
+from pacs_server.config import RemoteAE, TLSConfig
 from pacs_server.errors import ConfigError
 from pacs_server.net.negotiation import encode_request
 

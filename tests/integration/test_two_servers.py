@@ -10,7 +10,7 @@ from servers import STUDY_MOVE, VERIFICATION, RawPeer, associated, config, event
 from strategies import identifier
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import RemoteAE, TLSConfig
+from pacs_server.config import RemoteAE, TLSConfig
 
 PRIVATE = "1.2.826.0.1.3680043.8.498.9"
 

@@ -15,7 +15,7 @@ from pynetdicom.sop_class import Verification
 from servers import IMPLICIT, VERIFICATION, RawPeer, proposal
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import UserIdentityConfig
+from pacs_server.config import UserIdentityConfig
 from pacs_server.config.users import add_user, remove_user
 from pacs_server.net.negotiation import (
     JWT,

@@ -11,7 +11,7 @@ from strategies import encoded
 from worklists import MODALITY_WORKLIST, item, keys, numbered
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import WorklistConfig
+from pacs_server.config import WorklistConfig
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.net.message import Command, CommandField
 from pacs_server.services.worklist import WorklistService

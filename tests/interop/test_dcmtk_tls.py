@@ -11,7 +11,7 @@ from servers import STUDY_MOVE, associated, config, eventually, running, store, 
 from strategies import identifier
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config.model import RemoteAE, TLSConfig
+from pacs_server.config import RemoteAE, TLSConfig
 
 pytestmark = pytest.mark.interop
 

@@ -16,7 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from worklists import MODALITY_WORKLIST, STEP, item_dataset, keys, with_values
 
 from pacs_server.app.assembly import open_archive
-from pacs_server.config.model import AuditConfig, Config, DatabaseConfig, StorageConfig
+from pacs_server.config import AuditConfig, Config, DatabaseConfig, StorageConfig
 from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_STATUS, items_from_dataset, json_of
 
 pytestmark = pytest.mark.interop

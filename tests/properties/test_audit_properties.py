@@ -17,7 +17,7 @@ from pacs_server.audit.keys import Key
 from pacs_server.audit.record import read_record
 from pacs_server.audit.trail import open_trail
 from pacs_server.audit.verify import Broken, verify
-from pacs_server.config.model import AuditConfig
+from pacs_server.config import AuditConfig
 from pacs_server.errors import ConfigError
 
 DAYS = ("2026-03-01", "2026-03-02", "2026-03-03")

@@ -7,8 +7,8 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pacs_server.config import Config, PeerRule, RemoteAE
 from pacs_server.config.load import check_filesystem, load
-from pacs_server.config.model import Config, PeerRule, RemoteAE
 from pacs_server.errors import ConfigError
 
 SECTIONS = {

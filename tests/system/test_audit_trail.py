@@ -14,7 +14,7 @@ from processes import wait_for
 
 from pacs_server.audit.trail import open_trail
 from pacs_server.audit.verify import verify
-from pacs_server.config.model import AuditConfig
+from pacs_server.config import AuditConfig
 
 # Four threads write; what was written durably is printed after that, one line at a time.
 WRITER = """
@@ -22,7 +22,7 @@ import itertools, os, sys, threading
 from pathlib import Path
 from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.trail import open_trail
-from pacs_server.config.model import AuditConfig
+from pacs_server.config import AuditConfig
 
 trail = open_trail(AuditConfig(directory=Path(sys.argv[1])))
 
@@ -119,7 +119,7 @@ import os, sys
 from pathlib import Path
 from pacs_server.audit.events import Action, Event, EventID
 from pacs_server.audit.trail import open_trail
-from pacs_server.config.model import AuditConfig
+from pacs_server.config import AuditConfig
 trail = open_trail(AuditConfig(directory=Path(sys.argv[1])))
 event = Event(EventID.QUERY, Action.EXECUTE, ())
 trail.write(event)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pacs_server.app.ports import Addresses, bind_ports
+from pacs_server.config import Config
 from pacs_server.config.load import load
-from pacs_server.config.model import Config
 from pacs_server.errors import ConfigError
 
 # An address that this machine does not have (RFC 5737).

@@ -20,8 +20,8 @@ from repository import TLSReceiver, UDPReceiver
 from pacs_server.audit.progress import Progress
 from pacs_server.audit.record import Position
 from pacs_server.audit.syslog import TLSLink, UDPLink, syslog_record
+from pacs_server.config import AuditConfig
 from pacs_server.config.load import load
-from pacs_server.config.model import AuditConfig
 from pacs_server.errors import ConfigError
 
 AT = datetime(2026, 11, 23, 18, 30, 0, 5, tzinfo=timezone(timedelta(hours=9)))

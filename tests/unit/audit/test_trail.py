@@ -22,7 +22,7 @@ from pacs_server.audit.files import last_line
 from pacs_server.audit.record import Position, Record, read_record
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.audit.verify import Broken, Verified, verify
-from pacs_server.config.model import AuditConfig
+from pacs_server.config import AuditConfig
 from pacs_server.errors import AuditUnavailable, ConfigError
 
 Damage = Callable[[list[bytes]], list[bytes]]

@@ -17,7 +17,7 @@ from pacs_server.audit.events import Action, Event, EventID, Outcome, Participan
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.audit.verify import verify
 from pacs_server.cli import main as cli
-from pacs_server.config.model import AuditConfig
+from pacs_server.config import AuditConfig
 from pacs_server.dicom.subject import Subject
 
 Run = Callable[..., tuple[int, list[str], str]]

@@ -17,7 +17,7 @@ import pytest
 
 from pacs_server import __version__
 from pacs_server.cli import main as cli
-from pacs_server.config.model import Config
+from pacs_server.config import Config
 from pacs_server.intake import importer
 
 CT = Path(str(pydicom.data.get_testdata_file("CT_small.dcm")))

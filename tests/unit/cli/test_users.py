@@ -14,7 +14,7 @@ from pacs_server.audit.recorder import local_user
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.cli import main as cli
 from pacs_server.cli import users as cli_users
-from pacs_server.config.model import AuditConfig
+from pacs_server.config import AuditConfig
 from pacs_server.config.users import Users, Verdict, add_user, read_users
 
 PASSWORD = "correct horse"

@@ -11,22 +11,15 @@ import trustme
 import yaml
 from pydantic import ValidationError
 
+from pacs_server.config import Config, DatabaseConfig, PeerRule, RemoteAE, ServerConfig, StorageConfig
+from pacs_server.config.cautions import open_to_everyone
 from pacs_server.config.load import check_filesystem, load
-from pacs_server.config.model import (
-    NEEDS_RESTART,
-    Config,
-    DatabaseConfig,
-    PeerRule,
-    RemoteAE,
-    ServerConfig,
-    StorageConfig,
-    changed_needing_restart,
-    open_to_everyone,
-    setting,
-)
+from pacs_server.config.model import changed_needing_restart, setting, settings, takes_effect
+from pacs_server.config.types import TakesEffect
 from pacs_server.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[3] / "pacs_server.yaml.example"
+NEED_RESTART = {key for key, field in settings() if takes_effect(field) is TakesEffect.AT_RESTART}
 # A key of the peer in the example file, which is commented out as a whole.
 PEER_LINE = r"  #(?:- |  )(?P<key>[a-z0-9_]+): .*"
 
@@ -387,6 +380,15 @@ def test_a_server_that_is_open_to_everybody(settings: dict[str, dict[str, object
     assert warning is None or "set access_control.peers" in warning
 
 
+def test_every_setting_says_when_a_change_takes_effect() -> None:
+    effects = {key: takes_effect(field) for key, field in settings()}
+    assert [key for key, effect in effects.items() if effect is None] == []
+    assert (effects["server.port"], effects["remote_aes"]) == (TakesEffect.AT_RESTART, TakesEffect.AT_RELOAD)
+    assert all_keys() == set(effects) | {
+        key for key in all_keys() if key.startswith(("remote_aes.", "access_control.peers."))
+    }
+
+
 def test_changes_that_need_a_restart() -> None:
     old = Config()
     same = Config.model_validate({"server": {"max_associations": 7}, "logging": {"level": "debug"}})
@@ -509,7 +511,7 @@ def test_the_example_tells_the_default(key: str) -> None:
         return
     found = re.fullmatch(r"Default: (.+?)(\. Restart\.)?", comment[-1])
     assert found is not None
-    assert bool(found[2]) == (key in NEEDS_RESTART)
+    assert bool(found[2]) == (key in NEED_RESTART)
     told = yaml.safe_load(found[1])
     if model is PeerRule:
         shown = getattr(PeerRule.model_validate({"ae_title": "A", name: told}), name)

@@ -11,9 +11,10 @@ import pytest
 from processes import PacsProcess, run_command
 from pydantic import ValidationError
 
+from pacs_server.config import AuditConfig, Config, TLSConfig, UserIdentityConfig
 from pacs_server.config import secrets as config_secrets
-from pacs_server.config.load import cautions, load
-from pacs_server.config.model import AuditConfig, Config, TLSConfig, UserIdentityConfig
+from pacs_server.config.cautions import cautions
+from pacs_server.config.load import load
 from pacs_server.config.secrets import SECRETS, is_secret
 from pacs_server.errors import ConfigError
 from pacs_server.index.database import Database

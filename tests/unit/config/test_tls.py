@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from certificates import NAME, Authority, days, encrypted
 
+from pacs_server.config import Config, RemoteAE, TLSConfig
 from pacs_server.config.load import check_filesystem, load
-from pacs_server.config.model import Config, RemoteAE, TLSConfig
 from pacs_server.config.tls import ExpiryWatch, client_contexts, expiries, peer_names, reason, server_context
 from pacs_server.errors import ConfigError
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pacs_server.config import Config
 from pacs_server.config.load import load
-from pacs_server.config.model import Config
 
 ROOT = Path(__file__).parents[3]
 DOCKER = ROOT / "docker"

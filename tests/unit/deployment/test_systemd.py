@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pacs_server.config.model import Config
+from pacs_server.config import Config
 
 UNIT = Path(__file__).parents[3] / "docs" / "pacs-server.service"
 

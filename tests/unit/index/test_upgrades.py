@@ -20,7 +20,7 @@ from servers import STUDY_FIND, associated
 from sqlalchemy import MetaData, Table, event, select, text
 from strategies import encoded, identifier
 
-from pacs_server.config.model import DatabaseConfig
+from pacs_server.config import DatabaseConfig
 from pacs_server.dicom.part10 import encode_head
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index.database import Database, _alembic_config, _scripts

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pacs_server.app.logging import configure
-from pacs_server.config.model import LoggingConfig
+from pacs_server.config import LoggingConfig
 from pacs_server.errors import ConfigError
 from pacs_server.kit.logs import JSONFormatter, TextFormatter, reopen, set_level
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pacs_server.config.load import cautions, load
+from pacs_server.config.cautions import cautions
+from pacs_server.config.load import load
 from pacs_server.index.database import Database
 from pacs_server.kit.private_files import make_directory, opener
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from servers import CT, EXPLICIT, proposal
 
-from pacs_server.config.model import AccessControlConfig, PeerRule, ServerConfig
+from pacs_server.config import AccessControlConfig, PeerRule, ServerConfig
 from pacs_server.dicom import elements, header, json_model
 from pacs_server.dicom.deflate import deflated
 from pacs_server.dicom.reencode import IMPLICIT_LE, parse

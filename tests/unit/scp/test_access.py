@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacs_server.config.model import AccessControlConfig, PeerRule, PeerService
+from pacs_server.config import AccessControlConfig, PeerRule
+from pacs_server.config.sections.access_control import PeerService
 from pacs_server.errors import NotAuthorised
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.peer import ANYBODY, Caller

@@ -3,7 +3,7 @@
 import pytest
 from servers import proposal
 
-from pacs_server.config.model import AccessControlConfig, PeerRule, ServerConfig
+from pacs_server.config import AccessControlConfig, PeerRule, ServerConfig
 from pacs_server.net.peer import Admitted, Caller
 from pacs_server.scp.access import CALLING_AE_NOT_RECOGNIZED
 from pacs_server.scp.admission import CALLED_AE_NOT_RECOGNIZED, LOCAL_LIMIT_EXCEEDED, Admission

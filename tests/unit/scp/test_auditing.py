@@ -13,7 +13,8 @@ from worklists import item
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
-from pacs_server.config.model import Config, RemoteAE, changed
+from pacs_server.config import Config, RemoteAE
+from pacs_server.config.model import changed
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import AuditUnavailable

@@ -12,7 +12,7 @@ from servers import EXPLICIT, free_port
 from strategies import encoded
 
 from pacs_server.archive.archive import Archive
-from pacs_server.config.model import CommitmentConfig
+from pacs_server.config import CommitmentConfig
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.errors import IndexUnavailable, InvalidArgumentValue, ResourceLimitation

@@ -26,7 +26,7 @@ from pacs_server.audit.events import EventID
 from pacs_server.audit.trail import open_trail
 from pacs_server.audit.verify import verify as verify_trail
 from pacs_server.cli import main as cli
-from pacs_server.config.model import AuditConfig, Config, DatabaseConfig
+from pacs_server.config import AuditConfig, Config, DatabaseConfig
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.errors import StorageFull, StorageUnavailable
 from pacs_server.index import copying

@@ -1,0 +1,49 @@
+"""Warnings about settings that work and are less safe than they could be."""
+
+import ipaddress
+
+from pacs_server.config.model import Config
+from pacs_server.config.secrets import open_to_every_user, readable_by_others
+
+
+def cautions(config: Config) -> list[str]:
+    """What works and is less safe than it could be, as sentences."""
+    found = (
+        open_to_everyone(config),
+        passwords_in_clear(config),
+        *readable_by_others(config),
+        *open_to_every_user(config),
+    )
+    return [warning for warning in found if warning is not None]
+
+
+def passwords_in_clear(config: Config) -> str | None:
+    """A warning if peers send passwords over a network that everybody on it can listen to."""
+    plain = not config.tls.enabled or config.tls.port is not None
+    if config.user_identity.mode == "off" or not plain or _is_loopback(config.server.host):
+        return None
+    return (
+        f"{config.server.host} port {config.server.port} does not speak TLS: passwords travel in the clear, "
+        "set tls.enabled without tls.port, or user_identity.mode to off"
+    )
+
+
+def open_to_everyone(config: Config) -> str | None:
+    """A warning if anybody who reaches the server may use it, and others than this machine reach it."""
+    access, tls = config.access_control, config.tls
+    # With a port of its own for TLS the other one stays plain, and asks for no certificate.
+    certified = tls.enabled and tls.port is None and tls.require_client_cert
+    closed = access.peers or "*" not in access.allowed_ae_titles or config.user_identity.mode == "required"
+    if closed or certified or _is_loopback(config.server.host):
+        return None
+    return (
+        f"everybody who reaches {config.server.host} port {config.server.port} may store, query and retrieve: "
+        "set access_control.peers or access_control.allowed_ae_titles, or tls.require_client_cert"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

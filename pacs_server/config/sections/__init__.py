@@ -1,0 +1,1 @@
+"""The settings as frozen values, one file for each section."""

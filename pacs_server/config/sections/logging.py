@@ -1,0 +1,13 @@
+"""The section `logging`: what is logged, where, and in which form."""
+
+from typing import Literal
+
+from pacs_server.config.types import Live, OptionalPath, Restart, Section
+
+
+class LoggingConfig(Section):
+    """What is logged, where and in which form; without a file only to standard error."""
+
+    level: Live[Literal["debug", "info", "warning", "error"]] = "info"
+    file: Restart[OptionalPath] = None
+    format: Restart[Literal["text", "json"]] = "text"
