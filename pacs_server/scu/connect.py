@@ -41,7 +41,8 @@ def connect(
         terms.max_pdu_size, terms.implementation_class_uid, terms.implementation_version_name, roles=roles or {}
     )
     proposal = Proposal(calling_ae, remote.ae_title, tuple(contexts), user)
-    transport = Transport(_open(remote), tick=_tick(terms))
+    tick = min(terms.association_timeout, terms.timeouts.idle, terms.timeouts.network)
+    transport = Transport(_connected_socket(remote), tick=tick)
     try:
         transport.send([encode_request(proposal)], terms.timeouts.network)
         reader = PDUReader(transport, max_pdu_size=terms.max_pdu_size, pdu_timeout=terms.timeouts.network)
@@ -74,17 +75,13 @@ def read_response(association: Association, request: Command) -> Command:
     return command
 
 
-def _tick(terms: Terms) -> float:
-    return min(terms.association_timeout, terms.timeouts.idle, terms.timeouts.network)
-
-
-def _open(remote: RemoteAE) -> socket.socket:
+def _connected_socket(remote: RemoteAE) -> socket.socket:
     sock = None
     try:
         sock = socket.create_connection((remote.host, remote.port), remote.connect_timeout)
         return remote.tls.wrap_socket(sock, server_hostname=remote.host) if remote.tls else sock
     except (OSError, UnicodeError) as error:
-        # UnicodeError: a host name with a label that is empty or too long.
+        # UnicodeError is raised for a host name with a label that is empty or too long.
         if sock is not None:
             sock.close()
         reason = tls.reason(error) if isinstance(error, OSError) else str(error)
@@ -106,7 +103,7 @@ def _accepted(proposal: Proposal, answer: Answer) -> dict[int, AcceptedContext]:
     proposed = {context.context_id: context for context in proposal.contexts}
     accepted = {}
     for context_id, result, uid in answer.results:
-        # A peer that answers with a transfer syntax nobody proposed has not accepted anything.
+        # A peer that answers with a transfer syntax that was not proposed has accepted nothing.
         if result != ACCEPTANCE or context_id not in proposed or uid not in proposed[context_id].transfer_syntaxes:
             continue
         name = proposed[context_id].abstract_syntax
@@ -116,8 +113,8 @@ def _accepted(proposal: Proposal, answer: Answer) -> dict[int, AcceptedContext]:
 
 
 def _roles(proposed: tuple[bool, bool] | None, answered: tuple[bool, bool] | None) -> tuple[bool, bool]:
-    """The roles that we may take (SCU, SCP)."""
-    # PS3.7 D.3.3.4: without an answer, as without a proposal, the requestor is the SCU.
+    """The roles that we may take, as (SCU, SCP)."""
+    # PS3.7 D.3.3.4: the requestor is the SCU if no role was proposed or the answer has none.
     if proposed is None or answered is None:
         return True, False
     return proposed[0] and answered[0], proposed[1] and answered[1]

@@ -1,4 +1,4 @@
-"""N-EVENT-REPORT as its sender sees it: the reports of storage commitment (PS3.4 J.3.3)."""
+"""Send N-EVENT-REPORT: the reports of storage commitment (PS3.4 J.3.3)."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import ProposedContext
 from pacs_server.scu.connect import read_response
 
-# What an association that is opened for reports proposes.
+# The contexts that an association for reports proposes.
 CONTEXTS = (ProposedContext(1, PUSH_MODEL, ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")),)
 # PS3.4 J.3.3.1.2: on an association of our own we propose to be the SCP, and only that.
 ROLES: Mapping[str, tuple[bool, bool]] = {PUSH_MODEL: (False, True)}
@@ -29,7 +29,7 @@ def event_report(association: Association, event: CommitmentEvent) -> Command:
 def send_event_report(association: Association, context_id: int, event: CommitmentEvent, data: bytes) -> int | None:
     """Send a report and return the status of the response, None if it has none. Raises AssociationEnded."""
     request = event_report(association, event)
-    # A peer that takes the context without an answer about the role may take the report all the same.
+    # A peer that accepted the context but did not answer the role selection may take the report all the same.
     association.send(context_id, request, data)
     return read_response(association, request).status
 

@@ -1,4 +1,4 @@
-"""C-STORE as its sender sees it: one instance over an association, or many instances to a remote AE (PS3.4 Annex B)."""
+"""Send C-STORE: one instance over an association, or many instances to a remote AE (PS3.4 Annex B)."""
 
 import logging
 from collections import deque
@@ -20,8 +20,8 @@ from pacs_server.services.retrieve import RetrieveService
 
 log = logging.getLogger(__name__)
 
-# Told which instances ended with which status; answers whether to stop.
-Report = Callable[[Sequence[StoredInstance], int], bool]
+# Called with the instances that have ended and their status; returns whether to stop.
+OutcomeHandler = Callable[[Sequence[StoredInstance], int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class StorageSCU:
         self,
         remote: RemoteAE,
         instances: Sequence[StoredInstance],
-        report: Report,
+        report: OutcomeHandler,
         *,
         originator: MoveOriginator | None = None,
         throttle: Throttle | None = None,
