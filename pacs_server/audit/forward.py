@@ -16,7 +16,7 @@ from typing import Final
 from pacs_server.audit.events import Event, Outcome
 from pacs_server.audit.progress import Progress
 from pacs_server.audit.record import Record
-from pacs_server.audit.syslog import Link, TLSLink, UDPLink, syslog_record
+from pacs_server.audit.syslog import SyslogConnection, SyslogOverTLS, SyslogOverUDP, syslog_record
 from pacs_server.audit.trail import AuditTrail
 from pacs_server.audit.xml import message, shortened
 from pacs_server.config.sections.audit import AuditConfig
@@ -68,7 +68,7 @@ class Forwarder:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._link: Link | None = None
+        self._link: SyslogConnection | None = None
         self._ended = False
         self._pause = timing.first_pause
         self._complained: float | None = None
@@ -140,20 +140,20 @@ class Forwarder:
                 self._link = None
             link.close()
 
-    def _connect(self) -> Link:
+    def _connect(self) -> SyslogConnection:
         host, port = self._settings.syslog_host or "", self._settings.syslog_port
-        link: Link
+        link: SyslogConnection
         if self._settings.syslog_protocol == "tls" and self._tls is not None:
-            link = TLSLink(host, port, self._tls, timeout=self._timing.timeout)
+            link = SyslogOverTLS(host, port, self._tls, timeout=self._timing.timeout)
         else:
-            link = UDPLink(host, port, timeout=self._timing.timeout)
+            link = SyslogOverUDP(host, port, timeout=self._timing.timeout)
         with self._lock:
             self._link = link
             if self._ended:
                 link.cut()
         return link
 
-    def _send_new(self, link: Link) -> None:
+    def _send_new(self, link: SyslogConnection) -> None:
         with contextlib.closing(self._trail.records_after(self._progress.sent)) as records:
             for record, position in records:
                 self._check(link)
@@ -162,13 +162,13 @@ class Forwarder:
                 self._metrics.audit_forwarded()
         self._check(link)
 
-    def _check(self, link: Link) -> None:
+    def _check(self, link: SyslogConnection) -> None:
         link.check()
         if self._progress.believe(time.monotonic() - self._timing.doubt):
             self._pause = self._timing.first_pause
             self._reached()
 
-    def _stands(self, link: Link) -> bool:
+    def _stands(self, link: SyslogConnection) -> bool:
         """Whether the link is there still; repositories end idle ones, and then nothing is lost."""
         try:
             self._check(link)

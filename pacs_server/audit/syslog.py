@@ -35,8 +35,8 @@ def syslog_record(xml: bytes, *, at: datetime, host: str, process: int, warning:
     return header.encode("ascii") + _BOM + xml
 
 
-class Link(Protocol):
-    """A way to the audit repository; methods but for `cut` are for one thread, and raise OSError."""
+class SyslogConnection(Protocol):
+    """A connection to the audit repository, for one thread. Any thread may call `cut`. The methods raise OSError."""
 
     @property
     def largest(self) -> int:
@@ -58,7 +58,7 @@ class Link(Protocol):
         """Free it."""
 
 
-class TLSLink:
+class SyslogOverTLS:
     """Records over TLS, each with its length before it (RFC 5425 section 4.3).
 
     `context` decides what certificate the peer has to have, and which one it is shown. Connecting,
@@ -106,7 +106,7 @@ class TLSLink:
         self._socket.close()
 
 
-class UDPLink:
+class SyslogOverUDP:
     """One record in each datagram (RFC 5426); nothing tells whether it arrived, but for a port that is closed."""
 
     # The largest payload over IPv4.

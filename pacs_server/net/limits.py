@@ -14,7 +14,7 @@ _FORGIVEN_SECONDS, _LONGEST_DELAY_SECONDS = 1.0, 5.0
 # The weight of the latest connection in the running average of an address.
 _LATEST_WEIGHT = 0.25
 
-Clock = Callable[[], float]
+MonotonicClock = Callable[[], float]
 
 
 class ConnectionRateLimiter:
@@ -24,7 +24,7 @@ class ConnectionRateLimiter:
     a flood of addresses the server forgets those that were quiet for longest, so memory stays bounded.
     """
 
-    def __init__(self, *, most: int = _MOST_ADDRESSES, clock: Clock = time.monotonic) -> None:
+    def __init__(self, *, most: int = _MOST_ADDRESSES, clock: MonotonicClock = time.monotonic) -> None:
         self._most = most
         self._clock = clock
         self._lock = threading.Lock()
@@ -68,7 +68,9 @@ class PenaltyQueue:
     first when there are more than `most`.
     """
 
-    def __init__(self, *, factor: float = 3.0, most: int = _MOST_ADDRESSES, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self, *, factor: float = 3.0, most: int = _MOST_ADDRESSES, clock: MonotonicClock = time.monotonic
+    ) -> None:
         self._factor = factor
         self._most = most
         self._clock = clock
@@ -111,7 +113,7 @@ class Throttle:
     Used by one thread, which waits by calling `pause(seconds)`.
     """
 
-    def __init__(self, rate: int, pause: Callable[[float], None], *, clock: Clock = time.monotonic) -> None:
+    def __init__(self, rate: int, pause: Callable[[float], None], *, clock: MonotonicClock = time.monotonic) -> None:
         self._rate = rate
         self._pause = pause
         self._clock = clock

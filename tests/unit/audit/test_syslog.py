@@ -19,7 +19,7 @@ from repository import TLSReceiver, UDPReceiver
 
 from pacs_server.audit.progress import Progress
 from pacs_server.audit.record import Position
-from pacs_server.audit.syslog import TLSLink, UDPLink, syslog_record
+from pacs_server.audit.syslog import SyslogOverTLS, SyslogOverUDP, syslog_record
 from pacs_server.config import AuditConfig
 from pacs_server.config.load import load
 from pacs_server.errors import ConfigError
@@ -69,13 +69,13 @@ def receiver(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[TLSRec
 
 
 @pytest.fixture
-def link(receiver: TLSReceiver, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[TLSLink]:
-    link = TLSLink("127.0.0.1", receiver.port, contexts[1], timeout=5.0)
+def link(receiver: TLSReceiver, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[SyslogOverTLS]:
+    link = SyslogOverTLS("127.0.0.1", receiver.port, contexts[1], timeout=5.0)
     yield link
     link.close()
 
 
-def test_tls_counts_octets(receiver: TLSReceiver, link: TLSLink) -> None:
+def test_tls_counts_octets(receiver: TLSReceiver, link: SyslogOverTLS) -> None:
     records = [b"<85>1 one", "<85>1 zwölf 12 ".encode(), b"", b"x" * 200_000, b"12 12 12"]
     for record in records:
         link.send(record)
@@ -87,7 +87,7 @@ def test_tls_counts_octets(receiver: TLSReceiver, link: TLSLink) -> None:
 def test_a_peer_that_says_no_goodbye(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     serving, calling = contexts
     with TLSReceiver(serving) as receiver:
-        link = TLSLink("127.0.0.1", receiver.port, calling, timeout=5.0)
+        link = SyslogOverTLS("127.0.0.1", receiver.port, calling, timeout=5.0)
         receiver.reading.clear()
         link.send(b"never read")
         began = time.monotonic()
@@ -96,7 +96,7 @@ def test_a_peer_that_says_no_goodbye(contexts: tuple[ssl.SSLContext, ssl.SSLCont
         link.close()
 
 
-def gone(link: TLSLink | UDPLink) -> bool:
+def gone(link: SyslogOverTLS | SyslogOverUDP) -> bool:
     try:
         link.check()
     except OSError:
@@ -104,7 +104,7 @@ def gone(link: TLSLink | UDPLink) -> bool:
     return False
 
 
-def test_a_peer_that_is_killed_is_noticed(receiver: TLSReceiver, link: TLSLink) -> None:
+def test_a_peer_that_is_killed_is_noticed(receiver: TLSReceiver, link: SyslogOverTLS) -> None:
     link.send(b"one")
     wait_for(lambda: receiver.records, "it arrives")
     link.check()
@@ -112,7 +112,7 @@ def test_a_peer_that_is_killed_is_noticed(receiver: TLSReceiver, link: TLSLink) 
     wait_for(lambda: gone(link), "the end is noticed")
 
 
-def test_a_peer_that_closes_is_noticed(receiver: TLSReceiver, link: TLSLink) -> None:
+def test_a_peer_that_closes_is_noticed(receiver: TLSReceiver, link: SyslogOverTLS) -> None:
     receiver.drop()
     wait_for(lambda: gone(link), "the end is noticed")
 
@@ -121,7 +121,7 @@ def test_a_peer_that_reads_nothing_ends_in_a_deadline(contexts: tuple[ssl.SSLCon
     serving, calling = contexts
     with TLSReceiver(serving) as receiver:
         receiver.reading.clear()
-        link = TLSLink("127.0.0.1", receiver.port, calling, timeout=0.5)
+        link = SyslogOverTLS("127.0.0.1", receiver.port, calling, timeout=0.5)
         with pytest.raises(OSError, match="timed out"):
             link.send(b"x" * 50_000_000)
         link.close()
@@ -129,7 +129,7 @@ def test_a_peer_that_reads_nothing_ends_in_a_deadline(contexts: tuple[ssl.SSLCon
 
 def test_a_handshake_has_a_deadline(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(TimeoutError):
-        TLSLink("127.0.0.1", server.getsockname()[1], contexts[1], timeout=0.3)
+        SyslogOverTLS("127.0.0.1", server.getsockname()[1], contexts[1], timeout=0.3)
 
 
 # ------------------------------------------------------------------------------------ UDP
@@ -137,8 +137,8 @@ def test_a_handshake_has_a_deadline(contexts: tuple[ssl.SSLContext, ssl.SSLConte
 
 def test_udp_is_one_record_in_a_datagram() -> None:
     with UDPReceiver() as receiver:
-        link = UDPLink("127.0.0.1", receiver.port, timeout=5.0)
-        records = [b"one", b"two", b"x" * UDPLink.largest]
+        link = SyslogOverUDP("127.0.0.1", receiver.port, timeout=5.0)
+        records = [b"one", b"two", b"x" * SyslogOverUDP.largest]
         for record in records:
             link.send(record)
             link.check()
@@ -150,7 +150,7 @@ def test_udp_is_one_record_in_a_datagram() -> None:
 
 def test_a_closed_port_is_noticed() -> None:
     with UDPReceiver() as receiver:
-        link = UDPLink("127.0.0.1", receiver.port, timeout=5.0)
+        link = SyslogOverUDP("127.0.0.1", receiver.port, timeout=5.0)
     link.send(b"one")
     wait_for(lambda: gone(link), "the refusal is noticed")
     link.close()
