@@ -1,4 +1,4 @@
-"""The tables of keeping the archive in order: deletions, and what tasks remember from run to run."""
+"""The tables of deletions, of the feed of changes, and of the state that background tasks keep between runs."""
 
 from sqlalchemy import BigInteger, Column, DateTime, Integer, Table
 
@@ -29,4 +29,38 @@ archive_state = Table(
     metadata,
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+# What happened to the archive other than the arrival of instances, in the order of the commits.
+change = Table(
+    "change",
+    metadata,
+    Column("id", Key, primary_key=True),
+    # A `ChangeKind`.
+    Column("kind", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    # The highest id of an instance at that time.
+    Column("after", BigInteger, nullable=False),
+    # Instances from this id to `after` are no arrivals: they were replaced or restored.
+    Column("first_new_id", BigInteger, nullable=True),
+    Column("study_instance_uid", Text, nullable=False, server_default=""),
+    Column("series_instance_uid", Text, nullable=False, server_default=""),
+    Column("sop_instance_uid", Text, nullable=False, server_default=""),
+    # The id of a worklist item, or the number of a decision of an operator.
+    Column("number", BigInteger, nullable=True),
+    # The new status of a worklist item or procedure step, or the kind of a finding.
+    Column("detail", Text, nullable=False, server_default=""),
+    sqlite_autoincrement=True,
+)
+
+# How far each consumer of the feed has come: it has taken everything up to these two ids.
+feed_cursor = Table(
+    "feed_cursor",
+    metadata,
+    Column("consumer", Text, primary_key=True),
+    # Counts how often the index was rebuilt under the cursor: ids of different epochs cannot be compared.
+    Column("epoch", Integer, nullable=False),
+    Column("instance_id", BigInteger, nullable=False),
+    Column("change_id", BigInteger, nullable=False),
+    Column("moved_at", DateTime(timezone=True), nullable=False),
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import Connection, DateTime, Table, delete, func, insert, select
+from sqlalchemy import Connection, DateTime, Table, delete, func, insert, select, text
 
 from pacs_server.errors import ConfigError, StorageUnavailable
 from pacs_server.index import archive_models, models, workflow_models
@@ -26,8 +26,15 @@ _BATCH_ROWS: Final = 1000
 assert archive_models.deletion.metadata is workflow_models.peer_seen.metadata
 # Those that others refer to come first.
 _TABLES: Final = models.metadata.sorted_tables
+# Which columns hold numbers of a table's rows that may be gone, and that the feed has shown.
+_SHOWN: Final = {
+    models.instance: (archive_models.feed_cursor.c.instance_id, archive_models.change.c.after),
+    archive_models.change: (archive_models.feed_cursor.c.change_id,),
+}
 # What a new database may hold before anything is stored; a restore puts the rows of the snapshot in its place.
 _ABOUT_ITSELF: Final = {"archive_state"}
+# Without those that SQLite keeps for itself.
+_TABLE_NAMES: Final = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
 _FILES: Final = """
     SELECT sop_instance_uid, path, data_set_offset, size, digest, transfer_syntax_uid, received_at
     FROM instance ORDER BY id"""
@@ -52,9 +59,9 @@ class IndexedFile:
 def take_snapshot(database: Database, file: Path) -> str:
     """Copy the index as it is at one moment into a new SQLite file, not synced; returns its revision.
 
-    Writers go on meanwhile. Raises SchemaError unless the schema is up to date, IndexUnavailable.
+    Writers go on meanwhile. Raises SchemaError unless the schema is exactly up to date, IndexUnavailable.
     """
-    database.check_schema()
+    database.check_schema(exactly=True)
     if database.is_sqlite:
         with database.connect() as source, closing(sqlite3.connect(file)) as target:
             driver: Any = source.connection.driver_connection
@@ -76,15 +83,15 @@ def restore_snapshot(file: Path, database: Database) -> None:
     An older schema is migrated first, in `file`, which has to be a copy that nobody else needs.
     """
     with closing(_open(file)) as snapshot:
-        snapshot.migrate()
-        database.migrate()
+        for each in (snapshot, database):
+            each.migrate()
+            each.check_schema(exactly=True)
         with snapshot.connect() as source, database.begin() as target:
             for table in _TABLES:
                 if table.name in _ABOUT_ITSELF:
                     target.execute(delete(table))
             copy_tables(source, target)
-            if not database.is_sqlite:
-                advance_sequences(target)
+            continue_numbering(target)
 
 
 def is_empty(database: Database) -> bool:
@@ -113,7 +120,7 @@ def has_instances_of(database: Database, snapshot: Path) -> bool:
 def row_counts(snapshot: Path) -> dict[str, int]:
     """How many rows each table of a snapshot has. Raises StorageUnavailable."""
     with _reading(snapshot) as connection:
-        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        names = connection.execute(_TABLE_NAMES).fetchall()
         return {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for (name,) in names}  # noqa: S608
 
 
@@ -169,16 +176,23 @@ def _in_utc(time: datetime | None) -> datetime | None:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def advance_sequences(connection: Connection) -> None:
-    """Have new rows numbered after those that came with a number of their own."""
-    for table in _TABLES:
-        key = _numbered(table)
-        if key is not None:
-            highest = connection.scalar(select(func.max(table.c[key])))
-            if highest is not None:
-                connection.execute(select(func.setval(func.pg_get_serial_sequence(table.name, key), highest)))
+def continue_numbering(connection: Connection, tables: Iterable[Table] = _TABLES) -> None:
+    """Number new rows behind those that were copied with their numbers, and behind what the feed has shown.
 
-
-def _numbered(table: Table) -> str | None:
-    column = table.autoincrement_column
-    return None if column is None else column.name
+    The newest instance or change may have been deleted before the copy was made. A consumer whose cursor is behind it
+    would never see another one of that number.
+    """
+    for table in tables:
+        column = table.autoincrement_column
+        if column is None:
+            continue
+        highest = [connection.scalar(select(func.max(each))) or 0 for each in (column, *_SHOWN.get(table, ()))]
+        if not max(highest):
+            continue
+        if connection.dialect.name == "postgresql":
+            sequence = func.pg_get_serial_sequence(table.name, column.name)
+            connection.execute(select(func.setval(sequence, max(highest))))
+        elif table.dialect_options["sqlite"]["autoincrement"]:
+            connection.execute(text("DELETE FROM sqlite_sequence WHERE name = :name"), {"name": table.name})
+            values = {"name": table.name, "seq": max(highest)}
+            connection.execute(text("INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :seq)"), values)

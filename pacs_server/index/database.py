@@ -139,16 +139,22 @@ class Database:
             yield connection
 
     def migrate(self) -> None:
-        """Bring the schema up to date; raises SchemaError when it is newer than this program, or another's."""
+        """Bring the schema up to date; raises SchemaError if it belongs to another program or is too new.
+
+        A schema that is one revision newer stays as it is: this program works with it.
+        """
         with _migrating, self.begin() as connection, self._patient(connection):
             if not self.is_sqlite:
                 # One process migrates, the others wait for as long as it takes.
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            before, head = _revision(connection), _scripts().get_current_head()
+            before, head = _revision(connection), _head()
             _refuse_unknown(before)
             if before is None:
                 _refuse_foreign(connection)
+            if _is_one_step_ahead(before):
+                _tell_of_newer(before)
+                return
             if before is not None and before != head:
                 # Not of an empty database; with many rows it takes a while, and nothing is served meanwhile.
                 log.info("the database is being migrated", extra={"before": before, "to": head})
@@ -165,10 +171,22 @@ class Database:
 
         return patient(connection)
 
-    def check_schema(self) -> None:
-        """Raise SchemaError unless the schema is exactly the one this program was written for."""
-        current, head = self.revision(), _scripts().get_current_head()
+    def check_schema(self, *, exactly: bool = False) -> None:
+        """Raise SchemaError unless this program works with the schema: its own, or the next revision.
+
+        Migrations only add, so that the servers of one index can be upgraded one after the other. Whoever copies
+        all rows of all tables asks for `exactly` the own schema, because it knows no other tables.
+        """
+        current, head = self.revision(), _head()
         _refuse_unknown(current)
+        if _is_one_step_ahead(current):
+            if exactly:
+                raise SchemaError(
+                    f"the database schema ({current}) is one step newer than this version ({head}); "
+                    "do this with the newer pacs-server"
+                )
+            _tell_of_newer(current)
+            return
         if current != head:
             found = f"at revision {current}" if current else "empty"
             raise SchemaError(f"the database is {found}, this program needs {head}; run `pacs-server migrate`")
@@ -254,11 +272,25 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
+def _head() -> str:
+    return str(_scripts().get_current_head())
+
+
+def _is_one_step_ahead(revision: str | None) -> bool:
+    """Whether a revision is the one that will follow the newest that this program knows: they are counted."""
+    return revision is not None and revision.isdecimal() and int(revision) == int(_head()) + 1
+
+
+def _tell_of_newer(revision: str | None) -> None:
+    log.warning("the database schema is one step newer than this program", extra={"schema": revision, "own": _head()})
+
+
 def _refuse_unknown(revision: str | None) -> None:
     known = {script.revision for script in _scripts().walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and revision not in known and not _is_one_step_ahead(revision):
         raise SchemaError(
-            f"the database schema ({revision}) was made by a newer version; upgrade pacs-server or restore a backup"
+            f"the database schema ({revision}) was made by a newer version; upgrade pacs-server or restore a backup "
+            f"(this version works with revision {_head()} and the next one)"
         )
 
 

@@ -150,6 +150,8 @@ instance = Table(
     # Where earlier versions lie that came under another study or series, a path on each line.
     _text("earlier_paths"),
     UniqueConstraint("sop_instance_uid"),
+    # Ids are given in the order of the commits, and the feed of changes goes by them: none may come twice.
+    sqlite_autoincrement=True,
 )
 # Where later arrivals of a patient go that an operator merged or reassigned: all studies if that is empty, or the one.
 patient_alias = Table(

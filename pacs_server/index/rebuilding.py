@@ -1,40 +1,84 @@
-"""What a rebuild takes over from the old index, since no file tells it."""
+"""What a rebuild does with every table of the index: rebuild it, take it over from the old index, or lose it."""
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
+from sqlalchemy import Connection, Table, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable
+from pacs_server.index import archive_models as archive
+from pacs_server.index import models
 from pacs_server.index import workflow_models as workflow
-from pacs_server.index.copying import advance_sequences, copy_tables
+from pacs_server.index.copying import continue_numbering, copy_tables
 from pacs_server.index.database import Database
 
-# Those that others refer to come first.
-TAKEN_OVER: Final = (
-    workflow.worklist_item,
-    workflow.worklist_station,
-    workflow.procedure_step,
-    workflow.procedure_step_item,
-    workflow.procedure_step_instance,
-    workflow.commitment,
-    workflow.commitment_instance,
-    workflow.peer_seen,
-)
+
+class Fate(StrEnum):
+    """What becomes of a table when the index is rebuilt."""
+
+    # Its rows follow from files: stored instances, deletion.json in the trash, the journal of decisions.
+    REBUILT = "rebuilt"
+    # No file tells its rows; they are copied from the old index as far as that can be read.
+    TAKEN_OVER = "taken over"
+    # Background tasks begin again without it.
+    LOST = "lost"
+
+
+# Tables come behind those that they refer to.
+FATES: Final[Mapping[Table, Fate]] = {
+    models.patient: Fate.REBUILT,
+    models.study: Fate.REBUILT,
+    models.series: Fate.REBUILT,
+    models.instance: Fate.REBUILT,
+    models.patient_alias: Fate.REBUILT,
+    archive.deletion: Fate.REBUILT,
+    workflow.worklist_item: Fate.TAKEN_OVER,
+    workflow.worklist_station: Fate.TAKEN_OVER,
+    workflow.procedure_step: Fate.TAKEN_OVER,
+    workflow.procedure_step_item: Fate.TAKEN_OVER,
+    workflow.procedure_step_instance: Fate.TAKEN_OVER,
+    workflow.commitment: Fate.TAKEN_OVER,
+    workflow.commitment_instance: Fate.TAKEN_OVER,
+    workflow.peer_seen: Fate.TAKEN_OVER,
+    # The consumers are taken over; their cursors go to the end of the new index.
+    archive.feed_cursor: Fate.TAKEN_OVER,
+    archive.change: Fate.LOST,
+    archive.archive_state: Fate.LOST,
+}
+TAKEN_OVER: Final = tuple(table for table, fate in FATES.items() if fate is Fate.TAKEN_OVER)
 
 
 def take_over(old: Database, new: Database) -> list[str]:
-    """Copy worklist, procedure steps, storage commitment and the peers seen, table by table as far as they can be read.
+    """Copy the tables that no file tells from the old index, one by one as far as they can be read.
 
-    Returns the names of the tables that could not. Raises IndexUnavailable when `new` fails.
+    Returns the names of the tables that could not be read. Raises IndexUnavailable when `new` fails.
     """
     lost = []
     for table in TAKEN_OVER:
+        copy = _begin_epoch if table is archive.feed_cursor else _copy
         try:
             with old.connect() as source, new.begin() as target:
-                copy_tables(source, target, [table])
+                copy(source, target, table)
         except (IndexUnavailable, IntegrityError):
             lost.append(table.name)
-    if not new.is_sqlite:
-        with new.begin() as target:
-            advance_sequences(target)
+    with new.begin() as target:
+        continue_numbering(target, TAKEN_OVER)
     return lost
+
+
+def _copy(source: Connection, target: Connection, table: Table) -> None:
+    copy_tables(source, target, [table])
+
+
+def _begin_epoch(source: Connection, target: Connection, cursors: Table) -> None:
+    """Put the cursors of all consumers to the end of the new index, whose ids have nothing to do with the old ones."""
+    end = {
+        "instance_id": target.scalar(select(func.coalesce(func.max(models.instance.c.id), 0))),
+        "change_id": target.scalar(select(func.coalesce(func.max(archive.change.c.id), 0))),
+        "moved_at": datetime.now(UTC),
+    }
+    for row in source.execute(select(cursors.c.consumer, cursors.c.epoch)):
+        target.execute(insert(cursors).values(consumer=row.consumer, epoch=row.epoch + 1, **end))

@@ -206,7 +206,7 @@ CEILINGS = {
         "fdatasync": 2,  # the file, and the log of the index
         "link": 1, "fsync": 1, "close": 2,  # its name, durable
         "newfstatat": 1, "fcntl": 6,  # is the index the one it was? and its locks
-        "pwrite64": 12,  # the pages that the row changes
+        "pwrite64": 14,  # the pages that the row changes, and the one with the last id that was given
         "unlink": 1,  # the name while it came in
     },
     "find": MESSAGE | {

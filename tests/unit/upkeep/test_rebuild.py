@@ -14,10 +14,11 @@ from typing import Any
 import indexes
 import postgres
 import pytest
+import rows
 from datasets import make_ct, pydicom_test_files, write_part10
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from pacs_server.archive.archive import Archive, StoreOutcome
 from pacs_server.archive.stored_file import read_stored
@@ -26,13 +27,12 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.errors import DuplicateInstance, InstanceNotFound, PatientError, StorageUnavailable
-from pacs_server.index import models, workflow_models
-from pacs_server.index.archive_models import archive_state
+from pacs_server.index import archive_models, models, workflow_models
 from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.integrity import IntegrityIndex
-from pacs_server.index.rebuilding import TAKEN_OVER, take_over
+from pacs_server.index.rebuilding import FATES, TAKEN_OVER, Fate, take_over
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.patients import PatientService, read_changes
 from pacs_server.services.store import StoreService
@@ -447,11 +447,9 @@ def test_many_in_one_transaction_and_one_that_is_known(plain: tuple[Site, Databa
 
 def test_the_workflow_is_taken_over(make_database: MakeDatabase) -> None:
     old, new = make_database(), make_database()
-    moment = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
-    peer = {"calling_ae": "A", "called_ae": "B", "address": "::1", "first_seen_at": moment, "last_seen_at": moment}
     table = workflow_models.peer_seen
     with old.begin() as connection:
-        connection.execute(insert(table).values(**peer, count=3, outcome="accepted", tls=False))
+        connection.execute(insert(table).values(**peer("::1")))
     assert take_over(old, new) == []
     with old.connect() as before, new.connect() as after:
         assert after.execute(select(table)).all() == before.execute(select(table)).all() != []
@@ -473,12 +471,65 @@ def test_an_old_index_that_cannot_be_read_gives_what_it_can(tmp_path: Path) -> N
         database.close()
 
 
-def test_every_table_comes_from_the_files_or_from_the_old_index() -> None:
-    from_files = {"patient", "study", "series", "instance", "deletion", "patient_alias"}
-    # Where tasks are: they begin again.
-    begun_again = {archive_state.name}
-    taken_over = {table.name for table in TAKEN_OVER}
-    assert from_files | begun_again | taken_over == set(models.metadata.tables)
+# Something of everything that files tell: two patients of whom one is merged into the other, and a deletion.
+HAPPENED = (
+    {"study": 1, "series": 1, "sop": 1, "PatientID": "P1"},
+    {"study": 1, "series": 1, "sop": 2, "PatientID": "P1"},
+    {"study": 2, "series": 2, "sop": 3, "PatientID": "P2"},
+    (Level.IMAGE, "1.2.8.2"),
+    ("merge", 1, 0),
+)
+
+
+def test_every_table_is_rebuilt_or_taken_over_or_lost_as_it_is_said_of_it(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    assert set(FATES) == set(models.metadata.tables.values())
+    fates = {fate: {table.name for table in FATES if FATES[table] is fate} for fate in Fate}
+    old, new = make_database(), make_database()
+    with site(old) as archive:
+        live_through(archive, list(HAPPENED), tmp_path)
+        assert fates[Fate.REBUILT] <= not_empty(old)
+        archive.rebuilt(new)
+    # From the files alone, what people decided included.
+    assert indexes.contents(new) == indexes.contents(old)
+    assert not_empty(new) == fates[Fate.REBUILT] | {"archive_state"}
+    with old.begin() as connection:
+        connection.execute(delete(archive_models.archive_state))
+        rows.fill(connection, [table for table in FATES if table.name not in fates[Fate.REBUILT]])
+    before = rows.everything(new)
+    assert take_over(old, new) == []
+    after, theirs = rows.everything(new), rows.everything(old)
+    assert not_empty(new) - not_empty_of(before) == fates[Fate.TAKEN_OVER]
+    for name in fates[Fate.TAKEN_OVER]:
+        assert [row.get("id") for row in after[name]] == [row.get("id") for row in theirs[name]]
+    # Of what is lost there is only what the rebuild itself has made.
+    assert {name: after[name] for name in fates[Fate.LOST]} == {name: before[name] for name in fates[Fate.LOST]}
+
+
+def not_empty(database: Database) -> set[str]:
+    return not_empty_of(rows.everything(database))
+
+
+def not_empty_of(found: dict[str, list[dict[str, object]]]) -> set[str]:
+    return {name for name in found if found[name]}
+
+
+def test_rows_that_are_added_after_a_rebuild_have_numbers_of_their_own(make_database: MakeDatabase) -> None:
+    old, new = make_database(), make_database()
+    for _ in range(2):
+        with old.begin() as connection:
+            connection.execute(insert(workflow_models.peer_seen).values(**peer(str(_))))
+    assert take_over(old, new) == []
+    with new.begin() as connection:
+        connection.execute(insert(workflow_models.peer_seen).values(**peer("3")))
+    assert [row["id"] for row in rows.everything(new)["peer_seen"]] == [1, 2, 3]
+
+
+def peer(address: str) -> dict[str, Any]:
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+    seen = {"calling_ae": "A", "called_ae": "B", "address": address, "first_seen_at": moment, "last_seen_at": moment}
+    return seen | {"count": 3, "outcome": "accepted", "tls": False}
 
 
 def test_the_new_index_takes_the_place_and_the_old_one_is_kept(tmp_path: Path) -> None:
