@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import servers
 from servers import RawPeer, message
 
-from pacs_server.config import RemoteAE
+from pacs_server.config import RemoteAEConfig
 from pacs_server.net.message import RESPONSE, Command
 from pacs_server.net.negotiation import Answer, Proposal, UserInformation, decode_request, encode_accept
 from pacs_server.net.pdu import RELEASE_RP, RELEASE_RQ, PDUType
@@ -114,7 +114,7 @@ class Receiver:
 @contextlib.contextmanager
 def receiving(
     script: Script = answered, accepting: Accept = accept, farewell: bytes = RELEASE_RP
-) -> Iterator[tuple[Receiver, RemoteAE]]:
+) -> Iterator[tuple[Receiver, RemoteAEConfig]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         receiver = Receiver(listener, script, accepting, farewell)
         thread = threading.Thread(target=receiver.serve, daemon=True)
@@ -123,7 +123,9 @@ def receiving(
         try:
             yield (
                 receiver,
-                RemoteAE(ae_title="DEST", host="127.0.0.1", port=port, connect_timeout=2, response_timeout=TIMEOUT),
+                RemoteAEConfig(
+                    ae_title="DEST", host="127.0.0.1", port=port, connect_timeout=2, response_timeout=TIMEOUT
+                ),
             )
         finally:
             with contextlib.suppress(OSError):

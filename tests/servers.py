@@ -23,7 +23,7 @@ from pacs_server.config import (
     Config,
     DatabaseConfig,
     MonitoringConfig,
-    RemoteAE,
+    RemoteAEConfig,
     ServerConfig,
     StorageConfig,
 )
@@ -54,7 +54,7 @@ def config(
     *,
     storage: dict[str, Any] | None = None,
     allowed: Sequence[str] = ("*",),
-    remote_aes: Sequence[RemoteAE] = (),
+    remote_aes: Sequence[RemoteAEConfig] = (),
     **server: Any,
 ) -> Config:
     """A configuration below `directory` on free ports; `server` overrides settings of that section."""
@@ -375,7 +375,7 @@ Answers = Callable[[evt.Event, int], int]
 class Collector:
     """A Storage SCP that keeps what it gets; answers event number n with `answers(event, n)`."""
 
-    remote: RemoteAE
+    remote: RemoteAEConfig
     instances: list[Collected] = field(default_factory=list)
     answers: Answers = lambda event, number: 0
 
@@ -416,7 +416,7 @@ def collecting(
         return collected[0].take(event, numbers)
 
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, handle)])
-    remote = RemoteAE(
+    remote = RemoteAEConfig(
         ae_title=title,
         host="127.0.0.1",
         port=server.server_address[1],

@@ -7,7 +7,7 @@ from pacs_server.config.sections.commitment import CommitmentConfig
 from pacs_server.config.sections.database import DatabaseConfig
 from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
-from pacs_server.config.sections.remote_aes import RemoteAE
+from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.config.sections.server import ServerConfig
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.sections.tls import TLSConfig
@@ -23,7 +23,7 @@ __all__ = [
     "LoggingConfig",
     "MonitoringConfig",
     "PeerRule",
-    "RemoteAE",
+    "RemoteAEConfig",
     "ServerConfig",
     "StorageConfig",
     "TLSConfig",

@@ -17,7 +17,7 @@ from pacs_server.config import tls
 from pacs_server.config.model import Config, setting
 from pacs_server.config.secrets import is_secret, read_secret_files
 from pacs_server.config.sections.access_control import PeerRule
-from pacs_server.config.sections.remote_aes import RemoteAE
+from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.config.yaml import Layer, Place, YAMLReader, one_line, read, shown_key
 from pacs_server.errors import ConfigError, UserError
 
@@ -205,7 +205,7 @@ def _sentence(detail: ErrorDetails, key: str) -> str:
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        owner = RemoteAE if detail["loc"][0] == "remote_aes" else PeerRule
+        owner = RemoteAEConfig if detail["loc"][0] == "remote_aes" else PeerRule
         return f"is not known{_suggestion(str(detail['loc'][-1]), owner.model_fields)}"
     if kind == "value_error":
         return one_line(str(context["error"]))

@@ -19,7 +19,7 @@ from pacs_server.config.sections.commitment import CommitmentConfig
 from pacs_server.config.sections.database import DatabaseConfig
 from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
-from pacs_server.config.sections.remote_aes import RemoteAE, check_unique_titles
+from pacs_server.config.sections.remote_aes import RemoteAEConfig, check_unique_titles
 from pacs_server.config.sections.server import ServerConfig
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.sections.tls import TLSConfig
@@ -47,7 +47,9 @@ class Config(Section):
     audit: AuditConfig = AuditConfig()
     worklist: WorklistConfig = WorklistConfig()
     commitment: CommitmentConfig = CommitmentConfig()
-    remote_aes: Live[Annotated[tuple[RemoteAE, ...], AfterValidator(check_unique_titles), Field(strict=False)]] = ()
+    remote_aes: Live[
+        Annotated[tuple[RemoteAEConfig, ...], AfterValidator(check_unique_titles), Field(strict=False)]
+    ] = ()
     source: Path | None = None
     origins: Mapping[str, str] = Field(default_factory=dict, repr=False)
     secret_files: Mapping[str, Path] = Field(default_factory=dict, repr=False)

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacs_server.config import Config, PeerRule, RemoteAE
+from pacs_server.config import Config, PeerRule, RemoteAEConfig
 from pacs_server.config.load import load
 from pacs_server.config.model import settings, takes_effect
 
@@ -24,7 +24,7 @@ def _fields() -> Iterator[tuple[str, FieldInfo]]:
                 yield f"{section}.{key}", field
             if section == "access_control":
                 yield from ((f"access_control.peers[].{key}", field) for key, field in PeerRule.model_fields.items())
-    for key, field in RemoteAE.model_fields.items():
+    for key, field in RemoteAEConfig.model_fields.items():
         yield f"remote_aes[].{key}", field
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pacs_server.app.conformance import statement
-from pacs_server.config import Config, DatabaseConfig, RemoteAE, ServerConfig, StorageConfig
+from pacs_server.config import Config, DatabaseConfig, RemoteAEConfig, ServerConfig, StorageConfig
 from pacs_server.dicom import codecs, elements, matching
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS
 from pacs_server.dicom.levels import Level
@@ -169,6 +169,6 @@ def test_it_names_no_path_no_password_and_no_peer() -> None:
     config = Config(
         storage=StorageConfig(directory=Path("/srv/secret-directory")),
         database=DatabaseConfig(url="postgresql://user:secret-word@secret-host/db"),
-        remote_aes=(RemoteAE(ae_title="SECRET_PEER", host="secret-peer", port=104),),
+        remote_aes=(RemoteAEConfig(ae_title="SECRET_PEER", host="secret-peer", port=104),),
     )
     assert "secret" not in statement(config).lower()

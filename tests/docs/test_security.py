@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from pacs_server.config import Config, PeerRule, RemoteAE
+from pacs_server.config import Config, PeerRule, RemoteAEConfig
 from pacs_server.config.model import setting
 
 PAGE = "docs/security.md"
@@ -23,7 +23,7 @@ def test_so_do_keys_of_rules_and_remotes(document: Document) -> None:
         assert f"`{key}`" in document(PAGE)
         assert key in PeerRule.model_fields
     assert "Set `tls` for each of `remote_aes`" in document(PAGE)
-    assert "tls" in RemoteAE.model_fields
+    assert "tls" in RemoteAEConfig.model_fields
 
 
 def test_each_threat_has_a_protection_and_a_test(root: Path, rows: Callable[..., list[list[str]]]) -> None:

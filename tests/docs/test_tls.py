@@ -14,7 +14,7 @@ import pytest
 from processes import PacsProcess, clean_environment, wait_for
 from pydicom.data import get_testdata_file
 
-from pacs_server.config import Config, RemoteAE
+from pacs_server.config import Config, RemoteAEConfig
 from pacs_server.config.tls import client_contexts
 
 PAGE = "docs/tls.md"
@@ -109,7 +109,7 @@ class _Receiver(dcmtk._Server):
 
 
 def test_the_statement_names_the_suites_that_are_offered(document: Callable[[str], str]) -> None:
-    remote = RemoteAE(ae_title="A", host="h", port=1, tls=True)
+    remote = RemoteAEConfig(ae_title="A", host="h", port=1, tls=True)
     offered = client_contexts(Config(remote_aes=(remote,)))[True].get_ciphers()
     of_tls_1_3 = [suite["name"] for suite in offered if suite["protocol"] == "TLSv1.3"]
     assert f"| Suites of TLS 1.3 | {', '.join(f'`{name}`' for name in of_tls_1_3)} |" in document(STATEMENT)

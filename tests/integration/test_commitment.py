@@ -30,7 +30,7 @@ from servers import (
 from strategies import encoded, identifier
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config import CommitmentConfig, RemoteAE
+from pacs_server.config import CommitmentConfig, RemoteAEConfig
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Transaction
 from pacs_server.index.database import Database
@@ -68,7 +68,7 @@ class Reports:
 
 
 @contextmanager
-def listening(title: str = "MODALITY", port: int = 0, *, role: bool = True) -> Iterator[tuple[Reports, RemoteAE]]:
+def listening(title: str = "MODALITY", port: int = 0, *, role: bool = True) -> Iterator[tuple[Reports, RemoteAEConfig]]:
     """A commitment SCU that is told over an association of the server's own."""
     reports = Reports()
     ae = AE(ae_title=title)
@@ -82,8 +82,8 @@ def listening(title: str = "MODALITY", port: int = 0, *, role: bool = True) -> I
         server.shutdown()
 
 
-def remote(title: str, port: int) -> RemoteAE:
-    return RemoteAE(ae_title=title, host="127.0.0.1", port=port, connect_timeout=2.0, response_timeout=5.0)
+def remote(title: str, port: int) -> RemoteAEConfig:
+    return RemoteAEConfig(ae_title=title, host="127.0.0.1", port=port, connect_timeout=2.0, response_timeout=5.0)
 
 
 def information(transaction: str, *references: tuple[str, str]) -> Dataset:
@@ -109,7 +109,7 @@ def ask(pacs, ds: Dataset, calling: str = "MODALITY") -> int:
         return int(status.Status)
 
 
-def settings(tmp_path, *remotes: RemoteAE, same_association: bool = False, url: str | None = None, **commitment):
+def settings(tmp_path, *remotes: RemoteAEConfig, same_association: bool = False, url: str | None = None, **commitment):
     """A configuration that retries quickly."""
     base = servers.config(tmp_path, remote_aes=remotes)
     quick = {"retry_first": 0.1, "retry_max": 0.2, "same_association": same_association} | commitment

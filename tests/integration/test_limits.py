@@ -38,7 +38,7 @@ from servers import (
 from strategies import encoded, identifier
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config import AccessControlConfig, Config, PeerRule, RemoteAE, TLSConfig
+from pacs_server.config import AccessControlConfig, Config, PeerRule, RemoteAEConfig, TLSConfig
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.listener import bind
 from pacs_server.net.message import Command, CommandField, encode_command, encode_message
@@ -52,7 +52,7 @@ REQUEST = encode_request(proposal((VERIFICATION, [IMPLICIT]), (CT, [EXPLICIT])))
 TRICKLE_SECONDS = 0.02
 
 
-def limited(directory: Path, *peers: PeerRule, remote_aes: tuple[RemoteAE, ...] = (), **settings: Any) -> Config:
+def limited(directory: Path, *peers: PeerRule, remote_aes: tuple[RemoteAEConfig, ...] = (), **settings: Any) -> Config:
     """A configuration with limits for peers; keys of `access_control` and of `server`."""
     of_access = {key: settings.pop(key) for key in list(settings) if key in AccessControlConfig.model_fields}
     access = AccessControlConfig(allowed_ae_titles=("*",), peers=peers, **of_access)

@@ -26,7 +26,7 @@ from servers import (
 )
 from strategies import encoded, identifier
 
-from pacs_server.config import RemoteAE
+from pacs_server.config import RemoteAEConfig
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import Answer, UserInformation, decode_request, encode_accept
 from pacs_server.net.pdu import HEADER, PDUType
@@ -220,8 +220,8 @@ def test_move_to_a_destination_that_takes_only_implicit(serve):
 
 
 def test_move_of_nothing_and_to_nobody(serve):
-    nobody = RemoteAE(ae_title="NOBODY", host="127.0.0.1", port=free_port(), connect_timeout=1.0)
-    nowhere = RemoteAE(ae_title="NOWHERE", host="no..host", port=104)
+    nobody = RemoteAEConfig(ae_title="NOBODY", host="127.0.0.1", port=free_port(), connect_timeout=1.0)
+    nowhere = RemoteAEConfig(ae_title="NOWHERE", host="no..host", port=104)
     pacs = serve(remote_aes=[nobody, nowhere])
     keys, data = _study(pacs, 3)
     assert _final(_move(pacs, identifier("STUDY", StudyInstanceUID="1.2.3"), "NOBODY")) == (0, (0, 0, 0))
@@ -297,7 +297,7 @@ def test_move_to_a_destination_that_never_answers(serve, accepts):
     """Each wait is as short as the settings say; what was not reached is failed, not waited for one by one."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        remote = RemoteAE(ae_title="DEST", host="127.0.0.1", port=port, connect_timeout=1.0, response_timeout=0.3)
+        remote = RemoteAEConfig(ae_title="DEST", host="127.0.0.1", port=port, connect_timeout=1.0, response_timeout=0.3)
         pacs = serve(remote_aes=[remote], association_timeout=5.0 if accepts else 0.3)
         keys, data = _study(pacs, 3)
         began = time.monotonic()
@@ -380,7 +380,9 @@ def test_a_move_to_a_silent_destination_does_not_delay_the_shutdown(serve, monke
         command_field=CommandField.C_MOVE, message_id=9, affected_sop_class_uid=STUDY_MOVE, move_destination="DEST"
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        remote = RemoteAE(ae_title="DEST", host="127.0.0.1", port=listener.getsockname()[1], response_timeout=60.0)
+        remote = RemoteAEConfig(
+            ae_title="DEST", host="127.0.0.1", port=listener.getsockname()[1], response_timeout=60.0
+        )
         pacs = serve(remote_aes=[remote], shutdown_timeout=0.3)
         keys, _ = _study(pacs, 2)
         with RawPeer.associated(pacs.address, (STUDY_MOVE, [IMPLICIT])) as peer:

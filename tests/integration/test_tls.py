@@ -33,7 +33,7 @@ from strategies import identifier
 from tlspeer import ECDHE_RSA_AES128_GCM, TLS12, client, client_hello, echo, secure_peer, served
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config import RemoteAE, TLSConfig
+from pacs_server.config import RemoteAEConfig, TLSConfig
 from pacs_server.errors import ConfigError
 from pacs_server.net.negotiation import encode_request
 
@@ -392,7 +392,7 @@ def there(tmp_path: Path, authority: Authority) -> Iterator[PacsServer]:
 def moved(directory: Path, there: PacsServer, settings: TLSConfig, **remote: object) -> int:
     """Move a study over TLS to `there`; the status."""
     values = {"ae_title": "THERE", "host": NAME, "port": there.address[1], "tls": True, "connect_timeout": 5.0}
-    destination = RemoteAE.model_validate(values | remote)
+    destination = RemoteAEConfig.model_validate(values | remote)
     study = uid()
     with PacsServer(served(directory, settings, remote_aes=[destination])) as here:
         assert store(here, make_ct(study, rows=1, columns=1)) == [0]

@@ -10,7 +10,7 @@ from servers import STUDY_MOVE, VERIFICATION, RawPeer, associated, config, event
 from strategies import identifier
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config import RemoteAE, TLSConfig
+from pacs_server.config import RemoteAEConfig, TLSConfig
 
 PRIVATE = "1.2.826.0.1.3680043.8.498.9"
 
@@ -20,7 +20,7 @@ def test_more_kinds_than_an_association_has_contexts(tmp_path):
     kinds = [f"{PRIVATE}.{number}" for number in range(100)]
     instances = [make_ct(study=study, series=series, SOPClassUID=kind) for kind in kinds]
     with running(config(tmp_path / "there")) as there:
-        remote = RemoteAE(ae_title="THERE", host="127.0.0.1", port=there.address[1])
+        remote = RemoteAEConfig(ae_title="THERE", host="127.0.0.1", port=there.address[1])
         with PacsServer(config(tmp_path / "here", remote_aes=[remote])) as here:
             with association(here.address[1], {(kind, EXPLICIT) for kind in kinds}) as link:
                 assert {store(link, Instance.of(ds)).status for ds in instances} == {0}

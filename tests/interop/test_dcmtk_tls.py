@@ -11,7 +11,7 @@ from servers import STUDY_MOVE, associated, config, eventually, running, store, 
 from strategies import identifier
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config import RemoteAE, TLSConfig
+from pacs_server.config import RemoteAEConfig, TLSConfig
 
 pytestmark = pytest.mark.interop
 
@@ -101,7 +101,7 @@ def test_without_a_certificate_when_none_is_demanded(tmp_path: Path, authority: 
 
 def moved(tmp_path: Path, settings: TLSConfig, receiver: dcmtk.StoreSCP) -> tuple[int, str]:
     """Move a study to the receiver; the final status and the SOP Instance UID."""
-    remote = RemoteAE(ae_title="STORESCP", host=NAME, port=receiver.port, tls=True)
+    remote = RemoteAEConfig(ae_title="STORESCP", host=NAME, port=receiver.port, tls=True)
     instance = make_ct(uid(), rows=512, columns=512)
     with running(config(tmp_path, remote_aes=[remote]).model_copy(update={"tls": settings})) as server:
         assert store(server, instance) == [0]

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pacs_server.config import Config, PeerRule, RemoteAE
+from pacs_server.config import Config, PeerRule, RemoteAEConfig
 from pacs_server.config.load import check_filesystem, load
 from pacs_server.errors import ConfigError
 
@@ -37,7 +37,7 @@ scalars = (
 )
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
 peers = st.lists(st.dictionaries(st.sampled_from([*PeerRule.model_fields, "adresses"]), values, max_size=4), max_size=3)
-remotes = st.lists(st.dictionaries(st.sampled_from([*RemoteAE.model_fields, "tsl"]), scalars), max_size=3)
+remotes = st.lists(st.dictionaries(st.sampled_from([*RemoteAEConfig.model_fields, "tsl"]), scalars), max_size=3)
 
 
 @st.composite

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from pacs_server.config.types import AETitle, Host, Seconds, Section, check_remote_port
 
 
-class RemoteAE(Section):
+class RemoteAEConfig(Section):
     """A peer that this server may call; timeouts in seconds."""
 
     ae_title: AETitle
@@ -20,7 +20,7 @@ class RemoteAE(Section):
     response_timeout: Seconds = 60.0
 
 
-def check_unique_titles(remotes: tuple[RemoteAE, ...]) -> tuple[RemoteAE, ...]:
+def check_unique_titles(remotes: tuple[RemoteAEConfig, ...]) -> tuple[RemoteAEConfig, ...]:
     """The remote AEs, if each has a title of its own. Raises PydanticCustomError."""
     seen: dict[str, int] = {}
     for number, remote in enumerate(remotes):

@@ -11,7 +11,7 @@ import trustme
 import yaml
 from pydantic import ValidationError
 
-from pacs_server.config import Config, DatabaseConfig, PeerRule, RemoteAE, ServerConfig, StorageConfig
+from pacs_server.config import Config, DatabaseConfig, PeerRule, RemoteAEConfig, ServerConfig, StorageConfig
 from pacs_server.config.cautions import open_to_everyone
 from pacs_server.config.load import check_filesystem, load
 from pacs_server.config.model import changed_needing_restart, setting, settings, takes_effect
@@ -234,7 +234,7 @@ def test_where_names_the_line(load_text: Load, tmp_path: Path) -> None:
             "REMOTE_AES",
             "[{ae_title: W, host: h, port: 104}]",
             "remote_aes",
-            (RemoteAE(ae_title="W", host="h", port=104),),
+            (RemoteAEConfig(ae_title="W", host="h", port=104),),
         ),
     ],
 )
@@ -485,7 +485,7 @@ def all_keys() -> set[str]:
     sections = [name for name in Config.model_fields if name not in ("source", "origins", "secret_files", "remote_aes")]
     keys = {f"{name}.{key}" for name in sections for key in type(getattr(Config(), name)).model_fields}
     keys |= {f"access_control.peers.{key}" for key in PeerRule.model_fields}
-    return keys | {"remote_aes"} | {f"remote_aes.{key}" for key in RemoteAE.model_fields}
+    return keys | {"remote_aes"} | {f"remote_aes.{key}" for key in RemoteAEConfig.model_fields}
 
 
 def test_the_example_names_every_key() -> None:
@@ -501,7 +501,7 @@ def test_the_example_tells_the_default(key: str) -> None:
     model = (
         PeerRule
         if ".peers." in key
-        else RemoteAE
+        else RemoteAEConfig
         if section == "remote_aes" and name
         else type(getattr(Config(), section))
     )
@@ -515,8 +515,8 @@ def test_the_example_tells_the_default(key: str) -> None:
     told = yaml.safe_load(found[1])
     if model is PeerRule:
         shown = getattr(PeerRule.model_validate({"ae_title": "A", name: told}), name)
-    elif model is RemoteAE:
-        shown = getattr(RemoteAE.model_validate({"ae_title": "A", "host": "h", "port": 1, name: told}), name)
+    elif model is RemoteAEConfig:
+        shown = getattr(RemoteAEConfig.model_validate({"ae_title": "A", "host": "h", "port": 1, name: told}), name)
     else:
         shown = setting(Config.model_validate({section: {name: told} if name else told}), key)
     assert shown == field.default
@@ -525,7 +525,7 @@ def test_the_example_tells_the_default(key: str) -> None:
 def test_the_example_loads() -> None:
     config = load(EXAMPLE, environ={}, overrides={})
     assert (config.server.ae_title, config.server.host, config.server.port) == ("MY_PACS", "0.0.0.0", 11112)
-    assert config.remote_aes == (RemoteAE(ae_title="WORKSTATION1", host="10.0.0.20", port=104),)
+    assert config.remote_aes == (RemoteAEConfig(ae_title="WORKSTATION1", host="10.0.0.20", port=104),)
     assert config.logging.file == EXAMPLE.parent / "logs" / "pacs.log"
     # Its peer is commented out as a whole.
     assert len(config.origins) > len(all_keys()) - len(PeerRule.model_fields)

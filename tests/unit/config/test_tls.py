@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from certificates import NAME, Authority, days, encrypted
 
-from pacs_server.config import Config, RemoteAE, TLSConfig
+from pacs_server.config import Config, RemoteAEConfig, TLSConfig
 from pacs_server.config.load import check_filesystem, load
 from pacs_server.config.tls import ExpiryWatch, client_contexts, expiries, peer_names, reason, server_context
 from pacs_server.errors import ConfigError
@@ -21,7 +21,7 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def _config(settings: TLSConfig, *remotes: RemoteAE) -> Config:
+def _config(settings: TLSConfig, *remotes: RemoteAEConfig) -> Config:
     return Config(tls=settings, remote_aes=remotes)
 
 
@@ -31,8 +31,8 @@ def _context(settings: TLSConfig) -> ssl.SSLContext:
     return context
 
 
-def _remote(**settings: object) -> RemoteAE:
-    return RemoteAE.model_validate({"ae_title": "THERE", "host": NAME, "port": 104, "tls": True, **settings})
+def _remote(**settings: object) -> RemoteAEConfig:
+    return RemoteAEConfig.model_validate({"ae_title": "THERE", "host": NAME, "port": 104, "tls": True, **settings})
 
 
 # ------------------------------------------------------------------------------------ what is offered
@@ -90,7 +90,7 @@ def test_calling_checks_the_certificate_always_and_the_name_if_told(authority: A
 # ------------------------------------------------------------------------------------ what cannot work
 
 
-def _wrong(settings: TLSConfig, *remotes: RemoteAE) -> str:
+def _wrong(settings: TLSConfig, *remotes: RemoteAEConfig) -> str:
     with pytest.raises(ConfigError) as caught:
         check_filesystem(_config(settings, *remotes))
     assert str(caught.value).isprintable()

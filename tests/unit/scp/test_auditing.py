@@ -13,7 +13,7 @@ from worklists import item
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
-from pacs_server.config import Config, RemoteAE
+from pacs_server.config import Config, RemoteAEConfig
 from pacs_server.config.model import changed
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.worklist import ItemStatus
@@ -136,7 +136,7 @@ def test_the_end_of_a_failing_trail_raises_nothing(recorder: Recorder, trail: Ke
 
 def test_which_keys_a_reload_changed() -> None:
     old = Config()
-    remote = RemoteAE(ae_title="WS", host="ws", port=104)
+    remote = RemoteAEConfig(ae_title="WS", host="ws", port=104)
     new = old.model_copy(
         update={
             "server": old.server.model_copy(update={"port": 104}),
