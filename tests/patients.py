@@ -12,9 +12,9 @@ from pacs_server.dicom.origin import Origin, Via
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.index import archive_models, models
 from pacs_server.index.database import Database
-from pacs_server.index.identity import IdentityIndex, Person
 from pacs_server.index.instances import InstanceIndex, StoredInstance
 from pacs_server.index.integrity import IntegrityIndex
+from pacs_server.index.patients import PatientIndex, Person
 from pacs_server.services.patients import PatientService
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -76,7 +76,7 @@ class Desk:
 
     def person(self, key: int) -> Person:
         """The patient of a row."""
-        found = IdentityIndex(self.database).person(key, merged=False)
+        found = PatientIndex(self.database).person(key, merged=False)
         assert found is not None
         return found
 
@@ -86,7 +86,7 @@ class Desk:
             keys = connection.scalars(
                 select(models.patient_alias.c.id).where(models.patient_alias.c.patient_id == patient_id)
             ).all()
-        found = IdentityIndex(self.database).person(keys[0], merged=True)
+        found = PatientIndex(self.database).person(keys[0], merged=True)
         assert found is not None
         return found.reference
 

@@ -32,7 +32,7 @@ from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.commitment import StorageCommitmentService
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.mpps import MPPSService
-from pacs_server.services.patients import PatientService, read_changes
+from pacs_server.services.patients import PatientService, read_decisions
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
@@ -138,7 +138,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
             Trash(storage.root, fsync=settings.fsync),
             audit,
             in_flight=storage.in_flight,
-            decided=partial(read_changes, storage.root),
+            decided=partial(read_decisions, storage.root),
         ),
         patients=PatientService(database, storage.root, audit, lambda: config().server.ae_title),
         audit=audit,

@@ -11,7 +11,7 @@ import typer
 from pacs_server.cli.options import ConfigOption, fail, load_config
 
 if TYPE_CHECKING:
-    from pacs_server.index.identity import Person, StudyOf
+    from pacs_server.index.patients import Person, StudyOf
     from pacs_server.services.patients import PatientService
 
 app = typer.Typer(rich_markup_mode=None)

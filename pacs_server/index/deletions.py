@@ -15,8 +15,8 @@ from pacs_server.errors import InstanceNotFound
 from pacs_server.index.archive_models import deletion as table
 from pacs_server.index.commitment import CommitmentStatus
 from pacs_server.index.database import Database
+from pacs_server.index.decisions import Decision, follow
 from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Row, Rows, in_utc, saved_columns
-from pacs_server.index.identity_changes import Change, follow
 from pacs_server.index.instances import WRITER_LOCK, collect_again, take_off
 from pacs_server.index.models import instance, patient, series, study
 from pacs_server.index.workflow_models import commitment, commitment_instance
@@ -58,7 +58,7 @@ class DeletionIndex:
         folder: str,
         left: Deletion | None,
         record: Callable[[], None],
-        decided: Callable[[], Iterable[Change]] = tuple,
+        decided: Callable[[], Iterable[Decision]] = tuple,
     ) -> bool:
         """Put rows back and keep what is `left` of the deletion; False, and nothing changed, if a UID is known again.
 

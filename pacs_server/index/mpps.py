@@ -44,7 +44,7 @@ _COLUMNS = {
 _step, _item = procedure_step.c, worklist_item.c
 _made, _tie = procedure_step_instance.c, procedure_step_item.c
 
-Change = Callable[[DataSet], dict[str, Any]]
+StepEdit = Callable[[DataSet], dict[str, Any]]
 """From a step to what it becomes; raises to leave it as it is."""
 
 
@@ -104,10 +104,10 @@ class ProcedureStepIndex:
         except IntegrityError as error:
             raise DuplicateInstance("there is a procedure step of this UID") from error
 
-    def update(self, uid: str, change: Change, *, discontinued_returns: bool) -> tuple[str, int]:
+    def update(self, uid: str, edit: StepEdit, *, discontinued_returns: bool) -> tuple[str, int]:
         """Change a step as it is now; return its status and how many items it refers to.
 
-        Raises InstanceNotFound, IndexUnavailable, and what `change` raises.
+        Raises InstanceNotFound, IndexUnavailable, and what `edit` raises.
         """
         with self._database.begin(lock=WRITER_LOCK) as connection:
             row = connection.execute(
@@ -115,7 +115,7 @@ class ProcedureStepIndex:
             ).one_or_none()
             if row is None:
                 raise _not_found()
-            data_set = change(json.loads(row.data_set))
+            data_set = edit(json.loads(row.data_set))
             values = _values(data_set) | {"updated_at": datetime.now(UTC)}
             connection.execute(update(procedure_step).where(_step.id == row.id).values(values))
             connection.execute(delete(procedure_step_instance).where(_made.procedure_step_fk == row.id))

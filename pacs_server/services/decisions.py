@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pacs_server.errors import StorageUnavailable
-from pacs_server.index.identity_changes import Change
+from pacs_server.index.decisions import Decision
 from pacs_server.kit.private_files import make_directory, sync_directory
 from pacs_server.storage.disk_errors import disk_errors
 
@@ -27,30 +27,30 @@ class DecisionJournal:
     def __init__(self, directory: Path) -> None:
         self.path = directory / _FOLDER / _NAME
 
-    def read(self) -> list[Change]:
+    def read(self) -> list[Decision]:
         """All changes in their order. Raises StorageUnavailable if they cannot be read or are not in order."""
-        return [self._change(number, line) for number, line in enumerate(self._lines(), 1)]
+        return [self._decision(number, line) for number, line in enumerate(self._lines(), 1)]
 
-    def append(self, change: Change) -> bool:
+    def append(self, decision: Decision) -> bool:
         """Write a change down durably; False, and nothing is written, if its number is taken.
 
         The caller sees to it that nobody else appends meanwhile. Raises StorageFull, StorageUnavailable.
         """
         lines = self._lines()
-        if len(lines) + 1 != change.number:
+        if len(lines) + 1 != decision.number:
             return False
         end = sum(len(line) + 1 for line in lines)
-        values = asdict(change) | {"at": change.at.isoformat()}
+        values = asdict(decision) | {"at": decision.at.isoformat()}
         data = json.dumps(values, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         with disk_errors(f"write {self.path}"):
             make_directory(self.path.parent)
             _write_at(self.path, end, data)
         return True
 
-    def take_back(self, change: Change) -> None:
+    def take_back(self, decision: Decision) -> None:
         """Take out the last change, if it is this one. Raises StorageUnavailable."""
         lines = self._lines()
-        if len(lines) == change.number:
+        if len(lines) == decision.number:
             with disk_errors(f"write {self.path}"):
                 _write_at(self.path, sum(len(line) + 1 for line in lines[:-1]), b"")
 
@@ -72,14 +72,14 @@ class DecisionJournal:
                 return []
         return data.split(b"\n")[:-1]
 
-    def _change(self, number: int, line: bytes) -> Change:
+    def _decision(self, number: int, line: bytes) -> Decision:
         try:
-            change = _change(json.loads(line))
+            decision = _decision(json.loads(line))
         except (ValueError, TypeError, KeyError) as error:
             raise StorageUnavailable(f"{self.path} line {number} is not a change") from error
-        if change.number != number:
-            raise StorageUnavailable(f"{self.path} line {number} is change {change.number}")
-        return change
+        if decision.number != number:
+            raise StorageUnavailable(f"{self.path} line {number} is change {decision.number}")
+        return decision
 
 
 def _sync(descriptor: int, path: Path) -> None:
@@ -108,6 +108,6 @@ def _write_at(path: Path, end: int, data: bytes) -> None:
         os.close(descriptor)
 
 
-def _change(values: Mapping[str, Any]) -> Change:
+def _decision(values: Mapping[str, Any]) -> Decision:
     read = {**values, "at": datetime.fromisoformat(values["at"]), "studies": tuple(values["studies"])}
-    return Change(**read)
+    return Decision(**read)

@@ -23,9 +23,9 @@ from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import InstanceNotFound, PacsError, StorageUnavailable
+from pacs_server.index.decisions import Decision
 from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Rows, decode, encode, names_of
 from pacs_server.index.deletions import DeletionIndex
-from pacs_server.index.identity_changes import Change
 from pacs_server.storage.trash import Trash
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class DeletionService:
         recorder: Recorder,
         *,
         in_flight: Callable[[str], bool],
-        decided: Callable[[], Iterable[Change]],
+        decided: Callable[[], Iterable[Decision]],
         clock: Clock = _now,
     ) -> None:
         """`in_flight` says whether a file is just being stored, and its row about to be committed.
@@ -193,7 +193,7 @@ class DeletionService:
             folder,
             left.deletion if left else None,
             lambda: self._record_restored(told, who),
-            lambda: (change for change in self._decided() if change.at > document.deletion.deleted_at),
+            lambda: (decision for decision in self._decided() if decision.at > document.deletion.deleted_at),
         ):
             return None
         self._empty(folder, left, paths)

@@ -14,8 +14,8 @@ from pacs_server.dicom.same_patient import compatible
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import AuditUnavailable, PatientError, StorageUnavailable
 from pacs_server.index.database import Database
-from pacs_server.index.identity import Conflicts, IdentityIndex, Person, StudyOf
-from pacs_server.index.identity_changes import Change, ChangeIndex
+from pacs_server.index.decisions import Decision, DecisionIndex
+from pacs_server.index.patients import Conflicts, PatientIndex, Person, StudyOf
 from pacs_server.services.decisions import DecisionJournal
 
 _REFERENCE: Final = re.compile(r"@(m?)([0-9]{1,18})-[0-9a-f]{4}")
@@ -24,7 +24,7 @@ _WITH_ISSUER: Final = "^^^"
 _ATTEMPTS: Final = 10
 
 
-def read_changes(directory: Path) -> list[Change]:
+def read_decisions(directory: Path) -> list[Decision]:
     """What operators decided in an archive's directory, in order. Raises StorageUnavailable."""
     return DecisionJournal(directory).read()
 
@@ -34,8 +34,8 @@ class PatientService:
 
     def __init__(self, database: Database, directory: Path, audit: Recorder, system: Callable[[], str]) -> None:
         """`directory` is that of the storage; `system` says what this one is called in what it changes."""
-        self._index = IdentityIndex(database)
-        self._changes = ChangeIndex(database)
+        self._index = PatientIndex(database)
+        self._decisions = DecisionIndex(database)
         self._journal = DecisionJournal(directory)
         self._audit = audit
         self._system = system
@@ -110,21 +110,21 @@ class PatientService:
             raise PatientError(f"{target.reference} has no Patient ID, which identifies nobody")
         self._decide([study], study.person, target, reason, whole=False, dry_run=dry_run)
 
-    def replay(self, change: Change) -> None:
+    def replay(self, decision: Decision) -> None:
         """Make a change in an index that is made anew, unless it is made already. Raises IndexUnavailable."""
-        self._changes.apply(change)
+        self._decisions.apply(decision)
 
     def catch_up(self) -> int:
         """Make the changes that were written down before a crash kept the index from having them; returns how many.
 
         Raises StorageFull, StorageUnavailable, IndexUnavailable, AuditUnavailable.
         """
-        applied = self._changes.applied()
-        missing = [change for change in self._journal.read() if change.number > applied]
+        applied = self._decisions.applied()
+        missing = [decision for decision in self._journal.read() if decision.number > applied]
         if missing:
             # An index that had what the journal lost would take no other change.
             self._journal.sync()
-        return sum(self._changes.apply(change, partial(self._record, change)) for change in missing)
+        return sum(self._decisions.apply(decision, partial(self._record, decision)) for decision in missing)
 
     def _decide(
         self, studies: list[StudyOf], source: Person, target: Person, reason: str, *, whole: bool, dry_run: bool
@@ -142,45 +142,45 @@ class PatientService:
         for _ in range(_ATTEMPTS):
             self.catch_up()
             number = self._next_number()
-            change = Change(
+            decision = Decision(
                 number, datetime.now(UTC), who.user_id, reason, whole,
                 source.attributes, target.attributes, uids, self._system(),
             )  # fmt: skip
-            if self._changes.apply(change, partial(self._write_down, change, accession_numbers)):
+            if self._decisions.apply(decision, partial(self._write_down, decision, accession_numbers)):
                 return
         raise PatientError("somebody else changes patients all the time; nothing was changed")
 
     def _next_number(self) -> int:
-        written, applied = len(self._journal.read()), self._changes.applied()
+        written, applied = len(self._journal.read()), self._decisions.applied()
         if written < applied:
             raise StorageUnavailable(
                 f"{self._journal.path} holds {written} changes and the index {applied}: put it back from a backup"
             )
         return written + 1
 
-    def _write_down(self, change: Change, accession_numbers: Mapping[str, str]) -> bool:
+    def _write_down(self, decision: Decision, accession_numbers: Mapping[str, str]) -> bool:
         """Into the journal and the audit trail, or into none of them; False if the number is taken."""
-        if not self._journal.append(change):
+        if not self._journal.append(decision):
             return False
         try:
-            return self._record(change, accession_numbers)
+            return self._record(decision, accession_numbers)
         except AuditUnavailable:
-            self._journal.take_back(change)
+            self._journal.take_back(decision)
             raise
 
-    def _record(self, change: Change, accession_numbers: Mapping[str, str] | None = None) -> bool:
+    def _record(self, decision: Decision, accession_numbers: Mapping[str, str] | None = None) -> bool:
         """One event for each of the two patients (PS3.15 A.5.3: a message is about one).
 
-        A change that a crash interrupted is recorded once more when it is made: better twice than never.
+        A decision that a crash interrupted is recorded once more when it is made: better twice than never.
         """
-        verb = "merged" if change.whole else "reassigned"
-        gone = Action.DELETE if change.whole else Action.UPDATE
-        for attributes, action in ((change.source, gone), (change.target, Action.UPDATE)):
+        verb = "merged" if decision.whole else "reassigned"
+        gone = Action.DELETE if decision.whole else Action.UPDATE
+        for attributes, action in ((decision.source, gone), (decision.target, Action.UPDATE)):
             who = attributes.get("patient_id", ""), attributes.get("issuer_of_patient_id", "")
-            subjects = [Subject(*who, uid, (accession_numbers or {}).get(uid, "")) for uid in change.studies]
-            detail = f"{verb}, change {change.number}: {change.reason}"
+            subjects = [Subject(*who, uid, (accession_numbers or {}).get(uid, "")) for uid in decision.studies]
+            detail = f"{verb}, change {decision.number}: {decision.reason}"
             about = tuple(subjects) or (Subject(*who),)
-            user = replace(local_user(), user_id=change.by)
+            user = replace(local_user(), user_id=decision.by)
             self._audit.write(Event(EventID.PATIENT_RECORD, action, (user,), subjects=about, detail=detail))
         return True
 

@@ -18,11 +18,11 @@ from typing import Final
 from pacs_server.archive.stored_file import StoredFile, read_stored
 from pacs_server.errors import InvalidInstance, StorageUnavailable
 from pacs_server.index.database import Database
+from pacs_server.index.decisions import Decision, DecisionIndex
 from pacs_server.index.deletion_document import DeletionStatus, decode
 from pacs_server.index.deletions import DeletionIndex
-from pacs_server.index.identity_changes import Change, ChangeIndex
 from pacs_server.index.instances import Arrival, InstanceIndex
-from pacs_server.services.patients import read_changes
+from pacs_server.services.patients import read_decisions
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.storage.trash import Trash
 from pacs_server.upkeep.rebuild_events import Arrived, Changed, Deleted, Events
@@ -69,10 +69,10 @@ def rebuild(storage: FileSystemStorage, database: Database, progress: OnProgress
         trash = Trash(storage.root, fsync=False)
         _collect(storage, events, rebuilt, progress, jobs)
         _collect_deletions(storage, trash, events, rebuilt, jobs)
-        changes = read_changes(storage.root)
-        for number, change in enumerate(changes):
-            events.changed(change.at, number)
-        replay = _Replay(database, trash, changes, events, rebuilt)
+        decisions = read_decisions(storage.root)
+        for number, decision in enumerate(decisions):
+            events.changed(decision.at, number)
+        replay = _Replay(database, trash, decisions, events, rebuilt)
         for number, event in enumerate(events.in_order(), 1):
             replay.tell(event)
             progress("indexing", min(number, events.arrivals), events.arrivals)
@@ -157,13 +157,13 @@ class _Replay:
     """Tells events to an index; what follows one upon another goes into one transaction."""
 
     def __init__(
-        self, database: Database, trash: Trash, changes: list[Change], events: Events, rebuilt: RebuildReport
+        self, database: Database, trash: Trash, decisions: list[Decision], events: Events, rebuilt: RebuildReport
     ) -> None:
         self._index = InstanceIndex(database)
         self._deletions = DeletionIndex(database)
-        self._identities = ChangeIndex(database)
+        self._identities = DecisionIndex(database)
         self._trash = trash
-        self._changes = changes
+        self._decisions = decisions
         self._events = events
         self._rebuilt = rebuilt
         self._waiting: list[Arrival] = []
@@ -183,7 +183,7 @@ class _Replay:
         elif isinstance(event, Deleted):
             self._delete(event.folder)
         else:
-            self._identities.apply(self._changes[event.number])
+            self._identities.apply(self._decisions[event.number])
 
     def flush(self) -> None:
         """Commit what waits. Raises IndexUnavailable."""

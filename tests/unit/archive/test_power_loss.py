@@ -19,7 +19,7 @@ from pacs_server.dicom.levels import Level
 from pacs_server.errors import InstanceNotFound
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.services.deletion import DeletionService
-from pacs_server.services.patients import PatientService, read_changes
+from pacs_server.services.patients import PatientService, read_decisions
 from pacs_server.storage import journal
 from pacs_server.storage.filesystem import FileSystemIncoming
 from pacs_server.storage.trash import Trash
@@ -290,9 +290,9 @@ def test_power_fails_after_a_merge_that_was_killed_at_any_step_before(tmp_path: 
             node.die()
         synced(scene.disk, at)
         node = scene.node()
-        written = identity(node).catch_up() + len(read_changes(scene.root))
+        written = identity(node).catch_up() + len(read_decisions(scene.root))
         merge(node, "2", "3")
-        assert len(read_changes(scene.root)) == written + 1
+        assert len(read_decisions(scene.root)) == written + 1
         node.die()
         if faults.steps < at:
             assert (at > 5, written) == (True, 1)

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from pacs_server.audit.events import EventID
 from pacs_server.index.database import Database
 from pacs_server.services import changes
-from pacs_server.services.patients import read_changes
+from pacs_server.services.patients import read_decisions
 
 # Steps before the line in the journal is whole; a number is one of the statements that change the index.
 NEVER_BEGUN = ("nothing written", "half a line")
@@ -81,7 +81,7 @@ def test_a_merge_that_is_killed(database_url: str, tmp_path: Path, step: str | i
     if step in NEVER_BEGUN:
         desk.merge("P1", into="P2")
     assert desk.people() == [("P2", "", 3)]
-    assert len(read_changes(desk.directory)) == 1
+    assert len(read_decisions(desk.directory)) == 1
     assert desk.service.catch_up() == 0
     assert_counters_exact(database)
     database.close()

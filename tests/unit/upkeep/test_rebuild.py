@@ -34,7 +34,7 @@ from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.rebuilding import FATES, TAKEN_OVER, Fate, take_over
 from pacs_server.services.deletion import DeletionService
-from pacs_server.services.patients import PatientService, read_changes
+from pacs_server.services.patients import PatientService, read_decisions
 from pacs_server.services.store import StoreService
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.storage.trash import Trash
@@ -79,7 +79,7 @@ class Site:
             Trash(root, fsync=False),
             audit,
             in_flight=self.storage.in_flight,
-            decided=partial(read_changes, root),
+            decided=partial(read_decisions, root),
         )
         self.identity = PatientService(database, root, audit, lambda: "PACS")
 

@@ -13,16 +13,16 @@ from pacs_server.dicom.same_patient import Identity, compatible
 from pacs_server.index.aliases import add_alias, as_json, mark_joined
 from pacs_server.index.archive_models import archive_state
 from pacs_server.index.database import Database
-from pacs_server.index.identity import ATTRIBUTES, named
 from pacs_server.index.instances import WRITER_LOCK, collect_again
 from pacs_server.index.models import instance, patient, patient_alias, series, study
 from pacs_server.index.parents import left_open, patient_values
+from pacs_server.index.patients import ATTRIBUTES, named
 
 _APPLIED: Final = "changes"
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Decision:
     """What an operator decided: studies of one patient are another's. `number` counts from 1.
 
     With `whole` it is a merge: all that is there and all that will come. Attributes of the patients are by column.
@@ -39,7 +39,7 @@ class Change:
     system: str
 
 
-class ChangeIndex:
+class DecisionIndex:
     """The changes of one database; every method raises IndexUnavailable."""
 
     def __init__(self, database: Database) -> None:
@@ -50,17 +50,17 @@ class ChangeIndex:
         with self._database.connect() as connection:
             return _applied(connection)
 
-    def apply(self, change: Change, record: Callable[[], bool] = lambda: True) -> bool:
+    def apply(self, decision: Decision, record: Callable[[], bool] = lambda: True) -> bool:
         """Make a change unless the index has it already, and tell whether it was made.
 
         `record` is called before anything is changed, while nobody else writes; if it says no nothing is made.
         """
         with self._database.begin(lock=WRITER_LOCK) as connection:
-            if _applied(connection) >= change.number or not record():
+            if _applied(connection) >= decision.number or not record():
                 return False
-            _apply(connection, change)
+            _apply(connection, decision)
             connection.execute(delete(archive_state).where(archive_state.c.key == _APPLIED))
-            connection.execute(insert(archive_state).values(key=_APPLIED, value=str(change.number)))
+            connection.execute(insert(archive_state).values(key=_APPLIED, value=str(decision.number)))
             return True
 
 
@@ -68,62 +68,62 @@ def _applied(connection: Connection) -> int:
     return int(connection.scalar(select(archive_state.c.value).where(archive_state.c.key == _APPLIED)) or 0)
 
 
-def follow(connection: Connection, changes: Iterable[Change], studies: Collection[str]) -> None:
+def follow(connection: Connection, decisions: Iterable[Decision], studies: Collection[str]) -> None:
     """Make changes for these studies, which were in the trash when they were made, in their order."""
-    for change in changes:
-        source_key = _find(connection, change.source, studies)
-        if _studies_to_move(connection, change, source_key).keys() & set(studies):
-            _apply(connection, change, only=studies)
+    for decision in decisions:
+        source_key = _find(connection, decision.source, studies)
+        if _studies_to_move(connection, decision, source_key).keys() & set(studies):
+            _apply(connection, decision, only=studies)
 
 
-def _apply(connection: Connection, change: Change, only: Collection[str] | None = None) -> None:
+def _apply(connection: Connection, decision: Decision, only: Collection[str] | None = None) -> None:
     """Move the studies; what is not there any more needs no moving, but what comes later has to find its way.
 
     With `only` the others have been moved, and what else has to be so is so.
     """
-    source = Identity.of(change.source)
-    found = _find(connection, change.target, change.studies)
-    target_key = _make(connection, change.target) if found is None else found
-    _complete(connection, target_key, change.target)
-    source_key = _find(connection, change.source, change.studies if only is None else only)
+    source = Identity.of(decision.source)
+    found = _find(connection, decision.target, decision.studies)
+    target_key = _make(connection, decision.target) if found is None else found
+    _complete(connection, target_key, decision.target)
+    source_key = _find(connection, decision.source, decision.studies if only is None else only)
     if source_key == target_key:
         # One of them turned out to be the other since.
         return
-    moving = _studies_to_move(connection, change, source_key)
+    moving = _studies_to_move(connection, decision, source_key)
     if only is None:
         # Whoever gets studies is there again, and goes nowhere else.
-        _forget_aliases(connection, Identity.of(change.target), "")
-        concerned = set(change.studies) | set(moving)
+        _forget_aliases(connection, Identity.of(decision.target), "")
+        concerned = set(decision.studies) | set(moving)
     else:
         moving = {uid: key for uid, key in moving.items() if uid in only}
         concerned = set(moving)
-    undone = {uid for uid in concerned if _undo(connection, uid, change, target_key)}
+    undone = {uid for uid in concerned if _undo(connection, uid, decision, target_key)}
     joined = set()
     for uid, key in moving.items():
-        item = None if uid in undone else _original_item(connection, key, change)
+        item = None if uid in undone else _original_item(connection, key, decision)
         if _move(connection, key, target_key, item, undone=uid in undone):
             joined.add(uid)
     for uid in joined:
-        mark_joined(connection, uid, Identity.of(change.target))
+        mark_joined(connection, uid, Identity.of(decision.target))
     for uid in sorted(concerned):
         _forget_aliases(connection, source, uid)
         if uid not in undone or _was_theirs(connection, uid, target_key, source):
-            add_alias(connection, uid, change.source, change.target, change.system, joined=uid in joined)
-    if change.whole and source.patient_id and only is None:
+            add_alias(connection, uid, decision.source, decision.target, decision.system, joined=uid in joined)
+    if decision.whole and source.patient_id and only is None:
         _forget_aliases(connection, source, "")
-        add_alias(connection, "", change.source, change.target, change.system, joined=False)
+        add_alias(connection, "", decision.source, decision.target, decision.system, joined=False)
     _recount_patient(connection, target_key)
     if source_key is not None:
         _recount_patient(connection, source_key)
 
 
-def _studies_to_move(connection: Connection, change: Change, source_key: int | None) -> dict[str, int]:
+def _studies_to_move(connection: Connection, decision: Decision, source_key: int | None) -> dict[str, int]:
     if source_key is None:
         return {}
     rows = connection.execute(
         select(study.c.study_instance_uid, study.c.id).where(study.c.patient_fk == source_key).order_by(study.c.id)
     )
-    return {uid: key for uid, key in rows if change.whole or uid in change.studies}
+    return {uid: key for uid, key in rows if decision.whole or uid in decision.studies}
 
 
 def _find(connection: Connection, attributes: Mapping[str, str], studies: Iterable[str] = ()) -> int | None:
@@ -184,19 +184,19 @@ def _forget_aliases(connection: Connection, source: Identity, uid: str) -> Seque
     return found
 
 
-def _undo(connection: Connection, uid: str, change: Change, target_key: int) -> bool:
+def _undo(connection: Connection, uid: str, decision: Decision, target_key: int) -> bool:
     """Whether the study goes back to where it was moved from; what was decided about it then is forgotten.
 
     One that joined another does not: part of it never was there, and what comes for that part has to follow it.
     """
     back = False
-    for row in _forget_aliases(connection, Identity.of(change.target), uid):
+    for row in _forget_aliases(connection, Identity.of(decision.target), uid):
         sent = json.loads(row.source)
         if _complete(connection, target_key, sent):
-            back |= not row.joined and compatible(Identity.of(json.loads(row.target)), Identity.of(change.source))
+            back |= not row.joined and compatible(Identity.of(json.loads(row.target)), Identity.of(decision.source))
         else:
             # Somebody else of that ID has it now, and what comes of it follows.
-            add_alias(connection, uid, sent, change.target, change.system, joined=row.joined)
+            add_alias(connection, uid, sent, decision.target, decision.system, joined=row.joined)
     return back
 
 
@@ -270,16 +270,16 @@ def _recount_patient(connection: Connection, key: int) -> None:
     connection.execute(update(patient).where(patient.c.id == key).values(values))
 
 
-def _original_item(connection: Connection, study_key: int, change: Change) -> dict[str, Any]:
+def _original_item(connection: Connection, study_key: int, decision: Decision) -> dict[str, Any]:
     first = (
         select(instance.c.calling_ae).select_from(instance.join(series)).where(series.c.study_fk == study_key)
         .order_by(instance.c.id).limit(1)
     )  # fmt: skip
     return original_item(
-        change.source,
-        change.target,
-        at=change.at,
-        system=change.system,
-        reason="COERCE" if change.whole else "CORRECT",
+        decision.source,
+        decision.target,
+        at=decision.at,
+        system=decision.system,
+        reason="COERCE" if decision.whole else "CORRECT",
         origin=connection.scalar(first) or "",
     )

@@ -73,7 +73,7 @@ class Conflicts:
     studies: tuple[tuple[StudyOf, ...], ...]
 
 
-class IdentityIndex:
+class PatientIndex:
     """The patients of one database; every method raises IndexUnavailable."""
 
     def __init__(self, database: Database) -> None:
