@@ -8,7 +8,11 @@ PacsError
 |- DuplicateInstance          other bytes are stored under this SOP Instance UID
 |- InstanceNotFound           no such instance
 |- StorageFull                not enough free space
-|- StorageUnavailable         the disk does not take or give what it should
+|- StorageUnavailable         the storage does not take or give what it should
+|  |- ObjectNotFound          nothing is stored under this key
+|  |- ObjectUnreadable        the object under this key cannot be read; other objects may be
+|  |- InvalidKey              no object can be stored under this name
+|- ObjectExists               an object is stored under this key already
 |- IndexUnavailable           the database does not answer
 |- SchemaError                the database schema does not fit this program
 |- UnknownMoveDestination     no remote AE of that title
@@ -66,6 +70,26 @@ class StorageFull(PacsError):
 
 class StorageUnavailable(PacsError):
     """The storage does not take or give what it should."""
+
+
+class ObjectNotFound(StorageUnavailable):
+    """Nothing is stored under this key."""
+
+
+class ObjectUnreadable(StorageUnavailable):
+    """The object under this key cannot be read, which says nothing about other objects; `reason` is the system's."""
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class InvalidKey(StorageUnavailable):
+    """No object can be stored under this name."""
+
+
+class ObjectExists(PacsError):
+    """An object is stored under this key already; nothing was overwritten."""
 
 
 class IndexUnavailable(PacsError):

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import text
 
 from pacs_server.archive.archive import Archive
+from pacs_server.archive.stored_file import StoredFile, read_stored
 from pacs_server.dicom.origin import Origin, Via
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex, StoredInstance
@@ -17,12 +18,19 @@ from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.index.state import StateIndex
 from pacs_server.services.store import StoreService
+from pacs_server.storage.contract import Storage
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.upkeep.checking import Finding
 from pacs_server.upkeep.repair import RepairService
 from pacs_server.upkeep.verify import Verification, VerificationProgress, VerificationReport, VerificationSources, begin
 
 ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
+
+
+def stored_at(storage: Storage, key: str) -> StoredFile:
+    """What the file under a key tells by itself."""
+    with storage.open(key) as source:
+        return read_stored(source, key)
 
 
 class SmallArchive:

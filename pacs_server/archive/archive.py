@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import BinaryIO, Final
+from typing import Final
 
 from pacs_server.archive.stored_file import StoredFile
 from pacs_server.dicom.header import Header
@@ -32,7 +32,7 @@ from pacs_server.errors import (
     StorageUnavailable,
 )
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
-from pacs_server.storage.base import IncomingFile, Storage
+from pacs_server.storage.contract import ByteSource, IncomingFile, Storage
 from pacs_server.storage.paths import relative_path
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Archive:
                 return StoreOutcome.ALREADY_STORED
             return StoreOutcome.STORED
 
-    def open(self, instance: StoredInstance) -> BinaryIO:
+    def open(self, instance: StoredInstance) -> ByteSource:
         """Open the file of an instance to read. Raises StorageUnavailable."""
         return self.storage.open(instance.path)
 
@@ -125,12 +125,13 @@ class Archive:
         digest = hashlib.sha256()
         try:
             with self.storage.open(instance.path) as file:
-                file.seek(instance.data_set_offset)
-                while data := file.read(_VERIFY_CHUNK):
+                offset = instance.data_set_offset
+                while data := file.read(offset, _VERIFY_CHUNK):
                     if interrupted():
                         return None
                     digest.update(data)
-        except (StorageUnavailable, OSError) as error:
+                    offset += len(data)
+        except StorageUnavailable as error:
             log.warning("file not verified", extra={"sop_instance_uid": instance.uids.sop, "reason": str(error)})
             return False
         return digest.hexdigest() == instance.digest

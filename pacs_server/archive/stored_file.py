@@ -1,19 +1,17 @@
 """What a file of the archive tells by itself: all that its row in the index holds."""
 
 import hashlib
-import io
-import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import BinaryIO, Final, Protocol
+from typing import Final
 
 from pacs_server.dicom.header import Header, read_header
 from pacs_server.dicom.origin import Origin, Via
-from pacs_server.dicom.part10 import FileHead, Provenance, decode_head
-from pacs_server.errors import InvalidInstance, StorageUnavailable
+from pacs_server.dicom.part10 import Provenance, decode_head
+from pacs_server.errors import InvalidInstance
 from pacs_server.index.instances import StoredInstance
-from pacs_server.storage.base import Storage
+from pacs_server.storage.contract import ByteSource, Readable
 
 # The header of all but a few objects ends within the first of these; the second is the limit.
 USUAL_HEAD: Final = 64 * 1024
@@ -33,27 +31,29 @@ class StoredFile:
     received_at: datetime
 
 
-class Readable(Protocol):
-    """A file whose start can be read; sizes in bytes."""
+def read_stored(source: ByteSource, key: str) -> StoredFile:
+    """Read a whole file that is stored under `key`. Raises InvalidInstance, StorageUnavailable.
 
-    @property
-    def size(self) -> int:
-        """How long it is."""
-
-    def read(self, size: int) -> bytes:
-        """The first `size` bytes."""
-
-
-def read_stored(storage: Storage, path: str) -> StoredFile:
-    """Read the whole file at `path`. Raises InvalidInstance, StorageUnavailable.
-
-    A file that does not say when it was received is as old as its last change, and nobody sent it.
+    A file that does not say when it was received counts as received when it was last changed, from nobody.
     """
-    with storage.open(path) as file:
-        try:
-            return _read(file, path)
-        except OSError as error:
-            raise StorageUnavailable(f"cannot read {path}: {error.strerror or error}") from error
+    head = decode_head(source.read(0, USUAL_HEAD))
+    if head is None:
+        raise InvalidInstance("no DICOM file")
+    offset = head.data_set_offset
+    header = header_of(source, offset, head.transfer_syntax_uid)
+    version = _VERSION.search(key)
+    instance = StoredInstance(
+        uids=header.uids,
+        sop_class_uid=header.sop_class_uid,
+        transfer_syntax_uid=header.transfer_syntax_uid,
+        path=key,
+        data_set_offset=offset,
+        size=source.size,
+        digest=_digest(source, offset),
+        version=int(version[1]) if version else 1,
+    )
+    told = head.provenance or Provenance(_modified_at(source), head.source_ae, "")
+    return StoredFile(instance, header, Origin(told.calling_ae, "", told.peer, Via.DIMSE), told.received_at)
 
 
 def header_of(file: Readable, offset: int, transfer_syntax_uid: str) -> Header:
@@ -61,63 +61,25 @@ def header_of(file: Readable, offset: int, transfer_syntax_uid: str) -> Header:
 
     Raises InvalidInstance.
     """
-    start = file.read(offset + USUAL_HEAD)[offset:]
-    complete = offset + len(start) >= file.size
     size = file.size - offset
+    start = file.read(offset, USUAL_HEAD)
+    complete = len(start) >= size
     try:
         return read_header(start, transfer_syntax_uid, complete=complete, size=size)
     except InvalidInstance:
         if complete:
             raise
-    more = file.read(offset + _LARGEST_HEAD)[offset:]
-    return read_header(more, transfer_syntax_uid, complete=offset + len(more) >= file.size, size=size)
+    more = file.read(offset, _LARGEST_HEAD)
+    return read_header(more, transfer_syntax_uid, complete=len(more) >= size, size=size)
 
 
-class _Start:
-    """The start of an open file, as `header_of` wants it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.size = file.seek(0, os.SEEK_END)
-
-    def read(self, size: int) -> bytes:
-        self._file.seek(0)
-        return self._file.read(size)
+def _modified_at(source: ByteSource) -> datetime:
+    return datetime.fromtimestamp(source.modified_ns / 1e9, UTC)
 
 
-def _read(file: BinaryIO, path: str) -> StoredFile:
-    start = _Start(file)
-    head = decode_head(start.read(USUAL_HEAD))
-    if head is None:
-        raise InvalidInstance("no DICOM file")
-    offset = head.data_set_offset
-    header = header_of(start, offset, head.transfer_syntax_uid)
-    version = _VERSION.search(path)
-    instance = StoredInstance(
-        uids=header.uids,
-        sop_class_uid=header.sop_class_uid,
-        transfer_syntax_uid=header.transfer_syntax_uid,
-        path=path,
-        data_set_offset=offset,
-        size=start.size,
-        digest=_digest(file, offset),
-        version=int(version[1]) if version else 1,
-    )
-    told = head.provenance or _guessed(file, head)
-    return StoredFile(instance, header, Origin(told.calling_ae, "", told.peer, Via.DIMSE), told.received_at)
-
-
-def _digest(file: BinaryIO, offset: int) -> str:
+def _digest(source: ByteSource, offset: int) -> str:
     digest = hashlib.sha256()
-    file.seek(offset)
-    while data := file.read(_READ_SIZE):
+    while data := source.read(offset, _READ_SIZE):
         digest.update(data)
+        offset += len(data)
     return digest.hexdigest()
-
-
-def _guessed(file: BinaryIO, head: FileHead) -> Provenance:
-    try:
-        changed = datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
-    except io.UnsupportedOperation:  # a file in memory
-        changed = datetime.now(UTC)
-    return Provenance(changed, head.source_ae, "")

@@ -5,12 +5,13 @@ One thread owns an association. Only `drain` and `kill` may be called from anoth
 
 import contextlib
 import itertools
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
+from pacs_server.errors import StorageUnavailable
 from pacs_server.net.limits import Throttle
 from pacs_server.net.message import (
     NO_DATA_SET,
@@ -80,6 +81,13 @@ class Message:
 
     context: AcceptedContext
     command: Command
+
+
+class Source(Protocol):
+    """Bytes that can be read from any offset, such as a stored object that is open."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The `length` bytes from `offset` on, fewer where the bytes end. Raises StorageUnavailable."""
 
 
 class Association:
@@ -328,10 +336,10 @@ class Association:
         """Send what `encode_command` and `encode_data` made, in one write."""
         self._write([b"".join(messages)])
 
-    def send_file(self, context_id: int, command: Command, descriptor: int, span: tuple[int, int]) -> None:
-        """Send a message whose data set is `span` (offset, length in bytes) of an open file, a chunk at a time.
+    def send_source(self, context_id: int, command: Command, source: Source, span: tuple[int, int]) -> None:
+        """Send a message whose data set is `span` (offset, length in bytes) of an open source, a chunk at a time.
 
-        Raises OSError if the file cannot be read and nothing was sent yet, later MessageCut.
+        Raises StorageUnavailable if the source cannot be read and nothing was sent yet, later MessageCut.
         """
         offset, remaining = span
         command.command_data_set_type = 1
@@ -340,11 +348,13 @@ class Association:
         chunk = fragment if self.throttle else max(1, min(_FILE_CHUNK // fragment, _MAX_FRAGMENTS)) * fragment
         while True:
             try:
-                data = _read(descriptor, min(chunk, remaining), offset)
-            except OSError as error:
+                data = source.read(offset, min(chunk, remaining))
+                if remaining and not data:
+                    raise StorageUnavailable("the file is shorter than the index says")
+            except StorageUnavailable as error:
                 if buffers:
                     raise
-                raise MessageCut(f"data set cut: {error.strerror or error}") from error
+                raise MessageCut(f"data set cut: {error}") from error
             offset, remaining = offset + len(data), remaining - len(data)
             if not remaining and len(data) % 2:
                 # PS3.8 E.2: fragments are even. A deflated data set may have come odd, and is padded so (PS3.5 A.5).
@@ -393,10 +403,3 @@ class Association:
         self.busy = False
         if self.draining:
             raise Draining("the server shuts down")
-
-
-def _read(descriptor: int, size: int, offset: int) -> bytes:
-    data = os.pread(descriptor, size, offset)
-    if size and not data:
-        raise OSError("the file is shorter than the index says")
-    return data

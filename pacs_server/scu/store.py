@@ -115,12 +115,12 @@ def send_instance(
             raise TranscodeError("the receiver took no context for its SOP class")
         context_id, transfer_syntax = choice
         if transfer_syntax == instance.transfer_syntax_uid:
-            with retrieve.open(instance) as file:
+            with retrieve.open(instance) as source:
                 span = (instance.data_set_offset, instance.size - instance.data_set_offset)
-                association.send_file(context_id, request, file.fileno(), span)
+                association.send_source(context_id, request, source, span)
         else:
             association.send(context_id, request, retrieve.transcoded(instance, transfer_syntax))
-    except (PacsError, OSError) as error:
+    except PacsError as error:
         log.warning("instance not sent", extra={"sop_instance_uid": instance.uids.sop, "reason": str(error)})
         return Status.PROCESSING_FAILURE
     return None

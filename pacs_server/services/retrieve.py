@@ -1,9 +1,7 @@
 """Retrieving: which instances are asked for, and their data sets in a transfer syntax that the receiver takes."""
 
-import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
 
 from pacs_server.archive.archive import Archive
 from pacs_server.dicom.identifier import RetrieveKeys
@@ -12,6 +10,7 @@ from pacs_server.errors import StorageUnavailable
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.queries import QueryIndex
 from pacs_server.services.transcode import transcode
+from pacs_server.storage.contract import ByteSource
 
 
 class RetrieveService:
@@ -34,20 +33,15 @@ class RetrieveService:
         return self._index.subjects_of(sop_instance_uids)
 
     @contextmanager
-    def open(self, instance: StoredInstance) -> Iterator[BinaryIO]:
-        """The file of an instance, checked to be as long as the index says. Raises StorageUnavailable."""
-        with self._archive.open(instance) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size != instance.size:
-                raise StorageUnavailable(f"{instance.path} has {size} bytes, the index says {instance.size}")
-            yield file
+    def open(self, instance: StoredInstance) -> Iterator[ByteSource]:
+        """The stored bytes of an instance, checked to be as many as the index says. Raises StorageUnavailable."""
+        with self._archive.open(instance) as source:
+            if source.size != instance.size:
+                raise StorageUnavailable(f"{instance.path} has {source.size} bytes, the index says {instance.size}")
+            yield source
 
     def transcoded(self, instance: StoredInstance, transfer_syntax_uid: str) -> bytes:
         """The data set of an instance in another transfer syntax. Raises TranscodeError and StorageUnavailable."""
-        with self.open(instance) as file:
-            try:
-                file.seek(instance.data_set_offset)
-                data = file.read()
-            except OSError as error:
-                raise StorageUnavailable(f"cannot read {instance.path}: {error.strerror or error}") from error
+        with self.open(instance) as source:
+            data = source.read(instance.data_set_offset, source.size)
         return transcode(data, instance.transfer_syntax_uid, transfer_syntax_uid)

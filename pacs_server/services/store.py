@@ -18,7 +18,7 @@ from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
 from pacs_server.kit.last_failure import LastFailure
-from pacs_server.storage.base import Bytes, IncomingFile
+from pacs_server.storage.contract import Bytes, IncomingFile
 
 _READ_SIZE = 1024 * 1024
 
@@ -124,9 +124,9 @@ class _FileStart:
         with _reading():
             self.size = os.fstat(file.fileno()).st_size
 
-    def read(self, size: int) -> bytes:
+    def read(self, offset: int, length: int) -> bytes:
         with _reading():
-            return os.pread(self._file.fileno(), size, 0)
+            return os.pread(self._file.fileno(), length, offset)
 
 
 def _check(request: StoreRequest, header: Header) -> None:

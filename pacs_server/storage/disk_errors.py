@@ -3,8 +3,14 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
-from pacs_server.errors import PacsError, StorageFull, StorageUnavailable
+from pacs_server.errors import InvalidKey, ObjectNotFound, ObjectUnreadable, PacsError, StorageFull, StorageUnavailable
+
+# The process or the machine lacks something; the file that was to be opened may be in order.
+_SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
+# There is no such file, or a directory in its place.
+_ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
 class translated:
@@ -31,6 +37,17 @@ def storage_error(what: str, error: OSError) -> PacsError:
     if error.errno == errno.EDQUOT:
         return StorageFull("the quota of the storage is used up")
     return StorageUnavailable(f"cannot {what}: {error.strerror or error}")
+
+
+def object_error(verb: str, key: str, error: OSError) -> StorageUnavailable:
+    """The error of an object that the operating system does not let us open or read; `verb` says which of the two."""
+    reason = error.strerror or str(error)
+    text = f"cannot {verb} {key}: {reason}"
+    if error.errno in _ABSENT:
+        return ObjectNotFound(text)
+    if error.errno == errno.ENAMETOOLONG:
+        return InvalidKey(text)
+    return StorageUnavailable(text) if error.errno in _SHORTAGES else ObjectUnreadable(text, reason=reason)
 
 
 @contextmanager

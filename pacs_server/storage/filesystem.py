@@ -14,12 +14,13 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-from pacs_server.errors import StorageFull, StorageUnavailable
+from pacs_server.errors import InvalidKey, ObjectNotFound, StorageFull, StorageUnavailable
 from pacs_server.kit.private_files import make_directory, sync_directory
-from pacs_server.storage.base import IncomingFile
+from pacs_server.storage.contract import ByteSource, IncomingFile
 from pacs_server.storage.disk_errors import storage_error, translated
+from pacs_server.storage.file_source import FileSource
 from pacs_server.storage.incoming import FileSystemIncoming, moved_note
 from pacs_server.storage.incoming_journal import FILE, MOVED, IncomingJournal
 from pacs_server.storage.lock import RESTORING
@@ -131,10 +132,14 @@ class FileSystemStorage:
             self._unlink(file, target)
             self._sync_directory(os.path.dirname(target))
 
-    def open(self, path: str) -> BinaryIO:
-        """Open a file to read; see `Storage`."""
-        with translated(f"open {path}"):
-            return open(self._jailed(path), "rb", buffering=0)
+    def open(self, path: str) -> ByteSource:
+        """Open an object to read; see `Storage`."""
+        try:
+            return FileSource(self._jailed(path), path)
+        except ObjectNotFound:
+            # Without its file system the archive has no file at all, which says nothing of this one.
+            self.free_bytes()
+            raise
 
     def exists(self, path: str) -> bool:
         """Whether a file lies at `path`; nothing of the archive lies outside its root."""
@@ -306,7 +311,7 @@ class FileSystemStorage:
         """`path` below the root; the paths module made it of UIDs, and this proves it once more."""
         target = os.path.normpath(os.path.join(self._prefix, path))
         if not target.startswith(self._prefix):
-            raise StorageUnavailable("a path outside the archive was refused")
+            raise InvalidKey("a path outside the archive was refused")
         return target
 
     def _link(self, file: FileSystemIncoming, target: str) -> None:

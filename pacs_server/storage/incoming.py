@@ -4,8 +4,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from pacs_server.storage.base import Bytes
+from pacs_server.storage.contract import Bytes
 from pacs_server.storage.disk_errors import translated
+from pacs_server.storage.file_source import read_at
 from pacs_server.storage.incoming_journal import MOVED
 
 
@@ -28,10 +29,10 @@ class FileSystemIncoming:
                 written += os.write(self.descriptor, memoryview(data)[written:] if written else data)
         self.size += len(data)
 
-    def read(self, size: int) -> bytes:
-        """The first `size` bytes."""
+    def read(self, offset: int, length: int) -> bytes:
+        """The `length` bytes from `offset` on, as far as they were written."""
         with translated("read a file back"):
-            return os.pread(self.descriptor, size, 0)
+            return read_at(self.descriptor, offset, min(length, self.size - offset))
 
     def close(self) -> None:
         """Close the descriptor."""

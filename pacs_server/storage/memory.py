@@ -1,10 +1,11 @@
 """A storage in memory, for tests of what stands on it; `fail_with` makes the next placement fail."""
 
-import io
-from typing import BinaryIO
+import time
+from types import TracebackType
+from typing import Self
 
-from pacs_server.errors import PacsError, StorageUnavailable
-from pacs_server.storage.base import Bytes, IncomingFile
+from pacs_server.errors import ObjectNotFound, PacsError
+from pacs_server.storage.contract import Bytes, ByteSource, IncomingFile
 
 
 class MemoryIncoming:
@@ -21,9 +22,9 @@ class MemoryIncoming:
         self.data += data
         self.size = len(self.data)
 
-    def read(self, size: int) -> bytes:
-        """The first `size` bytes."""
-        return bytes(self.data[:size])
+    def read(self, offset: int, length: int) -> bytes:
+        """The `length` bytes from `offset` on."""
+        return bytes(self.data[offset : offset + length])
 
     def settled(self) -> None:
         """Forget that it is on its way."""
@@ -32,6 +33,32 @@ class MemoryIncoming:
     def discard(self) -> None:
         """Forget that it is on its way, unless it was placed."""
         self.on_its_way = self.on_its_way and self.placed
+
+
+class MemorySource:
+    """An open object in memory."""
+
+    descriptor = None
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+        self.modified_ns = time.time_ns()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The `length` bytes from `offset` on."""
+        return self._data[offset : offset + length]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing is open."""
 
 
 class MemoryStorage:
@@ -52,7 +79,7 @@ class MemoryStorage:
             raise self.fail_with
         if path in self.files:
             raise FileExistsError(path)
-        self.files[path] = file.read(file.size)
+        self.files[path] = file.read(0, file.size)
         _own(file).placed = True
 
     def take_back(self, file: IncomingFile, path: str) -> None:
@@ -60,11 +87,11 @@ class MemoryStorage:
         del self.files[path]
         _own(file).placed = False
 
-    def open(self, path: str) -> BinaryIO:
+    def open(self, path: str) -> ByteSource:
         """Open a file to read."""
         if path not in self.files:
-            raise StorageUnavailable(f"cannot open {path}: no such file")
-        return io.BytesIO(self.files[path])
+            raise ObjectNotFound(f"cannot open {path}: no such file")
+        return MemorySource(self.files[path])
 
     def exists(self, path: str) -> bool:
         """Whether a file lies at `path`."""

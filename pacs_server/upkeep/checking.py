@@ -7,16 +7,18 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import BinaryIO, Final
+from typing import Final
 
 from pacs_server.archive.stored_file import USUAL_HEAD, header_of
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.part10 import FileHead, decode_head
-from pacs_server.errors import InvalidInstance, StorageUnavailable
+from pacs_server.errors import InvalidInstance, InvalidKey, ObjectNotFound, ObjectUnreadable, StorageUnavailable
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.integrity import IndexedInstance
+from pacs_server.storage.contract import ByteSource, Readable
 from pacs_server.storage.filesystem import FileSystemStorage
 
 CHUNK: Final = 256 * 1024
@@ -67,20 +69,15 @@ def check(storage: FileSystemStorage, row: IndexedInstance, checks: Checks, spen
     """What is wrong with the file of an instance, None if nothing. Raises StorageUnavailable if there is no archive."""
     stored = row.stored
     try:
-        with storage.open(stored.path) as file:
+        with storage.open(stored.path) as source:
             try:
-                found = _look(file, row, checks, spend)
-            except OSError as error:
-                refuse_shortage(error)
-                found = FindingKind.UNREADABLE, error.strerror or str(error)
-    except StorageUnavailable as error:
-        # Without the whole file system every file is missing, and that is not what to say of a million of them.
-        storage.free_bytes()
-        refuse_shortage(error.__cause__)
-        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-            found = FindingKind.MISSING, "there is no such file"
-        else:
-            found = FindingKind.UNREADABLE, str(error)
+                found = _look(source, row, checks, spend)
+            except ObjectUnreadable as error:
+                found = FindingKind.UNREADABLE, error.reason
+    except ObjectNotFound:
+        found = FindingKind.MISSING, "there is no such file"
+    except (ObjectUnreadable, InvalidKey) as error:
+        found = FindingKind.UNREADABLE, str(error)
     return None if found is None else Finding(found[0], stored.uids.sop, stored.path, found[1])
 
 
@@ -93,15 +90,14 @@ def refuse_shortage(error: BaseException | None) -> None:
         raise StorageUnavailable(f"cannot read files: {error.strerror}") from error
 
 
-def _look(file: BinaryIO, row: IndexedInstance, checks: Checks, spend: Spend) -> _Found | None:
-    size = os.fstat(file.fileno()).st_size
-    if size != row.stored.size:
-        return FindingKind.SIZE, f"{size} bytes instead of {row.stored.size}"
-    pieces = gentle_pieces(file.fileno(), spend, CHUNK if checks.digest else _HEAD)
+def _look(source: ByteSource, row: IndexedInstance, checks: Checks, spend: Spend) -> _Found | None:
+    if source.size != row.stored.size:
+        return FindingKind.SIZE, f"{source.size} bytes instead of {row.stored.size}"
+    pieces = gentle_pieces(source, spend, CHUNK if checks.digest else _HEAD)
     first = b""
     if checks.header:
         first = next(pieces, b"")
-        wrong = _read_header(_Start(file, first, size), row)
+        wrong = _read_header(_Start(source, first), row)
         if wrong is not None:
             return wrong
     if not checks.digest:
@@ -114,9 +110,9 @@ def _look(file: BinaryIO, row: IndexedInstance, checks: Checks, spend: Spend) ->
     return None if digest.hexdigest() == row.stored.digest else (FindingKind.CHANGED, "the digest differs")
 
 
-def _read_header(start: "_Start", row: IndexedInstance) -> _Found | None:
+def _read_header(start: Readable, row: IndexedInstance) -> _Found | None:
     try:
-        head = decode_head(start.read(USUAL_HEAD))
+        head = decode_head(start.read(0, USUAL_HEAD))
         if head is None:
             return FindingKind.DAMAGED, "no DICOM file"
         header = header_of(start, head.data_set_offset, head.transfer_syntax_uid)
@@ -153,40 +149,49 @@ def _kept(stored: StoredInstance) -> dict[str, object]:
 
 
 class _Start:
-    """The start of an open file, as `header_of` wants it; most often it is in the first piece."""
+    """The start of an open object, most of which has been read already."""
 
-    def __init__(self, file: BinaryIO, first: bytes, size: int) -> None:
-        self._descriptor = file.fileno()
+    def __init__(self, source: ByteSource, first: bytes) -> None:
+        self._source = source
         self._first = first
-        self.size = size
+        self.size = source.size
 
-    def read(self, size: int) -> bytes:
-        if size <= len(self._first) or len(self._first) == self.size:
-            return self._first[:size]
-        return os.pread(self._descriptor, size, 0)
+    def read(self, offset: int, length: int) -> bytes:
+        """As `Readable`."""
+        if offset + length <= len(self._first) or len(self._first) == self.size:
+            return self._first[offset : offset + length]
+        return self._source.read(offset, length)
 
 
-def gentle_pieces(descriptor: int, spend: Spend, chunk: int = CHUNK) -> Iterator[bytes]:
-    """An open file from its start, leaving the page cache as it was; raises OSError and what `spend` raises."""
+def gentle_pieces(source: ByteSource, spend: Spend, chunk: int = CHUNK) -> Iterator[bytes]:
+    """An open object from its start to its end, leaving the page cache as it was; raises as `read`, and as `spend`."""
+    descriptor = source.descriptor
     # Reading ahead would bring in what the next piece then takes for somebody else's.
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+    _advise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
     position = 0
-    size = os.fstat(descriptor).st_size
-    while position < size:
-        wanted = min(chunk, size - position)
+    while position < source.size:
+        wanted = min(chunk, source.size - position)
         spend(wanted)
         piece = _cached(descriptor, wanted, position)
         if piece is None:
-            piece = os.pread(descriptor, wanted, position)
-            os.posix_fadvise(descriptor, position, wanted, os.POSIX_FADV_DONTNEED)
+            piece = source.read(position, wanted)
+            _advise(descriptor, position, wanted, os.POSIX_FADV_DONTNEED)
         if not piece:
             return
         position += len(piece)
         yield piece
 
 
-def _cached(descriptor: int, size: int, position: int) -> bytes | None:
+def _advise(descriptor: int | None, offset: int, length: int, advice: int) -> None:
+    if descriptor is not None:
+        with suppress(OSError):
+            os.posix_fadvise(descriptor, offset, length, advice)
+
+
+def _cached(descriptor: int | None, size: int, position: int) -> bytes | None:
     """What is in the page cache as a whole: somebody uses it, and it stays there. None if it is not."""
+    if descriptor is None:
+        return None
     buffer = bytearray(size)
     try:
         got = os.preadv(descriptor, [buffer], position, os.RWF_NOWAIT)

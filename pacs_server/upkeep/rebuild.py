@@ -115,15 +115,13 @@ def _read_all(
 
 def _read(storage: FileSystemStorage, place: str, path: str) -> _Result:
     try:
-        stored = read_stored(storage, place)
+        with storage.open(place) as source:
+            return read_stored(source, path)
     except InvalidInstance as error:
         # Under another name it is no file of ours, unless there is an instance in it.
         return (place, str(error)) if path.endswith(".dcm") else None
     except StorageUnavailable as error:
         return place, str(error)
-    if place == path:
-        return stored
-    return replace(stored, instance=replace(stored.instance, path=path))
 
 
 def _sound(results: list[_Result], rebuilt: RebuildReport) -> Iterator[StoredFile]:

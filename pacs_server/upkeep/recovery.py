@@ -91,7 +91,7 @@ class _Entries:
         if leftover.size <= PREFIX_END:
             return False
         with self._storage.open(leftover.path) as file:
-            start = file.read(USUAL_HEAD)
+            start = file.read(0, USUAL_HEAD)
         with suppress(InvalidInstance):
             head = decode_head(start)
             return head is None or leftover.size > head.data_set_offset
@@ -103,7 +103,8 @@ class _Entries:
         if not self._storage.exists(source):
             return RecoveryOutcome.EMPTY
         try:
-            stored = read_stored(self._storage, source)
+            with self._storage.open(source) as file:
+                stored = read_stored(file, source)
             found = stored if leftover.moved_to else self._under_final_name(stored)
         except InvalidInstance as error:
             return self._quarantine(source, f"it cannot be read: {error}")

@@ -58,10 +58,11 @@ class RepairService:
 
     def _orphan(self, found: Finding) -> str:
         try:
-            stored = read_stored(self._storage, found.path)
-            # Who put it there may not have made it durable.
-            with self._storage.open(found.path) as file:
-                os.fsync(file.fileno())
+            with self._storage.open(found.path) as source:
+                stored = read_stored(source, found.path)
+                # Whoever put the file there may not have made it durable.
+                if source.descriptor is not None:
+                    os.fsync(source.descriptor)
             self._storage.sync_name(found.path)
             self._archive.adopt(stored)
         except (InvalidInstance, DuplicateInstance):

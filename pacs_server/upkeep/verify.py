@@ -19,7 +19,7 @@ from typing import Final
 
 from pacs_server.archive.stored_file import StoredFile, read_stored
 from pacs_server.dicom.uids import is_uid
-from pacs_server.errors import InvalidInstance, PacsError, StorageUnavailable
+from pacs_server.errors import InvalidInstance, InvalidKey, ObjectNotFound, ObjectUnreadable, PacsError
 from pacs_server.index.integrity import IndexedInstance, IntegrityIndex, Scope
 from pacs_server.index.state import StateIndex
 from pacs_server.storage.filesystem import FileSystemStorage
@@ -177,12 +177,13 @@ class Verification:
         if row is not None and (row.stored.path == path or self._is_older(row, version)):
             return None
         try:
-            file = read_stored(self._parts.storage, path)
+            with self._parts.storage.open(path) as source:
+                file = read_stored(source, path)
         except InvalidInstance as error:
             return Finding(FindingKind.ORPHAN, "", path, f"no readable instance: {error}")
-        except StorageUnavailable as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return None
+        except ObjectNotFound:
+            return None
+        except (ObjectUnreadable, InvalidKey) as error:
             return Finding(FindingKind.UNREADABLE, "", path, str(error))
         self._spend(file.instance.size)
         return self._explained(path, file)

@@ -1,7 +1,6 @@
 """The codecs give back what they were given, survive any bytes, and framing does not depend on how bytes arrive."""
 
 import contextlib
-import os
 from dataclasses import fields, replace
 
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from servers import p_data, pdv, tcp_pair
 
+from pacs_server.errors import StorageUnavailable
 from pacs_server.net.association import Association, MessageCut, Timeouts
 from pacs_server.net.message import Command, decode_command, encode_command, encode_message, frame
 from pacs_server.net.negotiation import (
@@ -28,6 +28,7 @@ from pacs_server.net.negotiation import (
 from pacs_server.net.pdu import COMMAND, HEADER, LAST, PDV_HEADER, PDUReader, PDUType, ProtocolError
 from pacs_server.net.transport import ConnectionLost, Transport
 from pacs_server.scp.contexts import SOP_CLASSES, STORAGE_SOP_CLASSES, STORAGE_TRANSFER_SYNTAXES, supports
+from pacs_server.storage.file_source import FileSource
 
 US = st.integers(0, 0xFFFF)
 UIDS = st.lists(st.integers(1, 10**8), min_size=2, max_size=6).map(lambda numbers: ".".join(map(str, numbers)))
@@ -265,8 +266,8 @@ def test_files_go_out_as_messages_do(tmp_path_factory, data, max_pdu, offset):
     path = tmp_path_factory.mktemp("file") / "x"
     path.write_bytes(bytes(offset) + data)
     command = Command(command_field=1, message_id=1)
-    with tcp_pair() as (peer, ours), path.open("rb") as file:
-        _association(Transport(ours, tick=1), max_pdu).send_file(1, command, file.fileno(), (offset, len(data)))
+    with tcp_pair() as (peer, ours), FileSource(str(path), "x") as source:
+        _association(Transport(ours, tick=1), max_pdu).send_source(1, command, source, (offset, len(data)))
         padded = data + bytes(len(data) % 2)
         expected = b"".join(encode_message(1, command, padded, max_pdu // 2 * 2))
         ours.close()
@@ -277,10 +278,10 @@ def test_files_go_out_as_messages_do(tmp_path_factory, data, max_pdu, offset):
 def test_a_file_that_is_too_short_is_noticed_before_a_byte_is_sent_or_ends_the_association(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(bytes(3000))
-    with tcp_pair() as (_, ours), path.open("rb") as file:
+    with tcp_pair() as (_, ours), FileSource(str(path), "x") as source:
         association = _association(Transport(ours, tick=1), 16384)
-        with pytest.raises(OSError, match="shorter"):
-            association.send_file(1, Command(command_field=1), file.fileno(), (3000, 10))
+        with pytest.raises(StorageUnavailable, match="shorter"):
+            association.send_source(1, Command(command_field=1), source, (3000, 10))
         assert association.transport.bytes_out == 0
         with pytest.raises(MessageCut):
-            association.send_file(1, Command(command_field=1), file.fileno(), (0, os.fstat(file.fileno()).st_size + 10))
+            association.send_source(1, Command(command_field=1), source, (0, source.size + 10))

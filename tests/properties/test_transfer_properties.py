@@ -118,9 +118,9 @@ class Store:
         found = self.index.get(sop)
         if found is None:
             return False
-        with self.storage.open(found.path) as file:
-            file.seek(found.data_set_offset)
-            return file.read() == data and found.digest == hashlib.sha256(data).hexdigest()
+        with self.storage.open(found.path) as source:
+            stored = source.read(found.data_set_offset, source.size)
+            return stored == data and found.digest == hashlib.sha256(data).hexdigest()
 
     def close(self) -> None:
         self.storage.close()

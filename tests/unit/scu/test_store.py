@@ -15,6 +15,7 @@ from pacs_server.net.transport import AssociationEnded, ConnectionLost
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.scu.store import MoveOriginator, StorageSCU
 
+SOURCE = object()
 REMOTE = RemoteAE("DEST", "dest", 104, 1.0, 2.0)
 SUCCESS, REFUSED, FAILED = 0x0000, 0xA700, 0x0110
 LOST = ConnectionLost("connection closed by the peer")
@@ -46,7 +47,7 @@ class Destination:
         return SimpleNamespace(
             contexts_as_scu={(c.abstract_syntax, s): c.context_id for c in contexts for s in c.transfer_syntaxes[:1]},
             next_message_id=lambda: len(self.requests) + 1,
-            send_file=self._send_file,
+            send_source=self._send_source,
             read_message=self._read_message,
             skip_data=lambda: None,
             release=lambda: self.ends.append("released"),
@@ -55,8 +56,8 @@ class Destination:
     def close(self, association: object, *, abort: bool) -> None:
         self.ends.append("aborted" if abort else "closed")
 
-    def _send_file(self, context_id: int, request: Command, descriptor: int, span: tuple[int, int]) -> None:
-        assert (descriptor, span) == (5, (50, 50))
+    def _send_source(self, context_id: int, request: Command, source: object, span: tuple[int, int]) -> None:
+        assert (source, span) == (SOURCE, (50, 50))
         self.requests.append(request)
 
     def _read_message(self) -> Any:
@@ -79,7 +80,7 @@ class Stored:
     def open(self, instance: StoredInstance) -> Any:
         if instance.uids.sop in self.lost:
             raise StorageUnavailable("no such file")
-        yield SimpleNamespace(fileno=lambda: 5)
+        yield SOURCE
 
 
 class Sent:

@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from archives import stored_at
 from datasets import make_ct, uid
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -20,7 +21,6 @@ from sqlalchemy import select
 from trails import Kept
 
 from pacs_server.archive.archive import Archive, StoreOutcome
-from pacs_server.archive.stored_file import read_stored
 from pacs_server.audit.events import Action, EventID
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
@@ -338,7 +338,7 @@ def test_a_file_that_is_in_the_index_again_keeps_its_name(site: Site) -> None:
     with mock.patch.object(site.trash, "take_away", side_effect=Killed), pytest.raises(Killed):
         site.delete(Level.STUDY, ds.StudyInstanceUID)
     assert site.rows()["instance"] == []
-    assert site.archive.adopt(read_stored(site.storage, path)) == StoreOutcome.STORED
+    assert site.archive.adopt(stored_at(site.storage, path)) == StoreOutcome.STORED
     restarted(site)
     assert_whole(site, 1)
 

@@ -15,13 +15,13 @@ import indexes
 import postgres
 import pytest
 import rows
+from archives import stored_at
 from datasets import make_ct, pydicom_test_files, write_part10
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, insert, select
 
 from pacs_server.archive.archive import Archive, StoreOutcome
-from pacs_server.archive.stored_file import read_stored
 from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.levels import Level
@@ -81,7 +81,7 @@ class Site:
             in_flight=self.storage.in_flight,
             decided=partial(read_decisions, root),
         )
-        self.identity = PatientService(database, root, audit, lambda: "PACS")
+        self.patients = PatientService(database, root, audit, lambda: "PACS")
 
     def store_file(self, path: Path, calling_ae: str = "CT1", peer: str = "10.0.0.7") -> StoreOutcome | None:
         return self.store.store_file(path, Origin(calling_ae, "PACS", peer, Via.DIMSE))
@@ -99,16 +99,16 @@ class Site:
             self.deletions.restore(deleted[number % len(deleted)].folder)
 
     def merge(self, one: int, other: int) -> None:
-        people = [person for text in ("P1", "P2") for person in self.identity.people(text) if not person.merged]
+        people = [person for text in ("P1", "P2") for person in self.patients.people(text) if not person.merged]
         if people:
             with suppress(PatientError):
-                self.identity.merge(people[one % len(people)], people[other % len(people)], "a test")
+                self.patients.merge(people[one % len(people)], people[other % len(people)], "a test")
 
     def reassign(self, study: int, person: int) -> None:
-        people = [person for text in ("P1", "P2") for person in self.identity.people(text) if not person.merged]
+        people = [person for text in ("P1", "P2") for person in self.patients.people(text) if not person.merged]
         if people:
             with suppress(PatientError):
-                self.identity.reassign(self.identity.study(f"1.2.{study}"), people[person % len(people)], "a test")
+                self.patients.reassign(self.patients.study(f"1.2.{study}"), people[person % len(people)], "a test")
 
     def paths(self) -> list[Path]:
         return [self.storage.root / path for path in self.storage.walk()]
@@ -401,7 +401,7 @@ def test_a_file_that_says_nothing_of_itself_is_as_old_as_its_last_change(plain: 
     archive, index = plain
     path = archive.paths()[0]
     write_part10(make_ct(sop="1.2.8.99"), path)
-    stored = read_stored(archive.storage, path.relative_to(archive.storage.root).as_posix())
+    stored = stored_at(archive.storage, path.relative_to(archive.storage.root).as_posix())
     assert abs(stored.received_at.timestamp() - path.stat().st_mtime) < 0.001
     assert (stored.origin.calling_ae, stored.origin.peer) == ("", "")
     assert archive.rebuilt(index).instances == 3

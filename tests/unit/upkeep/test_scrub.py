@@ -17,7 +17,7 @@ from archives import SmallArchive
 from datasets import make_study
 from servers import eventually
 
-from pacs_server.storage import filesystem
+from pacs_server.storage.file_source import FileSource
 from pacs_server.upkeep import checking
 from pacs_server.upkeep import scrub as module
 from pacs_server.upkeep.checking import Finding, FindingKind, check, gentle_pieces
@@ -299,8 +299,8 @@ def big(tmp_path: Path) -> Path:
 
 
 def read(path: Path) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        return b"".join(gentle_pieces(file.fileno(), lambda size: None))
+    with FileSource(str(path), "big") as source:
+        return b"".join(gentle_pieces(source, lambda size: None))
 
 
 def drop(path: Path) -> None:
@@ -331,8 +331,8 @@ def test_a_file_that_shrinks_is_read_to_its_end(big: Path) -> None:
     def shrink(size: int) -> None:
         os.truncate(big, checking.CHUNK)
 
-    with big.open("rb", buffering=0) as file:
-        assert len(b"".join(gentle_pieces(file.fileno(), shrink))) == checking.CHUNK
+    with FileSource(str(big), "big") as source:
+        assert len(b"".join(gentle_pieces(source, shrink))) == checking.CHUNK
 
 
 def test_too_many_open_files_say_nothing_of_an_instance(sqlite: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,12 +340,14 @@ def test_too_many_open_files_say_nothing_of_an_instance(sqlite: SmallArchive, mo
     monkeypatch.setattr(module, "_PAUSE", 0.05)
     failing = True
 
-    def shortage(path: str, *args: object, **options: object) -> object:
-        if failing and path.endswith(".dcm"):
-            raise OSError(24, "Too many open files")
-        return open(path, *args, **options)
+    real = os.open
 
-    monkeypatch.setattr(filesystem, "open", shortage, raising=False)
+    def shortage(path: str, *args: Any, **options: Any) -> int:
+        if failing and str(path).endswith(".dcm"):
+            raise OSError(24, "Too many open files")
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(os, "open", shortage)
     with running(sqlite) as one:
         assert not eventually(lambda: one.read, seconds=0.3)
         failing = False
