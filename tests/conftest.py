@@ -7,12 +7,14 @@ from pathlib import Path
 
 import postgres
 import pytest
+import schema
 import servers
 from alone import Room
 from hypothesis import HealthCheck, settings
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 from pacs_server.app.server import PacsServer
+from pacs_server.index.database import Database
 
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, print_blob=True)
@@ -60,13 +62,27 @@ def postgres_server() -> Iterator[URL]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: URL) -> Iterator[str]:
+    """The name of a PostgreSQL database that has all tables already, to be copied."""
+    with postgres.fresh_database(postgres_server) as url:
+        database = Database(url)
+        database.migrate()
+        database.close()
+        yield str(make_url(url).database)
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of an empty database of each kind."""
+    """The URL of a database of each kind, with all tables and no rows; marked `no_tables` without tables either."""
+    bare = _marked(request.node, "no_tables")
     if request.param == "sqlite":
+        if not bare:
+            schema.prepare(tmp_path / "pacs.db")
         yield f"sqlite:///{tmp_path / 'pacs.db'}"
         return
-    with postgres.fresh_database(request.getfixturevalue("postgres_server")) as url:
+    template = postgres.BARE if bare else request.getfixturevalue("postgres_template")
+    with postgres.fresh_database(request.getfixturevalue("postgres_server"), template) as url:
         yield url
 
 

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import schema
 from datasets import data_set_bytes, make_ct
 from pydicom.dataset import Dataset
 from rawpeer import Instance
@@ -192,14 +192,10 @@ def other_bytes(ds: Dataset) -> Dataset:
 
 
 def sqlite(directory: Path) -> Callable[[int], str]:
-    """URLs of databases by number, each a copy of one that is migrated."""
-    empty = directory / "empty.db"
-    database = Database(f"sqlite:///{empty}", wal_mode=False)
-    database.migrate()
-    database.close()
+    """URLs of databases by number, with all tables and no rows."""
 
     def url(number: int) -> str:
-        shutil.copy(empty, directory / f"{number}.db")
+        schema.prepare(directory / f"{number}.db")
         return f"sqlite:///{directory}/{number}.db"
 
     return url

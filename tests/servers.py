@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import schema
 from pydicom.dataset import Dataset
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt
 from pynetdicom.association import Association as RequestedAssociation
@@ -76,6 +77,8 @@ def config(
 @contextmanager
 def running(settings: Config, reload: Callable[[], Config] | None = None) -> Iterator[PacsServer]:
     """Serve; at the end nothing of it may be left: no thread and no half-received file."""
+    if settings.database.url is None:
+        schema.prepare(settings.database.path)
     with PacsServer(settings, reload=reload) as pacs:
         yield pacs
     assert eventually(lambda: server_threads() == [])

@@ -16,6 +16,8 @@ from sqlalchemy.exc import IntegrityError
 from pacs_server.errors import ConfigError, IndexUnavailable
 from pacs_server.index.database import Database
 
+pytestmark = pytest.mark.no_tables
+
 
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:

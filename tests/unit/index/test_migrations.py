@@ -17,6 +17,8 @@ from pacs_server.errors import IndexUnavailable, SchemaError
 from pacs_server.index import archive_models, workflow_models
 from pacs_server.index.database import Database, _alembic_config
 
+pytestmark = pytest.mark.no_tables
+
 # Importing the modules puts all tables into one collection.
 metadata = archive_models.metadata
 assert metadata is workflow_models.metadata

@@ -28,6 +28,8 @@ from pacs_server.errors import IndexUnavailable
 from pacs_server.index.database import Database, _alembic_config, _scripts
 from pacs_server.index.instances import InstanceIndex
 
+pytestmark = pytest.mark.no_tables
+
 REVISIONS = sorted(script.revision for script in _scripts().walk_revisions())
 
 
