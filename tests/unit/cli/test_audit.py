@@ -5,9 +5,10 @@ import json
 import os
 import pwd
 import stat
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -16,7 +17,6 @@ from audits import an_event, clock
 from pacs_server.audit.events import Action, Event, EventID, Outcome, Participant
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.audit.verify import verify
-from pacs_server.cli import main as cli
 from pacs_server.config import AuditConfig
 from pacs_server.dicom.subject import Subject
 
@@ -51,21 +51,10 @@ def settings(tmp_path: Path) -> AuditConfig:
 
 
 @pytest.fixture
-def run(
-    settings: AuditConfig, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
-) -> Run:
-    monkeypatch.chdir(tmp_path)
+def run(run: Any, settings: AuditConfig) -> Run:
     with open_trail(settings) as trail:
         fill(trail)
-
-    def run(*arguments: object) -> tuple[int, list[str], str]:
-        monkeypatch.setattr(sys, "argv", ["pacs-server", "audit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsysbinary.readouterr()
-        return int(caught.value.code or 0), printed.out.decode().splitlines(), printed.err.decode()
-
-    return run
+    return partial(run.lines, "audit")
 
 
 def numbers(run: Run, *arguments: object) -> list[int]:

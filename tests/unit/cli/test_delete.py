@@ -1,9 +1,6 @@
 """`pacs-server delete` and `pacs-server trash`: what they ask, show and refuse."""
 
-import io
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,30 +8,12 @@ import pytest
 from datasets import make_ct
 from pydicom.dataset import Dataset
 
-from pacs_server.cli import main as cli
-
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True)
-def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("PACS_SERVER__")]:
-        monkeypatch.delenv(name)
+def _on_a_small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACS_SERVER__STORAGE__MIN_FREE_SPACE", "0")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run(*arguments: object, typed: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pacs-server", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture
@@ -94,15 +73,15 @@ def test_a_dry_run_changes_nothing(run: Run, ct: Dataset) -> None:
 
 def test_it_asks(run: Run, ct: Dataset) -> None:
     command = ("delete", "series", ct.SeriesInstanceUID, "--reason", "why")
-    code, printed, _ = run(*command, typed="n\n")
+    code, printed, _ = run(*command, typed=b"n\n")
     assert (code, listed(run)) == (1, [])
     assert "Delete 1 studies, 1 series, 1 instances" in printed
     assert "SECRET" not in printed
     # Nobody there to ask: nothing is done.
     assert (run(*command)[0], listed(run)) == (1, [])
-    assert run(*command, typed="y\n")[0] == 0
+    assert run(*command, typed=b"y\n")[0] == 0
     assert len(listed(run)) == 1
-    assert (run("trash", "empty", typed="n\n")[0], len(listed(run))) == (1, 1)
+    assert (run("trash", "empty", typed=b"n\n")[0], len(listed(run))) == (1, 1)
     assert (run("trash", "empty")[0], len(listed(run))) == (1, 1)
 
 

@@ -25,27 +25,6 @@ CT = Path(str(pydicom.data.get_testdata_file("CT_small.dcm")))
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(autouse=True)
-def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("PACS_SERVER__")]:
-        monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs the command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pacs-server", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run
-
-
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
     file = tmp_path / "pacs_server.yaml"
@@ -187,7 +166,8 @@ def test_check_config_looks_at_the_disk(run: Run, tmp_path: Path) -> None:
     assert (code, error) == (2, f"pacs-server: command line: storage.directory: {tmp_path}/file is not a directory\n")
 
 
-def test_migrate(run: Run) -> None:
+def test_migrate(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "pacs.db").unlink()
     code, printed, _ = run("migrate")
     assert code == 0
     assert printed.startswith("migrated from an empty database to revision ")

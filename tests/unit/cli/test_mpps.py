@@ -1,8 +1,8 @@
 """The commands of performed procedure steps, and what `worklist show` and `worklist unmatched` say of them."""
 
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pydicom.data
 import pytest
 
 from pacs_server.app.assembly import open_archive
-from pacs_server.cli import main as cli
 from pacs_server.cli.mpps import loop_lines
 from pacs_server.config.load import load
 from pacs_server.dicom.worklist import ItemStatus, WorklistItem
@@ -53,15 +52,8 @@ def config_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(config_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run(*arguments: object) -> tuple[int, list[str], str]:
-        monkeypatch.setattr(sys, "argv", ["pacs-server", "--config", str(config_file), *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out.splitlines(), printed.err
-
-    return run
+def run(run: Any, config_file: Path) -> Run:
+    return partial(run.lines, "--config", config_file)
 
 
 def test_list(run: Run) -> None:

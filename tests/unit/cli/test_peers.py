@@ -1,18 +1,18 @@
 """`pacs-server peers seen`, and the rules that it suggests."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from pacs_server.app.assembly import open_archive
-from pacs_server.cli import main as cli
 from pacs_server.config.load import load
 from pacs_server.index.peers import PeerIndex, PeerSeen
 from pacs_server.net.peer import Caller
@@ -43,15 +43,8 @@ def config_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(config_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run(*arguments: object) -> tuple[int, list[str], str]:
-        monkeypatch.setattr(sys, "argv", ["pacs-server", "--config", str(config_file), *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out.splitlines(), printed.err
-
-    return run
+def run(run: Any, config_file: Path) -> Run:
+    return partial(run.lines, "--config", config_file)
 
 
 def test_the_list_has_the_last_one_first(run: Run) -> None:

@@ -1,18 +1,17 @@
 """`pacs-server user`: users come and go, passwords are asked for and never shown, changes leave a trace."""
 
-import io
 import os
 import pwd
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pacs_server.audit.events import EventID, EventType
 from pacs_server.audit.recorder import local_user
 from pacs_server.audit.trail import AuditTrail, open_trail
-from pacs_server.cli import main as cli
 from pacs_server.cli import users as cli_users
 from pacs_server.config import AuditConfig
 from pacs_server.config.users import Users, Verdict, add_user, read_users
@@ -21,40 +20,16 @@ PASSWORD = "correct horse"
 Run = Callable[..., tuple[int, str, str]]
 
 
-class Input(io.TextIOWrapper):
-    """Standard input, a terminal or not."""
-
-    terminal = False
-
-    def isatty(self) -> bool:
-        return self.terminal
-
-
-@pytest.fixture(autouse=True)
-def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("PACS_SERVER__")]:
-        monkeypatch.delenv(name)
+@pytest.fixture
+def run(run: Any) -> Run:
+    return partial(run, "user")
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def run(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pacs-server", "user", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", Input(io.BytesIO(stdin), encoding="utf-8"))
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run
-
-
-@pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def typed(run: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is typed at the terminal, prompt by prompt."""
     answers: list[str] = []
-    monkeypatch.setattr(Input, "terminal", True)
+    run.func.at_a_terminal()
     monkeypatch.setattr(cli_users.getpass, "getpass", lambda prompt: answers.pop(0))
     return answers
 
@@ -86,7 +61,7 @@ def test_a_password_is_typed_twice(run: Run, typed: list[str], tmp_path: Path) -
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\nmore\n"])
 def test_a_password_comes_from_standard_input(run: Run, tmp_path: Path, end: bytes) -> None:
-    code, _, _ = run("add", "Jörg", "--password-stdin", stdin="pässwörd".encode() + end)
+    code, _, _ = run("add", "Jörg", "--password-stdin", typed="pässwörd".encode() + end)
     assert code == 0
     assert has(tmp_path / "users", "Jörg", "pässwörd")
 
@@ -94,7 +69,7 @@ def test_a_password_comes_from_standard_input(run: Run, tmp_path: Path, end: byt
 def test_list_and_remove(run: Run, tmp_path: Path) -> None:
     assert run("list") == (0, "", "")
     for name in ("zoe", "anna"):
-        assert run("add", name, "--password-stdin", stdin=PASSWORD.encode())[0] == 0
+        assert run("add", name, "--password-stdin", typed=PASSWORD.encode())[0] == 0
     assert run("list") == (0, "anna\nzoe\n", "")
     assert run("remove", "zoe") == (0, "user zoe removed\n", "")
     assert run("list") == (0, "anna\n", "")
@@ -118,7 +93,7 @@ def test_what_cannot_be_done_is_a_sentence_and_leaves_no_trace(
 ) -> None:
     add_user(tmp_path / "users", "known", PASSWORD)
     before = (tmp_path / "users").read_bytes()
-    code, out, err = run(*arguments, stdin=stdin)
+    code, out, err = run(*arguments, typed=stdin)
     assert (code, out) == (1, "")
     assert err.startswith(f"pacs-server: {says}")
     assert err.count("\n") == 1
@@ -137,8 +112,8 @@ def test_changes_are_in_the_audit_trail_without_passwords(
 ) -> None:
     monkeypatch.setenv("LOGNAME", "somebody else")
     operator = pwd.getpwuid(os.getuid()).pw_name
-    run("add", "anna", "--password-stdin", stdin=PASSWORD.encode())
-    run("passwd", "anna", "--password-stdin", stdin=b"another word")
+    run("add", "anna", "--password-stdin", typed=PASSWORD.encode())
+    run("passwd", "anna", "--password-stdin", typed=b"another word")
     run("remove", "anna")
     assert events(tmp_path) == [
         (operator, "user anna added"),
@@ -151,7 +126,7 @@ def test_changes_are_in_the_audit_trail_without_passwords(
 
 def test_without_an_audit_trail_nothing_is_changed(run: Run, tmp_path: Path) -> None:
     (tmp_path / "audit").write_text("in the way")
-    code, _, err = run("add", "anna", "--password-stdin", stdin=PASSWORD.encode())
+    code, _, err = run("add", "anna", "--password-stdin", typed=PASSWORD.encode())
     assert code == 1
     assert "audit" in err
     assert not (tmp_path / "users").exists()
@@ -160,7 +135,7 @@ def test_without_an_audit_trail_nothing_is_changed(run: Run, tmp_path: Path) -> 
 def test_the_audit_trail_may_be_off(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACS_SERVER__AUDIT__ENABLED", "false")
     monkeypatch.setattr(AuditTrail, "write", lambda *_: pytest.fail("written"))
-    assert run("add", "anna", "--password-stdin", stdin=PASSWORD.encode())[0] == 0
+    assert run("add", "anna", "--password-stdin", typed=PASSWORD.encode())[0] == 0
     assert set(read_users(tmp_path / "users")) == {"anna"}
     assert not (tmp_path / "audit").exists()
 

@@ -1,16 +1,13 @@
 """The commands of the worklist: what they print, their exit codes, and that nothing is half done."""
 
 import json
-import os
-import sys
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import pytest
 from worklists import item_dataset
-
-from pacs_server.cli import main as cli
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -22,20 +19,8 @@ ITEM = (
 
 
 @pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs `pacs-server worklist` in this process: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("PACS_SERVER__")]:
-        monkeypatch.delenv(name)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["pacs-server", "worklist", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run
+def run(run: Run) -> Run:
+    return partial(run, "worklist")
 
 
 def without(*options: str) -> list[str]:
