@@ -3,26 +3,19 @@
 import json
 import os
 import re
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from benchmarks.client import Address, open_and_release
+from benchmarks.server_process import PATH, ServerProcess, find
 from benchmarks.wire import ClientError
 from pacs_server import __version__
 
-_START_SECONDS = 30.0
-_STOP_SECONDS = 15.0
 _LOG_LINES = 2
 _MOST_ASSOCIATIONS = 600
 # DCMTK, and Orthanc which is built on it, answers in two small writes with Nagle's algorithm on, and waits
@@ -31,10 +24,7 @@ _MOST_ASSOCIATIONS = 600
 _ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
 # The server of another checkout has to import its own package.
 _ENVIRONMENT.pop("PYTHONPATH", None)
-# pynetdicom puts a storescp of its own next to our Python, which is not the one that is meant.
-_ENVIRONMENT["PATH"] = os.pathsep.join(
-    folder for folder in os.get_exec_path() if Path(folder) != Path(sys.executable).parent
-)
+_ENVIRONMENT["PATH"] = PATH
 
 
 class Service(Enum):
@@ -70,7 +60,7 @@ class Peer:
     @property
     def missing(self) -> bool:
         """Whether the program is not on this machine."""
-        return shutil.which(self.program, path=_ENVIRONMENT["PATH"]) is None
+        return find(self.program) is None
 
     @property
     def version(self) -> str:
@@ -193,74 +183,38 @@ def before(checkout: Path) -> Peer:
 # ------------------------------------------------------------------------------------ processes
 
 
-class Running:
+class Running(ServerProcess):
     """A peer's process, between `with` and the end of it; `address` is where it listens."""
 
+    environment = _ENVIRONMENT
+
     def __init__(self, peer: Peer, directory: Path, destination: Address) -> None:
+        super().__init__(directory / "log.txt")
         self.peer = peer
         self._directory = directory
         self._destination = destination
-        self._log = directory / "log.txt"
-        self._process: subprocess.Popen[bytes] | None = None
-        self.address = Address(peer.ae_title, 0)
 
-    def __enter__(self) -> Self:
-        # Somebody else may take a free port before the peer does: try again on the next.
-        for attempt in range(3):
-            directory = self._directory / str(attempt)
-            directory.mkdir(parents=True)
-            self.address = Address(self.peer.ae_title, _free_port())
-            command = self.peer.command(Site(directory, self.address.port, self._destination))
-            with self._log.open("wb") as log:
-                self._process = subprocess.Popen(
-                    command,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=directory,
-                    start_new_session=True,
-                    env=_ENVIRONMENT,
-                )
-            self.address = replace(self.address, process=self._process.pid)
-            if self._answers():
-                return self
-            self._stop()
-        raise ClientError(f"did not start: {self.last_words()}")
+    @property
+    def address(self) -> Address:
+        """Where the peer listens, and its process."""
+        return Address(self.peer.ae_title, self.port, process=self.pid)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stop()
+    def command(self) -> list[str]:
+        """The peer's command line, in a directory of its own for each port that is tried."""
+        self.cwd = self._directory / str(self.port)
+        self.cwd.mkdir(parents=True)
+        return self.peer.command(Site(self.cwd, self.port, self._destination))
+
+    def connect(self) -> None:
+        """Raise OSError unless the peer takes an association."""
+        try:
+            open_and_release(self.address)
+        except ClientError as error:
+            raise OSError(str(error)) from error
 
     def last_words(self) -> str:
         """The end of what the peer has printed."""
-        return " / ".join(self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        deadline = time.monotonic() + _START_SECONDS
-        while self._process.poll() is None and time.monotonic() < deadline:
-            try:
-                open_and_release(self.address)
-            except (OSError, ClientError):
-                time.sleep(0.05)
-            else:
-                return True
-        return False
-
-    def _stop(self) -> None:
-        assert self._process is not None
-        self._signal(signal.SIGTERM)
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            self._process.wait(_STOP_SECONDS)
-
-    def _signal(self, number: signal.Signals) -> None:
-        """Signal the peer and the children it forked, which share a process group of their own."""
-        assert self._process is not None
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
+        return " / ".join(self.output().splitlines()[-_LOG_LINES:])
 
 
 def start(
@@ -272,15 +226,9 @@ def start(
         if peer.missing:
             left_out.append(f"{peer.label} is not installed")
             continue
+        server = Running(peer, directory / peer.key, destination)
         try:
-            running.append(stack.enter_context(Running(peer, directory / peer.key, destination)))
-        except ClientError as error:
-            left_out.append(f"{peer.label} {error}")
+            running.append(stack.enter_context(server))
+        except RuntimeError:
+            left_out.append(f"{peer.label} did not start: {server.last_words()}")
     return running, left_out
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -14,6 +14,7 @@ import pytest
 from processes import PacsProcess, clean_environment, wait_for
 from pydicom.data import get_testdata_file
 
+from benchmarks.server_process import ServerProcess
 from pacs_server.config import Config, RemoteAEConfig
 from pacs_server.config.tls import client_contexts
 
@@ -92,7 +93,7 @@ def _follow(code_blocks: Callable[[str, str], list[str]], tmp_path: Path, tls_po
         assert pacs.stop() == 0
 
 
-class _Receiver(dcmtk._Server):
+class _Receiver(ServerProcess):
     """The storescp of the page."""
 
     def __init__(self, directory: Path, code: str, port: int) -> None:

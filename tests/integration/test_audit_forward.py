@@ -18,7 +18,7 @@ from audit_schema import check
 from datasets import make_ct
 from processes import clean_environment, wait_for
 from repository import Receiver, TLSReceiver, UDPReceiver
-from servers import STUDY_FIND, associated, config, running, store
+from servers import STUDY_FIND, associated, config, free_port, running, store
 from strategies import identifier
 
 from pacs_server.audit.events import Action, Event, EventID, Participant
@@ -115,11 +115,6 @@ def kept(trail: AuditTrail) -> int:
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.message == "audit repository not reached"]
-
-
-def free_port() -> int:
-    with UDPReceiver() as receiver:
-        return receiver.port
 
 
 def test_every_record_arrives_as_an_audit_message(

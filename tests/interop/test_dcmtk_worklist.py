@@ -15,6 +15,7 @@ from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 from worklists import MODALITY_WORKLIST, STEP, item_dataset, keys, with_values
 
+from benchmarks.server_process import ServerProcess
 from pacs_server.app.assembly import open_archive
 from pacs_server.config import AuditConfig, Config, DatabaseConfig, StorageConfig
 from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_STATUS, items_from_dataset, json_of
@@ -52,7 +53,7 @@ def dataset(number: int) -> Dataset:
     return item_dataset({"ScheduledProcedureStepID": f"SPS{number}"} | step, **(own | order))
 
 
-class WlmSCPFS(dcmtk._Server):
+class WlmSCPFS(ServerProcess):
     """wlmscpfs that keeps the character set of its files."""
 
     ae_title = AE_TITLE

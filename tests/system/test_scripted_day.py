@@ -25,19 +25,12 @@ from pynetdicom.sop_class import (
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
 )
-from servers import held_back
+from servers import free_port, held_back
 
 pytestmark = pytest.mark.slow
 
 DAY = "20300115"
 STATIONS = ("CT1", "CT2", "CT3")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture
@@ -58,7 +51,7 @@ class Day:
     def __init__(self, directory: Path, database_url: str) -> None:
         self.folder = directory / "orders"
         self.folder.mkdir()
-        self.hl7_port = _free_port()
+        self.hl7_port = free_port()
         self.modalities = [Modality(title) for title in STATIONS]
         remotes = [{"ae_title": m.title, "host": "127.0.0.1", "port": m.port} for m in self.modalities]
         settings = {
@@ -118,7 +111,7 @@ class Modality:
     """A CT that asks for its list, works it off and wants commitment."""
 
     title: str
-    port: int = field(default_factory=_free_port)
+    port: int = field(default_factory=free_port)
     committed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     reports: list[Dataset] = field(default_factory=list)
