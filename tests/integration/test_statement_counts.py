@@ -1,15 +1,13 @@
 """How many SQL statements and transactions each operation needs, counted where the driver runs them."""
 
-import re
 import sqlite3
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Any
 
 import pytest
+import statements
 from datasets import make_study
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
@@ -26,8 +24,7 @@ from rawpeer import (
     store,
     study_keys,
 )
-from servers import config, eventually, running, server_threads
-from sqlalchemy import Engine, event
+from servers import config, eventually, running
 
 from pacs_server.app.server import PacsServer
 from pacs_server.net.association import Association
@@ -36,43 +33,10 @@ from pacs_server.net.message import Command, CommandField
 VERIFICATION = "1.2.840.10008.1.1"
 KIND = (str(CTImageStorage), EXPLICIT)
 INSTANCES = 20
-_WORD = re.compile(r"\w+")
-
-
-class Statements:
-    """What runs on the driver's connections, while it listens."""
-
-    def __init__(self) -> None:
-        self._seen: list[str] = []
-
-    def attach(self, connection: Any, _record: object) -> None:
-        connection.set_trace_callback(self._note)
-
-    def _note(self, statement: str) -> None:
-        # What runs in the background has nothing to do with it.
-        if threading.current_thread().name in server_threads():
-            self._seen.append(statement)
-
-    @contextmanager
-    def counted(self) -> Iterator[Counter[str]]:
-        """The statements of the block by their first word, in the counter at its end."""
-        self._seen.clear()
-        counter: Counter[str] = Counter()
-        yield counter
-        counter.update(found[0].upper() for statement in self._seen if (found := _WORD.search(statement)))
 
 
 @pytest.fixture
-def statements() -> Iterator[Statements]:
-    """Listens to every SQLite connection that is made."""
-    listener = Statements()
-    event.listen(Engine, "connect", listener.attach)
-    yield listener
-    event.remove(Engine, "connect", listener.attach)
-
-
-@pytest.fixture
-def pacs(statements: Statements, tmp_path: Path) -> Iterator[PacsServer]:
+def pacs(tmp_path: Path) -> Iterator[PacsServer]:
     # Reading instances again in the background is work of its own.
     with running(config(tmp_path, storage={"scrub_rate": None})) as server:
         # The first peer seen is written to the index, the next ones a minute later.
@@ -84,6 +48,10 @@ def pacs(statements: Statements, tmp_path: Path) -> Iterator[PacsServer]:
 
 def port(pacs: PacsServer) -> int:
     return pacs.address[1]
+
+
+def counting(pacs: PacsServer) -> AbstractContextManager[Counter[str]]:
+    return statements.counted(pacs.archive.database)
 
 
 def peers_seen(database: Path) -> int:
@@ -101,11 +69,11 @@ def find(link: Association, data: bytes | None) -> int:
     return count
 
 
-def test_a_stored_instance_is_one_insert_in_one_transaction(pacs: PacsServer, statements: Statements) -> None:
+def test_a_stored_instance_is_one_insert_in_one_transaction(pacs: PacsServer) -> None:
     first, *rest = [Instance.of(ds) for ds in make_study(1, INSTANCES + 1)]
     with association(port(pacs), [KIND]) as link:
         assert store(link, first).status == 0
-        with statements.counted() as counted:
+        with counting(pacs) as counted:
             assert [store(link, instance).status for instance in rest] == [0] * INSTANCES
     each = {word: count / INSTANCES for word, count in counted.items()}
     # One transaction for the row; looking whether the instance is known is none.
@@ -117,7 +85,7 @@ def test_a_stored_instance_is_one_insert_in_one_transaction(pacs: PacsServer, st
     assert sum(each.values()) <= 8
 
 
-def test_a_query_is_one_statement(pacs: PacsServer, statements: Statements) -> None:
+def test_a_query_is_one_statement(pacs: PacsServer) -> None:
     study = make_study(1, 1)[0]
     identifier = Dataset()
     identifier.QueryRetrieveLevel, identifier.PatientID, identifier.StudyInstanceUID = "STUDY", study.PatientID, ""
@@ -126,7 +94,7 @@ def test_a_query_is_one_statement(pacs: PacsServer, statements: Statements) -> N
         assert store(link, Instance.of(study)).status == 0
     with association(port(pacs), [(STUDY_ROOT_FIND, IMPLICIT)]) as link:
         assert find(link, data) == 1
-        with statements.counted() as counted:
+        with counting(pacs) as counted:
             assert [find(link, data) for _ in range(INSTANCES)] == [1] * INSTANCES
     assert counted["SELECT"] == INSTANCES
     assert counted["COMMIT"] == 0
@@ -134,18 +102,18 @@ def test_a_query_is_one_statement(pacs: PacsServer, statements: Statements) -> N
     assert counted.total() <= 3 * INSTANCES
 
 
-def test_the_number_of_matches_needs_no_statements(pacs: PacsServer, statements: Statements) -> None:
+def test_the_number_of_matches_needs_no_statements(pacs: PacsServer) -> None:
     studies = [make_study(1, 1)[0] for _ in range(INSTANCES)]
     with association(port(pacs), [KIND]) as link:
         assert [store(link, Instance.of(ds)).status for ds in studies] == [0] * INSTANCES
     identifier = Dataset()
     identifier.QueryRetrieveLevel, identifier.StudyInstanceUID = "STUDY", ""
-    with association(port(pacs), [(STUDY_ROOT_FIND, IMPLICIT)]) as link, statements.counted() as counted:
+    with association(port(pacs), [(STUDY_ROOT_FIND, IMPLICIT)]) as link, counting(pacs) as counted:
         assert find(link, encode(identifier, is_implicit_vr=True, is_little_endian=True)) == INSTANCES
     assert counted["SELECT"] == 1
 
 
-def test_a_retrieval_needs_the_same_statements_for_one_and_for_many(pacs: PacsServer, statements: Statements) -> None:
+def test_a_retrieval_needs_the_same_statements_for_one_and_for_many(pacs: PacsServer) -> None:
     images = make_study(1, INSTANCES)
     with association(port(pacs), [KIND]) as link:
         assert [store(link, Instance.of(ds)).status for ds in images] == [0] * INSTANCES
@@ -156,7 +124,7 @@ def test_a_retrieval_needs_the_same_statements_for_one_and_for_many(pacs: PacsSe
     )
     found = []
     for keys, expected in ((one, 1), (study_keys(images[0].StudyInstanceUID), INSTANCES)):
-        with statements.counted() as counted:
+        with counting(pacs) as counted:
             assert len(retrieve(port(pacs), [KIND], keys)[1]) == expected
         found.append(counted)
     assert found[0] == found[1]
@@ -164,8 +132,8 @@ def test_a_retrieval_needs_the_same_statements_for_one_and_for_many(pacs: PacsSe
     assert found[1]["COMMIT"] == 0
 
 
-def test_an_echo_and_an_association_ask_the_index_nothing(pacs: PacsServer, statements: Statements) -> None:
-    with statements.counted() as counted:
+def test_an_echo_and_an_association_ask_the_index_nothing(pacs: PacsServer) -> None:
+    with counting(pacs) as counted:
         for _ in range(3):
             with association(port(pacs), [(VERIFICATION, EXPLICIT)]) as link:
                 request = Command(command_field=CommandField.C_ECHO, message_id=1)
