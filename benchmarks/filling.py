@@ -13,7 +13,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, select, text
 
-from pacs_server.dicom.matching import fold_name, time_key
+from pacs_server.dicom.matching import time_key
+from pacs_server.dicom.person_name import fold_name
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.index import models
 from pacs_server.index.database import Database

@@ -17,10 +17,10 @@ from pacs_server.config.model import Config
 from pacs_server.config.sections.tls import TLSConfig
 from pacs_server.dicom import codecs
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS, Attribute
-from pacs_server.dicom.elements import TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.matching import MAX_VALUES, WILDCARD_VRS
 from pacs_server.dicom.status import Status
+from pacs_server.dicom.tags import TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.dicom.worklist import SHOWN
 from pacs_server.dicom.worklist_query import SUPPORTED_GROUPS

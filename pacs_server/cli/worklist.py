@@ -300,7 +300,7 @@ def _line(cells: list[str]) -> str:
 
 
 def _cells(row: "ItemRow") -> list[str]:
-    from pacs_server.dicom.worklist import text_of
+    from pacs_server.dicom.json_model import text_of
 
     whole, step = row.item.data_set, row.item.step
     start = [text_of(step, tag) for tag in ("00400002", "00400003", "00080060", "00400001")]
@@ -311,7 +311,7 @@ def _cells(row: "ItemRow") -> list[str]:
 def _attributes(data_set: Mapping[str, Any], indent: str = "") -> Iterator[str]:
     from pydicom.datadict import keyword_for_tag
 
-    from pacs_server.dicom.worklist import text_of
+    from pacs_server.dicom.json_model import text_of
 
     for tag, element in data_set.items():
         name = f"{indent}{keyword_for_tag(int(tag, 16))} ({tag[:4]},{tag[4:]})"

@@ -9,26 +9,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS, Attribute
-from pacs_server.dicom.elements import (
-    QUERY_RETRIEVE_LEVEL,
-    TIMEZONE_OFFSET_FROM_UTC,
-    Elements,
-    ReturnKey,
-    charset_of,
+from pacs_server.dicom.json_codec import ReturnKey
+from pacs_server.dicom.keys import (
+    Identifier,
+    Key,
     date_time_range,
-    decode,
-    is_key,
+    decode_identifier,
     key_matcher,
-    key_text,
     key_texts,
     refused,
-    return_keys,
-    sequence_items,
+    return_key,
+    sequence_matcher,
+    value_of,
 )
 from pacs_server.dicom.levels import InformationModel, Level
 from pacs_server.dicom.matching import MAX_VALUES, DateTimeSpan, Matcher, matches
-from pacs_server.dicom.reencode import Element
-from pacs_server.dicom.text import encodings_of
+from pacs_server.dicom.tags import QUERY_RETRIEVE_LEVEL, TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidIdentifier
 
@@ -88,21 +84,18 @@ class RetrieveKeys:
 
 def parse_find(data: bytes, transfer_syntax_uid: str, model: InformationModel, options: QueryOptions) -> Query:
     """The query in a C-FIND identifier; raises InvalidIdentifier."""
-    elements = decode(data, transfer_syntax_uid)
-    level = _level(elements, model)
-    charset = charset_of(elements)
-    encodings = encodings_of(charset)
-    known = sorted(filter(is_key, elements))
-    asked = [(ATTRIBUTES[tag], elements[tag]) for tag in known if tag in ATTRIBUTES]
-    texts = {a: key_text(e, a.vr, encodings) for a, e in asked if a.vr != "SQ"}
-    _check_levels(texts, level, model, options)
-    asked = [(a, e) for a, e in asked if _is_answered(a, level, model)]
-    texts = {a: texts[a] for a, _ in asked if a in texts}
-    unsupported = set(known) - {a.tag for a, _ in asked}
-    unsupported |= {a.tag for a in texts if _is_count(a) and texts[a].strip("*")}
-    returns = [_return_key(a, e) for a, e in asked if a.tag != TIMEZONE_OFFSET_FROM_UTC or level >= Level.STUDY]
-    keys = [*_combined(texts, options), *_plain_keys(texts, options), *_sequence_keys(asked, charset, options)]
-    sent = dict(key_texts(elements.values(), charset))
+    identifier = decode_identifier(data, transfer_syntax_uid)
+    level = _level(identifier, model)
+    known = sorted(identifier.keys)
+    asked = [(ATTRIBUTES[key.tag], key) for key in known if key.tag in ATTRIBUTES]
+    _check_levels({a: value_of(key) for a, key in asked if a.vr != "SQ"}, level, model, options)
+    asked = [(a, key) for a, key in asked if _is_answered(a, level, model)]
+    texts = {a: key.text for a, key in asked if a.vr != "SQ"}
+    unsupported = {key.tag for key in known} - {a.tag for a, _ in asked}
+    unsupported |= {a.tag for a, text in texts.items() if _is_count(a) and text.strip("*")}
+    returns = [return_key(key) for a, key in asked if a.tag != TIMEZONE_OFFSET_FROM_UTC or level >= Level.STUDY]
+    keys = [*_combined(texts, options), *_plain_keys(texts, options), *_sequence_keys(asked, options)]
+    charset, sent = identifier.specific_character_set, dict(key_texts(identifier.keys))
     return Query(model, level, tuple(keys), tuple(returns), tuple(sorted(unsupported)), charset, options, sent)
 
 
@@ -110,13 +103,12 @@ def parse_retrieve(
     data: bytes, transfer_syntax_uid: str, model: InformationModel, options: QueryOptions
 ) -> RetrieveKeys:
     """The unique keys in a C-MOVE or C-GET identifier; other keys are ignored; raises InvalidIdentifier."""
-    elements = decode(data, transfer_syntax_uid)
-    level = _level(elements, model)
-    encodings = encodings_of(charset_of(elements))
+    identifier = decode_identifier(data, transfer_syntax_uid)
+    level = _level(identifier, model)
     uids = []
     for at in Level:
-        attribute = BY_KEYWORD[UNIQUE_KEYS[at]]
-        text = key_text(elements[attribute.tag], attribute.vr, encodings) if attribute.tag in elements else ""
+        key = identifier.attributes.get(BY_KEYWORD[UNIQUE_KEYS[at]].tag)
+        text = value_of(key) if key else ""
         # PS3.4 C.6.2.1: Study Root has no patient level, so a Patient ID there is no unique key.
         values = _unique_values(at, text) if at in model.levels else ()
         if at in model.levels:
@@ -151,9 +143,9 @@ def _check_unique(at: Level, values: tuple[str, ...], level: Level, options: Que
         raise refused(f"{name} has too many values")
 
 
-def _level(elements: Elements, model: InformationModel) -> Level:
-    element = elements.get(QUERY_RETRIEVE_LEVEL)
-    name = key_text(element, "CS", ()) if element else ""
+def _level(identifier: Identifier, model: InformationModel) -> Level:
+    key = identifier.attributes.get(QUERY_RETRIEVE_LEVEL)
+    name = value_of(key) if key else ""
     if not name:
         raise InvalidIdentifier("QueryRetrieveLevel is missing")
     level = Level.__members__.get(name)
@@ -188,11 +180,6 @@ def _check_levels(texts: Mapping[Attribute, str], level: Level, model: Informati
                 raise refused(f"{UNIQUE_KEYS[at]} needs a single value")
 
 
-def _return_key(attribute: Attribute, element: Element) -> ReturnKey:
-    items = element.value if isinstance(element.value, tuple) else ()
-    return ReturnKey(attribute.tag, attribute.vr, return_keys(items[0].elements) if items else ())
-
-
 def _combined(texts: dict[Attribute, str], options: QueryOptions) -> Iterator[MatchingKey]:
     """The pairs of date and time ranges to match as one, which are taken out of `texts` (PS3.4 C.2.2.2.5.4)."""
     if not options.combined_date_time:
@@ -216,11 +203,9 @@ def _plain_keys(texts: Mapping[Attribute, str], options: QueryOptions) -> Iterat
             yield MatchingKey((attribute,), matcher, unknown=attribute.keyword not in UNIQUE_KEYS.values())
 
 
-def _sequence_keys(
-    asked: Iterable[tuple[Attribute, Element]], charset: str, options: QueryOptions
-) -> Iterator[MatchingKey]:
-    for attribute, element in asked:
+def _sequence_keys(asked: Iterable[tuple[Attribute, Key]], options: QueryOptions) -> Iterator[MatchingKey]:
+    for attribute, key in asked:
         if attribute.vr == "SQ":
-            matcher = sequence_items(element, charset, fuzzy=options.fuzzy)
+            matcher = sequence_matcher(key, fuzzy=options.fuzzy)
             if matcher is not None:
                 yield MatchingKey((attribute,), matcher, unknown=True)

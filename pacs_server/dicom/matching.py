@@ -21,43 +21,24 @@ sequence as DICOM JSON. What the Standard leaves open is settled here:
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from pacs_server.dicom.json_model import element_text
+from pacs_server.dicom.person_name import fold_name, name_words
+from pacs_server.dicom.vr import SINGLE_VALUED_VRS
 from pacs_server.errors import InvalidIdentifier
 
 # PS3.4 C.2.2.2.4: the VRs that take wild cards.
 WILDCARD_VRS = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
-# PS3.5 6.2: in these a backslash is text, not a delimiter.
-SINGLE_VRS = frozenset({"ST", "LT", "UT", "UR"})
 
 MAX_VALUES = 10_000
 _MAX_LENGTH = 4096
 _DATE = re.compile(r"(\d{4})(\.?)(0[1-9]|1[0-2])\2(0[1-9]|[12]\d|3[01])", re.ASCII)
 _TIME = re.compile(r"([01]\d|2[0-3])(?::?([0-5]\d)(?::?([0-5]\d|60)(?:\.(\d{1,6}))?)?)?", re.ASCII)
 _DATE_TIME = re.compile(r"(\d{4})(?:(0[1-9]|1[0-2])(?:(0[1-9]|[12]\d|3[01])([\d.]*))?)?(?:[+-]\d{4})?", re.ASCII)
-
-
-def fold_name(text: str) -> str:
-    """The form of a PN value that is compared; folding it again changes nothing."""
-    return "\\".join("=".join(map(_fold_group, value.split("="))).rstrip("=") for value in text.split("\\"))
-
-
-def _fold_group(group: str) -> str:
-    plain = group.lower() if group.isascii() else _strip_accents(group)
-    return "^".join(component.strip() for component in plain.split("^")).rstrip("^")
-
-
-def _strip_accents(text: str) -> str:
-    for _ in range(2):  # Compatibility forms may expand to capitals or accents, so the second round.
-        text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-        # Only the general combining marks: the voicing marks of kana tell names apart.
-        text = "".join(c for c in text if not "\u0300" <= c <= "\u036f")
-    # A full-width "=" or backslash is a letter of the name, no delimiter.
-    return unicodedata.normalize("NFKC", text).replace("=", "").replace("\\", "")
 
 
 def date_key(text: str) -> str:
@@ -202,7 +183,7 @@ class Items:
 
     def matches_item(self, item: dict[str, Any]) -> bool:
         """Whether an item, given as a DICOM JSON object, matches all keys."""
-        texts = ((key, json_text(item.get(f"{key.tag:08X}", {}))) for key in self.keys)
+        texts = ((key, element_text(item.get(f"{key.tag:08X}", {}))) for key in self.keys)
         return all(matches(key.matcher, text, multiple=key.multiple, unknown=self.unknown) for key, text in texts)
 
 
@@ -226,23 +207,9 @@ def is_name(matcher: Matcher) -> bool:
     return isinstance(matcher.matchers[0] if isinstance(matcher, AnyOf) else matcher, PersonName | FuzzyName)
 
 
-def json_text(element: dict[str, Any]) -> str:
-    """The text of an element of the DICOM JSON Model (PS3.18 F.2): values joined by backslash, a sequence as JSON."""
-    values = element.get("Value", [])
-    if element.get("vr") == "SQ":
-        return json.dumps(values) if values else ""
-    return "\\".join(_json_value(value) for value in values)
-
-
-def _json_value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "=".join(str(value.get(g, "")) for g in ("Alphabetic", "Ideographic", "Phonetic")).rstrip("=")
-    return "" if value is None else str(value)
-
-
 def matcher_for(vr: str, text: str, *, fuzzy: bool = False) -> Matcher | None:
     """What a key's text asks for, or None for Universal Matching; raises InvalidIdentifier on a bad date or time."""
-    parts = [text.rstrip()] if vr in SINGLE_VRS else [value.strip() for value in text.split("\\")]
+    parts = [text.rstrip()] if vr in SINGLE_VALUED_VRS else [value.strip() for value in text.split("\\")]
     values = [value for value in parts if value]
     if len(values) > MAX_VALUES or any(len(value) > _MAX_LENGTH for value in values):
         raise InvalidIdentifier("too many or too long values")
@@ -302,11 +269,6 @@ def _last_instant(vr: str, text: str) -> str:
 
 
 _INSTANTS: dict[str, Callable[[str], str]] = {"DA": date_key, "TM": time_key, "DT": date_time_key}
-
-
-def name_words(folded: str) -> list[str]:
-    """The words of a folded name."""
-    return [word for word in re.split(r"[\s^=\\,.-]+", folded) if word]
 
 
 def _fits(pattern: str, group: str) -> bool:

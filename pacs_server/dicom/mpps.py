@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from pydicom.datadict import dictionary_VR, keyword_dict
+from pydicom.datadict import keyword_dict
 
 from pacs_server.dicom.json_model import (
     SPECIFIC_CHARACTER_SET,
@@ -19,6 +19,7 @@ from pacs_server.dicom.json_model import (
     values_of,
 )
 from pacs_server.dicom.uids import is_uid
+from pacs_server.dicom.vr import dictionary_vr
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import InvalidAttributeValue, MissingAttribute, MissingAttributeValue, ProcedureStepClosed
 
@@ -246,7 +247,7 @@ def _require(data_set: DataSet, requirement: Requirement) -> None:
 
 
 def _check_values(data_set: DataSet, requirement: Requirement) -> None:
-    vr = dictionary_VR(int(requirement.tag, 16))
+    vr = dictionary_vr(int(requirement.tag, 16))
     if (vr == "SQ") != (data_set[requirement.tag]["vr"] == "SQ"):
         raise InvalidAttributeValue(f"{requirement.keyword} has a wrong VR", tag=requirement.tag)
     if vr == "UI" and not all(is_uid(str(value)) for value in values_of(data_set, requirement.tag)):

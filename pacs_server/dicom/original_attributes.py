@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from pacs_server.dicom.attributes import Attribute, at_level
+from pacs_server.dicom.json_model import element_text, text_element
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.same_patient import Identity, combined_name, compatible
 
 _IDENTITY: Final = {
     each.column: each for each in at_level(Level.PATIENT) if each.column in Identity.__dataclass_fields__
 }
-_GROUPS: Final = ("Alphabetic", "Ideographic", "Phonetic")
 
 
 def original_item(
@@ -56,7 +56,7 @@ def completed(items: Sequence[dict[str, Any]], now: Identity, sent: Identity) ->
 def _before(item: Mapping[str, Any], after: Iterable[Identity]) -> set[Identity]:
     # An item tells only what was changed: of what the ones before it left, or of what came straight from elsewhere.
     (changed,) = item["04000550"]["Value"]
-    values = {name: _text(changed[_tag(each)]) for name, each in _IDENTITY.items() if _tag(each) in changed}
+    values = {name: element_text(changed[_tag(each)]) for name, each in _IDENTITY.items() if _tag(each) in changed}
     return {replace(each, **values) for each in after}
 
 
@@ -74,17 +74,7 @@ def _tag(attribute: Attribute) -> str:
     return f"{attribute.tag:08X}"
 
 
-def _text(element: Mapping[str, Any]) -> str:
-    values = element.get("Value", [])
-    if element["vr"] == "PN":
-        values = ["=".join(value.get(group, "") for group in _GROUPS).rstrip("=") for value in values]
-    return "\\".join(values)
-
-
 def _element(attribute: Attribute, text: str) -> dict[str, Any]:
     if not text:
         return {"vr": attribute.vr}
-    values = text.split("\\") if attribute.multiple else [text]
-    if attribute.vr != "PN":
-        return {"vr": attribute.vr, "Value": values}
-    return {"vr": "PN", "Value": [dict(zip(_GROUPS, value.split("="), strict=False)) for value in values]}
+    return text_element(attribute.vr, text.split("\\") if attribute.multiple else [text])

@@ -5,12 +5,15 @@ import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pacs_server.dicom.encoding import EXPLICIT_LE
 from pacs_server.dicom.uids import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
     PRIVATE_INFORMATION_CREATOR_UID,
     clean_uid,
 )
+from pacs_server.dicom.vr import LONG_VRS
+from pacs_server.dicom.writer import Field, Writer
 from pacs_server.errors import InvalidInstance
 
 IMPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2"
@@ -19,9 +22,12 @@ MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 _PREAMBLE = bytes(128) + b"DICM"
 PREFIX_END = len(_PREAMBLE)
-_SHORT = struct.Struct("<HH2sH")
-_LONG = struct.Struct("<HH2sHI")
-_LONG_VRS = {b"OB", b"OW", b"UN", b"SQ", b"UT", b"OF", b"OD", b"OL", b"OV", b"UC", b"UR", b"SV", b"UV"}
+_ELEMENT_HEAD = struct.Struct("<HH2sH")
+_LONG_VRS = frozenset(vr.encode() for vr in LONG_VRS)
+# PS3.10 7.1: File Meta Information is in Explicit VR Little Endian.
+_writer = Writer(EXPLICIT_LE)
+_SOP_CLASS_UID, _SOP_INSTANCE_UID, _TRANSFER_SYNTAX_UID = (_writer.field(0x00020000 | n, "UI") for n in (2, 3, 0x10))
+_SOURCE_AE, _PRIVATE_INFORMATION = _writer.field(0x00020016, "AE"), _writer.field(0x00020102, "OB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +67,15 @@ def encode_head(
     meta = b"".join(
         (
             _FILE_META_INFORMATION_VERSION,
-            _element(0x0002, b"UI", sop_class_uid),
-            _element(0x0003, b"UI", sop_instance_uid),
-            _element(0x0010, b"UI", transfer_syntax_uid),
+            _text_element(_SOP_CLASS_UID, sop_class_uid),
+            _text_element(_SOP_INSTANCE_UID, sop_instance_uid),
+            _text_element(_TRANSFER_SYNTAX_UID, transfer_syntax_uid),
             _IMPLEMENTATION,
-            _element(0x0016, b"AE", source_ae) if source_ae else b"",
+            _text_element(_SOURCE_AE, source_ae) if source_ae else b"",
             _private_information(provenance) if provenance else b"",
         )
     )
-    return _PREAMBLE + _SHORT.pack(2, 0, b"UL", 4) + len(meta).to_bytes(4, "little") + meta
+    return _PREAMBLE + _GROUP_LENGTH + len(meta).to_bytes(4, "little") + meta
 
 
 def decode_head(head: bytes) -> FileHead | None:
@@ -94,7 +100,7 @@ def decode_head(head: bytes) -> FileHead | None:
 def _decode_meta(head: bytes, offset: int) -> FileHead:
     values: dict[int, bytes] = {}
     while offset + 8 <= len(head):
-        group, element, vr, length = _SHORT.unpack_from(head, offset)
+        group, element, vr, length = _ELEMENT_HEAD.unpack_from(head, offset)
         if group != 2:
             # The group length may be wrong; the first element of another group is what ends it.
             break
@@ -125,9 +131,7 @@ def _private_information(provenance: Provenance) -> bytes:
     # ASCII only, so that whatever a name holds comes back as it was. Encoding text by text is ten times faster.
     calling_ae, peer = json.dumps(provenance.calling_ae), json.dumps(provenance.peer)
     told = f'{{"received_at": "{received_at}", "calling_ae": {calling_ae}, "peer": {peer}}}'
-    value = told.encode("ascii")
-    value += b" " * (len(value) % 2)
-    return _CREATOR + _LONG.pack(2, 0x0102, b"OB", 0, len(value)) + value
+    return _CREATOR + _PRIVATE_INFORMATION.element((told + " " * (len(told) % 2)).encode("ascii"))
 
 
 def _provenance(value: bytes) -> Provenance | None:
@@ -140,16 +144,13 @@ def _provenance(value: bytes) -> Provenance | None:
         return None
 
 
-def _element(element: int, vr: bytes, text: str) -> bytes:
-    value = text.encode("latin-1", "replace")
-    if len(value) % 2:
-        value += b"\0" if vr == b"UI" else b" "
-    return _SHORT.pack(2, element, vr, len(value)) + value
+def _text_element(field: Field, text: str) -> bytes:
+    return field.element(text.encode("latin-1", "replace"))
 
 
 # What is the same in every file.
-_FILE_META_INFORMATION_VERSION = _LONG.pack(2, 1, b"OB", 0, 2) + b"\0\1"
-_IMPLEMENTATION = _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID) + _element(
-    0x0013, b"SH", IMPLEMENTATION_VERSION_NAME
-)
-_CREATOR = _element(0x0100, b"UI", PRIVATE_INFORMATION_CREATOR_UID)
+_GROUP_LENGTH = _writer.head(0x00020000, "UL", 4)
+_FILE_META_INFORMATION_VERSION = _writer.element(0x00020001, "OB", b"\0\1")
+_IMPLEMENTATION = _writer.element(0x00020012, "UI", IMPLEMENTATION_CLASS_UID.encode())
+_IMPLEMENTATION += _writer.element(0x00020013, "SH", IMPLEMENTATION_VERSION_NAME.encode())
+_CREATOR = _writer.element(0x00020100, "UI", PRIVATE_INFORMATION_CREATOR_UID.encode())

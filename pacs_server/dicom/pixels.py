@@ -1,14 +1,15 @@
 """Encapsulated Pixel Data made native: decoded, and the elements that describe it set right."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pydicom.pixels.decoders.base import Decoder
 
 from pacs_server.dicom.codecs import preferred_plugin
-from pacs_server.dicom.reencode import BITS_ALLOCATED, PIXEL_DATA, PIXEL_REPRESENTATION, Element, Item, number
+from pacs_server.dicom.element import Element, Item
+from pacs_server.dicom.tags import BITS_ALLOCATED, PIXEL_DATA, PIXEL_REPRESENTATION, tag_text
 from pacs_server.errors import TranscodeError
 
 # PS3.5 7.1.1: a value length has 32 bits, all ones meaning something else, and is even.
@@ -37,7 +38,7 @@ def _native_items(element: Element, decoder: Decoder) -> Element:
     if not isinstance(element.value, tuple):
         return element
     items = tuple(Item(native(item.elements, decoder), item.undefined_length) for item in element.value)
-    return element if items == element.value else replace(element, value=items, raw=None)
+    return element if items == element.value else element._replace(value=items, raw=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,14 @@ class _Image:
 
 def _number(elements: Mapping[int, Element], tag: int, default: int | None = None) -> int:
     if tag in elements:
-        return number(elements[tag])
+        return elements[tag].number
     if default is None:
-        raise TranscodeError(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is missing")
+        raise TranscodeError(f"{tag_text(tag)} is missing")
     return default
 
 
 def _bytes(elements: Mapping[int, Element], tag: int) -> bytes:
-    value = elements[tag].value if tag in elements else b""
-    return b"" if isinstance(value, tuple) else bytes(value)
+    return elements[tag].content if tag in elements else b""
 
 
 def _text(elements: Mapping[int, Element], tag: int) -> str:

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from pacs_server.dicom.elements import (
+from pacs_server.dicom.identifier import Query
+from pacs_server.dicom.json_codec import ReturnKey, encode_sequence
+from pacs_server.dicom.matching import Items
+from pacs_server.dicom.tags import (
     INSTANCE_AVAILABILITY,
     QUERY_RETRIEVE_LEVEL,
     RETRIEVE_AE_TITLE,
     TIMEZONE_OFFSET_FROM_UTC,
-    ReturnKey,
 )
-from pacs_server.dicom.identifier import Query
-from pacs_server.dicom.matching import Items
-from pacs_server.dicom.writer import NUMBERS, Encode, Writer, ascii_text, padding
+from pacs_server.dicom.text_encoder import Encode, ascii_text
+from pacs_server.dicom.vr import NUMBERS
+from pacs_server.dicom.writer import Writer, writer_for
 
 
 class ResponseEncoder:
@@ -32,7 +34,7 @@ class ResponseEncoder:
 
     def encode(self, row: Sequence[str]) -> bytes:
         """The response identifier of one match."""
-        return self._layout.writer.data_set(self._attempts, partial(self._elements, row))
+        return self._layout.writer.encoded(self._attempts, partial(self._elements, row))
 
     def _elements(self, row: Sequence[str], encode: Encode) -> bytes:
         parts: list[bytes] = []
@@ -57,7 +59,7 @@ class ResponseEncoder:
             if matcher := self._matchers.get(key.tag):
                 # PS3.4 C.2.2.2.6: only the items that match are returned.
                 items = [item for item in items if matcher.matches_item(item)]
-            return writer.sequence(key, items, encode)
+            return encode_sequence(writer, key, items, encode)
         if key.vr in NUMBERS:
             values = value.split("\\") if value else []
             return writer.element(key.tag, key.vr, writer.numbers(key.vr, values))
@@ -73,12 +75,13 @@ class _Field:
     __slots__ = ("lead", "limit", "pack", "pad", "plain", "prefix")
 
     def __init__(self, writer: Writer, tag: int, vr: str, lead: bytes) -> None:
+        field = writer.field(tag, vr)
         self.lead = lead
         self.plain = vr != "SQ" and vr not in NUMBERS and tag != TIMEZONE_OFFSET_FROM_UTC
-        self.prefix = lead + writer.header(tag, vr)
-        self.pack = writer.length_of(vr)
-        self.limit = writer.limit(vr)
-        self.pad = padding(vr)
+        self.prefix = lead + field.prefix
+        self.pack = field.pack_length
+        self.limit = field.limit
+        self.pad = field.padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ class _Layout:
 # Clients ask in a few forms, again and again. Items of sequences are no part of it, so it stays small.
 @lru_cache(maxsize=64)
 def _layout(transfer_syntax_uid: str, keys: tuple[tuple[int, str], ...], level: str, retrieve_ae_title: str) -> _Layout:
-    writer = Writer(transfer_syntax_uid)
+    writer = writer_for(transfer_syntax_uid)
     answers = [
         (QUERY_RETRIEVE_LEVEL, "CS", level),
         (RETRIEVE_AE_TITLE, "AE", retrieve_ae_title),

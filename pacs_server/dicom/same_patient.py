@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from pacs_server.dicom.matching import date_key, fold_name
+from pacs_server.dicom.matching import date_key
+from pacs_server.dicom.person_name import fold_name, paired_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +48,13 @@ def combined_name(known: str, sent: str) -> str:
     """The known name with the component groups that only the other one has; both have to be compatible."""
     if not fold_name(known) or "\\" in known + sent:
         return known if fold_name(known) else sent
-    raw, more = known.split("="), sent.split("=")
-    width = max(len(raw), len(more))
-    groups = zip(_padded(raw, width), _padded(more, width), strict=True)
-    return "=".join(a if fold_name(a) else b for a, b in groups).rstrip("=")
+    return "=".join(a if fold_name(a) else b for a, b in paired_groups(known, sent)).rstrip("=")
 
 
 def _pairs(one: str, other: str) -> list[tuple[str, str]]:
     folded = fold_name(one), fold_name(other)
-    if "\\" in one + other:
-        # More than one value is no name of the Standard's; such are the same or they are not.
-        return [folded]
-    a, b = (each.split("=") for each in folded)
-    width = max(len(a), len(b))
-    return list(zip(_padded(a, width), _padded(b, width), strict=True))
-
-
-def _padded(groups: list[str], width: int) -> list[str]:
-    return groups + [""] * (width - len(groups))
+    # More than one value is no name of the Standard's; such are the same or they are not.
+    return [folded] if "\\" in one + other else paired_groups(*folded)
 
 
 def _date(text: str) -> str:

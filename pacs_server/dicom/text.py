@@ -8,10 +8,8 @@ import re
 
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 
-# PS3.5 6.1.2.3: only these VRs follow Specific Character Set; the others keep to the default repertoire.
-_CHARACTER_SET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-# PS3.5 6.2: here a backslash is text, and leading blanks mean something.
-SINGLE_VALUED_VRS = frozenset({"LT", "ST", "UR", "UT"})
+from pacs_server.dicom.vr import CHARACTER_SET_VRS, SINGLE_VALUED_VRS
+
 _PLAIN_VRS = frozenset({b"AE", b"AS", b"CS", b"DA", b"DS", b"DT", b"IS", b"LO", b"PN", b"SH", b"TM", b"UI"})
 # The default repertoire, where anything beyond ASCII is the sender's mistake and has to be guessed.
 _DEFAULT = ""
@@ -88,7 +86,7 @@ def cleaned(text: str) -> str:
 
 
 def _decode(raw: bytes, vr: str, encodings: tuple[str, ...]) -> str:
-    if vr not in _CHARACTER_SET_VRS:
+    if vr not in CHARACTER_SET_VRS:
         return _plain(raw, _DEFAULT)
     if _ESC not in raw:
         return _plain(raw, encodings[0])

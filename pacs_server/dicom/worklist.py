@@ -8,7 +8,7 @@ import base64
 import hashlib
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,22 +18,19 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from pacs_server.dicom.matching import date_key, json_text, time_key
-from pacs_server.dicom.text import SINGLE_VALUED_VRS, cleaned
+from pacs_server.dicom.json_model import DataSet, text_of
+from pacs_server.dicom.matching import date_key, time_key
+from pacs_server.dicom.person_name import groups_of
+from pacs_server.dicom.tags import SPECIFIC_CHARACTER_SET
+from pacs_server.dicom.text import cleaned
 from pacs_server.dicom.uids import is_uid
+from pacs_server.dicom.vr import BYTES_VRS, NUMBERS, SINGLE_VALUED_VRS
 from pacs_server.errors import InvalidWorklistItem
 
 SCHEDULED_PROCEDURE_STEP_SEQUENCE = "00400100"
 SCHEDULED_PROCEDURE_STEP_STATUS = "00400020"
 STUDY_INSTANCE_UID = "0020000D"
 
-JSONDataSet = Mapping[str, Any]
-"""A data set as a DICOM JSON Model object (PS3.18 F.2)."""
-
-_CHARACTER_SET = 0x00080005
-_NAME_GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
-_BINARY_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
-_NUMBER_VRS = frozenset({"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 # Any UUID, the same for ever: the UIDs made here are its name-based ones.
 _NAMESPACE = uuid.UUID("5d1b4a3e-7c55-4f0e-9d27-6a1f7f0c9b42")
 # PS3.5 6.2: an AE title is 16 characters of the default repertoire.
@@ -73,7 +70,7 @@ class WorklistItem:
     study_instance_uid: str
     status: ItemStatus
     source: str
-    data_set: JSONDataSet
+    data_set: DataSet
     generated: bool = False
 
     @property
@@ -82,15 +79,10 @@ class WorklistItem:
         return self.accession_number, self.requested_procedure_id, self.scheduled_procedure_step_id
 
     @property
-    def step(self) -> JSONDataSet:
+    def step(self) -> DataSet:
         """The item of Scheduled Procedure Step Sequence."""
-        step: JSONDataSet = self.data_set[SCHEDULED_PROCEDURE_STEP_SEQUENCE]["Value"][0]
+        step: DataSet = self.data_set[SCHEDULED_PROCEDURE_STEP_SEQUENCE]["Value"][0]
         return step
-
-
-def text_of(data_set: JSONDataSet, tag: str) -> str:
-    """The value of an attribute as text, values joined by backslash; '' if there is none."""
-    return json_text(data_set.get(tag, {}))
 
 
 def items_from_dataset(ds: Dataset, source: str) -> list[WorklistItem]:
@@ -118,7 +110,7 @@ def json_of(ds: Dataset) -> dict[str, Any]:
     try:
         for element in ds:
             # Text is Unicode here, and group lengths are retired.
-            if element.tag != _CHARACTER_SET and element.tag.element:
+            if element.tag != SPECIFIC_CHARACTER_SET and element.tag.element:
                 found[f"{int(element.tag):08X}"] = _json_element(element)
     except (ValueError, TypeError, AttributeError, NotImplementedError, LookupError, OverflowError) as error:
         raise InvalidWorklistItem("the data set cannot be decoded") from error
@@ -128,7 +120,7 @@ def json_of(ds: Dataset) -> dict[str, Any]:
 def _json_element(element: DataElement) -> dict[str, Any]:
     # The dictionary has "US or SS": the first is as good as the second where no pixel data follows.
     vr, value = str(element.VR)[:2], element.value
-    if vr in _BINARY_VRS:
+    if vr in BYTES_VRS:
         raw = bytes(value or b"")
         return {"vr": vr, "InlineBinary": base64.b64encode(raw).decode("ascii")} if raw else {"vr": vr}
     if element.is_empty:
@@ -141,7 +133,7 @@ def _json_element(element: DataElement) -> dict[str, Any]:
 
 
 def _json_value(value: Any, vr: str) -> Any:
-    if vr in _NUMBER_VRS:
+    if vr in NUMBERS:
         return float(value) if vr in ("FD", "FL") else int(value)
     if vr == "AT":
         return f"{int(value):08X}"
@@ -149,12 +141,11 @@ def _json_value(value: Any, vr: str) -> Any:
     # Leading blanks mean something in long texts only.
     text = text.rstrip() if vr in SINGLE_VALUED_VRS else text.strip()
     if vr == "PN":
-        groups = zip(_NAME_GROUPS, text.split("="), strict=False)
-        return {name: group.strip() for name, group in groups if group.strip()} or None
+        return groups_of("=".join(group.strip() for group in text.split("="))) or None
     return text or None
 
 
-def _check_patient(whole: JSONDataSet) -> None:
+def _check_patient(whole: DataSet) -> None:
     # PS3.4 Table K.6-1: return keys of type 1.
     _required(whole, "00100010")
     _required(whole, "00100020")
@@ -163,7 +154,7 @@ def _check_patient(whole: JSONDataSet) -> None:
         _checked(whole, tag, _is_short, "is longer than 16 characters")
 
 
-def _check_step(step: JSONDataSet) -> None:
+def _check_step(step: DataSet) -> None:
     for tag in ("00400001", "00400002", "00400003", "00080060"):
         _required(step, tag)
     titles = text_of(step, "00400001").split("\\")
@@ -185,12 +176,12 @@ def _is_short(text: str) -> bool:
     return len(text) <= _SHORT_STRING
 
 
-def _required(data_set: JSONDataSet, tag: str) -> None:
+def _required(data_set: DataSet, tag: str) -> None:
     if not text_of(data_set, tag).strip("\\^="):
         raise _wrong(tag, "is missing")
 
 
-def _checked(data_set: JSONDataSet, tag: str, valid: Callable[[str], bool], fault: str) -> None:
+def _checked(data_set: DataSet, tag: str, valid: Callable[[str], bool], fault: str) -> None:
     text = text_of(data_set, tag)
     if text and not valid(text):
         raise _wrong(tag, fault)
@@ -211,7 +202,7 @@ def _describe(whole: dict[str, Any], step: dict[str, Any]) -> None:
         whole[_PROCEDURE_DESCRIPTION[0]] = {"vr": "LO", "Value": [in_step]}
 
 
-def _description(data_set: JSONDataSet, text_tag: str, code_tag: str) -> str:
+def _description(data_set: DataSet, text_tag: str, code_tag: str) -> str:
     codes = data_set.get(code_tag, {}).get("Value", [])
     meanings = (text_of(code, tag) for code in codes for tag in ("00080104", "00080100"))
     return text_of(data_set, text_tag) or next((meaning for meaning in meanings if meaning), "")
@@ -244,7 +235,7 @@ def _made(prefix: str, *parts: str) -> str:
     return prefix + hashlib.sha256("\\".join(parts).encode()).hexdigest()[:12].upper()
 
 
-def _item(whole: JSONDataSet, step: JSONDataSet, source: str, generated: bool) -> WorklistItem:
+def _item(whole: DataSet, step: DataSet, source: str, generated: bool) -> WorklistItem:
     data_set = {**whole, SCHEDULED_PROCEDURE_STEP_SEQUENCE: {"vr": "SQ", "Value": [step]}}
     return WorklistItem(
         accession_number=text_of(whole, "00080050"),

@@ -11,31 +11,24 @@ from typing import Any
 
 from pydicom.datadict import dictionary_has_tag
 
-from pacs_server.dicom.elements import (
+from pacs_server.dicom.json_codec import ReturnKey, encode_item
+from pacs_server.dicom.json_model import DataSet, text_of
+from pacs_server.dicom.keys import (
     OPAQUE_VRS,
-    SPECIFIC_CHARACTER_SET,
-    TIMEZONE_OFFSET_FROM_UTC,
-    ReturnKey,
-    charset_of,
+    Identifier,
+    Key,
     date_time_range,
-    decode,
-    is_key,
+    decode_identifier,
     item_key,
-    key_text,
     key_texts,
     return_keys,
-    vr_of,
+    value_of,
 )
 from pacs_server.dicom.matching import DateTimeSpan, ItemKey, Items
-from pacs_server.dicom.reencode import Element
-from pacs_server.dicom.worklist import (
-    SCHEDULED_PROCEDURE_STEP_SEQUENCE,
-    SCHEDULED_PROCEDURE_STEP_STATUS,
-    ItemStatus,
-    JSONDataSet,
-    text_of,
-)
-from pacs_server.dicom.writer import Encode, Writer
+from pacs_server.dicom.tags import SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET_FROM_UTC
+from pacs_server.dicom.text_encoder import Encode
+from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE, SCHEDULED_PROCEDURE_STEP_STATUS, ItemStatus
+from pacs_server.dicom.writer import writer_for
 
 _STEP_SEQUENCE = int(SCHEDULED_PROCEDURE_STEP_SEQUENCE, 16)
 _START_DATE, _START_TIME = 0x00400002, 0x00400003
@@ -69,26 +62,24 @@ class WorklistQuery:
 
 def parse_worklist(data: bytes, transfer_syntax_uid: str) -> WorklistQuery:
     """The query in a worklist identifier; raises InvalidIdentifier."""
-    elements = decode(data, transfer_syntax_uid)
-    charset = charset_of(elements)
-    known = sorted((e for e in elements.values() if is_key(e.tag)), key=lambda element: element.tag)
-    asked = [element for element in known if _is_supported(element)]
-    unsupported = {element.tag for element in known} - {element.tag for element in asked}
+    identifier = decode_identifier(data, transfer_syntax_uid)
+    known = sorted(identifier.keys)
+    asked = [key for key in known if _is_supported(key)]
+    unsupported = {key.tag for key in known} - {key.tag for key in asked}
     returns = return_keys(asked)
     start, asked = _start(asked)
-    matched = (e for e in asked if e.tag != TIMEZONE_OFFSET_FROM_UTC)
-    found = (item_key(element, charset, fuzzy=False) for element in matched)
+    matched = (key for key in asked if key.tag != TIMEZONE_OFFSET_FROM_UTC)
+    found = (item_key(key, fuzzy=False) for key in matched)
     keys = Items(tuple(_strict(key) for key in found if key is not None), unknown=False)
-    sent = dict(key_texts(known, charset))
+    charset, sent = identifier.specific_character_set, dict(key_texts(known))
     return WorklistQuery(keys, start, returns, tuple(sorted(unsupported)), charset, sent)
 
 
-def _is_supported(element: Element) -> bool:
-    tag = element.tag
-    if tag < SPECIFIC_CHARACTER_SET or tag >> 16 not in SUPPORTED_GROUPS or not dictionary_has_tag(tag):
+def _is_supported(key: Key) -> bool:
+    if key.tag < SPECIFIC_CHARACTER_SET or key.tag >> 16 not in SUPPORTED_GROUPS or not dictionary_has_tag(key.tag):
         return False
     # Binary values are returned, but there is no matching them.
-    return vr_of(element) not in OPAQUE_VRS or not element.value
+    return key.vr not in OPAQUE_VRS or not key.has_value
 
 
 def _strict(key: ItemKey) -> ItemKey:
@@ -98,29 +89,29 @@ def _strict(key: ItemKey) -> ItemKey:
     return replace(key, matcher=Items(tuple(map(_strict, key.matcher.keys)), unknown=False))
 
 
-def _start(asked: list[Element]) -> tuple[DateTimeSpan | None, list[Element]]:
+def _start(asked: list[Key]) -> tuple[DateTimeSpan | None, list[Key]]:
     """The start as one range if date and time are ranges of the same form, and what is left to match without them."""
-    for at, element in enumerate(asked):
-        if element.tag != _STEP_SEQUENCE or not isinstance(element.value, tuple) or len(element.value) != 1:
+    for at, key in enumerate(asked):
+        if key.tag != _STEP_SEQUENCE or key.items is None or len(key.items) != 1:
             continue
-        item = element.value[0]
-        start = _pair({each.tag: each for each in item.elements})
+        (item,) = key.items
+        start = _pair(item)
         if start is not None:
-            rest = tuple(each for each in item.elements if each.tag not in (_START_DATE, _START_TIME))
-            step = replace(element, value=(replace(item, elements=rest),))
+            rest = {tag: inner for tag, inner in item.attributes.items() if tag not in (_START_DATE, _START_TIME)}
+            step = key._replace(items=(Identifier(rest),))
             return start, [*asked[:at], step, *asked[at + 1 :]]
     return None, asked
 
 
-def _pair(elements: Mapping[int, Element]) -> DateTimeSpan | None:
-    if _START_DATE not in elements or _START_TIME not in elements:
+def _pair(item: Identifier) -> DateTimeSpan | None:
+    date, time = (item.attributes.get(tag) for tag in (_START_DATE, _START_TIME))
+    if date is None or time is None:
         return None
     # PS3.4 Table K.6-1: July 5 to July 7 and 10 to 18 o'clock is one time, from July 5, 10:00 to July 7, 18:00.
-    texts = (key_text(elements[tag], vr, ()) for tag, vr in ((_START_DATE, "DA"), (_START_TIME, "TM")))
-    return date_time_range(("ScheduledProcedureStepStart",) * 2, *texts)
+    return date_time_range(("ScheduledProcedureStepStart",) * 2, value_of(date), value_of(time))
 
 
-def presented(data_set: JSONDataSet, status: ItemStatus) -> JSONDataSet:
+def presented(data_set: DataSet, status: ItemStatus) -> DataSet:
     """An item as it is matched and returned: Scheduled Procedure Step Status says where it stands."""
     step = data_set[SCHEDULED_PROCEDURE_STEP_SEQUENCE]["Value"][0]
     # PS3.3 C.4.10: the defined terms are those of the step, not of the performed one.
@@ -137,24 +128,24 @@ class WorklistEncoder:
 
     def __init__(self, query: WorklistQuery, transfer_syntax_uid: str) -> None:
         self._query = query
-        self._writer = Writer(transfer_syntax_uid)
+        self._writer = writer_for(transfer_syntax_uid)
         self._attempts = self._writer.attempts(query.specific_character_set)
 
-    def encode(self, data_set: JSONDataSet) -> bytes:
+    def encode(self, data_set: DataSet) -> bytes:
         """The response identifier of one match."""
         item = _matching_part(data_set, self._query.keys)
         returns = self._query.returns
         # PS3.4 C.4.1.1.3.2: the time zone is never sent with zero length.
         if "00080201" not in item:
             returns = tuple(key for key in returns if key.tag != TIMEZONE_OFFSET_FROM_UTC)
-        return self._writer.data_set(self._attempts, partial(self._elements, item, returns))
+        return self._writer.encoded(self._attempts, partial(self._elements, item, returns))
 
-    def _elements(self, item: JSONDataSet, returns: tuple[ReturnKey, ...], encode: Encode) -> bytes:
+    def _elements(self, item: DataSet, returns: tuple[ReturnKey, ...], encode: Encode) -> bytes:
         # To the writer no keys are all of them.
-        return b"".join(self._writer.item(ReturnKey(0, "SQ", returns), item, encode)) if returns else b""
+        return encode_item(self._writer, item, returns, encode) if returns else b""
 
 
-def _matching_part(data_set: JSONDataSet, keys: Items) -> dict[str, Any]:
+def _matching_part(data_set: DataSet, keys: Items) -> dict[str, Any]:
     """The item with those items of its sequences that match (PS3.4 C.2.2.2.6)."""
     part = dict(data_set)
     for key in keys.keys:

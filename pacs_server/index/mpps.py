@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from pacs_server.dicom.json_model import SPECIFIC_CHARACTER_SET, DataSet
+from pacs_server.dicom.json_model import SPECIFIC_CHARACTER_SET, DataSet, text_of
 from pacs_server.dicom.mpps import ScheduledStep, performed_instances, scheduled_steps, status_of, status_of_item
-from pacs_server.dicom.worklist import ItemStatus, text_of
+from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import DuplicateInstance, InstanceNotFound, InvalidAttributeValue
 from pacs_server.index.database import Database
 from pacs_server.index.models import instance, patient, study

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Table, bindparam, insert, literal_column, nul
 from pacs_server.dicom.attributes import at_level
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.levels import Level
-from pacs_server.dicom.matching import fold_name, time_key
+from pacs_server.dicom.matching import time_key
 from pacs_server.dicom.original_attributes import completed, original_item
+from pacs_server.dicom.person_name import fold_name
 from pacs_server.dicom.same_patient import Identity, combined_name, compatible
 from pacs_server.index import aliases, models
 from pacs_server.index.aliases import Alias

@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, insert, select, update
 
-from pacs_server.dicom.matching import date_key, fold_name, time_key
-from pacs_server.dicom.worklist import STUDY_INSTANCE_UID, ItemStatus, JSONDataSet, WorklistItem, text_of
+from pacs_server.dicom.json_model import DataSet, text_of
+from pacs_server.dicom.matching import date_key, time_key
+from pacs_server.dicom.person_name import fold_name
+from pacs_server.dicom.worklist import STUDY_INSTANCE_UID, ItemStatus, WorklistItem
 from pacs_server.dicom.worklist_query import WorklistQuery, presented
 from pacs_server.errors import InvalidWorklistItem, WorklistItemNotFound
 from pacs_server.index.database import Database
@@ -112,7 +114,7 @@ class WorklistIndex:
             if not connection.execute(delete(worklist_item).where(_columns.id == item_id)).rowcount:
                 raise _not_found(item_id)
 
-    def find(self, query: WorklistQuery, station: str | None = None) -> Generator[JSONDataSet, None, None]:
+    def find(self, query: WorklistQuery, station: str | None = None) -> Generator[DataSet, None, None]:
         """The data sets of the matches in the order of arrival, of one station only if it is given.
 
         Rows come from the database as they are asked for; closing the iterator gives the connection

@@ -23,8 +23,9 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.sequence import Sequence as ItemSequence
 from pydicom.valuerep import VR
 
-from pacs_server.dicom import reencode
+from pacs_server.dicom.encoding import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE
 from pacs_server.dicom.part10 import decode_head
+from pacs_server.dicom.reader import read_elements
 from pacs_server.dicom.worklist import WorklistItem, items_from_dataset
 from pacs_server.errors import InvalidInstance, InvalidWorklistItem, TranscodeError
 
@@ -49,9 +50,9 @@ FIELDS: Final = ROOT_FIELDS + STEP_FIELDS
 
 _VRS: Final = frozenset(VR)
 _ENCODINGS: Final = {
-    "1.2.840.10008.1.2": reencode.IMPLICIT_LE,
-    "1.2.840.10008.1.2.1": reencode.EXPLICIT_LE,
-    "1.2.840.10008.1.2.2": reencode.EXPLICIT_BE,
+    "1.2.840.10008.1.2": IMPLICIT_LE,
+    "1.2.840.10008.1.2.1": EXPLICIT_LE,
+    "1.2.840.10008.1.2.2": EXPLICIT_BE,
 }
 _UNREADABLE: Final = (
     *(ValueError, TypeError, AttributeError, LookupError, OverflowError, NotImplementedError, EOFError),
@@ -166,7 +167,7 @@ def _wl(data: bytes, name: str) -> Iterator[tuple[str, Dataset]]:
         # pydicom makes do with what there is of a file that was cut off; this does not.
         encoding = _ENCODINGS.get(head.transfer_syntax_uid)
         if encoding is not None:
-            reencode.parse(memoryview(data)[head.data_set_offset :], encoding)
+            read_elements(memoryview(data)[head.data_set_offset :], encoding)
         # pydicom's warnings quote values, and values are patient data.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals, outcome_of
-from pacs_server.dicom.json_model import DataSet
+from pacs_server.dicom.json_model import DataSet, text_of
 from pacs_server.dicom.mpps import scheduled_steps
 from pacs_server.dicom.subject import Subject
-from pacs_server.dicom.worklist import text_of
 from pacs_server.errors import AuditUnavailable, PacsError, ResourceLimitation
 from pacs_server.net.association import Association, Message
 from pacs_server.net.negotiation import Proposal

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from pacs_server.audit.events import Action
-from pacs_server.dicom.json_model import SPECIFIC_CHARACTER_SET, DataSet, decode_data_set, encode_data_set
+from pacs_server.dicom.json_codec import decode_data_set, encode_data_set
+from pacs_server.dicom.json_model import SPECIFIC_CHARACTER_SET, DataSet, text_of
 from pacs_server.dicom.mpps import StepStatus
 from pacs_server.dicom.status import Status
 from pacs_server.dicom.uids import clean_uid, is_uid
-from pacs_server.dicom.worklist import text_of
 from pacs_server.errors import (
     AttributeRefused,
     IndexUnavailable,

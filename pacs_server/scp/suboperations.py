@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pacs_server.dicom.deflate import deflated
+from pacs_server.dicom.encoding import deflated
 from pacs_server.dicom.status import Status, is_warning
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.metrics import Metrics

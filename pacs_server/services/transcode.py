@@ -16,9 +16,10 @@ from pydicom.uid import (
 )
 
 from pacs_server.dicom.codecs import decoder_for
-from pacs_server.dicom.deflate import inflated
+from pacs_server.dicom.encoding import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Encoding, inflated
 from pacs_server.dicom.pixels import LENGTH_LIMIT, native
-from pacs_server.dicom.reencode import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Encoding, encode, parse
+from pacs_server.dicom.reader import read_elements
+from pacs_server.dicom.reencode import encode
 from pacs_server.errors import TranscodeError
 
 _NATIVE: dict[str, Encoding] = {
@@ -69,7 +70,7 @@ def _transcoded(data: memoryview, stored: str, wanted: str) -> bytes:
     source = _actual(data, source)
     if source == target and decoder is None:
         return bytes(data)
-    elements = parse(data, source)
+    elements = read_elements(data, source)
     return encode(elements if decoder is None else native(elements, decoder), target)
 
 

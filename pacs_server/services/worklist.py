@@ -4,8 +4,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.recorder import Recorder, local_user
+from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.subject import Subject
-from pacs_server.dicom.worklist import ItemStatus, WorklistItem, text_of
+from pacs_server.dicom.worklist import ItemStatus, WorklistItem
 from pacs_server.dicom.worklist_query import WorklistEncoder, WorklistQuery
 from pacs_server.index.worklist import ItemRow, PutResult, WorklistIndex
 

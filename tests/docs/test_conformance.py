@@ -8,7 +8,7 @@ import pytest
 
 from pacs_server.app.conformance import statement
 from pacs_server.config import Config, DatabaseConfig, RemoteAEConfig, ServerConfig, StorageConfig
-from pacs_server.dicom import codecs, elements, matching
+from pacs_server.dicom import codecs, keys, matching
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.status import Status
@@ -141,7 +141,7 @@ def test_extended_negotiation(rows: Rows) -> None:
 def test_numbers_in_sentences_are_those_of_the_code(document: Callable[[str], str]) -> None:
     text = document(STATEMENT)
     assert f"{association._MAX_SENT_PDU // 1024} KiB at most" in text
-    assert f"an identifier of {elements.MAX_BYTES // 2**20} MiB, and {matching.MAX_VALUES:,} values" in text
+    assert f"an identifier of {keys.MAX_BYTES // 2**20} MiB, and {matching.MAX_VALUES:,} values" in text
     assert f"| Implementation Class UID | {IMPLEMENTATION_CLASS_UID} |" in text
     assert f"| Implementation Version Name | {IMPLEMENTATION_VERSION_NAME} |" in text
 

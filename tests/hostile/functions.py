@@ -22,13 +22,14 @@ from servers import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
 from pacs_server.config.load import load
 from pacs_server.dicom import mpps
 from pacs_server.dicom.commitment import parse_request
-from pacs_server.dicom.deflate import deflated
+from pacs_server.dicom.encoding import EXPLICIT_LE, deflated, encoding_of
 from pacs_server.dicom.header import read_header
 from pacs_server.dicom.identifier import QueryOptions, parse_find, parse_retrieve
-from pacs_server.dicom.json_model import decode_data_set, encode_data_set
+from pacs_server.dicom.json_codec import decode_data_set, encode_data_set
 from pacs_server.dicom.levels import InformationModel
 from pacs_server.dicom.part10 import decode_head, encode_head
-from pacs_server.dicom.reencode import EXPLICIT_LE, encode, encoding_of, parse
+from pacs_server.dicom.reader import read_elements
+from pacs_server.dicom.reencode import encode
 from pacs_server.dicom.worklist_query import parse_worklist
 from pacs_server.errors import (
     AttributeRefused,
@@ -126,7 +127,7 @@ def _header(syntax: str, data: bytes) -> None:
 
 
 def _reencode(syntax: str, data: bytes) -> None:
-    encode(parse(memoryview(data), encoding_of(syntax)), EXPLICIT_LE)
+    encode(read_elements(memoryview(data), encoding_of(syntax)), EXPLICIT_LE)
 
 
 def _hl7(data: bytes) -> None:

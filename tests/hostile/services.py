@@ -24,7 +24,7 @@ from hostile.peers import CONTEXT, PATIENCE, Target, command
 from processes import wait_for
 from servers import message
 
-from pacs_server.dicom.deflate import deflated
+from pacs_server.dicom.encoding import deflated
 from pacs_server.net.message import Command, CommandField
 
 _SUCCESS = (0x0000, 0xB000, 0xB007)

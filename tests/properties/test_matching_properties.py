@@ -10,19 +10,11 @@ from sqlalchemy import delete, insert
 from strategies import dates, person_names, ranges, sequences, several, text_values, times, uids
 
 from pacs_server.dicom.attributes import BY_KEYWORD, UNIQUE_KEYS, at_level
-from pacs_server.dicom.elements import ReturnKey
 from pacs_server.dicom.identifier import MatchingKey, Query, QueryOptions
+from pacs_server.dicom.json_codec import ReturnKey
 from pacs_server.dicom.levels import InformationModel, Level
-from pacs_server.dicom.matching import (
-    DateTimeSpan,
-    ItemKey,
-    Items,
-    Matcher,
-    fold_name,
-    matcher_for,
-    span,
-    time_key,
-)
+from pacs_server.dicom.matching import DateTimeSpan, ItemKey, Items, Matcher, matcher_for, span, time_key
+from pacs_server.dicom.person_name import fold_name
 from pacs_server.errors import InvalidIdentifier
 from pacs_server.index.database import Database
 from pacs_server.index.models import NAME_MATCH, TABLES, TIME_MATCH

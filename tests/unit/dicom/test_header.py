@@ -13,7 +13,8 @@ from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 
 from pacs_server.dicom import header as header_module
-from pacs_server.dicom.header import MAX_DEPTH, MAX_ELEMENTS, MAX_INFLATED_BYTES, read_header
+from pacs_server.dicom.header import MAX_INFLATED_BYTES, read_header
+from pacs_server.dicom.skim import MAX_DEPTH, MAX_ELEMENTS
 from pacs_server.dicom.text import encodings_of, text_values
 from pacs_server.errors import InvalidInstance
 

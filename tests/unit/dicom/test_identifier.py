@@ -14,7 +14,6 @@ from pydicom.uid import (
 from strategies import encoded, identifier
 
 from pacs_server.dicom.attributes import BY_KEYWORD
-from pacs_server.dicom.elements import ReturnKey
 from pacs_server.dicom.identifier import (
     MatchingKey,
     Query,
@@ -23,6 +22,7 @@ from pacs_server.dicom.identifier import (
     parse_find,
     parse_retrieve,
 )
+from pacs_server.dicom.json_codec import ReturnKey
 from pacs_server.dicom.levels import InformationModel, Level
 from pacs_server.dicom.matching import AnyOf, DateTimeSpan, Items, PersonName, Span, Values, WildCard
 from pacs_server.errors import InvalidIdentifier

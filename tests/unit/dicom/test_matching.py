@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from pacs_server.dicom.json_model import element_text
 from pacs_server.dicom.matching import (
     DateTimeSpan,
     ItemKey,
@@ -9,13 +10,12 @@ from pacs_server.dicom.matching import (
     Values,
     date_key,
     date_time_key,
-    fold_name,
-    json_text,
     matcher_for,
     matches,
     span,
     time_key,
 )
+from pacs_server.dicom.person_name import fold_name
 from pacs_server.errors import InvalidIdentifier
 
 
@@ -279,6 +279,6 @@ def test_sequences_match_within_sequences() -> None:
 
 
 def test_text_of_json_elements() -> None:
-    assert json_text({"vr": "PN", "Value": [{"Alphabetic": "A", "Phonetic": "C"}]}) == "A==C"
-    assert json_text({"vr": "IS", "Value": [1, None, 3]}) == "1\\\\3"
-    assert json_text({}) == ""
+    assert element_text({"vr": "PN", "Value": [{"Alphabetic": "A", "Phonetic": "C"}]}) == "A==C"
+    assert element_text({"vr": "IS", "Value": [1, None, 3]}) == "1\\\\3"
+    assert element_text({}) == ""

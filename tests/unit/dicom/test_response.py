@@ -17,9 +17,11 @@ from pydicom.uid import (
 )
 from strategies import encoded, identifier
 
+from pacs_server.dicom.element import Element
+from pacs_server.dicom.encoding import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE
 from pacs_server.dicom.identifier import Query, QueryOptions, parse_find
 from pacs_server.dicom.levels import InformationModel
-from pacs_server.dicom.reencode import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Element, parse
+from pacs_server.dicom.reader import read_elements
 from pacs_server.dicom.response import ResponseEncoder, _layout
 from pacs_server.dicom.text import encodings_of, text_values
 
@@ -261,7 +263,7 @@ def _elements(data: bytes, syntax: str) -> tuple[Element, ...]:
     if syntax == DeflatedExplicitVRLittleEndian:
         data = zlib.decompressobj(-15).decompress(data)
     encodings = {ImplicitVRLittleEndian: IMPLICIT_LE, ExplicitVRBigEndian: EXPLICIT_BE}
-    return parse(memoryview(data), encodings.get(syntax, EXPLICIT_LE))
+    return read_elements(memoryview(data), encodings.get(syntax, EXPLICIT_LE))
 
 
 @given(

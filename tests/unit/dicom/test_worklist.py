@@ -7,8 +7,9 @@ import pytest
 from pydicom.dataset import Dataset
 from worklists import ORDER, STEP, code, item, item_dataset, with_values
 
+from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.uids import is_uid
-from pacs_server.dicom.worklist import ItemStatus, items_from_dataset, json_of, text_of
+from pacs_server.dicom.worklist import ItemStatus, items_from_dataset, json_of
 from pacs_server.errors import InvalidWorklistItem
 
 

@@ -8,7 +8,8 @@ import hl7 as peer
 import orders
 import pytest
 
-from pacs_server.dicom.worklist import WorklistItem, text_of
+from pacs_server.dicom.json_model import text_of
+from pacs_server.dicom.worklist import WorklistItem
 from pacs_server.errors import InvalidWorklistItem
 from pacs_server.hl7 import order_map as hl7_orders
 from pacs_server.hl7.message import ErrorCondition, InvalidMessage, Separators, acknowledgment, escape, parse, unescape

@@ -8,7 +8,8 @@ import orders
 import pytest
 from trails import silent
 
-from pacs_server.dicom.worklist import ItemStatus, text_of
+from pacs_server.dicom.json_model import text_of
+from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import IndexUnavailable
 from pacs_server.hl7.orders import OrderService
 from pacs_server.index.database import Database

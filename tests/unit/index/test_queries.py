@@ -10,7 +10,8 @@ from strategies import encoded, identifier
 from pacs_server.dicom.attributes import BY_KEYWORD
 from pacs_server.dicom.identifier import Query, QueryOptions, RetrieveKeys, parse_find
 from pacs_server.dicom.levels import InformationModel, Level
-from pacs_server.dicom.matching import fold_name, time_key
+from pacs_server.dicom.matching import time_key
+from pacs_server.dicom.person_name import fold_name
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index.database import Database

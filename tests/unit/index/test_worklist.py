@@ -9,7 +9,8 @@ from statements import statements
 from strategies import encoded
 from worklists import item, keys, numbered
 
-from pacs_server.dicom.worklist import ItemStatus, text_of
+from pacs_server.dicom.json_model import text_of
+from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.dicom.worklist_query import WorklistQuery, parse_worklist
 from pacs_server.errors import InvalidWorklistItem, WorklistItemNotFound
 from pacs_server.index.database import Database

@@ -10,9 +10,10 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from worklists import item_dataset
 
+from pacs_server.dicom.encoding import EXPLICIT_LE
+from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.part10 import decode_head
-from pacs_server.dicom.reencode import EXPLICIT_LE, parse
-from pacs_server.dicom.worklist import text_of
+from pacs_server.dicom.reader import read_elements
 from pacs_server.errors import InvalidWorklistItem
 from pacs_server.intake.worklist_files import FIELDS, items_of, read_items
 
@@ -84,7 +85,7 @@ def test_what_is_no_data_set(data: bytes) -> None:
 def test_a_data_set_that_is_cut_off() -> None:
     whole = encoded(item_dataset())
     # Between two elements nothing tells that there were more.
-    lengths = [len(element.raw or b"") for element in parse(memoryview(whole)[_offset(whole) :], EXPLICIT_LE)]
+    lengths = [len(element.raw or b"") for element in read_elements(memoryview(whole)[_offset(whole) :], EXPLICIT_LE)]
     boundaries = set(itertools.accumulate(lengths, initial=_offset(whole)))
     assert max(boundaries) == len(whole)
     for size in set(range(len(whole))) - boundaries:

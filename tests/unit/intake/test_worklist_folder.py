@@ -11,7 +11,7 @@ import servers
 from trails import silent
 from worklists import item_dataset
 
-from pacs_server.dicom.worklist import text_of
+from pacs_server.dicom.json_model import text_of
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index.database import Database
 from pacs_server.index.worklist import WorklistIndex

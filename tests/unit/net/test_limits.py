@@ -11,9 +11,9 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from servers import CT, EXPLICIT, proposal
 
 from pacs_server.config import AccessControlConfig, PeerRule, ServerConfig
-from pacs_server.dicom import elements, header, json_model
-from pacs_server.dicom.deflate import deflated
-from pacs_server.dicom.reencode import IMPLICIT_LE, parse
+from pacs_server.dicom import header, json_codec, keys
+from pacs_server.dicom.encoding import IMPLICIT_LE, deflated
+from pacs_server.dicom.reader import read_elements
 from pacs_server.errors import InvalidIdentifier, InvalidInstance, PacsError, TranscodeError
 from pacs_server.kit.logs import Sparingly
 from pacs_server.net.limits import ConnectionRateLimiter, PenaltyQueue, Throttle
@@ -322,11 +322,11 @@ def refusal(read: object, *arguments: object) -> str:
 
 
 def identifier(data: bytes) -> object:
-    return elements.return_keys(elements.decode(data, ImplicitVRLittleEndian).values())
+    return keys.return_keys(keys.decode_identifier(data, ImplicitVRLittleEndian).keys)
 
 
 def attributes(data: bytes) -> object:
-    return json_model.decode_data_set(data, ImplicitVRLittleEndian, 1 << 22)
+    return json_codec.decode_data_set(data, ImplicitVRLittleEndian, 1 << 22)
 
 
 @pytest.mark.parametrize("delimited", [True, False])
@@ -336,10 +336,10 @@ def test_depth(delimited: bool) -> None:
     assert refusal(attributes, nested(16, delimited=delimited)) == ""
     assert refusal(attributes, nested(17, delimited=delimited)) == "TranscodeError: sequences nested deeper than 16"
     whole = nested(100, delimited=delimited)
-    assert refusal(parse, memoryview(whole), IMPLICIT_LE) == ""
+    assert refusal(read_elements, memoryview(whole), IMPLICIT_LE) == ""
     for depth in (101, 5000):
         deeper = nested(depth, delimited=delimited)
-        assert "deeper than 100" in refusal(parse, memoryview(deeper), IMPLICIT_LE)
+        assert "deeper than 100" in refusal(read_elements, memoryview(deeper), IMPLICIT_LE)
         assert "InvalidIdentifier" in refusal(identifier, deeper)
 
 
@@ -372,9 +372,9 @@ def test_bombs_are_inflated_no_further_than_they_may_be_long() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(InvalidIdentifier, match="too long"):
-            elements.decode(bomb, DeflatedExplicitVRLittleEndian)
+            keys.decode_identifier(bomb, DeflatedExplicitVRLittleEndian)
         with pytest.raises(TranscodeError, match="too long"):
-            json_model.decode_data_set(bomb, DeflatedExplicitVRLittleEndian, 1 << 20)
+            json_codec.decode_data_set(bomb, DeflatedExplicitVRLittleEndian, 1 << 20)
         with pytest.raises(InvalidInstance):
             header.read_header(bomb, DeflatedExplicitVRLittleEndian, complete=True)
         assert tracemalloc.get_traced_memory()[1] < 24 << 20

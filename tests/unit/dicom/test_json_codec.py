@@ -1,4 +1,4 @@
-"""Data sets to the DICOM JSON Model and back."""
+"""Data sets to the DICOM JSON Model and back, also against pydicom and DCMTK."""
 
 import zlib
 from typing import Any
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from strategies import encoded
 
-from pacs_server.dicom.json_model import decode_data_set, encode_data_set, first_value, items_of, values_of
+from pacs_server.dicom.json_codec import decode_data_set, encode_data_set
+from pacs_server.dicom.json_model import first_value, items_of, values_of
 from pacs_server.errors import TranscodeError
 
 IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"

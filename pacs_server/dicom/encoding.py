@@ -1,0 +1,55 @@
+"""How a transfer syntax encodes a data set: with or without VRs, in which byte order, deflated or not (PS3.5 A)."""
+
+import zlib
+from dataclasses import dataclass
+
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+
+from pacs_server.errors import TranscodeError
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How the elements of a data set are encoded."""
+
+    implicit_vr: bool = False
+    little_endian: bool = True
+
+    @property
+    def byte_order(self) -> str:
+        """The byte order as `struct` writes it."""
+        return "<" if self.little_endian else ">"
+
+
+IMPLICIT_LE = Encoding(implicit_vr=True)
+EXPLICIT_LE = Encoding()
+EXPLICIT_BE = Encoding(little_endian=False)
+_DEFLATED = str(DeflatedExplicitVRLittleEndian)
+_ENCODINGS = {str(ImplicitVRLittleEndian): IMPLICIT_LE, str(ExplicitVRBigEndian): EXPLICIT_BE}
+
+
+def encoding_of(transfer_syntax_uid: str) -> Encoding:
+    """The encoding of a transfer syntax, for the deflated one once it is inflated (PS3.5 10)."""
+    return _ENCODINGS.get(transfer_syntax_uid, EXPLICIT_LE)
+
+
+def is_deflated(transfer_syntax_uid: str) -> bool:
+    """Whether the whole data set is compressed (PS3.5 A.5)."""
+    return transfer_syntax_uid == _DEFLATED
+
+
+def deflated(data: bytes) -> bytes:
+    """A data set as a raw deflate stream, padded to even length (PS3.5 A.5)."""
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = compressor.compress(data) + compressor.flush()
+    return packed + b"\0" * (len(packed) % 2)
+
+
+def inflated(data: bytes | memoryview, limit: int) -> tuple[bytes, bool]:
+    """At most `limit` bytes of a deflated data set, and whether the stream ended with them; raises TranscodeError."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        plain = inflater.decompress(data, limit)
+    except zlib.error as error:
+        raise TranscodeError("the deflated data set cannot be inflated") from error
+    return plain, inflater.eof
