@@ -11,10 +11,11 @@ from pydicom.dataset import Dataset
 
 from benchmarks.filling import MODALITIES, PER_STUDY, Study, study
 from benchmarks.instances import CT_IMAGE_STORAGE, EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, encode
+from pacs_server.dicom.caller import Door
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.identifier import QueryOptions, RetrieveKeys, parse_find
 from pacs_server.dicom.levels import InformationModel, Level
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.worklist import ItemStatus, WorklistItem, items_from_dataset
 from pacs_server.dicom.worklist_query import parse_worklist
 from pacs_server.index.database import Database
@@ -38,7 +39,7 @@ _RETURNS = {
     "SERIES": ("SeriesInstanceUID", "Modality", "SeriesNumber", "SeriesDescription", "NumberOfSeriesRelatedInstances"),
     "IMAGE": ("SOPInstanceUID", "SOPClassUID", "InstanceNumber", "ContentDate", "ContentTime"),
 }  # fmt: skip
-_ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
+_ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
 _MOST, _SECONDS = 40, 4.0
 
 

@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from pacs_server.archive.archive import Archive
 from pacs_server.archive.stored_file import StoredFile, read_stored
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.caller import Door
+from pacs_server.dicom.origin import Origin
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex, StoredInstance
 from pacs_server.index.integrity import IntegrityIndex
@@ -24,7 +25,7 @@ from pacs_server.upkeep.checking import Finding
 from pacs_server.upkeep.repair import RepairService
 from pacs_server.upkeep.verify import Verification, VerificationProgress, VerificationReport, VerificationSources, begin
 
-ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
+ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
 
 
 def stored_at(storage: Storage, key: str) -> StoredFile:

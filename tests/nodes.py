@@ -19,8 +19,9 @@ from sqlalchemy import select
 from pacs_server.archive.archive import Archive, StoreOutcome
 from pacs_server.audit.events import Event
 from pacs_server.audit.recorder import Recorder
+from pacs_server.dicom.caller import Door
 from pacs_server.dicom.header import Header
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import Origin
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index import models
 from pacs_server.index.database import Database
@@ -30,7 +31,7 @@ from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.upkeep.recovery import recover
 
 CALLS = ("open", "write", "fdatasync", "link", "mkdir", "fsync", "unlink", "rename")
-ORIGIN = Origin("CT1", "PACS", "192.0.2.7", Via.DIMSE)
+ORIGIN = Origin("CT1", "PACS", "192.0.2.7", Door.DIMSE)
 
 
 class Killed(BaseException):

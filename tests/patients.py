@@ -7,8 +7,9 @@ from pathlib import Path
 from sqlalchemy import Table, select
 from trails import Kept, recorder_of
 
+from pacs_server.dicom.caller import Door
 from pacs_server.dicom.header import Header
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.index import archive_models, models
 from pacs_server.index.database import Database
@@ -19,7 +20,7 @@ from pacs_server.services.patients import PatientService
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
-ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
+ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
 
 
 def header(study: str = "1.1", series: str = "1.1.1", sop: str = "1.1.1.1", **values: str) -> Header:

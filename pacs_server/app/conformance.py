@@ -27,7 +27,6 @@ from pacs_server.dicom.worklist_query import SUPPORTED_GROUPS
 from pacs_server.net import acceptor
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.negotiation import APPLICATION_CONTEXT
-from pacs_server.scp import access, admission, identity
 from pacs_server.scp.contexts import (
     QUERY_TRANSFER_SYNTAXES,
     SOP_CLASSES,
@@ -36,6 +35,7 @@ from pacs_server.scp.contexts import (
     Service,
     supports,
 )
+from pacs_server.scp.rejections import REJECTIONS
 
 _TEMPLATE = Path(__file__).with_name("conformance_template.md")
 
@@ -324,7 +324,7 @@ def _extended_negotiation() -> str:
 
 
 def _rejections() -> str:
-    known = (value for module in (acceptor, access, admission, identity) for value in vars(module).values())
+    known = (*vars(acceptor).values(), *REJECTIONS)
     rejections = sorted(
         {each for each in known if isinstance(each, Rejection)}, key=lambda r: (r.result, r.source, r.reason, r.name)
     )

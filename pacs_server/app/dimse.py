@@ -3,22 +3,23 @@
 import logging
 
 from pacs_server.app.runtime import Runtime
+from pacs_server.audit.auditor import Auditor
 from pacs_server.kit.logs import Sparingly
 from pacs_server.net.listener import ConnectionLimits, Listener
 from pacs_server.net.message import CommandField
 from pacs_server.scp.admission import Admission
-from pacs_server.scp.auditing import Auditing
+from pacs_server.scp.auditing import AssociationAuditor
 from pacs_server.scp.contexts import Service
 from pacs_server.scp.dispatch import Dispatcher, Handlers
 from pacs_server.scp.echo import VerificationSCP
 from pacs_server.scp.entity import ApplicationEntity
 from pacs_server.scp.find import QueryRetrieveFindSCP
 from pacs_server.scp.get import QueryRetrieveGetSCP
-from pacs_server.scp.identity import Identification
 from pacs_server.scp.move import QueryRetrieveMoveSCP
 from pacs_server.scp.mpps import ModalityPerformedProcedureStepSCP
 from pacs_server.scp.storage_commitment import StorageCommitmentSCP
 from pacs_server.scp.store import StorageSCP
+from pacs_server.scp.user_identity import UserIdentification
 from pacs_server.scp.worklist import ModalityWorklistSCP
 
 log = logging.getLogger(__name__)
@@ -29,19 +30,20 @@ class DICOMPorts:
 
     def __init__(self, runtime: Runtime) -> None:
         config, archive, ports = runtime.config(), runtime.archive, runtime.ports
-        auditing = Auditing(archive.audit)
+        auditor = Auditor(archive.audit)
+        associations = AssociationAuditor(auditor)
         self._runtime = runtime
         self._sparingly = Sparingly(log)
-        self._identification = Identification(config.user_identity)
+        self._identification = UserIdentification(config.user_identity)
         self._admission = Admission(config.server, config.access_control, identify=self._identification.identify)
         self._entity = ApplicationEntity(
             runtime.settings.entity,
             self._admission,
-            Dispatcher(_handlers(runtime, auditing), auditing, runtime.metrics),
+            Dispatcher(_handlers(runtime, auditor, associations), associations, runtime.metrics),
             runtime.metrics,
             runtime.connections.established,
             peers=archive.peers,
-            auditing=auditing,
+            auditor=associations,
         )
         self._listeners = [
             Listener(
@@ -92,24 +94,24 @@ class DICOMPorts:
         self._sparingly.log(logging.WARNING, "connection refused", address, limit)
 
 
-def _handlers(runtime: Runtime, auditing: Auditing) -> Handlers:
+def _handlers(runtime: Runtime, auditor: Auditor, associations: AssociationAuditor) -> Handlers:
     """The service that answers each command."""
     archive, metrics = runtime.archive, runtime.metrics
-    steps = ModalityPerformedProcedureStepSCP(archive.mpps, auditing, metrics)
+    steps = ModalityPerformedProcedureStepSCP(archive.mpps, auditor, metrics)
     return {
         (Service.VERIFICATION, CommandField.C_ECHO): VerificationSCP(),
-        (Service.STORAGE, CommandField.C_STORE): StorageSCP(archive.store, auditing, metrics),
-        (Service.FIND, CommandField.C_FIND): QueryRetrieveFindSCP(archive.queries, runtime.ae_title, auditing, metrics),
-        (Service.GET, CommandField.C_GET): QueryRetrieveGetSCP(archive.retrieve, auditing, metrics),
-        (Service.MOVE, CommandField.C_MOVE): QueryRetrieveMoveSCP(archive.retrieve, runtime.moves, auditing, metrics),
+        (Service.STORAGE, CommandField.C_STORE): StorageSCP(archive.store, associations, metrics),
+        (Service.FIND, CommandField.C_FIND): QueryRetrieveFindSCP(archive.queries, runtime.ae_title, auditor, metrics),
+        (Service.GET, CommandField.C_GET): QueryRetrieveGetSCP(archive.retrieve, auditor, metrics),
+        (Service.MOVE, CommandField.C_MOVE): QueryRetrieveMoveSCP(archive.retrieve, runtime.moves, auditor, metrics),
         (Service.COMMITMENT, CommandField.N_ACTION): StorageCommitmentSCP(
             archive.commitment,
             runtime.ae_title,
             lambda: runtime.config().commitment.same_association,
-            auditing,
+            auditor,
             archive.retrieve.subjects_of,
         ),
-        (Service.WORKLIST, CommandField.C_FIND): ModalityWorklistSCP(archive.worklist, auditing, metrics),
+        (Service.WORKLIST, CommandField.C_FIND): ModalityWorklistSCP(archive.worklist, auditor, metrics),
         (Service.MPPS, CommandField.N_CREATE): steps.create,
         (Service.MPPS, CommandField.N_SET): steps.set,
         (Service.MPPS_RETRIEVE, CommandField.N_GET): steps.get,

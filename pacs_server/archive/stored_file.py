@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from pacs_server.dicom.caller import Door
 from pacs_server.dicom.header import Header, read_header
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.part10 import Provenance, decode_head
 from pacs_server.errors import InvalidInstance
 from pacs_server.index.instances import StoredInstance
@@ -53,7 +54,7 @@ def read_stored(source: ByteSource, key: str) -> StoredFile:
         version=int(version[1]) if version else 1,
     )
     told = head.provenance or Provenance(_modified_at(source), head.source_ae, "")
-    return StoredFile(instance, header, Origin(told.calling_ae, "", told.peer, Via.DIMSE), told.received_at)
+    return StoredFile(instance, header, Origin(told.calling_ae, "", told.peer, Door.DIMSE), told.received_at)
 
 
 def header_of(file: Readable, offset: int, transfer_syntax_uid: str) -> Header:

@@ -16,8 +16,10 @@ from pacs_server.dicom.json_model import (
     empty_element,
     first_value,
     items_of,
+    text_of,
     values_of,
 )
+from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import is_uid
 from pacs_server.dicom.vr import dictionary_vr
 from pacs_server.dicom.worklist import ItemStatus
@@ -106,6 +108,7 @@ _STATUS, _SCHEDULED, _PERFORMED = (
     _tag(keyword)
     for keyword in ("PerformedProcedureStepStatus", "ScheduledStepAttributesSequence", "PerformedSeriesSequence")
 )
+_PATIENT_ID, _ISSUER_OF_PATIENT_ID = _tag("PatientID"), _tag("IssuerOfPatientID")
 # The command says which object this is.
 _IDENTITY = frozenset({_tag("SOPClassUID"), _tag("SOPInstanceUID")})
 # PS3.4 Table F.7.2-2.
@@ -199,6 +202,15 @@ def performed_instances(step: DataSet) -> tuple[PerformedInstance, ...]:
     """The instances that the step refers to, images or not, each once."""
     found = {each.sop_instance_uid: each for each in _references(step)}
     return tuple(found.values())
+
+
+def subjects_of(step: DataSet) -> tuple[Subject, ...]:
+    """Whose data a procedure step is: one subject for each study that the step refers to."""
+    who = text_of(step, _PATIENT_ID), text_of(step, _ISSUER_OF_PATIENT_ID)
+    if not any(who) and _SCHEDULED not in step:
+        return ()
+    studies = {scheduled.study_instance_uid: scheduled.accession_number for scheduled in scheduled_steps(step)}
+    return tuple(Subject(*who, *study) for study in studies.items()) or (Subject(*who),)
 
 
 def status_of_item(steps: Iterable[str], *, discontinued_returns: bool) -> ItemStatus:

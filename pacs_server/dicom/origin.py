@@ -1,21 +1,20 @@
-"""Where an instance came from; kept with it and named in logs."""
+"""The origin of a stored instance: who sent it, from where, and through which door."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Via(StrEnum):
-    """The door an instance came through."""
-
-    DIMSE = "dimse"
-    IMPORT = "import"
+from pacs_server.dicom.caller import Caller, Door
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who sent an instance and how; `peer` is a network address, or a path for imports."""
+    """Who sent an instance and how; `peer` is a network address, or a path if the instance was imported from a file."""
 
     calling_ae: str
     called_ae: str
     peer: str
-    via: Via
+    via: Door
+
+
+def origin_of(caller: Caller) -> Origin:
+    """The origin of the instances that `caller` sends."""
+    return Origin(caller.ae_title, caller.called_ae, caller.address, caller.door)

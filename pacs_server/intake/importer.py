@@ -13,7 +13,8 @@ from typing import Final
 
 from pacs_server.archive.archive import StoreOutcome
 from pacs_server.audit.transfers import Arrivals
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.caller import Door
+from pacs_server.dicom.origin import Origin
 from pacs_server.errors import AuditUnavailable, ConfigError, IndexUnavailable, PacsError, StorageFull
 from pacs_server.kit.logs import escaped
 from pacs_server.services.store import StoreService
@@ -101,7 +102,7 @@ def _import(path: Path, store: StoreService, arrivals: Arrivals, summary: Import
     try:
         # Opening a pipe or a device could wait for ever.
         regular = stat.S_ISREG(path.stat().st_mode)
-        origin = Origin(calling_ae="", called_ae="", peer=escaped(str(path)), via=Via.IMPORT)
+        origin = Origin(calling_ae="", called_ae="", peer=escaped(str(path)), via=Door.IMPORT)
         outcome = store.store_file(path, origin, arrivals.begin) if regular else None
     except (StorageFull, IndexUnavailable, AuditUnavailable) as error:
         arrivals.failed(str(error))

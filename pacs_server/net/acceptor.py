@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from pacs_server.dicom.caller import Caller
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.negotiation import (
     APPLICATION_CONTEXT,
@@ -17,7 +18,6 @@ from pacs_server.net.negotiation import (
     negotiate,
 )
 from pacs_server.net.pdu import AbortReason, PDUReader, PDUType, PeerAborted, ProtocolError, encode_reject
-from pacs_server.net.peer import Admitted, Caller
 from pacs_server.net.transport import AssociationEnded, DeadlineExpired, Transport
 
 
@@ -29,6 +29,17 @@ class Rejection:
     source: int
     reason: int
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The caller of an association that was let in.
+
+    `identity_response` is the server response of the User Identity answer (PS3.7 D.3.3.7), None if none was asked for.
+    """
+
+    caller: Caller
+    identity_response: bytes | None = None
 
 
 class Rejected(AssociationEnded):
@@ -82,10 +93,9 @@ class Acceptor:
         transport: Transport,
         timeout: float,
         *,
-        caller: Caller,
-        admit: Callable[[Proposal, Caller], Rejection | Admitted],
+        admit: Callable[[Proposal], Rejection | Admitted],
     ) -> Association:
-        """Wait `timeout` seconds for an A-ASSOCIATE-RQ and answer it; `admit` may object.
+        """Wait `timeout` seconds for an A-ASSOCIATE-RQ and answer it; `admit` decides who is let in.
 
         Raises Rejected after the A-ASSOCIATE-RJ has been sent, and the other kinds of AssociationEnded.
         """
@@ -95,7 +105,7 @@ class Acceptor:
         body = _read_request(reader, timeout)
         negotiated = self._recall(body)
         proposal = decode_request(body) if negotiated is None else negotiated.proposal
-        admitted = _check_protocol(proposal) or admit(proposal, caller)
+        admitted = _check_protocol(proposal) or admit(proposal)
         if isinstance(admitted, Rejection):
             transport.send([encode_reject(admitted.result, admitted.source, admitted.reason)], network)
             raise Rejected(admitted)
@@ -110,9 +120,8 @@ class Acceptor:
             timeouts=terms.timeouts,
             calling_ae=proposal.calling_ae,
             called_ae=proposal.called_ae,
-            peer=caller.address,
-            caller=caller,
-            admitted=admitted,
+            peer=admitted.caller.address,
+            caller=admitted.caller,
             extended=negotiated.answer.user.extended,
         )
 

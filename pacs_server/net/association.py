@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+from pacs_server.dicom.caller import Caller, Door
 from pacs_server.errors import StorageUnavailable
 from pacs_server.net.limits import Throttle
 from pacs_server.net.message import (
@@ -36,7 +37,6 @@ from pacs_server.net.pdu import (
     ProtocolError,
     encode_abort,
 )
-from pacs_server.net.peer import Admitted, Caller
 from pacs_server.net.transport import AssociationEnded, Buffer, ConnectionLost, DeadlineExpired, Transport
 
 _MAX_COMMAND_SET = 16 * 1024
@@ -110,7 +110,6 @@ class Association:
         peer: str,
         extended: Mapping[str, bytes] | None = None,
         caller: Caller | None = None,
-        admitted: Admitted | None = None,
     ) -> None:
         self.transport = transport
         self.contexts = contexts
@@ -118,9 +117,8 @@ class Association:
         self.calling_ae = calling_ae
         self.called_ae = called_ae
         self.peer = peer
-        # Of associations that we requested: the peer is who we called, and may answer anything that we asked for.
-        self.caller = caller or Caller(peer)
-        self.admitted = admitted or Admitted()
+        # If we requested the association, the peer is the one we called, and may answer anything that we ask for.
+        self.caller = caller or Caller(Door.DIMSE, peer, called_ae)
         self.extended = extended or {}
         self.busy = False
         self.draining = False
@@ -130,7 +128,7 @@ class Association:
         # Fragments of even length (PS3.8 Annex E.2 leaves none odd but the last).
         self._max_pdu = limit // 2 * 2
         self._reader = reader
-        rate = self.admitted.rule.max_data_rate
+        rate = self.caller.rule.max_data_rate
         self.throttle = Throttle(rate, transport.pause) if rate else None
         # When the current message has to be there, as far as it has come.
         self._deadline = 0.0

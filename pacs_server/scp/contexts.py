@@ -6,6 +6,7 @@ from enum import Enum
 
 from pynetdicom import ALL_TRANSFER_SYNTAXES, sop_class
 
+from pacs_server.config.sections.access_control import PeerService
 from pacs_server.dicom.levels import InformationModel
 from pacs_server.net.negotiation import Support
 
@@ -40,6 +41,20 @@ class Service(Enum):
     MPPS = "Modality Performed Procedure Step"
     MPPS_RETRIEVE = "Modality Performed Procedure Step Retrieve"
     COMMITMENT = "Storage Commitment Push Model"
+
+
+PEER_SERVICES: dict[Service, PeerService] = {
+    Service.VERIFICATION: "echo",
+    Service.STORAGE: "store",
+    Service.FIND: "find",
+    Service.MOVE: "move",
+    Service.GET: "get",
+    Service.WORKLIST: "worklist",
+    Service.MPPS: "mpps",
+    Service.MPPS_RETRIEVE: "mpps",
+    Service.COMMITMENT: "commitment",
+}
+"""The name of each service in the `allow` list of an access rule."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, Command, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.net.transport import AssociationEnded
-from pacs_server.scp.access import check_service
-from pacs_server.scp.auditing import Auditing
-from pacs_server.scp.contexts import Service, service_of
+from pacs_server.scp.auditing import AssociationAuditor
+from pacs_server.scp.contexts import PEER_SERVICES, Service, service_of
 from pacs_server.scp.status import status_of
+from pacs_server.services.access import check_service
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,10 @@ def response_to(message: Message, status: Status, error_comment: str | None = No
 class Dispatcher:
     """Serves the messages of associations with the handler for their service and command."""
 
-    def __init__(self, handlers: Handlers, auditing: Auditing, metrics: Metrics) -> None:
+    def __init__(self, handlers: Handlers, auditor: AssociationAuditor, metrics: Metrics) -> None:
         self._handlers = handlers
         self._route = lru_cache(_MOST_ROUTES)(self._find_route)
-        self._auditing = auditing
+        self._auditor = auditor
         self._metrics = metrics
 
     def serve(self, association: Association, operations: Counter[str]) -> None:
@@ -93,7 +93,7 @@ class Dispatcher:
                     raise ProtocolError("cancels and responses of nothing without end", AbortReason.UNEXPECTED_PDU)
         finally:
             association.expect_no_more()
-            self._auditing.ended(association)
+            self._auditor.ended(association)
 
     def _serve_one(self, association: Association, operations: Counter[str]) -> bool:
         """Serve the next message; False if it was about nothing that is still going on."""
@@ -125,8 +125,9 @@ class Dispatcher:
         except PacsError as error:
             _let_others_work(association, time.thread_time() - work)
             if isinstance(error, NotAuthorised):
-                self._auditing.refused(association, name, str(error))
-            result = self._refuse(association, message, status_of(error), str(error))
+                self._auditor.refused(association, name, str(error))
+            status = status_of(error, service_of(message.context.abstract_syntax))
+            result = self._refuse(association, message, status, str(error))
         except MemoryError:
             result = self._refuse(association, message, Status.OUT_OF_RESOURCES, "out of memory")
         except AssociationEnded:
@@ -160,7 +161,7 @@ class Dispatcher:
             return self._refuse(
                 association, message, Status.UNRECOGNIZED_OPERATION, "this service is not offered on this context"
             )
-        check_service(association.admitted.rule, service)
+        check_service(association.caller, PEER_SERVICES[service])
         return handler(association, message)
 
     def _find_route(self, abstract_syntax: str, command_field: int) -> tuple[Service, Handler | None]:

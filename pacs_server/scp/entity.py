@@ -10,20 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pacs_server.config.tls import peer_names, reason
+from pacs_server.dicom.caller import Caller, Door
 from pacs_server.index.peers import ACCEPTED
 from pacs_server.kit.logs import Sparingly
 from pacs_server.kit.metrics import Metrics
-from pacs_server.net.acceptor import Acceptor, Rejected, Rejection, Terms
+from pacs_server.net.acceptor import Acceptor, Admitted, Rejected, Rejection, Terms
 from pacs_server.net.association import Association, PeerReleased
 from pacs_server.net.limits import PenaltyQueue
 from pacs_server.net.listener import Connection
 from pacs_server.net.negotiation import Proposal
 from pacs_server.net.pdu import AbortReason, PDUType, PeerAborted, ProtocolError, encode_abort
-from pacs_server.net.peer import Admitted, Caller
 from pacs_server.net.transport import AssociationEnded, ConnectionLost, Transport, farewell, handshake, pause
-from pacs_server.scp.admission import TEMPORARY_CONGESTION, Admission
-from pacs_server.scp.auditing import Auditing
+from pacs_server.scp.admission import Admission
+from pacs_server.scp.auditing import AssociationAuditor
 from pacs_server.scp.dispatch import Dispatcher
+from pacs_server.scp.rejections import TEMPORARY_CONGESTION
 from pacs_server.services.peers import PeersSeenService
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class ApplicationEntity:
         established: Callable[[Connection, Association], None],
         *,
         peers: PeersSeenService,
-        auditing: Auditing,
+        auditor: AssociationAuditor,
     ) -> None:
         """`established` is told of every connection that has become an association, `peers` of all that were wanted."""
         self.settings = settings
@@ -73,7 +74,7 @@ class ApplicationEntity:
         self._metrics = metrics
         self._established = established
         self._peers = peers
-        self._auditing = auditing
+        self._auditor = auditor
         self._sparingly = Sparingly(log)
         self._penalties = PenaltyQueue()
 
@@ -101,7 +102,7 @@ class ApplicationEntity:
             self._metrics.rejected("tls_handshake" if connection.tls else "connection")
             self._sparingly.log(logging.INFO, "connection failed", connection.address, _why(error))
             if connection.tls:
-                self._auditing.handshake_failed(connection.address, _why(error))
+                self._auditor.handshake_failed(connection.address, _why(error))
             if isinstance(error, ssl.SSLError):
                 # In TLS 1.3 the peer has sent its request by now, and closing would overtake the alert.
                 farewell(connection.socket)
@@ -119,51 +120,36 @@ class ApplicationEntity:
         with contextlib.suppress(OSError, AssociationEnded):
             connection.transport = transport = Transport(connection.socket, tick=min(settings.tick, patience))
             try:
-                settings.acceptor.accept(
-                    transport,
-                    patience,
-                    caller=Caller(connection.address),
-                    admit=lambda proposal, caller: TEMPORARY_CONGESTION,
-                )
+                settings.acceptor.accept(transport, patience, admit=lambda proposal: TEMPORARY_CONGESTION)
             except Rejected:
                 transport.finish()
 
     def _associate(self, connection: Connection, transport: Transport, settings: EntitySettings) -> None:
-        proposed: list[Proposal] = []
+        # Of the caller whose association was admitted: the caller, and how many contexts were proposed.
+        held: list[tuple[Caller, int]] = []
 
-        def admit(proposal: Proposal, caller: Caller) -> Rejection | Admitted:
-            admitted = self._admission.admit(proposal, caller)
-            self._remember(proposal, caller, ACCEPTED if isinstance(admitted, Admitted) else admitted.name)
+        def admit(proposal: Proposal) -> Rejection | Admitted:
+            caller, user = _caller(proposal, connection), proposal.user
+            admitted = self._admission.admit(caller, user.identity)
+            outcome = ACCEPTED if isinstance(admitted, Admitted) else admitted.name
+            self._peers.saw(caller, outcome, implementation_version_name=user.implementation_version_name or "")
             if isinstance(admitted, Admitted):
-                proposed.append(proposal)
-                self._auditing.associated(proposal, caller, admitted)
+                held.append((admitted.caller, len(proposal.contexts)))
+                self._auditor.admitted(admitted.caller)
             else:
-                self._auditing.rejected(proposal, caller, admitted.name)
+                self._auditor.rejected(caller, user.identity, admitted)
             return admitted
 
         try:
-            association = settings.acceptor.accept(
-                transport, _patience(connection, settings.terms), caller=_caller(connection), admit=admit
-            )
+            association = settings.acceptor.accept(transport, _patience(connection, settings.terms), admit=admit)
             self._metrics.association()
             self._established(connection, association)
-            self._serve(association, connection, len(proposed[0].contexts))
+            self._serve(association, connection, held[0][1])
         except AssociationEnded as ended:
             self._not_established(transport, connection, ended)
         finally:
-            if proposed:
-                self._admission.leave(proposed[0].calling_ae)
-
-    def _remember(self, proposal: Proposal, caller: Caller, outcome: str) -> None:
-        version = proposal.user.implementation_version_name or ""
-        self._peers.saw(
-            proposal.calling_ae,
-            proposal.called_ae,
-            caller.address,
-            outcome,
-            tls=caller.tls,
-            implementation_version_name=version,
-        )
+            if held:
+                self._admission.leave(held[0][0])
 
     def _not_established(self, transport: Transport, connection: Connection, ended: AssociationEnded) -> None:
         why = "timeout"
@@ -220,9 +206,17 @@ def _why(error: OSError | ConnectionLost) -> str:
     return error.how if isinstance(error, ConnectionLost) else reason(error)
 
 
-def _caller(connection: Connection) -> Caller:
+def _caller(proposal: Proposal, connection: Connection) -> Caller:
+    """The caller as far as the proposal and the connection tell: no user and no rule yet."""
     sock = connection.socket
-    return Caller(connection.address, connection.tls, peer_names(sock) if isinstance(sock, ssl.SSLSocket) else ())
+    return Caller(
+        Door.DIMSE,
+        connection.address,
+        proposal.calling_ae,
+        proposal.called_ae,
+        tls=connection.tls,
+        certificate=peer_names(sock) if isinstance(sock, ssl.SSLSocket) else (),
+    )
 
 
 def _end(association: Association, ended: AssociationEnded) -> None:
@@ -249,7 +243,7 @@ def _summary(
         "peer": association.peer,
         "calling_ae": association.calling_ae,
         "called_ae": association.called_ae,
-        **({} if association.admitted.user is None else {"user": association.admitted.user}),
+        **({} if association.caller.user is None else {"user": association.caller.user}),
         "contexts": f"{len(association.contexts)}/{proposed}",
         "operations": " ".join(f"{name}:{count}" for name, count in sorted(operations.items())) or "none",
         "bytes_in": transport.bytes_in,

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from pacs_server.audit.auditor import Auditor
 from pacs_server.dicom.identifier import Query, QueryOptions, parse_find
 from pacs_server.dicom.levels import InformationModel
 from pacs_server.errors import InvalidIdentifier
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
-from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.contexts import SOP_CLASSES
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.matches import send_matches
@@ -18,20 +18,20 @@ class QueryRetrieveFindSCP:
     """Answers C-FIND; matches go out as they are read from the index."""
 
     def __init__(
-        self, queries: QueryService, retrieve_ae_title: Callable[[], str], auditing: Auditing, metrics: Metrics
+        self, queries: QueryService, retrieve_ae_title: Callable[[], str], auditor: Auditor, metrics: Metrics
     ) -> None:
         self._queries = queries
         self._retrieve_ae_title = retrieve_ae_title
-        self._auditing = auditing
+        self._auditor = auditor
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
         """Send a pending response per match, then the final one."""
-        with self._auditing.query(association, message) as asked:
+        with self._auditor.query(association.caller, message.context.abstract_syntax) as record:
             query = self._query(association, message)
-            asked.keys(query.texts)
+            record.keys(query.texts)
             matches = self._queries.find(query, message.context.transfer_syntax, self._retrieve_ae_title())
-            count, status = send_matches(association, message, matches, asked, unsupported=bool(query.unsupported))
+            count, status = send_matches(association, message, matches, record, unsupported=bool(query.unsupported))
         self._metrics.matches(count)
         return Result(status, {"level": query.level.name, "matches": count})
 

@@ -1,5 +1,6 @@
 """Query/Retrieve GET SCP (PS3.4 C.4.3): the instances come back on the association that asked for them."""
 
+from pacs_server.audit.auditor import Auditor
 from pacs_server.dicom.identifier import QueryOptions, parse_retrieve
 from pacs_server.dicom.status import Status
 from pacs_server.index.instances import StoredInstance
@@ -7,7 +8,6 @@ from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError
-from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
 from pacs_server.scp.suboperations import SubOperations, counts_of, is_cancel
@@ -18,16 +18,16 @@ from pacs_server.services.retrieve import RetrieveService
 class QueryRetrieveGetSCP:
     """Answers C-GET; never more than one sub-operation is outstanding."""
 
-    def __init__(self, retrieve: RetrieveService, auditing: Auditing, metrics: Metrics) -> None:
+    def __init__(self, retrieve: RetrieveService, auditor: Auditor, metrics: Metrics) -> None:
         self._retrieve = retrieve
-        self._auditing = auditing
+        self._auditor = auditor
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
         """Send every instance, each with its own outcome, then the final response."""
         instances = self._select(association, message)
         subjects = self._retrieve.subjects
-        with self._auditing.sending(association, lambda: subjects(instances), counts_of(instances)) as sent:
+        with self._auditor.sending(association.caller, lambda: subjects(instances), counts_of(instances)) as sent:
             suboperations = SubOperations(association, message, len(instances), sent)
             cancelled = self._send_all(instances, suboperations)
         return suboperations.finish(self._metrics, cancelled=cancelled)

@@ -3,10 +3,10 @@
 from collections.abc import Generator
 from contextlib import closing
 
+from pacs_server.audit.auditor import QueryRecord
 from pacs_server.dicom.status import Status
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import NO_DATA_SET
-from pacs_server.scp.auditing import Asked
 from pacs_server.scp.dispatch import response_to
 from pacs_server.scp.suboperations import cancel_requested
 
@@ -18,13 +18,13 @@ def send_matches(
     association: Association,
     message: Message,
     matches: Generator[bytes, None, None],
-    asked: Asked,
+    record: QueryRecord,
     *,
     unsupported: bool,
 ) -> tuple[int, Status]:
     """Send a pending response per match and the final one; how many matches, and the final status.
 
-    The final one goes out with the last matches, so the answer to most queries is one write. `asked` is told before
+    The final one goes out with the last matches, so the answer to most queries is one write. `record` is told before
     anything is sent. `unsupported` says that a key that was asked for is not supported. `matches` is closed however
     this ends, so that the index gets its connection back at once.
     """
@@ -40,13 +40,13 @@ def send_matches(
             batch += (command, association.encode_data(context.context_id, identifier))
             count += 1
             if len(batch) == 2 * _BATCH:
-                asked.matched(count, complete=False)
+                record.matched(count, complete=False)
                 association.send_encoded(batch)
                 batch = []
                 if cancel_requested(association, message):
                     status = Status.CANCEL
                     break
-    asked.matched(count, complete=True)
+    record.matched(count, complete=True)
     final = response_to(message, status)
     final.command_data_set_type = NO_DATA_SET
     association.send_encoded([*batch, association.encode_command(context.context_id, final)])

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import Participant, Role
 from pacs_server.dicom.identifier import parse_retrieve
 from pacs_server.errors import UnknownMoveDestination
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
-from pacs_server.scp.access import check_destination
-from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
 from pacs_server.scp.get import relational
@@ -18,17 +17,18 @@ from pacs_server.scp.suboperations import SubOperations, counts_of
 from pacs_server.scu.link import Requestor
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.scu.store import MoveOriginator, StorageSCU
+from pacs_server.services.access import check_destination
 from pacs_server.services.retrieve import RetrieveService
 
 
 class QueryRetrieveMoveSCP:
     """Answers C-MOVE."""
 
-    def __init__(self, retrieve: RetrieveService, requestor: Requestor, auditing: Auditing, metrics: Metrics) -> None:
+    def __init__(self, retrieve: RetrieveService, requestor: Requestor, auditor: Auditor, metrics: Metrics) -> None:
         self._retrieve = retrieve
         self._remote = requestor.remote
         self._storage = StorageSCU(requestor, retrieve)
-        self._auditing = auditing
+        self._auditor = auditor
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
@@ -41,7 +41,8 @@ class QueryRetrieveMoveSCP:
         instances = self._retrieve.select(keys)
         subjects = self._retrieve.subjects
         to = Participant(title, title, destination.host, Role.DESTINATION)
-        with self._auditing.sending(association, lambda: subjects(instances), counts_of(instances), to) as sent:
+        caller, counts = association.caller, counts_of(instances)
+        with self._auditor.sending(caller, lambda: subjects(instances), counts, to) as sent:
             suboperations = SubOperations(association, message, len(instances), sent)
             cancelled = self._send(destination, instances, suboperations)
         result = suboperations.finish(self._metrics, cancelled=cancelled)
@@ -50,7 +51,7 @@ class QueryRetrieveMoveSCP:
     def _destination(self, association: Association, message: Message) -> RemoteAE:
         title = (message.command.move_destination or "").strip()
         # Access is checked first, so that nobody learns from the answer which other destinations there are.
-        check_destination(association.admitted.rule, title)
+        check_destination(association.caller, title)
         destination = self._remote(title)
         if destination is None:
             raise UnknownMoveDestination(f"{title or 'no AE title'} is not in remote_aes")

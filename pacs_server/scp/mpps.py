@@ -5,15 +5,15 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import Action
 from pacs_server.dicom.json_codec import decode_data_set, encode_data_set
 from pacs_server.dicom.json_model import SPECIFIC_CHARACTER_SET, DataSet, text_of
-from pacs_server.dicom.mpps import StepStatus
+from pacs_server.dicom.mpps import StepStatus, subjects_of
 from pacs_server.dicom.status import Status
 from pacs_server.dicom.uids import clean_uid, is_uid
 from pacs_server.errors import (
     AttributeRefused,
-    IndexUnavailable,
     InvalidObjectInstance,
     MissingAttribute,
     NoSuchSOPClass,
@@ -23,7 +23,7 @@ from pacs_server.errors import (
 )
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
-from pacs_server.scp.auditing import Auditing, subjects_of_step
+from pacs_server.scp.contexts import Service
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scp.status import STEP_MAY_NO_LONGER_BE_UPDATED, status_of
 from pacs_server.services.mpps import MPPSService, StepOutcome
@@ -35,9 +35,9 @@ _MAX_DATA_SET = 4 << 20
 class ModalityPerformedProcedureStepSCP:
     """Answers N-CREATE, N-SET and N-GET, each with its own method."""
 
-    def __init__(self, steps: MPPSService, auditing: Auditing, metrics: Metrics) -> None:
+    def __init__(self, steps: MPPSService, auditor: Auditor, metrics: Metrics) -> None:
         self._steps = steps
-        self._auditing = auditing
+        self._auditor = auditor
         self._metrics = metrics
 
     def create(self, association: Association, message: Message) -> Result:
@@ -68,13 +68,10 @@ class ModalityPerformedProcedureStepSCP:
         association.skip_data()
         command, context = message.command, message.context
         uid = clean_uid(command.requested_sop_instance_uid or "")
-        try:
-            with self._auditing.procedure(association, message, Action.READ, uid) as recorded:
-                _check(message, command.requested_sop_class_uid, uid)
-                found, supported = self._steps.get(uid, _tags(command.attribute_identifier_list or b""))
-                recorded.subjects = subjects_of_step(found)
-        except IndexUnavailable as error:
-            return _refuse(association, message, error, {})
+        with self._auditor.procedure(association.caller, context.abstract_syntax, Action.READ, uid) as record:
+            _check(message, command.requested_sop_class_uid, uid)
+            found, supported = self._steps.get(uid, _tags(command.attribute_identifier_list or b""))
+            record.subjects = subjects_of(found)
         charset = text_of(found, SPECIFIC_CHARACTER_SET)
         # PS3.4 F.8.2.1.4: a warning when something was asked for that is not supported.
         status = Status.SUCCESS if supported else Status.REQUESTED_OPTIONAL_ATTRIBUTES_NOT_SUPPORTED
@@ -87,12 +84,13 @@ class ModalityPerformedProcedureStepSCP:
     ) -> Result:
         created = message.command.requested_sop_instance_uid is None
         action = Action.CREATE if created else Action.UPDATE
+        sop_class_uid = message.context.abstract_syntax
         try:
-            with self._auditing.procedure(association, message, action, uid) as recorded:
-                recorded.subjects = subjects_of_step(data_set)
+            with self._auditor.procedure(association.caller, sop_class_uid, action, uid) as record:
+                record.subjects = subjects_of(data_set)
                 outcome = work()
-                recorded.subjects = subjects_of_step(outcome.data_set)
-        except (AttributeRefused, IndexUnavailable, ProcedureStepClosed) as error:
+                record.subjects = subjects_of(outcome.data_set)
+        except (AttributeRefused, ProcedureStepClosed) as error:
             return _refuse(association, message, error, data_set)
         if created or outcome.status != StepStatus.IN_PROGRESS:
             self._metrics.procedure_step(outcome.status)
@@ -128,9 +126,7 @@ def _tags(attribute_identifier_list: bytes) -> list[int]:
 
 def _refuse(association: Association, message: Message, error: PacsError, data_set: DataSet) -> Result:
     """Answer a failure with what else PS3.7 C.5 lets it tell."""
-    # A status of C-FIND and C-STORE means nothing here; later the database may answer again.
-    unavailable = isinstance(error, IndexUnavailable)
-    status = Status.RESOURCE_LIMITATION if unavailable else status_of(error)
+    status = status_of(error, Service.MPPS)
     response = response_to(message, status, str(error))
     wrong: dict[str, Any] = {}
     if isinstance(error, ProcedureStepClosed):

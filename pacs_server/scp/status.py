@@ -1,13 +1,14 @@
-"""Which error is answered with which DIMSE status (PS3.4, PS3.7 Annex C)."""
+"""THE table of statuses: which error is answered with which DIMSE status, by service (PS3.4, PS3.7 Annex C)."""
 
 from pacs_server import errors
 from pacs_server.dicom.status import Status
 from pacs_server.errors import PacsError
+from pacs_server.scp.contexts import Service
 
 # PS3.4 Table F.7.2-2: Error ID (0000,0903) of a step that may no longer be updated.
 STEP_MAY_NO_LONGER_BE_UPDATED = 0xA710
 
-STATUS_OF: dict[type[PacsError], Status] = {
+_USUAL: dict[type[PacsError], Status] = {
     errors.ConfigError: Status.PROCESSING_FAILURE,
     errors.InvalidInstance: Status.CANNOT_UNDERSTAND,
     errors.InstanceMismatch: Status.DOES_NOT_MATCH_SOP_CLASS,
@@ -36,14 +37,27 @@ STATUS_OF: dict[type[PacsError], Status] = {
     errors.InvalidObjectInstance: Status.INVALID_OBJECT_INSTANCE,
     errors.NoSuchAction: Status.NO_SUCH_ACTION,
     errors.NoSuchSOPClass: Status.NO_SUCH_SOP_CLASS,
-    # Nobody may see or leave anything without a trace.
+    # Without an audit record nobody may see or store anything.
     errors.AuditUnavailable: Status.OUT_OF_RESOURCES,
     errors.UserError: Status.PROCESSING_FAILURE,
     errors.PatientError: Status.PROCESSING_FAILURE,
     errors.ResourceLimitation: Status.RESOURCE_LIMITATION,
 }
+# A700 is a status of C-STORE, C-FIND, C-GET and C-MOVE. The DIMSE-N services have 0213 (PS3.7 C.5.9).
+_OF_N_SERVICES = {
+    error: Status.RESOURCE_LIMITATION for error, status in _USUAL.items() if status is Status.OUT_OF_RESOURCES
+}
+_DIFFERENT: dict[Service, dict[type[PacsError], Status]] = {
+    Service.MPPS: _OF_N_SERVICES,
+    Service.MPPS_RETRIEVE: _OF_N_SERVICES,
+    Service.COMMITMENT: _OF_N_SERVICES,
+}
+STATUS_OF: dict[Service, dict[type[PacsError], Status]] = {
+    service: _USUAL | _DIFFERENT.get(service, {}) for service in Service
+}
+"""For each service the status of every error."""
 
 
-def status_of(error: PacsError) -> Status:
-    """The status that answers `error`."""
-    return STATUS_OF[type(error)]
+def status_of(error: PacsError, service: Service) -> Status:
+    """The status that answers `error` in a response of `service`."""
+    return STATUS_OF[service][type(error)]

@@ -3,20 +3,19 @@
 import logging
 from collections.abc import Callable, Collection
 
+from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import Action
 from pacs_server.dicom.commitment import (
     MAX_REQUEST_BYTES,
     PUSH_MODEL,
     PUSH_MODEL_INSTANCE,
     REQUEST_STORAGE_COMMITMENT,
-    CommitmentRequest,
     parse_request,
 )
 from pacs_server.dicom.status import Status
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import clean_uid, is_uid
 from pacs_server.errors import (
-    IndexUnavailable,
     InstanceNotFound,
     InvalidArgumentValue,
     InvalidObjectInstance,
@@ -28,7 +27,6 @@ from pacs_server.errors import (
 from pacs_server.index.commitment import Transaction
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import Command
-from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scu.n_event import event_report, taken
 from pacs_server.services.commitment import StorageCommitmentService
@@ -49,7 +47,7 @@ class StorageCommitmentSCP:
         service: StorageCommitmentService,
         ae_title: Callable[[], str],
         same_association: Callable[[], bool],
-        auditing: Auditing,
+        auditor: Auditor,
         subjects_of: Callable[[Collection[str]], list[Subject]],
     ) -> None:
         """`same_association` says whether to try the report on the association of the request.
@@ -57,7 +55,7 @@ class StorageCommitmentSCP:
         `subjects_of` tells whose the instances of these SOP Instance UIDs are.
         """
         self._service = service
-        self._auditing = auditing
+        self._auditor = auditor
         self._subjects_of = subjects_of
         self._ae_title = ae_title
         self._same_association = same_association
@@ -66,23 +64,18 @@ class StorageCommitmentSCP:
         """Keep the request; success is answered when it is durable. The report follows."""
         check_action(message)
         request = parse_request(_information(association, message), message.context.transfer_syntax)
-        with self._auditing.procedure(association, message, Action.READ, request.transaction_uid) as recorded:
-            recorded.detail += f": storage commitment of {len(request.references)} instances"
-            recorded.subjects = self._subjects(request)
+        caller, uid = association.caller, request.transaction_uid
+        with self._auditor.procedure(caller, message.context.abstract_syntax, Action.READ, uid) as record:
+            record.detail += f": storage commitment of {len(request.references)} instances"
+            asked = [reference.sop_instance_uid for reference in request.references[:_LOOKED_UP]]
+            record.subjects = tuple(self._subjects_of(asked))
             transaction, claimed = self._service.request(
-                request, association.calling_ae, association.peer, claim=self._same_association()
+                request, caller.ae_title, caller.address, claim=self._same_association()
             )
         association.send(message.context.context_id, response_to(message, Status.SUCCESS))
         details = {"transaction_uid": request.transaction_uid, "instances": len(request.references)}
         after = (lambda: self._report(association, message, transaction)) if claimed else None
         return Result(Status.SUCCESS, details, after)
-
-    def _subjects(self, request: CommitmentRequest) -> tuple[Subject, ...]:
-        asked = [reference.sop_instance_uid for reference in request.references[:_LOOKED_UP]]
-        try:
-            return tuple(self._subjects_of(asked))
-        except IndexUnavailable as error:
-            raise ResourceLimitation(str(error)) from error
 
     def _report(self, association: Association, message: Message, transaction: Transaction) -> None:
         """Report on the association of the request, if nothing else goes on there by then."""

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from pacs_server.audit.transfers import Arrivals
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import origin_of
 from pacs_server.dicom.status import Status
 from pacs_server.dicom.uids import clean_uid
 from pacs_server.errors import InstanceMismatch, InvalidInstance
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
-from pacs_server.scp.auditing import Auditing
+from pacs_server.scp.auditing import AssociationAuditor
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.services.store import StoreRequest, StoreService
 
@@ -17,14 +17,14 @@ from pacs_server.services.store import StoreRequest, StoreService
 class StorageSCP:
     """Answers C-STORE."""
 
-    def __init__(self, store: StoreService, auditing: Auditing, metrics: Metrics) -> None:
+    def __init__(self, store: StoreService, auditor: AssociationAuditor, metrics: Metrics) -> None:
         self._store = store
-        self._auditing = auditing
+        self._auditor = auditor
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
         """Store the data set as it comes in; success is answered when it is durable, not before."""
-        with self._auditing.arriving(association) as arrivals:
+        with self._auditor.arriving(association) as arrivals:
             return self._take(association, message, arrivals)
 
     def _take(self, association: Association, message: Message, arrivals: Arrivals) -> Result:
@@ -35,7 +35,7 @@ class StorageSCP:
             sop_class_uid=clean_uid(command.affected_sop_class_uid or ""),
             sop_instance_uid=clean_uid(command.affected_sop_instance_uid or ""),
             transfer_syntax_uid=message.context.transfer_syntax,
-            origin=Origin(association.calling_ae, association.called_ae, association.peer, Via.DIMSE),
+            origin=origin_of(association.caller),
         )
         if request.sop_class_uid != message.context.abstract_syntax:
             # PS3.7 9.3.1: the SOP class is the one that the presentation context is about.

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pacs_server.audit.auditor import InstanceCounts, SentCounts
 from pacs_server.dicom.encoding import deflated
 from pacs_server.dicom.status import Status, is_warning
 from pacs_server.index.instances import StoredInstance
@@ -12,7 +13,6 @@ from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError
-from pacs_server.scp.auditing import Counts, Sent
 from pacs_server.scp.dispatch import Result, response_to
 
 # Counts are 16-bit fields (PS3.7 E.1).
@@ -30,7 +30,7 @@ class SubOperations:
     association: Association
     message: Message
     remaining: int
-    sent: Sent = field(default_factory=Sent)
+    sent: SentCounts = field(default_factory=SentCounts)
     completed: int = 0
     warning: int = 0
     failed_uids: list[str] = field(default_factory=list)
@@ -95,7 +95,7 @@ class SubOperations:
         return response
 
 
-def counts_of(instances: Sequence[StoredInstance]) -> Counts:
+def counts_of(instances: Sequence[StoredInstance]) -> InstanceCounts:
     """How many instances are to be sent, by study and SOP class."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for instance in instances:

@@ -1,9 +1,9 @@
 """Modality Worklist FIND SCP (PS3.4 K.4.1)."""
 
+from pacs_server.audit.auditor import Auditor
 from pacs_server.dicom.worklist_query import parse_worklist
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
-from pacs_server.scp.auditing import Auditing
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of
 from pacs_server.scp.matches import send_matches
@@ -13,18 +13,18 @@ from pacs_server.services.worklist import WorklistService
 class ModalityWorklistSCP:
     """Answers C-FIND with the scheduled procedure steps that match."""
 
-    def __init__(self, worklist: WorklistService, auditing: Auditing, metrics: Metrics) -> None:
+    def __init__(self, worklist: WorklistService, auditor: Auditor, metrics: Metrics) -> None:
         self._worklist = worklist
-        self._auditing = auditing
+        self._auditor = auditor
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
         """Send a pending response per match, then the final one."""
         context = message.context
-        with self._auditing.query(association, message) as asked:
+        with self._auditor.query(association.caller, context.abstract_syntax) as record:
             query = parse_worklist(identifier_of(association, message), context.transfer_syntax)
-            asked.keys(query.texts)
+            record.keys(query.texts)
             matches = self._worklist.find(query, context.transfer_syntax, association.calling_ae)
-            count, status = send_matches(association, message, matches, asked, unsupported=bool(query.unsupported))
+            count, status = send_matches(association, message, matches, record, unsupported=bool(query.unsupported))
         self._metrics.matches(count)
         return Result(status, {"matches": count})

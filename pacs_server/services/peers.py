@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pacs_server.dicom.caller import Caller
 from pacs_server.errors import PacsError
 from pacs_server.index.peers import MAX_PEERS, PeerIndex, PeerSeen
 from pacs_server.kit.logs import escaped
@@ -74,18 +75,9 @@ class PeersSeenService:
         self._news.set()
         self._thread.join(_LAST_WRITE_SECONDS)
 
-    def saw(
-        self,
-        calling_ae: str,
-        called_ae: str,
-        address: str,
-        outcome: str,
-        *,
-        tls: bool,
-        implementation_version_name: str,
-    ) -> None:
+    def saw(self, caller: Caller, outcome: str, *, implementation_version_name: str) -> None:
         """Remember that this peer asked; control characters are kept as escapes. Never waits, never raises."""
-        key, now = (calling_ae, called_ae, address), self._now()
+        key, now, tls = (caller.ae_title, caller.called_ae, caller.address), self._now(), caller.tls
         with self._lock:
             visits = self._pending.get(key)
             if visits is None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from pacs_server.archive.stored_file import StoredFile
+from pacs_server.dicom.caller import Door
 from pacs_server.dicom.header import Header
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.deletion_document import Document
@@ -164,4 +165,4 @@ def _decoded(body: str, received_at: datetime) -> StoredFile:
 
 
 def _origin(calling_ae: Any, peer: Any) -> Origin:
-    return Origin(calling_ae, "", peer, Via.DIMSE)
+    return Origin(calling_ae, "", peer, Door.DIMSE)

@@ -13,7 +13,7 @@ from pacs_server.cli.main import app
 from pacs_server.kit.metrics import GAUGES, Metrics
 from pacs_server.net import acceptor
 from pacs_server.net.acceptor import Rejection
-from pacs_server.scp import access, admission, identity
+from pacs_server.scp.rejections import REJECTIONS
 
 PAGE = "docs/operations.md"
 Document = Callable[[str], str]
@@ -86,9 +86,7 @@ def test_metrics(rendered: str, rows: Callable[..., list[list[str]]]) -> None:
 
 
 def test_reasons_of_refusals(root: Path, document: Document) -> None:
-    known = {
-        r.name for m in (acceptor, access, admission, identity) for r in vars(m).values() if isinstance(r, Rejection)
-    }
+    known = {r.name for r in (*vars(acceptor).values(), *REJECTIONS) if isinstance(r, Rejection)}
     known |= set(re.findall(r'return "(\w+)"', _source(root, "net/listener.py")))
     known |= set(re.findall(r'why = "(\w+)"', _source(root, "scp/entity.py"))) - {"lost"}
     known |= {"tls_handshake", "connection"}

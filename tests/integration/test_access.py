@@ -45,8 +45,7 @@ from pacs_server.config import AccessControlConfig, Config, DatabaseConfig, Peer
 from pacs_server.net.message import Command, CommandField
 from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import PDUType
-from pacs_server.scp.access import PEER_SERVICES
-from pacs_server.scp.contexts import Service
+from pacs_server.scp.contexts import PEER_SERVICES, Service
 
 # One request of each service, on a context of its own. The data set is refused before anybody looks at it.
 WORKLIST, MPPS, MPPS_RETRIEVE, COMMITMENT = (

@@ -19,6 +19,7 @@ from servers import CT, EXPLICIT, IMPLICIT, message, p_data, pdv, store_request
 from trails import silent
 
 from pacs_server.archive.archive import Archive
+from pacs_server.audit.auditor import Auditor
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.kit.metrics import Metrics
@@ -27,7 +28,7 @@ from pacs_server.net.message import Command, CommandField, decode_command, encod
 from pacs_server.net.negotiation import AcceptedContext
 from pacs_server.net.pdu import COMMAND, LAST, RELEASE_RQ, PDUReader
 from pacs_server.net.transport import AssociationEnded, ConnectionLost
-from pacs_server.scp.auditing import Auditing
+from pacs_server.scp.auditing import AssociationAuditor
 from pacs_server.scp.contexts import Service
 from pacs_server.scp.dispatch import Dispatcher
 from pacs_server.scp.store import StorageSCP
@@ -87,7 +88,7 @@ class Store:
         self.index = InstanceIndex(self.database)
         self._incoming = directory / "archive" / "incoming"
         archive = Archive(self.storage, self.index, naming="hierarchical", duplicate_policy="reject")
-        auditing, metrics = Auditing(silent()), Metrics()
+        auditing, metrics = AssociationAuditor(Auditor(silent())), Metrics()
         scp = StorageSCP(StoreService(archive), auditing, metrics)
         self._dispatcher = Dispatcher({(Service.STORAGE, CommandField.C_STORE): scp}, auditing, metrics)
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 
 from pacs_server.archive.archive import Archive, ReceivedInstance, StoreOutcome
+from pacs_server.dicom.caller import Door
 from pacs_server.dicom.header import Header
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import DuplicateInstance, IndexUnavailable, StorageFull
 from pacs_server.index.database import Database
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
 from pacs_server.storage.memory import MemoryStorage
 
-ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
+ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
 

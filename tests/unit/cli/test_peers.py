@@ -14,9 +14,9 @@ import yaml
 
 from pacs_server.app.assembly import open_archive
 from pacs_server.config.load import load
+from pacs_server.dicom.caller import Caller, Door
 from pacs_server.index.peers import PeerIndex, PeerSeen
-from pacs_server.net.peer import Caller
-from pacs_server.scp.access import PEER_ADDRESS_NOT_RECOGNIZED, rule_for
+from pacs_server.services.access import Refusal, rule_for
 
 Run = Callable[..., tuple[int, list[str], str]]
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -81,8 +81,8 @@ def test_a_suggestion_can_be_pasted_and_lets_the_peer_in_from_where_it_was(run: 
     access = load(pasted, environ={}, overrides={}).access_control
     assert access.peers[0].addresses == (ip_network("10.0.0.7"), ip_network("2001:db8::7"))
     assert access.peers[0].require_tls
-    assert rule_for("CT1", Caller("10.0.0.7", tls=True), access) is access.peers[0]
-    assert rule_for("CT1", Caller("10.0.0.8", tls=True), access) is PEER_ADDRESS_NOT_RECOGNIZED
+    assert rule_for(Caller(Door.DIMSE, "10.0.0.7", "CT1", tls=True), access) is access.peers[0]
+    assert rule_for(Caller(Door.DIMSE, "10.0.0.8", "CT1", tls=True), access) is Refusal.PEER_ADDRESS
 
 
 @pytest.mark.parametrize(("title", "pattern"), [("*", "?"), ('#": [', '#": [')])

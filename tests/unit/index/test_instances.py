@@ -12,8 +12,9 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Connection, event, insert, make_url, select, text
 
+from pacs_server.dicom.caller import Door
 from pacs_server.dicom.header import Header
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import DuplicateInstance, IndexUnavailable, InstanceNotFound
 from pacs_server.index import models
@@ -22,7 +23,7 @@ from pacs_server.index.group_commit import GroupCommit
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
 from pacs_server.index.prepared import Prepared
 
-ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
+ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
 CT = "1.2.840.10008.5.1.4.1.1.2"
 MR = "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT = "1.2.840.10008.1.2.1"

@@ -11,7 +11,8 @@ from trails import silent
 from pacs_server.archive.archive import StoreOutcome
 from pacs_server.audit.events import EventID
 from pacs_server.audit.transfers import Arrivals
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.caller import Door
+from pacs_server.dicom.origin import Origin
 from pacs_server.errors import (
     ConfigError,
     DuplicateInstance,
@@ -190,7 +191,7 @@ def test_the_origin_tells_the_path(tmp_path: Path) -> None:
     (tmp_path / "a\nb").touch()
     store = Store()
     run_import([tmp_path], store, unheard(), progress=ignore)
-    assert store.origins == [Origin(calling_ae="", called_ae="", peer=f"{tmp_path}/a\\nb", via=Via.IMPORT)]
+    assert store.origins == [Origin(calling_ae="", called_ae="", peer=f"{tmp_path}/a\\nb", via=Door.IMPORT)]
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:

@@ -2,20 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from servers import CT, EXPLICIT, VERIFICATION, proposal, tcp_pair
 
+from pacs_server.dicom.caller import Caller, Door
 from pacs_server.net import acceptor as module
-from pacs_server.net.acceptor import Acceptor, Rejected, Rejection, Terms
+from pacs_server.net.acceptor import Acceptor, Admitted, Rejected, Rejection, Terms
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.negotiation import Proposal, UserIdentity, encode_request
-from pacs_server.net.peer import Admitted, Caller
 from pacs_server.net.transport import Transport
 from pacs_server.scp.contexts import supports
 
 TERMS = Terms(16384, 5.0, Timeouts(5.0, 5.0), "1.2.3", "TEST")
 REFUSAL = Rejection(1, 1, 3, "calling_ae_title")
+CALLER = Caller(Door.DIMSE, "10.0.0.7")
 
 
 @pytest.fixture
@@ -39,9 +41,7 @@ def _associated(
     with tcp_pair() as (theirs, ours):
         theirs.sendall(request)
         transport = Transport(ours, tick=1.0)
-        association = acceptor.accept(
-            transport, 5.0, caller=Caller("10.0.0.7"), admit=lambda proposal, caller: admitted or Admitted()
-        )
+        association = acceptor.accept(transport, 5.0, admit=lambda proposal: admitted or Admitted(CALLER))
         yield association, theirs.recv(65536)
 
 
@@ -68,9 +68,9 @@ def test_who_may_come_is_asked_each_time(decoded: list[bytes]) -> None:
         pass
     with pytest.raises(Rejected), _associated(acceptor, request, REFUSAL):
         pass
-    user = Admitted(user="somebody")
+    user = Admitted(replace(CALLER, user="somebody"))
     with _associated(acceptor, request, user) as (association, _):
-        assert association.admitted is user
+        assert association.caller is user.caller
     assert len(decoded) == 1
 
 
@@ -78,7 +78,7 @@ def test_a_proposal_with_an_identity_is_never_remembered(decoded: list[bytes]) -
     acceptor = _acceptor()
     identity = UserIdentity(2, True, b"name", b"passcode")
     request = encode_request(proposal((CT, [EXPLICIT]), identity=identity))
-    with _associated(acceptor, request, Admitted(identity_response=b"")) as (_, answered):
+    with _associated(acceptor, request, Admitted(CALLER, identity_response=b"")) as (_, answered):
         assert b"\x59\0\0\2\0\0" in answered
     with _associated(acceptor, request) as (_, answered):
         assert b"\x59\0\0\2\0\0" not in answered

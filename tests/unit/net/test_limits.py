@@ -12,10 +12,12 @@ from servers import CT, EXPLICIT, proposal
 
 from pacs_server.config import AccessControlConfig, PeerRule, ServerConfig
 from pacs_server.dicom import header, json_codec, keys
+from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.encoding import IMPLICIT_LE, deflated
 from pacs_server.dicom.reader import read_elements
 from pacs_server.errors import InvalidIdentifier, InvalidInstance, PacsError, TranscodeError
 from pacs_server.kit.logs import Sparingly
+from pacs_server.net.acceptor import Admitted
 from pacs_server.net.limits import ConnectionRateLimiter, PenaltyQueue, Throttle
 from pacs_server.net.message import Command, CommandField, decode_command, encode_command
 from pacs_server.net.negotiation import (
@@ -28,8 +30,8 @@ from pacs_server.net.negotiation import (
     negotiate,
 )
 from pacs_server.net.pdu import ProtocolError
-from pacs_server.net.peer import Admitted, Caller
-from pacs_server.scp.admission import LOCAL_LIMIT_EXCEEDED, LOCAL_LIMIT_OF_AE_EXCEEDED, Admission
+from pacs_server.scp.admission import Admission
+from pacs_server.scp.rejections import LOCAL_LIMIT_EXCEEDED, LOCAL_LIMIT_OF_AE_EXCEEDED
 
 
 class Clock:
@@ -178,8 +180,12 @@ def admission(*peers: PeerRule, **access: int) -> Admission:
     )
 
 
+def caller(title: str) -> Caller:
+    return Caller(Door.DIMSE, "127.0.0.1", title, "PACS")
+
+
 def taken(admission: Admission, title: str, times: int) -> list[object]:
-    results = (admission.admit(proposal(calling=title), Caller("127.0.0.1")) for _ in range(times))
+    results = (admission.admit(caller(title), None) for _ in range(times))
     return ["in" if isinstance(result, Admitted) else result for result in results]
 
 
@@ -187,11 +193,11 @@ def test_places_of_one_ae_title() -> None:
     door = admission(max_associations_per_ae=2)
     assert taken(door, "CT1", 3) == ["in", "in", LOCAL_LIMIT_OF_AE_EXCEEDED]
     assert taken(door, "CT2", 3) == ["in", "in", LOCAL_LIMIT_OF_AE_EXCEEDED]
-    door.leave("CT1")
+    door.leave(caller("CT1"))
     assert taken(door, "CT2", 1) == [LOCAL_LIMIT_OF_AE_EXCEEDED]
     assert taken(door, "CT1", 2) == ["in", LOCAL_LIMIT_OF_AE_EXCEEDED]
     for title in ("CT1", "CT1", "CT2", "CT2"):
-        door.leave(title)
+        door.leave(caller(title))
     assert taken(door, "CT2", 3) == ["in", "in", LOCAL_LIMIT_OF_AE_EXCEEDED]
 
 
@@ -213,7 +219,7 @@ def test_places_are_counted_exactly(steps: list[tuple[bool, str]]) -> None:
             assert taken(door, title, 1) == ["in" if held[title] < 2 else LOCAL_LIMIT_OF_AE_EXCEEDED]
             held[title] = min(held[title] + 1, 2)
         elif held[title]:
-            door.leave(title)
+            door.leave(caller(title))
             held[title] -= 1
 
 

@@ -1,9 +1,12 @@
 """The table of SOP classes against pynetdicom's registry."""
 
+from typing import get_args
+
 import pytest
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, QueryRetrievePresentationContexts
 
-from pacs_server.scp.contexts import SOP_CLASSES, Service, is_storage, supports
+from pacs_server.config.sections.access_control import PeerService
+from pacs_server.scp.contexts import PEER_SERVICES, SOP_CLASSES, Service, is_storage, supports
 
 PRIVATE = "1.2.826.0.1.3680043.8.498.99"
 RETIRED_STORAGE = "1.2.840.10008.5.1.4.1.1.5"
@@ -28,6 +31,11 @@ def test_query_retrieve_classes_are_in_the_right_service():
         if entry.service in services.values():
             assert known[uid].endswith(entry.name.rsplit(" ", 1)[1])
             assert entry.service is services[entry.name.rsplit(" ", 1)[1]]
+
+
+def test_every_service_has_a_name_in_rules_and_every_name_a_service():
+    assert set(PEER_SERVICES) == set(Service)
+    assert set(PEER_SERVICES.values()) == set(get_args(PeerService))
 
 
 @pytest.mark.parametrize(

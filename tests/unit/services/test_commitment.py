@@ -13,8 +13,9 @@ from strategies import encoded
 
 from pacs_server.archive.archive import Archive
 from pacs_server.config import CommitmentConfig
+from pacs_server.dicom.caller import Door
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import Origin
 from pacs_server.errors import IndexUnavailable, InvalidArgumentValue, ResourceLimitation
 from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Transaction
 from pacs_server.index.database import Database
@@ -65,7 +66,7 @@ class Node:
 
     def store(self, ds: Dataset) -> Reference:
         data = encoded(ds, EXPLICIT)
-        origin = Origin("CT1", "PACS", "127.0.0.1", Via.DIMSE)
+        origin = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
         self.store_service.store(StoreRequest(str(ds.SOPClassUID), str(ds.SOPInstanceUID), EXPLICIT, origin), [data])
         return Reference(str(ds.SOPClassUID), str(ds.SOPInstanceUID))
 

@@ -23,9 +23,10 @@ from trails import Kept
 from pacs_server.archive.archive import Archive, StoreOutcome
 from pacs_server.audit.events import Action, EventID
 from pacs_server.audit.recorder import Recorder
+from pacs_server.dicom.caller import Door
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
 from pacs_server.dicom.levels import Level
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import Origin
 from pacs_server.errors import AuditUnavailable, InstanceNotFound, StorageUnavailable
 from pacs_server.index import models
 from pacs_server.index.commitment import CommitmentIndex, Schedule
@@ -39,7 +40,7 @@ from pacs_server.storage import trash as trash_module
 from pacs_server.storage.filesystem import FileSystemStorage
 from pacs_server.storage.trash import Trash
 
-ORIGIN = Origin("CT1", "PACS", "10.0.0.7", Via.DIMSE)
+ORIGIN = Origin("CT1", "PACS", "10.0.0.7", Door.DIMSE)
 EXPLICIT = "1.2.840.10008.1.2.1"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from servers import eventually
 
+from pacs_server.dicom.caller import Caller, Door
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index import peers as index_module
 from pacs_server.index.database import Database
@@ -67,7 +68,9 @@ def test_a_thousand_are_kept(index: PeerIndex) -> None:
 
 def test_what_no_database_takes_is_kept_as_escapes(index: PeerIndex) -> None:
     service = PeersSeenService(index)
-    service.saw("CT\0\x1b[2J", "PA\nCS", "10.0.0.7", ACCEPTED, tls=False, implementation_version_name="\x7f" * 1000)
+    service.saw(
+        Caller(Door.DIMSE, "10.0.0.7", "CT\0\x1b[2J", "PA\nCS"), ACCEPTED, implementation_version_name="\x7f" * 1000
+    )
     service.write()
     peer = service.list()[0]
     assert (peer.calling_ae, peer.called_ae) == ("CT\\x00\\x1b[2J", "PA\\nCS")
@@ -105,7 +108,7 @@ def start() -> Iterator[Callable[..., tuple[PeersSeenService, Saw]]]:
         service.start()
 
         def saw(title: str, outcome: str = ACCEPTED) -> None:
-            service.saw(title, "PACS", "10.0.0.7", outcome, tls=False, implementation_version_name="")
+            service.saw(Caller(Door.DIMSE, "10.0.0.7", title, "PACS"), outcome, implementation_version_name="")
 
         return service, saw
 

@@ -27,7 +27,8 @@ from pacs_server.audit.trail import open_trail
 from pacs_server.audit.verify import verify as verify_trail
 from pacs_server.cli import main as cli
 from pacs_server.config import AuditConfig, Config, DatabaseConfig
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.caller import Door
+from pacs_server.dicom.origin import Origin
 from pacs_server.errors import StorageFull, StorageUnavailable
 from pacs_server.index import copying
 from pacs_server.index.archive_models import deletion
@@ -76,7 +77,7 @@ class Place:
         with open_archive(self.config) as archive:
             for number, ds in enumerate(make_study(2, count // 2, **attributes)):
                 file = write_part10(ds, self.directory / "in" / f"{number}.dcm")
-                archive.store.store_file(file, Origin(calling_ae="CT1", called_ae="PACS", peer="here", via=Via.DIMSE))
+                archive.store.store_file(file, Origin(calling_ae="CT1", called_ae="PACS", peer="here", via=Door.DIMSE))
 
     def back_up(self, directory: BackupDirectory) -> CopyReport:
         with closing(Database(self.database_url)) as database:

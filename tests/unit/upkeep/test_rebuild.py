@@ -24,8 +24,9 @@ from sqlalchemy import delete, insert, select
 from pacs_server.archive.archive import Archive, StoreOutcome
 from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
+from pacs_server.dicom.caller import Door
 from pacs_server.dicom.levels import Level
-from pacs_server.dicom.origin import Origin, Via
+from pacs_server.dicom.origin import Origin
 from pacs_server.errors import DuplicateInstance, InstanceNotFound, PatientError, StorageUnavailable
 from pacs_server.index import archive_models, models, workflow_models
 from pacs_server.index.database import Database
@@ -84,7 +85,7 @@ class Site:
         self.patients = PatientService(database, root, audit, lambda: "PACS")
 
     def store_file(self, path: Path, calling_ae: str = "CT1", peer: str = "10.0.0.7") -> StoreOutcome | None:
-        return self.store.store_file(path, Origin(calling_ae, "PACS", peer, Via.DIMSE))
+        return self.store.store_file(path, Origin(calling_ae, "PACS", peer, Door.DIMSE))
 
     def rebuilt(self, into: Database, jobs: int = 2) -> RebuildReport:
         return rebuild(self.storage, into, lambda what, done, total: None, jobs=jobs)

@@ -1,0 +1,219 @@
+"""The audit events of what callers do: the same for every door, which says who the `Caller` is."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
+from pacs_server.audit.recorder import Recorder
+from pacs_server.audit.transfers import Arrivals, outcome_of
+from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.subject import Subject
+from pacs_server.errors import PacsError
+
+InstanceCounts = Mapping[str, Mapping[str, int]]
+"""Numbers of instances by Study Instance UID and SOP Class UID."""
+
+
+class Auditor:
+    """Records in the audit trail what callers do; may be shared by all threads."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    # ---------------------------------------------------------------- alerts
+
+    def logged_in(self, caller: Caller) -> None:
+        """Record that the caller has logged in as a user."""
+        event = Event(EventID.USER_AUTHENTICATION, Action.EXECUTE, (), event_type=EventType.LOGIN)
+        self.alert(participant_of(caller), f"login {caller.user}", event)
+
+    def refused(self, caller: Caller, operation: str, reason: str) -> None:
+        """Record that the caller asked for an operation that the caller may not use."""
+        event = Event(
+            EventID.SECURITY_ALERT,
+            Action.EXECUTE,
+            (),
+            Outcome.MINOR_FAILURE,
+            EventType.USE_OF_RESTRICTED_FUNCTION,
+            detail=f"{operation} refused: {reason}",
+        )
+        self.alert(participant_of(caller), operation, event)
+
+    def alert(self, who: Participant, kind: str, event: Event) -> None:
+        """Record an event that `who` can cause at will: once a minute for each address and kind."""
+        self._recorder.alert(replace(event, participants=(who,)), peer=who.address, kind=kind)
+
+    # ---------------------------------------------------------------- storing
+
+    def arrivals(self, caller: Caller) -> Arrivals:
+        """The arrivals from one caller, for one thread, which ends them."""
+        participants = (participant_of(caller, Role.SOURCE), self._archive(caller, Role.DESTINATION))
+        return Arrivals(self._recorder, participants, EventID.INSTANCES_TRANSFERRED)
+
+    # ---------------------------------------------------------------- queries
+
+    @contextmanager
+    def query(self, caller: Caller, sop_class_uid: str) -> Iterator["QueryRecord"]:
+        """Record one query, from before its keys are read until its matches are sent. Raises AuditUnavailable."""
+        self._recorder.ensure()
+        participants = (participant_of(caller, Role.SOURCE), self._archive(caller, Role.DESTINATION))
+        record = QueryRecord(self._recorder, participants, sop_class_uid)
+        try:
+            yield record
+        except PacsError as error:
+            record.failed(str(error))
+            raise
+        finally:
+            record.end()
+
+    # ---------------------------------------------------------------- retrieving
+
+    @contextmanager
+    def sending(
+        self,
+        caller: Caller,
+        subjects: Callable[[], Sequence[Subject]],
+        planned: InstanceCounts,
+        destination: Participant | None = None,
+    ) -> Iterator["SentCounts"]:
+        """Record the instances of one retrieval: durably before they are sent, and with their number afterwards.
+
+        The instances go to `destination`, or else to the caller. Raises AuditUnavailable, and what `subjects` raises.
+        """
+        sent = SentCounts()
+        if not planned:
+            yield sent
+            return
+        requestor = participant_of(caller, None if destination else Role.DESTINATION)
+        participants = (self._archive(caller, Role.SOURCE), *((destination,) if destination else ()), requestor)
+        patients = _by_patient(subjects())
+        for number, studies in enumerate(patients, 1):
+            counted = tuple(_counted(study, planned) for study in studies)
+            event = Event(EventID.BEGIN_TRANSFERRING, Action.EXECUTE, participants, subjects=counted)
+            # One sync makes all records before it durable as well.
+            self._recorder.write(event, durable=number == len(patients))
+        try:
+            yield sent
+        finally:
+            for studies in patients:
+                self._recorder.note(_transferred(studies, planned, sent, participants))
+
+    # ---------------------------------------------------------------- procedure steps, storage commitment
+
+    @contextmanager
+    def procedure(self, caller: Caller, sop_class_uid: str, action: Action, uid: str) -> Iterator["ProcedureRecord"]:
+        """Record one operation on a procedure step or a request for storage commitment, by its `uid`.
+
+        The record is written when the operation is done. Raises AuditUnavailable.
+        """
+        participants = (participant_of(caller), self._archive(caller))
+        event = Event(EventID.PROCEDURE_RECORD, action, participants, sop_class_uid=sop_class_uid)
+        self._recorder.ensure()
+        record = ProcedureRecord(detail=uid)
+        try:
+            yield record
+        except PacsError as error:
+            detail = f"{record.detail}: {error}"
+            failed = replace(event, outcome=Outcome.MINOR_FAILURE, subjects=record.subjects, detail=detail)
+            self._recorder.note(failed)
+            raise
+        self._recorder.write(replace(event, subjects=record.subjects, detail=record.detail))
+
+    def _archive(self, caller: Caller, role: Role | None = None) -> Participant:
+        """This archive as a participant, under the AE title by which the caller knows it."""
+        if not caller.called_ae:
+            return replace(self._recorder.own(), role=role)
+        return Participant(caller.called_ae, caller.called_ae, role=role)
+
+
+class QueryRecord:
+    """The record of one query, written before the first match is sent, and once more at the end if matches follow."""
+
+    def __init__(self, recorder: Recorder, participants: tuple[Participant, ...], sop_class_uid: str) -> None:
+        self._recorder = recorder
+        self._participants = participants
+        self._sop_class_uid = sop_class_uid
+        self._keys: Mapping[str, str] = {}
+        # The number of matches that the last record tells: None if there is no record, -1 if it was not final.
+        self._recorded: int | None = None
+        self._count = 0
+
+    def keys(self, keys: Mapping[str, str]) -> None:
+        """Say which keys the query has, and what they have to match."""
+        self._keys = keys
+
+    def matched(self, count: int, *, complete: bool) -> None:
+        """Say how many matches were found; to be called before they are sent. Raises AuditUnavailable."""
+        self._count = count
+        if self._recorded is None:
+            detail = f"{count} matches" if complete else f"{count} matches or more"
+            self._recorder.write(self._event(detail), durable=False)
+            self._recorded = count if complete else -1
+        elif complete:
+            self.end()
+
+    def failed(self, reason: str) -> None:
+        """Record that the query was refused or could not be answered."""
+        self._recorder.note(self._event(reason, Outcome.MINOR_FAILURE))
+        self._recorded = self._count
+
+    def end(self) -> None:
+        """Record the final number of matches, if the record so far does not tell it."""
+        if self._recorded is not None and self._recorded != self._count:
+            self._recorder.note(self._event(f"{self._count} matches"))
+            self._recorded = self._count
+
+    def _event(self, detail: str, outcome: Outcome = Outcome.SUCCESS) -> Event:
+        return Event(
+            EventID.QUERY, Action.EXECUTE, self._participants, outcome,
+            sop_class_uid=self._sop_class_uid, query=self._keys, detail=detail,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class SentCounts:
+    """How many instances of a retrieval were sent, by study and SOP class, and how many failed, by study."""
+
+    completed: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class ProcedureRecord:
+    """What the record of one operation is going to say; the operation adds what it finds out."""
+
+    subjects: tuple[Subject, ...] = ()
+    detail: str = ""
+
+
+def participant_of(caller: Caller, role: Role | None = None) -> Participant:
+    """The caller as the participant who asked for the event."""
+    return Participant(caller.user or caller.ae_title, caller.ae_title, caller.address, role, requestor=True)
+
+
+def _by_patient(subjects: Collection[Subject]) -> list[list[Subject]]:
+    """PS3.15 A.5.3.3: one message is about one patient."""
+    patients: dict[tuple[str, ...], list[Subject]] = {}
+    for subject in subjects:
+        # An empty Patient ID identifies nobody, so each study without one counts as a patient of its own.
+        study = () if subject.patient_id else (subject.study_instance_uid,)
+        patients.setdefault((subject.patient_id, subject.issuer_of_patient_id, *study), []).append(subject)
+    return list(patients.values())
+
+
+def _counted(subject: Subject, counts: InstanceCounts) -> Subject:
+    return replace(subject, sop_classes=dict(counts.get(subject.study_instance_uid, {})))
+
+
+def _transferred(
+    studies: Sequence[Subject], planned: InstanceCounts, sent: SentCounts, participants: tuple[Participant, ...]
+) -> Event:
+    wanted = sum(sum(planned[study.study_instance_uid].values()) for study in studies)
+    failed = sum(sent.failed[study.study_instance_uid] for study in studies)
+    counted = tuple(_counted(study, sent.completed) for study in studies)
+    completed = sum(sum(study.sop_classes.values()) for study in counted)
+    detail = f"{completed} of {wanted} sent, {failed} failed"
+    outcome = outcome_of(completed, wanted - completed)
+    return Event(EventID.INSTANCES_TRANSFERRED, Action.READ, participants, outcome, subjects=counted, detail=detail)

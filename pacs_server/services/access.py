@@ -1,0 +1,70 @@
+"""Access rules: find the rule that applies to a caller, and check what that rule allows."""
+
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from ipaddress import IPv6Address, ip_address
+
+from pacs_server.config.sections.access_control import AccessControlConfig, PeerRule, PeerService
+from pacs_server.dicom.caller import ANYBODY, Caller
+from pacs_server.errors import NotAuthorised
+
+
+class Refusal(StrEnum):
+    """Why no access rule lets a caller in."""
+
+    CALLING_AE_TITLE = "calling_ae_title"
+    PEER_ADDRESS = "peer_address"
+    TLS_REQUIRED = "tls_required"
+    PEER_CERTIFICATE = "peer_certificate"
+
+
+def rule_for(caller: Caller, access: AccessControlConfig) -> PeerRule | Refusal:
+    """The first rule that fits AE title, address, TLS and certificate; ANYBODY if no rule is about the AE title.
+
+    A caller whose AE title has rules needs one that fits; `allowed_ae_titles` counts for the other AE titles only.
+    """
+    rules = [rule for rule in access.peers if _matches(caller.ae_title, rule.ae_title)]
+    if not rules:
+        allowed = any(_matches(caller.ae_title, pattern) for pattern in access.allowed_ae_titles)
+        return ANYBODY if allowed else Refusal.CALLING_AE_TITLE
+    rules = [rule for rule in rules if _comes_from(caller.address, rule)]
+    if not rules:
+        return Refusal.PEER_ADDRESS
+    for rule in rules:
+        if _is_secured(caller, rule):
+            return rule
+    return Refusal.PEER_CERTIFICATE if caller.tls else Refusal.TLS_REQUIRED
+
+
+def check_service(caller: Caller, service: PeerService) -> None:
+    """Raise NotAuthorised unless the caller may use the service."""
+    if service not in caller.rule.allow:
+        raise NotAuthorised(f"this peer may not use the service {service}")
+
+
+def check_destination(caller: Caller, title: str) -> None:
+    """Raise NotAuthorised unless the caller may have instances sent to the AE `title`."""
+    if not any(_matches(title, pattern) for pattern in caller.rule.move_destinations):
+        raise NotAuthorised(f"this peer may not move to {title}")
+
+
+def _comes_from(text: str, rule: PeerRule) -> bool:
+    if not rule.addresses:
+        return True
+    address = ip_address(text)
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        # A socket for both address families shows an IPv4 caller as ::ffff:10.0.0.7.
+        address = address.ipv4_mapped
+    return any(address in network for network in rule.addresses)
+
+
+def _is_secured(caller: Caller, rule: PeerRule) -> bool:
+    if not rule.certificate:
+        return caller.tls or not rule.require_tls
+    # Certificates name hosts and mail addresses, which are the same in upper and lower case.
+    return any(_matches(name.lower(), pattern.lower()) for name in caller.certificate for pattern in rule.certificate)
+
+
+def _matches(text: str, pattern: str) -> bool:
+    # Only * and ? are special, because an AE title may hold brackets. PS3.5 6.2: AE titles are case sensitive.
+    return fnmatchcase(text, pattern.replace("[", "[[]"))
