@@ -1,7 +1,7 @@
 """The commands of the archive as a whole: `pacs-server backup` and `restore`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config, progress_shown
+from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.progress import progress_shown
+from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from pacs_server.audit.events import EventID
     from pacs_server.config.model import Config
     from pacs_server.index.database import Database
     from pacs_server.upkeep.backup import CopyReport
-    from pacs_server.upkeep.backup_directory import BackupDirectory
+    from pacs_server.upkeep.backup_directory import BackupDirectory, Snapshot
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -112,13 +114,28 @@ def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *
 
 
 def _list(backups: "BackupDirectory", *, as_json: bool) -> None:
-    for snapshot in backups.snapshots():
-        if as_json:
+    snapshots = backups.snapshots()
+    if as_json:
+        for snapshot in snapshots:
             typer.echo(json.dumps(asdict(snapshot)))
-            continue
-        wrong = f", {snapshot.problems} files missing or damaged" if snapshot.problems else ""
-        size = snapshot.instance_bytes
-        typer.echo(f"{snapshot.name}  {snapshot.instances} instances  {size} bytes  schema {snapshot.revision}{wrong}")
+        return
+    print_table(
+        ("SNAPSHOT", "INSTANCES", "BYTES", "SCHEMA", "MISSING OR DAMAGED"),
+        map(_cells, snapshots),
+        line=_snapshot_line,
+        titled=False,
+    )
+
+
+def _cells(snapshot: "Snapshot") -> tuple[str, ...]:
+    problems = str(snapshot.problems) if snapshot.problems else ""
+    return (snapshot.name, str(snapshot.instances), str(snapshot.instance_bytes), snapshot.revision, problems)
+
+
+def _snapshot_line(cells: Sequence[str]) -> str:
+    name, instances, size, revision, problems = cells
+    wrong = f", {problems} files missing or damaged" if problems else ""
+    return f"{name}  {instances} instances  {size} bytes  schema {revision}{wrong}"
 
 
 def _prune(backups: "BackupDirectory", keep: int, *, as_json: bool) -> None:

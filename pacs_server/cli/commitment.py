@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from pacs_server.index.commitment import Summary
@@ -25,14 +26,11 @@ def list_transactions(
 ) -> None:
     """List the transactions that are not reported yet, the newest last."""
     from pacs_server.app.assembly import open_archive
-    from pacs_server.kit.logs import escaped
 
     with open_archive(load_config(context, config)) as archive:
         summaries = archive.commitment.summaries(everything=everything, limit=limit)
     now = datetime.now(UTC)
-    typer.echo("\t".join(_COLUMNS))
-    for summary in summaries:
-        typer.echo("\t".join(escaped(text) for text in _fields(summary, now)))
+    print_table(_COLUMNS, (_cells(summary, now) for summary in summaries), wrapping=("last_error",))
 
 
 @app.command()
@@ -50,7 +48,7 @@ def retry(
     typer.echo(f"transaction {key} is due")
 
 
-def _fields(summary: "Summary", now: datetime) -> tuple[str, ...]:
+def _cells(summary: "Summary", now: datetime) -> tuple[str, ...]:
     transaction = summary.transaction
     return (
         str(transaction.id),

@@ -1,7 +1,7 @@
 """The commands about whose studies are: `pacs-server conflicts|patients|merge|reassign`."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from pacs_server.index.patients import Person, StudyOf
@@ -61,8 +62,12 @@ def patients(
     if as_json:
         typer.echo(json.dumps([_person_values(each) for each in found], ensure_ascii=False, indent=1))
         return
-    for person in found:
-        _print(f"{_person_line(person)}{'  moved away' if person.merged else ''}")
+    print_table(
+        ("PATIENT", "PATIENT ID", "NAME", "BIRTH DATE", "STUDIES", ""),
+        ((*_person_cells(person), "moved away" if person.merged else "") for person in found),
+        line=_line,
+        titled=False,
+    )
 
 
 @app.command()
@@ -117,10 +122,19 @@ def _named(person: "Person") -> str:
     return "^^^".join(filter(None, identity.key)) or "(none)"
 
 
-def _person_line(person: "Person") -> str:
+def _person_cells(person: "Person") -> tuple[str, ...]:
     identity = person.identity
     cells = (person.reference, _named(person), identity.patient_name, identity.patient_birth_date)
-    return "  ".join(cell or "-" for cell in cells) + f"  {person.studies} studies"
+    return (*(cell or "-" for cell in cells), str(person.studies))
+
+
+def _line(cells: Sequence[str]) -> str:
+    key, patient_id, name, birth_date, studies, *moved = cells
+    return "  ".join((key, patient_id, name, birth_date, f"{studies} studies", *filter(None, moved)))
+
+
+def _person_line(person: "Person") -> str:
+    return _line(_person_cells(person))
 
 
 def _person_values(person: "Person") -> dict[str, Any]:

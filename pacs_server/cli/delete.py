@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from pacs_server.config.sections.storage import StorageConfig
@@ -80,9 +81,11 @@ def list_(
     if as_json:
         typer.echo(json.dumps([_as_json(found, who, settings) for found, who in rows], indent=1))
         return
-    typer.echo("\t".join(_COLUMNS + (("PATIENT ID",) if patient else ())))
-    for found, who in rows:
-        typer.echo(_line(found, who, settings))
+    print_table(
+        _COLUMNS + (("PATIENT ID",) if patient else ()),
+        (_cells(found, who, settings) for found, who in rows),
+        wrapping=("REASON",),
+    )
 
 
 @trash.command()
@@ -178,16 +181,13 @@ def _patient(deletions: "DeletionService", deletion: "Deletion") -> str:
         return ""
 
 
-def _line(deletion: "Deletion", patient: str | None, settings: "StorageConfig") -> str:
-    from pacs_server.kit.logs import escaped
-
-    cells = (
+def _cells(deletion: "Deletion", patient: str | None, settings: "StorageConfig") -> tuple[str, ...]:
+    return (
         *(deletion.folder, _LEVEL_NAMES[deletion.level.name], deletion.uid, f"{deletion.deleted_at:%Y-%m-%d %H:%M:%S}"),
         *(deletion.deleted_by, str(deletion.instances), str(deletion.bytes), deletion.status),
         *(_removed_after(deletion, settings) or "-", deletion.reason),
         *(() if patient is None else (patient or "-",)),
     )
-    return "\t".join(escaped(cell) for cell in cells)
 
 
 def _as_json(deletion: "Deletion", patient: str | None, settings: "StorageConfig") -> dict[str, Any]:

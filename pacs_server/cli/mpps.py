@@ -1,7 +1,7 @@
 """The commands of performed procedure steps, `pacs-server mpps list|show`, and what `worklist show` says of them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pacs_server.cli.options import ConfigOption, load_config
+from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from pacs_server.index.mpps import StepRow
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Performed procedure steps: what modalities say they did.", rich_markup_mode=None)
 
+_COLUMNS = ("UID", "STATUS", "START", "STATION", "MODALITY", "RECEIVED", "PATIENT ID")
 # Of the instances that have not come in, show names this many.
 _SHOWN_MISSING = 20
 
@@ -32,8 +34,8 @@ def list_(
 
     wanted = status.upper() if status else None
     with open_archive(load_config(context, config)) as parts, closing(parts.mpps.list()) as steps:
-        for step in islice((step for step in steps if wanted in (None, step.status)), limit):
-            _print(f"{summary(step)}  {step.patient_id}")
+        found = islice((step for step in steps if wanted in (None, step.status)), limit)
+        print_table(_COLUMNS, ((*_cells(step), step.patient_id) for step in found), line=_line, titled=False)
 
 
 @app.command()
@@ -57,10 +59,18 @@ def show(
 
 def summary(step: "StepRow") -> str:
     """A step in one line."""
+    return _line(_cells(step))
+
+
+def _cells(step: "StepRow") -> tuple[str, ...]:
     start = f"{step.start_date} {step.start_time}".strip()
-    made = f"received {step.received} of {step.referenced}"
-    parts = (step.sop_instance_uid, step.status, start, step.performed_station_ae_title, step.modality, made)
-    return "  ".join(part or "-" for part in parts)
+    cells = (step.sop_instance_uid, step.status, start, step.performed_station_ae_title, step.modality)
+    return (*(cell or "-" for cell in cells), f"{step.received} of {step.referenced}")
+
+
+def _line(cells: Sequence[str]) -> str:
+    uid, status, start, station, modality, received, *patient = cells
+    return "  ".join((uid, status, start, station, modality, f"received {received}", *patient))
 
 
 def loop_lines(loop: "Loop") -> Iterator[str]:

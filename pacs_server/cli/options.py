@@ -2,9 +2,6 @@
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -42,21 +39,8 @@ def fail(sentence: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-@contextmanager
-def progress_shown(unit: str) -> Iterator[Callable[[str, int, int], None]]:
-    """What to call with what is done, how many of it and of how many (0: nobody knows); on a terminal it shows that."""
-    if not sys.stderr.isatty():
-        yield lambda what, done, total: None
-        return
-    shown = 0.0
-
-    def show(what: str, done: int, total: int) -> None:
-        nonlocal shown
-        if done == total or time.monotonic() - shown > 0.2:
-            shown = time.monotonic()
-            typer.echo(f"\r{what}: {done}{f' of {total}' if total else ''} {unit}  ", nl=False, err=True)
-
-    try:
-        yield show
-    finally:
-        typer.echo("", err=True)
+def shown(value: object) -> str:
+    """The value of a setting, or of a field of the status, for people."""
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from pacs_server.index.peers import PeerSeen
@@ -49,26 +50,20 @@ def seen(
     with open_archive(load_config(context, config)) as archive:
         peers = archive.peers.list(rejected=rejected, calling_ae=suggest)
     if suggest is not None:
-        lines = _suggestion(suggest, peers)
+        for line in _suggestion(suggest, peers):
+            typer.echo(line)
     elif as_json:
-        lines = iter([json.dumps([asdict(peer) for peer in peers], indent=1, default=str)])
+        typer.echo(json.dumps([asdict(peer) for peer in peers], indent=1, default=str))
     else:
-        lines = _table(peers)
-    for line in lines:
-        typer.echo(line)
+        print_table(_COLUMNS, map(_cells, peers))
 
 
-def _table(peers: "Sequence[PeerSeen]") -> Iterator[str]:
-    from pacs_server.kit.logs import escaped
-
-    yield "\t".join(_COLUMNS)
-    for peer in peers:
-        fields = (
-            *(peer.calling_ae or "-", peer.called_ae or "-", peer.address),
-            *(f"{moment:%Y-%m-%d %H:%M:%S}" for moment in (peer.last_seen_at, peer.first_seen_at)),
-            *(str(peer.count), peer.outcome, "yes" if peer.tls else "no", peer.implementation_version_name or "-"),
-        )
-        yield "\t".join(escaped(field) for field in fields)
+def _cells(peer: "PeerSeen") -> tuple[str, ...]:
+    return (
+        *(peer.calling_ae or "-", peer.called_ae or "-", peer.address),
+        *(f"{moment:%Y-%m-%d %H:%M:%S}" for moment in (peer.last_seen_at, peer.first_seen_at)),
+        *(str(peer.count), peer.outcome, "yes" if peer.tls else "no", peer.implementation_version_name or "-"),
+    )
 
 
 def _suggestion(title: str, peers: "Sequence[PeerSeen]") -> Iterator[str]:

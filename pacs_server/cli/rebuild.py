@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config, progress_shown
+from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.progress import progress_shown
 
 if TYPE_CHECKING:
     from pacs_server.config.model import Config

@@ -2,8 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.progress import progress_shown
 
 if TYPE_CHECKING:
     from pacs_server.app.assembly import OpenArchive
@@ -55,8 +54,10 @@ def verify(  # noqa: PLR0913
         with open_archive(load_config(context, config)) as archive:
             parts = _parts(archive)
             progress = _progress(parts, since, study, digest=not no_digest, resume=resume)
-            with _shown() as shown:
-                run = Verification(parts, progress, pace.spend, shown)
+            with progress_shown("instances") as show:
+                run = Verification(
+                    parts, progress, pace.spend, lambda now: show(f"{now.phase}: {now.files} files", now.instances, 0)
+                )
                 report = run.run(_repair(archive, parts) if repair else None)
             _tell(report, run, output)
             run.forget()
@@ -108,21 +109,6 @@ def _repair(archive: "OpenArchive", parts: "VerificationSources") -> "Repair":
 
     queries = QueryIndex(archive.database)
     return RepairService(archive.archive, archive.storage, parts.index, queries, archive.audit).repair
-
-
-@contextmanager
-def _shown() -> Iterator["Callable[[VerificationProgress], None]"]:
-    """What to call with the progress: keeps a line of it up to date on a terminal."""
-    terminal = sys.stderr.isatty()
-
-    def show(progress: "VerificationProgress") -> None:
-        if terminal:
-            text = f"{progress.phase}: {progress.files} files, {progress.instances} instances"
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-    yield show
-    if terminal:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def _tell(report: "VerificationReport", run: "Verification", output: Path | None) -> None:

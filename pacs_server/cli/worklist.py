@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date as Date
 from pathlib import Path
@@ -12,12 +12,14 @@ import typer
 
 from pacs_server.cli.mpps import loop_lines
 from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.tables import print_table
 from pacs_server.errors import InvalidWorklistItem
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
     from pacs_server.app.assembly import OpenArchive
+    from pacs_server.index.mpps import UnmatchedStudy
     from pacs_server.index.worklist import ItemRow
 
 app = typer.Typer(help="The worklist: scheduled procedure steps that modalities ask for.", rich_markup_mode=None)
@@ -155,9 +157,7 @@ def list_(
             accession_number=accession,
             limit=limit,
         )
-        typer.echo(_line([title for title, _ in _COLUMNS]))
-        for row in rows:
-            typer.echo(_line(_cells(row)))
+        print_table([title for title, _ in _COLUMNS], map(_cells, rows), wrapping=("DESCRIPTION",), line=_padded)
 
 
 @app.command()
@@ -228,9 +228,12 @@ def remove(context: typer.Context, key: IDArgument, config: ConfigOption = None)
 def unmatched(context: typer.Context, config: ConfigOption = None) -> None:
     """List the studies in the archive that no item is about: UID, date, modalities, accession number, instances."""
     with _archive(context, config) as archive:
-        for study in archive.mpps.unmatched():
-            cells = (study.study_instance_uid, study.study_date, study.modalities, study.accession_number)
-            typer.echo(_escaped("  ".join(cell or "-" for cell in cells) + f"  {study.instances} instances"))
+        print_table(
+            ("STUDY", "DATE", "MODALITIES", "ACCESSION", "INSTANCES"),
+            map(_study_cells, archive.mpps.unmatched()),
+            line=lambda cells: "  ".join(cells) + " instances",
+            titled=False,
+        )
 
 
 # ------------------------------------------------------------------------------------ items and fields
@@ -294,8 +297,8 @@ def _escaped(text: str) -> str:
     return escaped(text)
 
 
-def _line(cells: list[str]) -> str:
-    padded = (f"{_escaped(cell):<{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
+def _padded(cells: Sequence[str]) -> str:
+    padded = (f"{cell:<{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
     return "  ".join(padded).rstrip()
 
 
@@ -306,6 +309,11 @@ def _cells(row: "ItemRow") -> list[str]:
     start = [text_of(step, tag) for tag in ("00400002", "00400003", "00080060", "00400001")]
     patient = [text_of(whole, tag) for tag in ("00100020", "00100010")]
     return [str(row.id), row.item.status, *start, row.item.accession_number, *patient, text_of(step, "00400007")]
+
+
+def _study_cells(study: "UnmatchedStudy") -> tuple[str, ...]:
+    cells = (study.study_instance_uid, study.study_date, study.modalities, study.accession_number)
+    return (*(cell or "-" for cell in cells), str(study.instances))
 
 
 def _attributes(data_set: Mapping[str, Any], indent: str = "") -> Iterator[str]:

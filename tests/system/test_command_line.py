@@ -15,6 +15,7 @@ from datasets import data_set_offset, make_study, pydicom_test_files, write_part
 from processes import COMMAND, PacsProcess, clean_environment, run_command, wait_for
 from pydicom.uid import CTImageStorage
 from rawpeer import EXPLICIT, Instance, association, store
+from terminals import run_at_terminal
 
 
 def config_in(directory: Path, **settings: Any) -> Path:
@@ -174,6 +175,29 @@ def test_import_and_import_again(database_url: str, tmp_path: Path, folder: Path
     with pacs:
         assert pacs.status()["counts"] == {"patients": 1, "studies": 1, "series": 2, "instances": 6}
         assert len(pacs.files()) == 6
+
+
+def test_people_at_a_terminal_see_bars_and_tables(tmp_path: Path) -> None:
+    for number, ds in enumerate(make_study(1, 3)):
+        write_part10(ds, tmp_path / "media" / f"{number}.dcm")
+    environ = clean_environment(PACS_SERVER__STORAGE__MIN_FREE_SPACE="0")
+
+    def command(*arguments: object) -> str:
+        code, shown = run_at_terminal([*COMMAND, *map(str, arguments)], cwd=tmp_path, environ=environ)
+        assert code == 0, shown
+        return shown
+
+    shown = command("import", "media")
+    assert "3 of 3 files" in shown
+    assert shown.endswith("stored 3, duplicate 0, rejected 0, skipped 0 (not DICOM)\r\n")
+    assert "3 instances" in command("verify")
+    assert "3 instances" in command("backup", "backups")
+    shown = command("worklist", "unmatched")
+    assert "INSTANCES" in shown
+    assert str(ds.StudyInstanceUID) in shown
+    # The same without a terminal is for scripts.
+    done = run_command("worklist", "unmatched", cwd=tmp_path, PACS_SERVER__STORAGE__MIN_FREE_SPACE="0")
+    assert done.stdout.startswith(f"{ds.StudyInstanceUID}  ")
 
 
 def test_import_of_what_is_not_there(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_help_imports_nothing_heavy() -> None:
         "import pacs_server.cli.main\n"
         "try: pacs_server.cli.main.main()\n"
         "except SystemExit: pass\n"
-        "print(sorted({'pydantic', 'pydicom', 'pynetdicom', 'sqlalchemy', 'numpy', 'yaml'} & set(sys.modules)))"
+        "print(sorted({'pydantic', 'pydicom', 'pynetdicom', 'sqlalchemy', 'numpy', 'rich', 'yaml'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(cli.__file__).parents[2], capture_output=True, check=True

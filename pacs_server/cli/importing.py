@@ -1,0 +1,112 @@
+"""`pacs-server import`: files and folders into the archive."""
+
+import itertools
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pacs_server.cli.options import ConfigOption, load_config
+from pacs_server.cli.progress import progress_shown
+
+if TYPE_CHECKING:
+    from pacs_server.config.model import Config
+    from pacs_server.config.sections.logging import LoggingConfig
+    from pacs_server.intake.importer import ImportSummary
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command("import")
+def import_(
+    context: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders; folders with all below.")],
+    config: ConfigOption = None,
+) -> None:
+    """Take DICOM files into the archive; run it again to resume."""
+    from pacs_server.intake.importer import check_paths
+
+    check_paths(paths)
+    settings = load_config(context, config)
+    _configure_log(settings.logging)
+    try:
+        summary = _import(settings, paths)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    _print_summary(summary)
+    raise typer.Exit(summary.exit_code)
+
+
+def _configure_log(settings: "LoggingConfig") -> None:
+    from pacs_server.app.logging import configure
+
+    if settings.file is not None:
+        configure(settings, console=False)
+    elif sys.stderr.isatty():
+        # The summary and the progress bar are for people, a line for every file is not.
+        configure(settings.model_copy(update={"level": "error"}))
+    else:
+        configure(settings)
+
+
+def _import(settings: "Config", paths: list[Path]) -> "ImportSummary":
+    from pacs_server.app.assembly import open_archive
+    from pacs_server.audit.events import EventID, Role
+    from pacs_server.audit.recorder import local_user
+    from pacs_server.audit.transfers import Arrivals
+    from pacs_server.intake.importer import run_import
+    from pacs_server.upkeep.recovery import recover
+
+    with open_archive(settings) as archive, _progress(paths) as progress:
+        with archive.deletions.settled():
+            recover(archive.archive, archive.storage, archive.audit)
+        participants = (local_user(), archive.audit.own(Role.DESTINATION))
+        arrivals = Arrivals(archive.audit, participants, EventID.IMPORT)
+        return run_import(paths, archive.store, arrivals, progress=progress)
+
+
+@contextmanager
+def _progress(paths: list[Path]) -> Iterator[Callable[[Path], None]]:
+    """A function to call after each file: it shows the progress, and lets Ctrl-C end the import between two files."""
+    from pacs_server.intake.importer import files_below
+
+    interrupted = False
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # the second one does not wait
+
+    # Only a bar on a terminal needs the total.
+    total = sum(1 for _ in files_below(paths, lambda path, error: None)) if sys.stderr.isatty() else 0
+    done = itertools.count(1)
+    with progress_shown("files") as show:
+        previous = signal.signal(signal.SIGINT, interrupt)
+
+        def step(path: Path) -> None:
+            show("importing", next(done), total)
+            if interrupted:
+                raise KeyboardInterrupt
+
+        try:
+            yield step
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _print_summary(summary: "ImportSummary") -> None:
+    for rejection in summary.rejections:
+        typer.echo(f"rejected {rejection.path}: {rejection.reason}", err=True)
+    hidden = summary.rejected - len(summary.rejections)
+    if hidden:
+        typer.echo(f"and {hidden} more; with logging.file set, the log names them all", err=True)
+    if summary.stopped is not None:
+        typer.echo(f"pacs-server: the import stopped early: {summary.stopped}", err=True)
+    if summary.interrupted:
+        typer.echo("pacs-server: interrupted; run it again to resume", err=True)
+    typer.echo(str(summary))

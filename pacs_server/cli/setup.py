@@ -1,0 +1,67 @@
+"""The commands for before the first start: `pacs-server check-config` and `migrate`."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from pacs_server.cli.options import ConfigOption, load_config, shown
+
+if TYPE_CHECKING:
+    from pacs_server.config.model import Config
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command("check-config")
+def check_config(context: typer.Context, config: ConfigOption = None) -> None:
+    """Check the configuration and print every setting, and where it was set if not by default."""
+    from pacs_server.config.cautions import cautions
+
+    settings = load_config(context, config)
+    typer.echo("ok")
+    for warning in cautions(settings):
+        typer.echo(f"note: {warning}")
+    for key, text in _described(settings):
+        where = settings.where(key)
+        typer.echo(f"{key}: {text}" + (f"  ({where})" if where != "default" else ""))
+
+
+def _described(config: "Config") -> Iterator[tuple[str, str]]:
+    plain = config.model_dump(exclude={"source", "origins", "secret_files"})
+    if plain["database"]["url"] is None:
+        del plain["database"]["url"]
+    else:
+        plain["database"] |= {"url": config.database.masked_url}
+        del plain["database"]["path"]
+    for number, rule in enumerate(plain["access_control"].pop("peers")):
+        plain[f"access_control.peers[{number}]"] = rule
+    for number, remote in enumerate(plain.pop("remote_aes")):
+        plain[f"remote_aes[{number}]"] = remote
+    for section, values in plain.items():
+        yield from ((f"{section}.{key}", shown(value)) for key, value in values.items())
+
+
+@app.command()
+def migrate(context: typer.Context, config: ConfigOption = None) -> None:
+    """Bring the database schema up to date."""
+    from pacs_server.app.assembly import refuse_lost_index
+    from pacs_server.index.database import Database
+    from pacs_server.kit.private_files import make_directory
+
+    whole = load_config(context, config)
+    settings = whole.database
+    if settings.url is None:
+        make_directory(settings.path.parent)
+    database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode)
+    try:
+        refuse_lost_index(whole, database)
+        before = database.revision()
+        database.migrate()
+        after = database.revision()
+    finally:
+        database.close()
+    if before == after:
+        typer.echo(f"the database is at revision {after} already")
+    else:
+        typer.echo(f"migrated from {before or 'an empty database'} to revision {after}")

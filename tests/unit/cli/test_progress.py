@@ -1,0 +1,42 @@
+"""Progress is for people: a bar on a terminal, which is gone at the end, and not a byte anywhere else."""
+
+import re
+import sys
+
+import pytest
+from terminals import Terminal
+
+from pacs_server.cli.progress import progress_shown
+
+
+def test_nothing_is_said_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_shown("files") as show:
+        show("importing", 1, 10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_done_is_shown_and_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "100")):
+        monkeypatch.setenv(name, value)
+    with progress_shown("files") as show:
+        show("reading [1.2]", 7, 0)
+        show("writing", 3, 10)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert "3 of 10 files" in shown
+    # The last thing is that the line is taken away and the cursor is there again.
+    assert shown.endswith("\x1b[?25h\r\x1b[1A\x1b[2K")
+
+
+def test_the_result_is_not_mixed_with_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with progress_shown("files") as show:
+        show("writing", 3, 10)
+        print("a line of the result")
+        print("a problem", file=sys.stderr)
+    assert capsys.readouterr().out == "a line of the result\n"
+    assert "a problem" in terminal.getvalue()
+    assert "result" not in terminal.getvalue()
