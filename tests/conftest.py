@@ -1,5 +1,6 @@
 """How the tests run side by side, and fixtures that many of them share."""
 
+import compileall
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -22,8 +23,16 @@ settings.register_profile("soak", parent=settings.get_profile("dev"), max_exampl
 # `--hypothesis-profile=soak` on the command line wins over this.
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
+_ROOT = Path(__file__).resolve().parent.parent
 _MOST_WORKERS = 8
 _ROOM = pytest.StashKey[Room]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once: where Python may not keep bytecode every server process would compile it anew."""
+    if not hasattr(config, "workerinput"):
+        for folder in ("pacs_server", "migrations"):
+            compileall.compile_dir(_ROOT / folder, quiet=2)
 
 
 @pytest.hookimpl(optionalhook=True)

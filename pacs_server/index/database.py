@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +156,15 @@ class Database:
             if _is_one_step_ahead(before):
                 _tell_of_newer(before)
                 return
-            if before is not None and before != head:
+            if before == head:
+                return
+            if before is not None:
                 # Not of an empty database; with many rows it takes a while, and nothing is served meanwhile.
                 log.info("the database is being migrated", extra={"before": before, "to": head})
             config = _alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        if before is not None and before != head:
+        if before is not None:
             log.info("the database was migrated", extra={"before": before, "to": head})
 
     def _patient(self, connection: Connection) -> AbstractContextManager[None]:
@@ -304,7 +307,13 @@ def _refuse_foreign(connection: Connection) -> None:
 
 
 def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_alembic_config())
+    return _scripts_in(str(_alembic_config().get_main_option("script_location")))
+
+
+@cache
+def _scripts_in(directory: str) -> ScriptDirectory:
+    # Alembic imports every script anew for each of these; they do not change while the program runs.
+    return ScriptDirectory(directory)
 
 
 def _alembic_config() -> Config:
