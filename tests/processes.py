@@ -82,7 +82,7 @@ class PacsProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.config_file = self.directory / "pacs.yaml"
         self.archive = self.directory / "archive"
-        if self.database_url is None:
+        if self.database_url is None and "database" not in self.settings:
             schema.prepare(self.directory / "pacs.db")
         self.configure(self.settings)
 
