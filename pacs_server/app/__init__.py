@@ -1,1 +1,1 @@
-"""The server as a whole: assembly, lifecycle, ports, health."""
+"""The server as a whole: its parts, their order, their lifecycle, and its health."""

@@ -1,4 +1,4 @@
-"""From settings to the objects they describe: the open archive with its services, terms, destinations."""
+"""Make the objects that the settings describe: the open archive with its services, the terms, the remote AEs."""
 
 import ssl
 from collections.abc import Callable, Iterator

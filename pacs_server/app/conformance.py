@@ -1,6 +1,6 @@
-"""The DICOM conformance statement in the layout of PS3.2 Annex N, for the server as configured.
+"""The DICOM conformance statement of the server as configured, in the layout of PS3.2 Annex N.
 
-The sentences stand in `conformance_template.md`; every table and every number comes from the code that acts on it.
+The sentences are in `conformance_template.md`. Every table and every number comes from the code that acts on it.
 """
 
 from collections.abc import Iterable
@@ -44,7 +44,7 @@ _REQUIRED_KEYS = frozenset(
     {"PatientName", "StudyDate", "StudyTime", "AccessionNumber", "StudyID", "Modality", "SeriesNumber"}
     | {"InstanceNumber"}
 )
-# Services that a reader looks for; whether they are offered is asked of the table of contexts.
+# The services that readers look for. The table of presentation contexts says which of them the server offers.
 _SERVICES = {
     "Verification": "1.2.840.10008.1.1",
     "Storage": "1.2.840.10008.5.1.4.1.1.2",
@@ -195,7 +195,7 @@ _DUPLICATES = {
 
 
 def statement(config: Config) -> str:
-    """The statement as Markdown, without a line break at its end; no path, address or peer of `config` is in it."""
+    """The statement as Markdown, without a line break at the end. It holds no path, address or peer from `config`."""
     text = _TEMPLATE.read_text(encoding="utf-8")
     return Template(text).substitute(_settings(config) | _tables(config)).rstrip("\n")
 
@@ -296,7 +296,10 @@ def _other_sop_classes() -> str:
 
 
 def _decodable(uid: str) -> str:
-    """Whether an object in this transfer syntax can be sent uncompressed; the answer does not depend on the machine."""
+    """Whether an object in this transfer syntax can be sent uncompressed.
+
+    The answer is for an installation with all dependencies, and does not depend on the codecs of this machine.
+    """
     if uid in QUERY_TRANSFER_SYNTAXES or (codecs.is_available(uid) and uid not in _NEEDS_EXTRA):
         return "Yes"
     if uid in _NEEDS_EXTRA:

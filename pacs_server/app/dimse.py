@@ -1,4 +1,4 @@
-"""The DICOM ports of a running server: who may associate, and which service answers which command."""
+"""The DICOM ports of a running server: which peers may associate, and which service answers which command."""
 
 import logging
 

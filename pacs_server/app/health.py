@@ -4,10 +4,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 from pacs_server import __version__
-from pacs_server.app.runtime import Runtime
+from pacs_server.app.runtime import ReloadResult, Runtime
 from pacs_server.errors import PacsError
 from pacs_server.index.growth import Growth
 
@@ -24,6 +25,16 @@ UPDATE_SECONDS: Final = 10.0
 _REMIND_SECONDS: Final = 86400.0
 
 
+@dataclass(frozen=True, slots=True)
+class _IndexStatus:
+    """What the database tells for the status page; None for what it cannot tell."""
+
+    counts: dict[str, int] | None = None
+    days_left: float | None = None
+    revision: str | None = None
+    size_bytes: int | None = None
+
+
 class Health:
     """How the server is: its status page, whether it is ready, and its gauges; a part of a running server.
 
@@ -38,7 +49,7 @@ class Health:
         self._started = time.monotonic()
         self._growth = Growth(archive.database)
         self._database_problem = TimedProbe(archive.database.problem, lambda reason: reason)
-        self._index_status = TimedProbe(self._read_index_status, lambda reason: {})
+        self._index_status = TimedProbe(self._read_index_status, lambda reason: _IndexStatus())
         self._index_gauges = TimedProbe(self._read_index_gauges, lambda reason: {})
 
     def status(self) -> dict[str, object]:
@@ -54,21 +65,21 @@ class Health:
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "not_ready": self.not_ready(),
             "associations": {"active": connections.associations(), "connections": len(connections)},
-            "counts": index.get("counts"),
+            "counts": index.counts,
             "storage": {
                 "directory": str(config.storage.directory),
                 "free_bytes": _or_none(storage.free_bytes),
                 "total_bytes": _or_none(storage.total_bytes),
-                "days_left": index.get("days_left"),
+                "days_left": index.days_left,
                 "quarantine_files": _or_none(storage.quarantined),
                 "fsync": config.storage.fsync,
             },
             "database": {
                 "url": self._archive.database.url_without_password,
-                "revision": index.get("revision"),
-                "size_bytes": index.get("size_bytes"),
+                "revision": index.revision,
+                "size_bytes": index.size_bytes,
             },
-            "last_reload": self._runtime.last_reload,
+            "last_reload": _reload_fields(self._runtime.last_reload),
         }
 
     def not_ready(self) -> str | None:
@@ -106,15 +117,14 @@ class Health:
             values["pacs_quarantine_files"] = quarantined
         return values | self._index_gauges.result()
 
-    def _read_index_status(self) -> dict[str, Any]:
-        """The part of the status that comes from the database."""
+    def _read_index_status(self) -> _IndexStatus:
         database, days = self._archive.database, _or_none(self.days_left)
-        return {
-            "counts": self._counts(),
-            "days_left": None if days is None else round(days, 1),
-            "revision": _or_none(database.revision),
-            "size_bytes": _or_none(database.size_bytes),
-        }
+        return _IndexStatus(
+            counts=self._counts(),
+            days_left=None if days is None else round(days, 1),
+            revision=_or_none(database.revision),
+            size_bytes=_or_none(database.size_bytes),
+        )
 
     def _read_index_gauges(self) -> dict[str, float]:
         """The gauges that come from the database."""
@@ -194,6 +204,13 @@ class TimedProbe(Generic[T]):
 
     def _run(self) -> None:
         self._result = self._check()
+
+
+def _reload_fields(reload: ReloadResult | None) -> dict[str, object] | None:
+    if reload is None:
+        return None
+    fields: dict[str, object] = {"at": reload.at.isoformat(timespec="seconds"), "result": reload.text}
+    return fields if reload.needs_restart is None else fields | {"needs_restart": reload.needs_restart}
 
 
 def _or_none(ask: Callable[[], T]) -> T | None:

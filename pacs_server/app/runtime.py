@@ -1,7 +1,8 @@
-"""What the parts of a running server share: the settings as they are now, the metrics, the open connections."""
+"""What the parts of a running server share: the settings in force, the metrics, the open connections."""
 
 import ssl
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from pacs_server.app.assembly import OpenArchive, entity_settings, remote_aes
 from pacs_server.app.ports import Addresses, Ports
@@ -46,6 +47,15 @@ class LiveSettings:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """What became of a reload of the configuration; `needs_restart` is None if the reload was refused."""
+
+    at: datetime
+    text: str
+    needs_restart: list[str] | None = None
+
+
 @dataclass(slots=True)
 class Runtime:
     """What the parts of one server share. Parts get their settings from here, so that they see a reload."""
@@ -56,7 +66,7 @@ class Runtime:
     own_logs: bool = False
     moves: Requestor = field(init=False)
     stopping: bool = False
-    last_reload: dict[str, object] | None = None
+    last_reload: ReloadResult | None = None
     # Made by the first parts, for those that follow.
     ports: Ports = field(init=False)
     addresses: Addresses = field(init=False)

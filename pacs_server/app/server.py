@@ -1,4 +1,4 @@
-"""Lifecycle: bind, open, serve, reload, drain, stop; as a command or embedded."""
+"""`PacsServer`: start, reload and stop a server, as a command that handles signals or embedded in another program."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from pacs_server.app.assembly import OpenArchive
 from pacs_server.app.lifecycle import RunningParts
 from pacs_server.app.parts import server_parts
 from pacs_server.app.ports import Addresses
-from pacs_server.app.runtime import LiveSettings, Runtime
+from pacs_server.app.runtime import LiveSettings, ReloadResult, Runtime
 from pacs_server.config.cautions import cautions
 from pacs_server.config.load import check_filesystem
 from pacs_server.config.model import Config, changed, changed_needing_restart, is_about_security
@@ -27,21 +27,22 @@ from pacs_server.net.listener import Connections
 
 log = logging.getLogger(__name__)
 
+# How long a computing thread may keep the interpreter from other threads, in seconds.
 _SWITCH_SECONDS = 0.001
-# Not the number of any signal.
+# Sent to the main thread like the number of a signal, and not the number of any signal.
 _STOPPED = 0
 
 
 class PacsServer:
     """The server, to run from the command line or to embed.
 
-    `with PacsServer(config) as pacs:` serves until the block ends; `pacs.address`, `pacs.tls_address`,
-    `pacs.monitoring_address` and `pacs.hl7_address` say where, also when the ports were 0. Without `tls.port`
-    but with TLS, `address` and `tls_address` are the same and nothing but TLS is spoken there.
+    `with PacsServer(config) as pacs:` serves until the block ends. `pacs.address`, `pacs.tls_address`,
+    `pacs.monitoring_address` and `pacs.hl7_address` say where it listens, also if a port in the settings is 0. If TLS
+    is on and has no port of its own, `address` and `tls_address` are the same and only TLS is spoken there.
     """
 
     def __init__(self, config: Config, *, reload: Callable[[], Config] | None = None) -> None:
-        """`reload` reads the configuration anew for SIGHUP; it may raise ConfigError."""
+        """`reload` reads the configuration again at SIGHUP; it may raise ConfigError."""
         self.config = config
         self.metrics = Metrics()
         self._listening_at(Addresses((config.server.host, config.server.port)))
@@ -58,9 +59,9 @@ class PacsServer:
         self.stop()
 
     def start(self, *, own_logs: bool = False) -> None:
-        """Bind, open the archive, serve; with `own_logs` logging is set up as section logging says.
+        """Bind the ports, open the archive and serve. With `own_logs`, set up logging as the settings say.
 
-        Raises a PacsError and leaves nothing open when it cannot.
+        If the server cannot start, raise a PacsError and leave nothing open.
         """
         check_filesystem(self.config)
         settings = LiveSettings.of(self.config)
@@ -70,20 +71,20 @@ class PacsServer:
         self._announce()
 
     def stop(self) -> None:
-        """Accept no more, let running operations end within `server.shutdown_timeout`, abort the rest, close."""
+        """Accept no more associations, let running operations end within `server.shutdown_timeout`, and close."""
         self._parts.stop()
 
     def abort(self) -> None:
-        """End every association now; `stop` then has nothing to wait for."""
+        """Abort every association now, so that `stop` has nothing to wait for."""
         self._runtime.abort()
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT and return the exit code; SIGHUP reloads, a second signal aborts."""
-        # A thread that computes holds up the others for this long at each of their calls; the default is 5 ms.
+        """Serve until SIGTERM or SIGINT and return the exit code. SIGHUP reloads; a second signal aborts."""
+        # Every call of a thread that waits for the interpreter takes this long; the default of 5 ms is too much.
         sys.setswitchinterval(_SWITCH_SECONDS)
         give_back_large_blocks()
-        # Python's own handlers run only when the main thread gets to it, and a signal that comes just before
-        # it waits would be lost; the byte that the wake-up descriptor gets is not.
+        # Python runs signal handlers in the main thread, between two of its instructions. A signal that arrives just
+        # before the main thread waits would be lost. The byte that Python writes to the wake-up descriptor is not.
         events, wake = socket.socketpair()
         wake.setblocking(False)
         with events, wake:
@@ -99,37 +100,43 @@ class PacsServer:
         return 0
 
     def reload(self) -> bool:
-        """Read the configuration anew and take over what can change live; a bad one changes nothing."""
+        """Read the configuration again and take over what can change live; a wrong one changes nothing."""
         logs.reopen()
         if self._read_config is None:
             return False
-        runtime = self._runtime
         try:
-            new = LiveSettings.of(self._read_config(), listening_tls=runtime.settings.entity.tls)
+            new = LiveSettings.of(self._read_config(), listening_tls=self._runtime.settings.entity.tls)
         except ConfigError as error:
-            self._reloaded(ok=False, result=str(error))
+            self._reload_ended(str(error))
             log.error("configuration not reloaded, the old one stays", extra={"reason": str(error)})
             self.archive.audit.configured(f"refused, the old one stays: {error}", security=True, ok=False)
             return False
-        restart, changes = changed_needing_restart(self.config, new.config), changed(self.config, new.config)
-        self.config, runtime.settings = new.config, new
-        self._parts.reload()
-        self._reloaded(ok=True, result="ok", needs_restart=restart)
-        if changes:
-            security = any(map(is_about_security, changes))
-            self.archive.audit.configured(f"changed: {', '.join(changes)}", security=security)
-        log.info("configuration reloaded", extra={"needs_restart": " ".join(restart) or "nothing"})
-        self._warn_if_open()
+        self._take_over(new)
+        self._warn_of_cautions()
         return True
 
     def status(self) -> dict[str, object]:
-        """What `/status` answers and `pacs-server status` prints."""
+        """The status page, as `/status` answers and `pacs-server status` prints it."""
         return self._parts.status()
 
     @property
     def archive(self) -> OpenArchive:
         """The open archive with its services, while the server runs."""
         return self._runtime.archive
+
+    def _take_over(self, new: LiveSettings) -> None:
+        restart, changes = changed_needing_restart(self.config, new.config), changed(self.config, new.config)
+        self.config, self._runtime.settings = new.config, new
+        self._parts.reload()
+        self._reload_ended("ok", needs_restart=restart)
+        if changes:
+            security = any(map(is_about_security, changes))
+            self.archive.audit.configured(f"changed: {', '.join(changes)}", security=security)
+        log.info("configuration reloaded", extra={"needs_restart": " ".join(restart) or "nothing"})
+
+    def _reload_ended(self, text: str, *, needs_restart: list[str] | None = None) -> None:
+        self.metrics.reloaded(ok=needs_restart is not None)
+        self._runtime.last_reload = ReloadResult(datetime.now(UTC), text, needs_restart)
 
     def _listening_at(self, addresses: Addresses) -> None:
         self.address = addresses.dicom
@@ -159,10 +166,6 @@ class PacsServer:
         finally:
             wake.send(bytes((_STOPPED,)))
 
-    def _reloaded(self, *, ok: bool, **result: object) -> None:
-        self.metrics.reloaded(ok=ok)
-        self._runtime.last_reload = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **result}
-
     # ---------------------------------------------------------------- what people read
 
     def _announce(self) -> None:
@@ -179,11 +182,11 @@ class PacsServer:
         )
         if os.geteuid() == 0:
             log.warning("running as root: give the server a user of its own")
-        self._warn_if_open()
+        self._warn_of_cautions()
         if not self.config.storage.fsync:
             log.warning("storage.fsync is off: success does not mean durable, a power loss may lose instances")
 
-    def _warn_if_open(self) -> None:
+    def _warn_of_cautions(self) -> None:
         for warning in cautions(self.config):
             log.warning(warning)
 
@@ -198,7 +201,7 @@ class PacsServer:
             print("monitoring at http://{}:{}/status".format(*self.monitoring_address))
         if self.hl7_address is not None:
             print("HL7 orders at {} port {}".format(*self.hl7_address))
-        # DCMTK's options for TLS without a certificate of our own, and without a look at the server's.
+        # DCMTK's options for TLS without a client certificate, and without checking the certificate of the server.
         tls = " +tla -ic" if self.tls_address == self.address else ""
         print(f"try: echoscu -aec {title}{tls} {peer} {port}")
         print(f"     storescu -aec {title}{tls} {peer} {port} image.dcm")

@@ -1,4 +1,4 @@
-"""Settings: frozen values, one class a section, and how they are read from files, environment and command line."""
+"""The settings: one frozen class for each section, and how they are read from file, environment and command line."""
 
 from pacs_server.config.model import Config
 from pacs_server.config.sections.access_control import AccessControlConfig, PeerRule

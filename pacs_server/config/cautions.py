@@ -7,7 +7,7 @@ from pacs_server.config.secrets import open_to_every_user, readable_by_others
 
 
 def cautions(config: Config) -> list[str]:
-    """What works and is less safe than it could be, as sentences."""
+    """A sentence for each setting, or file, that works and is less safe than it could be."""
     found = (
         open_to_everyone(config),
         passwords_in_clear(config),
@@ -18,7 +18,7 @@ def cautions(config: Config) -> list[str]:
 
 
 def passwords_in_clear(config: Config) -> str | None:
-    """A warning if peers send passwords over a network that everybody on it can listen to."""
+    """A warning if peers may send passwords over a connection without encryption."""
     plain = not config.tls.enabled or config.tls.port is not None
     if config.user_identity.mode == "off" or not plain or _is_loopback(config.server.host):
         return None
@@ -29,9 +29,9 @@ def passwords_in_clear(config: Config) -> str | None:
 
 
 def open_to_everyone(config: Config) -> str | None:
-    """A warning if anybody who reaches the server may use it, and others than this machine reach it."""
+    """A warning if every peer may use the server, and the server listens on more than the loopback address."""
     access, tls = config.access_control, config.tls
-    # With a port of its own for TLS the other one stays plain, and asks for no certificate.
+    # If TLS has a port of its own, server.port stays plain and asks for no certificate.
     certified = tls.enabled and tls.port is None and tls.require_client_cert
     closed = access.peers or "*" not in access.allowed_ae_titles or config.user_identity.mode == "required"
     if closed or certified or _is_loopback(config.server.host):

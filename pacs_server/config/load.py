@@ -1,6 +1,6 @@
-"""Reading settings: the YAML file with line numbers, the environment, the command line, and the checks on disk.
+"""Read the settings from the YAML file, the environment and the command line, and check them against the disk.
 
-Every failure is a ConfigError of one sentence that names the place, the dotted key and what is wrong.
+Every failure is a ConfigError with one sentence that names the place, the dotted key and what is wrong.
 """
 
 import difflib
@@ -43,11 +43,11 @@ _TEXTUAL: Final = ("string_type", "is_instance_of")
 
 
 def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:
-    """The settings: command line over environment over file over defaults; nothing on disk is checked.
+    """Read the settings. The command line overrides the environment, the environment the file, the file the defaults.
 
-    `overrides` maps dotted keys to values; None means not given. Paths become absolute: those in the file,
-    and defaults beside a file, start from the file's directory, all others from the working directory.
-    Raises ConfigError.
+    `overrides` holds the values from the command line by dotted key; None means not given. Relative paths become
+    absolute: paths in the file, and default paths if there is a file, start from the directory of the file, all others
+    from the working directory. The disk is not checked. Raises ConfigError.
     """
     merged = Layer()
     for layer in (_from_file(path), _from_environment(environ), _from_command_line(overrides)):
@@ -63,12 +63,12 @@ def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[st
     return _with_absolute_paths(config, {key: place.base for key, place in merged.places.items()}, default_base)
 
 
-# --- putting the layers together ---
+# --- merge the layers ---
 
 
 def _lay_over(merged: Layer, layer: Layer) -> None:
     for key, other in (("database.path", "database.url"), ("database.url", "database.path")):
-        if layer.values.get(key) and other not in layer.values:  # the stronger source names the database
+        if layer.values.get(key) and other not in layer.values:  # the stronger source decides which database it is
             _forget(merged, other)
     for key in layer.values:
         _forget(merged, key)
@@ -106,7 +106,7 @@ def _with_absolute_paths(config: Config, bases: Mapping[str, Path], default_base
 
 
 def _with(section: BaseModel, paths: dict[str, Path]) -> BaseModel:
-    # Not model_copy: that would say of a default that it was set.
+    # model_copy would add the names to model_fields_set, as if somebody had set these defaults.
     return section.model_construct(section.model_fields_set, **(dict(section) | paths))
 
 
@@ -138,9 +138,9 @@ def _from_environment(environ: Mapping[str, str]) -> Layer:
 
 
 def _takes_text(key: str) -> bool:
-    """Whether the key holds text as it stands, so that an environment value needs no quotes."""
+    """Whether the value of an environment variable is taken as text, so that it needs no quotes as in YAML."""
     annotation = _KEYS[key].annotation if key in _KEYS else tuple
-    # An optional value, `Port | None`, is told by the kind that it may have.
+    # For an optional value, such as `Port | None`, the type of the value decides.
     kind = get_args(annotation)[0] if type(None) in get_args(annotation) else annotation
     kind = getattr(kind, "__origin__", kind)
     return kind not in (int, float, bool, tuple)
@@ -165,7 +165,7 @@ def _add_section(layer: Layer, name: str, section: object) -> None:
     place = layer.places[name].text
     if name not in _SECTIONS and name != "remote_aes":
         raise ConfigError(f"{place}: {shown_key(name)}: is not known{_suggestion(name, [*_SECTIONS, 'remote_aes'])}")
-    if section is None:  # a section whose keys are all commented out
+    if section is None:  # all keys of the section are commented out
         return
     if name == "remote_aes":
         layer.values[name] = section
@@ -181,11 +181,11 @@ def _add_section(layer: Layer, name: str, section: object) -> None:
         layer.values[dotted] = value
 
 
-# --- saying what is wrong ---
+# --- explain what is wrong ---
 
 
 def _explained(error: ValidationError, origins: Mapping[str, str]) -> ConfigError:
-    # A key that is not known explains one that is missing, so it comes first.
+    # A misspelled key leads to two errors, "not known" and "missing". The first one explains the second one.
     detail = min(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
     key = str(detail.get("ctx", {}).get("key") or _dotted(detail["loc"]))
     place, owner = origins.get(key), key
@@ -209,7 +209,7 @@ def _sentence(detail: ErrorDetails, key: str) -> str:
         return f"is not known{_suggestion(str(detail['loc'][-1]), owner.model_fields)}"
     if kind == "value_error":
         return one_line(str(context["error"]))
-    if "key" in context:  # our own checks across several keys
+    if "key" in context:  # a check of this package that compares several settings
         return one_line(detail["msg"])
     if detail["input"] is None:
         return "has no value"
@@ -237,11 +237,11 @@ def _shown(value: object) -> str:
     return repr(value if len(str(value)) <= 60 else f"{str(value)[:60]}...")
 
 
-# --- what only the disk can tell ---
+# --- check against the disk ---
 
 
 def check_filesystem(config: Config) -> None:
-    """Whether the directories can be made and written and the certificate loads; creates nothing.
+    """Check that the directories can be created and written, and that the certificates load. Creates nothing.
 
     Raises ConfigError with the key and the place of the first setting that cannot work.
     """
@@ -281,7 +281,7 @@ def _cannot_hold_files(directory: Path) -> str | None:
 
 
 def _cannot_tell_users(file: Path) -> str | None:
-    from pacs_server.config.users import read_users  # argon2 takes its time
+    from pacs_server.config.users import read_users  # importing argon2 takes long
 
     try:
         read_users(file)

@@ -1,7 +1,7 @@
-"""All settings as one frozen value; no file is read here (that is `load.py`).
+"""All settings as one frozen value. `load.py` reads them; this module reads no file.
 
-A class of the server receives its own section, never the whole `Config`. The comments of
-`pacs_server.yaml.example` explain every key; a test holds them equal to the defaults.
+A class of the server receives the section that it needs, never the whole `Config`. The comments of
+`pacs_server.yaml.example` explain every setting; a test compares them with the defaults.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,12 +29,12 @@ from pacs_server.config.types import Live, Section, TakesEffect
 from pacs_server.errors import ConfigError
 
 _EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})
-# The sections that say who may do what, and who gets to know.
+# The sections that decide who may do what, and what is recorded of it.
 _SECURITY_SECTIONS: Final = frozenset({"tls", "access_control", "user_identity", "audit"})
 
 
 class Config(Section):
-    """All settings, the file they came from, where each one stands, and the files that secrets were read from."""
+    """All settings, with the file they came from, the place of each setting, and the files that secrets came from."""
 
     server: ServerConfig = ServerConfig()
     storage: StorageConfig = StorageConfig()
@@ -65,7 +65,7 @@ class Config(Section):
             ports.append(("worklist.hl7_port", self.worklist.hl7_host, self.worklist.hl7_port))
         for (first, host, port), (second, other_host, other_port) in combinations(ports, 2):
             if port == other_port != 0 and (host == other_host or _EVERY_ADDRESS & {host, other_host}):
-                # The one that somebody set; the other may be a default.
+                # Name the setting that somebody set, since the other one may be a default.
                 section, _, name = second.partition(".")
                 key, other = (second, first) if name in getattr(self, section).model_fields_set else (first, second)
                 text = f"{port} is the port of {other} too, choose another one"
@@ -73,16 +73,16 @@ class Config(Section):
         return self
 
     def where(self, key: str) -> str:
-        """Where the value of a dotted key such as storage.directory was set, for error messages."""
+        """The place where a setting such as storage.directory was set, for error messages."""
         return self.origins.get(key, "default")
 
     def error(self, key: str, problem: str) -> ConfigError:
-        """A ConfigError that says where the dotted key was set and what is wrong with it."""
+        """A ConfigError that says where a setting was set and what is wrong with it."""
         return ConfigError(f"{self.where(key)}: {key}: {problem}")
 
 
 def settings() -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting of the server by its dotted key, in the order of the sections; a list such as remote_aes is one."""
+    """Every setting with its dotted key, in the order of the sections; a list such as remote_aes is one setting."""
     for name, field in Config.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from ((f"{name}.{key}", each) for key, each in field.annotation.model_fields.items())
@@ -91,7 +91,7 @@ def settings() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def takes_effect(field: FieldInfo) -> TakesEffect | None:
-    """When a change of a setting takes effect, as its type says; None for a field that is no setting."""
+    """When a change of a setting takes effect, as its type says; None if the field is not a setting."""
     return next((each for each in field.metadata if isinstance(each, TakesEffect)), None)
 
 
@@ -104,16 +104,16 @@ def setting(config: Config, key: str) -> object:
 
 
 def changed(old: Config, new: Config) -> list[str]:
-    """The dotted keys whose values differ; a list such as remote_aes is one key."""
+    """The dotted keys of the settings whose values differ; a list such as remote_aes is one setting."""
     return sorted(key for key, _ in settings() if setting(old, key) != setting(new, key))
 
 
 def changed_needing_restart(old: Config, new: Config) -> list[str]:
-    """The dotted keys whose new values a running server cannot take over."""
+    """The dotted keys of the settings that differ and that a running server cannot take over."""
     needs_restart = (key for key, field in settings() if takes_effect(field) is TakesEffect.AT_RESTART)
     return [key for key in needs_restart if setting(old, key) != setting(new, key)]
 
 
 def is_about_security(key: str) -> bool:
-    """Whether a dotted key says who may do what, or who gets to know."""
+    """Whether a setting decides who may do what, or what is recorded of it."""
     return key.partition(".")[0] in _SECURITY_SECTIONS

@@ -1,4 +1,4 @@
-"""Secrets among the settings: which they are, reading them from files, and who else can read what is kept."""
+"""The secrets among the settings: which settings they are, how files hold them, and which users can read the files."""
 
 import stat
 from pathlib import Path
@@ -14,15 +14,15 @@ _MAX_BYTES: Final = 4096
 
 
 def is_secret(key: str) -> bool:
-    """Whether the value of a dotted key is a secret or a section that has one, which nothing may quote."""
+    """Whether a dotted key names a secret, or a section that holds one. Messages must not quote its value."""
     return any(secret == key or secret.startswith(f"{key}.") for secret in SECRETS)
 
 
 def read_secret_files(settings: Layer) -> dict[str, Path]:
-    """Put what the files hold in the place of each secret `file:PATH`, and return the paths by dotted key.
+    """Replace each secret `file:PATH` by the content of the file, and return the paths by dotted key.
 
-    Relative paths start where others in that place do; one line break at the end of a file does not
-    count. Raises ConfigError, which names key and path and nothing of what is in the file.
+    Relative paths start from the same directory as other paths in that place. One line break at the end of a file is
+    removed. Raises ConfigError, which names the key and the path and quotes nothing from the file.
     """
     files: dict[str, Path] = {}
     for key in SECRETS:
@@ -38,9 +38,9 @@ def read_secret_files(settings: Layer) -> dict[str, Path]:
 
 
 def _secret(path: Path) -> str:
-    """What the file holds; raises ValueError with what is wrong with it."""
+    """The secret in a file. Raises ValueError that says what is wrong with the file."""
     try:
-        if not path.is_file():  # a pipe would keep us waiting
+        if not path.is_file():  # reading a pipe could wait for ever
             raise ValueError("is not there" if not path.exists() else "is not a file")
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
@@ -59,7 +59,7 @@ def _secret(path: Path) -> str:
 
 
 def readable_by_others(config: Config) -> list[str]:
-    """A warning for each file with secrets or users that not only its owner may read."""
+    """A warning for each file with secrets or users that others than its owner may read."""
     files = dict.fromkeys(config.secret_files.values())
     if config.source is not None and _holds_secrets(config):
         files[config.source] = None
@@ -73,9 +73,9 @@ def readable_by_others(config: Config) -> list[str]:
 
 
 def open_to_every_user(config: Config) -> list[str]:
-    """A warning for each place with data of patients that every user of the machine may look into.
+    """A warning for each place with patient data that every user of this machine may read.
 
-    The server makes none like that; an earlier version or somebody else did.
+    The server itself creates no such place, but an earlier version or an administrator may have.
     """
     places = {"storage.directory": config.storage.directory, "logging.file": config.logging.file}
     if config.database.url is None:

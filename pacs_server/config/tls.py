@@ -1,8 +1,8 @@
-"""TLS contexts made of the settings, the names in a peer's certificate, and when our own certificate runs out.
+"""TLS contexts from the settings, the names in a peer's certificate, and the expiry of the server's certificate.
 
-What is offered and taken follows the BCP 195 RFC 8996, 9325 TLS profile (PS3.15 B.12): TLS 1.2 and 1.3, and in 1.2
-only suites with an ephemeral key exchange and authenticated encryption. Both ends use the same rules: the server's
-port and the associations that the server requests.
+The contexts follow the BCP 195 RFC 8996, 9325 TLS profile (PS3.15 B.12): TLS 1.2 and 1.3, and in TLS 1.2 only suites
+with an ephemeral key exchange and authenticated encryption. The ports of the server and the associations that the
+server requests use the same rules.
 """
 
 import ipaddress
@@ -20,44 +20,45 @@ from pacs_server.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-# PS3.15 B.13 forbids DHE where the length of its key cannot be set, as here.
+# PS3.15 B.13 forbids DHE where the length of its key cannot be set. Python's ssl module cannot set it.
 _SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
-# How long before the end it is said in the log. A new revocation list comes every few days or weeks.
+# How long before the expiry the log warns. A new revocation list comes every few days or weeks.
 _NOTICE: Final = {"tls.cert_path": timedelta(days=30), "tls.crl_path": timedelta(days=2)}
 
 
 def check(config: Config) -> None:
-    """Load everything that TLS needs under `config`, and forget it again. Raises ConfigError."""
+    """Check that everything that TLS needs can be loaded. Raises ConfigError."""
     server_context(config)
     client_contexts(config)
 
 
 def server_context(config: Config) -> ssl.SSLContext | None:
-    """The context of the port, None if TLS is off. Raises ConfigError."""
+    """The context for accepting connections, None if TLS is off. Raises ConfigError."""
     if not config.tls.enabled:
         return None
     context = _context(config, ssl.PROTOCOL_TLS_SERVER)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
-    # RFC 9325 3.4: tickets weaken forward secrecy unless their keys change. Associations are long: they gain nothing.
+    # RFC 9325 3.4: session tickets weaken forward secrecy unless their keys are rotated. Associations last long, so
+    # that tickets would save nothing.
     context.num_tickets = 0
     _present(context, config)
     if config.tls.ca_path is not None:
         _trust(context, config)
-        # Without a demand a certificate is still checked if there is one: access rules want its names.
+        # A certificate that is not required is still checked if the peer sends one: access rules compare its names.
         context.verify_mode = ssl.CERT_REQUIRED if config.tls.require_client_cert else ssl.CERT_OPTIONAL
     return context
 
 
 def client_contexts(config: Config) -> dict[bool, ssl.SSLContext]:
-    """The contexts that calling `remote_aes` needs, by whether host names are checked. Raises ConfigError."""
+    """The contexts for connections to `remote_aes`, by whether host names are checked. Raises ConfigError."""
     wanted = {remote.tls_check_hostname for remote in config.remote_aes if remote.tls}
     return {check_hostname: client_context(config, check_hostname=check_hostname) for check_hostname in wanted}
 
 
 def client_context(config: Config, *, check_hostname: bool) -> ssl.SSLContext:
-    """The context for a connection that we open. Raises ConfigError."""
+    """The context for a connection that the server opens. Raises ConfigError."""
     context = _context(config, ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = check_hostname
     if config.tls.ca_path is not None:
@@ -74,21 +75,22 @@ def _context(config: Config, protocol: int) -> ssl.SSLContext:
     context.minimum_version = _VERSIONS[config.tls.min_version]
     context.set_ciphers(_SUITES)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    # To drain we end reading, which looks like the peer's end of stream; the farewell has to go out after it.
-    # DICOM knows the lengths of its PDUs, so that a stream that was cut is noticed without TLS telling.
+    # To drain an association, the server shuts down reading, which OpenSSL takes for the end of the peer's stream, and
+    # then still sends an A-ABORT. Ignoring the unexpected end is safe: PDUs carry their length, so that a truncated
+    # stream is noticed anyway.
     context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     return context
 
 
 def _present(context: ssl.SSLContext, config: Config) -> None:
-    """Show our certificate. Raises ConfigError."""
+    """Load the certificate of this server and its key into `context`. Raises ConfigError."""
     tls = config.tls
     certificate, key = _bytes(config, "tls.cert_path", tls.cert_path), _bytes(config, "tls.key_path", tls.key_path)
-    # A password, even an empty one, keeps OpenSSL from asking for it on the terminal.
+    # Without a password OpenSSL would ask for one on the terminal; an empty one prevents that.
     password = tls.key_password.get_secret_value() if tls.key_password is not None else ""
     try:
         context.load_cert_chain(tls.cert_path, tls.key_path, password)
-    except (OSError, ValueError) as error:  # ValueError: a password too long for OpenSSL
+    except (OSError, ValueError) as error:  # ValueError: the password is too long for OpenSSL
         raise _not_presentable(config, certificate, key, error) from None
 
 
@@ -108,13 +110,14 @@ def _not_presentable(config: Config, certificate: bytes, key: bytes, error: Exce
 
 
 def _trust(context: ssl.SSLContext, config: Config) -> None:
-    """Check peers' certificates against the authorities and lists of the settings. Raises ConfigError."""
+    """Check the certificates of peers against the authorities and revocation lists. Raises ConfigError."""
     tls = config.tls
     if tls.ca_path is not None:
         _load(context, config, "tls.ca_path", tls.ca_path, "certificate")
     if tls.crl_path is not None:
         _load(context, config, "tls.crl_path", tls.crl_path, "certificate revocation list")
-        # An authority without a list, or whose list has run out, then lets nobody in: revocation cannot be told.
+        # From now on a certificate is refused if its authority has no list, or an expired one: nobody can tell whether
+        # the certificate was revoked.
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
 
 
@@ -140,7 +143,7 @@ def _words(reason: str) -> str:
 
 
 def reason(error: OSError) -> str:
-    """Why a connection failed, in a few words for logs and for people."""
+    """Why a connection failed, in a few words for the log."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the peer's certificate is refused: {one_line(error.verify_message)}"
     if isinstance(error, ssl.SSLError) and error.reason:
@@ -149,7 +152,10 @@ def reason(error: OSError) -> str:
 
 
 def peer_names(sock: ssl.SSLSocket) -> tuple[str, ...]:
-    """The common name and the alternative names (DNS, IP, URI, e-mail) of the peer's certificate, if it was checked."""
+    """The common name and the alternative names (DNS, IP, URI, e-mail) in the certificate of a peer.
+
+    Empty if the peer sent no certificate or the certificate was not checked.
+    """
     certificate = sock.getpeercert() or {}
     subject = (pair for relative in certificate.get("subject", ()) for pair in relative)
     names = [str(pair[1]) for pair in subject if pair[0] == "commonName"]
@@ -169,15 +175,15 @@ def _short_address(text: str) -> str:
         return text
 
 
-# ------------------------------------------------------------------------------------ what runs out
+# ------------------------------------------------------------------------------------ expiry
 
 
 def expiries(config: Config) -> dict[str, datetime]:
-    """When the server's certificate and the first of the revocation lists run out, by the key that names the file.
+    """When the certificate of this server and the first of the revocation lists expire, by the key of their file.
 
-    Nothing is said of what is not in use, or of a file that only OpenSSL can read.
+    Files that are not in use are left out, and so are files that only OpenSSL can read.
     """
-    from cryptography import x509  # takes long to import
+    from cryptography import x509  # importing it takes long
 
     tls = config.tls
     found: dict[str, datetime] = {}
@@ -210,7 +216,7 @@ class ExpiryWatch:
         self.start()
 
     def gauges(self) -> dict[str, float]:
-        """The values of the gauges about TLS, in Unix time."""
+        """The gauges about TLS; their values are Unix times."""
         names = {"tls.cert_path": "pacs_tls_certificate_expiry_seconds", "tls.crl_path": "pacs_tls_crl_expiry_seconds"}
         return {names[key]: end.timestamp() for key, end in self._expiries.items()}
 

@@ -1,4 +1,4 @@
-"""The kinds of values that settings have, each checked, and the base of their sections."""
+"""The types of settings, each with its checks, and the base class of the sections."""
 
 import ipaddress
 import re
@@ -27,8 +27,8 @@ def _check_host(host: str) -> str:
 
 
 def _check_ae_title(title: str) -> str:
-    # PS3.5 6.2: VR AE is 16 characters of the default repertoire without backslash and control
-    # characters; leading and trailing spaces do not count, and only spaces is no title.
+    # PS3.5 6.2: a value of VR AE has at most 16 characters of the default repertoire, without backslash and control
+    # characters. Leading and trailing spaces are not significant, and a title of spaces only is not allowed.
     stripped = title.strip(" ")
     if not re.fullmatch(r"[ -\[\]-~]{1,16}", stripped):
         raise ValueError("an AE title has 1 to 16 ASCII characters, none of them a backslash or control character")
@@ -37,7 +37,7 @@ def _check_ae_title(title: str) -> str:
 
 def _check_path(path: Path) -> Path:
     text = str(path)
-    if not text.isprintable():  # also keeps NUL and lone surrogates away from the operating system
+    if not text.isprintable():  # NUL and lone surrogates, too, must not reach the operating system
         raise ValueError("a path must be printable text")
     return path
 
@@ -55,14 +55,17 @@ def _check_port(port: int) -> int:
 
 
 def check_remote_port(port: int) -> int:
-    """A port to connect to, so not 0. Raises ValueError."""
+    """Return a port that one can connect to, so not 0. Raises ValueError."""
     if not 1 <= port <= 65535:
         raise ValueError(f"{port} is not a port (1 to 65535)")
     return port
 
 
 def parse_size(value: object) -> object:
-    """The number of bytes in a text such as 500MB (10**6) or 2GiB (2**30); anything but text as it is."""
+    """The number of bytes that a text such as 500MB (10**6) or 2GiB (2**30) means. Raises ValueError.
+
+    A value that is not a text is returned as it is.
+    """
     if not isinstance(value, str):
         return value
     found = _SIZE.fullmatch(value.strip())
@@ -74,21 +77,19 @@ def parse_size(value: object) -> object:
 
 
 def empty_is_none(value: object) -> object:
-    """None for an empty text, anything else as it is."""
+    """Return None for an empty text, and any other value as it is."""
     return None if value == "" else value
 
 
 def check_long_enough(key: SecretStr | None) -> SecretStr | None:
-    """A key for MACs that is not guessed. Raises ValueError."""
-    # The value is never quoted.
+    """Return a key for MACs if it is too long to be guessed. Raises ValueError, which does not quote the key."""
     if key is not None and len(key.get_secret_value()) < SHORTEST_KEY:
         raise ValueError(f"the key needs at least {SHORTEST_KEY} characters")
     return key
 
 
 def check_url(url: str | None) -> str | None:
-    """The address of a database. Raises ValueError."""
-    # The value is never quoted: it may hold a password.
+    """Return the URL of a database. Raises ValueError, which does not quote the URL: it may hold a password."""
     if url is not None and (not url.isprintable() or not _DATABASE_URL.match(url)):
         raise ValueError("the address must begin with postgresql:// or sqlite:///")
     return url
@@ -97,7 +98,7 @@ def check_url(url: str | None) -> str | None:
 def _check_network(value: object) -> object:
     if isinstance(value, ipaddress.IPv4Network | ipaddress.IPv6Network):
         return value
-    text = str(value)[:60]  # a number would be taken for an address
+    text = str(value)[:60]  # ip_network would take a number for an address
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -123,13 +124,13 @@ class TakesEffect(Enum):
 
 
 _T = TypeVar("_T")
-# The type of every setting says which of the two it is: `port: Restart[Port]`.
+# The type of each setting says when a change takes effect: `port: Restart[Port]`.
 Live = Annotated[_T, TakesEffect.AT_RELOAD]
 Restart = Annotated[_T, TakesEffect.AT_RESTART]
 
 
 class Section(BaseModel):
-    """A section of the settings: frozen, and every key is known."""
+    """A section of the settings: frozen, and unknown keys are refused."""
 
-    # What pydantic itself says of a wrong value must not show it: it may be a secret.
+    # Pydantic's own messages must not show a wrong value: it may be a secret.
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)

@@ -1,6 +1,6 @@
-"""Users and their passwords: the file that keeps them, and the check of a password, bounded in memory and pace.
+"""Users and their passwords: the file of users, and the check of a password with bounded memory and rate.
 
-The file has one line for each user, `name:hash`, with Argon2id hashes; nobody's password is kept anywhere.
+The file has one line `name:hash` for each user, with an Argon2id hash. No password is kept anywhere.
 """
 
 import fcntl
@@ -29,19 +29,19 @@ MIN_PASSWORD: Final = 8
 _MAX_PASSWORD: Final = 1024
 _MAX_BYTES: Final = 4_194_304
 _NAME: Final = re.compile(r"[^:#\s][^:]{0,63}")
-# OWASP's recommendation of 2023 and later; RFC 9106's own would take three times the memory.
+# OWASP's recommendation since 2023. The one of RFC 9106 would take three times the memory.
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
-# Nobody's hash: checking it takes as long as checking somebody's.
+# The hash for user names that do not exist: checking it takes as long as checking the hash of a user.
 _NOBODY: Final = f"$argon2id$v=19$m=19456,t=2,p=1${'A' * 22}${'A' * 43}"
-# Hashes that another program made: the memory in KiB, passes and lanes that one check may take.
+# Limits for hashes that another program made: the memory in KiB, the passes and the lanes that one check may take.
 _MOST_MEMORY, _MOST_TIME, _MOST_LANES = 65_536, 16, 8
-# How many passwords are checked at once, and how long one may wait for its turn, in seconds.
+# How many passwords are checked at the same time, and how long a check may wait for its turn, in seconds.
 _AT_ONCE: Final = 2
 _TURN_SECONDS: Final = 10.0
 
 
 class Verdict(Enum):
-    """What came of a check: the password is right, is wrong, or was not looked at because too many were wrong."""
+    """The result of a check: the password is right, wrong, or was not checked because too many were wrong."""
 
     RIGHT = auto()
     WRONG = auto()
@@ -52,7 +52,7 @@ class Verdict(Enum):
 
 
 def read_users(path: Path) -> dict[str, str]:
-    """The hashes by user name; none if there is no file. Raises UserError."""
+    """The hashes by user name; empty if there is no file. Raises UserError."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
@@ -63,7 +63,7 @@ def read_users(path: Path) -> dict[str, str]:
     if len(data) > _MAX_BYTES:
         raise UserError(f"{path} is larger than {_MAX_BYTES} bytes, which is no file of users")
     users: dict[str, str] = {}
-    # What is not UTF-8 becomes something that is no name.
+    # surrogateescape turns bytes that are not UTF-8 into characters that no user name has.
     for number, line in enumerate(data.decode("utf-8", "surrogateescape").split("\n"), 1):
         if line.strip() and not line.startswith("#"):
             name, _, hashed = line.strip().partition(":")
@@ -93,7 +93,7 @@ def _is_affordable(hashed: str) -> bool:
 
 
 def add_user(path: Path, name: str, password: str) -> None:
-    """Add a user; the file is there at the latest now, and for its owner only. Raises UserError."""
+    """Add a user, and create the file, readable by its owner only, if there is none. Raises UserError."""
     check_name(name)
     hashed = _hashed(password)
     with _changing(path) as users:
@@ -103,7 +103,7 @@ def add_user(path: Path, name: str, password: str) -> None:
 
 
 def set_password(path: Path, name: str, password: str) -> None:
-    """Give a user another password. Raises UserError."""
+    """Change the password of a user. Raises UserError."""
     hashed = _hashed(password)
     with _changing(path) as users:
         _check_known(users, name)
@@ -118,7 +118,7 @@ def remove_user(path: Path, name: str) -> None:
 
 
 def check_name(name: str) -> None:
-    """Raise UserError if no user can have this name."""
+    """Raise UserError if `name` is not allowed as a user name."""
     if not _is_name(name):
         raise UserError("a user name has 1 to 64 printable characters, no colon, and does not begin with # or a space")
 
@@ -139,12 +139,12 @@ def _hashed(password: str) -> str:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[dict[str, str]]:
-    """The users to change; what is left of them at the end is in the file, whole, on the disk."""
+    """The users, to be changed in the block. At its end the file is replaced by them, atomically and durably."""
     try:
         make_directory(path.parent)
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            # Two who change at the same time would undo each other's; the lock goes with the descriptor.
+            # Without the lock, of two changes at the same time one would be lost. Closing the descriptor unlocks.
             fcntl.flock(directory, fcntl.LOCK_EX)
             users = read_users(path)
             yield users
@@ -157,12 +157,12 @@ def _changing(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _replace(path: Path, text: str) -> None:
-    # mkstemp: mode 0600 from the first byte on.
+    # mkstemp creates the file with mode 0600.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             if os.geteuid() == 0:
-                # The superuser changes what the server's own user has to read.
+                # The superuser runs the command, but the user of the server has to read the file.
                 owner = (path if path.exists() else path.parent).stat()
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             file.write(text)
@@ -178,21 +178,24 @@ def _replace(path: Path, text: str) -> None:
 
 
 class Failures:
-    """Wrong tries by key: `burst` of them at once, after that one each `seconds`; knows the latest `most` keys."""
+    """Counts wrong passwords by key. Allows `burst` of them at once and then one each `seconds`.
+
+    Only the latest `most` keys are remembered.
+    """
 
     def __init__(
         self, burst: int, seconds: float, *, most: int = 10_000, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._burst, self._seconds, self._most, self._clock = burst, seconds, most, clock
-        # When the last try would be forgotten if they were forgotten one each `seconds`.
+        # For each key: when all wrong passwords are forgotten, if one is forgotten each `seconds`.
         self._forgotten_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def too_many(self, key: Hashable) -> bool:
-        """Whether the next try has to wait."""
+        """Whether the next attempt has to wait."""
         return self._forgotten_at.get(key, 0.0) - self._clock() > (self._burst - 1) * self._seconds
 
     def add(self, key: Hashable) -> None:
-        """Count a wrong try."""
+        """Count a wrong password."""
         now = self._clock()
         self._forgotten_at[key] = max(self._forgotten_at.pop(key, now), now) + self._seconds
         if len(self._forgotten_at) > self._most:
@@ -200,11 +203,12 @@ class Failures:
 
 
 class Users:
-    """The users in a file, which is read again when it has changed, and the check of their passwords.
+    """Checks passwords against a file of users, which is read again when it has changed. Thread-safe.
 
-    Takes the memory of two checks at most, whoever asks. Who sends wrong passwords is put off before
-    any work is done: by user name and address, so that one device with an old password does not stop
-    the others behind its address, and by address alone, so that trying many names does not help.
+    At most two passwords are checked at the same time, which bounds the memory. After too many wrong passwords the next
+    ones are not checked. They are counted for each pair of user name and address, so that one device with an old
+    password does not lock out other devices behind the same address, and for each address, so that trying many user
+    names does not help.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -216,16 +220,16 @@ class Users:
         self._state: tuple[object, ...] = ()
 
     def check(self, path: Path, name: str, password: bytes, address: str) -> Verdict:
-        """Whether the user of that name in the file at `path` has that password; may wait for its turn."""
+        """Check the password of a user in the file at `path`. Waits up to 10 seconds for its turn."""
         user, hashed = (name, self._hash_of(path, name)) if _is_name(name) else ("", None)
         if not self._turns.acquire(timeout=_TURN_SECONDS):
             return Verdict.NOT_NOW
         try:
-            # In its turn, so that of a crowd that comes at once only the first ones cost anything.
+            # Checked only now: of many attempts at the same time, the later ones see that the first ones were wrong.
             with self._lock:
                 if self._of_user.too_many((address, user)) or self._of_address.too_many(address):
                     return Verdict.NOT_NOW
-            # A name that is not known must not answer faster than a wrong password.
+            # An unknown user name must not be answered faster than a wrong password.
             if _matches(hashed or _NOBODY, password) and hashed is not None:
                 return Verdict.RIGHT
             with self._lock:
@@ -252,7 +256,7 @@ def _matches(hashed: str, password: bytes) -> bool:
 
 
 def _state_of(path: Path) -> tuple[int, ...]:
-    """What changes whenever the file or who may read it does."""
+    """Changes whenever the content of the file or its mode changes."""
     try:
         status = path.stat()
     except OSError:
@@ -261,7 +265,7 @@ def _state_of(path: Path) -> tuple[int, ...]:
 
 
 def _read_or_none(path: Path) -> dict[str, str]:
-    """The users, and nobody if the file cannot be understood: then nobody can be told from anybody."""
+    """The users, or no users if the file cannot be read: then no password can be checked."""
     try:
         return read_users(path)
     except UserError as error:

@@ -1,6 +1,6 @@
-"""YAML text as plain values, with the place of every key; the only module that knows YAML.
+"""Read YAML text into plain values, with the place of every key. No other module uses the YAML library.
 
-Raises nothing but ConfigError, of one line that names the place.
+The only exception that this module raises is ConfigError, with one line that names the place.
 """
 
 import re
@@ -23,7 +23,7 @@ _STAR: Final = "text that begins with * must stand in quotes (aliases are not us
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value stands, in words, and the directory that a relative path there starts from."""
+    """Where a value is set, in words, and the directory from which a relative path in that place starts."""
 
     text: str
     base: Path
@@ -31,23 +31,23 @@ class Place:
 
 @dataclass(slots=True)
 class Layer:
-    """What one source sets: values and places by dotted key; places also of parts, as remote_aes[0].port."""
+    """The settings of one source: values and places by dotted key, and places of nested keys as remote_aes[0].port."""
 
     values: dict[str, Any] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's plain scalars, no aliases, and a bounded depth."""
+    """A SafeLoader that reads plain scalars as YAML 1.2 does, refuses aliases, and limits the depth."""
 
-    # YAML 1.1 reads NO as false, 0104 as 68 and 11:12 as 672: all plausible titles or ports.
+    # YAML 1.1 reads NO as false, 0104 as 68 and 11:12 as 672. All three may be AE titles or ports.
     yaml_implicit_resolvers = {}  # noqa: RUF012  (add_implicit_resolver fills it, as PyYAML wants)
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            # A few nested aliases expand to gigabytes.
+            # A few nested aliases can expand to gigabytes.
             raise ComposerError(None, None, _STAR, event.start_mark)  # type: ignore[arg-type]
         if self.depth >= _MAX_DEPTH:
             raise ComposerError(None, None, "the nesting is too deep", event.start_mark)
@@ -76,7 +76,7 @@ _SCALARS: Final[dict[str, Callable[[str], object]]] = {
 
 @dataclass(frozen=True, slots=True)
 class YAMLReader:
-    """Turns YAML text into plain values and notes the place of each in `layer`."""
+    """Reads YAML text into plain values and records the place of each value in `layer`."""
 
     name: str
     base: Path
@@ -84,8 +84,8 @@ class YAMLReader:
     lines: bool
 
     def parse(self, text: str, key: str) -> Any:
-        """The value that `text` holds for the dotted `key`, None when it is empty; raises ConfigError."""
-        # The errors of PyYAML hold the lines around the place, and so what stands there; none of it goes on.
+        """The value in `text`, which belongs to the dotted `key`; None for an empty text. Raises ConfigError."""
+        # The errors of PyYAML quote the lines around the place. A line may hold a secret, so no quote is passed on.
         try:
             node = yaml.compose(text, _Loader)
         except yaml.MarkedYAMLError as error:
@@ -115,7 +115,7 @@ class YAMLReader:
         try:
             return _SCALARS[node.tag](node.value)
         except (KeyError, ValueError):
-            # Not quoted: it may be the beginning of a password.
+            # The value is not quoted: it may be the beginning of a password.
             raise self._error(node, f"{shown_key(key)}: {_TAG}") from None
 
     def _mapping(self, node: yaml.MappingNode, key: str) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class YAMLReader:
 
 
 def read(path: Path) -> str:
-    """The text of a configuration file; raises ConfigError when it cannot be read or is not UTF-8."""
+    """The text of a configuration file. Raises ConfigError if the file cannot be read or is not UTF-8."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
@@ -155,10 +155,10 @@ def read(path: Path) -> str:
 
 
 def shown_key(name: str) -> str:
-    """`name` fit for a one-line message, whatever a file holds as its key."""
+    """A key from a file, made fit for a message of one line whatever characters it has."""
     return name[:100] if name.isprintable() else repr(name[:100])
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks and other control characters, cut to a sensible length."""
+    """`text` with spaces for line breaks and other control characters, cut to 300 characters."""
     return "".join(char if char.isprintable() else " " for char in text)[:300]

@@ -1,1 +1,1 @@
-"""Tools that any other package may use: logs, metrics, periodic threads, private files. Knows no other package."""
+"""Tools that any other package may use: logs, metrics, periodic threads, private files. Imports no other package."""

@@ -1,7 +1,7 @@
-"""Logging set-up: one line per event, as text or JSON, on standard error and in a file that rotation may move.
+"""Logging: one line for each event, as text or JSON, on standard error and in a file that log rotation may move.
 
-Events carry their data as `extra`: log.info("instance stored", extra={"sop_instance_uid": uid}). Whatever a
-peer sent is escaped, so that no value can start a new line or steer a terminal.
+Events carry their data as `extra`: log.info("instance stored", extra={"sop_instance_uid": uid}). Values are escaped, so
+that nothing that a peer sent can start a new line or control a terminal.
 """
 
 import json
@@ -21,19 +21,19 @@ from typing import Final, cast
 from pacs_server.errors import ConfigError
 from pacs_server.kit.private_files import make_directory, opener
 
-# Where a record keeps its line once it is made; no extra can have this name.
+# The attribute in which a record keeps its formatted line. Because of the space, no `extra` has this name.
 _LINE: Final = " line"
 _STANDARD: Final = frozenset([*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", _LINE])
 _COMPLAIN_SECONDS: Final = 60.0
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
-# pydicom's warnings quote values, and values are patient data.
+# The warnings of pydicom quote values, and values are patient data.
 _LIBRARIES: Final = {"pynetdicom": logging.WARNING, "pydicom": logging.CRITICAL}
 
 
 def configure(*, level: str, json: bool, file: Path | None, console: bool) -> None:
-    """Send the server's log to `file` and, with `console`, to standard error, instead of where an earlier call did.
+    """Send the log of the server to `file` and, if `console`, to standard error. Replaces the set-up of earlier calls.
 
-    Raises ConfigError when the file cannot be opened; the earlier set-up is then untouched.
+    Raises ConfigError if the file cannot be opened; the earlier set-up then stays.
     """
     formatter = JSONFormatter() if json else TextFormatter()
     handlers: list[logging.Handler] = [_Console()] if console else []
@@ -47,24 +47,24 @@ def configure(*, level: str, json: bool, file: Path | None, console: bool) -> No
         handler.setFormatter(formatter)
         root.addHandler(handler)
     set_level(level)
-    _spare()
+    _skip_unused_attributes()
     for library, threshold in _LIBRARIES.items():
         logging.getLogger(library).setLevel(threshold)
 
 
-def _spare() -> None:
-    """Have nothing looked up for records that no line shows: the caller in the source, thread and process."""
+def _skip_unused_attributes() -> None:
+    """Make logging faster: do not look up the caller, thread and process of a record, which no line shows."""
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def set_level(level: str) -> None:
-    """Log from `level` on: debug, info, warning or error."""
+    """Set the lowest level that is logged: debug, info, warning or error."""
     logging.getLogger("pacs_server").setLevel(level.upper())
 
 
 def reopen() -> None:
-    """Open the log file again if it was moved away; the next line would do so too."""
+    """Open the log file again if it was moved away. The next line would do this as well."""
     for handler in _ours():
         if isinstance(handler, _File):
             handler.acquire()
@@ -77,10 +77,10 @@ def reopen() -> None:
 
 
 class Sparingly:
-    """Logs what peers can provoke at will: once a minute for each peer and reason, with how many were left out.
+    """Limits the log lines that peers can cause: one a minute for each peer and reason, with a count of the others.
 
-    At most `most` pairs are remembered. While that many were heard of within the last minute, new ones
-    are only counted by whoever counts them, so that a flood from many addresses cannot fill the disk.
+    At most `most` pairs of peer and reason are remembered. While that many pairs were logged within the last minute,
+    other pairs are not logged at all, so that a flood from many addresses cannot fill the disk.
     """
 
     def __init__(
@@ -96,18 +96,18 @@ class Sparingly:
         self._most = most
         self._clock = clock
         self._lock = threading.Lock()
-        # When each was last logged, and how many were left out since; who was logged last stands last.
+        # For each pair: when it was last logged, and how many lines were left out since. In the order of logging.
         self._last: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     def log(self, level: int, event: str, peer: str, reason: str, **extra: object) -> None:
-        """Log `event` unless it was, for this `peer` and `reason`, within the last minute."""
+        """Log `event`, unless there was a line for this `peer` and `reason` within the last minute."""
         left_out = self._left_out((peer, reason))
         if left_out is not None:
             counted = {"left_out": left_out} if left_out else {}
             self._log.log(level, event, extra={"peer": peer, "reason": reason, **extra, **counted})
 
     def _left_out(self, key: tuple[str, str]) -> int | None:
-        """How many of this kind were left out before this one, None if it is left out too."""
+        """How many lines for this pair were left out since the last one; None if this one has to be left out too."""
         now = self._clock()
         with self._lock:
             when, count = self._last.get(key, (None, 0))
@@ -141,12 +141,12 @@ class _Console(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class _File(WatchedFileHandler):
-    """A log file that may be moved, lose its directory or find its disk full without harm to whoever logs."""
+    """A log file. If it is moved, if its directory is gone or its disk is full, the code that logs goes on."""
 
     _complained = float("-inf")
 
     def _open(self) -> TextIOWrapper:
-        """Open the file, also the one that follows when it was moved away."""
+        """Open the file; called again after the file was moved away."""
         return cast(
             TextIOWrapper,
             open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=opener),
@@ -155,11 +155,11 @@ class _File(WatchedFileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             super().emit(record)
-        except OSError:  # reopening fails outside the handler's own guard
+        except OSError:  # WatchedFileHandler does not catch a failure to open the file again
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Say once a minute why the file cannot be written; standard error has the lines themselves."""
+        """Print once a minute why the file cannot be written. The log lines themselves also go to standard error."""
         error, now = sys.exception(), time.monotonic()
         if not isinstance(error, OSError):
             super().handleError(record)
@@ -170,7 +170,7 @@ class _File(WatchedFileHandler):
 
 
 class _Clock:
-    """Timestamps in UTC with milliseconds; formats each second once."""
+    """Formats timestamps in UTC with milliseconds; the text of a second is made only once."""
 
     def __init__(self) -> None:
         self._last = (-1, "")
@@ -185,14 +185,14 @@ class _Clock:
 
 
 class _LineFormatter(logging.Formatter):
-    """Makes each record's line once, however many handlers write it."""
+    """Formats each record once, however many handlers write it."""
 
     def __init__(self) -> None:
         super().__init__()
         self._clock = _Clock()
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record's line."""
+        """The line of a record."""
         line: str
         maker, line = record.__dict__.get(_LINE, (None, ""))
         if maker is not self:
@@ -215,7 +215,7 @@ class TextFormatter(_LineFormatter):
             if key not in _STANDARD:
                 line += f" {key}={value if type(value) is int else _quoted(value)}"
         for trace in _traces(self, record):
-            # Indented, so that a line break inside an error's text cannot pose as a record.
+            # Indented, so that text after a line break in an error message cannot look like a record of its own.
             line += "".join(f"\n    {escaped(part)}" for part in trace.splitlines())
         return line
 

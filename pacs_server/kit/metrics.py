@@ -1,6 +1,6 @@
-"""Everything that is counted and measured, for Prometheus; the only place that knows its client.
+"""All metrics of the server. No other module uses the Prometheus client library.
 
-Label values come from fixed sets or from the configuration, never from what a peer sends.
+The values of labels come from fixed sets or from the configuration, never from what a peer sends.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ class Metrics:
     """The server's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
-        # When a series began interests nobody, and would double the page.
+        # Otherwise the page would show for each series when it was created, and be twice as long.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -37,7 +37,7 @@ class Metrics:
         self._seconds = Histogram(
             "pacs_dimse_seconds", "Time to answer a request.", ["operation"], buckets=_SECONDS, registry=registry
         )
-        # The series of an operation and its status: looking them up costs more than counting.
+        # The series by operation and status, kept because looking them up costs more than counting.
         self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self._stored = Histogram(
             "pacs_stored_bytes", "Sizes of the objects received.", buckets=_BYTES, registry=registry
@@ -88,11 +88,11 @@ class Metrics:
         self._associations.inc()
 
     def rejected(self, reason: str) -> None:
-        """Count a refusal; `reason` is one of the server's own names."""
+        """Count a rejected association or connection; `reason` comes from a fixed set of names."""
         self._rejections.labels(reason).inc()
 
     def request(self, operation: str, status: int, seconds: float) -> None:
-        """Count an answered request with its final status."""
+        """Count an answered request by its final status, and measure how long the answer took."""
         known = self._answered.get((operation, status))
         if known is None:
             known = self._requests.labels(operation, f"0x{status:04X}"), self._seconds.labels(operation)
@@ -102,34 +102,34 @@ class Metrics:
         took.observe(seconds)
 
     def received(self, size: int) -> None:
-        """Measure an object received, in bytes."""
+        """Measure the size of an object that was received, in bytes."""
         self._stored.observe(size)
 
     def suboperations(self, completed: int, warning: int, failed: int) -> None:
-        """Count what a retrieval came to."""
+        """Count the sub-operations of a C-MOVE or C-GET by their outcome."""
         for outcome, count in (("completed", completed), ("warning", warning), ("failed", failed)):
             self._suboperations.labels(outcome).inc(count)
 
     def matches(self, count: int) -> None:
-        """Count matches sent."""
+        """Count the matches that a C-FIND sent."""
         self._matches.inc(count)
 
     def recovered(self, outcome: str) -> None:
-        """Count an entry that a dead process left in `incoming/`; `outcome` is one of the server's own names."""
+        """Count a file that a dead process left in `incoming/`; `outcome` comes from a fixed set of names."""
         self._recovered.labels(outcome).inc()
 
     def traffic(self, bytes_in: int, bytes_out: int) -> None:
-        """Add what an association moved."""
+        """Add the bytes that an association received and sent."""
         self._bytes_in.inc(bytes_in)
         self._bytes_out.inc(bytes_out)
 
     def committed(self, seconds: float, instances: int) -> None:
-        """Measure one index transaction."""
+        """Measure one transaction of the index: how long it took, and how many instances it stored."""
         self._commits.observe(seconds)
         self._batches.observe(instances)
 
     def commitment(self, outcome: str) -> None:
-        """Count what became of a storage commitment transaction: requested, reported, given_up."""
+        """Count a storage commitment transaction that was requested, reported or given_up."""
         self._commitments.labels(outcome).inc()
 
     def reloaded(self, *, ok: bool) -> None:
@@ -137,28 +137,28 @@ class Metrics:
         self._reloads.labels("ok" if ok else "failed").inc()
 
     def procedure_step(self, status: str) -> None:
-        """Count a performed procedure step that came into this status."""
+        """Count a performed procedure step whose status has become `status`."""
         self._steps.labels(status).inc()
 
     def worklist_input(self, source: str, *, accepted: bool) -> None:
-        """Count a file or message with worklist items; `source` is folder or hl7."""
+        """Count a file (source `folder`) or a message (source `hl7`) with worklist items."""
         self._sources.labels(source, "accepted" if accepted else "rejected").inc()
 
     def audit_forwarded(self) -> None:
-        """Count an audit record sent to the repository."""
+        """Count an audit record that was sent to the audit repository."""
         self._forwarded.inc()
 
     def watch_audit_backlog(self, backlog: Callable[[], int]) -> None:
-        """Ask `backlog` at each scrape how many audit records wait to be sent."""
+        """Call `backlog` at each scrape for the number of audit records that wait to be sent."""
         self._audit_backlog.set_function(backlog)
 
     def scrubbed(self, size: int) -> None:
-        """Count a stored instance, of so many bytes, that was read again."""
+        """Count a stored instance of `size` bytes that the scrub has read."""
         self._scrubbed.inc()
         self._scrubbed_bytes.inc(size)
 
     def watch_scrub(self, findings: Callable[[], Mapping[str, int]]) -> None:
-        """Ask `findings` at each scrape how many instances are not in order, by kind."""
+        """Call `findings` at each scrape for the number of damaged or missing instances, by kind."""
 
         def count(kind: str) -> float:
             return findings()[kind]
@@ -167,15 +167,15 @@ class Metrics:
             self._scrub_findings.labels(kind).set_function(partial(count, kind))
 
     def watch(self, gauges: Callable[[], Mapping[str, float]]) -> None:
-        """Ask `gauges` at each scrape for the values of `GAUGES`, by name; what it cannot tell is left out."""
+        """Call `gauges` at each scrape for the values of `GAUGES` by name. A gauge without a value is left out."""
         self._registry.register(_Gauges(gauges))
 
     def render(self) -> bytes:
-        """The metrics in Prometheus' text format."""
+        """The metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
     def names(self) -> list[str]:
-        """The names of all metrics, as they are documented."""
+        """The names of all metrics, as the documentation names them."""
         return sorted(metric.name for metric in self._registry.collect() if metric.name.startswith("pacs_"))
 
 

@@ -1,13 +1,16 @@
-"""Directories and files that only the server's own user may read, whatever the umask; what exists is left as it is."""
+"""Create directories and files that only the user of the server may read, whatever the umask.
+
+Directories and files that exist already keep their modes.
+"""
 
 import os
 from pathlib import Path
 
 
 def make_directory(directory: Path, *, durable: bool = False) -> None:
-    """Make a directory and those above it that are missing, with mode 0700; raises OSError.
+    """Create a directory and its missing parents with mode 0700. Raises OSError.
 
-    With `durable` each of them is synced in the one above it.
+    If `durable`, sync the parent of each directory that is created.
     """
     missing = [folder for folder in (directory, *directory.parents) if not folder.is_dir()]
     for folder in reversed(missing):
@@ -17,7 +20,7 @@ def make_directory(directory: Path, *, durable: bool = False) -> None:
 
 
 def sync_directory(directory: Path | str) -> None:
-    """Make the names in a directory durable; raises OSError."""
+    """Make the names in a directory durable. Raises OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -26,5 +29,5 @@ def sync_directory(directory: Path | str) -> None:
 
 
 def opener(path: str, flags: int) -> int:
-    """For `open(..., opener=opener)`: a file that is new gets mode 0600; raises OSError."""
+    """For `open(..., opener=opener)`: a new file gets mode 0600. Raises OSError."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -17,14 +17,14 @@ from pacs_server.net.transport import cut
 
 log = logging.getLogger(__name__)
 
-# A request has to be there and its answer taken within this, however the client spreads it.
+# A client has to send its request and to take the answer within this time, in seconds, whatever its pace.
 _REQUEST_SECONDS = 10.0
 _MAX_CONNECTIONS = 16
 _POLL_SECONDS = 0.5
 
 
 class Monitor:
-    """Serves what its three callables tell; `not_ready` returns why the server is not ready, or None."""
+    """Serves the monitoring pages; a part of a running server."""
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class Monitor:
         status: Callable[[], Mapping[str, object]],
         not_ready: Callable[[], str | None],
     ) -> None:
+        """Serve on the bound socket `sock`. `not_ready` returns why the server is not ready, or None."""
         self._pages: dict[str, Callable[[], tuple[HTTPStatus, str, bytes]]] = {
             "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE, metrics()),
             "/status": lambda: (HTTPStatus.OK, "application/json", _json(status())),
@@ -48,7 +49,7 @@ class Monitor:
         )
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Listen, and serve requests in background threads."""
         self._server.server_activate()
         self._thread.start()
 
@@ -60,7 +61,7 @@ class Monitor:
 
 
 class _HTTPServer(ThreadingHTTPServer):
-    """Serves a bounded number of connections at once, each until its deadline; one more is closed at once."""
+    """Serves at most 16 connections at the same time, each until its deadline. Further connections are closed."""
 
     daemon_threads = True
     block_on_close = False
@@ -84,22 +85,22 @@ class _HTTPServer(ThreadingHTTPServer):
             super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """End a connection; every one comes by here, whatever happened to it."""
+        """End a connection; called for every connection, also after a failure."""
         with self._lock:
             self._deadlines.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Cut the connections that are past their deadline; called twice a second."""
+        """Cut the connections that are past their deadline; called every half second."""
         now = time.monotonic()
         with self._lock:
             late = [request for request, deadline in self._deadlines.items() if deadline <= now]
             for request in late:
-                # Only cut: its thread closes it, and may be about to.
+                # Do not close the socket: the thread that serves the connection does that, perhaps right now.
                 cut(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log what went wrong; a client that goes away in the middle of its answer is no error."""
+        """Log the exception; a client that goes away in the middle of its answer is not an error."""
         level = logging.DEBUG if isinstance(sys.exception(), OSError) else logging.ERROR
         log.log(level, "monitoring request failed", exc_info=True, extra={"peer": client_address[0]})
 

@@ -10,10 +10,10 @@ PeerService = Literal["echo", "store", "find", "move", "get", "worklist", "mpps"
 
 
 class PeerRule(Section):
-    """What one peer, or all whose AE titles match a pattern, may do, and from where.
+    """What a peer, or all peers whose AE titles match a pattern, may do, and from which addresses.
 
-    No `addresses` are all addresses. `certificate` names are held against subject and SAN of the
-    peer's certificate. `max_data_rate` in bytes a second.
+    Without `addresses` all addresses are allowed. The names in `certificate` are compared with subject and SAN of the
+    peer's certificate. `max_data_rate` is in bytes per second.
     """
 
     ae_title: AETitle
@@ -27,9 +27,9 @@ class PeerRule(Section):
 
 
 class AccessControlConfig(Section):
-    """Who may associate: peers with their own rules, and AE titles as patterns with * and ?.
+    """Which peers may associate: peers with rules of their own, and patterns of AE titles with * and ?.
 
-    `association_rate` is associations a second from one address, `association_burst` how many may come at once.
+    `association_rate` limits the associations per second from one address, `association_burst` those that come at once.
     """
 
     allowed_ae_titles: Live[Annotated[tuple[AETitle, ...], Field(strict=False)]] = ("*",)
@@ -41,7 +41,7 @@ class AccessControlConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _peers_close_the_door(cls, data: Any) -> Any:
-        # Whoever lists the peers does not mean everybody else as well.
+        # A list of peers means that all other peers are refused, unless allowed_ae_titles says otherwise.
         if isinstance(data, dict) and data.get("peers") and "allowed_ae_titles" not in data:
             return {**data, "allowed_ae_titles": ()}
         return data

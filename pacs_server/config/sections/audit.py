@@ -19,7 +19,7 @@ from pacs_server.config.types import (
 
 
 class AuditConfig(Section):
-    """The audit trail: where it is kept, what signs it, and where it is sent as well."""
+    """The audit trail: where it is kept, the key that signs it, and the repository that it is sent to."""
 
     enabled: Restart[bool] = True
     directory: Restart[FilePath] = Path("./audit")

@@ -8,7 +8,7 @@ from pacs_server.config.types import AETitle, Count, Host, Live, Port, Restart, 
 
 
 class ServerConfig(Section):
-    """Where this AE listens, and what one peer may ask of it; timeouts in seconds."""
+    """Where this AE listens, and the limits for peers; timeouts in seconds."""
 
     ae_title: Live[AETitle] = "PACS_SERVER"
     host: Restart[Host] = "127.0.0.1"
@@ -27,7 +27,7 @@ class ServerConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _room_for_associations(cls, data: Any) -> Any:
-        # Whoever raises max_associations alone must not be stopped by a default they never saw.
+        # If only max_associations is raised, the default of max_connections must not get in the way.
         if isinstance(data, dict) and "max_connections" not in data:
             wanted = data.get("max_associations")
             if isinstance(wanted, int) and wanted > 200:

@@ -10,7 +10,7 @@ from pacs_server.config.types import FilePath, Live, OptionalPath, Port, Restart
 
 
 class TLSConfig(Section):
-    """DICOM over TLS: on `port` beside the plain one, or without a port of its own on server.port instead."""
+    """DICOM over TLS: on `port`, beside the plain port, or without `port` on server.port, instead of plain DICOM."""
 
     enabled: Restart[bool] = False
     port: Restart[Port | None] = None

@@ -4,7 +4,7 @@ from pacs_server.config.types import Host, Live, OptionalPath, Port, Restart, Se
 
 
 class WorklistConfig(Section):
-    """The modality worklist and where its items come from; folder_interval in seconds, no port is off."""
+    """The modality worklist and where its items come from. folder_interval is in seconds; no port means off."""
 
     only_own_station: Live[bool] = False
     discontinued_returns: Live[bool] = True
