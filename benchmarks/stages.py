@@ -43,6 +43,7 @@ from pacs_server.config import (
     ServerConfig,
     StorageConfig,
 )
+from pacs_server.dicom.response import ResponseEncoder
 from pacs_server.index.group_commit import GroupCommit
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.queries import QueryIndex
@@ -52,7 +53,6 @@ from pacs_server.net.transport import Transport
 from pacs_server.scp import find
 from pacs_server.scp.entity import ApplicationEntity
 from pacs_server.services import store
-from pacs_server.services.query import QueryService
 
 _LIMIT = 20.0
 PEER = "wait for the peer, and read"
@@ -76,7 +76,7 @@ BORDERS: Sequence[tuple[Any, str, str]] = (
     (GroupCommit, "add", "index: commit"),
     (QueryIndex, "find", "index: query"),
     (QueryIndex, "select", "index: query"),
-    (QueryService, "find", "encode matches"),
+    (ResponseEncoder, "encode", "encode matches"),
     (find, "parse_find", "parse the identifier"),
     (Recorder, "write", "audit"),
     (Recorder, "note", "audit"),

@@ -5,8 +5,10 @@ Error Comment (0000,0902). Keys that the attribute table does not know are named
 `Query.unsupported` and left out of the response (PS3.4 C.2.2.1.3); private ones are ignored.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.json_codec import ReturnKey
@@ -23,7 +25,7 @@ from pacs_server.dicom.keys import (
     value_of,
 )
 from pacs_server.dicom.levels import InformationModel, Level
-from pacs_server.dicom.matching import MAX_VALUES, DateTimeSpan, Matcher, matches
+from pacs_server.dicom.matching import MAX_VALUES, DateTimeSpan, Items, Matcher, matches
 from pacs_server.dicom.tags import QUERY_RETRIEVE_LEVEL, TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidIdentifier
@@ -69,6 +71,15 @@ class Query:
     specific_character_set: str
     options: QueryOptions
     texts: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def answered_items(self, tag: int, text: str) -> list[dict[str, Any]]:
+        """The items of a sequence that an answer holds, from the text that the index has of the sequence."""
+        items: list[dict[str, Any]] = json.loads(text) if text else []
+        for key in self.keys:
+            if isinstance(key.matcher, Items) and key.attributes[0].tag == tag:
+                # PS3.4 C.2.2.2.6: only the items that match are returned.
+                return [item for item in items if key.matcher.matches_item(item)]
+        return items
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,12 @@
 No pydicom Dataset is built per match: element headers are packed once for all queries of the same form.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from pacs_server.dicom.identifier import Query
 from pacs_server.dicom.json_codec import ReturnKey, encode_sequence
-from pacs_server.dicom.matching import Items
 from pacs_server.dicom.tags import (
     INSTANCE_AVAILABILITY,
     QUERY_RETRIEVE_LEVEL,
@@ -28,8 +26,8 @@ class ResponseEncoder:
     def __init__(self, query: Query, transfer_syntax_uid: str, retrieve_ae_title: str) -> None:
         keys = tuple([(key.tag, key.vr) for key in query.returns])
         self._layout = _layout(transfer_syntax_uid, keys, query.level.name, retrieve_ae_title)
+        self._query = query
         self._returns = query.returns
-        self._matchers = {key.attributes[0].tag: key.matcher for key in query.keys if isinstance(key.matcher, Items)}
         self._attempts = self._layout.writer.attempts(query.specific_character_set)
 
     def encode(self, row: Sequence[str]) -> bytes:
@@ -55,11 +53,7 @@ class ResponseEncoder:
     def _element(self, key: ReturnKey, value: str, encode: Encode) -> bytes:
         writer = self._layout.writer
         if key.vr == "SQ":
-            items = json.loads(value) if value else []
-            if matcher := self._matchers.get(key.tag):
-                # PS3.4 C.2.2.2.6: only the items that match are returned.
-                items = [item for item in items if matcher.matches_item(item)]
-            return encode_sequence(writer, key, items, encode)
+            return encode_sequence(writer, key, self._query.answered_items(key.tag, value), encode)
         if key.vr in NUMBERS:
             values = value.split("\\") if value else []
             return writer.element(key.tag, key.vr, writer.numbers(key.vr, values))

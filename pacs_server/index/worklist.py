@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, insert, select, update
 
-from pacs_server.dicom.json_model import DataSet, text_of
+from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.matching import date_key, time_key
 from pacs_server.dicom.person_name import fold_name
 from pacs_server.dicom.worklist import STUDY_INSTANCE_UID, ItemStatus, WorklistItem
@@ -26,6 +26,11 @@ WRITER_LOCK = 0x50414353_574B4C53  # any number, the same everywhere: "PACSWKLS"
 _MAX_MATCH = 512
 _CHUNK_ROWS = 256
 _columns = worklist_item.c
+# The columns that a query reads.
+_FOUND = (
+    _columns.data_set, _columns.status, _columns.source, _columns.accession_number, _columns.requested_procedure_id,
+    _columns.scheduled_procedure_step_id, _columns.study_instance_uid,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +119,19 @@ class WorklistIndex:
             if not connection.execute(delete(worklist_item).where(_columns.id == item_id)).rowcount:
                 raise _not_found(item_id)
 
-    def find(self, query: WorklistQuery, station: str | None = None) -> Generator[DataSet, None, None]:
-        """The data sets of the matches in the order of arrival, of one station only if it is given.
+    def find(self, query: WorklistQuery, station: str | None = None) -> Generator[WorklistItem, None, None]:
+        """The items that match, in the order of arrival; those of one station only if `station` is given.
 
-        Rows come from the database as they are asked for; closing the iterator gives the connection
-        back. Raises IndexUnavailable.
+        Each item has its data set as it is shown: Scheduled Procedure Step Status says which status the item has.
+        Items come from the database as they are asked for; closing the generator gives the connection back. Raises
+        IndexUnavailable.
         """
         with self._database.rows(*find_statement(query, station)) as rows:
-            for status, text in rows:
-                data_set = presented(json.loads(text), ItemStatus(status))
+            for text, kept_status, source, accession_number, procedure_id, step_id, study in rows:
+                status = ItemStatus(kept_status)
+                data_set = presented(json.loads(text), status)
                 if query.matches(data_set):
-                    yield data_set
+                    yield WorklistItem(accession_number, procedure_id, step_id, study, status, source, data_set)
 
 
 def find_statement(query: WorklistQuery, station: str | None) -> Clause:
@@ -133,7 +140,7 @@ def find_statement(query: WorklistQuery, station: str | None) -> Clause:
     if station is not None:
         clauses.append(at_stations((station,)))
     sql, values = all_of(clauses)
-    columns = f"{name_of(_columns.status)}, {name_of(_columns.data_set)}"
+    columns = ", ".join(map(name_of, _FOUND))
     return Clause(f"SELECT {columns} FROM {worklist_item.name} WHERE {sql} ORDER BY {name_of(_columns.id)}", values)  # noqa: S608
 
 

@@ -84,7 +84,11 @@ class Message:
 
 
 class Source(Protocol):
-    """Bytes that can be read from any offset, such as a stored object that is open."""
+    """Bytes that can be read from any offset, such as the data set of a stored instance that is open."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
 
     def read(self, offset: int, length: int) -> bytes:
         """The `length` bytes from `offset` on, fewer where the bytes end. Raises StorageUnavailable."""
@@ -334,12 +338,12 @@ class Association:
         """Send what `encode_command` and `encode_data` made, in one write."""
         self._write([b"".join(messages)])
 
-    def send_source(self, context_id: int, command: Command, source: Source, span: tuple[int, int]) -> None:
-        """Send a message whose data set is `span` (offset, length in bytes) of an open source, a chunk at a time.
+    def send_source(self, context_id: int, command: Command, source: Source) -> None:
+        """Send a message whose data set is an open source, a chunk at a time.
 
         Raises StorageUnavailable if the source cannot be read and nothing was sent yet, later MessageCut.
         """
-        offset, remaining = span
+        offset, remaining = 0, source.size
         command.command_data_set_type = 1
         buffers: list[Buffer] = [frame_command(context_id, command, self._max_pdu)]
         fragment = self._max_pdu - 6

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pacs_server.audit.auditor import Auditor
 from pacs_server.dicom.identifier import Query, QueryOptions, parse_find
 from pacs_server.dicom.levels import InformationModel
+from pacs_server.dicom.response import ResponseEncoder
 from pacs_server.errors import InvalidIdentifier
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
@@ -30,8 +31,10 @@ class QueryRetrieveFindSCP:
         with self._auditor.query(association.caller, message.context.abstract_syntax) as record:
             query = self._query(association, message)
             record.keys(query.texts)
-            matches = self._queries.find(query, message.context.transfer_syntax, self._retrieve_ae_title())
-            count, status = send_matches(association, message, matches, record, unsupported=bool(query.unsupported))
+            rows = self._queries.find(query).rows
+            encoder = ResponseEncoder(query, message.context.transfer_syntax, self._retrieve_ae_title())
+            unsupported = bool(query.unsupported)
+            count, status = send_matches(association, message, rows, encoder.encode, record, unsupported=unsupported)
         self._metrics.matches(count)
         return Result(status, {"level": query.level.name, "matches": count})
 

@@ -1,7 +1,8 @@
 """The responses of a C-FIND, sent while the matches are read (PS3.7 9.1.2)."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
+from typing import TypeVar
 
 from pacs_server.audit.auditor import QueryRecord
 from pacs_server.dicom.status import Status
@@ -10,6 +11,8 @@ from pacs_server.net.message import NO_DATA_SET
 from pacs_server.scp.dispatch import response_to
 from pacs_server.scp.suboperations import cancel_requested
 
+Match = TypeVar("Match")
+
 # Responses in one write; between writes a C-CANCEL is looked for.
 _BATCH = 16
 
@@ -17,7 +20,8 @@ _BATCH = 16
 def send_matches(
     association: Association,
     message: Message,
-    matches: Generator[bytes, None, None],
+    matches: Generator[Match, None, None],
+    encode: Callable[[Match], bytes],
     record: QueryRecord,
     *,
     unsupported: bool,
@@ -36,8 +40,8 @@ def send_matches(
     count, status = 0, Status.SUCCESS
     batch: list[bytes] = []
     with closing(matches):
-        for identifier in matches:
-            batch += (command, association.encode_data(context.context_id, identifier))
+        for match in matches:
+            batch += (command, association.encode_data(context.context_id, encode(match)))
             count += 1
             if len(batch) == 2 * _BATCH:
                 record.matched(count, complete=False)

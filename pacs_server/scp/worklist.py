@@ -1,7 +1,8 @@
 """Modality Worklist FIND SCP (PS3.4 K.4.1)."""
 
 from pacs_server.audit.auditor import Auditor
-from pacs_server.dicom.worklist_query import parse_worklist
+from pacs_server.dicom.worklist import WorklistItem
+from pacs_server.dicom.worklist_query import WorklistEncoder, parse_worklist
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.dispatch import Result
@@ -24,7 +25,12 @@ class ModalityWorklistSCP:
         with self._auditor.query(association.caller, context.abstract_syntax) as record:
             query = parse_worklist(identifier_of(association, message), context.transfer_syntax)
             record.keys(query.texts)
-            matches = self._worklist.find(query, context.transfer_syntax, association.calling_ae)
-            count, status = send_matches(association, message, matches, record, unsupported=bool(query.unsupported))
+            items = self._worklist.find(query, association.caller)
+            encoder, unsupported = WorklistEncoder(query, context.transfer_syntax), bool(query.unsupported)
+
+            def encode(item: WorklistItem) -> bytes:
+                return encoder.encode(item.data_set)
+
+            count, status = send_matches(association, message, items, encode, record, unsupported=unsupported)
         self._metrics.matches(count)
         return Result(status, {"matches": count})

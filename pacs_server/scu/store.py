@@ -116,8 +116,7 @@ def send_instance(
         context_id, transfer_syntax = choice
         if transfer_syntax == instance.transfer_syntax_uid:
             with retrieve.open(instance) as source:
-                span = (instance.data_set_offset, instance.size - instance.data_set_offset)
-                association.send_source(context_id, request, source, span)
+                association.send_source(context_id, request, source)
         else:
             association.send(context_id, request, retrieve.transcoded(instance, transfer_syntax))
     except PacsError as error:

@@ -1,10 +1,32 @@
-"""The query service: response identifiers for a query."""
+"""The query service: the matches of a query as rows, which each door encodes in its own way."""
 
 from collections.abc import Generator
+from dataclasses import dataclass
 
 from pacs_server.dicom.identifier import Query
-from pacs_server.dicom.response import ResponseEncoder
+from pacs_server.dicom.json_codec import ReturnKey
 from pacs_server.index.queries import QueryIndex
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The matches of one query.
+
+    Each row is one match: for every attribute of `columns`, in that order, the text of its values. Backslashes
+    separate several values. The text of a sequence holds items, which `Query.answered_items` reads. Rows are read from
+    the index one after the other while `rows` is iterated over, which raises IndexUnavailable; closing `rows` gives the
+    index its connection back.
+    """
+
+    query: Query
+    rows: Generator[Row, None, None]
+
+    @property
+    def columns(self) -> tuple[ReturnKey, ...]:
+        """The attributes that the query asks for, in the order of their tags."""
+        return self.query.returns
 
 
 class QueryService:
@@ -13,15 +35,6 @@ class QueryService:
     def __init__(self, index: QueryIndex) -> None:
         self._index = index
 
-    def find(self, query: Query, transfer_syntax_uid: str, retrieve_ae_title: str) -> Generator[bytes, None, None]:
-        """The encoded response identifier of each match, as the index gives them.
-
-        Close the iterator when no more are wanted. Raises IndexUnavailable.
-        """
-        encoder = ResponseEncoder(query, transfer_syntax_uid, retrieve_ae_title)
-        rows = self._index.find(query)
-        try:
-            for row in rows:
-                yield encoder.encode(row)
-        finally:
-            rows.close()
+    def find(self, query: Query) -> Matches:
+        """The matches of a query, in the order in which they arrived in the archive."""
+        return Matches(query, self._index.find(query))

@@ -1,7 +1,8 @@
-"""Retrieving: which instances are asked for, and their data sets in a transfer syntax that the receiver takes."""
+"""The retrieve service: select stored instances, and open or transcode their data sets."""
 
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
+from types import TracebackType
+from typing import Self
 
 from pacs_server.archive.archive import Archive
 from pacs_server.dicom.identifier import RetrieveKeys
@@ -13,8 +14,40 @@ from pacs_server.services.transcode import transcode
 from pacs_server.storage.contract import ByteSource
 
 
+class DataSetSource:
+    """The data set of a stored instance, open to be read; its user closes it.
+
+    Offset 0 is the first byte of the data set. The head of the stored file lies before it and cannot be read here,
+    because it tells who sent the instance, and from which address.
+    """
+
+    __slots__ = ("_begin", "_source", "size")
+
+    def __init__(self, source: ByteSource, begin: int) -> None:
+        """`begin` is the offset of the data set in `source`."""
+        self._source = source
+        self._begin = begin
+        self.size = source.size - begin
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The `length` bytes from `offset` on, fewer where the data set ends. Raises StorageUnavailable."""
+        return self._source.read(self._begin + offset, length)
+
+    def close(self) -> None:
+        """Close the stored object."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._source.close()
+
+
 class RetrieveService:
-    """Finds and opens instances; knows no door."""
+    """Selects and opens stored instances; may be shared by all threads."""
 
     def __init__(self, archive: Archive, index: QueryIndex) -> None:
         self._archive = archive
@@ -29,19 +62,19 @@ class RetrieveService:
         return self._index.subjects({instance.uids.study for instance in instances})
 
     def subjects_of(self, sop_instance_uids: Collection[str]) -> list[Subject]:
-        """Whose the studies of the stored ones among these instances are. Raises IndexUnavailable."""
+        """Whose the studies of these instances are, as far as they are stored. Raises IndexUnavailable."""
         return self._index.subjects_of(sop_instance_uids)
 
-    @contextmanager
-    def open(self, instance: StoredInstance) -> Iterator[ByteSource]:
-        """The stored bytes of an instance, checked to be as many as the index says. Raises StorageUnavailable."""
-        with self._archive.open(instance) as source:
-            if source.size != instance.size:
-                raise StorageUnavailable(f"{instance.path} has {source.size} bytes, the index says {instance.size}")
-            yield source
+    def open(self, instance: StoredInstance) -> DataSetSource:
+        """Open the data set of an instance; raises StorageUnavailable, also if its size is not the one in the index."""
+        source = self._archive.open(instance)
+        if source.size != instance.size:
+            source.close()
+            raise StorageUnavailable(f"{instance.path} has {source.size} bytes, the index says {instance.size}")
+        return DataSetSource(source, instance.data_set_offset)
 
     def transcoded(self, instance: StoredInstance, transfer_syntax_uid: str) -> bytes:
         """The data set of an instance in another transfer syntax. Raises TranscodeError and StorageUnavailable."""
         with self.open(instance) as source:
-            data = source.read(instance.data_set_offset, source.size)
+            data = source.read(0, source.size)
         return transcode(data, instance.transfer_syntax_uid, transfer_syntax_uid)

@@ -1,13 +1,14 @@
-"""The worklist service: items in, response identifiers for a worklist query out."""
+"""The worklist service: items in, and the items that match a worklist query out."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.recorder import Recorder, local_user
+from pacs_server.dicom.caller import Caller
 from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.worklist import ItemStatus, WorklistItem
-from pacs_server.dicom.worklist_query import WorklistEncoder, WorklistQuery
+from pacs_server.dicom.worklist_query import WorklistQuery
 from pacs_server.index.worklist import ItemRow, PutResult, WorklistIndex
 
 
@@ -59,18 +60,13 @@ class WorklistService:
         self._record([row.item], Action.DELETE, "1 items removed", by)
         self._index.remove(row.id)
 
-    def find(self, query: WorklistQuery, transfer_syntax_uid: str, calling_ae: str) -> Generator[bytes, None, None]:
-        """The encoded response identifier of each match, as the index gives them.
+    def find(self, query: WorklistQuery, caller: Caller) -> Generator[WorklistItem, None, None]:
+        """The items that match the query of `caller`, as they are shown; see `WorklistIndex.find`.
 
-        Close the iterator when no more are wanted. Raises IndexUnavailable.
+        Items are read from the index one after the other; closing the generator gives the index its connection back.
+        Raises IndexUnavailable.
         """
-        encoder = WorklistEncoder(query, transfer_syntax_uid)
-        found = self._index.find(query, calling_ae if self._only_own_station() else None)
-        try:
-            for data_set in found:
-                yield encoder.encode(data_set)
-        finally:
-            found.close()
+        return self._index.find(query, caller.ae_title if self._only_own_station() else None)
 
     def _record(self, items: Sequence[WorklistItem], action: Action, detail: str, by: Participant | None) -> None:
         """One Order Record for each patient (PS3.15 A.5.3.9), durable together."""

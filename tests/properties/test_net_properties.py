@@ -28,6 +28,7 @@ from pacs_server.net.negotiation import (
 from pacs_server.net.pdu import COMMAND, HEADER, LAST, PDV_HEADER, PDUReader, PDUType, ProtocolError
 from pacs_server.net.transport import ConnectionLost, Transport
 from pacs_server.scp.contexts import SOP_CLASSES, STORAGE_SOP_CLASSES, STORAGE_TRANSFER_SYNTAXES, supports
+from pacs_server.services.retrieve import DataSetSource
 from pacs_server.storage.file_source import FileSource
 
 US = st.integers(0, 0xFFFF)
@@ -267,7 +268,7 @@ def test_files_go_out_as_messages_do(tmp_path_factory, data, max_pdu, offset):
     path.write_bytes(bytes(offset) + data)
     command = Command(command_field=1, message_id=1)
     with tcp_pair() as (peer, ours), FileSource(str(path), "x") as source:
-        _association(Transport(ours, tick=1), max_pdu).send_source(1, command, source, (offset, len(data)))
+        _association(Transport(ours, tick=1), max_pdu).send_source(1, command, DataSetSource(source, offset))
         padded = data + bytes(len(data) % 2)
         expected = b"".join(encode_message(1, command, padded, max_pdu // 2 * 2))
         ours.close()
@@ -280,8 +281,9 @@ def test_a_file_that_is_too_short_is_noticed_before_a_byte_is_sent_or_ends_the_a
     path.write_bytes(bytes(3000))
     with tcp_pair() as (_, ours), FileSource(str(path), "x") as source:
         association = _association(Transport(ours, tick=1), 16384)
+        source.size += 10
         with pytest.raises(StorageUnavailable, match="shorter"):
-            association.send_source(1, Command(command_field=1), source, (3000, 10))
+            association.send_source(1, Command(command_field=1), DataSetSource(source, 3000))
         assert association.transport.bytes_out == 0
         with pytest.raises(MessageCut):
-            association.send_source(1, Command(command_field=1), source, (0, source.size + 10))
+            association.send_source(1, Command(command_field=1), source)

@@ -148,7 +148,7 @@ def test_the_database_finds_what_matches(database: Database, data: st.DataObject
             and (station is None or station in text_of(item.step, "00400001").split("\\"))
             and query.matches(presented(item.data_set, statuses[item.accession_number]))
         ]
-        found = [text_of(data_set, "00080050") for data_set in index.find(query, station)]
+        found = [item.accession_number for item in index.find(query, station)]
         assert found == expected, query
 
 

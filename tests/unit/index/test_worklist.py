@@ -41,7 +41,7 @@ def query(step: dict[str, Any] | None = None, **top: Any) -> WorklistQuery:
 
 
 def found(index: WorklistIndex, asked: WorklistQuery, station: str | None = None) -> list[str]:
-    return [text_of(data_set, "00080050") for data_set in index.find(asked, station)]
+    return [item.accession_number for item in index.find(asked, station)]
 
 
 # ------------------------------------------------------------------------------------ put
