@@ -152,6 +152,12 @@ def test_get_without_the_scp_role_fails_for_each(serve):
     keys, data = _study(pacs, 2)
     responses, got = get(pacs, keys, role=False)
     assert (responses[-1][0].Status, got, _failed(responses)) == (0xA702, [], sorted(data))
+    request = Command(command_field=CommandField.C_GET, message_id=9, affected_sop_class_uid=STUDY_GET)
+    with RawPeer.associated(pacs.address, (STUDY_GET, [IMPLICIT]), (CT, [EXPLICIT])) as peer:
+        peer.send(message(1, request, encoded(keys)))
+        answers = [peer.read_message().command for _ in range(2)]
+    # Not one C-STORE request goes out.
+    assert [(answer.command_field, answer.status) for answer in answers] == [(0x8010, 0xFF00), (0x8010, 0xA702)]
 
 
 def test_get_transcodes_for_a_peer_that_takes_only_implicit(serve):
