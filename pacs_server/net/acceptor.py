@@ -1,4 +1,4 @@
-"""The acceptor's side of association establishment: one A-ASSOCIATE-RQ in, one answer out (PS3.8 7.1)."""
+"""Accept or reject an association: read the A-ASSOCIATE-RQ, answer it, return the association (PS3.8 7.1)."""
 
 import threading
 from collections import OrderedDict
@@ -23,7 +23,7 @@ from pacs_server.net.transport import AssociationEnded, DeadlineExpired, Transpo
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """An A-ASSOCIATE-RJ: result, source and reason of PS3.8 Table 9-21; `name` labels metrics."""
+    """An A-ASSOCIATE-RJ with the result, source and reason of PS3.8 Table 9-21. `name` is its label in metrics."""
 
     result: int
     source: int
@@ -50,8 +50,8 @@ class Rejected(AssociationEnded):
         self.rejection = rejection
 
 
-# Proposals whose answer is remembered, and how long they may be in bytes: modalities send the same again and again.
-_REMEMBERED, _LONGEST_REMEMBERED = 64, 16 * 1024
+# How many answers are cached, and for proposals of how many bytes at most: modalities send the same ones each time.
+_MOST_CACHED, _LONGEST_CACHED = 64, 16 * 1024
 
 APPLICATION_CONTEXT_NOT_SUPPORTED = Rejection(1, 1, 2, "application_context")
 PROTOCOL_VERSION_NOT_SUPPORTED = Rejection(1, 2, 2, "protocol_version")
@@ -59,7 +59,7 @@ PROTOCOL_VERSION_NOT_SUPPORTED = Rejection(1, 2, 2, "protocol_version")
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What we put up with and say of ourselves; sizes in bytes, times in seconds."""
+    """The limits of our associations, and the implementation that we name in them. Sizes in bytes, times in seconds."""
 
     max_pdu_size: int
     association_timeout: float
@@ -70,7 +70,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Negotiated:
-    """A proposal and what it comes to once its caller is admitted."""
+    """A proposal and our answer to it, for any caller that is admitted."""
 
     proposal: Proposal
     answer: Answer
@@ -79,14 +79,14 @@ class Negotiated:
 
 
 class Acceptor:
-    """Answers proposals on these terms; `supports` knows the abstract syntaxes."""
+    """Answers proposals on these terms. `supports` returns what we accept for an abstract syntax."""
 
     def __init__(self, terms: Terms, supports: Callable[[str], Support | None]) -> None:
         self.terms = terms
         self._supports = supports
         self._lock = threading.Lock()
-        # By the bytes of the A-ASSOCIATE-RQ, the last used one last. Who is behind it is decided anew each time.
-        self._remembered: OrderedDict[bytes, Negotiated] = OrderedDict()
+        # By the bytes of the A-ASSOCIATE-RQ, the one used last at the end. Admission is decided each time.
+        self._cache: OrderedDict[bytes, Negotiated] = OrderedDict()
 
     def accept(
         self,
@@ -103,7 +103,7 @@ class Acceptor:
         network = terms.timeouts.network
         reader = PDUReader(transport, max_pdu_size=terms.max_pdu_size, pdu_timeout=network)
         body = _read_request(reader, timeout)
-        negotiated = self._recall(body)
+        negotiated = self._cached(body)
         proposal = decode_request(body) if negotiated is None else negotiated.proposal
         admitted = _check_protocol(proposal) or admit(proposal)
         if isinstance(admitted, Rejection):
@@ -125,11 +125,11 @@ class Acceptor:
             extended=negotiated.answer.user.extended,
         )
 
-    def _recall(self, body: bytes) -> Negotiated | None:
+    def _cached(self, body: bytes) -> Negotiated | None:
         with self._lock:
-            found = self._remembered.get(body)
+            found = self._cache.get(body)
             if found is not None:
-                self._remembered.move_to_end(body)
+                self._cache.move_to_end(body)
             return found
 
     def _negotiate(self, proposal: Proposal, body: bytes, admitted: Admitted) -> Negotiated:
@@ -144,18 +144,18 @@ class Acceptor:
         answer = replace(answer, user=user)
         accepted = {context.context_id: context for context in contexts}
         negotiated = Negotiated(proposal, answer, accepted, encode_accept(proposal, answer))
-        # A user identity holds a password, and its answer depends on who it is.
-        if proposal.user.identity is None and len(body) <= _LONGEST_REMEMBERED:
+        # A proposal with a user identity holds a password, and its answer depends on the user.
+        if proposal.user.identity is None and len(body) <= _LONGEST_CACHED:
             with self._lock:
-                self._remembered[body] = negotiated
-                if len(self._remembered) > _REMEMBERED:
-                    self._remembered.popitem(last=False)
+                self._cache[body] = negotiated
+                if len(self._cache) > _MOST_CACHED:
+                    self._cache.popitem(last=False)
         return negotiated
 
 
 def _read_request(reader: PDUReader, timeout: float) -> bytes:
     try:
-        # PS3.8 9.1.5: the ARTIM timer runs until the A-ASSOCIATE-RQ is there.
+        # PS3.8 9.1.5: the ARTIM timer runs until the A-ASSOCIATE-RQ has arrived.
         kind, body = reader.read(timeout)
     except DeadlineExpired:
         raise DeadlineExpired("no A-ASSOCIATE-RQ in time") from None
@@ -167,7 +167,7 @@ def _read_request(reader: PDUReader, timeout: float) -> bytes:
 
 
 def _check_protocol(proposal: Proposal) -> Rejection | None:
-    # PS3.8 9.3.2: only bit 0 of the version is tested.
+    # PS3.8 9.3.2: only bit 0 of the protocol version is tested.
     if not proposal.protocol_version & 1:
         return PROTOCOL_VERSION_NOT_SUPPORTED
     if proposal.application_context != APPLICATION_CONTEXT:

@@ -1,6 +1,6 @@
-"""An association in force, of either role: messages, data sets, answers, release, abort; every wait has a deadline.
+"""An established association of either role: receive and send messages, release, abort. Every wait has a deadline.
 
-One thread owns an association. Only `drain` and `kill` may be called from another one.
+One thread owns an association. Other threads may only call `drain`, and `kill` of its transport.
 """
 
 import contextlib
@@ -42,30 +42,30 @@ from pacs_server.net.transport import AssociationEnded, Buffer, ConnectionLost, 
 _MAX_COMMAND_SET = 16 * 1024
 _MAX_IDENTIFIER = 1024 * 1024
 _FILE_CHUNK = 1024 * 1024
-# A gathered write takes at most 1024 buffers (IOV_MAX); each fragment is two of them.
+# A gathered write takes at most 1024 buffers (IOV_MAX), and each fragment takes two of them.
 _MAX_FRAGMENTS = 500
-# A message has to come in at this rate, in bytes a second, but for `Timeouts.message`.
+# A message must arrive at this rate, in bytes a second; it may lag behind by `Timeouts.message` seconds.
 _SLOWEST = 16 * 1024
-# To a peer that names no limit, or a huge one, PDUs go out no longer than this.
+# The longest PDU that is sent to a peer that names no limit or a huge one.
 _MAX_SENT_PDU = 256 * 1024
 _ABORT_SECONDS = 2.0
 
 
 class PeerReleased(AssociationEnded):
-    """The peer asked for release; it was answered."""
+    """The peer released the association."""
 
 
 class Draining(AssociationEnded):
-    """The server shuts down and this association has nothing running."""
+    """The server shuts down, and no operation runs on this association."""
 
 
 class MessageCut(AssociationEnded):
-    """A message was begun and could not be finished, so that nothing else can follow it."""
+    """A message was sent in part and cannot be completed, so nothing else can be sent after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds: `idle` between messages, `network` for a PDU or the next PDU of a message, and for each write.
+    """Times in seconds: `idle` between messages; `network` for a whole PDU, for the next PDU of a message, and a write.
 
     `message` is how far a message may lag behind a rate of 16 KiB a second.
     """
@@ -77,7 +77,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A DIMSE message whose data set, if it has one, is still to be read from the association."""
+    """A received DIMSE message. Its data set, if it has one, is still to be read from the association."""
 
     context: AcceptedContext
     command: Command
@@ -97,8 +97,8 @@ class Source(Protocol):
 class Association:
     """An established association.
 
-    `contexts` maps presentation context IDs to what was agreed; `max_pdu_size` is the peer's
-    limit, 0 for none.
+    `contexts` maps presentation context IDs to the accepted contexts; `max_pdu_size` is the limit of
+    the peer, 0 for none.
     """
 
     def __init__(  # noqa: PLR0913
@@ -126,18 +126,18 @@ class Association:
         self.extended = extended or {}
         self.busy = False
         self.draining = False
-        # Whether any request was answered with success.
+        # Whether any request of the peer was answered with success.
         self.useful = False
         limit = min(max_pdu_size or _MAX_SENT_PDU, _MAX_SENT_PDU)
-        # Fragments of even length (PS3.8 Annex E.2 leaves none odd but the last).
+        # An even length makes fragments of even length (PS3.8 Annex E.2: only the last one may be odd).
         self._max_pdu = limit // 2 * 2
         self._reader = reader
         rate = self.caller.rule.max_data_rate
         self.throttle = Throttle(rate, transport.pause) if rate else None
-        # When the current message has to be there, as far as it has come.
+        # When the current message must be complete; every received byte moves it.
         self._deadline = 0.0
         self._pdu = memoryview(b"")
-        # What goes out in front of the next message.
+        # The message of `send_with_next`, which is sent in front of the next one.
         self._held = b""
         self._message_ids = itertools.cycle(range(1, 65536))
         self._data_context: int | None = None
@@ -153,16 +153,16 @@ class Association:
         }
 
     def next_message_id(self) -> int:
-        """A Message ID that is not in use (PS3.7 E.1-1)."""
+        """A Message ID that is not in use (PS3.7 Table E.1-1)."""
         return next(self._message_ids)
 
     # ---------------------------------------------------------------- reading
 
     def read_message(self, timeout: float | None = None) -> Message:
-        """Wait for the next message and return it; its data set is read by `data` or `read_data`.
+        """Wait for the next message and return it. `data` or `read_data` read its data set.
 
-        Waits the idle time-out for it to begin, unless `timeout` (seconds) says otherwise. Raises
-        AssociationEnded in one of its kinds: released, aborted, lost, too slow, against the protocol.
+        The message must begin within `timeout` seconds, or within the idle time-out if that is None. Raises
+        AssociationEnded: the peer has released, aborted, is gone, too slow, or broke the protocol.
         """
         self._data_context = None
         context_id, control, value = self._next_pdv(self.timeouts.idle if timeout is None else timeout, begun=False)
@@ -187,14 +187,14 @@ class Association:
         return Message(self.contexts[context_id], command)
 
     def expect(self, request: Command, answered: Callable[[Command | None], None]) -> None:
-        """Have `answered` called with the response to a request of ours, which comes among other messages.
+        """Call `answered` with the response to a request of ours, when it arrives among other messages.
 
-        Who reads the messages hands it over with `take_response`; `expect_no_more` calls with None.
+        Whoever reads messages passes responses to `take_response`. `expect_no_more` calls `answered(None)`.
         """
         self._expected[request.message_id] = answered
 
     def take_response(self, message: Message) -> bool:
-        """Hand a response to whoever expects it; False if it is none, or nobody does."""
+        """Pass a response to the callback that expects it; return False if the message is no expected response."""
         command = message.command
         if not (command.command_field or 0) & RESPONSE:
             return False
@@ -206,13 +206,13 @@ class Association:
         return True
 
     def expect_no_more(self) -> None:
-        """Tell everybody who still expects a response that none will come."""
+        """Tell every callback that still expects a response that none will come."""
         while self._expected:
             _, answered = self._expected.popitem()
             answered(None)
 
     def data(self) -> Iterator[memoryview]:
-        """Yield the fragments of the current message's data set; each is valid until the next is asked for."""
+        """Yield the fragments of the current message's data set. Each is valid until the next one is asked for."""
         while self._data_context is not None:
             context_id, control, value = self._next_pdv(self.timeouts.network)
             if control & COMMAND or context_id != self._data_context:
@@ -224,7 +224,7 @@ class Association:
             yield value
 
     def read_data(self, limit: int = _MAX_IDENTIFIER) -> bytes:
-        """The whole data set of the current message, at most `limit` bytes; raises ProtocolError over it."""
+        """The whole data set of the current message. Raises ProtocolError if it is longer than `limit` bytes."""
         data = bytearray()
         for fragment in self.data():
             if len(data) + len(fragment) > limit:
@@ -233,20 +233,23 @@ class Association:
         return bytes(data)
 
     def skip_data(self) -> None:
-        """Read what is left of the current message's data set and forget it."""
+        """Read the rest of the current message's data set and drop it."""
         for _ in self.data():
             pass
 
     def waiting(self) -> bool:
-        """Whether the peer has sent something that was not read yet."""
+        """Whether the peer has sent bytes that were not read yet, received or still in the socket."""
         return bool(self._pdu) or self._reader.waiting()
 
     def ahead(self) -> bool:
-        """Whether the peer had sent more before it could have the last answer."""
+        """Whether the peer had sent more before it could have received the last response."""
         return bool(self._pdu) or self._reader.ahead
 
     def _next_pdv(self, timeout: float, *, begun: bool = True) -> tuple[int, int, memoryview]:
-        """The next value, for which `timeout` seconds are waited; within a message not past its deadline."""
+        """The next presentation data value: context ID, control header, value. Waits up to `timeout` seconds.
+
+        After the first value of a message (`begun`) the wait also ends at the deadline of the message.
+        """
         if not self._pdu:
             self._pdu = self._read_p_data(min(timeout, self._time_left()) if begun else timeout)
         if len(self._pdu) < 6:
@@ -258,12 +261,12 @@ class Association:
             raise ProtocolError(f"data on presentation context {context_id}, which was not accepted")
         value = self._pdu[6 : 4 + length]
         self._pdu = self._pdu[4 + length :]
-        # Only what is carried counts: PDUs and values with nothing in them buy no time.
+        # Only the bytes of values extend the deadline; empty PDUs and values do not.
         self._deadline += len(value) / _SLOWEST
         return context_id, control, value
 
     def _time_left(self) -> float:
-        """Seconds until the message is too late; what came in fast buys no longer silence than the time-out."""
+        """Seconds until the deadline of the message, which fast data cannot extend beyond the message time-out."""
         now = time.monotonic()
         self._deadline = min(self._deadline, now + self.timeouts.message)
         if now >= self._deadline:
@@ -304,7 +307,7 @@ class Association:
     # ---------------------------------------------------------------- writing
 
     def send(self, context_id: int, command: Command, data: Buffer | None = None) -> None:
-        """Send a message, command and data set in one write if they are not large; sets Command Data Set Type."""
+        """Send a message, in one write if it is not large. Sets the Command Data Set Type of `command`."""
         if data is None:
             self._write(encode_message(context_id, command, None, self._max_pdu))
             return
@@ -313,29 +316,29 @@ class Association:
             (frame_command(context_id, command, self._max_pdu),),
             frame(context_id, data, command=False, max_pdu=self._max_pdu),
         )
-        # One write at a time: what is yet to be framed takes no memory, whatever PDU size the peer asked for.
+        # Fragments are framed for one write at a time, so small PDUs of a large data set take no memory.
         while batch := list(itertools.islice(buffers, 2 if self.throttle else 2 * _MAX_FRAGMENTS)):
             self._write(batch)
             if self.throttle is not None:
                 self.throttle.spend(sum(map(len, batch)))
 
     def send_with_next(self, context_id: int, command: Command) -> None:
-        """Send a message without data set in one write with the next message, which has to follow."""
+        """Send a message without data set together with the next message, in one write. Another one must follow."""
         if self._held:
             self._write([])
         command.command_data_set_type = NO_DATA_SET
         self._held = frame_command(context_id, command, self._max_pdu)
 
     def encode_command(self, context_id: int, command: Command) -> bytes:
-        """A command as it goes on the wire, for a response that is sent many times."""
+        """A command as bytes on the wire, for a response that is sent many times."""
         return frame_command(context_id, command, self._max_pdu)
 
     def encode_data(self, context_id: int, data: Buffer) -> bytes:
-        """A data set as it goes on the wire after its command."""
+        """A data set as bytes on the wire, to be sent after its command."""
         return b"".join(frame(context_id, data, command=False, max_pdu=self._max_pdu))
 
     def send_encoded(self, messages: Sequence[Buffer]) -> None:
-        """Send what `encode_command` and `encode_data` made, in one write."""
+        """Send the results of `encode_command` and `encode_data` in one write."""
         self._write([b"".join(messages)])
 
     def send_source(self, context_id: int, command: Command, source: Source) -> None:
@@ -359,7 +362,7 @@ class Association:
                 raise MessageCut(f"data set cut: {error}") from error
             offset, remaining = offset + len(data), remaining - len(data)
             if not remaining and len(data) % 2:
-                # PS3.8 E.2: fragments are even. A deflated data set may have come odd, and is padded so (PS3.5 A.5).
+                # PS3.8 E.2: fragments are even. A deflated data set of odd length is padded (PS3.5 A.5).
                 data += b"\0"
             buffers += frame(context_id, data, command=False, max_pdu=self._max_pdu, last=not remaining)
             self._write(buffers)
@@ -377,7 +380,7 @@ class Association:
     # ---------------------------------------------------------------- ending
 
     def release(self) -> None:
-        """Ask for release and wait for the answer; what comes in until then is dropped (PS3.8 7.2)."""
+        """Ask for release and wait for the answer. Drops messages that arrive before it (PS3.8 7.2)."""
         self.transport.send([RELEASE_RQ], self.timeouts.network)
         deadline = time.monotonic() + self.timeouts.network
         while time.monotonic() < deadline:
@@ -389,19 +392,19 @@ class Association:
                 self.transport.send([RELEASE_RP], self.timeouts.network)
 
     def abort(self, reason: AbortReason | None = None) -> None:
-        """Send an A-ABORT, as the service provider when there is a `reason`, and let the peer read it."""
+        """Send an A-ABORT and let the peer read it. With a `reason` it comes from the service provider."""
         with contextlib.suppress(AssociationEnded):
             self.transport.send([encode_abort(0 if reason is None else 2, reason or 0)], _ABORT_SECONDS)
             self.transport.finish()
 
     def drain(self) -> None:
-        """End the association as soon as no operation runs on it; from another thread."""
+        """End the association as soon as no operation runs on it. Called from another thread."""
         self.draining = True
         if not self.busy:
             self.transport.wake()
 
     def done(self) -> None:
-        """Say that the operation is over: the association is idle again. Raises Draining if it is to end now."""
+        """Mark the association as idle after an operation. Raises Draining if the server shuts down."""
         self.busy = False
         if self.draining:
             raise Draining("the server shuts down")

@@ -83,17 +83,17 @@ def test_a_proposal_with_an_identity_is_never_remembered(decoded: list[bytes]) -
     with _associated(acceptor, request) as (_, answered):
         assert b"\x59\0\0\2\0\0" not in answered
     assert len(decoded) == 2
-    assert not acceptor._remembered
+    assert not acceptor._cache
 
 
 def test_few_are_remembered_and_the_last_used_longest(decoded: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REMEMBERED", 2)
+    monkeypatch.setattr(module, "_MOST_CACHED", 2)
     acceptor = _acceptor()
     requests = [encode_request(proposal((CT, [EXPLICIT]), calling=f"CT{number}")) for number in range(3)]
     for number in (0, 1, 0, 2, 0, 1):
         with _associated(acceptor, requests[number]) as (association, _):
             assert association.calling_ae == f"CT{number}"
-        assert len(acceptor._remembered) <= 2
+        assert len(acceptor._cache) <= 2
     assert [body[20:24].strip() for body in decoded] == [b"CT0", b"CT1", b"CT2", b"CT1"]
 
 
