@@ -1,4 +1,4 @@
-"""The commands about a server: how it is, `pacs-server status`, and what it can do, `pacs-server conformance`."""
+"""The commands that describe a server: `pacs-server status` and `conformance`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +26,7 @@ def status(context: typer.Context, config: ConfigOption = None) -> None:
 
 
 def _get(url: str) -> object:
-    """The JSON document at `url`, asked for without any proxy."""
+    """The JSON document at `url`, requested without a proxy."""
     import json
     from http.client import HTTPException
     from urllib.error import HTTPError

@@ -1,4 +1,4 @@
-"""The commands of the audit trail, `pacs-server audit verify|search|export`; reading it is written into it."""
+"""The commands of the audit trail, `pacs-server audit verify|search|export`. Reading the trail is recorded in it."""
 
 import os
 import sys
@@ -84,7 +84,7 @@ def export(
 
 @contextmanager
 def _reading(settings: "AuditConfig", detail: str) -> Iterator["AuditTrail"]:
-    """The trail to read from; keeps that somebody reads the trail, before anything of it is shown (PS3.15 A.5.3.2)."""
+    """The trail to read from. Before anything is shown, the trail records that it is read (PS3.15 A.5.3.2)."""
     from pacs_server.audit.events import Action, Event, EventID
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.trail import open_trail
@@ -110,7 +110,10 @@ def _destination(output: Path | None) -> Iterator[BinaryIO]:
 
 
 def _described(record: "Record", patient: str | None, study: str | None) -> str:
-    """Time, what, outcome, who, and about whom: of many studies those that were searched for."""
+    """A record as one line: time, event, outcome, participants and subjects.
+
+    If the search was for a patient or a study, only the subjects that it found are shown.
+    """
     event = record.event
     kind = event.event_id.value[1] + (f" ({event.event_type.value[1]})" if event.event_type else "")
     who = ", ".join(

@@ -1,4 +1,4 @@
-"""The commands of the archive as a whole: `pacs-server backup` and `restore`."""
+"""The commands that copy the whole archive: `pacs-server backup` and `restore`."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -149,7 +149,7 @@ def _prune(backups: "BackupDirectory", keep: int, *, as_json: bool) -> None:
 
 
 def _report(report: "CopyReport", what: str, *, as_json: bool) -> int:
-    """Print what was done; returns the exit code."""
+    """Print the result and return the exit code."""
     if as_json:
         typer.echo(json.dumps(asdict(report)))
     else:
@@ -193,7 +193,10 @@ def _database(settings: "Config") -> Iterator["Database"]:
 
 @contextmanager
 def _audited(settings: "Config", event_id: "EventID", detail: str) -> Iterator[Callable[[int], None]]:
-    """Keep in the audit trail what was done and how it ended; what it yields takes the number of problems."""
+    """Record in the audit trail what the block does and how it ends. The block has to call the function that it gets.
+
+    The function takes the number of problems.
+    """
     from pacs_server.audit.events import Action, Event, Outcome, Role
     from pacs_server.audit.recorder import Recorder, local_user
     from pacs_server.audit.trail import open_trail

@@ -1,11 +1,11 @@
-"""`pacs-server commitment`: what was asked for, what is reported, what waits and why."""
+"""The commands of storage commitment: `pacs-server commitment list|retry`."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, fail, open_archive
 from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ def list_transactions(
     config: ConfigOption = None,
 ) -> None:
     """List the transactions that are not reported yet, the newest last."""
-    from pacs_server.app.assembly import open_archive
-
-    with open_archive(load_config(context, config)) as archive:
+    with open_archive(context, config) as archive:
         summaries = archive.commitment.summaries(everything=everything, limit=limit)
     now = datetime.now(UTC)
     print_table(_COLUMNS, (_cells(summary, now) for summary in summaries), wrapping=("last_error",))
@@ -40,9 +38,7 @@ def retry(
     config: ConfigOption = None,
 ) -> None:
     """Make a transaction due now, given up or not; the running server takes it up within a minute."""
-    from pacs_server.app.assembly import open_archive
-
-    with open_archive(load_config(context, config)) as archive:
+    with open_archive(context, config) as archive:
         if not archive.commitment.retry(key):
             fail(f"there is no transaction {key} that is not reported yet", 1)
     typer.echo(f"transaction {key} is due")

@@ -1,4 +1,4 @@
-"""The commands about whose studies are: `pacs-server conflicts|patients|merge|reassign`."""
+"""The commands that decide to which patient a study belongs: `pacs-server conflicts|patients|merge|reassign`."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, echo, fail, open_archive
 from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ def conflicts(context: typer.Context, *, config: ConfigOption = None, as_json: J
         typer.echo(json.dumps({"patients": patients, "studies": studies}, ensure_ascii=False, indent=1))
         return
     for people in found.patients:
-        _print(f"patient ID {_named(people[0])}: {len(people)} patients")
+        echo(f"patient ID {_named(people[0])}: {len(people)} patients")
         for person in people:
-            _print(f"  {_person_line(person)}")
+            echo(f"  {_person_line(person)}")
     for group in found.studies:
-        _print(f"study {group[0].study_instance_uid}: {len(group)} patients")
+        echo(f"study {group[0].study_instance_uid}: {len(group)} patients")
         for study in group:
-            _print(f"  {study.reference}  {study.instances} instances  of patient {_person_line(study.person)}")
+            echo(f"  {study.reference}  {study.instances} instances  of patient {_person_line(study.person)}")
     if not found.patients and not found.studies:
         typer.echo("no conflicts")
 
@@ -85,9 +85,9 @@ def merge(
         source, target = identity.person(patient), identity.person(into)
         moved = identity.merge(source, target, reason, dry_run=dry_run)
     for study in moved:
-        _print(f"study {study.study_instance_uid}: {study.instances} instances")
+        echo(f"study {study.study_instance_uid}: {study.instances} instances")
     verb = "would merge" if dry_run else "merged"
-    _print(f"{verb} {_person_line(source)} into {_person_line(target)}")
+    echo(f"{verb} {_person_line(source)} into {_person_line(target)}")
 
 
 @app.command()
@@ -105,14 +105,12 @@ def reassign(
         one, target = identity.study(study), identity.person(to)
         identity.reassign(one, target, reason, dry_run=dry_run)
     verb = "would reassign" if dry_run else "reassigned"
-    _print(f"{verb} study {one.study_instance_uid} of {_person_line(one.person)} to {_person_line(target)}")
+    echo(f"{verb} study {one.study_instance_uid} of {_person_line(one.person)} to {_person_line(target)}")
 
 
 @contextmanager
 def _identity(context: typer.Context, config: ConfigOption) -> Iterator["PatientService"]:
-    from pacs_server.app.assembly import open_archive
-
-    with open_archive(load_config(context, config)) as archive:
+    with open_archive(context, config) as archive:
         archive.patients.catch_up()
         yield archive.patients
 
@@ -145,9 +143,3 @@ def _person_values(person: "Person") -> dict[str, Any]:
 def _study_values(study: "StudyOf") -> dict[str, Any]:
     values = asdict(study)
     return {"study": study.reference, **values, "person": _person_values(study.person)}
-
-
-def _print(line: str) -> None:
-    from pacs_server.kit.logs import escaped
-
-    typer.echo(escaped(line))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, fail, open_archive
 from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -127,12 +127,9 @@ def empty(
 
 @contextmanager
 def _deletions(context: typer.Context, config: Path | None) -> "Iterator[tuple[DeletionService, StorageConfig]]":
-    from pacs_server.app.assembly import open_archive
-
-    settings = load_config(context, config)
-    with open_archive(settings) as archive:
+    with open_archive(context, config) as archive:
         archive.deletions.resume()
-        yield archive.deletions, settings.storage
+        yield archive.deletions, archive.config().storage
 
 
 def _delete(
@@ -153,7 +150,7 @@ def _delete(
 
 
 def _storable(text: str) -> str:
-    """Without what no database takes: NUL, and the surrogates that stand for odd bytes."""
+    """`text` without what a database refuses: NUL, and lone surrogates, which stand for bytes that are not UTF-8."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8").strip()
 
 

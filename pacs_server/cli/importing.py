@@ -1,4 +1,4 @@
-"""`pacs-server import`: files and folders into the archive."""
+"""`pacs-server import`: take files and folders into the archive."""
 
 import itertools
 import signal

@@ -1,7 +1,7 @@
 """The command line: without a subcommand it runs the server.
 
-Modules that take long to import are imported by the commands that need them. Exit codes: 0 done, 1 failed,
-2 a setting or an argument is wrong, 130 interrupted.
+Modules that take long to import are imported by the commands that need them. Exit codes: 0 done, 1 failed, 2 wrong
+setting or argument, 130 interrupted.
 """
 
 import warnings
@@ -56,7 +56,7 @@ app.add_typer(worklist.app, name="worklist")
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    # pydicom's warnings quote values, and values are patient data.
+    # The warnings of pydicom quote values, and values are patient data.
     warnings.filterwarnings("ignore", module="pydicom")
     try:
         app()

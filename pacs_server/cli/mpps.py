@@ -1,4 +1,4 @@
-"""The commands of performed procedure steps, `pacs-server mpps list|show`, and what `worklist show` says of them."""
+"""The commands of performed procedure steps, `pacs-server mpps list|show`, and their lines in `worklist show`."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, load_config
+from pacs_server.cli.options import ConfigOption, echo, open_archive
 from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Performed procedure steps: what modalities say they did.", rich_markup_mode=None)
 
 _COLUMNS = ("UID", "STATUS", "START", "STATION", "MODALITY", "RECEIVED", "PATIENT ID")
-# Of the instances that have not come in, show names this many.
+# How many of the instances that have not come in `show` names.
 _SHOWN_MISSING = 20
 
 
@@ -30,10 +30,8 @@ def list_(
     status: Annotated[str | None, typer.Option(help="IN PROGRESS, COMPLETED or DISCONTINUED only.")] = None,
 ) -> None:
     """List the steps, the latest first: UID, status, start, station, modality, patient, instances received."""
-    from pacs_server.app.assembly import open_archive
-
     wanted = status.upper() if status else None
-    with open_archive(load_config(context, config)) as parts, closing(parts.mpps.list()) as steps:
+    with open_archive(context, config) as archive, closing(archive.mpps.list()) as steps:
         found = islice((step for step in steps if wanted in (None, step.status)), limit)
         print_table(_COLUMNS, ((*_cells(step), step.patient_id) for step in found), line=_line, titled=False)
 
@@ -46,15 +44,13 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print its attributes in the DICOM JSON Model.")] = False,
 ) -> None:
     """Show a step: what it says, the worklist items it is about, and the instances that have not come in."""
-    from pacs_server.app.assembly import open_archive
-
-    with open_archive(load_config(context, config)) as parts:
-        step = parts.mpps.show(uid)
+    with open_archive(context, config) as archive:
+        step = archive.mpps.show(uid)
     if as_json:
         typer.echo(json.dumps(step.data_set, ensure_ascii=False, indent=1))
         return
     for line in _described(step):
-        _print(line)
+        echo(line)
 
 
 def summary(step: "StepRow") -> str:
@@ -74,7 +70,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def loop_lines(loop: "Loop") -> Iterator[str]:
-    """What became of a worklist item: performed, received."""
+    """The lines about a worklist item that say which steps performed it and how many instances were received."""
     for step in loop.steps:
         yield f"performed: {summary(step)}"
     if not loop.steps:
@@ -103,9 +99,3 @@ def _described(step: "Step") -> Iterator[str]:
     yield from (f"not received: {uid}" for uid in step.missing[:_SHOWN_MISSING])
     if len(step.missing) > _SHOWN_MISSING:
         yield f"not received: {len(step.missing) - _SHOWN_MISSING} more"
-
-
-def _print(line: str) -> None:
-    from pacs_server.kit.logs import escaped
-
-    typer.echo(escaped(line))

@@ -1,7 +1,9 @@
-"""What the commands share: the options that stand before them, the settings, failing with a sentence."""
+"""What the commands share: the options before the subcommand, the settings, the open archive, and how to fail."""
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from pacs_server.app.assembly import OpenArchive
     from pacs_server.config.model import Config
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")]
@@ -16,14 +19,17 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", h
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options that stand before a subcommand."""
+    """The options that were given before the subcommand."""
 
     config: Path | None
     overrides: dict[str, object] = field(default_factory=dict)
 
 
 def load_config(context: typer.Context, file: Path | None = None, *, check: bool = True) -> "Config":
-    """The settings, from the file named after the subcommand or before it; raises ConfigError."""
+    """Read the settings from the file that was named after the subcommand, or before it. Raises ConfigError.
+
+    If `check`, the settings are checked against the disk as well.
+    """
     from pacs_server.config.load import check_filesystem, load
 
     options: Options = context.obj
@@ -33,14 +39,30 @@ def load_config(context: typer.Context, file: Path | None = None, *, check: bool
     return config
 
 
+@contextmanager
+def open_archive(context: typer.Context, file: Path | None = None) -> Iterator["OpenArchive"]:
+    """The archive of the settings, open until the block ends. Raises a PacsError."""
+    from pacs_server.app import assembly
+
+    with assembly.open_archive(load_config(context, file)) as archive:
+        yield archive
+
+
+def echo(line: str, *, err: bool = False) -> None:
+    """Print a line, on standard error if `err`; characters in it that could control the terminal are escaped."""
+    from pacs_server.kit.logs import escaped
+
+    typer.echo(escaped(line), err=err)
+
+
 def fail(sentence: str, code: int) -> NoReturn:
-    """End the process with a sentence on standard error and an exit code."""
+    """Print a sentence on standard error and end the process with an exit code."""
     print(f"pacs-server: {sentence}", file=sys.stderr)
     raise SystemExit(code)
 
 
 def shown(value: object) -> str:
-    """The value of a setting, or of a field of the status, for people."""
+    """A value, of a setting or of a field of the status page, as text for people."""
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

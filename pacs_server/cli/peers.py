@@ -1,4 +1,4 @@
-"""`pacs-server peers`: who asked for an association, and access rules made from that."""
+"""`pacs-server peers seen`: the peers that asked for an association, and a suggestion of access rules for them."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, fail, open_archive
 from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _COLUMNS = (
 
 @app.callback()
 def _group() -> None:
-    """Keep `seen` a command of its own, although it is the only one."""
+    """Without a callback, Typer would make `peers` itself the command, because `seen` is the only one."""
 
 
 @app.command()
@@ -45,9 +45,7 @@ def seen(
     config: ConfigOption = None,
 ) -> None:
     """List who asked for an association, the last one first; a running server is a minute behind at most."""
-    from pacs_server.app.assembly import open_archive
-
-    with open_archive(load_config(context, config)) as archive:
+    with open_archive(context, config) as archive:
         peers = archive.peers.list(rejected=rejected, calling_ae=suggest)
     if suggest is not None:
         for line in _suggestion(suggest, peers):
@@ -67,7 +65,7 @@ def _cells(peer: "PeerSeen") -> tuple[str, ...]:
 
 
 def _suggestion(title: str, peers: "Sequence[PeerSeen]") -> Iterator[str]:
-    """A rule that lets this title in from where it was seen, as lines of YAML."""
+    """An access rule, as lines of YAML, that allows this AE title from the addresses where it was seen."""
     from pydantic import ValidationError
 
     from pacs_server.config.sections.access_control import PeerRule, PeerService
@@ -75,7 +73,7 @@ def _suggestion(title: str, peers: "Sequence[PeerSeen]") -> Iterator[str]:
     if not peers:
         fail(f"no peer of the title {title} was seen", 1)
     try:
-        # A title may hold a star; as a pattern it would fit everybody's.
+        # An AE title may contain a star. In a rule the star would be a pattern that fits every title.
         rule = PeerRule(ae_title=title.replace("*", "?"))
     except ValidationError:
         fail("that is no AE title (PS3.5 6.2), so that no rule can name it", 1)

@@ -1,4 +1,4 @@
-"""`pacs-server rebuild-index`: the index from the files alone."""
+"""`pacs-server rebuild-index`: make the index from the files alone."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -51,12 +51,12 @@ def _configure_log(settings: "Config") -> None:
     if settings.logging.file is not None:
         configure_logging(settings.logging, console=False)
     else:
-        # What arrivals were warned of is told again, and is no news.
+        # The warnings about the instances were logged when they arrived.
         configure_logging(settings.logging.model_copy(update={"level": "error"}))
 
 
 def _in_place(settings: "Config", path: Path, jobs: int) -> "RebuildReport":
-    """Beside the configured file at `path`, and then in its place."""
+    """Build the index in a new file beside the configured one at `path`, and then replace that one."""
     from pacs_server.storage.lock import alone
     from pacs_server.upkeep.rebuild_target import new_file, put_in_place
 
@@ -73,7 +73,7 @@ def _in_place(settings: "Config", path: Path, jobs: int) -> "RebuildReport":
 
 
 def _into(settings: "Config", into: str | None, jobs: int) -> "RebuildReport":
-    """Into an empty database: another one, or the configured one when that is on a server."""
+    """Build the index in an empty database: the one that `into` names, or the configured one if it is on a server."""
     from pacs_server.index.database import Database
     from pacs_server.storage.lock import alone, in_use
 
@@ -101,7 +101,7 @@ def _refuse_rows(database: "Database") -> None:
 def _built(new: Path) -> "Database":
     from pacs_server.index.database import Database
 
-    # Synced as a whole when it is put in place.
+    # The file is synced as a whole when it replaces the old one.
     return Database(f"sqlite:///{new}", wal_mode=False, fsync=False)
 
 
@@ -110,7 +110,7 @@ def _fill(settings: "Config", database: "Database", jobs: int) -> "RebuildReport
     from pacs_server.storage.lock import refuse_unfinished
     from pacs_server.upkeep.rebuild import rebuild
 
-    # Half of the files would make half an index.
+    # While a restore is unfinished, files are missing, and the index would be incomplete.
     refuse_unfinished(settings.storage.directory)
     database.migrate()
     storage = FileSystemStorage(settings.storage.directory, min_free_space=0)
@@ -129,7 +129,7 @@ def _take_over(settings: "Config", database: "Database") -> None:
 
 
 def _report(rebuilt: "RebuildReport") -> int:
-    """Print what was done; returns the exit code."""
+    """Print the result and return the exit code."""
     from pacs_server.kit.logs import escaped
 
     for problem in rebuilt.problems:
@@ -143,7 +143,7 @@ def _report(rebuilt: "RebuildReport") -> int:
 
 @contextmanager
 def _audited(settings: "Config") -> Iterator[Callable[["RebuildReport"], None]]:
-    """Keep in the audit trail who made the index anew, and how it ended."""
+    """Record in the audit trail who rebuilt the index and how it ended. The block has to pass on its result."""
     from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Role
     from pacs_server.audit.recorder import Recorder, local_user
     from pacs_server.audit.trail import open_trail

@@ -1,4 +1,4 @@
-"""The commands for before the first start: `pacs-server check-config` and `migrate`."""
+"""The commands to prepare a start: `pacs-server check-config` and `migrate`."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

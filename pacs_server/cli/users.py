@@ -1,4 +1,4 @@
-"""`pacs-server user`: who may associate with a user name and a password."""
+"""The commands of users, who identify themselves with a password: `pacs-server user add|passwd|remove|list`."""
 
 import getpass
 import sys
@@ -65,7 +65,7 @@ def list_users(context: typer.Context, config: ConfigOption = None) -> None:
 
 
 def _change(config: "Config", name: str, done: str, change: Callable[[Path], None]) -> None:
-    """Make a change and leave its trace; without an audit trail that can be opened nothing is changed."""
+    """Change the file of users and record the change. If the audit trail cannot be opened, nothing is changed."""
     from pacs_server.audit.events import Action, Event, EventID, EventType, NoAudit, Participant
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.trail import open_trail
@@ -84,7 +84,7 @@ def _change(config: "Config", name: str, done: str, change: Callable[[Path], Non
 
 
 def _password(*, from_stdin: bool) -> str:
-    """The password, from standard input or typed twice without being shown. Raises UserError."""
+    """Read the password from standard input, or have it typed twice without being shown. Raises UserError."""
     if from_stdin:
         try:
             return sys.stdin.readline(8192).removesuffix("\n").removesuffix("\r")

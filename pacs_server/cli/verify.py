@@ -1,4 +1,4 @@
-"""`pacs-server verify`: files and index held against each other, and mended if wanted."""
+"""`pacs-server verify`: compare the files with the index, and repair what can be repaired."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, echo, fail, open_archive
 from pacs_server.cli.progress import progress_shown
 
 if TYPE_CHECKING:
@@ -43,23 +43,25 @@ def verify(  # noqa: PLR0913
     ] = None,
 ) -> None:
     """Check that every file has its row in the index, every row its file, and that they agree."""
-    from pacs_server.app.assembly import open_archive
     from pacs_server.upkeep.rate_limit import RateLimit
     from pacs_server.upkeep.verify import Verification
 
     if resume and (since is not None or study is not None or no_digest):
         fail("--resume goes on as the run began: without --since, --study and --no-digest", 2)
-    pace = RateLimit(_bytes(rate))
+    limit = RateLimit(_bytes(rate))
     try:
-        with open_archive(load_config(context, config)) as archive:
-            parts = _parts(archive)
-            progress = _progress(parts, since, study, digest=not no_digest, resume=resume)
+        with open_archive(context, config) as archive:
+            sources = _sources(archive)
+            progress = _progress(sources, since, study, digest=not no_digest, resume=resume)
             with progress_shown("instances") as show:
                 run = Verification(
-                    parts, progress, pace.spend, lambda now: show(f"{now.phase}: {now.files} files", now.instances, 0)
+                    sources,
+                    progress,
+                    limit.spend,
+                    lambda now: show(f"{now.phase}: {now.files} files", now.instances, 0),
                 )
-                report = run.run(_repair(archive, parts) if repair else None)
-            _tell(report, run, output)
+                report = run.run(_repair(archive, sources) if repair else None)
+            _print_report(report, run, output)
             run.forget()
     except KeyboardInterrupt:
         fail("interrupted; verify --resume goes on from here", 130)
@@ -80,7 +82,7 @@ def _bytes(rate: str | None) -> int | None:
     return size
 
 
-def _parts(archive: "OpenArchive") -> "VerificationSources":
+def _sources(archive: "OpenArchive") -> "VerificationSources":
     from pacs_server.index.integrity import IntegrityIndex
     from pacs_server.index.state import StateIndex
     from pacs_server.upkeep.verify import VerificationSources
@@ -90,35 +92,33 @@ def _parts(archive: "OpenArchive") -> "VerificationSources":
 
 
 def _progress(
-    parts: "VerificationSources", since: datetime | None, study: str | None, *, digest: bool, resume: bool
+    sources: "VerificationSources", since: datetime | None, study: str | None, *, digest: bool, resume: bool
 ) -> "VerificationProgress":
     from pacs_server.upkeep.verify import VerificationProgress, begin, unfinished
 
     if not resume:
         day = None if since is None else since.replace(tzinfo=UTC).isoformat()
-        return begin(parts.state, VerificationProgress(datetime.now(UTC).isoformat(), day, study, digest))
-    progress = unfinished(parts.state)
+        return begin(sources.state, VerificationProgress(datetime.now(UTC).isoformat(), day, study, digest))
+    progress = unfinished(sources.state)
     if progress is None:
         fail("no run was interrupted, there is nothing to go on with", 2)
     return progress
 
 
-def _repair(archive: "OpenArchive", parts: "VerificationSources") -> "Repair":
+def _repair(archive: "OpenArchive", sources: "VerificationSources") -> "Repair":
     from pacs_server.index.queries import QueryIndex
     from pacs_server.upkeep.repair import RepairService
 
     queries = QueryIndex(archive.database)
-    return RepairService(archive.archive, archive.storage, parts.index, queries, archive.audit).repair
+    return RepairService(archive.archive, archive.storage, sources.index, queries, archive.audit).repair
 
 
-def _tell(report: "VerificationReport", run: "Verification", output: Path | None) -> None:
-    from pacs_server.kit.logs import escaped
-
+def _print_report(report: "VerificationReport", run: "Verification", output: Path | None) -> None:
     if output is None or str(output) != "-":
         for found in run.findings():
             name = " ".join(part for part in (found.uid, found.path) if part)
             done = f"; {found.repaired}" if found.repaired else ""
-            typer.echo(escaped(f"{found.kind}: {name}: {found.detail}{done}"))
+            echo(f"{found.kind}: {name}: {found.detail}{done}")
         typer.echo(_summary(report))
     if output is None:
         return
@@ -145,7 +145,7 @@ def _summary(report: "VerificationReport") -> str:
 
 
 def _write_json(file: TextIO, report: "VerificationReport", run: "Verification") -> None:
-    """One object, written finding by finding: there may be more than fit into memory."""
+    """Write one JSON object, finding by finding, since there may be more findings than fit into memory."""
     progress = asdict(report.progress)
     head = {
         "started_at": progress["run"],

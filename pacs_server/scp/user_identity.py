@@ -3,8 +3,8 @@
 import logging
 from dataclasses import dataclass
 
+from pacs_server.config.passwords import PasswordChecker, Verdict
 from pacs_server.config.sections.user_identity import UserIdentityConfig
-from pacs_server.config.users import Users, Verdict
 from pacs_server.dicom.caller import Caller
 from pacs_server.kit.logs import Sparingly
 from pacs_server.net.acceptor import Rejection
@@ -29,7 +29,7 @@ class UserIdentification:
     """Decides on the user identity of proposals."""
 
     def __init__(self, settings: UserIdentityConfig) -> None:
-        self._users = Users()
+        self._users = PasswordChecker()
         self._sparingly = Sparingly(log)
         self.configure(settings)
 

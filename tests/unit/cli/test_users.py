@@ -14,7 +14,8 @@ from pacs_server.audit.recorder import local_user
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.cli import users as cli_users
 from pacs_server.config import AuditConfig
-from pacs_server.config.users import Users, Verdict, add_user, read_users
+from pacs_server.config.passwords import PasswordChecker, Verdict
+from pacs_server.config.users import add_user, read_users
 
 PASSWORD = "correct horse"
 Run = Callable[..., tuple[int, str, str]]
@@ -35,7 +36,7 @@ def typed(run: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def has(path: Path, name: str, password: str) -> bool:
-    return Users().check(path, name, password.encode(), "10.0.0.1") is Verdict.RIGHT
+    return PasswordChecker().check(path, name, password.encode(), "10.0.0.1") is Verdict.RIGHT
 
 
 def events(tmp_path: Path) -> list[tuple[str, str]]:

@@ -1,0 +1,111 @@
+"""The options of `pacs-server worklist add|update`: one for each attribute of a worklist item."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+
+import typer
+
+from pacs_server.cli.options import fail
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+
+class Attribute(NamedTuple):
+    """An attribute of a worklist item that an option gives."""
+
+    keyword: str
+    help: str
+
+
+IDENTIFIERS: Final = {
+    "accession": Attribute("AccessionNumber", "Accession number."),
+    "procedure_id": Attribute("RequestedProcedureID", "Requested procedure id; made if it is not given."),
+    "step_id": Attribute("ScheduledProcedureStepID", "Scheduled procedure step id; made if it is not given."),
+}
+FIELDS: Final = {
+    "patient_name": Attribute("PatientName", "As Family^Given."),
+    "patient_id": Attribute("PatientID", "Patient id."),
+    "issuer": Attribute("IssuerOfPatientID", "Who issued the patient id."),
+    "birth_date": Attribute("PatientBirthDate", "YYYY-MM-DD."),
+    "sex": Attribute("PatientSex", "M, F or O."),
+    "referring": Attribute("ReferringPhysicianName", "Referring physician, as Family^Given."),
+    "study_uid": Attribute("StudyInstanceUID", "Study Instance UID; made if it is not given."),
+    "procedure": Attribute("RequestedProcedureDescription", "What is asked for; as --description if it is not given."),
+    "procedure_code": Attribute("RequestedProcedureCodeSequence", "The same as value^scheme^meaning."),
+    "priority": Attribute("RequestedProcedurePriority", "STAT, HIGH, ROUTINE, MEDIUM or LOW."),
+    "description": Attribute("ScheduledProcedureStepDescription", "What is to be done."),
+    "protocol_code": Attribute("ScheduledProtocolCodeSequence", "The same as value^scheme^meaning."),
+    "modality": Attribute("Modality", "As CT or MR."),
+    "station": Attribute("ScheduledStationAETitle", "AE title of the modality."),
+    "date": Attribute("ScheduledProcedureStepStartDate", "Start, YYYY-MM-DD."),
+    "time": Attribute("ScheduledProcedureStepStartTime", "Start, HH:MM or HH:MM:SS."),
+    "physician": Attribute("ScheduledPerformingPhysicianName", "Who performs it, as Family^Given."),
+    "location": Attribute("ScheduledProcedureStepLocation", "Where it is done."),
+}
+
+Attributes = Mapping[str, Attribute]
+
+
+def with_options(attributes: Attributes) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that gives a command one option for each attribute, in place of its `**fields`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command)
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=Annotated[str | None, typer.Option(_option(name), metavar="TEXT", help=attribute.help)],
+            )
+            for name, attribute in attributes.items()
+        ]
+        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        command.__annotations__ = {one.name: one.annotation for one in (*own, *options)}
+        command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def overlaid(ds: "Dataset | None", fields: Mapping[str, str | None]) -> "Dataset":
+    """The data set, changed by the options that were given; an empty text removes the attribute.
+
+    Ends the process if an attribute cannot have the value that was given for it.
+    """
+    from pydicom.dataset import Dataset
+
+    from pacs_server.intake.worklist_files import STEP_FIELDS, element_of
+
+    if ds is None:
+        ds = Dataset()
+        ds.ScheduledProcedureStepSequence = [Dataset()]
+    step = ds.ScheduledProcedureStepSequence[0]
+    for name, text in fields.items():
+        if text is None:
+            continue
+        keyword = (IDENTIFIERS | FIELDS)[name].keyword
+        target = step if keyword in STEP_FIELDS else ds
+        if keyword in target:
+            delattr(target, keyword)
+        if text.strip():
+            try:
+                target.add(element_of(keyword, text))
+            except ValueError:
+                fail(f"{_option(name)}: {keyword} may not have this value", 2)
+    return ds
+
+
+def named_by_option(problem: str) -> str:
+    """The sentence `problem`, which begins with an attribute, preceded by the option that gives this attribute."""
+    keyword = problem.split(" ", 1)[0]
+    for name, attribute in (IDENTIFIERS | FIELDS).items():
+        if attribute.keyword == keyword:
+            return f"{_option(name)}: {problem}"
+    return problem
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
