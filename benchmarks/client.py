@@ -31,8 +31,9 @@ from benchmarks.wire import (
     command_elements,
     command_number,
 )
+from pacs_server.net.associate import decode_accept, encode_request
 from pacs_server.net.message import NO_DATA_SET, RESPONSE, Command, CommandField, encode_message, frame
-from pacs_server.net.negotiation import Proposal, ProposedContext, UserInformation, decode_accept, encode_request
+from pacs_server.net.negotiation import Proposal, ProposedContext, UserInformation
 from pacs_server.net.pdu import RELEASE_RQ, PDUType
 from pacs_server.net.transport import Buffer
 

@@ -9,7 +9,8 @@ from typing import Self
 from benchmarks.client import Address, store_response
 from benchmarks.instances import EXPLICIT_VR_LITTLE_ENDIAN
 from benchmarks.wire import MAX_PDU, ClientError, Ended, Wire
-from pacs_server.net.negotiation import Answer, UserInformation, decode_request, encode_accept
+from pacs_server.net.associate import decode_request, encode_accept
+from pacs_server.net.negotiation import Answer, UserInformation
 from pacs_server.net.pdu import RELEASE_RP, PDUType
 
 _JOIN_SECONDS = 5.0

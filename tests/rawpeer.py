@@ -13,16 +13,10 @@ from pydicom.dataset import Dataset
 from pynetdicom.dsutils import encode
 
 from pacs_server.net.acceptor import Terms
+from pacs_server.net.associate import decode_accept, encode_request
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.message import RESPONSE, Command, CommandField
-from pacs_server.net.negotiation import (
-    AcceptedContext,
-    Proposal,
-    ProposedContext,
-    UserInformation,
-    decode_accept,
-    encode_request,
-)
+from pacs_server.net.negotiation import AcceptedContext, Proposal, ProposedContext, UserInformation
 from pacs_server.net.pdu import PDUReader, PDUType
 from pacs_server.net.transport import AssociationEnded, Transport
 from pacs_server.scu.connect import connect

@@ -12,8 +12,9 @@ import servers
 from servers import RawPeer, message
 
 from pacs_server.config import RemoteAEConfig
+from pacs_server.net.associate import decode_request, encode_accept
 from pacs_server.net.message import RESPONSE, Command
-from pacs_server.net.negotiation import Answer, Proposal, UserInformation, decode_request, encode_accept
+from pacs_server.net.negotiation import Answer, Proposal, UserInformation
 from pacs_server.net.pdu import RELEASE_RP, RELEASE_RQ, PDUType
 
 ABORT = b"\x07\0\0\0\0\x04\0\0\0\0"

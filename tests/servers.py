@@ -28,16 +28,10 @@ from pacs_server.config import (
     ServerConfig,
     StorageConfig,
 )
+from pacs_server.net.associate import decode_accept, encode_request
 from pacs_server.net.listener import WAITING_THREADS
 from pacs_server.net.message import Command, CommandField, decode_command, encode_message
-from pacs_server.net.negotiation import (
-    Answer,
-    Proposal,
-    ProposedContext,
-    UserInformation,
-    decode_accept,
-    encode_request,
-)
+from pacs_server.net.negotiation import Answer, Proposal, ProposedContext, UserInformation
 from pacs_server.net.pdu import HEADER, LAST, PDV_HEADER, RELEASE_RQ, PDUType
 from pacs_server.storage.filesystem import RESERVED
 

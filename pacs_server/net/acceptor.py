@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pacs_server.dicom.caller import Caller
+from pacs_server.net.associate import decode_request, encode_accept
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.negotiation import (
     APPLICATION_CONTEXT,
@@ -13,8 +14,6 @@ from pacs_server.net.negotiation import (
     Answer,
     Proposal,
     Support,
-    decode_request,
-    encode_accept,
     negotiate,
 )
 from pacs_server.net.pdu import AbortReason, PDUReader, PDUType, PeerAborted, ProtocolError, encode_reject

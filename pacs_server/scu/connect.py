@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from pacs_server.config import tls
 from pacs_server.net.acceptor import Rejected, Rejection, Terms
+from pacs_server.net.associate import decode_accept, encode_request
 from pacs_server.net.association import Association
 from pacs_server.net.message import RESPONSE, Command
 from pacs_server.net.negotiation import (
@@ -15,8 +16,6 @@ from pacs_server.net.negotiation import (
     Proposal,
     ProposedContext,
     UserInformation,
-    decode_accept,
-    encode_request,
 )
 from pacs_server.net.pdu import AbortReason, PDUReader, PDUType, PeerAborted, ProtocolError
 from pacs_server.net.transport import AssociationEnded, ConnectionLost, Transport

@@ -8,7 +8,7 @@ from hostile.mutation import mutated
 from hostile.peers import PATIENCE, REQUEST, Peer, Target, everything
 from servers import RawPeer, echo_request, message, proposal
 
-from pacs_server.net.negotiation import encode_request
+from pacs_server.net.associate import encode_request
 from pacs_server.net.pdu import HEADER, RELEASE_RQ, PDUType, encode_abort
 
 _SCANNERS = 50

@@ -47,8 +47,9 @@ from pacs_server.hl7.message import parse as parse_hl7
 from pacs_server.hl7.mllp import BadFrame, FrameReader
 from pacs_server.hl7.order_map import order_of
 from pacs_server.intake.worklist_files import items_of
+from pacs_server.net.associate import decode_accept, decode_request, encode_accept
 from pacs_server.net.message import decode_command, encode_command
-from pacs_server.net.negotiation import decode_accept, decode_request, encode_accept, negotiate
+from pacs_server.net.negotiation import negotiate
 from pacs_server.net.pdu import ProtocolError
 from pacs_server.scp.contexts import supports
 

@@ -25,8 +25,9 @@ from servers import (
     proposal,
 )
 
+from pacs_server.net.associate import encode_request
 from pacs_server.net.message import Command, CommandField
-from pacs_server.net.negotiation import Proposal, encode_request
+from pacs_server.net.negotiation import Proposal
 from pacs_server.net.pdu import HEADER, PDUType
 
 # Neighbours come from 127.0.0.1; the limits of connections by address are the hostile peers' own.

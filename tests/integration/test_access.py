@@ -42,8 +42,8 @@ from strategies import identifier
 
 from pacs_server.app.server import PacsServer
 from pacs_server.config import AccessControlConfig, Config, DatabaseConfig, PeerRule
+from pacs_server.net.associate import encode_request
 from pacs_server.net.message import Command, CommandField
-from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import PDUType
 from pacs_server.scp.contexts import PEER_SERVICES, Service
 

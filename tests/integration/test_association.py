@@ -18,7 +18,7 @@ from servers import (
 )
 
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from pacs_server.net.negotiation import encode_request
+from pacs_server.net.associate import encode_request
 from pacs_server.net.pdu import PDUType
 
 PRIVATE = "1.2.826.0.1.3680043.8.498.99"

@@ -26,8 +26,8 @@ from servers import (
 )
 from strategies import encoded, identifier
 
+from pacs_server.net.associate import encode_request
 from pacs_server.net.message import Command, CommandField
-from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import HEADER, LAST, PDUType
 
 REQUEST = encode_request(proposal((VERIFICATION, [IMPLICIT]), (CT, [EXPLICIT])))

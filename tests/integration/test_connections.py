@@ -9,9 +9,9 @@ import pytest
 from servers import AT_REST, CT, EXPLICIT, RawPeer, eventually, proposal, server_threads
 
 from pacs_server.app.server import PacsServer
+from pacs_server.net.associate import encode_request
 from pacs_server.net.limits import PenaltyQueue
 from pacs_server.net.listener import WAITING_THREADS
-from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import encode_abort
 
 Serve = Callable[..., PacsServer]

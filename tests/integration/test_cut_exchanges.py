@@ -14,8 +14,8 @@ from pydicom.dataset import Dataset
 from servers import CT, RawPeer, collecting, eventually, message, open_sockets, proposal, server_threads
 
 from pacs_server.app.server import PacsServer
+from pacs_server.net.associate import encode_request
 from pacs_server.net.message import Command, CommandField
-from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import RELEASE_RQ, encode_abort
 
 STEP, SOP = "1.2.826.0.1.3680043.8.498.7.1", "1.2.826.0.1.3680043.8.498.7.2"

@@ -45,8 +45,9 @@ from strategies import encoded
 from pacs_server.app.server import PacsServer
 from pacs_server.config import CommitmentConfig
 from pacs_server.index.commitment import CommitmentStatus
+from pacs_server.net.associate import encode_request
 from pacs_server.net.message import Command, CommandField
-from pacs_server.net.negotiation import Answer, Proposal, UserInformation, encode_request
+from pacs_server.net.negotiation import Answer, Proposal, UserInformation
 from pacs_server.net.pdu import RELEASE_RQ, PDUType
 
 COMMITMENT, COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.1.1"

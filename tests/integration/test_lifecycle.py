@@ -30,7 +30,7 @@ from servers import (
 from strategies import identifier
 
 from pacs_server.errors import ConfigError
-from pacs_server.net.negotiation import encode_request
+from pacs_server.net.associate import encode_request
 from pacs_server.net.pdu import PDUType
 
 

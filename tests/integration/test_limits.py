@@ -39,10 +39,11 @@ from strategies import encoded, identifier
 
 from pacs_server.app.server import PacsServer
 from pacs_server.config import AccessControlConfig, Config, PeerRule, RemoteAEConfig, TLSConfig
+from pacs_server.net.associate import encode_request
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.listener import bind
 from pacs_server.net.message import Command, CommandField, encode_command, encode_message
-from pacs_server.net.negotiation import AcceptedContext, encode_request
+from pacs_server.net.negotiation import AcceptedContext
 from pacs_server.net.pdu import COMMAND, HEADER, LAST, PDUReader, PDUType
 from pacs_server.net.transport import DeadlineExpired, Transport
 from pacs_server.web import monitor

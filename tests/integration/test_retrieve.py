@@ -27,8 +27,9 @@ from servers import (
 from strategies import encoded, identifier
 
 from pacs_server.config import RemoteAEConfig
+from pacs_server.net.associate import decode_request, encode_accept
 from pacs_server.net.message import Command, CommandField
-from pacs_server.net.negotiation import Answer, UserInformation, decode_request, encode_accept
+from pacs_server.net.negotiation import Answer, UserInformation
 from pacs_server.net.pdu import HEADER, PDUType
 from pacs_server.net.transport import Transport
 from pacs_server.scu.link import Requestor

@@ -35,8 +35,8 @@ from servers import (
 from strategies import encoded, identifier
 
 from pacs_server.config import TLSConfig
+from pacs_server.net.associate import encode_request
 from pacs_server.net.message import Command, CommandField, encode_command
-from pacs_server.net.negotiation import encode_request
 from pacs_server.net.pdu import COMMAND, HEADER, LAST, RELEASE_RQ, AbortReason, PDUType, encode_abort
 from pacs_server.net.transport import Transport
 

@@ -35,7 +35,7 @@ from tlspeer import ECDHE_RSA_AES128_GCM, TLS12, client, client_hello, echo, sec
 from pacs_server.app.server import PacsServer
 from pacs_server.config import RemoteAEConfig, TLSConfig
 from pacs_server.errors import ConfigError
-from pacs_server.net.negotiation import encode_request
+from pacs_server.net.associate import encode_request
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from servers import IMPLICIT, VERIFICATION, RawPeer, proposal
 from pacs_server.app.server import PacsServer
 from pacs_server.config import UserIdentityConfig
 from pacs_server.config.users import add_user, remove_user
+from pacs_server.net.associate import encode_request
 from pacs_server.net.negotiation import (
     JWT,
     KERBEROS,
@@ -24,7 +25,6 @@ from pacs_server.net.negotiation import (
     USERNAME,
     USERNAME_AND_PASSCODE,
     UserIdentity,
-    encode_request,
 )
 from pacs_server.net.pdu import PDUType
 

@@ -10,6 +10,7 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from servers import p_data, pdv, tcp_pair
 
 from pacs_server.errors import StorageUnavailable
+from pacs_server.net.associate import decode_accept, decode_request, encode_accept, encode_request
 from pacs_server.net.association import Association, MessageCut, Timeouts
 from pacs_server.net.message import Command, decode_command, encode_command, encode_message, frame
 from pacs_server.net.negotiation import (
@@ -19,10 +20,6 @@ from pacs_server.net.negotiation import (
     ProposedContext,
     UserIdentity,
     UserInformation,
-    decode_accept,
-    decode_request,
-    encode_accept,
-    encode_request,
     negotiate,
 )
 from pacs_server.net.pdu import COMMAND, HEADER, LAST, PDV_HEADER, PDUReader, PDUType, ProtocolError

@@ -23,8 +23,9 @@ from benchmarks.report import Cell, markdown
 from benchmarks.rows import ROWS, Bench, Counts
 from benchmarks.wire import COMMAND_DATA_SET_TYPE, STATUS, ClientError, Wire, command_number
 from benchmarks.workers import Workers
+from pacs_server.net.associate import decode_accept, encode_request
 from pacs_server.net.message import Command, CommandField, decode_command, encode_command, encode_message
-from pacs_server.net.negotiation import Proposal, ProposedContext, UserInformation, decode_accept, encode_request
+from pacs_server.net.negotiation import Proposal, ProposedContext, UserInformation
 from pacs_server.net.pdu import COMMAND, HEADER, LAST
 
 SIDE = 64

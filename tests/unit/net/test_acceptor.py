@@ -10,8 +10,9 @@ from servers import CT, EXPLICIT, VERIFICATION, proposal, tcp_pair
 from pacs_server.dicom.caller import Caller, Door
 from pacs_server.net import acceptor as module
 from pacs_server.net.acceptor import Acceptor, Admitted, Rejected, Rejection, Terms
+from pacs_server.net.associate import encode_request
 from pacs_server.net.association import Association, Timeouts
-from pacs_server.net.negotiation import Proposal, UserIdentity, encode_request
+from pacs_server.net.negotiation import Proposal, UserIdentity
 from pacs_server.net.transport import Transport
 from pacs_server.scp.contexts import supports
 

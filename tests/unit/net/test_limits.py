@@ -18,17 +18,10 @@ from pacs_server.dicom.reader import read_elements
 from pacs_server.errors import InvalidIdentifier, InvalidInstance, PacsError, TranscodeError
 from pacs_server.kit.logs import Sparingly
 from pacs_server.net.acceptor import Admitted
+from pacs_server.net.associate import decode_request, encode_accept, encode_request
 from pacs_server.net.limits import ConnectionRateLimiter, PenaltyQueue, Throttle
 from pacs_server.net.message import Command, CommandField, decode_command, encode_command
-from pacs_server.net.negotiation import (
-    APPLICATION_CONTEXT,
-    Support,
-    UserInformation,
-    decode_request,
-    encode_accept,
-    encode_request,
-    negotiate,
-)
+from pacs_server.net.negotiation import APPLICATION_CONTEXT, Support, UserInformation, negotiate
 from pacs_server.net.pdu import ProtocolError
 from pacs_server.scp.admission import Admission
 from pacs_server.scp.rejections import LOCAL_LIMIT_EXCEEDED, LOCAL_LIMIT_OF_AE_EXCEEDED
