@@ -209,7 +209,7 @@ def test_a_database_that_is_damaged_takes_nothing(tmp_path):
     file = tmp_path / "pacs.db"
     with running(settings(tmp_path)) as pacs:
         assert store(pacs, make_ct()) == [0]
-        many_studies(pacs.archive.database, 2000)
+        many_studies(pacs.archive.database, 2000, "x" * 60)
     with file.open("r+b") as damaged:
         # Behind the tables' first pages: what is there is only seen by a query that goes through all of it.
         damaged.seek(os.path.getsize(file) // 2)
@@ -275,11 +275,15 @@ def test_an_index_without_its_archive_is_not_served(tmp_path):
 # ------------------------------------------------------------------------------------ many at once
 
 
-def many_studies(database: Database, count: int) -> None:
+# In an answer of so many kilobytes no socket buffer holds all; long texts take less time than many rows.
+MANY, LONG = 1500, "x" * 4000
+
+
+def many_studies(database: Database, count: int = MANY, description: str = LONG) -> None:
     """Rows of studies, enough for an answer that no socket buffer holds."""
     with database.begin() as connection:
         connection.execute(text("INSERT INTO patient (id, patient_id) VALUES (1000000, 'MANY')"))
-        rows = [{"id": 1000000 + n, "uid": f"1.2.3.{n}", "text": "x" * 60} for n in range(count)]
+        rows = [{"id": 1000000 + n, "uid": f"1.2.3.{n}", "text": description} for n in range(count)]
         columns = "id, patient_fk, study_instance_uid, study_description"
         connection.execute(text(f"INSERT INTO study ({columns}) VALUES (:id, 1000000, :uid, :text)"), rows)
 
@@ -304,7 +308,7 @@ def slow_query(pacs: PacsServer) -> RawPeer:
 
 def test_fifty_streamed_queries_leave_a_way_for_the_others(tmp_path, database_url):
     with running(settings(tmp_path, database_url, max_associations=60, network_timeout=60.0)) as pacs:
-        many_studies(pacs.archive.database, 20_000)
+        many_studies(pacs.archive.database)
         with ExitStack() as stack:
             for _ in range(50):
                 stack.callback(slow_query(pacs).socket.close)
@@ -441,7 +445,7 @@ def test_a_database_that_comes_and_goes_loses_and_doubles_nothing(behind_proxy):
 @pytest.mark.postgres
 def test_a_query_that_loses_the_database_half_way(behind_proxy):
     pacs, between = behind_proxy
-    many_studies(pacs.archive.database, 20_000)
+    many_studies(pacs.archive.database)
     with closing(slow_query(pacs).socket) as sock:
         peer = RawPeer.__new__(RawPeer)
         peer.socket = sock
@@ -450,7 +454,7 @@ def test_a_query_that_loses_the_database_half_way(behind_proxy):
         while not statuses or statuses[-1] == 0xFF00:
             statuses.append(peer.read_message().command.status)
         assert statuses[-1] == OUT_OF_RESOURCES
-        assert 0 < len(statuses) < 20_000
+        assert 0 < len(statuses) < MANY
         # The association is none the worse for it.
         keys = identifier("STUDY", StudyInstanceUID="1.2.3.7")
         request = Command(
