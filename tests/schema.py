@@ -11,6 +11,7 @@ from pacs_server.index.database import Database
 
 def prepare(path: Path) -> None:
     """Make a database with all tables and no rows at `path`, unless there is a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError), open(path, "xb", opener=_for_its_owner) as file:
         file.write(_migrated())
 

@@ -234,6 +234,7 @@ def test_a_file_that_is_no_database_ends_the_start(tmp_path):
         PacsServer(settings(tmp_path)).start()
 
 
+@pytest.mark.no_tables
 @pytest.mark.parametrize("naming", ["hierarchical", "date_hierarchical", "flat"])
 def test_an_archive_without_its_index_is_not_begun_anew(tmp_path, database_url, naming):
     config = settings(tmp_path, storage={"naming": naming})
