@@ -1,4 +1,4 @@
-"""Anchors: for every day that is over, the first and the last of its records, signed, in a file of their own."""
+"""Anchors: a file with one signed line for each day that is over, which names its first and its last record."""
 
 import errno
 import os
@@ -8,14 +8,14 @@ from datetime import date
 from pathlib import Path
 
 from pacs_server.audit.files import ANCHORS, create, day_file, last_line, lines, unavailable
-from pacs_server.audit.keys import Key, fields_of
 from pacs_server.audit.record import Mark
+from pacs_server.audit.signing import SigningKey, fields_of
 from pacs_server.errors import AuditUnavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The records of one day file: the first sequence number, and the last record."""
+    """The records of one day file: the sequence number of the first one, and the last one."""
 
     day: date
     first: int
@@ -28,7 +28,7 @@ class Anchor:
 
 
 def read_anchor(line: bytes) -> Anchor:
-    """The anchor in a line, whose MAC is not checked; raises ValueError."""
+    """The anchor in a line; the MAC of the line is not checked. Raises ValueError."""
     fields = fields_of(line)
     try:
         return Anchor(date.fromisoformat(fields["day"]), int(fields["first"]), Mark(fields["last"], fields["end"]))
@@ -37,7 +37,7 @@ def read_anchor(line: bytes) -> Anchor:
 
 
 def anchors_in(directory: Path) -> Iterator[Anchor]:
-    """All anchors that can be read, the oldest first; raises AuditUnavailable."""
+    """All anchors, the oldest first; raises AuditUnavailable."""
     with unavailable(f"read {ANCHORS}"):
         try:
             for line in lines(directory, ANCHORS):
@@ -48,8 +48,8 @@ def anchors_in(directory: Path) -> Iterator[Anchor]:
             raise AuditUnavailable(f"the audit trail has an anchor in {ANCHORS} that cannot be read") from error
 
 
-def last_anchor(directory: Path, key: Key) -> Anchor | None:
-    """The newest anchor, None if there is none or it is not signed with the key; raises OSError."""
+def last_anchor(directory: Path, key: SigningKey) -> Anchor | None:
+    """The newest anchor, None if there is none or the key has not signed it; raises OSError."""
     try:
         line, _ = last_line(directory / ANCHORS)
     except FileNotFoundError:
@@ -57,8 +57,8 @@ def last_anchor(directory: Path, key: Key) -> Anchor | None:
     return read_anchor(line) if key.fault("anchor", line) is None else None
 
 
-def append_anchor(directory: Path, key: Key, anchor: Anchor) -> None:
-    """Add an anchor, durably but for the name of a new file; raises OSError."""
+def append_anchor(directory: Path, key: SigningKey, anchor: Anchor) -> None:
+    """Append an anchor and sync the file, but not its directory; raises OSError."""
     line, _ = key.sign(
         "anchor",
         {"day": anchor.day.isoformat(), "first": anchor.first, "last": anchor.last.sequence, "end": anchor.last.mac},
@@ -66,7 +66,8 @@ def append_anchor(directory: Path, key: Key, anchor: Anchor) -> None:
     path = directory / ANCHORS
     descriptor = create(path, os.O_WRONLY | os.O_APPEND)
     try:
-        os.ftruncate(descriptor, last_line(path)[1])  # without what a crash left of one
+        # A crash may have left an incomplete line.
+        os.ftruncate(descriptor, last_line(path)[1])
         if os.write(descriptor, line) < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(descriptor)

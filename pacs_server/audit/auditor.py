@@ -57,7 +57,7 @@ class Auditor:
     @contextmanager
     def query(self, caller: Caller, sop_class_uid: str) -> Iterator["QueryRecord"]:
         """Record one query, from before its keys are read until its matches are sent. Raises AuditUnavailable."""
-        self._recorder.ensure()
+        self._recorder.ensure_writable()
         participants = (participant_of(caller, Role.SOURCE), self._archive(caller, Role.DESTINATION))
         record = QueryRecord(self._recorder, participants, sop_class_uid)
         try:
@@ -110,7 +110,7 @@ class Auditor:
         """
         participants = (participant_of(caller), self._archive(caller))
         event = Event(EventID.PROCEDURE_RECORD, action, participants, sop_class_uid=sop_class_uid)
-        self._recorder.ensure()
+        self._recorder.ensure_writable()
         record = ProcedureRecord(detail=uid)
         try:
             yield record

@@ -1,7 +1,7 @@
-"""The growing end of the audit trail: where it is, how a record gets there, a new day, and repair.
+"""The end of the audit trail, where records are appended: find it, repair it, and begin a new file each day.
 
-One thread at a time may use a `Chain`; other processes may write to the same trail, which the lock on
-`head` and a look at the file's size take care of.
+Only one thread at a time may use a `Chain`. Other processes may write to the same trail: the lock on the file `head`
+keeps them apart, and the size of the day file shows whether another process has written.
 """
 
 import os
@@ -23,23 +23,23 @@ from pacs_server.audit.files import (
     locked,
     unavailable,
 )
-from pacs_server.audit.keys import Key, fields_of
 from pacs_server.audit.record import BEGIN, Mark, Record, read_mark
+from pacs_server.audit.signing import SigningKey, fields_of
 from pacs_server.errors import AuditUnavailable
 from pacs_server.kit.private_files import sync_directory
 
-# A day file that was closed may only be read; so who has it open still sees that its day is over.
+# The mode of a day file that was closed. It shows processes that still have the file open that its day is over.
 _CLOSED: Final = 0o400
 _WRITABLE: Final = 0o200
 
 
 class Chain:
-    """The end of the trail in `directory`; `head` is a descriptor of the file `head`, which it closes.
+    """The end of the trail in `directory`; `head` is a descriptor of the file `head`, which the chain closes.
 
-    `head` holds the last record that was synced, so that a trail that lost its newest records is noticed.
+    The file `head` names the last record that was synced, so that the loss of the newest records is noticed.
     """
 
-    def __init__(self, directory: Path, key: Key, head: int) -> None:
+    def __init__(self, directory: Path, key: SigningKey, head: int) -> None:
         self._directory = directory
         self._key = key
         self._head = head
@@ -49,16 +49,16 @@ class Chain:
         self._day = date.min
         self._size = -1
         self._last = BEGIN
-        # The descriptor that was last handed out to be synced, and those that may still be in the hands of a sync.
+        # The descriptor that a sync has asked for last, and older ones that the next sync closes.
         self._handed_out = -1
         self._retired: list[int] = []
-        # What is to be said before the next record; it stays until it is written.
+        # Events about the trail itself, which are written before the next record.
         self._notes: list[Event] = []
 
     def append(self, event: Event, *, pruned: Mark | None = None) -> int:
-        """Write an event behind the last record and return its sequence number; not synced.
+        """Write an event behind the last record and return its sequence number; the record is not synced.
 
-        Costs four system calls. Raises AuditUnavailable; then the next call looks at the end anew.
+        Costs four system calls. Raises AuditUnavailable; then the next call looks for the end of the trail again.
         """
         with locked(self._head):
             now = _now()
@@ -76,14 +76,14 @@ class Chain:
         return last.sequence
 
     def unsynced(self) -> tuple[int, Mark, list[int]]:
-        """What to sync: a descriptor, the last record in it, and descriptors to close after that."""
+        """The descriptor to sync, the last record in its file, and descriptors to close afterwards."""
         retired, self._retired = self._retired, []
         self._handed_out = self._file
         return self._file, self._last, retired
 
     def write_head(self, mark: Mark) -> None:
-        """Note the last record that was synced; raises OSError."""
-        # Fixed width, so that a shorter number leaves nothing of a longer one.
+        """Write into `head` which record was synced last; raises OSError."""
+        # Of fixed width, so that a short line leaves nothing of a longer one behind.
         line, _ = self._key.sign("head", {"head": f"{mark.sequence:020}", "last": mark.mac})
         os.pwrite(self._head, line, 0)
 
@@ -101,18 +101,18 @@ class Chain:
         with unavailable("be written"):
             written = os.write(self._file, data)
         if written < len(data):
-            # If this fails too, whoever writes next finds the torn line.
+            # If this fails too, the next write finds the incomplete line.
             with suppress(OSError):
                 os.ftruncate(self._file, size)
             raise AuditUnavailable("the audit trail cannot be written: no room for a whole record")
         self._size = size + written
 
     def _is_at_end(self, today: date) -> bool:
-        """Whether the next record belongs right behind what this process wrote last."""
+        """Whether the record that this process wrote last is still the last one of the trail, and of today."""
         if self._file < 0 or self._size < 0 or today > self._day:
             return False
         state = os.fstat(self._file)
-        # Grown by another process, deleted, or closed since another process saw the next day.
+        # Otherwise another process has written to the file, deleted it, or closed it because the day was over.
         return state.st_size == self._size and state.st_nlink > 0 and bool(state.st_mode & _WRITABLE)
 
     # --- finding the end ---
@@ -135,16 +135,16 @@ class Chain:
             self._begin_day(today, anchor)
 
     def _retire(self) -> None:
-        """Append to the open file no more: it is closed, by the next sync if one may be at it."""
+        """Close the open file, or leave that to the next sync if a sync may be using the file."""
         if self._file >= 0 and self._file == self._handed_out:
             self._retired.append(self._file)
         elif self._file >= 0:
-            # At once: on a full disk there is no next sync.
+            # Not by the next sync: on a full disk there is none.
             os.close(self._file)
         self._file = -1
 
     def _open(self, name: str, before: Mark) -> Mark:
-        """Open a day file to append to, without the torn line at its end; its last record, or `before`."""
+        """Open a day file, cut off an incomplete line at its end, and return its last record, or else `before`."""
         path = self._directory / name
         line, end = last_line(path)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -154,7 +154,8 @@ class Chain:
             detail = f"{torn} bytes of an unfinished record were cut off {name}"
             self._note(detail, Outcome.MINOR_FAILURE)
         if not line:
-            sync_directory(self._directory)  # whoever made the file may not have come to it
+            # The process that created the file may have been killed before it synced the directory.
+            sync_directory(self._directory)
         self._size = end
         if line and self._key.fault("record", line) is not None:
             self._note(f"the last record in {name} was changed", Outcome.SERIOUS_FAILURE)
@@ -174,7 +175,7 @@ class Chain:
     # --- days ---
 
     def _begin_day(self, today: date, anchor: Anchor | None) -> None:
-        """Close the last day file with an anchor and begin the next one; raises OSError."""
+        """Close the last day file with an anchor and create the next one; raises OSError."""
         first = anchor.last.sequence + 1 if anchor else 1
         if self._file >= 0 and self._last.sequence >= first:
             os.fdatasync(self._file)
@@ -185,7 +186,7 @@ class Chain:
             ended = f"{anchor.day} ended with record {anchor.last.sequence}, MAC {anchor.last.mac}"
             self._note(ended, Outcome.SUCCESS)
         self._retire()
-        # The clock may have been set back; days never are.
+        # If the clock was set back, the trail goes on with the next day all the same.
         self._day = today if today > self._day else self._day + timedelta(days=1)
         flags = os.O_WRONLY | os.O_APPEND | os.O_EXCL
         self._file, self._size = create(self._directory / day_file(self._day), flags), -1
@@ -193,7 +194,7 @@ class Chain:
         self._size = 0
 
     def _note(self, detail: str, outcome: Outcome) -> None:
-        """Say something of the trail itself before the next record (PS3.15 A.5.3.11, Security Alert)."""
+        """Have an event about the trail itself written before the next record (PS3.15 A.5.3.11, Security Alert)."""
         participants = (Participant("pacs-server audit"),)
         kind = EventType.AUDIT_RECORDING_STARTED
         note = Event(EventID.SECURITY_ALERT, Action.EXECUTE, participants, outcome, kind, detail=detail)

@@ -1,6 +1,6 @@
-"""Audit events as values, in the terms of PS3.15 A.5; who keeps them implements `Audit`.
+"""Audit events as values, in the terms of PS3.15 A.5, and the protocol of what keeps them.
 
-The only place beside the archive itself that holds patient IDs: nothing of this goes into the log.
+Beside the archive itself, the audit trail is the only place that holds patient IDs. Nothing of an event may be logged.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from pacs_server.dicom.subject import Subject
 
 
 class EventID(Enum):
-    """What kind of event it is: code and meaning of PS3.16 CID 400."""
+    """The kind of an event: code and meaning of PS3.16 CID 400."""
 
     APPLICATION_ACTIVITY = ("110100", "Application Activity")
     AUDIT_LOG_USED = ("110101", "Audit Log Used")
@@ -31,7 +31,7 @@ class EventID(Enum):
 
 
 class EventType(Enum):
-    """What happened within the kind: code and meaning of PS3.16 CID 401."""
+    """What exactly happened: code and meaning of PS3.16 CID 401."""
 
     APPLICATION_START = ("110120", "Application Start")
     APPLICATION_STOP = ("110121", "Application Stop")
@@ -65,7 +65,7 @@ class Outcome(IntEnum):
 
 
 class Role(Enum):
-    """What a participant was in the event: code and meaning of PS3.16 CID 402; None says nothing of it."""
+    """The role of a participant in an event: code and meaning of PS3.16 CID 402."""
 
     APPLICATION = ("110150", "Application")
     APPLICATION_LAUNCHER = ("110151", "Application Launcher")
@@ -75,9 +75,10 @@ class Role(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """A person, machine or program that took part: `user_id` is a user name, or else an AE title.
+    """A person, machine or program that took part in an event.
 
-    `ae_title` is where it was at; `address` its IP address; `requestor` whether it asked for the event.
+    `user_id` is a user name or, without one, an AE title. `ae_title` and `address` say where the participant was.
+    The `requestor` is the participant who caused the event. `role` is None if the Standard names no role.
     """
 
     user_id: str
@@ -89,10 +90,11 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened.
+    """One event.
 
-    `query` holds the matching keys of a query, keyword to value; `sop_class_uid` says in which
-    service; `detail` is a short text for people: what failed and why, what was changed.
+    `subjects` are the studies that the event is about, with their patients. `query` maps the keywords of the matching
+    keys of a query to their values. `sop_class_uid` names the service. `detail` is a short text for people: what failed
+    and why, or what was changed.
     """
 
     event_id: EventID
@@ -107,17 +109,17 @@ class Event:
 
 
 class Audit(Protocol):
-    """Who keeps events."""
+    """Keeps events."""
 
     def write(self, event: Event, *, durable: bool = True) -> None:
-        """Keep an event: when this returns it outlives a killed process and, if `durable`, a power loss.
+        """Keep an event. From then on it outlives a killed process and, if `durable`, a power loss.
 
-        Without `durable` it is on the disk about a second later. Raises AuditUnavailable.
+        Without `durable` the event is on the disk about a second later. Raises AuditUnavailable.
         """
 
 
 class NoAudit:
-    """Keeps nothing: the audit trail is off."""
+    """Keeps nothing, for servers whose audit trail is off."""
 
     def write(self, event: Event, *, durable: bool = True) -> None:
-        """Forget the event."""
+        """Drop the event."""

@@ -1,4 +1,4 @@
-"""Records as JSON lines, CSV and PS3.15 audit messages, one after the other."""
+"""Export records as JSON lines, as CSV or as PS3.15 audit messages, one record after the other."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Literal
 
 from pacs_server.audit.record import Record
-from pacs_server.audit.xml import message
+from pacs_server.audit.xml import audit_message
 from pacs_server.dicom.subject import Subject
 
 _COLUMNS: Final = (
@@ -16,14 +16,14 @@ _COLUMNS: Final = (
     *("addresses", "patient_id", "issuer_of_patient_id", "study_instance_uid", "accession_number", "instances"),
     *("sop_class_uid", "query", "detail"),
 )
-# A cell that begins like this is a formula to a spreadsheet, and what stands in it comes from peers.
+# Spreadsheets take a cell that begins like this for a formula, and the content of cells comes from peers.
 _FORMULA: Final = re.compile(r"\s*[=+\-@\t\r\n]")
 
 Format = Literal["json", "csv", "xml"]
 
 
 def export(records: Iterable[Record], form: Format) -> Iterator[bytes]:
-    """The document, in pieces."""
+    """The exported document in pieces."""
     return _WRITERS[form](records)
 
 
@@ -38,7 +38,7 @@ def _json(records: Iterable[Record]) -> Iterator[bytes]:
 
 
 def _csv(records: Iterable[Record]) -> Iterator[bytes]:
-    """One row for each subject of a record, and one for a record without any."""
+    """One row for each subject of a record, and one row for a record without subjects."""
     yield _row(_COLUMNS)
     for record in records:
         for subject in record.event.subjects or (Subject(""),):
@@ -75,7 +75,7 @@ def _row(cells: Iterable[str]) -> bytes:
 def _xml(records: Iterable[Record]) -> Iterator[bytes]:
     yield b'<?xml version="1.0" encoding="UTF-8"?>\n<AuditMessages>\n'
     for record in records:
-        document = message(record.event, at=record.time, source=record.host)
+        document = audit_message(record.event, at=record.time, source=record.host)
         yield re.sub(rb"^<\?xml[^>]*\?>\s*", b"", document) + b"\n"
     yield b"</AuditMessages>\n"
 

@@ -1,4 +1,4 @@
-"""The files of the audit trail: names, modes, lines, the lock, and syncing; what stands in them is not known here."""
+"""The files of the audit trail: their names, modes and lines, and the lock. Their content is not known here."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ from pacs_server.errors import AuditUnavailable
 
 ANCHORS: Final = "anchors.jsonl"
 HEAD: Final = "head"
-# Who holds the lock has a few system calls to make; this long only a stopped process takes.
+# The lock is held for a few system calls. Only a process that was stopped holds it for as long as this.
 _LOCK_SECONDS: Final = 10.0
 _BLOCK: Final = 65536
 _DAY_FILE: Final = re.compile(r"audit-([0-9]{4}-[0-9]{2}-[0-9]{2})\.jsonl")
@@ -23,7 +23,7 @@ _DAY_FILE: Final = re.compile(r"audit-([0-9]{4}-[0-9]{2}-[0-9]{2})\.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line with its line break: the file's name, the line's number, and the offset behind it."""
+    """A line with its line break, the name of its file, its number, and the offset of its end."""
 
     file: str
     number: int
@@ -33,7 +33,7 @@ class Line:
 
 @contextmanager
 def unavailable(what: str) -> Iterator[None]:
-    """Turn an OSError into AuditUnavailable: the audit trail cannot `what`."""
+    """Turn an OSError into AuditUnavailable with the text "the audit trail cannot `what`"."""
     try:
         yield
     except OSError as error:
@@ -46,7 +46,7 @@ def day_file(day: date) -> str:
 
 
 def day_of(name: str) -> date:
-    """The day of a file as `day_file` names it."""
+    """The day of a day file, by its name."""
     return date.fromisoformat(name[6:16])
 
 
@@ -65,7 +65,7 @@ def _is_day_file(name: str) -> bool:
 
 
 def lines(directory: Path, name: str, *, start: int = 0, stop: int | None = None) -> Iterator[Line]:
-    """The lines of a file between two offsets, the last one perhaps without its line break; raises OSError."""
+    """The lines of a file between two offsets; the last one may lack its line break. Raises OSError."""
     with (directory / name).open("rb") as file:
         offset, number = file.seek(start), 0
         while stop is None or offset < stop:
@@ -77,17 +77,17 @@ def lines(directory: Path, name: str, *, start: int = 0, stop: int | None = None
 
 
 def create(path: Path, flags: int) -> int:
-    """Open a file, made with mode 0600 if it is not there; its directory is not synced. Raises OSError."""
+    """Open a file, or create it with mode 0600; its directory is not synced. Raises OSError."""
     descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if os.geteuid() == 0:
-        # A command that root ran must not lock the server out of its own trail.
+        # After a command of root the server must still be able to use its own trail.
         owner = path.parent.stat()
         os.fchown(descriptor, owner.st_uid, owner.st_gid)
     return descriptor
 
 
 def last_line(path: Path) -> tuple[bytes, int]:
-    """The last whole line of a file, empty if there is none, and the offset behind it; raises OSError."""
+    """The last complete line of a file, empty if there is none, and the offset of its end; raises OSError."""
     with path.open("rb") as file:
         size = start = file.seek(0, os.SEEK_END)
         data = b""
@@ -101,7 +101,7 @@ def last_line(path: Path) -> tuple[bytes, int]:
 
 @contextmanager
 def locked(descriptor: int, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock that all processes share, on the file `head`; raises AuditUnavailable after ten seconds."""
+    """Hold the lock of the trail, which is on the file `head`; raises AuditUnavailable after ten seconds."""
     deadline = time.monotonic() + _LOCK_SECONDS
     with unavailable("be locked"):
         while not _take(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):

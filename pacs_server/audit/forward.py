@@ -1,8 +1,8 @@
-"""Sends the audit trail to the audit repository: every record, in order, at least once (PS3.15 A.6, A.7).
+"""Send the audit trail to the audit repository: every record, in order, at least once (PS3.15 A.6, A.7).
 
-Syslog has no answer, so what was sent is only believed to have arrived when the link still stands ten
-seconds later, or when a TLS peer said goodbye. Up to there the position is kept on the disk; after a lost
-link, a crash or a stop without a goodbye everything behind it is sent again.
+Syslog has no acknowledgment. A record counts as confirmed when the connection still stands ten seconds after the record
+was sent, or when the repository has answered the end of a TLS connection. The position of the last confirmed record is
+kept on the disk. After a lost connection, a crash, or a stop without that answer, the records behind it are sent again.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pacs_server.audit.events import Event, Outcome
-from pacs_server.audit.progress import Progress
+from pacs_server.audit.forward_cursor import ForwardCursor
 from pacs_server.audit.record import Record
 from pacs_server.audit.syslog import SyslogConnection, SyslogOverTLS, SyslogOverUDP, syslog_record
 from pacs_server.audit.trail import AuditTrail
-from pacs_server.audit.xml import message, shortened
+from pacs_server.audit.xml import audit_message, shortened
 from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.errors import AuditUnavailable
 from pacs_server.kit.metrics import Metrics
@@ -30,23 +30,24 @@ FILE_NAME: Final = "forwarded"
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How patient the forwarder is; seconds."""
+    """How long the forwarder waits, in seconds."""
 
-    # For connecting, the handshake and one write.
+    # The deadline of connecting, of the handshake and of each write.
     timeout: float = 8.0
-    # Until what was sent has arrived; longer than `timeout`, which ends a link that acknowledges nothing.
+    # How long after sending a record counts as confirmed. Longer than `timeout`: by then a connection whose peer
+    # acknowledges nothing has ended.
     doubt: float = 10.0
-    # After a failure; it doubles up to the longest.
+    # The backoff after a failure: the first pause, doubled each time up to the longest one.
     first_pause: float = 0.5
     longest_pause: float = 30.0
-    # Other processes write to the trail as well, and do not wake us.
+    # How often to look for records of other processes, which cannot wake the forwarder.
     look_again: float = 60.0
-    # Between two complaints in the log.
+    # The least time between two complaints in the log.
     complain: float = 60.0
 
 
 class Forwarder:
-    """The background thread that sends the trail, asleep while there is nothing new."""
+    """The background thread that sends the trail; it sleeps while there are no new records."""
 
     def __init__(
         self,
@@ -64,11 +65,11 @@ class Forwarder:
         self._tls = tls
         self._metrics = metrics
         self._timing = timing
-        self._progress = Progress(trail.directory / FILE_NAME)
+        self._cursor = ForwardCursor(trail.directory / FILE_NAME)
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._link: SyslogConnection | None = None
+        self._connection: SyslogConnection | None = None
         self._ended = False
         self._pause = timing.first_pause
         self._complained: float | None = None
@@ -76,34 +77,34 @@ class Forwarder:
         self._thread = threading.Thread(target=self._run, name="audit-forwarder", daemon=True)
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the thread."""
         self._trail.subscribe(self._wake.set)
         self._metrics.watch_audit_backlog(self.backlog)
         self._thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """Send what is there if the repository can be reached, and end, after `timeout` seconds at the latest.
+        """Send the remaining records if the repository can be reached, and end after `timeout` seconds at the latest.
 
-        What was not sent is sent after the next start.
+        Records that were not sent are sent after the next start.
         """
         self._stopping.set()
         self._wake.set()
         self._thread.join(timeout)
         with self._lock:
             self._ended = True
-            if self._link is not None:
-                self._link.cut()
-        # A connection that is being made has its own deadline; the process does not wait for it.
+            if self._connection is not None:
+                self._connection.cut()
+        # Connecting has a deadline of its own, and the process does not wait for it.
         self._thread.join(1.0)
 
     def renew(self, tls: ssl.SSLContext | None) -> None:
-        """Use another context for the connections to come: there are new certificates."""
+        """Use another TLS context for later connections: there are new certificates."""
         if tls is not None:
             self._tls = tls
 
     def backlog(self) -> int:
-        """How many records wait to be sent."""
-        sent = self._progress.sent
+        """The number of records that are still to be sent."""
+        sent = self._cursor.sent
         return max(self._trail.sequence - (sent.sequence if sent else 0), 0)
 
     def _run(self) -> None:
@@ -111,81 +112,81 @@ class Forwarder:
         while not done:
             try:
                 done = self._forward()
-            # UnicodeError: a host name that is none.
+            # UnicodeError: the configured host is no host name.
             except (OSError, UnicodeError, AuditUnavailable) as error:
-                self._progress.fall_back()
+                self._cursor.rewind()
                 self._complain(str(error))
                 self._stopping.wait(self._pause)
                 self._pause = min(self._pause * 2, self._timing.longest_pause)
                 done = self._stopping.is_set()
 
     def _forward(self) -> bool:
-        """Send over one link until we are to stop; False if it takes another one. Raises OSError if it is lost."""
-        link = self._connect()
+        """Send over one connection; return whether the thread is to end. Raises OSError if the connection is lost."""
+        connection = self._connect()
         try:
             while True:
                 self._wake.clear()
                 stopping = self._stopping.is_set()
-                self._send_new(link)
+                self._send_new(connection)
                 if stopping:
                     break
                 self._wake.wait(self._sleep())
-                if not self._stands(link):
+                if not self._is_open(connection):
                     return False
-            if link.finish():
-                self._progress.believe(time.monotonic())
+            if connection.finish():
+                self._cursor.confirm(time.monotonic())
             return True
         finally:
             with self._lock:
-                self._link = None
-            link.close()
+                self._connection = None
+            connection.close()
 
     def _connect(self) -> SyslogConnection:
         host, port = self._settings.syslog_host or "", self._settings.syslog_port
-        link: SyslogConnection
+        connection: SyslogConnection
         if self._settings.syslog_protocol == "tls" and self._tls is not None:
-            link = SyslogOverTLS(host, port, self._tls, timeout=self._timing.timeout)
+            connection = SyslogOverTLS(host, port, self._tls, timeout=self._timing.timeout)
         else:
-            link = SyslogOverUDP(host, port, timeout=self._timing.timeout)
+            connection = SyslogOverUDP(host, port, timeout=self._timing.timeout)
         with self._lock:
-            self._link = link
+            self._connection = connection
             if self._ended:
-                link.cut()
-        return link
+                connection.cut()
+        return connection
 
-    def _send_new(self, link: SyslogConnection) -> None:
-        with contextlib.closing(self._trail.records_after(self._progress.sent)) as records:
+    def _send_new(self, connection: SyslogConnection) -> None:
+        with contextlib.closing(self._trail.records_after(self._cursor.sent)) as records:
             for record, position in records:
-                self._check(link)
-                link.send(_encoded(record, link.largest))
-                self._progress.add(position, time.monotonic())
+                self._check(connection)
+                connection.send(_encoded(record, connection.largest))
+                self._cursor.advance(position, time.monotonic())
                 self._metrics.audit_forwarded()
-        self._check(link)
+        self._check(connection)
 
-    def _check(self, link: SyslogConnection) -> None:
-        link.check()
-        if self._progress.believe(time.monotonic() - self._timing.doubt):
+    def _check(self, connection: SyslogConnection) -> None:
+        connection.check()
+        if self._cursor.confirm(time.monotonic() - self._timing.doubt):
             self._pause = self._timing.first_pause
             self._reached()
 
-    def _stands(self, link: SyslogConnection) -> bool:
-        """Whether the link is there still; repositories end idle ones, and then nothing is lost."""
+    def _is_open(self, connection: SyslogConnection) -> bool:
+        """Whether the connection still stands. Repositories end idle connections, and no record is lost then."""
         try:
-            self._check(link)
+            self._check(connection)
         except OSError:
-            if self._progress.oldest is not None:
+            if self._cursor.oldest_unconfirmed is not None:
                 raise
             return False
         return True
 
     def _sleep(self) -> float:
-        oldest = self._progress.oldest
+        oldest = self._cursor.oldest_unconfirmed
         if oldest is None:
             return self._timing.look_again
         return max(oldest + self._timing.doubt - time.monotonic(), 0.0) + 0.01
 
     def _complain(self, reason: str) -> None:
-        """Say what is wrong, but not at each try."""
+        """Log what is wrong, but not after each attempt."""
         self._down = True
         now = time.monotonic()
         if self._complained is None or now - self._complained >= self._timing.complain:
@@ -208,6 +209,6 @@ def _encoded(record: Record, largest: int) -> bytes:
 
 
 def _syslog(record: Record, event: Event) -> bytes:
-    xml = message(event, at=record.time, source=record.host)
+    xml = audit_message(event, at=record.time, source=record.host)
     warning = event.outcome is not Outcome.SUCCESS
     return syslog_record(xml, at=record.time, host=record.host, process=record.process, warning=warning)

@@ -1,6 +1,6 @@
-"""Reading the audit trail from its files, beside whoever writes to it; what is not signed with the key is left out.
+"""Read the audit trail from its files, while others may write to it.
 
-That a line was left out is logged. Whether something is missing, `verify` says.
+Lines that the key has not signed are left out and logged. Whether records are missing is for `verify` to find out.
 """
 
 import logging
@@ -8,18 +8,18 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from pacs_server.audit.files import Line, day_files, lines, unavailable
-from pacs_server.audit.keys import Key
 from pacs_server.audit.record import Position, Record, read_record
+from pacs_server.audit.signing import SigningKey
 
 _log = logging.getLogger(__name__)
 
 
 def records_after(
-    directory: Path, key: Key, position: Position | None, containing: bytes
+    directory: Path, key: SigningKey, position: Position | None, containing: bytes
 ) -> Generator[tuple[Record, Position], None, None]:
-    """The records behind a position whose lines contain that, the oldest first, each with the position behind it.
+    """The records behind a position whose lines contain `containing`, the oldest first, each with its own position.
 
-    Ends at what is there when it gets there; files pruned meanwhile are stepped over. Raises AuditUnavailable.
+    Ends with the last record that is written by then. Skips files that are pruned meanwhile. Raises AuditUnavailable.
     """
     for line in _lines_after(directory, position):
         if containing not in line.data:
@@ -28,7 +28,7 @@ def records_after(
         if fault is None:
             record = read_record(line.data)
             yield record, Position(line.file, line.end, record.sequence)
-        elif not fault.startswith("torn"):  # that one is being written
+        elif not fault.startswith("torn"):  # an incomplete line is being written
             fields = {"file": line.file, "offset": line.end - len(line.data), "reason": fault}
             _log.error("audit record cannot be used", extra=fields)
 

@@ -1,11 +1,11 @@
-"""Records of the audit trail as values, and to and from the fields of a line."""
+"""Records of the audit trail as values, and their conversion to and from the fields of a line."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
-from pacs_server.audit.keys import fields_of
+from pacs_server.audit.signing import fields_of
 from pacs_server.dicom.subject import Subject
 
 _IDS: Final = {kind.value[0]: kind for kind in EventID}
@@ -20,13 +20,13 @@ class Mark(NamedTuple):
     mac: str
 
 
-# What the first record of all comes after.
+# The place before the first record.
 BEGIN: Final = Mark(0, "0" * 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The place right behind a record: name of the file, offset in it, and the record's sequence number."""
+    """The place right behind a record: the name of the file, the offset, and the sequence number of the record."""
 
     file: str
     offset: int
@@ -35,9 +35,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An event as it was kept; `before` is the MAC of the record before, `time` is UTC.
+    """An event as it was kept. `before` is the MAC of the previous record, `time` is in UTC.
 
-    `pruned` is the last record that the retention took away, in the records that say so.
+    `pruned` is set in the records about ended retention: it is the last record that was deleted.
     """
 
     sequence: int
@@ -50,7 +50,7 @@ class Record:
     mac: str = ""
 
     def fields(self) -> dict[str, object]:
-        """What a line says of it, in the order of the line; the MAC is put there by who signs it."""
+        """The fields of the line, in their order; signing the line adds the MAC."""
         fields: dict[str, object] = {
             "seq": self.sequence,
             "time": self.time.astimezone(UTC).isoformat(timespec="microseconds"),
@@ -63,7 +63,7 @@ class Record:
 
 
 def read_record(line: bytes) -> Record:
-    """The record in a line, whose MAC is not checked; raises ValueError."""
+    """The record in a line; the MAC of the line is not checked. Raises ValueError."""
     fields = fields_of(line)
     try:
         return Record(
@@ -81,7 +81,7 @@ def read_record(line: bytes) -> Record:
 
 
 def read_mark(line: bytes) -> Mark | None:
-    """Where in the chain a line stands; None if it does not say."""
+    """The place of a line in the chain, None if the line does not tell it."""
     try:
         fields = fields_of(line)
         return Mark(int(fields["seq"]), str(fields["mac"]))
@@ -90,7 +90,7 @@ def read_mark(line: bytes) -> Mark | None:
 
 
 def event_fields(event: Event) -> dict[str, object]:
-    """An event as plain values for JSON; what is empty is left out."""
+    """An event as plain values for JSON, without its empty fields."""
     fields = {
         "id": event.event_id.value[0],
         "type": event.event_type.value[0] if event.event_type else "",

@@ -1,4 +1,4 @@
-"""What the doors write events to: it knows whether the trail can be written, and keeps floods of alerts small."""
+"""The recorder, to which all code writes events: it knows whether the trail can be written, and limits alerts."""
 
 import logging
 import os
@@ -14,15 +14,16 @@ from pacs_server.errors import AuditUnavailable
 
 log = logging.getLogger(__name__)
 
-# One alert for each peer and kind in so many seconds, and one line in the log for a trail that cannot be written.
+# The time in which there is at most one alert for each peer and kind, and one log line about a trail that cannot be
+# written.
 _SECONDS: Final = 60.0
-# Peers and kinds that are told apart; what goes beyond shares one place, so that a flood fills no memory either.
+# The number of peers and kinds that are told apart. All others share one entry, so that a flood cannot fill the memory.
 _MOST_KINDS: Final = 1000
 
 
 @dataclass(slots=True)
 class _Alerts:
-    """Alerts of one kind from one peer: when the last one was written, and what was left out since."""
+    """The alerts of one kind from one peer: when the last one was written, and what was left out since then."""
 
     written: float
     left_out: int = 0
@@ -30,12 +31,12 @@ class _Alerts:
 
 
 class Recorder:
-    """The trail as the doors see it; may be shared by all threads."""
+    """Writes events to the trail; may be shared by all threads."""
 
     def __init__(
         self, trail: Audit, ae_title: Callable[[], str], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`ae_title` is what this application is called in the events about itself."""
+        """`ae_title` gives the name of this application in events about itself."""
         self._trail = trail
         self._ae_title = ae_title
         self._clock = clock
@@ -55,15 +56,15 @@ class Recorder:
         self._reason = None
 
     def note(self, event: Event, *, durable: bool = False) -> None:
-        """Keep an event about what cannot be undone or refused; if it is lost that is counted and told later."""
+        """Keep an event about something that can no longer be refused; a lost event is counted and reported later."""
         try:
             self.write(event, durable=durable)
         except AuditUnavailable:
             with self._lock:
                 self._lost += 1
 
-    def ensure(self) -> None:
-        """Raise AuditUnavailable if the trail could not be written and still cannot; costs nothing if it could."""
+    def ensure_writable(self) -> None:
+        """Raise AuditUnavailable if the last event was lost and the trail still fails; costs nothing otherwise."""
         if self._reason is None:
             return
         lost = self._lost
@@ -72,17 +73,17 @@ class Recorder:
             self._lost -= lost
 
     def problem(self) -> str | None:
-        """Why the trail cannot be written, tried anew if it could not; None if it can."""
+        """Why the trail cannot be written, None if it can. If it failed before, this tries again."""
         try:
-            self.ensure()
+            self.ensure_writable()
         except AuditUnavailable as error:
             return str(error)
         return None
 
     def alert(self, event: Event, *, peer: str, kind: str) -> None:
-        """Keep an event that a peer can cause at will: one a minute for each peer and kind.
+        """Keep an event that a peer can cause at will, but only one a minute for each peer and kind.
 
-        The next one says how many were left out.
+        The next event of that peer and kind says how many were left out.
         """
         with self._lock:
             due = self._due(event, (peer, kind))
@@ -90,12 +91,12 @@ class Recorder:
             self.note(each)
 
     def begin(self) -> None:
-        """Record that the recording and the application have started. Raises AuditUnavailable."""
+        """Record that recording and application have started. Raises AuditUnavailable."""
         self.write(self._about_itself(EventType.AUDIT_RECORDING_STARTED), durable=False)
         self.write(self._application(EventType.APPLICATION_START))
 
     def end(self) -> None:
-        """Record that the application and the recording stop, after the alerts that were left out."""
+        """Record the alerts that were left out, and that application and recording stop."""
         with self._lock:
             left_out = self._forget(float("inf"))
         for event in left_out:
@@ -132,7 +133,7 @@ class Recorder:
             log.error("audit trail cannot be written, operations are refused", extra={"reason": reason})
 
     def _due(self, event: Event, key: tuple[str, str]) -> list[Event]:
-        """What is to be written now that `event` has come."""
+        """The events to write now that the alert `event` has come."""
         now = self._clock()
         told: list[Event] = []
         if key not in self._alerts and len(self._alerts) >= _MOST_KINDS:
@@ -148,7 +149,7 @@ class Recorder:
         return [*told, _with_count(event, known.left_out if known is not None else 0)]
 
     def _forget(self, now: float) -> list[Event]:
-        """Forget whose minute is over; the events that tell what of theirs was left out."""
+        """Remove the peers and kinds whose minute is over; return the events that say how many alerts were left out."""
         over = {key: alerts for key, alerts in self._alerts.items() if now - alerts.written >= _SECONDS}
         for key in over:
             del self._alerts[key]
@@ -156,12 +157,12 @@ class Recorder:
 
 
 def local_user() -> Participant:
-    """Who runs this process, as the operating system calls them."""
-    # Not from the environment, where anybody may be anyone; through sudo the name of who called it, if it says so.
+    """The user who runs this process, by the name that the operating system gives."""
+    # The environment is not trusted, except for the name of the user who ran sudo.
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        # A container may run under a number that has no name.
+        # In a container the user may be a number without a name.
         name = str(os.getuid())
     sudo = os.environ.get("SUDO_USER", "")
     return Participant(f"{name} (sudo {sudo})" if sudo and os.getuid() == 0 else name, requestor=True)

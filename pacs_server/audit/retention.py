@@ -1,4 +1,4 @@
-"""Which day files the retention lets go, and the event that says so."""
+"""Retention: which day files to delete, and the event that records their deletion."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -11,10 +11,10 @@ from pacs_server.audit.files import day_files
 
 
 def expired(directory: Path, retention_years: int | None, today: date) -> list[Anchor]:
-    """The anchors of the day files that are older than that, the oldest first; raises AuditUnavailable."""
+    """The anchors of the day files whose retention has ended, the oldest first; raises AuditUnavailable."""
     if retention_years is None or retention_years >= today.year:
         return []
-    # A year before 29 February is 28 February, which keeps a day more.
+    # There is no 29 February in most years; 28 February keeps one day more.
     day = min(today.day, 28) if today.month == 2 else today.day
     oldest_kept = date(today.year - retention_years, today.month, day)
     files = set(day_files(directory))
@@ -23,7 +23,7 @@ def expired(directory: Path, retention_years: int | None, today: date) -> list[A
 
 
 def pruning(anchors: Sequence[Anchor]) -> Event:
-    """The event of deleting the day files of these anchors."""
+    """The event that records the deletion of the day files of these anchors."""
     first, last = anchors[0], anchors[-1]
     return Event(
         event_id=EventID.AUDIT_LOG_USED,

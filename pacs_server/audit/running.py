@@ -1,4 +1,4 @@
-"""What keeps the audit trail in order while a server runs."""
+"""The task that applies the retention of the audit trail while a server runs."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Who touched a patient, a study, or what did a user do: records that match, read as a stream."""
+"""Search the audit trail: who accessed a patient or a study, or what a user did."""
 
 import json
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from pacs_server.audit.trail import AuditTrail
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What a record has to be about; what is None does not matter. Days are UTC, both included.
+    """What to search for. A criterion that is None matches every record. Days are in UTC, first and last included.
 
-    `user` is a user name or an AE title, in any case.
+    `user` is a user name or an AE title; upper and lower case are the same.
     """
 
     patient_id: str | None = None
@@ -25,10 +25,10 @@ class Criteria:
 
 
 def search(trail: AuditTrail, criteria: Criteria) -> Iterator[Record]:
-    """The records that meet all criteria, the oldest first; raises AuditUnavailable.
+    """The records that match all criteria, the oldest first; raises AuditUnavailable.
 
-    With a patient ID also queries for it, and events about a study that was the patient's in any
-    other record and that name no patient.
+    A search for a patient ID also finds queries for that ID, and events that name no patient but a study which is the
+    patient's in any other record.
     """
     studies = _studies_of(trail, criteria.patient_id) if criteria.patient_id is not None else frozenset()
     for record in trail.records_between(criteria.first, criteria.last):
@@ -42,7 +42,7 @@ def search(trail: AuditTrail, criteria: Criteria) -> Iterator[Record]:
 
 
 def _studies_of(trail: AuditTrail, patient_id: str) -> frozenset[str]:
-    # The text of the ID is looked for before a line is taken apart: most are about somebody else.
+    # Most lines are about other patients, so they are not parsed unless they contain the ID as text.
     needle = json.dumps(patient_id).encode("ascii")
     return frozenset(
         subject.study_instance_uid

@@ -1,6 +1,7 @@
-"""Syslog: records of RFC 5424, and the links that carry them: TLS (RFC 5425) and UDP (RFC 5426).
+"""Syslog: records (RFC 5424), and connections that carry them over TLS (RFC 5425) and UDP (RFC 5426).
 
-Syslog has no answer. What a link can tell is that the peer has gone, and at the end of TLS that it has read everything.
+Syslog has no acknowledgment. A connection can tell that the peer has closed it, and at the end of TLS that the peer has
+read everything.
 """
 
 import contextlib
@@ -20,9 +21,9 @@ _APP_NAME: Final = "pacs-server"
 _BOM: Final = b"\xef\xbb\xbf"
 _NOT_PRINTABLE: Final = re.compile(r"[^!-~]")
 
-# How long the other side may take to read what it was sent, and to say goodbye; seconds.
+# How long the peer may take to read what was sent and to answer the end of TLS, in seconds.
 _FAREWELL: Final = 2.0
-# Datagrams without a pause would overrun the receiver's buffer.
+# The pause between datagrams, in seconds, without which they overrun the receiver's buffer.
 _DATAGRAM_PAUSE: Final = 0.002
 
 
@@ -40,22 +41,22 @@ class SyslogConnection(Protocol):
 
     @property
     def largest(self) -> int:
-        """The size in bytes of the largest record it takes."""
+        """The size of the largest record that can be sent, in bytes."""
 
     def send(self, record: bytes) -> None:
         """Send one record."""
 
     def check(self) -> None:
-        """Raise OSError if the peer is known to have gone."""
+        """Raise OSError if the peer is known to be gone."""
 
     def finish(self) -> bool:
-        """Say goodbye; whether the peer is known to have read everything."""
+        """End the connection properly; return whether the peer is known to have read everything."""
 
     def cut(self) -> None:
-        """End it now, from another thread."""
+        """End the connection at once; any thread may call this."""
 
     def close(self) -> None:
-        """Free it."""
+        """Free the socket."""
 
 
 class SyslogOverTLS:
@@ -65,7 +66,7 @@ class SyslogOverTLS:
     the handshake and each write end after `timeout` seconds.
     """
 
-    # No limit in the protocol; what is larger is not for a repository.
+    # The protocol has no limit; repositories do not take larger records.
     largest = 1_048_576
 
     def __init__(self, host: str, port: int, context: ssl.SSLContext, *, timeout: float) -> None:
@@ -84,12 +85,12 @@ class SyslogOverTLS:
 
     def check(self) -> None:
         """Raise OSError if the peer has closed or reset the connection, or left data unacknowledged."""
-        # A syslog server says nothing: what comes is the end.
+        # A syslog server sends nothing, so an empty read is the end of the connection.
         if _peek(self._socket, self._timeout) == b"":
             raise ConnectionResetError("the repository closed the connection")
 
     def finish(self) -> bool:
-        """Say goodbye and wait a moment for the peer's goodbye, which it says when it has read everything."""
+        """End TLS and wait a moment for the peer's answer, which the peer sends when it has read everything."""
         self._socket.settimeout(_FAREWELL)
         try:
             self._socket.unwrap()
@@ -98,11 +99,11 @@ class SyslogOverTLS:
         return True
 
     def cut(self) -> None:
-        """End it now, from another thread."""
+        """End the connection at once; any thread may call this."""
         _cut(self._socket)
 
     def close(self) -> None:
-        """Free it."""
+        """Free the socket."""
         self._socket.close()
 
 
@@ -117,7 +118,7 @@ class SyslogOverUDP:
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._timeout = timeout
         self._socket.settimeout(timeout)
-        # Connected, so that errors come back to us.
+        # Errors of the peer are reported to connected sockets only.
         self._socket.connect(address)
 
     def send(self, record: bytes) -> None:
@@ -126,24 +127,24 @@ class SyslogOverUDP:
         time.sleep(_DATAGRAM_PAUSE)
 
     def check(self) -> None:
-        """Raise OSError if the host has said that nobody listens."""
+        """Raise OSError if the host has reported that nothing listens on the port."""
         _peek(self._socket, self._timeout)
 
     def finish(self) -> bool:
-        """There is no goodbye."""
+        """UDP has no end, and so no answer."""
         return False
 
     def cut(self) -> None:
-        """End it now, from another thread."""
+        """End the connection at once; any thread may call this."""
         _cut(self._socket)
 
     def close(self) -> None:
-        """Free it."""
+        """Free the socket."""
         self._socket.close()
 
 
 def _peek(sock: socket.socket, timeout: float) -> bytes | None:
-    """What has come, without waiting; None when nothing has."""
+    """What the peer has sent, None if nothing; does not wait."""
     sock.settimeout(0)
     try:
         return sock.recv(4096)
@@ -154,7 +155,7 @@ def _peek(sock: socket.socket, timeout: float) -> bytes | None:
 
 
 def _keep_watch(sock: socket.socket, timeout: float) -> None:
-    """Let the system end a connection whose peer acknowledges nothing for `timeout` seconds."""
+    """Have the operating system end the connection if the peer acknowledges nothing for `timeout` seconds."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -163,5 +164,5 @@ def _keep_watch(sock: socket.socket, timeout: float) -> None:
 
 def _cut(sock: socket.socket) -> None:
     with contextlib.suppress(OSError):
-        # Not SSLSocket.shutdown: that forgets the session, and what is sent next goes out in the clear.
+        # SSLSocket.shutdown would drop the session, and a write that follows would not be encrypted.
         socket.socket.shutdown(sock, socket.SHUT_RDWR)

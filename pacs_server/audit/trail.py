@@ -1,4 +1,4 @@
-"""The audit trail as the server and the commands use it: open, write, prune, read on from a position."""
+"""The audit trail as the server and the commands use it: open, write, prune, and read from a position on."""
 
 import logging
 import os
@@ -12,23 +12,23 @@ from typing import Final, Self
 from pacs_server.audit.chain import Chain
 from pacs_server.audit.events import Event
 from pacs_server.audit.files import HEAD, create, day_file, day_files, last_line, locked, unavailable
-from pacs_server.audit.keys import KEY_FILE, Key, find_key, make_key
 from pacs_server.audit.reader import records_after
 from pacs_server.audit.record import BEGIN, Mark, Position, Record, read_mark
 from pacs_server.audit.retention import expired, pruning
+from pacs_server.audit.signing import KEY_FILE, SigningKey, find_key, make_key
 from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.errors import AuditUnavailable, ConfigError
 from pacs_server.kit.private_files import make_directory, sync_directory
 
 _log = logging.getLogger(__name__)
-# How long records that need not be durable at once wait for company.
+# How long a record that need not be durable at once waits for others to be synced with.
 _SYNC_SECONDS: Final = 0.5
 
 
 def open_trail(settings: AuditConfig) -> "AuditTrail":
-    """Open the trail in `settings.directory`, made with its key if it is not there yet; `enabled` is the caller's.
+    """Open the trail in `settings.directory`, whether or not it is `enabled`; create trail and key if there are none.
 
-    Raises ConfigError if the key cannot be used or another one signed the trail, else AuditUnavailable.
+    Raises ConfigError if the key cannot be used or is not the one that signed the trail, else AuditUnavailable.
     """
     directory = settings.directory
     with unavailable(f"use {directory}"):
@@ -45,10 +45,10 @@ def open_trail(settings: AuditConfig) -> "AuditTrail":
         raise
 
 
-def _prepared(settings: AuditConfig, head: int) -> tuple[Key, Mark]:
-    """The key and the last record of a trail, begun if there is none; raises ConfigError, AuditUnavailable and OSError.
+def _prepared(settings: AuditConfig, head: int) -> tuple[SigningKey, Mark]:
+    """The key and the last record of a trail, which is created if there is none.
 
-    What the end looks like in detail is for whoever writes next to see.
+    Whether the end of the trail is intact is checked by the next write. Raises ConfigError, AuditUnavailable, OSError.
     """
     directory, names = settings.directory, day_files(settings.directory)
     if not names and settings.key is None and not (directory / KEY_FILE).exists():
@@ -68,13 +68,12 @@ def _prepared(settings: AuditConfig, head: int) -> tuple[Key, Mark]:
 
 
 class AuditTrail:
-    """An `Audit` that keeps events in files below `directory`; any number of threads and processes may write.
+    """An `Audit` that keeps events in files in `directory`. Any number of threads and processes may write.
 
-    `write` costs four system calls, and with `durable` a sync, which threads that wait at the same
-    time share.
+    A `write` costs four system calls. A durable one costs a sync too, which threads that wait at the same time share.
     """
 
-    def __init__(self, directory: Path, key: Key, head: int, last: int) -> None:
+    def __init__(self, directory: Path, key: SigningKey, head: int, last: int) -> None:
         self.directory = directory
         self._key = key
         self._chain = Chain(directory, key, head)
@@ -95,17 +94,17 @@ class AuditTrail:
 
     @property
     def sequence(self) -> int:
-        """The number of the last record that this process knows of, 0 if there is none."""
+        """The sequence number of the last record that this process knows of, 0 if there is none."""
         return self._written
 
     def write(self, event: Event, *, durable: bool = True) -> None:
-        """Keep an event; see `Audit`."""
+        """Keep an event; see `Audit.write`."""
         self._write(event, durable=durable)
 
     def prune(self, retention_years: int | None, *, today: date | None = None) -> int:
-        """Delete the day files older than that, and return how many; None deletes nothing. Raises AuditUnavailable.
+        """Delete the day files whose retention has ended and return how many; None deletes nothing.
 
-        A record says what goes before it goes.
+        Before that, a record is written that says what is deleted. Raises AuditUnavailable.
         """
         anchors = expired(self.directory, retention_years, today or datetime.now(UTC).date())
         if not anchors:
@@ -118,21 +117,21 @@ class AuditTrail:
         return len(anchors)
 
     def subscribe(self, listener: Callable[[], None]) -> None:
-        """Have `listener` called after each record of this process; it may neither block nor raise."""
+        """Call `listener` after each record that this process writes; it must neither block nor raise."""
         self._listener = listener
 
     def records_after(
         self, position: Position | None, *, containing: bytes = b""
     ) -> Generator[tuple[Record, Position], None, None]:
-        """The records behind a position, from the beginning if None, up to now; see `reader`.
+        """The records behind a position, or all records if it is None; see `reader.records_after`.
 
-        With `containing` only those whose lines contain that. Raises AuditUnavailable.
+        With `containing` only records whose lines contain these bytes. Raises AuditUnavailable.
         """
         return records_after(self.directory, self._key, position, containing)
 
     def records_between(self, first: date | None, last: date | None) -> Iterator[Record]:
-        """The records of some days (UTC), both included; None is no limit. Raises AuditUnavailable."""
-        # No record is younger than the day of its file.
+        """The records from a first to a last day (UTC), both included; None is no limit. Raises AuditUnavailable."""
+        # A record may be older than the day of its file, but never younger.
         start = None if first is None else Position(day_file(first), 0, 0)
         for record, _ in self.records_after(start):
             day = record.time.date()
@@ -140,7 +139,7 @@ class AuditTrail:
                 yield record
 
     def close(self) -> None:
-        """Sync what is not synced and close the files; raises AuditUnavailable if it cannot be synced."""
+        """Sync the last records and close the files; raises AuditUnavailable if they cannot be synced."""
         if self._background is not None:
             self._background.stop()
         with self._appending:
@@ -154,7 +153,7 @@ class AuditTrail:
                 self._chain.close()
 
     def sync(self) -> None:
-        """Return when everything written so far is durable; raises AuditUnavailable."""
+        """Return when all records written so far are durable; raises AuditUnavailable."""
         self._sync_through(self._written)
 
     def _write(self, event: Event, *, durable: bool, pruned: Mark | None = None) -> None:
@@ -170,7 +169,7 @@ class AuditTrail:
             self._listener()
 
     def _sync_through(self, sequence: int) -> None:
-        """Sync the records up to a number, unless whoever synced while this one waited has done it."""
+        """Sync the records up to a sequence number, unless another thread has done so while this one waited."""
         with self._syncing:
             if self._synced >= sequence:
                 return
@@ -179,7 +178,7 @@ class AuditTrail:
             with unavailable("be synced"):
                 try:
                     os.fdatasync(descriptor)
-                    # Only now: the head never is ahead of what a power loss leaves.
+                    # Not before: after a power loss the head must not name a record that is lost.
                     self._chain.write_head(mark)
                 finally:
                     for old in retired:
@@ -194,7 +193,7 @@ class AuditTrail:
 
 
 class _BackgroundSync(threading.Thread):
-    """Syncs half a second after it was woken, and sleeps otherwise."""
+    """Syncs half a second after it is woken, and sleeps otherwise."""
 
     def __init__(self, sync: Callable[[], None]) -> None:
         super().__init__(name="audit-sync", daemon=True)
@@ -203,17 +202,17 @@ class _BackgroundSync(threading.Thread):
         self._stopping = threading.Event()
 
     def wake(self) -> None:
-        """There is something to sync."""
+        """Tell the thread that there is something to sync."""
         self._woken.set()
 
     def stop(self) -> None:
-        """End without another sync."""
+        """End the thread without another sync."""
         self._stopping.set()
         self._woken.set()
         self.join()
 
     def run(self) -> None:
-        """Sync until stopped."""
+        """Sync again and again until the thread is stopped."""
         while self._woken.wait() and not self._stopping.wait(_SYNC_SECONDS):
             self._woken.clear()
             try:

@@ -1,4 +1,4 @@
-"""Instances that come in from one source, told study by study and not one by one (PS3.15 A.5.3.3, A.5.3.7)."""
+"""Instances that arrive from one source, recorded study by study and not one by one (PS3.15 A.5.3.3, A.5.3.7)."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from pacs_server.audit.events import Action, Event, EventID, Outcome, Participan
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.subject import Subject
 
-# Studies that one source has begun and that are remembered; one more and the others count as new again.
+# How many studies of one source are remembered. After that, all of them count as new again.
 _MOST_STUDIES: Final = 1000
 
 # Patient ID, its issuer, Study Instance UID.
@@ -25,14 +25,14 @@ class _Study:
 
 
 class Arrivals:
-    """What comes in from one source, for one thread.
+    """Records what arrives from one source, for one thread.
 
-    Before the first instance of a study there is one durable event, when another study begins or all
-    ends one event with the counts. Studies that take turns are counted, not written each time.
+    One durable event is written before the first instance of a study is stored. One event with the counts is written
+    when another study begins or the source ends. If studies take turns, each turn is counted but not written.
     """
 
     def __init__(self, recorder: Recorder, participants: tuple[Participant, ...], ended: EventID) -> None:
-        """`ended` is the event that tells the counts."""
+        """`ended` is the kind of the events with the counts."""
         self._recorder = recorder
         self._participants = participants
         self._ended = ended
@@ -42,7 +42,7 @@ class Arrivals:
         self._sop_class_uid = ""
 
     def begin(self, subject: Subject, sop_class_uid: str) -> None:
-        """An instance of this study has come and is not stored yet. Raises AuditUnavailable."""
+        """Record that an instance of this study has arrived, before it is stored. Raises AuditUnavailable."""
         self._sop_class_uid = sop_class_uid
         key = _key(subject)
         if self._current is not None and _key(self._current.subject) == key:
@@ -56,13 +56,13 @@ class Arrivals:
         self._current = self._open.setdefault(key, _Study(subject))
 
     def stored(self, outcome: str) -> None:
-        """The instance that was begun is stored; `outcome` says in a word how."""
+        """Count the instance that `begin` was called for as stored; `outcome` says in a word how."""
         if self._current is not None:
             self._current.sop_classes[self._sop_class_uid] += 1
             self._current.outcomes[outcome] += 1
 
     def failed(self, reason: str) -> None:
-        """An instance was refused; one that came before any study began is told without a study."""
+        """Count an instance that was refused, without a study if no study has begun yet."""
         if self._current is None:
             unknown = Subject("")
             self._current = self._open.setdefault(_key(unknown), _Study(unknown))
@@ -70,7 +70,7 @@ class Arrivals:
         self._current.reason = reason
 
     def end(self) -> None:
-        """Tell what came in, if it was not told before."""
+        """Write the counts that have not been written yet."""
         for study in self._open.values():
             self._recorder.note(self._counted(study))
         self._open.clear()
@@ -94,7 +94,7 @@ def _key(subject: Subject) -> _Key:
 
 
 def outcome_of(done: int, failed: int) -> Outcome:
-    """The outcome of an event of so many parts."""
+    """The outcome of an event of which so many parts were done and failed."""
     if not failed:
         return Outcome.SUCCESS
     return Outcome.MINOR_FAILURE if done else Outcome.SERIOUS_FAILURE

@@ -1,6 +1,6 @@
-"""Whether the audit trail is as it was written: every MAC, the chain across files, anchors and head.
+"""Verify the audit trail: every MAC, the chain of records across files, the anchors and the head.
 
-Reads only, and may run beside a server that writes.
+Only reads, so a server may write to the trail meanwhile.
 """
 
 import os
@@ -10,15 +10,18 @@ from pathlib import Path
 
 from pacs_server.audit.anchors import Anchor, read_anchor
 from pacs_server.audit.files import ANCHORS, HEAD, Line, day_files, lines, locked, unavailable
-from pacs_server.audit.keys import Key, fields_of, find_key
 from pacs_server.audit.record import BEGIN, Mark, Record, read_record
+from pacs_server.audit.signing import SigningKey, fields_of, find_key
 from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.errors import AuditUnavailable
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
-    """What was found in order: the number of records and day files, the first record's number, and the last record."""
+class ValidTrail:
+    """What is in a trail that is as it was written.
+
+    Numbers of records and of day files, the sequence number of the first record, and the last record.
+    """
 
     records: int
     files: int
@@ -26,8 +29,11 @@ class Verified:
     last: Mark
 
 
-class Broken(Exception):
-    """The first thing that is not as it was written: file, line, sequence number if known, and what is wrong."""
+class InvalidTrail(Exception):
+    """The trail is not as it was written; says where the first difference is, and what it is.
+
+    `sequence` is the sequence number of the record, if it is known.
+    """
 
     def __init__(self, file: str, line: int, sequence: int | None, problem: str) -> None:
         number = "" if sequence is None else f"record {sequence}: "
@@ -40,7 +46,7 @@ class Broken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Snapshot:
-    """What there was at one moment, when nobody was writing."""
+    """The state of the trail at one moment at which nobody was writing."""
 
     head: bytes
     anchors: Sequence[Line]
@@ -48,8 +54,8 @@ class _Snapshot:
     size: int  # of the last day file; the others do not grow
 
 
-def verify(settings: AuditConfig) -> Verified:
-    """Check the whole trail; raises Broken, AuditUnavailable if it cannot be read, ConfigError."""
+def verify(settings: AuditConfig) -> ValidTrail:
+    """Check the whole trail; raises InvalidTrail, AuditUnavailable if the trail cannot be read, and ConfigError."""
     directory = settings.directory
     if not directory.is_dir():
         raise AuditUnavailable(f"there is no audit trail in {directory}")
@@ -61,7 +67,7 @@ def verify(settings: AuditConfig) -> Verified:
             last = name == snapshot.names[-1]
             check.file(directory, name, snapshot.size if last else None)
     check.end(snapshot.head)
-    return Verified(check.records, len(snapshot.names), check.begin.sequence + 1, check.last)
+    return ValidTrail(check.records, len(snapshot.names), check.begin.sequence + 1, check.last)
 
 
 def _snapshot(directory: Path) -> _Snapshot:
@@ -69,7 +75,7 @@ def _snapshot(directory: Path) -> _Snapshot:
         try:
             head = os.open(directory / HEAD, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise Broken(HEAD, 1, None, "missing: the file is not there") from None
+            raise InvalidTrail(HEAD, 1, None, "missing: the file is not there") from None
         try:
             with locked(head, shared=True):
                 names = day_files(directory)
@@ -80,25 +86,25 @@ def _snapshot(directory: Path) -> _Snapshot:
             os.close(head)
 
 
-def _checked_anchors(key: Key, found: Sequence[Line]) -> list[Anchor]:
+def _checked_anchors(key: SigningKey, found: Sequence[Line]) -> list[Anchor]:
     anchors: list[Anchor] = []
     for line in found:
         fault = key.fault("anchor", line.data)
         if fault is not None:
-            raise Broken(ANCHORS, line.number, None, fault)
+            raise InvalidTrail(ANCHORS, line.number, None, fault)
         anchor = read_anchor(line.data)
         expected = anchors[-1].last.sequence + 1 if anchors else 1
         if anchor.first != expected:
             kind = "missing: the one before it is not there" if anchor.first > expected else "out of order"
-            raise Broken(ANCHORS, line.number, None, kind)
+            raise InvalidTrail(ANCHORS, line.number, None, kind)
         anchors.append(anchor)
     return anchors
 
 
 class _Check:
-    """Follows the chain record by record."""
+    """Follows the chain of records from the first to the last one."""
 
-    def __init__(self, key: Key, anchors: Sequence[Anchor]) -> None:
+    def __init__(self, key: SigningKey, anchors: Sequence[Anchor]) -> None:
         self._key = key
         self._anchors = {anchor.file: anchor for anchor in anchors}
         self._last_anchor = anchors[-1] if anchors else None
@@ -110,14 +116,14 @@ class _Check:
         self.records = 0
 
     def file(self, directory: Path, name: str, size: int | None) -> None:
-        """Check a day file; raises Broken and OSError."""
+        """Check a day file; raises InvalidTrail and OSError."""
         found = lines(directory, name, stop=size)
         number = 0
         for line in found:
             number = line.number
             fault = self._key.fault("record", line.data)
             if fault is not None:
-                raise Broken(name, number, None if fault.startswith("torn") else self._next, fault)
+                raise InvalidTrail(name, number, None if fault.startswith("torn") else self._next, fault)
             record = read_record(line.data)
             if self._first_line is None:
                 self._first_line = (name, number)
@@ -125,23 +131,29 @@ class _Check:
             self._follow(record, line, found)
         anchor = self._anchors.get(name)
         if anchor is not None and anchor.last != self.last:
-            raise Broken(name, number + 1, self._next, f"missing: the day ended with record {anchor.last.sequence}")
+            raise InvalidTrail(
+                name, number + 1, self._next, f"missing: the day ended with record {anchor.last.sequence}"
+            )
         if number and anchor is None and size is None:
-            raise Broken(ANCHORS, len(self._anchors) + 1, None, f"missing: the anchor of {name} is not there")
+            raise InvalidTrail(ANCHORS, len(self._anchors) + 1, None, f"missing: the anchor of {name} is not there")
         self._end_line = (name, number + 1)
 
     def end(self, head: bytes) -> None:
-        """Check what only the end of the chain can tell; raises Broken."""
+        """Check what can be told at the end of the chain only; raises InvalidTrail."""
         self._check_begin()
         anchor = self._last_anchor
         if anchor is not None and anchor.last.sequence > self.last.sequence:
-            raise Broken(anchor.file, 1, self._next, f"missing: records up to {anchor.last.sequence} are not there")
+            raise InvalidTrail(
+                anchor.file, 1, self._next, f"missing: records up to {anchor.last.sequence} are not there"
+            )
         fault = self._key.fault("head", head)
         if fault is not None:
-            raise Broken(HEAD, 1, None, fault)
+            raise InvalidTrail(HEAD, 1, None, fault)
         noted = int(fields_of(head)["head"])
         if noted > self.last.sequence:
-            raise Broken(*self._end_line, self._next, f"missing: records up to {noted} were written and are not there")
+            raise InvalidTrail(
+                *self._end_line, self._next, f"missing: records up to {noted} were written and are not there"
+            )
 
     @property
     def _next(self) -> int:
@@ -149,23 +161,23 @@ class _Check:
 
     def _follow(self, record: Record, line: Line, rest: Iterator[Line]) -> None:
         if record.sequence < self._next:
-            raise Broken(line.file, line.number, record.sequence, "out of order: a later one came before it")
+            raise InvalidTrail(line.file, line.number, record.sequence, "out of order: a later one came before it")
         if record.sequence > self._next:
             text = f"missing: record {self._next} is not before it"
             if any(f'"seq":{self._next},'.encode() in one.data for one in rest):
                 text = f"out of order: record {self._next} comes after it"
-            raise Broken(line.file, line.number, record.sequence, text)
+            raise InvalidTrail(line.file, line.number, record.sequence, text)
         if record.before != self.last.mac:
-            raise Broken(line.file, line.number, record.sequence, "changed: it was written after another record")
+            raise InvalidTrail(line.file, line.number, record.sequence, "changed: it was written after another record")
         if record.pruned is not None:
             self._pruned = max(self._pruned, record.pruned)
         self.last = Mark(record.sequence, record.mac)
         self.records += 1
 
     def _check_begin(self) -> None:
-        """Whether what is no longer there was pruned: a record says so, and an anchor is where it ended."""
+        """Check that the missing first records were pruned: a record says so, and they end where an anchor does."""
         if self._first_line is None or self.begin == BEGIN:
             return
         if self.begin.sequence > self._pruned.sequence or self.begin not in self._ends:
             problem = f"missing: records 1 to {self.begin.sequence} are not there, and were not pruned"
-            raise Broken(*self._first_line, self.begin.sequence + 1, problem)
+            raise InvalidTrail(*self._first_line, self.begin.sequence + 1, problem)

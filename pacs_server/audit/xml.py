@@ -1,4 +1,4 @@
-"""Audit events as XML, in the message format of PS3.15 A.5.1; pure, nothing is sent or kept here."""
+"""Audit messages: events as XML in the format of PS3.15 A.5.1. Nothing is sent or kept here."""
 
 import ipaddress
 import re
@@ -19,7 +19,7 @@ from pacs_server.dicom.subject import Subject
 # XML 1.0 section 2.2; a carriage return would come out as a line feed.
 _ILLEGAL: Final = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
-# PS3.15 A.5.1.2: what a participant object is, and its role in the event.
+# PS3.15 A.5.1.2: the kinds of participant objects, and their roles in the event.
 _PERSON: Final = "1"
 _SYSTEM_OBJECT: Final = "2"
 _PATIENT: Final = "1"
@@ -36,7 +36,7 @@ _IMPLICIT_VR: Final = "1.2.840.10008.1.2"
 _CHARACTER_SET: Final = 0x00080005
 _TEXT_VRS: Final = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
 
-# What is left of a text in a message that has to be short.
+# The longest text and the longest list in a shortened message.
 _SHORT_TEXT: Final = 128
 _SHORT_LIST: Final = 8
 
@@ -55,10 +55,10 @@ class _Object:
     subject: Subject | None = None
 
 
-def message(event: Event, *, at: datetime, source: str) -> bytes:
-    """The audit message of an event that happened `at`, reported by the system `source`.
+def audit_message(event: Event, *, at: datetime, source: str) -> bytes:
+    """The audit message of an event that happened at the time `at` and is reported by the system `source`.
 
-    Characters that XML cannot carry become U+FFFD. PS3.15 A.5.1, A.5.2.
+    Characters that XML cannot hold become U+FFFD (PS3.15 A.5.1, A.5.2).
     """
     root = Element("AuditMessage")
     _event_identification(root, event, at)
@@ -76,7 +76,7 @@ def message(event: Event, *, at: datetime, source: str) -> bytes:
 
 
 def shortened(event: Event) -> Event:
-    """The event without its lists and long texts, for where a whole message does not fit; `detail` says so."""
+    """The event with short texts and lists, for a message that would be too large; its `detail` says so."""
     return replace(
         event,
         participants=tuple(
@@ -158,13 +158,13 @@ def _objects(event: Event, source: str) -> Iterator[_Object]:
     for subject in event.subjects:
         if subject.study_instance_uid:
             yield _study(subject)
-    # In the order they come in, each once.
+    # Each patient once, in the order of the subjects.
     for patient in dict.fromkeys((s.patient_id, s.issuer_of_patient_id) for s in event.subjects):
         yield _patient(*patient)
 
 
 def _alert_subject(event: Event, source: str) -> _Object:
-    """The node an alert is about: who asked, or else who took part, or else we ourselves (PS3.15 A.5.3.11)."""
+    """The node an alert is about: the requestor, else another participant, else this system (PS3.15 A.5.3.11)."""
     nodes = sorted((p for p in event.participants if p.address), key=lambda p: not p.requestor)
     node = nodes[0].address if nodes else source
     details = (("Alert Description", event.detail),)
@@ -172,7 +172,7 @@ def _alert_subject(event: Event, source: str) -> _Object:
 
 
 def _query(event: Event) -> _Object:
-    """The SOP Class queried, and the keys as a data set (PS3.15 A.5.3.10); keys that are not text go beside it."""
+    """The SOP class of the query with the text keys as a data set, and the other keys as details (PS3.15 A.5.3.10)."""
     elements = {_CHARACTER_SET: b"ISO_IR 192"}
     others = []
     for keyword, value in event.query.items():
@@ -203,7 +203,7 @@ def _study(subject: Subject) -> _Object:
 
 
 def _patient(patient_id: str, issuer: str) -> _Object:
-    # As HL7 writes it (CX), which is what repositories search for; the name is not ours to tell.
+    # In the form of HL7 (CX), which repositories search for. The patient's name is not recorded.
     identity = f"{patient_id}^^^{issuer}" if issuer else patient_id
     return _Object(identity, _PATIENT_NUMBER, _PERSON, _PATIENT)
 
@@ -216,7 +216,7 @@ def _participant_object(root: Element, item: _Object) -> None:
     }
     element = _add(root, "ParticipantObjectIdentification", attributes)
     _code(element, "ParticipantObjectIDTypeCode", *item.id_type)
-    # PS3.15 A.5.1: one of the two, though the name may be empty.
+    # PS3.15 A.5.1: either a name, which may be empty, or a query.
     if item.query is None:
         _add(element, "ParticipantObjectName", {}, item.name)
     else:

@@ -26,12 +26,12 @@ ToOption = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"],
 @app.command()
 def verify(context: typer.Context, config: ConfigOption = None) -> None:
     """Check that no record was changed, removed or added; names the first one that is not in order."""
-    from pacs_server.audit.verify import Broken
+    from pacs_server.audit.verify import InvalidTrail
     from pacs_server.audit.verify import verify as verify_trail
 
     try:
         found = verify_trail(load_config(context, config, check=False).audit)
-    except Broken as broken:
+    except InvalidTrail as broken:
         fail(f"the audit trail is broken: {broken}", 1)
     typer.echo(f"ok: {found.records} records in {found.files} files, the first is record {found.first}")
     typer.echo(f"the last is record {found.last.sequence}, MAC {found.last.mac}")

@@ -135,7 +135,7 @@ class PatientService:
             raise PatientError("a reason has to be given")
         if dry_run:
             return
-        self._audit.ensure()
+        self._audit.ensure_writable()
         who = local_user()
         uids = tuple(study.study_instance_uid for study in studies)
         accession_numbers = {study.study_instance_uid: study.accession_number for study in studies}

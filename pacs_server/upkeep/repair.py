@@ -41,7 +41,7 @@ class RepairService:
 
         Raises StorageUnavailable, StorageFull, IndexUnavailable, AuditUnavailable.
         """
-        self._audit.ensure()
+        self._audit.ensure_writable()
         match found.kind:
             case FindingKind.ORPHAN:
                 done = self._orphan(found)

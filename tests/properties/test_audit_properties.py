@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacs_server.audit.events import Event
-from pacs_server.audit.keys import Key
 from pacs_server.audit.record import read_record
+from pacs_server.audit.signing import SigningKey
 from pacs_server.audit.trail import open_trail
-from pacs_server.audit.verify import Broken, verify
+from pacs_server.audit.verify import InvalidTrail, verify
 from pacs_server.config import AuditConfig
 from pacs_server.errors import ConfigError
 
@@ -54,9 +54,9 @@ def order(directory: Path) -> list[str]:
 
 def is_noticed(directory: Path, file: str, line: int) -> None:
     """Verify fails at the damaged line, or after it."""
-    with pytest.raises((Broken, ConfigError)) as caught:
+    with pytest.raises((InvalidTrail, ConfigError)) as caught:
         verify(AuditConfig(directory=directory))
-    if isinstance(caught.value, Broken) and file.startswith("audit-"):
+    if isinstance(caught.value, InvalidTrail) and file.startswith("audit-"):
         found = caught.value
         assert (order(directory).index(found.file), found.line) >= (order(directory).index(file), line)
 
@@ -141,4 +141,4 @@ def test_any_event_comes_back_as_it_was(whole: Path, event: Event) -> None:
 def test_any_line_is_a_record_or_not(line: bytes) -> None:
     with suppress(ValueError):
         read_record(line)
-    assert Key(b"k" * 32).fault("record", line + b"\n") is not None
+    assert SigningKey(b"k" * 32).fault("record", line + b"\n") is not None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from processes import wait_for
 from repository import TLSReceiver, UDPReceiver
 
-from pacs_server.audit.progress import Progress
+from pacs_server.audit.forward_cursor import ForwardCursor
 from pacs_server.audit.record import Position
 from pacs_server.audit.syslog import SyslogOverTLS, SyslogOverUDP, syslog_record
 from pacs_server.config import AuditConfig
@@ -156,7 +156,7 @@ def test_a_closed_port_is_noticed() -> None:
     link.close()
 
 
-# ------------------------------------------------------------------------------------ progress
+# ------------------------------------------------------------------------------------ the cursor
 
 
 def position(number: int) -> Position:
@@ -170,53 +170,53 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_what_is_in_doubt_falls_back(path: Path) -> None:
-    progress = Progress(path)
-    assert progress.sent is None
+    cursor = ForwardCursor(path)
+    assert cursor.sent is None
     for number, now in enumerate([0.0, 0.5, 3.0], 1):
-        progress.add(position(number), now)
-    assert progress.sent == position(3)
-    assert progress.oldest == 0.5
-    assert not progress.believe(0.4)
+        cursor.advance(position(number), now)
+    assert cursor.sent == position(3)
+    assert cursor.oldest_unconfirmed == 0.5
+    assert not cursor.confirm(0.4)
     assert not path.exists()
-    assert progress.believe(0.5)
-    progress.fall_back()
-    assert progress.sent == position(2)
-    assert progress.oldest is None
-    assert Progress(path).sent == position(2)
+    assert cursor.confirm(0.5)
+    cursor.rewind()
+    assert cursor.sent == position(2)
+    assert cursor.oldest_unconfirmed is None
+    assert ForwardCursor(path).sent == position(2)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=50), st.floats(0, 100))
-def test_nothing_younger_is_believed(
+def test_nothing_younger_is_confirmed(
     tmp_path_factory: pytest.TempPathFactory, times: list[float], before: float
 ) -> None:
-    progress = Progress(tmp_path_factory.mktemp("progress") / "forwarded")
+    cursor = ForwardCursor(tmp_path_factory.mktemp("cursor") / "forwarded")
     for number, now in enumerate(sorted(times), 1):
-        progress.add(position(number), now)
-    assert len(progress._marks) <= 101
-    progress.believe(before)
-    progress.fall_back()
-    believed = progress.sent.sequence if progress.sent else 0
+        cursor.advance(position(number), now)
+    assert len(cursor._unconfirmed) <= 101
+    cursor.confirm(before)
+    cursor.rewind()
+    confirmed = cursor.sent.sequence if cursor.sent else 0
     older = sum(now <= before for now in times)
-    assert believed <= older
+    assert confirmed <= older
     # And what is more than a second older is.
-    assert believed >= sum(now <= before - 1.0 for now in times)
+    assert confirmed >= sum(now <= before - 1.0 for now in times)
 
 
 def test_the_file_is_private_and_whole(path: Path) -> None:
-    progress = Progress(path)
-    progress.add(position(1), 0.0)
-    progress.believe(0.0)
+    cursor = ForwardCursor(path)
+    cursor.advance(position(1), 0.0)
+    cursor.confirm(0.0)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in path.parent.iterdir() if file.suffix == ".part"] == []
     assert json.loads(path.read_bytes()) == asdict(position(1))
 
 
 def test_a_disk_that_is_full_does_not_stop_the_sending(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    progress = Progress(path)
+    cursor = ForwardCursor(path)
     path.with_name("forwarded.part").mkdir()
-    progress.add(position(1), 0.0)
-    assert progress.believe(0.0)
-    assert progress.sent == position(1)
+    cursor.advance(position(1), 0.0)
+    assert cursor.confirm(0.0)
+    assert cursor.sent == position(1)
     assert caplog.messages == ["audit position not kept"]
 
 
@@ -226,19 +226,19 @@ def test_a_disk_that_is_full_does_not_stop_the_sending(path: Path, caplog: pytes
 )
 def test_a_damaged_file_begins_anew(path: Path, content: bytes, caplog: pytest.LogCaptureFixture) -> None:
     path.write_bytes(content)
-    assert Progress(path).sent is None
+    assert ForwardCursor(path).sent is None
     assert caplog.messages == ["audit position lost"]
 
 
 @pytest.mark.parametrize("offset", [15, 10_010])
 def test_a_trail_that_was_cut_off_is_sent_from_the_beginning_of_the_day(path: Path, offset: int) -> None:
     path.write_text(json.dumps({"file": "2026-11-23.jsonl", "offset": offset, "sequence": 99}))
-    assert Progress(path).sent == Position("2026-11-23.jsonl", 0, 0)
+    assert ForwardCursor(path).sent == Position("2026-11-23.jsonl", 0, 0)
 
 
 def test_a_day_that_was_pruned_is_stepped_over(path: Path) -> None:
     path.write_text(json.dumps({"file": "2016-11-23.jsonl", "offset": 15, "sequence": 9}))
-    assert Progress(path).sent == Position("2016-11-23.jsonl", 15, 9)
+    assert ForwardCursor(path).sent == Position("2016-11-23.jsonl", 15, 9)
 
 
 # ------------------------------------------------------------------------------------ settings

@@ -21,7 +21,7 @@ from pacs_server.audit.events import EventID, EventType, Outcome
 from pacs_server.audit.files import last_line
 from pacs_server.audit.record import Position, Record, read_record
 from pacs_server.audit.trail import AuditTrail, open_trail
-from pacs_server.audit.verify import Broken, Verified, verify
+from pacs_server.audit.verify import InvalidTrail, ValidTrail, verify
 from pacs_server.config import AuditConfig
 from pacs_server.errors import AuditUnavailable, ConfigError
 
@@ -63,8 +63,8 @@ def edit(path: Path, damage: Damage) -> None:
     path.write_bytes(b"".join(damage(lines)))
 
 
-def broken(settings: AuditConfig) -> Broken:
-    with pytest.raises(Broken) as caught:
+def broken(settings: AuditConfig) -> InvalidTrail:
+    with pytest.raises(InvalidTrail) as caught:
         verify(settings)
     return caught.value
 
@@ -326,7 +326,7 @@ def test_a_torn_anchor_is_replaced(settings: AuditConfig) -> None:
 def test_a_day_has_a_file_and_an_anchor(settings: AuditConfig) -> None:
     write_days(settings, FIRST, SECOND, "2026-03-09")
     records = kept(settings)
-    assert verify(settings) == Verified(11, 3, 1, chain.Mark(11, records[-1].mac))
+    assert verify(settings) == ValidTrail(11, 3, 1, chain.Mark(11, records[-1].mac))
     notes = [record for record in records if record.event.event_id is EventID.SECURITY_ALERT]
     assert [note.event.detail for note in notes] == [
         f"{FIRST} ended with record 3, MAC {records[2].mac}",

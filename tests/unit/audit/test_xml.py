@@ -14,7 +14,7 @@ from lxml import etree
 from pydicom.datadict import tag_for_keyword
 
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
-from pacs_server.audit.xml import message, shortened
+from pacs_server.audit.xml import audit_message, shortened
 from pacs_server.dicom.subject import Subject
 
 AT = datetime(2026, 11, 23, 9, 30, 0, 123456, tzinfo=UTC)
@@ -53,7 +53,7 @@ def legal(text: str) -> str:
 
 
 def said(event: Event, **changes: Any) -> etree._Element:
-    return check(message(event, at=AT, source="pacs1", **changes))
+    return check(audit_message(event, at=AT, source="pacs1", **changes))
 
 
 def objects(root: etree._Element, code: str) -> list[etree._Element]:
@@ -166,7 +166,7 @@ def test_a_shortened_event_fits_into_a_datagram() -> None:
         query={"PatientID": worst},
         detail=worst,
     )
-    short = message(shortened(event), at=AT, source="pacs1")
+    short = audit_message(shortened(event), at=AT, source="pacs1")
     assert len(short) < 60_000
     assert "the audit trail holds the whole record" in short.decode()
 
@@ -210,14 +210,14 @@ def test_an_alert_names_the_node_and_says_what() -> None:
 
 def test_the_use_of_the_audit_log_names_it() -> None:
     event = Event(EventID.AUDIT_LOG_USED, Action.READ, (Participant("root"),))
-    [log] = objects(check(message(event, at=AT, source="a b/ü")), "12")
+    [log] = objects(check(audit_message(event, at=AT, source="a b/ü")), "12")
     assert log.get("ParticipantObjectID") == "file://a%20b%2F%C3%BC/audit"
     assert log.findtext("ParticipantObjectName") == "Security Audit Log"
 
 
 def test_the_time_is_utc() -> None:
     local = AT.astimezone(timezone(timedelta(hours=9)))
-    root = check(message(Event(EventID.QUERY, Action.EXECUTE, ()), at=local, source="pacs1"))
+    root = check(audit_message(Event(EventID.QUERY, Action.EXECUTE, ()), at=local, source="pacs1"))
     assert root.find("EventIdentification").get("EventDateTime") == "2026-11-23T09:30:00.123456+00:00"
 
 
@@ -225,8 +225,8 @@ def test_the_time_is_utc() -> None:
     "broken",
     [
         b"<AuditMessage/>",
-        message(Event(EventID.QUERY, Action.EXECUTE, ()), at=AT, source="x").replace(b'="E"', b'="X"'),
-        message(Event(EventID.QUERY, Action.EXECUTE, ()), at=AT, source="x").replace(b"2026-11-23T", b""),
+        audit_message(Event(EventID.QUERY, Action.EXECUTE, ()), at=AT, source="x").replace(b'="E"', b'="X"'),
+        audit_message(Event(EventID.QUERY, Action.EXECUTE, ()), at=AT, source="x").replace(b"2026-11-23T", b""),
     ],
 )
 def test_the_schema_finds_what_is_wrong(broken: bytes) -> None:

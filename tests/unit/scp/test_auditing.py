@@ -65,7 +65,7 @@ def study(number: int) -> Subject:
 def test_a_trail_that_fails_refuses_until_it_works_again(
     recorder: Recorder, trail: Kept, caplog: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
-    recorder.ensure()
+    recorder.ensure_writable()
     assert trail.events == []
     trail.full = True
     for _ in range(3):
@@ -73,7 +73,7 @@ def test_a_trail_that_fails_refuses_until_it_works_again(
             recorder.write(ALERT)
     recorder.note(ALERT)
     with pytest.raises(AuditUnavailable):
-        recorder.ensure()
+        recorder.ensure_writable()
     assert recorder.problem() == "the audit trail cannot be written: no space left on device"
     # Once a minute.
     assert len(caplog.records) == 1
@@ -84,7 +84,7 @@ def test_a_trail_that_fails_refuses_until_it_works_again(
     assert recorder.problem() is None
     (again,) = trail.events
     assert (again.event_type, again.detail) == (EventType.AUDIT_RECORDING_STARTED, "works again, 1 events were lost")
-    recorder.ensure()
+    recorder.ensure_writable()
     assert len(trail.events) == 1
 
 

@@ -1,4 +1,4 @@
-"""How far the audit trail was sent, and how far it is believed to have arrived, over restarts."""
+"""The cursor of the forwarder: which records were sent and which of them are confirmed. It outlives restarts."""
 
 import json
 import logging
@@ -13,53 +13,53 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Mark:
-    """Up to here was sent, over a second that began at `begin` and ended at `end`."""
+class _Unconfirmed:
+    """The records up to `position`, sent within a second that began at `begin` and ended at `end`."""
 
     begin: float
     end: float
     position: Position
 
 
-class Progress:
-    """What was sent, and what of it is believed to have arrived; the latter is kept in a file.
+class ForwardCursor:
+    """The positions of the last record that was sent and of the last one that is confirmed.
 
-    Times are of a monotonic clock, in seconds.
+    The confirmed position is kept in a file. Times are those of a monotonic clock, in seconds.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._believed = self.sent = self._load()
-        self._marks: deque[_Mark] = deque()
+        self._confirmed = self.sent = self._load()
+        self._unconfirmed: deque[_Unconfirmed] = deque()
 
-    def add(self, position: Position, now: float) -> None:
-        """Everything up to `position` has been sent."""
+    def advance(self, position: Position, now: float) -> None:
+        """Note that all records up to `position` have been sent."""
         self.sent = position
-        if self._marks and now - self._marks[-1].begin < 1.0:
-            self._marks[-1].end, self._marks[-1].position = now, position
+        if self._unconfirmed and now - self._unconfirmed[-1].begin < 1.0:
+            self._unconfirmed[-1].end, self._unconfirmed[-1].position = now, position
         else:
-            self._marks.append(_Mark(now, now, position))
+            self._unconfirmed.append(_Unconfirmed(now, now, position))
 
-    def believe(self, before: float) -> bool:
-        """What was sent before that time has arrived; whether there was anything."""
-        believed = None
-        while self._marks and self._marks[0].end <= before:
-            believed = self._marks.popleft().position
-        if believed is None:
+    def confirm(self, before: float) -> bool:
+        """Confirm the records that were sent before that time; return whether there were any."""
+        confirmed = None
+        while self._unconfirmed and self._unconfirmed[0].end <= before:
+            confirmed = self._unconfirmed.popleft().position
+        if confirmed is None:
             return False
-        self._believed = believed
-        self._save(believed)
+        self._confirmed = confirmed
+        self._save(confirmed)
         return True
 
-    def fall_back(self) -> None:
-        """What is not believed to have arrived counts as not sent."""
-        self._marks.clear()
-        self.sent = self._believed
+    def rewind(self) -> None:
+        """Go back to the last confirmed record: the unconfirmed ones will be sent again."""
+        self._unconfirmed.clear()
+        self.sent = self._confirmed
 
     @property
-    def oldest(self) -> float | None:
-        """When the oldest of what is in doubt was sent."""
-        return self._marks[0].end if self._marks else None
+    def oldest_unconfirmed(self) -> float | None:
+        """When the oldest unconfirmed records were sent, None if all are confirmed."""
+        return self._unconfirmed[0].end if self._unconfirmed else None
 
     def _load(self) -> Position | None:
         try:
@@ -72,13 +72,13 @@ class Progress:
             log.error("audit position lost", extra={"file": str(self._path), "reason": repr(error)})
             return None
         if not fits:
-            # The trail was put back from a copy, or lost its end: the whole day again.
+            # The trail was restored from a copy, or its end was lost: send the whole day again.
             log.error("audit position lost", extra={"file": str(self._path), "reason": "the trail is another one"})
             return Position(position.file, 0, 0)
         return position
 
     def _fits(self, position: Position) -> bool:
-        """Whether a line ends there; a file that is gone was pruned. Raises OSError."""
+        """Whether a line of the trail ends at the position; a missing file was pruned. Raises OSError."""
         try:
             with self._path.with_name(position.file).open("rb") as file:
                 file.seek(max(position.offset - 1, 0))
@@ -87,7 +87,7 @@ class Progress:
             return True
 
     def _save(self, position: Position) -> None:
-        """Replace the file; if that fails a restart sends more than it has to."""
+        """Replace the file. If that fails, some records are sent once more after a restart."""
         part = self._path.with_name(f"{self._path.name}.part")
         try:
             handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

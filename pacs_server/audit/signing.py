@@ -1,4 +1,4 @@
-"""The key of the audit trail and the lines that it signs: JSON, closed by an HMAC over every byte before it."""
+"""The signing key of the audit trail, and signed lines: JSON that ends with an HMAC over every byte before it."""
 
 import hmac
 import json
@@ -24,8 +24,8 @@ _TAIL: Final = len(_MAC_FIELD) + 64 + len(_END)
 Kind = Literal["record", "anchor", "head", "key"]
 
 
-class Key:
-    """A secret, and `name`, which tells keys apart without giving any of it away."""
+class SigningKey:
+    """The secret that signs the lines of a trail; `name` identifies the key and reveals nothing of the secret."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -36,16 +36,16 @@ class Key:
         return hmac.digest(self._secret, f"{kind} ".encode("ascii") + data, "sha256").hex()
 
     def sign(self, kind: Kind, fields: Mapping[str, object]) -> tuple[bytes, str]:
-        """The fields as one signed line of ASCII with its line break, and the MAC in it.
+        """Sign fields; return them as one line of ASCII with its line break, and the MAC of the line.
 
-        A line of one kind does not pass as one of another.
+        A line that was signed as one kind is not valid as another kind.
         """
         body = _JSON.encode({**fields, "key": self.name}).encode("ascii")[:-1]
         mac = self.mac(kind, body)
         return body + _MAC_FIELD + mac.encode("ascii") + _END, mac
 
     def fault(self, kind: Kind, line: bytes) -> str | None:
-        """What is wrong with a signed line, if anything is."""
+        """What is wrong with a signed line, None if the line is valid."""
         if not line.endswith(b"\n"):
             return "torn: it does not end"
         body, mac = line[:-_TAIL], line[-_TAIL + len(_MAC_FIELD) : -len(_END)]
@@ -61,7 +61,7 @@ class Key:
 
 
 def fields_of(line: bytes) -> dict[str, Any]:
-    """The fields of a signed line, whoever signed it; raises ValueError."""
+    """The fields of a signed line; the signature is not checked. Raises ValueError."""
     try:
         fields = json.loads(line)
     except RecursionError:
@@ -71,13 +71,13 @@ def fields_of(line: bytes) -> dict[str, Any]:
     return fields
 
 
-def find_key(directory: Path, configured: SecretStr | None) -> Key:
-    """The key in the settings, or else in the directory.
+def find_key(directory: Path, configured: SecretStr | None) -> SigningKey:
+    """The key in the settings or, if the settings have none, the key in the directory.
 
-    Raises ConfigError if it cannot be used, AuditUnavailable if it cannot be read.
+    Raises ConfigError if the key cannot be used, AuditUnavailable if it cannot be read.
     """
     if configured is not None:
-        return Key(configured.get_secret_value().encode("utf-8", "surrogatepass"))
+        return SigningKey(configured.get_secret_value().encode("utf-8", "surrogatepass"))
     path = directory / KEY_FILE
     try:
         if path.stat().st_mode & 0o077:
@@ -87,11 +87,11 @@ def find_key(directory: Path, configured: SecretStr | None) -> Key:
         raise AuditUnavailable(f"the key of the audit trail cannot be read: {path}: {error.strerror}") from error
     if len(secret) < SHORTEST_KEY:
         raise ConfigError(f"audit.key: {path} is shorter than {SHORTEST_KEY} bytes")
-    return Key(secret)
+    return SigningKey(secret)
 
 
 def make_key(directory: Path) -> None:
-    """Make a random key in the directory, durable and readable by its owner only; raises OSError."""
+    """Create a random key in the directory, durably, readable by its owner only. Raises OSError."""
     unfinished = directory / f"{KEY_FILE}.new"
     unfinished.unlink(missing_ok=True)
     descriptor = create(unfinished, os.O_WRONLY | os.O_EXCL)
