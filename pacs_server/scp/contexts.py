@@ -30,7 +30,7 @@ _STANDARD_STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."
 
 
 class Service(Enum):
-    """The services a presentation context can be about."""
+    """The services that presentation contexts are for."""
 
     VERIFICATION = "Verification"
     STORAGE = "Storage"
@@ -59,7 +59,7 @@ PEER_SERVICES: dict[Service, PeerService] = {
 
 @dataclass(frozen=True, slots=True)
 class SOPClass:
-    """A SOP class of the table that is not a storage class."""
+    """A SOP class that is not a storage class."""
 
     name: str
     service: Service
@@ -108,13 +108,13 @@ _OTHERS = {
 
 
 def service_of(uid: str) -> Service:
-    """The service that an accepted abstract syntax is about; what is not in the table was accepted as storage."""
+    """The service of an accepted abstract syntax; one that is not in the table was accepted for storage."""
     found = SOP_CLASSES.get(uid)
     return Service.STORAGE if found is None else found.service
 
 
 def is_storage(uid: str, *, accept_unknown: bool) -> bool:
-    """Whether objects of SOP class `uid` are taken in; private and unknown classes if `accept_unknown`."""
+    """Whether objects of SOP class `uid` are stored; private and unknown classes only if `accept_unknown`."""
     if uid in STORAGE_SOP_CLASSES:
         return True
     if not accept_unknown or uid in _STANDARD_UIDS:
@@ -123,7 +123,7 @@ def is_storage(uid: str, *, accept_unknown: bool) -> bool:
 
 
 def supports(*, accept_unknown: bool) -> Callable[[str], Support | None]:
-    """A function from abstract syntax to what we offer for it, as negotiation asks."""
+    """A function that tells negotiation what the server supports for an abstract syntax."""
 
     def support(uid: str) -> Support | None:
         found = _OTHERS.get(uid)

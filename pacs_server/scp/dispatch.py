@@ -1,4 +1,4 @@
-"""SOP class and command to service: find it, let it answer, log and count; the one last-resort except."""
+"""Dispatch messages to services by SOP class and command; log and count operations; the one last-resort except."""
 
 import logging
 import time
@@ -21,27 +21,30 @@ from pacs_server.services.access import check_service
 
 log = logging.getLogger(__name__)
 
-# Requests that cost much and come to nothing leave three quarters of the processor to others.
+# A peer waits after a refused request that took long, so that three quarters of the processor are left to others.
 _CHEAP_SECONDS = 0.01
 _PAUSE_FACTOR = 3.0
 _LONGEST_PAUSE = 5.0
-# Cancels and responses that nothing waits for, and requests before the last one was answered, although one at a
-# time was negotiated (PS3.7 D.3.3.3). A good peer may do so a few times in a row, not for ever.
+# Stray messages are cancels and responses that nothing waits for. Hasty requests are sent before the last request was
+# answered, although one operation at a time was negotiated (PS3.7 D.3.3.3). A good peer does that a few times in a row.
 _FEW = 10
 _STRAY_SECONDS = 0.01
 _HASTE_SECONDS = 0.002
 _MAX_STRAYS = 100
 
 
-# By what name each request is logged and counted.
+# The name by which each request is logged and counted.
 _NAMES = {int(field): field.name.replace("_", "-", 1).replace("_", "-") for field in CommandField}
-# Abstract syntaxes whose handler is remembered; of those that nobody knows a peer may name any number.
+# The number of abstract syntaxes whose handler is remembered. Peers may name any number of unknown ones.
 _MOST_ROUTES = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an operation ended; `details` go into its log line, `after` is done when it is answered and counted."""
+    """How an operation ended.
+
+    `details` go into the log line of the operation. `after` is called when the operation was answered and counted.
+    """
 
     status: Status
     details: Mapping[str, object] = field(default_factory=dict)
@@ -76,10 +79,7 @@ class Dispatcher:
         self._metrics = metrics
 
     def serve(self, association: Association, operations: Counter[str]) -> None:
-        """Serve messages until the association ends, which it says by raising AssociationEnded.
-
-        What was done is counted in `operations` by name.
-        """
+        """Serve messages until the association ends, and count the operations by name. Raises AssociationEnded."""
         try:
             strays = hasty = 0
             while True:
@@ -96,12 +96,12 @@ class Dispatcher:
             self._auditor.ended(association)
 
     def _serve_one(self, association: Association, operations: Counter[str]) -> bool:
-        """Serve the next message; False if it was about nothing that is still going on."""
+        """Serve the next message; return False if the message was a stray one."""
         awaited = True
         message = association.read_message()
         command_field = message.command.command_field
         if command_field == CommandField.C_CANCEL:
-            # PS3.7 9.3.2.3: the operation it is for has ended already.
+            # PS3.7 9.3.2.3: the operation has ended already.
             association.skip_data()
             awaited = False
         elif command_field is not None and not command_field & RESPONSE:
@@ -118,7 +118,7 @@ class Dispatcher:
         return awaited
 
     def _operate(self, association: Association, message: Message, name: str) -> Callable[[], None] | None:
-        """Have the message answered, log and count it; what is to be done after."""
+        """Have the request answered, log and count the operation; return what is to be called afterwards."""
         began, work = time.perf_counter(), time.thread_time()
         try:
             result = self._answer(association, message)
@@ -133,7 +133,7 @@ class Dispatcher:
         except AssociationEnded:
             raise
         except Exception:
-            # The last resort: a fault of this program is one failed operation, not a dead server.
+            # The last resort: a fault of this program fails one operation and does not end the server.
             log.exception("operation failed unexpectedly", extra={"operation": name})
             result = self._refuse(
                 association, message, Status.PROCESSING_FAILURE, "internal error, see the server's log"
@@ -156,7 +156,7 @@ class Dispatcher:
 
     def _answer(self, association: Association, message: Message) -> Result:
         service, handler = self._route(message.context.abstract_syntax, message.command.command_field or 0)
-        # A context on which the peer took the SCP role only is for what we ask of it (C-GET).
+        # Contexts on which the peer is the SCP only are for the sub-operations of C-GET.
         if handler is None or not message.context.as_scp:
             return self._refuse(
                 association, message, Status.UNRECOGNIZED_OPERATION, "this service is not offered on this context"
@@ -169,13 +169,13 @@ class Dispatcher:
         return service, self._handlers.get((service, command_field))
 
     def _refuse(self, association: Association, message: Message, status: Status, comment: str) -> Result:
-        # The peer goes on sending the data set whatever we think of it, and reads no answer before its end.
+        # A peer sends its whole data set before it reads a response.
         association.skip_data()
         association.send(message.context.context_id, response_to(message, status, comment))
         return Result(status, {"reason": comment})
 
 
 def _let_others_work(association: Association, seconds: float) -> None:
-    """Keep a peer that is to be refused waiting if that took the processor for long."""
+    """Keep the peer waiting if the refused request used the processor for long."""
     if seconds >= _CHEAP_SECONDS:
         association.transport.pause(min(_PAUSE_FACTOR * seconds, _LONGEST_PAUSE))

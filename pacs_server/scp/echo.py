@@ -9,7 +9,7 @@ class VerificationSCP:
     """Answers C-ECHO."""
 
     def __call__(self, association: Association, message: Message) -> Result:
-        """Answer that we are here."""
+        """Answer with success."""
         association.skip_data()
         association.send(message.context.context_id, response_to(message, Status.SUCCESS))
         return Result(Status.SUCCESS)

@@ -1,4 +1,4 @@
-"""The application entity: one connection from its first byte to its last, with one log line for what it was."""
+"""The application entity: serves a connection from its first to its last byte and logs one line about it."""
 
 import contextlib
 import logging
@@ -29,26 +29,26 @@ from pacs_server.services.peers import PeersSeenService
 
 log = logging.getLogger(__name__)
 
-# How long a peer that comes too often may take to say what it wants, so that it can be told.
+# How long a peer that connects too often may take to propose an association, so that it can be rejected.
 _TURN_AWAY_SECONDS = 1.0
 _ASSOCIATE_RQ = bytes((PDUType.ASSOCIATE_RQ,))
 
 
 @dataclass(frozen=True, slots=True)
 class EntitySettings:
-    """What holds for connections that begin now; a reload swaps the whole value."""
+    """The settings of new connections; a reload replaces the whole value."""
 
     acceptor: Acceptor
     tls: ssl.SSLContext | None = None
 
     @property
     def terms(self) -> Terms:
-        """What we put up with and say of ourselves."""
+        """The terms on which associations are accepted."""
         return self.acceptor.terms
 
     @property
     def tick(self) -> float:
-        """No wait is longer than the shortest deadline, in seconds."""
+        """The longest single wait in seconds, which is the shortest deadline."""
         timeouts = self.terms.timeouts
         return min(self.terms.association_timeout, timeouts.idle, timeouts.network)
 
@@ -67,7 +67,7 @@ class ApplicationEntity:
         peers: PeersSeenService,
         auditor: AssociationAuditor,
     ) -> None:
-        """`established` is told of every connection that has become an association, `peers` of all that were wanted."""
+        """`established` is called for every connection that becomes an association; `peers` hears of every proposal."""
         self.settings = settings
         self._admission = admission
         self._dispatcher = dispatcher
@@ -79,7 +79,7 @@ class ApplicationEntity:
         self._penalties = PenaltyQueue()
 
     def serve(self, connection: Connection) -> None:
-        """Serve one connection until it is over; nothing that a peer does raises out of here."""
+        """Serve one connection to its end; nothing that a peer does raises an exception here."""
         settings, before = self.settings, time.thread_time()
         try:
             wait = self._penalties.delay(connection.address)
@@ -104,14 +104,14 @@ class ApplicationEntity:
             if connection.tls:
                 self._auditor.handshake_failed(connection.address, _why(error))
             if isinstance(error, ssl.SSLError):
-                # In TLS 1.3 the peer has sent its request by now, and closing would overtake the alert.
+                # In TLS 1.3 the peer has sent its proposal by now, and closing the socket would discard the alert.
                 farewell(connection.socket)
             return
         self._associate(connection, transport, settings)
         self._metrics.traffic(transport.bytes_in, transport.bytes_out)
 
     def _turn_away(self, connection: Connection, settings: EntitySettings) -> None:
-        """Reject a connection that is over the rate of its address; over TLS just close it, a handshake is dear."""
+        """Reject a connection from an address that connects too often; with TLS, close it before the handshake."""
         self._metrics.rejected(TEMPORARY_CONGESTION.name)
         self._sparingly.log(logging.INFO, "no association", connection.address, TEMPORARY_CONGESTION.name)
         if connection.tls:
@@ -125,7 +125,7 @@ class ApplicationEntity:
                 transport.finish()
 
     def _associate(self, connection: Connection, transport: Transport, settings: EntitySettings) -> None:
-        # Of the caller whose association was admitted: the caller, and how many contexts were proposed.
+        # The caller whose association was admitted, and how many contexts were proposed.
         held: list[tuple[Caller, int]] = []
 
         def admit(proposal: Proposal) -> Rejection | Admitted:
@@ -179,24 +179,24 @@ class ApplicationEntity:
 
 
 def _secure(connection: Connection, settings: EntitySettings) -> None:
-    """Do the TLS handshake if there is to be one. Raises OSError."""
+    """Do the TLS handshake, if the connection is for TLS. Raises OSError."""
     if not connection.tls:
         return
     if settings.tls is None:
         raise OSError("there is no certificate for TLS")
-    # One deadline for the whole handshake, in this connection's own thread.
+    # One deadline for the whole handshake; it runs in the thread of this connection.
     deadline = time.monotonic() + settings.terms.association_timeout
     connection.socket.settimeout(settings.terms.association_timeout)
     if connection.socket.recv(1, socket.MSG_PEEK) == _ASSOCIATE_RQ:
         raise OSError("plain DICOM on the TLS port?")
     sock = settings.tls.wrap_socket(connection.socket, server_side=True, do_handshake_on_connect=False)
-    # From here on the connection can be cut by cutting the TLS socket: it has taken the descriptor over.
+    # The TLS socket has taken the descriptor over, so another thread that ends the connection has to shut it down.
     connection.socket = sock
     handshake(sock, deadline - time.monotonic())
 
 
 def _patience(connection: Connection, terms: Terms) -> float:
-    """How long to wait for a proposal, in seconds; the TLS handshake has taken some of the time to associate."""
+    """How long to wait for a proposal, in seconds, less the time that the TLS handshake took."""
     if not connection.tls:
         return terms.association_timeout
     return max(connection.opened + terms.association_timeout - time.monotonic(), _TURN_AWAY_SECONDS)
@@ -220,7 +220,7 @@ def _caller(proposal: Proposal, connection: Connection) -> Caller:
 
 
 def _end(association: Association, ended: AssociationEnded) -> None:
-    """Tell the peer why, if it is our doing."""
+    """Abort the association if the server ends it."""
     if isinstance(ended, ProtocolError):
         association.abort(ended.reason)
     elif not isinstance(ended, ConnectionLost | PeerAborted | PeerReleased):

@@ -16,7 +16,7 @@ from pacs_server.services.query import QueryService
 
 
 class QueryRetrieveFindSCP:
-    """Answers C-FIND; matches go out as they are read from the index."""
+    """Answers C-FIND; matches are sent while they are read from the index."""
 
     def __init__(
         self, queries: QueryService, retrieve_ae_title: Callable[[], str], auditor: Auditor, metrics: Metrics
@@ -27,7 +27,7 @@ class QueryRetrieveFindSCP:
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
-        """Send a pending response per match, then the final one."""
+        """Send a pending response for each match, then the final one."""
         with self._auditor.query(association.caller, message.context.abstract_syntax) as record:
             query = self._query(association, message)
             record.keys(query.texts)
@@ -54,7 +54,7 @@ def identifier_of(association: Association, message: Message) -> bytes:
 
 
 def model_of(message: Message) -> InformationModel:
-    """The information model that the request's context is about; for contexts of Query/Retrieve only."""
+    """The information model of the request's context, which has to be one of Query/Retrieve."""
     model = SOP_CLASSES[message.context.abstract_syntax].model
     assert model is not None
     return model

@@ -1,4 +1,4 @@
-"""Query/Retrieve GET SCP (PS3.4 C.4.3): the instances come back on the association that asked for them."""
+"""Query/Retrieve GET SCP (PS3.4 C.4.3): the instances are sent on the association that asked for them."""
 
 from pacs_server.audit.auditor import Auditor
 from pacs_server.dicom.identifier import QueryOptions, parse_retrieve

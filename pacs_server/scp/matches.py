@@ -13,7 +13,7 @@ from pacs_server.scp.suboperations import cancel_requested
 
 Match = TypeVar("Match")
 
-# Responses in one write; between writes a C-CANCEL is looked for.
+# How many responses go into one write. After each write the server looks for a C-CANCEL.
 _BATCH = 16
 
 
@@ -26,14 +26,15 @@ def send_matches(
     *,
     unsupported: bool,
 ) -> tuple[int, Status]:
-    """Send a pending response per match and the final one; how many matches, and the final status.
+    """Send a pending response for each match and the final response; return the number of matches and the final status.
 
-    The final one goes out with the last matches, so the answer to most queries is one write. `record` is told before
-    anything is sent. `unsupported` says that a key that was asked for is not supported. `matches` is closed however
-    this ends, so that the index gets its connection back at once.
+    `encode` makes the identifier of a match. The final response goes into one write with the last matches, so that most
+    queries are answered by one write. `record` is told the number of matches before they are sent. `unsupported` says
+    that the query has a key that is not supported. `matches` is always closed in the end, so that the index gets its
+    connection back at once.
     """
     context = message.context
-    # PS3.4 C.4.1.1.4, K.4.1.1.4: FF01 when a key that was asked for is not supported.
+    # PS3.4 C.4.1.1.4, K.4.1.1.4: FF01 if the query has a key that is not supported.
     pending = response_to(message, Status.PENDING_WITH_UNSUPPORTED_KEYS if unsupported else Status.PENDING)
     pending.command_data_set_type = 1
     command = association.encode_command(context.context_id, pending)

@@ -33,7 +33,7 @@ _MAX_DATA_SET = 4 << 20
 
 
 class ModalityPerformedProcedureStepSCP:
-    """Answers N-CREATE, N-SET and N-GET, each with its own method."""
+    """Answers N-CREATE, N-SET and N-GET of procedure steps; one method for each."""
 
     def __init__(self, steps: MPPSService, auditor: Auditor, metrics: Metrics) -> None:
         self._steps = steps
@@ -41,9 +41,9 @@ class ModalityPerformedProcedureStepSCP:
         self._metrics = metrics
 
     def create(self, association: Association, message: Message) -> Result:
-        """Answer N-CREATE; a step without a UID gets one, which the response tells."""
+        """Answer N-CREATE; a step without a SOP Instance UID is given one, which is in the response."""
         data_set = _data_set(association, message)
-        # PS3.7 10.3.5.1.4: without the SCU's choice the UID is the SCP's to choose; PS3.5 B.2 says how.
+        # PS3.7 10.3.5.1.4: if the SCU chooses no UID, the SCP does; PS3.5 B.2 says how.
         uid = clean_uid(message.command.affected_sop_instance_uid or "") or f"2.25.{uuid.uuid4().int}"
 
         def work() -> StepOutcome:
@@ -64,7 +64,7 @@ class ModalityPerformedProcedureStepSCP:
         return self._answer(association, message, uid, work, data_set)
 
     def get(self, association: Association, message: Message) -> Result:
-        """Answer N-GET with the attributes asked for, all if none is named."""
+        """Answer N-GET with the attributes that the request names, or with all."""
         association.skip_data()
         command, context = message.command, message.context
         uid = clean_uid(command.requested_sop_instance_uid or "")
@@ -73,7 +73,7 @@ class ModalityPerformedProcedureStepSCP:
             found, supported = self._steps.get(uid, _tags(command.attribute_identifier_list or b""))
             record.subjects = subjects_of(found)
         charset = text_of(found, SPECIFIC_CHARACTER_SET)
-        # PS3.4 F.8.2.1.4: a warning when something was asked for that is not supported.
+        # PS3.4 F.8.2.1.4: a warning if the request names an attribute that is not supported.
         status = Status.SUCCESS if supported else Status.REQUESTED_OPTIONAL_ATTRIBUTES_NOT_SUPPORTED
         data = encode_data_set(found, context.transfer_syntax, charset)
         association.send(context.context_id, response_to(message, status), data)
@@ -102,7 +102,7 @@ class ModalityPerformedProcedureStepSCP:
 
 
 def _data_set(association: Association, message: Message) -> dict[str, Any]:
-    """The attribute or modification list, empty if there is none; raises ResourceLimitation, TranscodeError."""
+    """The attribute or modification list, empty if the request has none; raises ResourceLimitation, TranscodeError."""
     data = bytearray()
     for fragment in association.data():
         if len(data) + len(fragment) > _MAX_DATA_SET:
@@ -125,7 +125,7 @@ def _tags(attribute_identifier_list: bytes) -> list[int]:
 
 
 def _refuse(association: Association, message: Message, error: PacsError, data_set: DataSet) -> Result:
-    """Answer a failure with what else PS3.7 C.5 lets it tell."""
+    """Answer a failure, with the details that PS3.7 C.5 provides for."""
     status = status_of(error, Service.MPPS)
     response = response_to(message, status, str(error))
     wrong: dict[str, Any] = {}
@@ -135,7 +135,7 @@ def _refuse(association: Association, message: Message, error: PacsError, data_s
         group, element = int(error.tag[:4], 16), int(error.tag[4:], 16)
         response.attribute_identifier_list = struct.pack("<HH", group, element)
     elif isinstance(error, AttributeRefused) and error.tag in data_set:
-        # PS3.4 F.7.2.1.3: 0106 comes with an Attribute List, of what is wrong (PS3.7 C.5).
+        # PS3.4 F.7.2.1.3: the response with 0106 holds an Attribute List with the wrong attributes (PS3.7 C.5).
         wrong = {tag: data_set[tag] for tag in (SPECIFIC_CHARACTER_SET, error.tag) if tag in data_set}
     data = _encoded(message, wrong) if wrong else None
     association.send(message.context.context_id, response, data)

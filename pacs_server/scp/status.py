@@ -43,7 +43,7 @@ _USUAL: dict[type[PacsError], Status] = {
     errors.PatientError: Status.PROCESSING_FAILURE,
     errors.ResourceLimitation: Status.RESOURCE_LIMITATION,
 }
-# A700 is a status of C-STORE, C-FIND, C-GET and C-MOVE. The DIMSE-N services have 0213 (PS3.7 C.5.9).
+# A700 is a status of C-STORE, C-FIND, C-GET and C-MOVE only. The DIMSE-N services answer 0213 instead (PS3.7 Annex C).
 _OF_N_SERVICES = {
     error: Status.RESOURCE_LIMITATION for error, status in _USUAL.items() if status is Status.OUT_OF_RESOURCES
 }

@@ -1,4 +1,4 @@
-"""Storage Commitment Push Model SCP (PS3.4 J.3): takes requests, and reports at once where the peer waits for it."""
+"""Storage Commitment Push Model SCP (PS3.4 J.3): keeps requests, and reports on the same association if configured."""
 
 import logging
 from collections.abc import Callable, Collection
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 # How long the requester may take to answer a report on its own association, in seconds.
 _ANSWER_SECONDS = 15.0
-# The first instances of a request, of which the audit trail says whose they are: mostly they are of one study.
+# For the audit trail, the studies of so many instances of a request are looked up; usually all are of one study.
 _LOOKED_UP = 500
 
 
@@ -50,9 +50,9 @@ class StorageCommitmentSCP:
         auditor: Auditor,
         subjects_of: Callable[[Collection[str]], list[Subject]],
     ) -> None:
-        """`same_association` says whether to try the report on the association of the request.
+        """`same_association` says whether to report on the association of the request.
 
-        `subjects_of` tells whose the instances of these SOP Instance UIDs are.
+        `subjects_of` finds the studies of instances by their SOP Instance UIDs.
         """
         self._service = service
         self._auditor = auditor
@@ -61,7 +61,7 @@ class StorageCommitmentSCP:
         self._same_association = same_association
 
     def __call__(self, association: Association, message: Message) -> Result:
-        """Keep the request; success is answered when it is durable. The report follows."""
+        """Keep the request and answer success when it is durable. The report follows later."""
         check_action(message)
         request = parse_request(_information(association, message), message.context.transfer_syntax)
         caller, uid = association.caller, request.transaction_uid
@@ -78,7 +78,7 @@ class StorageCommitmentSCP:
         return Result(Status.SUCCESS, details, after)
 
     def _report(self, association: Association, message: Message, transaction: Transaction) -> None:
-        """Report on the association of the request, if nothing else goes on there by then."""
+        """Report on the association of the request, unless the peer has sent something or the server shuts down."""
 
         def interrupted() -> bool:
             return association.draining or association.waiting()
@@ -90,7 +90,7 @@ class StorageCommitmentSCP:
             elif verified is not None:
                 self._send(association, message, verified)
         except PacsError as error:
-            # Kept as it is, it will be reported by somebody when the claim has run out.
+            # The transaction is kept, and will be reported when the lease has expired.
             log.warning("commitment not reported yet", extra={"reason": str(error)})
 
     def _send(self, association: Association, message: Message, transaction: Transaction) -> None:
@@ -114,13 +114,13 @@ class StorageCommitmentSCP:
 
 
 def check_action(message: Message) -> None:
-    """Raise what is wrong with the command of an N-ACTION (PS3.7 10.1.4.1.10), if anything is."""
+    """Raise an error if the command of an N-ACTION is wrong (PS3.7 10.1.4.1.10)."""
     command = message.command
     if clean_uid(command.requested_sop_class_uid or "") != PUSH_MODEL:
         raise NoSuchSOPClass("Requested SOP Class UID is not the Storage Commitment Push Model")
     instance = clean_uid(command.requested_sop_instance_uid or "")
     if not is_uid(instance):
-        # 0117H is for what is no UID, 0112H for one that stands for nothing here.
+        # 0117H is for a text that is no UID, 0112H for the UID of an unknown instance.
         raise InvalidObjectInstance("Requested SOP Instance UID is not a UID")
     if instance != PUSH_MODEL_INSTANCE:
         raise InstanceNotFound("Requested SOP Instance UID is not the well-known one")

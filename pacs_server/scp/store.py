@@ -18,16 +18,16 @@ class StorageSCP:
     """Answers C-STORE."""
 
     def __init__(self, store: StoreService, auditor: AssociationAuditor, metrics: Metrics) -> None:
-        self._store = store
+        self._service = store
         self._auditor = auditor
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
-        """Store the data set as it comes in; success is answered when it is durable, not before."""
+        """Store the data set while it arrives, and answer success when it is durable."""
         with self._auditor.arriving(association) as arrivals:
-            return self._take(association, message, arrivals)
+            return self._store_data_set(association, message, arrivals)
 
-    def _take(self, association: Association, message: Message, arrivals: Arrivals) -> Result:
+    def _store_data_set(self, association: Association, message: Message, arrivals: Arrivals) -> Result:
         command = message.command
         if not command.has_data_set:
             raise InvalidInstance("C-STORE without a data set")
@@ -38,10 +38,10 @@ class StorageSCP:
             origin=origin_of(association.caller),
         )
         if request.sop_class_uid != message.context.abstract_syntax:
-            # PS3.7 9.3.1: the SOP class is the one that the presentation context is about.
+            # PS3.7 9.3.1: the SOP class has to be the one of the presentation context.
             raise InstanceMismatch("SOP Class UID differs from the context's")
         size = _Size()
-        outcome = self._store.store(request, size.counted(association.data()), arrivals.begin)
+        outcome = self._service.store(request, size.counted(association.data()), arrivals.begin)
         arrivals.stored(outcome.value)
         self._metrics.received(size.bytes)
         association.send(message.context.context_id, response_to(message, Status.SUCCESS))
@@ -56,7 +56,7 @@ class StorageSCP:
 
 
 class _Size:
-    """How much of a data set came in."""
+    """Counts the bytes of a data set while it arrives."""
 
     def __init__(self) -> None:
         self.bytes = 0

@@ -20,7 +20,7 @@ class ModalityWorklistSCP:
         self._metrics = metrics
 
     def __call__(self, association: Association, message: Message) -> Result:
-        """Send a pending response per match, then the final one."""
+        """Send a pending response for each match, then the final one."""
         context = message.context
         with self._auditor.query(association.caller, context.abstract_syntax) as record:
             query = parse_worklist(identifier_of(association, message), context.transfer_syntax)

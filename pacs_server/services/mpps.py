@@ -1,4 +1,4 @@
-"""The procedure step service: steps in and out, and the loop from scheduled to performed to received."""
+"""The service of performed procedure steps, and what became of scheduled ones: performed, and images received."""
 
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pacs_server.index.mpps import ProcedureStepIndex, StepRow, UnmatchedStudy
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """The status that a step is left in, how many worklist items it refers to, and the step itself."""
+    """A step after an operation: its status, how many worklist items it refers to, and its data set."""
 
     status: str
     items: int
@@ -21,7 +21,7 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step with all there is to know of it; `missing` are SOP Instance UIDs."""
+    """All that is known about a step; `missing` are the SOP Instance UIDs of instances that have not been stored."""
 
     row: StepRow
     data_set: DataSet
@@ -31,22 +31,22 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """What became of a worklist item: the steps that performed it, and the instances its study has in the archive."""
+    """What became of a worklist item: the steps that performed it, and how many instances of its study are stored."""
 
     steps: Sequence[StepRow]
     instances_in_study: int
 
 
 class MPPSService:
-    """Keeps performed procedure steps and lets the worklist follow them; may be shared by all threads."""
+    """Keeps performed procedure steps and updates the worklist accordingly; may be shared by all threads."""
 
     def __init__(self, index: ProcedureStepIndex, *, discontinued_returns: Callable[[], bool]) -> None:
-        """With `discontinued_returns` the item of a discontinued step is scheduled again."""
+        """With `discontinued_returns`, the item of a discontinued step is scheduled again."""
         self._index = index
         self._discontinued_returns = discontinued_returns
 
     def create(self, uid: str, data_set: DataSet, calling_ae: str) -> StepOutcome:
-        """Keep a new step, durable on return (PS3.4 F.7.2.1).
+        """Keep a new step; when this returns, it is durable (PS3.4 F.7.2.1).
 
         Raises MissingAttribute, MissingAttributeValue, InvalidAttributeValue, DuplicateInstance, IndexUnavailable.
         """
@@ -55,7 +55,7 @@ class MPPSService:
         return StepOutcome(mpps.status_of(step), items, step)
 
     def set(self, uid: str, modifications: DataSet) -> StepOutcome:
-        """Update a step that is in progress, durable on return (PS3.4 F.7.2.2).
+        """Update a step that is in progress; when this returns, the change is durable (PS3.4 F.7.2.2).
 
         Raises InstanceNotFound, ProcedureStepClosed, MissingAttribute, MissingAttributeValue,
         InvalidAttributeValue, IndexUnavailable.
@@ -71,18 +71,18 @@ class MPPSService:
         return StepOutcome(*changed, kept)
 
     def get(self, uid: str, tags: Collection[int]) -> tuple[dict[str, Any], bool]:
-        """These attributes of a step, all for no `tags`, and whether all are supported (PS3.4 F.8.2).
+        """The attributes of a step with these tags, all if there are none, and whether all are supported (PS3.4 F.8.2).
 
         Raises InstanceNotFound, IndexUnavailable.
         """
         return mpps.selected(self._index.get(uid), tags)
 
     def list(self) -> Generator[StepRow, None, None]:
-        """All steps, the latest first; raises IndexUnavailable."""
+        """All steps, the newest first; raises IndexUnavailable."""
         return self._index.list()
 
     def show(self, uid: str) -> Step:
-        """All there is to know of a step; raises InstanceNotFound, IndexUnavailable."""
+        """All that is known about a step; raises InstanceNotFound, IndexUnavailable."""
         row = self._index.row(uid)
         return Step(row, self._index.get(uid), self._index.items_of(uid), list(self._index.missing(uid)))
 
@@ -91,5 +91,5 @@ class MPPSService:
         return Loop(self._index.of_item(item_id), self._index.instances_in_study(study_instance_uid))
 
     def unmatched(self) -> Generator[UnmatchedStudy, None, None]:
-        """The studies in the archive that no worklist item is about; raises IndexUnavailable."""
+        """The stored studies that have no worklist item; raises IndexUnavailable."""
         return self._index.unmatched()

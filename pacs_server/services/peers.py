@@ -1,4 +1,4 @@
-"""Remembers who asked for an association, and what came of it."""
+"""The peers seen: who has asked for an association, and whether it was accepted."""
 
 import logging
 import threading
@@ -13,17 +13,17 @@ from pacs_server.kit.logs import escaped
 
 log = logging.getLogger(__name__)
 
-# A peer is written this often at most, in seconds.
+# The least time between two writes to the index, in seconds.
 WRITE_SECONDS = 60.0
 # How long stopping waits for the last write, in seconds.
 _LAST_WRITE_SECONDS = 5.0
-# The Standard has 16 characters for titles and for this name (PS3.7 D.3.3.2.3); peers have more.
+# The Standard allows 16 characters for AE titles and Implementation Version Names (PS3.7 D.3.3.2.3); peers send more.
 _MAX_TEXT = 64
 
 
 @dataclass(slots=True)
 class _Visits:
-    """What one peer asked for since it was written last."""
+    """The associations that one peer has asked for since the last write."""
 
     first: datetime
     last: datetime
@@ -33,7 +33,7 @@ class _Visits:
     version: str
 
     def seen(self, calling_ae: str, called_ae: str, address: str) -> PeerSeen:
-        """The same for the index; of this peer, whose titles may hold anything."""
+        """The value for the index; AE titles of peers may hold any characters, and are escaped."""
         calling_ae, called_ae, address, version = (
             escaped(text)[:_MAX_TEXT] for text in (calling_ae, called_ae, address, self.version)
         )
@@ -43,10 +43,10 @@ class _Visits:
 
 
 class PeersSeenService:
-    """Keeps what `saw` is told, written by a thread of its own so that nobody waits for it.
+    """Remembers the peers that `saw` is called for; a background thread writes them to the index.
 
-    The first peer after a pause is written at once, the others up to `interval` seconds later,
-    together. What the database does not take is forgotten.
+    The first peer after a pause is written at once. Others are written together, up to `interval` seconds later. Peers
+    that the database does not take are dropped.
     """
 
     def __init__(
@@ -66,17 +66,17 @@ class PeersSeenService:
         self._thread = threading.Thread(target=self._run, name="peers-seen", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is left, if the database takes it soon."""
+        """Write the remaining peers, if the database takes them soon."""
         self._stopping.set()
         self._news.set()
         self._thread.join(_LAST_WRITE_SECONDS)
 
     def saw(self, caller: Caller, outcome: str, *, implementation_version_name: str) -> None:
-        """Remember that this peer asked; control characters are kept as escapes. Never waits, never raises."""
+        """Remember that this peer has asked for an association. Never waits, never raises."""
         key, now, tls = (caller.ae_title, caller.called_ae, caller.address), self._now(), caller.tls
         with self._lock:
             visits = self._pending.get(key)
@@ -95,7 +95,7 @@ class PeersSeenService:
         return self._index.list(rejected=rejected, calling_ae=calling_ae)
 
     def write(self) -> None:
-        """Write what was seen since the last time."""
+        """Write the peers seen since the last write."""
         with self._lock:
             pending, self._pending = self._pending, {}
             self._news.clear()

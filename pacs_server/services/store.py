@@ -1,4 +1,4 @@
-"""Storing: stream an object into the archive, check that it is what was announced, add it."""
+"""The store service: stream an instance into the archive, check that it is the announced one, and add it."""
 
 import hashlib
 import os
@@ -23,15 +23,16 @@ from pacs_server.storage.contract import Bytes, IncomingFile
 _READ_SIZE = 1024 * 1024
 
 Begin = Callable[[Subject, str], None]
+"""Called with the patient and study of an instance and its SOP Class UID before the instance is placed; may raise."""
 
 
 def _begin(subject: Subject, sop_class_uid: str) -> None:
-    """Let it begin."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """What a sender says it sends."""
+    """What the sender says about the instance that follows."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -40,27 +41,26 @@ class StoreRequest:
 
 
 class StoreService:
-    """Takes objects in; knows no door."""
+    """Stores instances; may be shared by all threads."""
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
         self._last = LastFailure()
 
     def problem(self) -> str | None:
-        """Why the disk or the index did not take the last object, as long as that is of interest; None if they did."""
+        """Why disk or index recently failed to store an instance; None if they did not, or have stored one since."""
         return self._last.reason()
 
     def store(self, request: StoreRequest, data: Iterable[Bytes], begin: Begin = _begin) -> StoreOutcome:
-        """Store a data set that comes in pieces; when this returns it is durable.
+        """Store a data set that comes in pieces; when this returns, the instance is durable.
 
-        `begin` is told whose it is and its SOP Class UID before it is placed, and may raise. Raises InvalidInstance,
-        InstanceMismatch, DuplicateInstance, StorageFull, StorageUnavailable, IndexUnavailable; then
-        nothing is left behind. `data` may be left unread to its end.
+        Raises InvalidInstance, InstanceMismatch, DuplicateInstance, StorageFull, StorageUnavailable, IndexUnavailable,
+        and what `begin` raises; then nothing is left behind, and `data` may not have been read to its end.
         """
         if not is_uid(request.sop_instance_uid) or not is_uid(request.sop_class_uid):
             raise InvalidInstance("the command's SOP Class or Instance UID is not a UID")
         origin = request.origin
-        # One moment for file and row, so that the index can be rebuilt from the files.
+        # The file and the row have the same time, so that the index can be rebuilt from the files.
         received_at = datetime.now(UTC)
         file = self._receive()
         try:
@@ -93,12 +93,12 @@ class StoreService:
         try:
             return self._archive.receive()
         except (StorageFull, StorageUnavailable) as error:
-            if error.__cause__ is not None:  # otherwise it is a limit of our own, which readiness knows of
+            if error.__cause__ is not None:  # without a cause it is `min_free_space`, which readiness checks itself
                 self._last.failed(str(error))
             raise
 
     def store_file(self, path: Path, origin: Origin, begin: Begin = _begin) -> StoreOutcome | None:
-        """Store a DICOM file from disk the same way; None if it holds no instance (no DICOM, or a DICOMDIR).
+        """Store a DICOM file from the disk as `store` does; None if it holds no instance (not DICOM, or a DICOMDIR).
 
         Raises what `store` raises, and StorageUnavailable if the file cannot be read.
         """
@@ -117,7 +117,7 @@ class StoreService:
 
 
 class _FileStart:
-    """The start of an open file, as `header_of` wants it."""
+    """An open file as a `Readable`, for `header_of`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -130,7 +130,7 @@ class _FileStart:
 
 
 def _check(request: StoreRequest, header: Header) -> None:
-    # PS3.4 B.2.3: the data set has to be what the command announced.
+    # PS3.4 B.2.3: the data set has to be the instance that the command announced.
     if header.uids.sop != request.sop_instance_uid:
         raise InstanceMismatch("SOP Instance UID differs from the command's")
     if header.sop_class_uid != request.sop_class_uid:

@@ -15,20 +15,20 @@ from pacs_server.index.worklist import ItemRow, PutResult, WorklistIndex
 class WorklistService:
     """Keeps the worklist and answers queries from it; may be shared by all threads.
 
-    What changes it says `by` whom, who runs this process if not said. It is in the audit trail before it is
-    done, and raises AuditUnavailable instead if it cannot be.
+    Methods that change the worklist take `by`, the participant who asks for the change; without it, that is the user
+    who runs this process. Each change is in the audit trail before it is made, or else AuditUnavailable is raised.
     """
 
     def __init__(self, index: WorklistIndex, recorder: Recorder, *, only_own_station: Callable[[], bool]) -> None:
-        """With `only_own_station` a query finds the steps of the station that asks, and no others."""
+        """With `only_own_station`, a query finds only the steps that are scheduled for the calling station."""
         self._index = index
         self._recorder = recorder
         self._only_own_station = only_own_station
 
     def put(self, items: Sequence[WorklistItem], by: Participant | None = None) -> PutResult:
-        """Add or update all items or none, by their identity; raises InvalidWorklistItem, IndexUnavailable.
+        """Add or update items by their identity, all or none; raises InvalidWorklistItem, IndexUnavailable.
 
-        A known item keeps its status, and its Study Instance UID unless another one is given.
+        A known item keeps its status, and its Study Instance UID unless the new item has another one.
         """
 
         def record(result: PutResult) -> None:
@@ -38,25 +38,25 @@ class WorklistService:
         return self._index.put(items, record)
 
     def get(self, key: str) -> ItemRow | None:
-        """The item of that id, accession number or Scheduled Procedure Step ID; raises IndexUnavailable."""
+        """The item with that id, accession number or Scheduled Procedure Step ID; raises IndexUnavailable."""
         return self._index.get(key)
 
     def list(
         self, *, status: ItemStatus | None = None, date: str | None = None, station: str | None = None,
         accession_number: str | None = None, limit: int | None = None,
     ) -> Iterator[ItemRow]:  # fmt: skip
-        """Items by start date and time; `date` is YYYYMMDD. Raises IndexUnavailable."""
+        """Items in the order of their start; `date` is YYYYMMDD. Raises IndexUnavailable."""
         return self._index.list(
             status=status, date=date, station=station, accession_number=accession_number, limit=limit
         )
 
     def set_status(self, rows: Sequence[ItemRow], status: ItemStatus, by: Participant | None = None) -> None:
-        """Set the status of all items or none; raises WorklistItemNotFound, IndexUnavailable."""
+        """Set the status of items, all or none; raises WorklistItemNotFound, IndexUnavailable."""
         self._record([row.item for row in rows], Action.UPDATE, f"{len(rows)} items {status}", by)
         self._index.set_status([row.id for row in rows], status)
 
     def remove(self, row: ItemRow, by: Participant | None = None) -> None:
-        """Forget an item; raises WorklistItemNotFound, IndexUnavailable."""
+        """Remove an item; raises WorklistItemNotFound, IndexUnavailable."""
         self._record([row.item], Action.DELETE, "1 items removed", by)
         self._index.remove(row.id)
 
@@ -69,7 +69,7 @@ class WorklistService:
         return self._index.find(query, caller.ae_title if self._only_own_station() else None)
 
     def _record(self, items: Sequence[WorklistItem], action: Action, detail: str, by: Participant | None) -> None:
-        """One Order Record for each patient (PS3.15 A.5.3.9), durable together."""
+        """Write one Order Record for each patient (PS3.15 A.5.3.9), and make them durable together."""
         patients: dict[tuple[str, str], dict[str, Subject]] = {}
         for item in items:
             who = text_of(item.data_set, "00100020"), text_of(item.data_set, "00100021")

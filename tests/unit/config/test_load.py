@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pacs_server.config import Config, DatabaseConfig, PeerRule, RemoteAEConfig, ServerConfig, StorageConfig
 from pacs_server.config.cautions import open_to_everyone
 from pacs_server.config.load import check_filesystem, load
-from pacs_server.config.model import changed_needing_restart, setting, settings, takes_effect
+from pacs_server.config.model import changed, changed_needing_restart, setting, settings, takes_effect
 from pacs_server.config.types import TakesEffect
 from pacs_server.errors import ConfigError
 
@@ -543,3 +543,17 @@ def test_the_example_differs_from_the_defaults_only_where_it_says() -> None:
     plain = {key for key in all_keys() if not key.startswith(("remote_aes", "access_control.peers."))} - default_paths
     different = {key for key in plain if setting(example, key) != setting(default, key)}
     assert different == {"server.ae_title", "server.host", "logging.file"}
+
+
+def test_which_keys_a_reload_changed() -> None:
+    old = Config()
+    remote = RemoteAEConfig(ae_title="WS", host="ws", port=104)
+    new = old.model_copy(
+        update={
+            "server": old.server.model_copy(update={"port": 104}),
+            "tls": old.tls.model_copy(update={"require_client_cert": True}),
+            "remote_aes": (remote,),
+        }
+    )
+    assert changed(old, new) == ["remote_aes", "server.port", "tls.require_client_cert"]
+    assert changed(old, old) == []
