@@ -2,7 +2,6 @@
 
 import ipaddress
 import re
-import struct
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,9 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from pacs_server.audit.events import Event, EventID, Participant
 from pacs_server.dicom.subject import Subject
+from pacs_server.dicom.tags import SPECIFIC_CHARACTER_SET
+from pacs_server.dicom.vr import TEXT_VRS
+from pacs_server.dicom.writer import writer_for
 
 # XML 1.0 section 2.2; a carriage return would come out as a line feed.
 _ILLEGAL: Final = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -33,8 +35,7 @@ _SOP_CLASS_UID: Final = ("110181", "DCM", "SOP Class UID")
 _NODE_ID: Final = ("110182", "DCM", "Node ID")
 
 _IMPLICIT_VR: Final = "1.2.840.10008.1.2"
-_CHARACTER_SET: Final = 0x00080005
-_TEXT_VRS: Final = frozenset("AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UR UT".split())
+_writer: Final = writer_for(_IMPLICIT_VR)
 
 # The longest text and the longest list in a shortened message.
 _SHORT_TEXT: Final = 128
@@ -173,18 +174,15 @@ def _alert_subject(event: Event, source: str) -> _Object:
 
 def _query(event: Event) -> _Object:
     """The SOP class of the query with the text keys as a data set, and the other keys as details (PS3.15 A.5.3.10)."""
-    elements = {_CHARACTER_SET: b"ISO_IR 192"}
+    elements = {SPECIFIC_CHARACTER_SET: _writer.element(SPECIFIC_CHARACTER_SET, "CS", b"ISO_IR 192")}
     others = []
     for keyword, value in event.query.items():
         tag = tag_for_keyword(keyword)
-        if tag is None or tag <= _CHARACTER_SET or (vr := dictionary_VR(tag)) not in _TEXT_VRS:
+        if tag is None or tag <= SPECIFIC_CHARACTER_SET or (vr := dictionary_VR(tag)) not in TEXT_VRS:
             others.append((keyword, value))
         else:
-            raw = value.encode(errors="replace")
-            elements[tag] = raw + (b"" if len(raw) % 2 == 0 else b"\0" if vr == "UI" else b" ")
-    dataset = b"".join(
-        struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(elements[tag])) + elements[tag] for tag in sorted(elements)
-    )
+            elements[tag] = _writer.element(tag, vr, value.encode(errors="replace"))
+    dataset = b"".join(elements[tag] for tag in sorted(elements))
     details = (("TransferSyntax", _IMPLICIT_VR), *others)
     return _Object(event.sop_class_uid, _SOP_CLASS_UID, _SYSTEM_OBJECT, _REPORT, query=dataset, details=details)
 

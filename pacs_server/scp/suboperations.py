@@ -1,13 +1,13 @@
 """Sub-operations of C-MOVE and C-GET: their counts, the responses that tell them, and C-CANCEL (PS3.4 C.4.2)."""
 
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pacs_server.audit.auditor import InstanceCounts, SentCounts
-from pacs_server.dicom.encoding import deflated
 from pacs_server.dicom.status import Status, is_warning
+from pacs_server.dicom.tags import FAILED_SOP_INSTANCE_UID_LIST
+from pacs_server.dicom.writer import writer_for
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
@@ -17,7 +17,6 @@ from pacs_server.scp.dispatch import Result, response_to
 
 # Counts are 16-bit fields (PS3.7 E.1).
 _MOST = 0xFFFF
-_FAILED_SOP_INSTANCE_UID_LIST = (0x0008, 0x0058)
 
 
 @dataclass(slots=True)
@@ -130,15 +129,5 @@ def is_cancel(incoming: Message, message: Message) -> bool:
 
 def failed_list(uids: list[str], transfer_syntax_uid: str) -> bytes:
     """An identifier with Failed SOP Instance UID List (0008,0058) and nothing else."""
-    value = "\\".join(uids).encode()
-    value += b"\0" * (len(value) % 2)
-    order = ">" if transfer_syntax_uid == "1.2.840.10008.1.2.2" else "<"
-    tag = struct.pack(f"{order}HH", *_FAILED_SOP_INSTANCE_UID_LIST)
-    if transfer_syntax_uid == "1.2.840.10008.1.2":
-        return tag + struct.pack("<I", len(value)) + value
-    if len(value) > _MOST - 1:
-        # PS3.5 6.2.2: a value too long for a 16-bit length goes as UN.
-        data = tag + b"UN\0\0" + struct.pack(f"{order}I", len(value)) + value
-    else:
-        data = tag + b"UI" + struct.pack(f"{order}H", len(value)) + value
-    return deflated(data) if transfer_syntax_uid == "1.2.840.10008.1.2.1.99" else data
+    writer = writer_for(transfer_syntax_uid)
+    return writer.finished(writer.element(FAILED_SOP_INSTANCE_UID_LIST, "UI", "\\".join(uids).encode()))
