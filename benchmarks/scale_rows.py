@@ -16,12 +16,13 @@ from pacs_server.dicom.header import Header
 from pacs_server.dicom.identifier import QueryOptions, RetrieveKeys, parse_find
 from pacs_server.dicom.levels import InformationModel, Level
 from pacs_server.dicom.origin import Origin
-from pacs_server.dicom.worklist import ItemStatus, WorklistItem, items_from_dataset
+from pacs_server.dicom.worklist import ItemStatus, WorklistItem, items_of_order
 from pacs_server.dicom.worklist_query import parse_worklist
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex, StoredInstance
 from pacs_server.index.queries import QueryIndex
 from pacs_server.index.worklist import WorklistIndex
+from pacs_server.intake.worklist_fields import order_of_fields
 
 Keys = dict[str, str]
 Operations = Generator[Callable[[], int], None, None]
@@ -156,10 +157,9 @@ def _order(of: Study) -> WorklistItem:
         "PatientName": of.patient_name, "PatientID": of.patient_id, "PatientBirthDate": of.birth_date,
         "PatientSex": "O", "AccessionNumber": of.accession_number, "StudyInstanceUID": of.uid,
         "RequestedProcedureID": of.study_id, "RequestedProcedureDescription": "Thorax",
-        "ReferringPhysicianName": of.referring_physician_name, "SpecificCharacterSet": "ISO_IR 192",
-        "ScheduledProcedureStepSequence": [_data_set(step)],
+        "ReferringPhysicianName": of.referring_physician_name,
     }  # fmt: skip
-    (item,) = items_from_dataset(_data_set(order), "benchmark")
+    (item,) = items_of_order(order_of_fields(order | step, "benchmark"), "benchmark")
     return replace(item, status=ItemStatus.COMPLETED if of.number % _ONE_OPEN_OF else ItemStatus.SCHEDULED)
 
 

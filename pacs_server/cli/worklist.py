@@ -35,10 +35,11 @@ IDArgument = Annotated[
 @with_options(IDENTIFIERS | FIELDS)
 def add(context: typer.Context, config: ConfigOption = None, **fields: str | None) -> None:
     """Add one item and print its number; a known one (same identifiers) is updated."""
-    from pacs_server.dicom.worklist import items_from_dataset
+    from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE, items_of_order
 
+    order = {SCHEDULED_PROCEDURE_STEP_SEQUENCE: {"vr": "SQ", "Value": [{}]}}
     try:
-        (item,) = items_from_dataset(overlaid(None, fields), "command line")
+        (item,) = items_of_order(overlaid(order, fields), "command line")
     except InvalidWorklistItem as error:
         fail(named_by_option(str(error)), 2)
     with open_archive(context, config) as archive:
@@ -126,17 +127,14 @@ def show(
 @with_options(FIELDS)
 def update(context: typer.Context, key: IDArgument, config: ConfigOption = None, **fields: str | None) -> None:
     """Change attributes of an item, an empty text removes one; identifiers stay as they are."""
-    from pydicom.dataset import Dataset
-
-    from pacs_server.dicom.worklist import items_from_dataset
+    from pacs_server.dicom.worklist import items_of_order
 
     if not any(text is not None for text in fields.values()):
         fail("update: there is nothing to change", 2)
     with open_archive(context, config) as archive:
         row = _found(archive, key)
-        before = Dataset.from_json(json.dumps(row.item.data_set))
         try:
-            items = items_from_dataset(overlaid(before, fields), row.item.source)
+            items = items_of_order(overlaid(row.item.data_set, fields), row.item.source)
         except InvalidWorklistItem as error:
             fail(named_by_option(str(error)), 2)
         archive.worklist.put(items)

@@ -9,7 +9,7 @@ import typer
 from pacs_server.cli.options import fail
 
 if TYPE_CHECKING:
-    from pydicom.dataset import Dataset
+    from pacs_server.dicom.json_model import DataSet
 
 
 class Attribute(NamedTuple):
@@ -70,32 +70,29 @@ def with_options(attributes: Attributes) -> Callable[[Callable[..., None]], Call
     return decorate
 
 
-def overlaid(ds: "Dataset | None", fields: Mapping[str, str | None]) -> "Dataset":
-    """The data set, changed by the options that were given; an empty text removes the attribute.
+def overlaid(order: "DataSet", fields: Mapping[str, str | None]) -> "DataSet":
+    """The order, changed by the options that were given; an empty text removes the attribute.
 
     Ends the process if an attribute cannot have the value that was given for it.
     """
-    from pydicom.dataset import Dataset
+    from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE
+    from pacs_server.intake.worklist_fields import STEP_FIELDS, element_of_field, field_tag
 
-    from pacs_server.intake.worklist_files import STEP_FIELDS, element_of
-
-    if ds is None:
-        ds = Dataset()
-        ds.ScheduledProcedureStepSequence = [Dataset()]
-    step = ds.ScheduledProcedureStepSequence[0]
+    (before,) = order[SCHEDULED_PROCEDURE_STEP_SEQUENCE]["Value"]
+    whole, step = dict(order), dict(before)
+    whole[SCHEDULED_PROCEDURE_STEP_SEQUENCE] = {"vr": "SQ", "Value": [step]}
     for name, text in fields.items():
         if text is None:
             continue
         keyword = (IDENTIFIERS | FIELDS)[name].keyword
-        target = step if keyword in STEP_FIELDS else ds
-        if keyword in target:
-            delattr(target, keyword)
+        target = step if keyword in STEP_FIELDS else whole
+        target.pop(field_tag(keyword), None)
         if text.strip():
             try:
-                target.add(element_of(keyword, text))
+                target[field_tag(keyword)] = element_of_field(keyword, text)
             except ValueError:
                 fail(f"{_option(name)}: {keyword} may not have this value", 2)
-    return ds
+    return whole
 
 
 def named_by_option(problem: str) -> str:

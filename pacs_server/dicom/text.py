@@ -57,7 +57,12 @@ def encodings_of(specific_character_set: str) -> tuple[str, ...]:
 
 def text_values(raw: bytes, vr: str, encodings: tuple[str, ...]) -> list[str]:
     """The values in the bytes of a text element, decoded and without padding; no value at all is an empty list."""
-    text = cleaned(_decode(raw, vr, encodings))
+    return values_of_text(_decode(raw, vr, encodings), vr)
+
+
+def values_of_text(text: str, vr: str) -> list[str]:
+    """The values in a text, without control characters, surrogates and padding; no value at all is an empty list."""
+    text = _UNWANTED.sub("", text)
     if vr in SINGLE_VALUED_VRS:
         return [text.rstrip()] if text.strip() else []
     # Split only now: 0x5C may be the second half of a character in multi-byte sets.
@@ -78,11 +83,6 @@ def plain_value(raw: bytes, vr: bytes) -> str | None:
     text = raw.decode("latin_1").strip(" \0")
     plain = text.isascii() and text.isprintable() and "\\" not in text and (vr != b"PN" or "=" not in text)
     return text if plain else None
-
-
-def cleaned(text: str) -> str:
-    """Text without the control characters and surrogates that no value may have."""
-    return _UNWANTED.sub("", text)
 
 
 def _decode(raw: bytes, vr: str, encodings: tuple[str, ...]) -> str:

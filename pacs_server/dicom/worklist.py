@@ -4,7 +4,6 @@ An item is complete: whatever Table K.6-1 makes a return key of type 1 has a val
 here. What is made here follows from what was given, so that the same order gives the same item.
 """
 
-import base64
 import hashlib
 import re
 import uuid
@@ -14,17 +13,11 @@ from enum import StrEnum
 from typing import Any
 
 from pydicom.datadict import keyword_for_tag
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
 
-from pacs_server.dicom.json_model import DataSet, text_of
+from pacs_server.dicom.json_input import element_of_text
+from pacs_server.dicom.json_model import SPECIFIC_CHARACTER_SET, DataSet, element_text, text_of
 from pacs_server.dicom.matching import date_key, time_key
-from pacs_server.dicom.person_name import groups_of
-from pacs_server.dicom.tags import SPECIFIC_CHARACTER_SET
-from pacs_server.dicom.text import cleaned
 from pacs_server.dicom.uids import is_uid
-from pacs_server.dicom.vr import BYTES_VRS, NUMBERS, SINGLE_VALUED_VRS
 from pacs_server.errors import InvalidWorklistItem
 
 SCHEDULED_PROCEDURE_STEP_SEQUENCE = "00400100"
@@ -85,13 +78,13 @@ class WorklistItem:
         return step
 
 
-def items_from_dataset(ds: Dataset, source: str) -> list[WorklistItem]:
-    """The items of a data set, one for each item of its Scheduled Procedure Step Sequence.
+def items_of_order(order: DataSet, source: str) -> list[WorklistItem]:
+    """The items of an order, one for each item of its Scheduled Procedure Step Sequence.
 
     Study Instance UID, Requested Procedure ID and Scheduled Procedure Step ID are made when they are
     absent. Raises InvalidWorklistItem, which names the attribute that is missing or wrong.
     """
-    whole = json_of(ds)
+    whole = _kept(order)
     steps = whole.pop(SCHEDULED_PROCEDURE_STEP_SEQUENCE, {}).get("Value", [])
     if not steps:
         raise InvalidWorklistItem("ScheduledProcedureStepSequence (0040,0100) is missing")
@@ -104,45 +97,19 @@ def items_from_dataset(ds: Dataset, source: str) -> list[WorklistItem]:
     return [_item(whole, step, source, generated) for step in steps]
 
 
-def json_of(ds: Dataset) -> dict[str, Any]:
-    """A data set in the DICOM JSON Model, numbers in strings as they are; raises InvalidWorklistItem."""
+def _kept(data_set: DataSet) -> dict[str, Any]:
+    """A data set or item in the form in which items are kept: in the order of its tags, text without its encoding."""
     found: dict[str, Any] = {}
-    try:
-        for element in ds:
-            # Text is Unicode here, and group lengths are retired.
-            if element.tag != SPECIFIC_CHARACTER_SET and element.tag.element:
-                found[f"{int(element.tag):08X}"] = _json_element(element)
-    except (ValueError, TypeError, AttributeError, NotImplementedError, LookupError, OverflowError) as error:
-        raise InvalidWorklistItem("the data set cannot be decoded") from error
+    for tag in sorted(data_set):
+        element = data_set[tag]
+        if element["vr"] == "SQ" and element.get("Value"):
+            element = {"vr": "SQ", "Value": [_kept(item) for item in element["Value"]]}
+        elif element["vr"] == "PN":
+            element = element_of_text("PN", element_text(element))
+        # Text is Unicode here, and group lengths are retired.
+        if tag != SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
+            found[tag] = element
     return found
-
-
-def _json_element(element: DataElement) -> dict[str, Any]:
-    # The dictionary has "US or SS": the first is as good as the second where no pixel data follows.
-    vr, value = str(element.VR)[:2], element.value
-    if vr in BYTES_VRS:
-        raw = bytes(value or b"")
-        return {"vr": vr, "InlineBinary": base64.b64encode(raw).decode("ascii")} if raw else {"vr": vr}
-    if element.is_empty:
-        return {"vr": vr}
-    if vr == "SQ":
-        return {"vr": vr, "Value": [json_of(item) for item in value]}
-    values = value if isinstance(value, MultiValue) else [value]
-    found = [_json_value(each, vr) for each in values]
-    return {"vr": vr, "Value": found} if any(each is not None for each in found) else {"vr": vr}
-
-
-def _json_value(value: Any, vr: str) -> Any:
-    if vr in NUMBERS:
-        return float(value) if vr in ("FD", "FL") else int(value)
-    if vr == "AT":
-        return f"{int(value):08X}"
-    text = cleaned(str(value))
-    # Leading blanks mean something in long texts only.
-    text = text.rstrip() if vr in SINGLE_VALUED_VRS else text.strip()
-    if vr == "PN":
-        return groups_of("=".join(group.strip() for group in text.split("="))) or None
-    return text or None
 
 
 def _check_patient(whole: DataSet) -> None:

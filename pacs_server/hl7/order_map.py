@@ -9,17 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
-from pydicom import config as pydicom_config
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as ItemSequence
+from pydicom.datadict import tag_for_keyword
 
-from pacs_server.dicom.worklist import WorklistItem, items_from_dataset
+from pacs_server.dicom.json_input import element_of_text
+from pacs_server.dicom.vr import dictionary_vr
+from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE, WorklistItem, items_of_order
 from pacs_server.errors import InvalidWorklistItem
 from pacs_server.hl7.message import ErrorCondition, HL7Message, InvalidMessage, Segment, check_version
+
+# An order or a step in the making, in the DICOM JSON Model.
+_Attributes = dict[str, Any]
 
 KINDS: Final = ("ORM^O01", "OMI^O23")
 
@@ -149,7 +150,7 @@ def order_of(message: HL7Message) -> Order:
     action = _action(groups)
     if action is OrderAction.CANCEL:
         return Order(action, keys=[_key(group) for group in groups])
-    items = [item for group in groups for ds in _datasets(group) for item in items_from_dataset(ds, "hl7")]
+    items = [item for group in groups for order in _orders(group) for item in items_of_order(order, "hl7")]
     if len({item.identity for item in items}) < len(items):
         raise InvalidWorklistItem("two steps of the message have the same identifiers")
     return Order(action, items)
@@ -205,18 +206,18 @@ def _accession_number(group: _Group) -> str:
 # ------------------------------------------------------------------------------------ attributes
 
 
-def _datasets(group: _Group) -> Iterator[Dataset]:
+def _orders(group: _Group) -> Iterator[_Attributes]:
     """One data set for each procedure of an order, with the steps that its IPC segments describe."""
     steps = [group.with_ipc(ipc) for ipc in group.segments.get("IPC", ())] or [group]
     for _, of_procedure in groupby(steps, lambda step: [step.get(place) for place in ("IPC-1", "IPC-2", "IPC-3")]):
         first, *others = of_procedure
-        ds = _procedure(first)
-        ds.ScheduledProcedureStepSequence = [_step(one) for one in (first, *others)]
-        yield ds
+        procedure = _procedure(first)
+        procedure[SCHEDULED_PROCEDURE_STEP_SEQUENCE] = {"vr": "SQ", "Value": [_step(one) for one in (first, *others)]}
+        yield procedure
 
 
-def _procedure(group: _Group) -> Dataset:
-    ds = Dataset()
+def _procedure(group: _Group) -> _Attributes:
+    ds: _Attributes = {}
     _accession_number(group)
     for keyword, places in PLACES.items():
         _set(ds, keyword, group.get(places))
@@ -230,8 +231,8 @@ def _procedure(group: _Group) -> Dataset:
     return ds
 
 
-def _step(group: _Group) -> Dataset:
-    ds = Dataset()
+def _step(group: _Group) -> _Attributes:
+    ds: _Attributes = {}
     for keyword, places in STEP_PLACES.items():
         _set(ds, keyword, group.get(places))
     for keyword, places in STEP_CODES.items():
@@ -243,7 +244,7 @@ def _step(group: _Group) -> Dataset:
     return ds
 
 
-def _set_patient(ds: Dataset, group: _Group) -> None:
+def _set_patient(ds: _Attributes, group: _Group) -> None:
     pid = group.first("PID")
     groups = {"A": "", "I": "", "P": ""}
     for repetition in pid.repetitions(5):
@@ -258,7 +259,7 @@ def _set_patient(ds: Dataset, group: _Group) -> None:
     # HL7 table 0009: B6 is pregnant; 3 is definitely pregnant (PS3.3 C.2.3).
     pregnant = "B6" in [group.first("PV1").part(one, 1) for one in group.first("PV1").repetitions(15)]
     if pregnant:
-        ds.PregnancyStatus = 3
+        ds[_tag("PregnancyStatus")] = {"vr": "US", "Value": [3]}
 
 
 def _person(segment: Segment, repetition: str, first: int) -> str:
@@ -269,7 +270,7 @@ def _person(segment: Segment, repetition: str, first: int) -> str:
     return "^".join((family, given, middle, prefix, suffix)).rstrip("^")
 
 
-def _set_start(step: Dataset, group: _Group) -> None:
+def _set_start(step: _Attributes, group: _Group) -> None:
     text = group.get(START)
     if not text:
         raise InvalidMessage(f"{START.replace(' ', ' or ')}: there is no start date")
@@ -281,19 +282,19 @@ def _set_start(step: Dataset, group: _Group) -> None:
     _set(step, "ScheduledProcedureStepStartTime", found[2] or "0000")
 
 
-def _set_code(ds: Dataset, keyword: str, group: _Group, places: str) -> None:
+def _set_code(ds: _Attributes, keyword: str, group: _Group, places: str) -> None:
     place = group.where(places)
     if place is None:
         return
     segment, number, component = place
     value, meaning, scheme = (segment.get(number, component + offset) for offset in range(3))
-    code = Dataset()
+    code: _Attributes = {}
     # PS3.3 8.1: what is too long for Code Value stands in Long Code Value.
     _set(code, "CodeValue" if len(value) <= 16 else "LongCodeValue", value)
     # HL7 table 0396: L is a local scheme, which is what a code without a scheme comes from.
     _set(code, "CodingSchemeDesignator", scheme or "L")
     _set(code, "CodeMeaning", meaning or value)
-    ds.add(DataElement(tag_for_keyword(keyword), "SQ", ItemSequence([code])))
+    ds[_tag(keyword)] = {"vr": "SQ", "Value": [code]}
 
 
 def _clean(text: str) -> str:
@@ -301,10 +302,9 @@ def _clean(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f]+", " ", text.replace("\\", "/")).strip()
 
 
-def _set(ds: Dataset, keyword: str, text: str) -> None:
-    tag = tag_for_keyword(keyword)
-    assert tag is not None
-    vr = dictionary_VR(tag)
+def _set(ds: _Attributes, keyword: str, text: str) -> None:
+    tag = _tag(keyword)
+    vr = dictionary_vr(int(tag, 16))
     value = _clean(text)
     limit = _LIMITS.get(vr, len(value))
     if vr == "PN":
@@ -315,4 +315,10 @@ def _set(ds: Dataset, keyword: str, text: str) -> None:
             raise InvalidWorklistItem(f"{keyword} is longer than {limit} characters")
         value = value[:limit].strip()
     if value:
-        ds.add(DataElement(tag, vr, value, validation_mode=pydicom_config.IGNORE))
+        ds[tag] = element_of_text(vr, value)
+
+
+def _tag(keyword: str) -> str:
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    return f"{tag:08X}"

@@ -15,9 +15,10 @@ from pynetdicom.association import Association
 from pynetdicom.dsutils import encode
 from pynetdicom.sop_class import CTImageStorage, ModalityPerformedProcedureStep, ModalityPerformedProcedureStepRetrieve
 from servers import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, RawPeer, message
+from worklists import json_of
 
 from pacs_server.app.server import PacsServer
-from pacs_server.dicom.worklist import ItemStatus, items_from_dataset
+from pacs_server.dicom.worklist import ItemStatus, items_of_order
 from pacs_server.net.message import Command, CommandField
 
 MPPS, RETRIEVE = str(ModalityPerformedProcedureStep), str(ModalityPerformedProcedureStepRetrieve)
@@ -89,7 +90,7 @@ def item(number: int = 1, study: str = STUDY) -> Dataset:
 
 def schedule(pacs: PacsServer, *items: Dataset) -> None:
     for each in items:
-        pacs.archive.worklist.put(items_from_dataset(each, "test"))
+        pacs.archive.worklist.put(items_of_order(json_of(each), "test"))
 
 
 def item_status(pacs: PacsServer, number: int = 1) -> ItemStatus:

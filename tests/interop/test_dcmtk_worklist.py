@@ -13,12 +13,12 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from worklists import MODALITY_WORKLIST, STEP, item_dataset, keys, with_values
+from worklists import MODALITY_WORKLIST, STEP, item_dataset, json_of, keys, with_values
 
 from benchmarks.server_process import ServerProcess
 from pacs_server.app.assembly import open_archive
 from pacs_server.config import AuditConfig, Config, DatabaseConfig, StorageConfig
-from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_STATUS, items_from_dataset, json_of
+from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_STATUS, items_of_order
 
 pytestmark = pytest.mark.interop
 
@@ -96,7 +96,7 @@ def both(pacs: PacsProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     )
     with open_archive(config) as archive:
         for number in range(len(ITEMS)):
-            archive.worklist.put(items_from_dataset(dataset(number), "test"))
+            archive.worklist.put(items_of_order(json_of(dataset(number)), "test"))
             reference.add(f"item{number}", dataset(number))
     with reference:
         yield Both(pacs, reference)

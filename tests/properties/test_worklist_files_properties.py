@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from worklists import item_dataset
 
 from pacs_server.errors import InvalidWorklistItem
-from pacs_server.intake.worklist_files import FIELDS, items_of
+from pacs_server.intake.worklist_fields import FIELDS
+from pacs_server.intake.worklist_files import items_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -12,10 +12,10 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from sqlalchemy import delete
 from strategies import encoded, person_names, text_values
-from worklists import keys, numbered
+from worklists import json_of, keys, numbered
 
 from pacs_server.dicom.json_model import text_of
-from pacs_server.dicom.worklist import ItemStatus, WorklistItem, json_of
+from pacs_server.dicom.worklist import ItemStatus, WorklistItem
 from pacs_server.dicom.worklist_query import WorklistEncoder, WorklistQuery, parse_worklist, presented
 from pacs_server.errors import InvalidIdentifier, InvalidWorklistItem
 from pacs_server.index.database import Database

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from worklists import item_dataset
+from worklists import item_dataset, json_of
 
 from pacs_server.dicom.encoding import EXPLICIT_LE
 from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.part10 import decode_head
 from pacs_server.dicom.reader import read_elements
+from pacs_server.dicom.worklist import items_of_order
 from pacs_server.errors import InvalidWorklistItem
-from pacs_server.intake.worklist_files import FIELDS, items_of, read_items
+from pacs_server.intake.worklist_fields import FIELDS
+from pacs_server.intake.worklist_files import items_of, read_items
 
 PAGE = Path(__file__).parents[3] / "docs" / "workflow.md"
 EXPLICIT, IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 
 CSV = (
     "PatientName,PatientID,PatientBirthDate,AccessionNumber,Modality,ScheduledStationAETitle,"
@@ -35,7 +39,12 @@ def problem(data: bytes, suffix: str) -> str:
 
 
 def encoded(
-    ds: Dataset, *, meta: bool = True, preamble: bool = True, syntax: str = EXPLICIT, character_set: str = "ISO_IR 192"
+    ds: Dataset,
+    *,
+    meta: bool = True,
+    preamble: bool = True,
+    syntax: str = EXPLICIT,
+    character_set: str | list[str] = "ISO_IR 192",
 ) -> bytes:
     ds.SpecificCharacterSet = character_set
     buffer = io.BytesIO()
@@ -75,6 +84,25 @@ def test_a_data_set(options: dict[str, Any]) -> None:
     assert text_of(item.data_set, "00100010") == "Müller^Anna"
     assert [text_of(code, "00080100") for code in item.step["00400008"]["Value"]] == ["TX1", "TX2"]
     assert item.source == "wl"
+
+
+NAMES = {
+    "ISO_IR 100": "Müller^Jörg",
+    "ISO_IR 192": "Yamada^Tarou = 山田^太郎=やまだ^たろう",
+    "GB18030": "Wang^XiaoDong=王^小东",
+    "\\ISO 2022 IR 87": "Yamada^Tarou=山田^太郎",
+}
+
+
+@pytest.mark.parametrize("character_set", NAMES)
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG_ENDIAN, DEFLATED])
+def test_a_data_set_is_what_pydicom_reads(character_set: str, syntax: str) -> None:
+    name = NAMES[character_set]
+    ds = item_dataset({"ScheduledPerformingPhysicianName": name}, PatientName=name, PregnancyStatus=4)
+    ds.FrameIncrementPointer = [0x00181063]
+    ds.add_new(0x00091001, "UN", b"\1\2")
+    data = encoded(ds, syntax=syntax, character_set=character_set)
+    assert items_of(data, ".wl", "x") == items_of_order(json_of(dcmread(io.BytesIO(data))), "wl")
 
 
 @pytest.mark.parametrize("data", [b"", b"lockfile", bytes(132), bytes(128) + b"DICM", b"\x08\0\x05\0CS\xff\xffISO"])

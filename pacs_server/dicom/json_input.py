@@ -1,0 +1,120 @@
+"""DICOM JSON that somebody else wrote: checked (PS3.18 F.2), and put into the form in which it is kept here."""
+
+import base64
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pacs_server.dicom.json_model import text_element
+from pacs_server.dicom.person_name import text_of_groups
+from pacs_server.dicom.text import values_of_text
+from pacs_server.dicom.vr import BYTES_VRS, NUMBERS, VRS
+
+_TAG = re.compile(r"[0-9A-Fa-f]{8}")
+_MAX_NESTING = 16
+_HOLDERS = ("Value", "InlineBinary", "BulkDataURI")
+
+
+def is_tag(name: str) -> bool:
+    """Whether a name in DICOM JSON is a tag: eight hexadecimal digits."""
+    return _TAG.fullmatch(name) is not None
+
+
+def checked_data_set(document: Mapping[str, Any], *, depth: int = 0) -> dict[str, Any]:
+    """A data set or item; raises ValueError where it is not as PS3.18 F.2 wants it, or more than 16 levels deep."""
+    if depth > _MAX_NESTING:
+        raise ValueError("sequences are nested too deep")
+    if not all(map(is_tag, document)):
+        raise ValueError("a name is no tag")
+    return {name.upper(): checked_element(element, depth=depth) for name, element in document.items()}
+
+
+def checked_element(element: object, *, depth: int = 0) -> dict[str, Any]:
+    """An attribute in the form that is kept: numbers in strings as text, no blanks around values; raises ValueError.
+
+    Bulk data by its address is none of ours to fetch, so that it is refused too.
+    """
+    vr = element.get("vr") if isinstance(element, dict) else None
+    if not isinstance(element, dict) or not isinstance(vr, str) or vr not in VRS:
+        raise ValueError("no VR")
+    holders = [name for name in _HOLDERS if name in element]
+    if len(holders) > 1 or "BulkDataURI" in element:
+        raise ValueError("values in two places, or elsewhere")
+    if "InlineBinary" in element or vr in BYTES_VRS:
+        return _bytes_element(vr, element)
+    values = element.get("Value", [])
+    if not isinstance(values, list):
+        raise ValueError("the values are no array")
+    if vr == "SQ":
+        items = [checked_data_set(_object(item), depth=depth + 1) for item in values]
+        return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
+    if vr in NUMBERS or vr == "AT":
+        found = [_number(value, vr) for value in values if value is not None]
+        return {"vr": vr, "Value": found} if found else {"vr": vr}
+    return element_of_text(vr, "\\".join(_text(value, vr) for value in values))
+
+
+def element_of_text(vr: str, text: str) -> dict[str, Any]:
+    """An attribute of a text VR from text, several values joined by backslash; blanks around values do not count."""
+    if vr == "PN":
+        text = "=".join(group.strip() for group in text.split("="))
+    return text_element(vr, values_of_text(text, vr))
+
+
+def _bytes_element(vr: str, element: Mapping[str, Any]) -> dict[str, Any]:
+    encoded = element.get("InlineBinary", "")
+    if vr not in BYTES_VRS or element.get("Value") or not isinstance(encoded, str):
+        raise ValueError("bytes are text in base 64")
+    raw = base64.b64decode(encoded)
+    return {"vr": vr, "InlineBinary": base64.b64encode(raw).decode("ascii")} if raw else {"vr": vr}
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("an item is no object")
+    return value
+
+
+def _number(value: object, vr: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("no number")
+    if vr == "AT":
+        if not isinstance(value, str) or not is_tag(value):
+            raise ValueError("no tag")
+        return value.upper()
+    return _finite(value) if vr in ("FL", "FD") else _integer(value)
+
+
+def _finite(value: str | int | float) -> float:
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError("no number of eight bytes") from error
+    if not math.isfinite(number):
+        raise ValueError("no number that JSON knows")
+    return number
+
+
+def _integer(value: str | int | float) -> int:
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError("no whole number")
+    return int(value)
+
+
+def _text(value: object, vr: str) -> str:
+    if value is None:
+        return ""
+    if vr == "PN":
+        groups = _object(value)
+        if not all(isinstance(group, str) for group in groups.values()):
+            raise ValueError("a component group is no text")
+        return text_of_groups(groups)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("no text")
+    if vr == "IS" and value != "":
+        whole = _integer(value)
+        return value if isinstance(value, str) else str(whole)
+    if vr == "DS" and value != "":
+        _finite(value)
+    return str(value)
