@@ -1,10 +1,12 @@
 """Stop, restart and reload, with peers at work."""
 
+import itertools
 import threading
 import time
 from contextlib import contextmanager
 
 import pytest
+from certificates import Authority
 from datasets import data_set_bytes, make_ct, write_part10
 from pynetdicom import build_role, evt
 from pynetdicom.sop_class import CTImageStorage
@@ -20,18 +22,31 @@ from servers import (
     collecting,
     config,
     eventually,
+    free_port,
     leftovers,
     message,
+    open_sockets,
     proposal,
     running,
+    server_threads,
     store,
     store_request,
 )
 from strategies import identifier
 
-from pacs_server.errors import ConfigError
+from pacs_server.app import server
+from pacs_server.app.parts import server_parts as parts
+from pacs_server.app.server import PacsServer
+from pacs_server.config import MonitoringConfig, WorklistConfig
+from pacs_server.errors import ConfigError, IndexUnavailable
 from pacs_server.net.associate import encode_request
+from pacs_server.net.listener import Listener
 from pacs_server.net.pdu import PDUType
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path / "tls")
 
 
 @contextmanager
@@ -122,6 +137,78 @@ def test_a_restart_finds_everything(tmp_path):
         for study in studies:
             list(association.send_c_get(identifier("STUDY", StudyInstanceUID=study), STUDY_GET))
     assert sorted(got) == sorted(str(ds.SOPInstanceUID) for ds in instances)
+
+
+# ------------------------------------------------------------------------------------ a start that fails
+
+
+def _everything(tmp_path, authority):
+    """Settings with every part that a server can have."""
+    settings = config(tmp_path, storage={"fsync": True})
+    return settings.model_copy(
+        update={
+            "tls": authority.settings(port=0),
+            "monitoring": MonitoringConfig(metrics_port=0),
+            "worklist": WorklistConfig(folder=tmp_path / "worklist", hl7_port=0),
+            "audit": settings.audit.model_copy(
+                update={"syslog_host": "127.0.0.1", "syslog_port": free_port(), "syslog_protocol": "udp"}
+            ),
+        }
+    )
+
+
+def _alive():
+    return sorted(thread.name for thread in threading.enumerate() if thread.name != "readiness")
+
+
+def test_a_start_that_fails_at_any_part_leaves_nothing_open(tmp_path, authority, monkeypatch):
+    settings = _everything(tmp_path, authority)
+    began = []
+    with monkeypatch.context() as patch:
+        patch.setattr(server, "server_parts", lambda *given: (began.append(part) or part for part in parts(*given)))
+        with running(settings):
+            assert len(began) > 15
+    for failing in range(len(began) + 1):
+
+        def some(*given, failing=failing):
+            yield from itertools.islice(parts(*given), failing)
+            raise IndexUnavailable("away")
+
+        threads, sockets = _alive(), open_sockets()
+        monkeypatch.setattr(server, "server_parts", some)
+        with pytest.raises(IndexUnavailable, match="away"):
+            PacsServer(settings).start()
+        assert eventually(lambda: _alive() == threads), failing  # noqa: B023
+        assert open_sockets() == sockets
+    monkeypatch.undo()
+    # Nobody holds the archive any more, and it is in order.
+    with running(settings) as pacs, RawPeer.associated(pacs.address) as peer:
+        assert peer.echo() == 0
+        assert pacs.status()["not_ready"] is None
+
+
+def test_if_one_port_cannot_be_served_the_peers_at_the_other_are_sent_away(tmp_path, authority, monkeypatch):
+    started, peers = [], []
+    start = Listener.start
+
+    def second_fails(listener):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(listener)
+        start(listener)
+        peers.append(RawPeer(listener._socket.getsockname()))
+
+    monkeypatch.setattr(Listener, "start", second_fails)
+    settings = config(tmp_path).model_copy(update={"tls": authority.settings(port=0)})
+    with pytest.raises(RuntimeError, match="new thread"):
+        PacsServer(settings).start()
+    (peer,) = peers
+    with peer:
+        assert peer.ending() in ("closed", "abort 0 0")
+    assert eventually(lambda: server_threads() == [])
+
+
+# ------------------------------------------------------------------------------------ reload
 
 
 @pytest.fixture
