@@ -1,0 +1,75 @@
+"""An archive that cannot be opened leaves nothing open, and one that is open takes over what may change."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pacs_server.app import assembly
+from pacs_server.app.assembly import open_archive, start_archive
+from pacs_server.config import AuditConfig, Config, DatabaseConfig, StorageConfig
+from pacs_server.errors import AuditUnavailable, IndexUnavailable, PacsError, SchemaError, StorageUnavailable
+from pacs_server.index.database import Database
+from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.storage.lock import alone
+
+
+def settings(directory: Path) -> Config:
+    return Config(
+        storage=StorageConfig(directory=directory / "archive", min_free_space=0, fsync=False),
+        database=DatabaseConfig(path=directory / "pacs.db"),
+        audit=AuditConfig(directory=directory / "audit"),
+    )
+
+
+def below(directory: Path) -> list[str]:
+    """The files and directories below `directory` that this process has open."""
+    opened = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            opened.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        except FileNotFoundError:
+            continue
+    return [path for path in opened if path.startswith(str(directory))]
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "error"),
+    [
+        (Database, "migrate", SchemaError("newer")),
+        (FileSystemStorage, "prepare", StorageUnavailable("read-only")),
+        (assembly, "InstanceIndex", IndexUnavailable("away")),
+        (assembly, "open_trail", AuditUnavailable("damaged")),
+        (assembly, "Recorder", IndexUnavailable("away")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_opened_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: object, name: str, error: PacsError
+) -> None:
+    config = settings(tmp_path)
+    with open_archive(config):
+        assert below(tmp_path)
+    assert below(tmp_path) == []
+
+    def fails(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(place, name, fails)
+    with pytest.raises(type(error)):
+        start_archive(lambda: config)
+    assert below(tmp_path) == []
+    with alone(config.storage.directory):
+        pass
+
+
+def test_a_reload_reaches_storage_and_archive(tmp_path: Path) -> None:
+    now = [settings(tmp_path)]
+    archive = start_archive(lambda: now[0])
+    try:
+        changed = now[0].storage.model_copy(update={"min_free_space": 7, "duplicate_policy": "replace"})
+        now[0] = now[0].model_copy(update={"storage": changed})
+        archive.reload()
+        assert (archive.storage.min_free_space, archive.archive.duplicate_policy) == (7, "replace")
+    finally:
+        archive.stop()
