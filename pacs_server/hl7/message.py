@@ -1,7 +1,7 @@
 """HL7 version 2: orders (ORM^O01, OMI^O23) as worklist items, and their acknowledgments; no sockets here.
 
-Which field gives which attribute follows IHE RAD TF-2 Appendix B and stands in docs/workflow.md. A
-message is split where it is looked at and never as a whole, so that one of nothing but separators costs little.
+Which field gives which attribute follows IHE RAD TF-2 Appendix B and is listed in docs/workflow.md. A segment
+is split only where a field is read, so that a message that consists of nothing but separators costs little.
 """
 
 import re
@@ -99,7 +99,7 @@ def unescape(text: str, separators: Separators, encoding: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One segment, split only where it is asked."""
+    """One segment of a message. It is split only when one of its fields is read."""
 
     text: str
     separators: Separators
@@ -167,7 +167,7 @@ class HL7Message:
 
 
 def parse_header(data: bytes) -> HL7Message:
-    """The message in `data` without its other segments and in no character set, to answer it. Raises InvalidMessage."""
+    """Only the header of the message in `data`, undecoded: enough to answer the message. Raises InvalidMessage."""
     line = _LINE_END.split(data.decode("latin_1"), maxsplit=1)[0]
     found = _HEADER.match(line)
     if found is None:
@@ -224,7 +224,7 @@ def check_version(message: HL7Message) -> None:
 def acknowledgment(message: HL7Message | None, now: datetime, problem: InvalidMessage | None = None) -> bytes:
     """The answer to a message in its own encoding: AA, or AE or AR with the reason (HL7 2.9.2).
 
-    AR is for what another try or another sender may mend, AE for what is wrong with the content.
+    AR means that another attempt or another sender may succeed. AE means that the content is wrong.
     """
     header = message.header if message is not None else Segment("MSH|^~\\&", Separators(), "utf-8")
     separators, raw = header.separators, header.raw

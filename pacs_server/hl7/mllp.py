@@ -1,4 +1,4 @@
-"""MLLP, the framing of HL7 over TCP: one thread for each connection, with a cap and a deadline on everything.
+"""MLLP, the framing of HL7 over TCP: one thread per connection, with a size limit and a deadline for every wait.
 
 A frame is <VT> message <FS> <CR> (HL7 Transport Specification: MLLP, release 1).
 """
@@ -23,7 +23,7 @@ _READ_BYTES: Final = 65536
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one peer may ask of the server; times in seconds, sizes in bytes."""
+    """The limits for one peer. Times are in seconds, sizes in bytes."""
 
     connections: int = 16
     message: int = 1_048_576
@@ -34,7 +34,7 @@ class Limits:
 
 
 class BadFrame(Exception):
-    """What came is no frame, or too large a one."""
+    """The bytes received are not a frame, or the frame is too large."""
 
 
 class FrameReader:
@@ -99,9 +99,9 @@ class MLLPServer:
         self._listener.start()
 
     def stop(self, timeout: float) -> None:
-        """Accept no more and end every connection; wait up to `timeout` seconds for what is being committed.
+        """Accept no more connections and end all open ones; wait up to `timeout` seconds for running commits.
 
-        Who gets no answer sends the message again, and a second time it changes nothing.
+        A sender that gets no answer sends its message again. The same message a second time changes nothing.
         """
         self._listener.stop()
         self._connections.kill(timeout)

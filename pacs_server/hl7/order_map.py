@@ -1,7 +1,7 @@
-"""What an order message (ORM^O01, OMI^O23) asks of the worklist; which field gives which attribute.
+"""Maps an order message (ORM^O01, OMI^O23) to the worklist: which HL7 field gives which attribute.
 
-After IHE RAD TF-2 Appendix B, with the places where systems without IHE put the same. docs/workflow.md
-shows the tables below, and a test holds it to them.
+The map follows IHE RAD TF-2 Appendix B, plus the fields in which systems without IHE send the same values.
+docs/workflow.md shows the tables below, and a test compares the two.
 """
 
 import re

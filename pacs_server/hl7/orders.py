@@ -1,4 +1,4 @@
-"""The orders service: an HL7 message in, its acknowledgment out, and the worklist changed in between."""
+"""The orders service: takes an HL7 message, changes the worklist, and returns the acknowledgment."""
 
 import logging
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from pacs_server.services.worklist import WorklistService
 
 log = logging.getLogger(__name__)
 
-# What is under way or done is no longer for the one who ordered it to call off.
+# Once a procedure step has begun, the system that ordered it can no longer cancel it.
 _BEGUN = (ItemStatus.IN_PROGRESS, ItemStatus.COMPLETED)
 
 
 class OrderService:
-    """Takes orders to the worklist; the same order again changes nothing. May be shared by all threads."""
+    """Puts orders on the worklist. The same order a second time changes nothing. Thread-safe."""
 
     def __init__(self, worklist: WorklistService, *, taken: Callable[[bool], None]) -> None:
-        """`taken` is told of each message whether it was accepted."""
+        """`taken` is called for each message with whether the message was accepted."""
         self._worklist = worklist
         self._taken = taken
 

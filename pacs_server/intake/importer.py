@@ -1,6 +1,6 @@
-"""The importer: takes files and folders into the archive by the same way as a C-STORE.
+"""Imports files and folders into the archive in the same way as a C-STORE.
 
-Running it again resumes it: what is there already counts as duplicate.
+To resume an import, run it again: instances that are already stored count as duplicates.
 """
 
 import logging
@@ -34,7 +34,7 @@ class RejectedFile:
 
 @dataclass(slots=True)
 class ImportSummary:
-    """What an import came to; `rejections` holds the first 20, `stopped` why it ended early."""
+    """The result of an import. `rejections` holds the first 20; `stopped` says why the import ended early."""
 
     stored: int = 0
     duplicate: int = 0

@@ -1,6 +1,6 @@
-"""Worklist items from files: DICOM JSON, DICOM data sets (.wl), CSV; a file is read whole or not at all.
+"""Reads worklist items from files: DICOM JSON, DICOM data sets (.wl) and CSV. A file is taken whole or not at all.
 
-Errors name the file and the item, line or attribute, and quote no value: values are patient data.
+Errors name the file and the item, line or attribute. They never quote a value, because values are patient data.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""The watched folder: worklist files that appear in it are taken, and moved aside with the reason if they are bad."""
+"""The watched folder: imports worklist files that appear in it, and moves invalid ones aside with the reason."""
 
 import logging
 import os
@@ -24,16 +24,16 @@ _Signature = tuple[int, int, int]
 
 
 class WorklistFolder:
-    """Looks into a folder every `interval` seconds and takes the files that have not changed since the last look.
+    """Scans a folder every `interval` seconds and imports the files that have not changed since the last scan.
 
-    A file is moved only after its items are committed, and the same items again change nothing: whenever
-    it is stopped, the next start goes on where it was.
+    A file is moved only after its items are committed, and importing the same items again changes nothing. So
+    after a stop at any moment, the next start continues correctly.
     """
 
     def __init__(
         self, folder: Path, worklist: WorklistService, *, interval: float, taken: Callable[[bool], None]
     ) -> None:
-        """`taken` is told of each file whether it was accepted."""
+        """`taken` is called for each file with whether the file was accepted."""
         self._folder = folder
         self._worklist = worklist
         self._interval = interval
@@ -51,7 +51,7 @@ class WorklistFolder:
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more; the file in hand is finished."""
+        """Stop watching. The file that is being imported is finished first."""
         self._stopping.set()
         self._thread.join()
 
