@@ -18,12 +18,12 @@ from urllib.parse import quote
 from sqlalchemy import Connection, DateTime, Table, delete, func, insert, select, text
 
 from pacs_server.errors import ConfigError, StorageUnavailable
-from pacs_server.index import archive_models, models, workflow_models
+from pacs_server.index import archive_models, models, task_models, workflow_models
 from pacs_server.index.database import Database
 
 _BATCH_ROWS: Final = 1000
 # All tables are in one collection; importing the modules puts them there.
-assert archive_models.deletion.metadata is workflow_models.peer_seen.metadata
+assert archive_models.deletion.metadata is workflow_models.peer_seen.metadata is task_models.task.metadata
 # Those that others refer to come first.
 _TABLES: Final = models.metadata.sorted_tables
 # Which columns hold numbers of a table's rows that may be gone, and that the feed has shown.

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index import archive_models as archive
-from pacs_server.index import models
+from pacs_server.index import models, task_models
 from pacs_server.index import workflow_models as workflow
 from pacs_server.index.copying import continue_numbering, copy_tables
 from pacs_server.index.database import Database
@@ -42,6 +42,7 @@ FATES: Final[Mapping[Table, Fate]] = {
     workflow.procedure_step_instance: Fate.TAKEN_OVER,
     workflow.commitment: Fate.TAKEN_OVER,
     workflow.commitment_instance: Fate.TAKEN_OVER,
+    task_models.task: Fate.TAKEN_OVER,
     workflow.peer_seen: Fate.TAKEN_OVER,
     # The consumers are taken over; their cursors go to the end of the new index.
     archive.feed_cursor: Fate.TAKEN_OVER,

@@ -14,14 +14,14 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable, SchemaError
-from pacs_server.index import archive_models, workflow_models
+from pacs_server.index import archive_models, task_models, workflow_models
 from pacs_server.index.database import Database, _alembic_config
 
 pytestmark = pytest.mark.no_tables
 
 # Importing the modules puts all tables into one collection.
 metadata = archive_models.metadata
-assert metadata is workflow_models.metadata
+assert metadata is workflow_models.metadata is task_models.metadata
 
 
 @pytest.fixture

@@ -1,0 +1,310 @@
+"""The outbox in SQL: add tasks, claim them, renew leases, settle tasks.
+
+A claim changes tasks from ready to running and writes a lease: a new random owner, and a time. Every later
+change by the worker names that owner, so that a worker whose lease has run out, and whose task somebody else
+has claimed since, changes nothing. SQLite's only writer is alone anyway; on PostgreSQL a claim skips the rows
+that another transaction has locked.
+"""
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    and_,
+    case,
+    delete,
+    insert,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from pacs_server.index import task_models
+from pacs_server.index.database import Database
+from pacs_server.index.deletion_document import in_utc
+from pacs_server.index.task_models import task as table
+from pacs_server.index.task_values import PATIENCE, Lease, NewTask, Priority, Task, TaskState, task_of
+
+# So many owners in a row may disappear. A task that kills its process would otherwise do so for ever.
+MOST_LOST_LEASES: Final = 5
+
+_IS_READY = text(task_models.IS_READY)
+_IS_URGENT = text(task_models.IS_URGENT)
+_IS_RUNNING = text(task_models.IS_RUNNING)
+_IS_LIVE = text(task_models.IS_LIVE)
+_IS_OVER = text(task_models.IS_OVER)
+# What is reset when nobody runs a task any more.
+_NOT_RUNNING: Final[Mapping[str, Any]] = {"owner": "", "claimed_until": None, "again": False}
+
+# Told of a task whose state has changed, in the transaction that changes it.
+Follower = Callable[[Connection, Task], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which tasks a worker would take: how many of each kind at a time, only urgent ones, and which targets not.
+
+    `busy` holds pairs of kind and target.
+    """
+
+    kinds: Mapping[str, int]
+    urgent_only: bool = False
+    busy: Collection[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What becomes of a running task: done, dead, or ready again at `due` (None: as before)."""
+
+    state: TaskState
+    attempts: int
+    last_error: str = ""
+    due: datetime | None = None
+
+
+# ------------------------------------------------------------------------------------ adding
+
+
+def add_task(connection: Connection, new: NewTask, now: datetime, lease: Lease | None = None) -> int:
+    """Insert a task in the caller's transaction and return its number; with `lease` the caller runs it.
+
+    If a task of the same dedupe key is ready or running, that one's number is returned instead. One that is
+    running runs once more afterwards, because it may have begun before the cause of this one.
+    """
+    values = {
+        "kind": new.kind,
+        "target": new.target,
+        "priority": new.priority,
+        **_when(new.due or now, new.priority),
+        "state": TaskState.READY,
+        "attempts": new.attempts,
+        "deadline": new.deadline,
+        "dedupe_key": new.dedupe_key,
+        "payload": json.dumps(new.payload, separators=(",", ":")),
+        "created": now,
+        "created_by": new.created_by,
+        **_running(lease),
+    }
+    key: int
+    if new.dedupe_key is None:
+        key = connection.execute(insert(table).values(**values).returning(table.c.id)).scalar_one()
+        return key
+    insert_or_update: Any = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+    statement = insert_or_update.values(**values).on_conflict_do_update(
+        index_elements=["dedupe_key"],
+        index_where=_IS_LIVE,
+        set_={"again": or_(table.c.again, table.c.state == TaskState.RUNNING)},
+    )
+    key = connection.execute(statement.returning(table.c.id)).scalar_one()
+    return key
+
+
+def make_due(
+    connection: Connection, dedupe_key: str, now: datetime, deadline: datetime | None, lease: Lease | None = None
+) -> Task | None:
+    """Make the newest task of a key due now, unless it is done; return it, or None if there is none.
+
+    A dead or cancelled one is ready again. A running one stays with its owner, and is due at once if given back.
+    """
+    newest = (
+        select(table)
+        .where(table.c.dedupe_key == dedupe_key, table.c.state != TaskState.DONE)
+        .order_by(table.c.id.desc())
+        .limit(1)
+        .with_for_update()
+    )
+    row = connection.execute(newest).one_or_none()
+    if row is None:
+        return None
+    known = task_of(row)
+    values: dict[str, Any] = {**_when(now, known.priority), "deadline": deadline}
+    if known.state != TaskState.RUNNING or (known.claimed_until and known.claimed_until <= now):
+        values |= {"state": TaskState.READY, "finished": None, **_NOT_RUNNING, **_running(lease)}
+    changed = update(table).where(table.c.id == known.id).values(**values).returning(table)
+    return task_of(connection.execute(changed).one())
+
+
+def _when(due: datetime, priority: Priority) -> dict[str, datetime]:
+    return {"due": due, "turn": due + PATIENCE[priority]}
+
+
+def _running(lease: Lease | None) -> dict[str, Any]:
+    if lease is None:
+        return {}
+    return {"state": TaskState.RUNNING, "owner": lease.owner, "node": lease.node, "claimed_until": lease.until}
+
+
+class TaskIndex:
+    """The tasks of one database, as workers and operators change them; every method raises IndexUnavailable."""
+
+    def __init__(self, database: Database, followers: Mapping[str, Follower] | None = None) -> None:
+        """`followers` by kind hear of each task that is settled, retried or cancelled, in the same transaction."""
+        self._database = database
+        self._followers = followers or {}
+
+    def add(self, new: NewTask, now: datetime) -> int:
+        """Commit a task and return its number, see `add_task`."""
+        with self._database.begin() as connection:
+            return add_task(connection, new, now)
+
+    # ---------------------------------------------------------------- for workers
+
+    def claim(self, wanted: Wanted, lease: Lease, now: datetime) -> list[Task]:
+        """Claim due tasks of one kind and target, those whose turn it is; empty when nothing is due."""
+        due = and_(_claimable(wanted), table.c.due <= now)
+        first = select(table.c.kind, table.c.target).where(due).order_by(table.c.turn, table.c.id).limit(1)
+        with self._database.connect() as connection:
+            # Most often nothing is due. Finding that out needs no write transaction.
+            found = connection.execute(first).one_or_none()
+        if found is None:
+            return []
+        candidates = (
+            select(table.c.id)
+            .where(due, table.c.kind == found.kind, table.c.target == found.target)
+            .order_by(table.c.turn, table.c.id)
+            .limit(wanted.kinds[found.kind])
+            .with_for_update(skip_locked=True)
+        )
+        with self._database.begin() as connection:
+            keys = connection.scalars(candidates).all()
+            claimed = update(table).where(table.c.id.in_(keys)).values(**_running(lease)).returning(table)
+            rows = connection.execute(claimed).all() if keys else []
+        return [task_of(row) for row in sorted(rows, key=lambda row: (row.turn, row.id))]
+
+    def next_due(self, wanted: Wanted) -> datetime | None:
+        """When the next task can be claimed, or the next lease ends; None when no task waits."""
+        ready = select(table.c.due).where(_claimable(wanted)).order_by(table.c.due).limit(1)
+        ending = select(table.c.claimed_until).where(_IS_RUNNING).order_by(table.c.claimed_until).limit(1)
+        with self._database.connect() as connection:
+            moments = [connection.scalar(ready), connection.scalar(ending)]
+        return min((in_utc(moment) for moment in moments if moment is not None), default=None)
+
+    def renew(self, tasks: Sequence[Task], until: datetime) -> set[int]:
+        """Renew the leases of claimed tasks; return the numbers of those that the owner still had."""
+        owners = {task.id: task.owner for task in tasks}
+        held = and_(_IS_RUNNING, table.c.id.in_(owners), table.c.owner.in_(set(owners.values())))
+        renewed = update(table).where(held).values(claimed_until=until).returning(table.c.id, table.c.owner)
+        with self._database.begin() as connection:
+            return {key for key, owner in connection.execute(renewed) if owners[key] == owner}
+
+    def unsettled(self, tasks: Sequence[Task]) -> list[Task]:
+        """Those of one claim's tasks that are still running under its owner."""
+        held = and_(_IS_RUNNING, table.c.id.in_([task.id for task in tasks]), table.c.owner == tasks[0].owner)
+        with self._database.connect() as connection:
+            return [task_of(row) for row in connection.execute(select(table).where(held).order_by(table.c.id))]
+
+    def settle(self, task: Task, settlement: Settlement, now: datetime) -> Task | None:
+        """Finish a running task or make it ready again, if its owner still has it; return it as it is now, or None."""
+        values: dict[str, Any] = {
+            "state": settlement.state,
+            "attempts": settlement.attempts,
+            "last_error": settlement.last_error,
+            "lost_leases": 0,
+            **_NOT_RUNNING,
+        }
+        if settlement.due is not None:
+            values |= _when(settlement.due, task.priority)
+        if settlement.state == TaskState.DONE:
+            values |= _done_or_again(task, settlement, now)
+        held = and_(table.c.id == task.id, _IS_RUNNING, table.c.owner == task.owner)
+        with self._database.begin() as connection:
+            return self._change(connection, held, values)
+
+    def expire(self, now: datetime) -> list[Task]:
+        """Make tasks ready again whose lease has run out, or dead after too many of them; return them."""
+        expired = and_(_IS_RUNNING, table.c.claimed_until <= now)
+        with self._database.connect() as connection:
+            if connection.scalar(select(table.c.id).where(expired).limit(1)) is None:
+                return []
+        with self._database.begin() as connection:
+            rows = connection.execute(select(table).where(expired).with_for_update(skip_locked=True)).all()
+            return [self._lost(connection, task_of(row)) for row in rows]
+
+    def _lost(self, connection: Connection, task: Task) -> Task:
+        state = TaskState.DEAD if task.lost_leases + 1 >= MOST_LOST_LEASES else TaskState.READY
+        error = f"{task.node} ended while it ran this task"
+        values = {"state": state, "lost_leases": task.lost_leases + 1, "last_error": error, **_NOT_RUNNING}
+        changed = self._change(connection, table.c.id == task.id, values)
+        assert changed is not None, "the row is locked"
+        return changed
+
+    # ---------------------------------------------------------------- for operators
+
+    def retry(self, key: int, now: datetime, deadline: datetime | None, attempts: int | None) -> bool:
+        """Make a task due now that is ready, dead or cancelled, with `attempts` made (None: as many as were).
+
+        Returns whether there was one, of whose dedupe key no other one is ready or running.
+        """
+        retryable = table.c.state.in_((TaskState.READY, TaskState.DEAD, TaskState.CANCELLED))
+        try:
+            with self._database.begin() as connection:
+                priority = connection.scalar(select(table.c.priority).where(table.c.id == key))
+                if priority is None:
+                    return False
+                values: dict[str, Any] = {
+                    **_when(now, Priority(priority)),
+                    "state": TaskState.READY,
+                    "deadline": deadline,
+                    "attempts": table.c.attempts if attempts is None else attempts,
+                    "lost_leases": 0,
+                    "finished": None,
+                }
+                return self._change(connection, and_(table.c.id == key, retryable), values) is not None
+        except IntegrityError:
+            return False
+
+    def cancel(self, key: int, now: datetime) -> bool:
+        """Cancel a task that is ready, running or dead, and return whether there was one.
+
+        The owner of a running one finds out when it renews its lease.
+        """
+        states = (TaskState.READY, TaskState.RUNNING, TaskState.DEAD)
+        values = {"state": TaskState.CANCELLED, "finished": now, **_NOT_RUNNING}
+        with self._database.begin() as connection:
+            return self._change(connection, and_(table.c.id == key, table.c.state.in_(states)), values) is not None
+
+    def remove_finished(self, before: datetime, limit: int) -> int:
+        """Remove up to `limit` tasks that were done or cancelled before a moment; return how many."""
+        old = select(table.c.id).where(_IS_OVER, table.c.finished < before).order_by(table.c.finished).limit(limit)
+        with self._database.begin() as connection:
+            return connection.execute(delete(table).where(table.c.id.in_(old.scalar_subquery()))).rowcount
+
+    def _change(self, connection: Connection, which: ColumnElement[bool], values: Mapping[str, Any]) -> Task | None:
+        row = connection.execute(update(table).where(which).values(**values).returning(table)).one_or_none()
+        if row is None:
+            return None
+        task = task_of(row)
+        follower = self._followers.get(task.kind)
+        if follower is not None:
+            follower(connection, task)
+        return task
+
+
+def _claimable(wanted: Wanted) -> ColumnElement[bool]:
+    others = [not_(and_(table.c.kind == kind, table.c.target == target)) for kind, target in wanted.busy]
+    return and_(_IS_URGENT if wanted.urgent_only else _IS_READY, table.c.kind.in_(list(wanted.kinds)), *others)
+
+
+def _done_or_again(task: Task, settlement: Settlement, now: datetime) -> dict[str, Any]:
+    moments = _when(now, task.priority)
+    return {
+        "state": case((table.c.again, TaskState.READY), else_=TaskState.DONE),
+        "attempts": case((table.c.again, 0), else_=settlement.attempts),
+        "finished": case((table.c.again, null()), else_=literal(now, DateTime(timezone=True))),
+        **{
+            name: case((table.c.again, literal(moment, DateTime(timezone=True))), else_=table.c[name])
+            for name, moment in moments.items()
+        },
+    }

@@ -1,0 +1,185 @@
+"""The worker: claims due tasks and has their handlers run them, a few at a time."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pacs_server.errors import PacsError
+from pacs_server.index.tasks import Wanted
+from pacs_server.outbox.handler import Handler, Work, fields, tell
+from pacs_server.services.tasks import TaskService
+
+log = logging.getLogger(__name__)
+
+# Batches of tasks that run at the same time; one more place is kept for urgent tasks.
+_SLOTS: Final = 8
+# So many of them may be of one target, so that a target that hangs holds up no other.
+_SLOTS_PER_TARGET: Final = 4
+# Tasks that another process has added are noticed after so many seconds at the latest.
+_LOOK_AGAIN: Final = 60.0
+# Pauses in seconds: when others hold what is due, and when the index fails.
+_PAUSE: Final = 0.2
+_INDEX_PAUSE: Final = 5.0
+_REMOVE_SECONDS: Final = 3600.0
+
+
+@dataclass(eq=False, slots=True)
+class _Batch:
+    """Claimed tasks, and the thread's view of them."""
+
+    kind: str
+    target: str
+    work: Work
+
+
+class Worker:
+    """A thread that waits for due tasks, asleep while none is, and runs each batch of them in a thread of its own."""
+
+    def __init__(
+        self,
+        service: TaskService,
+        handlers: Mapping[str, Handler],
+        *,
+        stop_within: Callable[[], float],
+        slots: int = _SLOTS,
+    ) -> None:
+        """`handlers` by kind; tasks of other kinds are left to other processes.
+
+        `stop_within` says how long handlers may take to stop, in seconds.
+        """
+        self._service = service
+        self._handlers = handlers
+        self._kinds = {kind: handler.together for kind, handler in handlers.items()}
+        self._stop_within = stop_within
+        self._slots = slots
+        # Leases are renewed after a third of their time.
+        self._renew_seconds = service.lease_seconds / 3
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        self._batches: set[_Batch] = set()
+        self._ended = threading.Condition()
+        self._renewed = self._removed = time.monotonic()
+
+    def start(self) -> None:
+        """Begin to run tasks."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Tell the handlers to stop and wait for them; what they leave unsettled was not tried."""
+        self._stopping.set()
+        self._service.changed.set()
+        for handler in self._handlers.values():
+            handler.stop()
+        # No lease runs out while this waits.
+        ends = time.monotonic() + min(self._stop_within(), self._renew_seconds)
+        self._thread.join(max(0.0, ends - time.monotonic()))
+        with self._ended:
+            self._ended.wait_for(lambda: not self._batches, max(0.0, ends - time.monotonic()))
+            left = list(self._batches)
+        for batch in left:
+            log.warning("task not stopped in time", extra=fields(batch.work.tasks[0]))
+            self._settle_rest(batch, "")
+
+    # ---------------------------------------------------------------- the thread that waits and claims
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._service.changed.wait(self._pause())
+            self._service.changed.clear()
+            try:
+                self._keep_leases()
+                self._remove_finished()
+                for task in self._service.expire():
+                    log.warning("task taken over", extra={**fields(task), "reason": task.last_error})
+                while not self._stopping.is_set() and self._start_batch():
+                    pass
+            except PacsError as error:
+                log.warning("tasks not run yet", extra={"reason": str(error)})
+                # An index that can be read and not be written would be asked without end.
+                self._stopping.wait(_INDEX_PAUSE)
+
+    def _pause(self) -> float:
+        longest = min(_LOOK_AGAIN, self._renew_seconds) if self._batches else _LOOK_AGAIN
+        wanted = self._wanted()
+        if wanted is None:
+            return longest
+        try:
+            seconds = self._service.seconds_to_next(wanted)
+        except PacsError:
+            return min(_INDEX_PAUSE, longest)
+        return longest if seconds is None else min(max(seconds, _PAUSE), longest)
+
+    def _wanted(self) -> Wanted | None:
+        """What to claim next; None while all slots are in use."""
+        running = [(batch.kind, batch.target) for batch in list(self._batches)]
+        if len(running) > self._slots:
+            return None
+        busy = {target for target in running if running.count(target) >= _SLOTS_PER_TARGET}
+        return Wanted(self._kinds, urgent_only=len(running) == self._slots, busy=busy)
+
+    def _start_batch(self) -> bool:
+        """Claim tasks and start a thread that runs them; whether there were any."""
+        wanted = self._wanted()
+        tasks = self._service.claim(wanted) if wanted else []
+        if not tasks:
+            return False
+        work = Work(tasks, self._service, self._stopping.is_set)
+        batch = _Batch(tasks[0].kind, tasks[0].target, work)
+        with self._ended:
+            self._batches.add(batch)
+        thread = threading.Thread(target=self._run_batch, args=(batch,), name=f"task-{batch.kind}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system has no more threads: this one will do.
+            self._run_batch(batch)
+        return True
+
+    def _keep_leases(self) -> None:
+        """Renew the leases of the tasks that run, and tell their handlers of lost ones."""
+        if time.monotonic() - self._renewed < self._renew_seconds:
+            return
+        self._renewed = time.monotonic()
+        for batch in list(self._batches):
+            held = self._service.renew(batch.work.tasks)
+            # Those that the handler has settled are not held either, which makes no difference to it.
+            batch.work.lost |= {task.id for task in batch.work.tasks} - held
+
+    def _remove_finished(self) -> None:
+        if time.monotonic() - self._removed >= _REMOVE_SECONDS:
+            self._removed = time.monotonic()
+            self._service.remove_finished()
+
+    # ---------------------------------------------------------------- the threads that run
+
+    def _run_batch(self, batch: _Batch) -> None:
+        reason = "the handler did not finish it"
+        try:
+            self._handlers[batch.kind].run(batch.work)
+        except PacsError as error:
+            reason = str(error)
+        except Exception as error:
+            # The last resort: a fault of this program is one failed attempt, not a worker less.
+            log.exception("task failed unexpectedly", extra=fields(batch.work.tasks[0]))
+            reason = f"internal error ({type(error).__name__}), see the server's log"
+        finally:
+            self._settle_rest(batch, reason)
+            with self._ended:
+                self._batches.discard(batch)
+                self._ended.notify_all()
+            self._service.changed.set()
+
+    def _settle_rest(self, batch: _Batch, reason: str) -> None:
+        """Settle what the handler has left: as not tried if the server shuts down, as failed otherwise."""
+        try:
+            for task in self._service.unsettled(batch.work.tasks):
+                if self._stopping.is_set():
+                    self._service.release(task)
+                else:
+                    tell(task, self._service.fail(task, reason))
+        except PacsError as error:
+            # The leases run out, and some worker tries again.
+            log.warning("task not settled", extra={**fields(batch.work.tasks[0]), "reason": str(error)})
