@@ -14,6 +14,7 @@ from pacs_server.config.model import Config
 from pacs_server.config.tls import client_contexts
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
+from pacs_server.index import commitment
 from pacs_server.index.commitment import CommitmentIndex
 from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
@@ -21,6 +22,8 @@ from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
 from pacs_server.index.queries import QueryIndex
+from pacs_server.index.task_overview import TaskOverview
+from pacs_server.index.tasks import TaskIndex
 from pacs_server.index.worklist import WorklistIndex
 from pacs_server.kit.metrics import Metrics
 from pacs_server.kit.private_files import make_directory
@@ -29,7 +32,7 @@ from pacs_server.net.association import Timeouts
 from pacs_server.scp.contexts import supports
 from pacs_server.scp.entity import EntitySettings
 from pacs_server.scu.remote import RemoteAE
-from pacs_server.services.commitment import StorageCommitmentService
+from pacs_server.services.commitment import StorageCommitmentService, retry_policy
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService, read_decisions
@@ -37,6 +40,7 @@ from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreService
+from pacs_server.services.tasks import TaskService
 from pacs_server.services.worklist import WorklistService
 from pacs_server.storage.filesystem import FileSystemStorage, holds_instances
 from pacs_server.storage.lock import in_use
@@ -55,6 +59,7 @@ class OpenArchive:
     store: StoreService
     queries: QueryService
     retrieve: RetrieveService
+    tasks: TaskService
     commitment: StorageCommitmentService
     worklist: WorklistService
     mpps: MPPSService
@@ -111,6 +116,12 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     trail = resources.enter_context(open_trail(config().audit)) if config().audit.enabled else None
     audit = Recorder(trail or NoAudit(), lambda: config().server.ae_title)
     queries = QueryIndex(database)
+    tasks = TaskService(
+        TaskIndex(database, {commitment.KIND: commitment.follow}),
+        TaskOverview(database),
+        {commitment.KIND: lambda: retry_policy(config().commitment)},
+        counted=metrics.task if metrics else None,
+    )
     return OpenArchive(
         config=config,
         resources=resources,
@@ -120,9 +131,11 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         store=StoreService(archive),
         queries=QueryService(queries),
         retrieve=RetrieveService(archive, queries),
+        tasks=tasks,
         commitment=StorageCommitmentService(
             archive,
             CommitmentIndex(database),
+            tasks,
             lambda: config().commitment,
             counted=metrics.commitment if metrics else None,
         ),

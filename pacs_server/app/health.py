@@ -33,6 +33,7 @@ class _IndexStatus:
     days_left: float | None = None
     revision: str | None = None
     size_bytes: int | None = None
+    tasks: dict[str, object] | None = None
 
 
 class Health:
@@ -51,6 +52,8 @@ class Health:
         self._database_problem = TimedProbe(archive.database.problem, lambda reason: reason)
         self._index_status = TimedProbe(self._read_index_status, lambda reason: _IndexStatus())
         self._index_gauges = TimedProbe(self._read_index_gauges, lambda reason: {})
+        # How many background tasks there are, see `Metrics.watch_tasks`.
+        self.task_counts = TimedProbe(lambda: _or_none(archive.tasks.counts), lambda reason: None).result
 
     def status(self) -> dict[str, object]:
         """The sections of `/status` and `pacs-server status` about the server as a whole."""
@@ -79,6 +82,7 @@ class Health:
                 "revision": index.revision,
                 "size_bytes": index.size_bytes,
             },
+            "tasks": index.tasks,
             "last_reload": _reload_fields(self._runtime.last_reload),
         }
 
@@ -124,6 +128,7 @@ class Health:
             days_left=None if days is None else round(days, 1),
             revision=_or_none(database.revision),
             size_bytes=_or_none(database.size_bytes),
+            tasks=_or_none(self._archive.tasks.summary),
         )
 
     def _read_index_gauges(self) -> dict[str, float]:

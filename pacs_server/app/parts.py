@@ -20,9 +20,12 @@ from pacs_server.audit.running import retention
 from pacs_server.config.tls import ExpiryWatch
 from pacs_server.hl7.mllp import MLLPServer
 from pacs_server.hl7.orders import OrderService
+from pacs_server.index import commitment
 from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic
-from pacs_server.outbox.commitment import Reporter
+from pacs_server.outbox.commitment import CommitmentHandler
+from pacs_server.outbox.handler import Handler
+from pacs_server.outbox.worker import Worker
 from pacs_server.upkeep.recovery import recover
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper
@@ -44,6 +47,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     yield from _audit_trail(runtime)
     yield Steps(start=partial(_recover, runtime))
     health = Health(runtime)
+    runtime.metrics.watch_tasks(health.task_counts)
     yield health
     yield from _worklist_sources(runtime)
     if runtime.ports.monitoring is not None:
@@ -53,7 +57,11 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
             status=running.status,
             not_ready=health.not_ready,
         )
-    yield Reporter(runtime.archive.commitment, runtime.requestor())
+    yield Worker(
+        runtime.archive.tasks,
+        _task_handlers(runtime),
+        stop_within=lambda: runtime.config().server.shutdown_timeout,
+    )
     yield runtime.archive.peers
     yield _scrub(runtime)
     expiry = ExpiryWatch(runtime.config)
@@ -65,6 +73,14 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     yield Periodic("watch", UPDATE_SECONDS, HealthLog(health, stopping=lambda: runtime.stopping).update)
     # Peers come in last, when everything else is ready for them, and leave first.
     yield DICOMPorts(runtime)
+
+
+def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
+    """What runs each kind of background task. To add a kind of work, add one line."""
+    archive = runtime.archive
+    return {
+        commitment.KIND: CommitmentHandler(archive.commitment, runtime.requestor()),
+    }
 
 
 def _audit_trail(runtime: Runtime) -> Iterator[Part]:
@@ -79,12 +95,13 @@ def _audit_trail(runtime: Runtime) -> Iterator[Part]:
 
 
 def _recover(runtime: Runtime) -> None:
-    """Finish what a crash interrupted: changes of patients, and instances that were being stored."""
+    """Finish what a crash or an upgrade interrupted: changes of patients, instances being stored, and reports."""
     archive = runtime.archive
     archive.patients.catch_up()
     # A file without a row may be on its way into the trash.
     with archive.deletions.settled():
         recover(archive.archive, archive.storage, archive.audit, runtime.metrics.recovered)
+    archive.commitment.take_over()
 
 
 def _worklist_sources(runtime: Runtime) -> Iterator[Part]:

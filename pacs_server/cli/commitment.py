@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, open_archive
+from pacs_server.cli.options import ConfigOption, age, fail, open_archive
 from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _cells(summary: "Summary", now: datetime) -> tuple[str, ...]:
     return (
         str(transaction.id),
         transaction.status,
-        _age((now - transaction.requested_at).total_seconds()),
+        age((now - transaction.requested_at).total_seconds()),
         transaction.calling_ae,
         str(summary.instances),
         str(summary.failed),
@@ -57,10 +57,3 @@ def _cells(summary: "Summary", now: datetime) -> tuple[str, ...]:
         transaction.transaction_uid,
         transaction.last_error or "-",
     )
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f}{unit}"
-    return f"{max(0.0, seconds):.0f}s"

@@ -22,6 +22,7 @@ from pacs_server.cli import (
     peers,
     rebuild,
     setup,
+    tasks,
     users,
     verify,
     worklist,
@@ -49,6 +50,7 @@ app.add_typer(delete.app, name="delete")
 app.add_typer(delete.trash, name="trash")
 app.add_typer(mpps.app, name="mpps")
 app.add_typer(peers.app, name="peers")
+app.add_typer(tasks.app, name="tasks")
 app.add_typer(users.app, name="user")
 app.add_typer(verify.app)
 app.add_typer(worklist.app, name="worklist")

@@ -66,3 +66,11 @@ def shown(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def age(seconds: float) -> str:
+    """A span of time for people: `1.5d`, `3.0h`, `2.5m` or `12s`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f}{unit}"
+    return f"{max(0.0, seconds):.0f}s"

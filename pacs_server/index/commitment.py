@@ -1,26 +1,29 @@
-"""Storage commitment transactions: what was asked for, what came of it, and whose turn it is to report it.
+"""Storage commitment transactions: what was asked for, what was found, and whether it was reported.
 
-Whoever works on a transaction holds a claim on it: a moment, `claimed_until`, that nobody else has
-written there. It ends by itself when its holder dies, and one that was lost changes nothing.
+A task of the outbox reports each transaction, see `index.tasks`; it is made in the transaction that keeps the
+request. The task says when the next attempt is due and who makes it. Its state is repeated here, in the
+same transaction, so that a transaction tells the whole story when its task is removed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
     ScalarSelect,
+    String,
     and_,
     bindparam,
-    case,
+    cast,
+    exists,
     func,
     insert,
-    or_,
+    literal,
     select,
     update,
 )
@@ -29,8 +32,15 @@ from sqlalchemy.exc import IntegrityError
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
 from pacs_server.errors import InvalidArgumentValue
 from pacs_server.index.database import Database
+from pacs_server.index.deletion_document import in_utc
+from pacs_server.index.task_models import task as task_table
+from pacs_server.index.task_values import Lease, NewTask, Priority, Task, TaskState, task_of
+from pacs_server.index.tasks import add_task, make_due
 from pacs_server.index.workflow_models import commitment as table
 from pacs_server.index.workflow_models import commitment_instance
+
+# The kind of the tasks that report transactions.
+KIND: Final = "commitment"
 
 _INSERT_ROWS = 5000
 _CHUNK_ROWS = 1000
@@ -42,14 +52,21 @@ class CommitmentStatus(StrEnum):
     PENDING = "PENDING"
     REPORTED = "REPORTED"
     GIVEN_UP = "GIVEN UP"
+    CANCELLED = "CANCELLED"
 
 
 _UNREPORTED = (CommitmentStatus.PENDING, CommitmentStatus.GIVEN_UP)
+_STATUS_OF_TASK: Final = {
+    TaskState.READY: CommitmentStatus.PENDING,
+    TaskState.DEAD: CommitmentStatus.GIVEN_UP,
+    TaskState.CANCELLED: CommitmentStatus.CANCELLED,
+    TaskState.DONE: CommitmentStatus.REPORTED,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Transaction:
-    """A transaction as it stood when it was read; its claim is `claimed_until`, None without one."""
+    """A transaction as it stood when it was read; `attempts` to report it were made, the last one with `last_error`."""
 
     id: int
     transaction_uid: str
@@ -58,9 +75,6 @@ class Transaction:
     peer: str
     requested_at: datetime
     attempts: int
-    next_try_at: datetime
-    give_up_at: datetime
-    claimed_until: datetime | None
     reported_at: datetime | None
     last_error: str
 
@@ -85,11 +99,11 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When a new transaction is due, until when it is claimed (None: it is not), and when to give up."""
+    """When a transaction is due, when to give it up, and the lease of the caller who reports it first, if any."""
 
     now: datetime
-    claimed_until: datetime | None
     give_up_at: datetime
+    lease: Lease | None = None
 
 
 class CommitmentIndex:
@@ -98,82 +112,76 @@ class CommitmentIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, request: CommitmentRequest, calling_ae: str, peer: str, schedule: Schedule) -> Transaction:
-        """Commit a transaction as pending; the same one again, while not reported, is due anew.
+    def add(
+        self, request: CommitmentRequest, calling_ae: str, peer: str, schedule: Schedule
+    ) -> tuple[Transaction, Task]:
+        """Commit a transaction with the task that reports it; the same one again, while not reported, is due anew.
 
         Raises InvalidArgumentValue if its UID stands for something else, or was reported.
         """
         try:
             return self._add(request, calling_ae, peer, schedule)
         except IntegrityError:
-            # Two of the same at once: now it is there.
+            # Two requests with the same UID came at once. The other one is committed by now.
             return self._add(request, calling_ae, peer, schedule)
 
-    def _add(self, request: CommitmentRequest, calling_ae: str, peer: str, schedule: Schedule) -> Transaction:
+    def _add(
+        self, request: CommitmentRequest, calling_ae: str, peer: str, schedule: Schedule
+    ) -> tuple[Transaction, Task]:
         same = and_(table.c.transaction_uid == request.transaction_uid, table.c.calling_ae == calling_ae)
         with self._database.begin() as connection:
             row = connection.execute(select(table).where(same).with_for_update()).one_or_none()
-            if row is None:
-                values = {"transaction_uid": request.transaction_uid, "calling_ae": calling_ae, "peer": peer}
-                key = _insert(connection, values, request.references, schedule)
-            else:
-                key = row.id
+            if row is not None:
                 _check_same(connection, row, request)
-                _due_again(connection, _transaction(row), schedule)
-            return _transaction(connection.execute(select(table).where(table.c.id == key)).one())
+                return _make_due(connection, row, schedule)
+            values = {"transaction_uid": request.transaction_uid, "calling_ae": calling_ae, "peer": peer}
+            row = _insert(connection, values, request.references, schedule)
+            return _transaction(row), _add_task(connection, row, schedule)
 
-    def claim_due(self, now: datetime, until: datetime, limit: int) -> list[Transaction]:
-        """Claim what is due for one AE, the one that has waited longest; empty when nothing is."""
-        due = _due(now)
-        first = select(table.c.calling_ae).where(due).order_by(table.c.next_try_at).limit(1)
+    def find(self, keys: Collection[int]) -> dict[int, Transaction]:
+        """The transactions with these numbers that are not reported yet, by number."""
+        statement = select(table).where(table.c.id.in_(keys), table.c.status != CommitmentStatus.REPORTED)
         with self._database.connect() as connection:
-            # Most often there is nothing, which is no reason to write.
-            calling_ae = connection.scalar(first)
-        if calling_ae is None:
-            return []
-        # Another node may be at the same rows: those that it holds are its own.
-        candidates = (
-            select(table)
-            .where(due, table.c.calling_ae == calling_ae)
-            .order_by(table.c.next_try_at, table.c.id)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        with self._database.begin() as connection:
-            keys = [row.id for row in connection.execute(candidates)]
-            connection.execute(update(table).where(table.c.id.in_(keys)).values(claimed_until=until))
-            rows = connection.execute(
-                select(table).where(table.c.id.in_(keys)).order_by(table.c.next_try_at, table.c.id)
-            ).all()
-        return [_transaction(row) for row in rows]
-
-    def next_due(self) -> datetime | None:
-        """When the next transaction is due, those included that somebody holds a claim on."""
-        later = case((table.c.claimed_until > table.c.next_try_at, table.c.claimed_until), else_=table.c.next_try_at)
-        with self._database.connect() as connection:
-            due = connection.scalar(select(func.min(later)).where(table.c.status == CommitmentStatus.PENDING))
-        return _utc(due)
-
-    def change(self, transaction: Transaction, **values: object) -> bool:
-        """Set columns of a pending transaction if its claim still holds; whether it did."""
-        held = table.c.claimed_until == transaction.claimed_until
-        return self._change(transaction.id, and_(held, table.c.status == CommitmentStatus.PENDING), values)
+            return {row.id: _transaction(row) for row in connection.execute(statement)}
 
     def reported(self, transaction: Transaction, now: datetime) -> bool:
-        """Set a transaction to reported, whoever holds it; whether it was not so already."""
-        open_ = table.c.status != CommitmentStatus.REPORTED
-        values = {"status": CommitmentStatus.REPORTED, "reported_at": now, "claimed_until": None, "last_error": ""}
-        return self._change(transaction.id, open_, values | {"attempts": table.c.attempts + 1})
-
-    def retry(self, key: int, now: datetime, give_up_at: datetime) -> bool:
-        """Make an unreported transaction due now, with a new time to give up; whether there is one."""
-        values = {"status": CommitmentStatus.PENDING, "next_try_at": now, "give_up_at": give_up_at}
-        return self._change(key, table.c.status != CommitmentStatus.REPORTED, values)
-
-    def _change(self, key: int, condition: ColumnElement[bool], values: Mapping[str, Any]) -> bool:
+        """Set a transaction to reported although its task is in other hands; whether it was not so already."""
+        values = {"status": CommitmentStatus.REPORTED, "reported_at": now, "last_error": ""}
+        open_ = and_(table.c.id == transaction.id, table.c.status != CommitmentStatus.REPORTED)
         with self._database.begin() as connection:
-            result = connection.execute(update(table).where(table.c.id == key, condition).values(**values))
-            return bool(result.rowcount)
+            statement = update(table).where(open_).values(**values, attempts=table.c.attempts + 1)
+            return bool(connection.execute(statement).rowcount)
+
+    def retry(self, key: int, schedule: Schedule) -> bool:
+        """Make an unreported transaction due now, with a new time to give up; whether there is one."""
+        unreported = and_(table.c.id == key, table.c.status != CommitmentStatus.REPORTED)
+        with self._database.begin() as connection:
+            row = connection.execute(select(table).where(unreported).with_for_update()).one_or_none()
+            if row is not None:
+                _make_due(connection, row, schedule)
+        return row is not None
+
+    def take_over(self, now: datetime) -> int:
+        """Make tasks for the pending transactions that have none, and return how many there were.
+
+        The version before the outbox kept the schedule of its reports in the table of transactions. What one of
+        its nodes was reporting is due when the claim of that node ends.
+        """
+        live = and_(
+            task_table.c.dedupe_key == literal(_key_of("")) + cast(table.c.id, String),
+            task_table.c.state.in_((TaskState.READY, TaskState.RUNNING)),
+        )
+        orphans = select(table).where(table.c.status == CommitmentStatus.PENDING, ~exists().where(live))
+        with self._database.begin() as connection:
+            rows = connection.execute(orphans.order_by(table.c.id).with_for_update(skip_locked=True)).all()
+            for row in rows:
+                add_task(connection, _new_task(row, in_utc(row.give_up_at), _due(row, now)), now)
+            for start in range(0, len(rows), _CHUNK_ROWS):
+                some = table.c.id.in_([row.id for row in rows[start : start + _CHUNK_ROWS]])
+                connection.execute(update(table).where(some).values(next_try_at=table.c.give_up_at))
+        return len(rows)
+
+    # ---------------------------------------------------------------- instances
 
     def unverified(self, transaction: Transaction, limit: int) -> list[tuple[int, Reference]]:
         """Up to `limit` references that have no result yet, each with its key."""
@@ -207,6 +215,8 @@ class CommitmentIndex:
             for sop_class, sop_instance, reason in rows:
                 yield Reference(sop_class, sop_instance), reason
 
+    # ---------------------------------------------------------------- for people
+
     def summaries(self, *, everything: bool, limit: int) -> Sequence[Summary]:
         """The newest transactions, the newest last: those not reported, or `everything`."""
         counts = (_count(), _count(commitment_instance.c.failure_reason != 0))
@@ -226,7 +236,18 @@ class CommitmentIndex:
         )
         with self._database.connect() as connection:
             waiting, since, given_up = connection.execute(statement).one()
-        return Undelivered(waiting, _utc(since), given_up)
+        return Undelivered(waiting, since and in_utc(since), given_up)
+
+
+def follow(connection: Connection, task: Task) -> None:
+    """Repeat in a transaction what has become of its task, in the database transaction that changes the task."""
+    values: dict[str, Any] = {
+        "status": _STATUS_OF_TASK[task.state], "attempts": task.attempts, "last_error": task.last_error
+    }  # fmt: skip
+    if task.state == TaskState.DONE:
+        values["reported_at"] = task.finished
+    open_ = and_(table.c.id == task.payload[KIND], table.c.status != CommitmentStatus.REPORTED)
+    connection.execute(update(table).where(open_).values(**values))
 
 
 _REFERENCE = (commitment_instance.c.sop_class_uid, commitment_instance.c.sop_instance_uid)
@@ -241,31 +262,21 @@ def _count(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
     return select(func.count()).where(of_this, *conditions).correlate(table).scalar_subquery()
 
 
-def _due(now: datetime) -> ColumnElement[bool]:
-    free = or_(table.c.claimed_until.is_(None), table.c.claimed_until <= now)
-    return and_(table.c.status == CommitmentStatus.PENDING, table.c.next_try_at <= now, free)
-
-
 def _insert(
     connection: Connection, values: Mapping[str, object], references: Sequence[Reference], schedule: Schedule
-) -> int:
+) -> Row[Any]:
     moments = {
-        "requested_at": schedule.now,
-        "next_try_at": schedule.now,
-        "give_up_at": schedule.give_up_at,
-        "claimed_until": schedule.claimed_until,
-    }
+        "requested_at": schedule.now, "next_try_at": schedule.give_up_at, "give_up_at": schedule.give_up_at
+    }  # fmt: skip
     status = {"status": CommitmentStatus.PENDING}
-    key: int = connection.execute(
-        insert(table).values(**values, **moments, **status).returning(table.c.id)
-    ).scalar_one()
+    row = connection.execute(insert(table).values(**values, **moments, **status).returning(table)).one()
     for start in range(0, len(references), _INSERT_ROWS):
         rows = [
-            {"commitment_fk": key, "sop_class_uid": sop_class, "sop_instance_uid": sop_instance}
+            {"commitment_fk": row.id, "sop_class_uid": sop_class, "sop_instance_uid": sop_instance}
             for sop_class, sop_instance in references[start : start + _INSERT_ROWS]
         ]
         connection.execute(insert(commitment_instance), rows)
-    return key
+    return row
 
 
 def _check_same(connection: Connection, row: Row[Any], request: CommitmentRequest) -> None:
@@ -277,14 +288,48 @@ def _check_same(connection: Connection, row: Row[Any], request: CommitmentReques
         raise InvalidArgumentValue("the Transaction UID stands for other instances")
 
 
-def _due_again(connection: Connection, known: Transaction, schedule: Schedule) -> None:
-    """Whoever asks again is there to hear the report; a claim that somebody holds stays theirs."""
-    values: dict[str, object] = {
-        "status": CommitmentStatus.PENDING, "next_try_at": schedule.now, "give_up_at": schedule.give_up_at,
+def _make_due(connection: Connection, row: Row[Any], schedule: Schedule) -> tuple[Transaction, Task]:
+    """Have a transaction reported from now on: whoever asks for it is there to hear the report.
+
+    A task that somebody runs stays with its owner.
+    """
+    values = {
+        "status": CommitmentStatus.PENDING, "give_up_at": schedule.give_up_at, "next_try_at": schedule.give_up_at
     }  # fmt: skip
-    if known.claimed_until is None or known.claimed_until <= schedule.now:
-        values["claimed_until"] = schedule.claimed_until
-    connection.execute(update(table).where(table.c.id == known.id).values(**values))
+    row = connection.execute(update(table).where(table.c.id == row.id).values(**values).returning(table)).one()
+    known = make_due(connection, _key_of(row.id), schedule.now, schedule.give_up_at, schedule.lease)
+    return _transaction(row), known or _add_task(connection, row, schedule)
+
+
+def _add_task(connection: Connection, row: Row[Any], schedule: Schedule) -> Task:
+    key = add_task(connection, _new_task(row, schedule.give_up_at, None), schedule.now, schedule.lease)
+    return task_of(connection.execute(select(task_table).where(task_table.c.id == key)).one())
+
+
+def _new_task(row: Row[Any], deadline: datetime, due: datetime | None) -> NewTask:
+    return NewTask(
+        kind=KIND,
+        created_by=f"request by {row.calling_ae}",
+        target=row.calling_ae,
+        payload={KIND: row.id},
+        # A modality waits for the report, and keeps its images until then.
+        priority=Priority.HIGH,
+        due=due,
+        deadline=deadline,
+        dedupe_key=_key_of(row.id),
+        attempts=row.attempts,
+    )
+
+
+def _key_of(transaction: int | str) -> str:
+    return f"{KIND} {transaction}"
+
+
+def _due(row: Row[Any], now: datetime) -> datetime:
+    """When the version before the outbox would have reported a transaction next."""
+    # The outbox sets `next_try_at` to the end, so that nodes of that version leave its transactions alone.
+    due = in_utc(row.next_try_at) if row.next_try_at < row.give_up_at else now
+    return due if row.claimed_until is None else max(due, in_utc(row.claimed_until))
 
 
 def _transaction(row: Row[Any]) -> Transaction:
@@ -294,20 +339,8 @@ def _transaction(row: Row[Any]) -> Transaction:
         status=CommitmentStatus(row.status),
         calling_ae=row.calling_ae,
         peer=row.peer,
-        requested_at=_aware(row.requested_at),
+        requested_at=in_utc(row.requested_at),
         attempts=row.attempts,
-        next_try_at=_aware(row.next_try_at),
-        give_up_at=_aware(row.give_up_at),
-        claimed_until=_utc(row.claimed_until),
-        reported_at=_utc(row.reported_at),
+        reported_at=row.reported_at and in_utc(row.reported_at),
         last_error=row.last_error,
     )
-
-
-def _aware(moment: datetime) -> datetime:
-    # SQLite keeps no time zone; what went in was UTC.
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return None if moment is None else _aware(moment)

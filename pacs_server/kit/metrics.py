@@ -18,6 +18,10 @@ _BYTES = (1e3, 1e4, 1e5, 2.5e5, 5e5, 1e6, 5e6, 1e7, 5e7, 1e8, 5e8, 1e9, 5e9)
 _BATCH = (1, 2, 4, 8, 16, 32, 64)
 
 
+# How many background tasks there are by kind and state, and since when the oldest due one of a kind waits, in seconds.
+TaskCounts = tuple[Mapping[tuple[str, str], int], Mapping[str, float]]
+
+
 class Metrics:
     """The server's metrics, in a registry of their own."""
 
@@ -59,6 +63,9 @@ class Metrics:
         )
         self._commitments = Counter(
             "pacs_commitment_transactions", "Storage commitment transactions.", ["outcome"], registry=registry
+        )
+        self._attempts = Counter(
+            "pacs_task_attempts", "Attempts at background tasks.", ["kind", "outcome"], registry=registry
         )
         self._reloads = Counter("pacs_config_reloads", "Reloads of the configuration.", ["result"], registry=registry)
 
@@ -132,6 +139,10 @@ class Metrics:
         """Count a storage commitment transaction that was requested, reported or given_up."""
         self._commitments.labels(outcome).inc()
 
+    def task(self, kind: str, outcome: str) -> None:
+        """Count an attempt at a task: done, failed, dead, busy, released, lost."""
+        self._attempts.labels(kind, outcome).inc()
+
     def reloaded(self, *, ok: bool) -> None:
         """Count a reload of the configuration."""
         self._reloads.labels("ok" if ok else "failed").inc()
@@ -169,6 +180,10 @@ class Metrics:
     def watch(self, gauges: Callable[[], Mapping[str, float]]) -> None:
         """Call `gauges` at each scrape for the values of `GAUGES` by name. A gauge without a value is left out."""
         self._registry.register(_Gauges(gauges))
+
+    def watch_tasks(self, counts: Callable[[], TaskCounts | None]) -> None:
+        """Ask `counts` at each scrape how many background tasks there are; None leaves them out."""
+        self._registry.register(_TaskGauges(counts))
 
     def render(self) -> bytes:
         """The metrics in the text format of Prometheus."""
@@ -213,3 +228,29 @@ class _Gauges:
     def describe(self) -> Iterator[Metric]:
         for name, text in GAUGES.items():
             yield GaugeMetricFamily(name, text)
+
+
+class _TaskGauges:
+    def __init__(self, counts: Callable[[], TaskCounts | None]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        counted = self._counts()
+        if counted is None:
+            return
+        tasks, oldest = self.describe()
+        for (kind, state), count in counted[0].items():
+            tasks.add_metric([kind, state], count)
+        for kind, seconds in counted[1].items():
+            oldest.add_metric([kind], seconds)
+        yield from (tasks, oldest)
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return [
+            GaugeMetricFamily(
+                "pacs_tasks", "Background tasks that are ready, running or dead.", labels=["kind", "state"]
+            ),
+            GaugeMetricFamily(
+                "pacs_tasks_oldest_due_seconds", "How long the oldest due task has waited.", labels=["kind"]
+            ),
+        ]

@@ -24,12 +24,11 @@ from pacs_server.errors import (
     PacsError,
     ResourceLimitation,
 )
-from pacs_server.index.commitment import Transaction
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import Command
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.scu.n_event import event_report, taken
-from pacs_server.services.commitment import StorageCommitmentService
+from pacs_server.services.commitment import ReportTask, StorageCommitmentService
 
 log = logging.getLogger(__name__)
 
@@ -69,46 +68,46 @@ class StorageCommitmentSCP:
             record.detail += f": storage commitment of {len(request.references)} instances"
             asked = [reference.sop_instance_uid for reference in request.references[:_LOOKED_UP]]
             record.subjects = tuple(self._subjects_of(asked))
-            transaction, claimed = self._service.request(
+            report, is_claimed = self._service.request(
                 request, caller.ae_title, caller.address, claim=self._same_association()
             )
         association.send(message.context.context_id, response_to(message, Status.SUCCESS))
         details = {"transaction_uid": request.transaction_uid, "instances": len(request.references)}
-        after = (lambda: self._report(association, message, transaction)) if claimed else None
+        after = (lambda: self._report(association, message, report)) if is_claimed else None
         return Result(Status.SUCCESS, details, after)
 
-    def _report(self, association: Association, message: Message, transaction: Transaction) -> None:
+    def _report(self, association: Association, message: Message, report: ReportTask) -> None:
         """Report on the association of the request, unless the peer has sent something or the server shuts down."""
 
         def interrupted() -> bool:
             return association.draining or association.waiting()
 
         try:
-            verified = self._service.verify(transaction, interrupted)
-            if verified is not None and interrupted():
-                self._service.release(verified)
-            elif verified is not None:
-                self._send(association, message, verified)
+            if not self._service.verify(report, interrupted):
+                return
+            if interrupted():
+                self._service.release(report)
+            else:
+                self._send(association, message, report)
         except PacsError as error:
-            # The transaction is kept, and will be reported when the lease has expired.
+            # The task stays as it is. The worker reports when the lease has expired.
             log.warning("commitment not reported yet", extra={"reason": str(error)})
 
-    def _send(self, association: Association, message: Message, transaction: Transaction) -> None:
+    def _send(self, association: Association, message: Message, report: ReportTask) -> None:
         context = message.context
-        event, data = self._service.report(transaction, self._ae_title(), context.transfer_syntax)
-        held = self._service.renew(transaction, _ANSWER_SECONDS)
-        if held is None:
+        event, data = self._service.report(report.transaction, self._ae_title(), context.transfer_syntax)
+        if not self._service.hold(report, _ANSWER_SECONDS):
             return
         request = event_report(association, event)
-        association.expect(request, lambda response: self._answered(held, response))
+        association.expect(request, lambda response: self._answered(report, response))
         association.send(context.context_id, request, data)
 
-    def _answered(self, transaction: Transaction, response: Command | None) -> None:
+    def _answered(self, report: ReportTask, response: Command | None) -> None:
         try:
             if response is not None and taken(response.status):
-                self._service.delivered(transaction)
+                self._service.delivered(report)
             else:
-                self._service.release(transaction)
+                self._service.release(report)
         except PacsError as error:
             log.warning("commitment not reported yet", extra={"reason": str(error)})
 

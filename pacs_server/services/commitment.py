@@ -1,93 +1,106 @@
-"""Storage commitment: keep the request, verify each instance against its file, say what to report, and when again."""
+"""Storage commitment: keep a request, verify each instance against its file, and say what to report.
+
+A task of the outbox stands for the report of each transaction. Whoever has claimed the task verifies and reports:
+the door that took the request, on the same association, or the worker.
+"""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 
 from pacs_server.archive.archive import Archive
 from pacs_server.config.sections.commitment import CommitmentConfig
 from pacs_server.dicom.commitment import CommitmentEvent, CommitmentRequest, FailureReason, Reference, encode_report
 from pacs_server.errors import IndexUnavailable, ResourceLimitation
-from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Schedule, Summary, Transaction
+from pacs_server.index.commitment import CommitmentIndex, Schedule, Summary, Transaction
+from pacs_server.index.task_values import Lease, Task, TaskState
+from pacs_server.services.tasks import RetryPolicy, TaskService
 
 log = logging.getLogger(__name__)
 
-# How long a claim holds before it is renewed, in seconds: what a crash may cost until another one takes over.
-LEASE_SECONDS = 60.0
-# Results are kept, and the claim renewed, after so many instances or seconds.
+# Results are kept, and the lease renewed, after so many instances or seconds.
 _BATCH_INSTANCES = 200
 _BATCH_SECONDS = 10.0
-# How many transactions of one AE are reported over one association.
-_TOGETHER = 20
-
-Clock = Callable[[], datetime]
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+@dataclass(frozen=True, slots=True)
+class ReportTask:
+    """A transaction, and the task that reports it."""
+
+    transaction: Transaction
+    task: Task
+
+
+def retry_policy(settings: CommitmentConfig) -> RetryPolicy:
+    """When reports that failed are tried again: peers see exactly the configured times, without jitter."""
+    return RetryPolicy(settings.retry_first, settings.retry_max, 0.0, attempts=None, lasts=settings.give_up_after)
 
 
 class StorageCommitmentService:
-    """The life of a transaction, from request to report; may be shared by all threads.
-
-    `due` is set when it may have changed what is due, or when. Everything raises IndexUnavailable.
-    """
+    """The life of a transaction, from request to report. Thread-safe; everything raises IndexUnavailable."""
 
     def __init__(
         self,
         archive: Archive,
         index: CommitmentIndex,
+        tasks: TaskService,
         settings: Callable[[], CommitmentConfig],
         *,
-        clock: Clock = _now,
         counted: Callable[[str], None] | None = None,
     ) -> None:
-        """`settings` may change while it runs; `counted` hears what becomes of transactions."""
-        self.due = threading.Event()
+        """`settings` may change while the server runs; `counted` hears what becomes of transactions."""
         self._settings = settings
         self._archive = archive
         self._index = index
-        self._clock = clock
+        self._tasks = tasks
         self._count = counted or (lambda outcome: None)
 
     def request(
         self, request: CommitmentRequest, calling_ae: str, peer: str, *, claim: bool
-    ) -> tuple[Transaction, bool]:
+    ) -> tuple[ReportTask, bool]:
         """Commit a transaction; when this returns, power may fail. With `claim` the caller tries to report it first.
 
-        Returns the transaction, and whether it is the caller's. Raises InvalidArgumentValue when the
-        Transaction UID was used for something else, ResourceLimitation when the index does not answer.
+        Returns the transaction with its task, and whether the caller has claimed the task. Raises
+        InvalidArgumentValue when the Transaction UID was used for something else, ResourceLimitation when the
+        index does not answer.
         """
-        now = self._clock()
-        until = self._later(LEASE_SECONDS) if claim else None
-        schedule = Schedule(now, until, now + timedelta(seconds=self._settings().give_up_after))
+        lease = self._tasks.lease() if claim else None
         try:
-            transaction = self._index.add(request, calling_ae, peer, schedule)
+            transaction, task = self._index.add(request, calling_ae, peer, self._schedule(lease))
         except IndexUnavailable as error:
             raise ResourceLimitation(str(error)) from error
         self._count("requested")
-        self.due.set()
-        return transaction, until is not None and transaction.claimed_until == until
+        self._tasks.changed.set()
+        return ReportTask(transaction, task), lease is not None and task.owner == lease.owner
+
+    def take_over(self) -> None:
+        """Make tasks for the transactions that have none, because the version before this one kept no tasks."""
+        count = self._index.take_over(self._tasks.now())
+        if count:
+            log.info("commitment reports taken over", extra={"transactions": count})
+
+    def _schedule(self, lease: Lease | None = None) -> Schedule:
+        now = self._tasks.now()
+        return Schedule(now, now + timedelta(seconds=self._settings().give_up_after), lease)
 
     # ---------------------------------------------------------------- verification
 
-    def verify(self, transaction: Transaction, interrupted: Callable[[], bool]) -> Transaction | None:
-        """Verify what is not verified yet; the transaction with its claim renewed, or None.
+    def verify(self, report: ReportTask, interrupted: Callable[[], bool]) -> bool:
+        """Verify what is not verified yet; whether all is, and the task still held by the caller.
 
-        None when `interrupted`, asked again and again, says so, which gives the claim back, or
-        when the claim was lost. What was verified until then is kept.
+        `interrupted` is asked again and again; when it is true, the task is released. What was verified until
+        then is kept.
         """
-        current: Transaction | None = transaction
-        while current is not None and (batch := self._index.unverified(current, _BATCH_INSTANCES)):
+        held = True
+        while held and (batch := self._index.unverified(report.transaction, _BATCH_INSTANCES)):
             self._verify_batch(batch, interrupted)
             if interrupted():
-                self.release(current)
-                return None
-            current = self.renew(current, LEASE_SECONDS)
-        return current and self.renew(current, LEASE_SECONDS)
+                self.release(report)
+                return False
+            held = self.hold(report)
+        return held
 
     def _verify_batch(self, batch: list[tuple[int, Reference]], interrupted: Callable[[], bool]) -> None:
         results: dict[int, int] = {}
@@ -116,14 +129,17 @@ class StorageCommitmentService:
 
     # ---------------------------------------------------------------- reporting
 
-    def claim_due(self) -> list[Transaction]:
-        """Claim what is due for one AE; empty when nothing is."""
-        return self._index.claim_due(self._clock(), self._later(LEASE_SECONDS), _TOGETHER)
-
-    def seconds_to_next(self) -> float | None:
-        """How long until the next transaction is due, in seconds; None when none waits."""
-        due = self._index.next_due()
-        return None if due is None else max(0.0, (due - self._clock()).total_seconds())
+    def reports(self, tasks: Sequence[Task]) -> list[ReportTask]:
+        """The transactions that claimed tasks are to report; the tasks of those reported already are done."""
+        transactions = self._index.find([task.payload["commitment"] for task in tasks])
+        found = []
+        for task in tasks:
+            transaction = transactions.get(task.payload["commitment"])
+            if transaction is None:
+                self._tasks.done(task)
+            else:
+                found.append(ReportTask(transaction, task))
+        return found
 
     def report(
         self, transaction: Transaction, retrieve_ae_title: str, transfer_syntax_uid: str
@@ -132,56 +148,47 @@ class StorageCommitmentService:
         results = self._index.results(transaction)
         return encode_report(transaction.transaction_uid, retrieve_ae_title, results, transfer_syntax_uid)
 
-    def renew(self, transaction: Transaction, seconds: float) -> Transaction | None:
-        """Hold the claim for `seconds` from now; None if it was lost."""
-        until = self._later(seconds)
-        held = self._index.change(transaction, claimed_until=until)
-        self.due.set()
-        return replace(transaction, claimed_until=until) if held else None
+    def hold(self, report: ReportTask, seconds: float | None = None) -> bool:
+        """Renew the lease, for `seconds` from now; False if the caller has lost it or the report was delivered."""
+        if report.task.id not in self._tasks.renew([report.task], seconds):
+            return False
+        if self._index.find([report.transaction.id]):
+            return True
+        # A late answer on the association of the request has come in between.
+        self._tasks.done(report.task)
+        return False
 
-    def delivered(self, transaction: Transaction) -> None:
-        """The peer has the report."""
-        if self._index.reported(transaction, self._clock()):
+    def delivered(self, report: ReportTask) -> None:
+        """The peer has the report, whoever holds the task now."""
+        done = self._tasks.done(report.task)
+        if done or self._index.reported(report.transaction, self._tasks.now()):
             self._count("reported")
-            log.info("commitment reported", extra=_fields(transaction))
+            log.info("commitment reported", extra=_fields(report.transaction))
 
-    def release(self, transaction: Transaction) -> None:
+    def release(self, report: ReportTask) -> None:
         """Leave the report to whoever is next, at once; this was no attempt."""
-        if self._index.change(transaction, claimed_until=None):
-            self.due.set()
+        self._tasks.release(report.task)
 
-    def failed(self, transaction: Transaction, reason: str) -> None:
+    def failed(self, report: ReportTask, reason: str) -> None:
         """An attempt to report failed: try again after a while that doubles each time, or give up."""
-        now = self._clock()
-        attempts = transaction.attempts + 1
-        values = {"attempts": attempts, "last_error": reason, "claimed_until": None}
-        fields = {**_fields(transaction), "attempts": attempts, "reason": reason}
-        if now >= transaction.give_up_at:
-            if self._index.change(transaction, status=CommitmentStatus.GIVEN_UP, **values):
-                self._count("given_up")
-                log.error("commitment report given up", extra=fields)
+        settled = self._tasks.fail(report.task, reason)
+        if settled is None:
             return
-        # The last attempt is made when the time is up, not whenever its turn would come.
-        next_try = min(now + timedelta(seconds=self._wait(attempts)), transaction.give_up_at)
-        if self._index.change(transaction, next_try_at=next_try, **values):
-            wait = round((next_try - now).total_seconds(), 1)
+        fields = {**_fields(report.transaction), "attempts": settled.attempts, "reason": reason}
+        if settled.state == TaskState.DEAD:
+            self._count("given_up")
+            log.error("commitment report given up", extra=fields)
+        elif settled.due is not None:
+            wait = round((settled.due - self._tasks.now()).total_seconds(), 1)
             log.warning("commitment report failed", extra={**fields, "next_try_seconds": wait})
-            self.due.set()
-
-    def _wait(self, attempts: int) -> float:
-        settings = self._settings()
-        # Sixty doublings are past any maximum.
-        return min(settings.retry_first * 2.0 ** min(attempts - 1, 60), settings.retry_max)
-
-    def _later(self, seconds: float) -> datetime:
-        return self._clock() + timedelta(seconds=seconds)
 
     # ---------------------------------------------------------------- for people
 
     def retry(self, key: int) -> bool:
         """Make an unreported transaction due now, given up or not; whether there is one of that number."""
-        now = self._clock()
-        return self._index.retry(key, now, now + timedelta(seconds=self._settings().give_up_after))
+        retried = self._index.retry(key, self._schedule())
+        self._tasks.changed.set()
+        return retried
 
     def summaries(self, *, everything: bool, limit: int) -> Sequence[Summary]:
         """The newest transactions, the newest last: those not reported, or `everything`."""
@@ -189,7 +196,7 @@ class StorageCommitmentService:
 
     def gauges(self) -> dict[str, float]:
         """How many transactions wait, were given up, and for how long the oldest waits, in seconds."""
-        now, undelivered = self._clock(), self._index.undelivered()
+        now, undelivered = self._tasks.now(), self._index.undelivered()
         oldest = 0.0 if undelivered.oldest is None else (now - undelivered.oldest).total_seconds()
         return {
             "pacs_commitment_pending": undelivered.pending,

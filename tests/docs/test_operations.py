@@ -65,6 +65,8 @@ def rendered() -> str:
     metrics.committed(0.1, 1)
     metrics.procedure_step("COMPLETED")
     metrics.commitment("reported")
+    metrics.task("commitment", "done")
+    metrics.watch_tasks(lambda: ({("commitment", "dead"): 1}, {"commitment": 1.0}))
     metrics.worklist_input("hl7", accepted=True)
     metrics.reloaded(ok=True)
     metrics.recovered("indexed")

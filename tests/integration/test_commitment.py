@@ -5,10 +5,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import servers
+from alembic import command
 from datasets import make_ct, uid
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -27,13 +28,15 @@ from servers import (
     store,
     stored_files,
 )
+from sqlalchemy import MetaData, insert
 from strategies import encoded, identifier
 
 from pacs_server.app.server import PacsServer
 from pacs_server.config import CommitmentConfig, RemoteAEConfig
 from pacs_server.errors import IndexUnavailable
-from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Transaction
-from pacs_server.index.database import Database
+from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Schedule, Transaction
+from pacs_server.index.database import Database, _alembic_config
+from pacs_server.index.task_overview import TaskFilter, TaskOverview
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Timeouts
 from pacs_server.net.message import Command, CommandField
@@ -244,6 +247,41 @@ def test_a_lost_report_comes_after_a_restart(tmp_path, database_url):
         assert not reports.arrived.wait(0.5)
 
 
+@pytest.mark.no_tables
+@pytest.mark.parametrize("revision", ["0008", "0009"])
+def test_reports_of_an_index_without_tasks_go_on_after_the_upgrade(tmp_path, database_url, revision):
+    database, now = Database(database_url), datetime.now(UTC)
+    rows = {
+        "1.1": ("PENDING", 0, now, None),
+        # It failed before and is due soon; it was in the hands of a process that is no more.
+        "1.2": ("PENDING", 3, now + timedelta(seconds=1), None),
+        "1.3": ("PENDING", 1, now, now + timedelta(seconds=1)),
+        "1.4": ("GIVEN UP", 9, now, None),
+        "1.5": ("REPORTED", 1, now, None),
+    }
+    with database.begin() as connection:
+        migration = _alembic_config()
+        migration.attributes["connection"] = connection
+        command.upgrade(migration, revision)
+        tables = MetaData()
+        tables.reflect(connection)
+        for number, (transaction, (status, attempts, next_try, claimed)) in enumerate(rows.items(), 1):
+            values = {"id": number, "transaction_uid": transaction, "status": status, "calling_ae": "MODALITY"}
+            moments = {"requested_at": now, "next_try_at": next_try, "give_up_at": now + timedelta(days=1)}
+            held = {"attempts": attempts, "claimed_until": claimed}
+            connection.execute(insert(tables.tables["commitment"]).values(values | moments | held))
+            asked = {"commitment_fk": number, "sop_class_uid": CT, "sop_instance_uid": f"1.9.{number}"}
+            connection.execute(insert(tables.tables["commitment_instance"]).values(asked))
+    database.close()
+    with listening() as (reports, peer), running(settings(tmp_path, peer, url=database_url)) as pacs:
+        expected = ["REPORTED", "REPORTED", "REPORTED", "GIVEN UP", "REPORTED"]
+        assert eventually(lambda: statuses(pacs) == expected)
+        assert [transaction.attempts for transaction in transactions(pacs)] == [1, 4, 2, 9, 1]
+    told = {report.TransactionUID: failures(report) for _, report in reports.reports}
+    assert told == {f"1.{number}": {(CT, f"1.9.{number}"): 0x0112} for number in (1, 2, 3)}
+    assert len(reports.reports) == 3
+
+
 def test_a_peer_that_is_added_by_a_reload(tmp_path):
     with listening("NEW") as (reports, peer):
         after = settings(tmp_path, peer)
@@ -322,8 +360,9 @@ def test_a_report_that_the_peer_cannot_bear_holds_up_no_other(tmp_path):
         for number in range(1, 4):
             assert ask(pacs, information(f"1.2.{number}", (CT, "1.2.3"))) == 0
         assert eventually(lambda: all(transaction.attempts for transaction in transactions(pacs)))
+    now = datetime.now(UTC)
     for transaction in (summary.transaction for summary in index.summaries(everything=True, limit=3)):
-        assert index.retry(transaction.id, datetime(2020, 1, 1, tzinfo=UTC), transaction.give_up_at)
+        assert index.retry(transaction.id, Schedule(now, now + timedelta(days=1)))
     ae = AE(ae_title="MODALITY")
     ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
     server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, handle)])
@@ -356,9 +395,11 @@ def test_a_stop_in_the_middle_of_a_report(tmp_path):
             assert asked.wait(PATIENT_SECONDS)
             began = time.monotonic()
         assert time.monotonic() - began < PATIENT_SECONDS / 2
-        left = CommitmentIndex(Database(configured.database.sqlalchemy_url)).summaries(everything=True, limit=1)
-        transaction = left[0].transaction
-        assert (transaction.status, transaction.attempts, transaction.claimed_until) == ("PENDING", 0, None)
+        database = Database(configured.database.sqlalchemy_url)
+        (summary,) = CommitmentIndex(database).summaries(everything=True, limit=1)
+        (task,) = TaskOverview(database).tasks(TaskFilter(), 2)
+        assert (summary.transaction.status, summary.transaction.attempts) == ("PENDING", 0)
+        assert (task.state, task.attempts, task.claimed_until) == ("ready", 0, None)
     finally:
         answer.set()
         server.shutdown()

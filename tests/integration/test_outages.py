@@ -366,7 +366,7 @@ def day(pacs: PacsServer, ds: Dataset) -> dict[str, int]:
 
 
 def background(pacs: PacsServer) -> set[str]:
-    names = {"reporter", "watch", "peers-seen", "expiry"}
+    names = {"worker", "watch", "peers-seen", "expiry"}
     return {thread.name for thread in threading.enumerate() if thread.name in names}
 
 
@@ -392,7 +392,7 @@ def test_every_operation_while_the_database_is_away(behind_proxy):
     # The first of each kind succeeds.
     assert day(pacs, ds) == well
     assert not_ready(pacs) == ""
-    assert background(pacs) == threads == {"reporter", "watch", "peers-seen", "expiry"}
+    assert background(pacs) == threads == {"worker", "watch", "peers-seen", "expiry"}
     assert (instances(pacs), len(dicom_files(pacs))) == (1, 1)
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
-from pacs_server.index.commitment import CommitmentIndex, Schedule, Transaction
+from pacs_server.index.commitment import KIND, CommitmentIndex, Schedule, Transaction, follow
 from pacs_server.index.database import Database
+from pacs_server.index.task_values import Lease, Task, TaskState
+from pacs_server.index.tasks import Settlement, TaskIndex, Wanted
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -21,15 +23,25 @@ def run(run: Run) -> Run:
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> CommitmentIndex:
+def database(tmp_path: Path) -> Database:
     database = Database(f"sqlite:///{tmp_path}/pacs.db")
     database.migrate()
+    return database
+
+
+@pytest.fixture
+def index(database: Database) -> CommitmentIndex:
     return CommitmentIndex(database)
 
 
-def add(index: CommitmentIndex, uid: str, *, age: timedelta = timedelta()) -> Transaction:
+@pytest.fixture
+def tasks(database: Database) -> TaskIndex:
+    return TaskIndex(database, {KIND: follow})
+
+
+def add(index: CommitmentIndex, uid: str, *, age: timedelta = timedelta()) -> tuple[Transaction, Task]:
     asked = datetime.now(UTC) - age
-    schedule = Schedule(asked, asked + timedelta(hours=1000), asked + timedelta(days=3))
+    schedule = Schedule(asked, asked + timedelta(days=3), Lease(uid, "node", asked + timedelta(hours=1000)))
     request = CommitmentRequest(uid, (Reference("1.2", "1.3"), Reference("1.2", "1.4")))
     return index.add(request, "CT\x1b1", "127.0.0.1", schedule)
 
@@ -42,11 +54,11 @@ def test_an_empty_list(run: Run) -> None:
     ]
 
 
-def test_what_waits_and_why(run: Run, index: CommitmentIndex) -> None:
-    old, new = add(index, "1.1", age=timedelta(hours=36)), add(index, "1.2")
+def test_what_waits_and_why(run: Run, index: CommitmentIndex, tasks: TaskIndex) -> None:
+    (old, old_task), (new, _) = add(index, "1.1", age=timedelta(hours=36)), add(index, "1.2")
     rows = index.unverified(old, 10)
     index.verified({rows[0][0]: 0, rows[1][0]: 0x0112})
-    assert index.change(old, attempts=3, last_error="cannot connect", claimed_until=None)
+    assert tasks.settle(old_task, Settlement(TaskState.READY, 3, "cannot connect"), datetime.now(UTC))
     assert index.reported(new, datetime.now(UTC))
     _, printed, _ = run("list")
     # What a peer sent does not reach the terminal as it is.
@@ -57,12 +69,13 @@ def test_what_waits_and_why(run: Run, index: CommitmentIndex) -> None:
     assert re.fullmatch(r"\d+s", age)
 
 
-def test_retry(run: Run, index: CommitmentIndex) -> None:
-    transaction = add(index, "1.1")
-    assert index.change(transaction, status="GIVEN UP", claimed_until=None)
+def test_retry(run: Run, index: CommitmentIndex, tasks: TaskIndex) -> None:
+    transaction, task = add(index, "1.1")
+    assert tasks.settle(task, Settlement(TaskState.DEAD, 1, "no"), datetime.now(UTC))
     assert run("retry", transaction.id)[:2] == (0, f"transaction {transaction.id} is due\n")
     now = datetime.now(UTC)
-    assert [t.id for t in index.claim_due(now, now + timedelta(minutes=1), 10)] == [transaction.id]
+    lease = Lease("owner", "node", now + timedelta(minutes=1))
+    assert [claimed.id for claimed in tasks.claim(Wanted({KIND: 10}), lease, now)] == [task.id]
     assert index.reported(transaction, now)
     code, _, error = run("retry", transaction.id)
     assert code == 1

@@ -9,6 +9,7 @@ import pytest
 from datasets import make_ct
 from pydicom.dataset import Dataset
 from servers import EXPLICIT, free_port
+from sqlalchemy import delete, select, update
 from strategies import encoded
 
 from pacs_server.archive.archive import Archive
@@ -16,23 +17,31 @@ from pacs_server.config import CommitmentConfig
 from pacs_server.dicom.caller import Door
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
 from pacs_server.dicom.origin import Origin
-from pacs_server.errors import IndexUnavailable, InvalidArgumentValue, ResourceLimitation
-from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Transaction
+from pacs_server.errors import InvalidArgumentValue, ResourceLimitation
+from pacs_server.index import commitment as index_of_commitment
+from pacs_server.index.commitment import KIND, CommitmentIndex, CommitmentStatus, Transaction, follow
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
+from pacs_server.index.task_models import task as task_table
+from pacs_server.index.task_overview import TaskFilter, TaskOverview
+from pacs_server.index.task_values import Task, TaskState
+from pacs_server.index.tasks import TaskIndex, Wanted
+from pacs_server.index.workflow_models import commitment as commitment_table
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Timeouts
-from pacs_server.outbox import commitment as reporter
-from pacs_server.outbox.commitment import Reporter
+from pacs_server.outbox.commitment import CommitmentHandler
+from pacs_server.outbox.handler import Work
 from pacs_server.scu.link import Requestor
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.services import commitment
-from pacs_server.services.commitment import LEASE_SECONDS, StorageCommitmentService
+from pacs_server.services.commitment import ReportTask, StorageCommitmentService, retry_policy
 from pacs_server.services.store import StoreRequest, StoreService
+from pacs_server.services.tasks import LEASE_SECONDS, TaskService
 from pacs_server.storage.memory import MemoryStorage
 
 SETTINGS = CommitmentConfig(retry_first=10, retry_max=60, give_up_after=300)
 CT = "1.2.840.10008.5.1.4.1.1.2"
+WANTED = Wanted({KIND: CommitmentHandler.together})
 
 
 class Clock:
@@ -60,8 +69,14 @@ class Node:
         archive = Archive(storage, InstanceIndex(self.database), naming="flat", duplicate_policy="reject")
         self.store_service = StoreService(archive)
         self.index = CommitmentIndex(self.database)
+        self.tasks = TaskService(
+            TaskIndex(self.database, {KIND: follow}),
+            TaskOverview(self.database),
+            {KIND: lambda: retry_policy(SETTINGS)},
+            clock=clock,
+        )
         self.service = StorageCommitmentService(
-            archive, self.index, lambda: SETTINGS, clock=clock, counted=self.counted.append
+            archive, self.index, self.tasks, lambda: SETTINGS, counted=self.counted.append
         )
 
     def store(self, ds: Dataset) -> Reference:
@@ -70,17 +85,28 @@ class Node:
         self.store_service.store(StoreRequest(str(ds.SOPClassUID), str(ds.SOPInstanceUID), EXPLICIT, origin), [data])
         return Reference(str(ds.SOPClassUID), str(ds.SOPInstanceUID))
 
-    def request(self, *references: Reference, uid: str = "1.2.3", ae: str = "CT1", claim: bool = False) -> Transaction:
+    def request(self, *references: Reference, uid: str = "1.2.3", ae: str = "CT1", claim: bool = False) -> ReportTask:
         asked = references or (Reference(CT, "1.2.3.4"),)
         return self.service.request(CommitmentRequest(uid, tuple(asked)), ae, "127.0.0.1", claim=claim)[0]
+
+    def claim_due(self) -> list[ReportTask]:
+        return self.service.reports(self.tasks.claim(WANTED))
+
+    def seconds_to_next(self) -> float | None:
+        return self.tasks.seconds_to_next(WANTED)
 
     def only(self) -> Transaction:
         (summary,) = self.service.summaries(everything=True, limit=10)
         return summary.transaction
 
-    def reporter(self, remotes: Callable[[str], RemoteAE | None]) -> Reporter:
+    def task(self) -> Task:
+        (task,) = self.tasks.tasks(TaskFilter(states=tuple(TaskState)), 10)
+        return task
+
+    def deliver(self, claimed: list[ReportTask], remotes: Callable[[str], RemoteAE | None]) -> None:
         terms = Terms(16384, 5.0, Timeouts(5.0, 5.0), "1.2.3", "TEST")
-        return Reporter(self.service, Requestor(remotes, lambda: "PACS", lambda: terms))
+        handler = CommitmentHandler(self.service, Requestor(remotes, lambda: "PACS", lambda: terms))
+        handler.run(Work([report.task for report in claimed], self.tasks, never))
 
 
 @pytest.fixture
@@ -118,9 +144,8 @@ def test_each_instance_gets_what_is_true_of_it(node: Node) -> None:
     unknown, conflict = Reference(CT, "1.2.3.4"), Reference("1.2.840.10008.5.1.4.1.1.4", good.sop_instance_uid)
     asked = (unknown, good, corrupt, conflict, lost, cut)
     claimed = node.request(*asked, claim=True)
-    verified = node.service.verify(claimed, never)
-    assert verified is not None
-    results = list(node.index.results(verified))
+    assert node.service.verify(claimed, never)
+    results = list(node.index.results(claimed.transaction))
     assert [reference for reference, _ in results] == list(asked)
     assert [reason for _, reason in results] == [0x0112, 0, 0x0110, 0x0119, 0x0110, 0x0110]
     (summary,) = node.service.summaries(everything=False, limit=1)
@@ -138,10 +163,10 @@ def test_a_verification_goes_on_where_it_was_interrupted(node: Node, monkeypatch
     )
     monkeypatch.setattr(commitment, "_BATCH_INSTANCES", 2)
     claimed = node.request(*references, claim=True)
-    assert node.service.verify(claimed, lambda: len(checked) >= 3) is None
+    assert not node.service.verify(claimed, lambda: len(checked) >= 3)
     assert len(checked) == 3
-    (again,) = node.service.claim_due()
-    assert node.service.verify(again, never) is not None
+    (again,) = node.claim_due()
+    assert node.service.verify(again, never)
     assert checked == [reference.sop_instance_uid for reference in references]
 
 
@@ -153,21 +178,23 @@ def test_an_interruption_does_not_wait_for_the_end_of_a_file(node: Node) -> None
         asked.append(len(asked) > 2)
         return asked[-1]
 
-    assert node.service.verify(claimed, soon) is None
-    assert [reason for _, reason in node.index.results(claimed)] == [None]
-    assert node.only().claimed_until is None
+    assert not node.service.verify(claimed, soon)
+    assert [reason for _, reason in node.index.results(claimed.transaction)] == [None]
+    assert node.task().claimed_until is None
 
 
 def test_who_has_lost_the_claim_stops(node: Node) -> None:
     claimed = node.request(claim=True)
-    assert node.service.claim_due() == []
+    assert node.claim_due() == []
     node.clock.advance(LEASE_SECONDS + 1)
-    (taken_over,) = node.service.claim_due()
-    assert node.service.verify(claimed, never) is None
+    node.tasks.expire()
+    (taken_over,) = node.claim_due()
+    assert not node.service.verify(claimed, never)
     node.service.release(claimed)
     node.service.failed(claimed, "nobody hears this")
-    assert node.only() == taken_over
-    assert node.service.verify(taken_over, never) is not None
+    assert node.only() == taken_over.transaction
+    assert node.task() == taken_over.task
+    assert node.service.verify(taken_over, never)
 
 
 # ------------------------------------------------------------------------------------ requests
@@ -176,7 +203,8 @@ def test_who_has_lost_the_claim_stops(node: Node) -> None:
 def test_the_same_request_again_is_the_same_transaction(node: Node) -> None:
     one, other = Reference(CT, "1.1"), Reference(CT, "1.2")
     first = node.request(one, other)
-    assert node.request(other, one).id == first.id
+    again = node.request(other, one)
+    assert (again.transaction.id, again.task.id) == (first.transaction.id, first.task.id)
     node.request(one, other, ae="CT2")
     with pytest.raises(InvalidArgumentValue, match="other instances"):
         node.request(one)
@@ -187,24 +215,25 @@ def test_the_same_request_again_is_the_same_transaction(node: Node) -> None:
 
 def test_asking_again_makes_it_due_again(node: Node) -> None:
     node.request()
-    (claimed,) = node.service.claim_due()
+    (claimed,) = node.claim_due()
     node.clock.advance(SETTINGS.give_up_after + 1)
     node.service.failed(claimed, "no")
     assert node.only().status == CommitmentStatus.GIVEN_UP
     again = node.request(claim=True)
-    assert again.status == CommitmentStatus.PENDING
-    assert again.claimed_until is not None
-    assert again.give_up_at > node.clock.now
+    assert again.transaction.status == CommitmentStatus.PENDING
+    assert again.task.state == TaskState.RUNNING
+    assert again.task.deadline is not None
+    assert again.task.deadline > node.clock.now
 
 
 def test_what_somebody_holds_is_not_taken_by_asking_again(node: Node) -> None:
     held = node.request(claim=True)
     node.clock.advance(1)
-    transaction, claimed = node.service.request(
+    again, claimed = node.service.request(
         CommitmentRequest("1.2.3", (Reference(CT, "1.2.3.4"),)), "CT1", "127.0.0.1", claim=True
     )
     assert not claimed
-    assert transaction.claimed_until == held.claimed_until
+    assert (again.task.owner, again.task.claimed_until) == (held.task.owner, held.task.claimed_until)
 
 
 def test_many_at_once_with_one_uid(node_of: Callable[[], Node]) -> None:
@@ -212,7 +241,7 @@ def test_many_at_once_with_one_uid(node_of: Callable[[], Node]) -> None:
     keys: list[int] = []
 
     def ask(node: Node) -> None:
-        keys.append(node.request().id)
+        keys.append(node.request().task.id)
 
     threads = [threading.Thread(target=ask, args=(nodes[number % 2],)) for number in range(8)]
     for thread in threads:
@@ -224,9 +253,8 @@ def test_many_at_once_with_one_uid(node_of: Callable[[], Node]) -> None:
 
 
 def test_a_database_that_is_down_is_no_promise(node: Node, tmp_path) -> None:
-    broken = StorageCommitmentService(
-        node.service._archive, CommitmentIndex(Database(f"sqlite:///{tmp_path}/none/x.db")), lambda: SETTINGS
-    )
+    index = CommitmentIndex(Database(f"sqlite:///{tmp_path}/none/x.db"))
+    broken = StorageCommitmentService(node.service._archive, index, node.tasks, lambda: SETTINGS)
     with pytest.raises(ResourceLimitation):
         broken.request(CommitmentRequest("1.2", (Reference(CT, "1.1"),)), "CT1", "127.0.0.1", claim=False)
 
@@ -236,13 +264,12 @@ def test_a_database_that_is_down_is_no_promise(node: Node, tmp_path) -> None:
 
 def test_it_waits_twice_as_long_each_time_and_is_given_up(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     remote = RemoteAE("CT1", "127.0.0.1", free_port(), 1.0, 1.0)
-    reporter = node.reporter(lambda title: remote if title == "CT1" else None)
     node.request()
     waits = []
-    while claimed := node.service.claim_due():
-        reporter.deliver(claimed)
-        assert node.service.claim_due() == []
-        seconds = node.service.seconds_to_next()
+    while claimed := node.claim_due():
+        node.deliver(claimed, lambda title: remote if title == "CT1" else None)
+        assert node.claim_due() == []
+        seconds = node.seconds_to_next()
         if seconds is None:
             break
         waits.append(seconds)
@@ -263,44 +290,27 @@ def test_it_waits_twice_as_long_each_time_and_is_given_up(node: Node, caplog: py
 
 def test_what_was_given_up_can_be_tried_again(node: Node) -> None:
     node.request()
-    (claimed,) = node.service.claim_due()
+    (claimed,) = node.claim_due()
     node.clock.advance(SETTINGS.give_up_after)
     node.service.failed(claimed, "no")
-    assert node.service.claim_due() == []
-    assert node.service.retry(claimed.id)
-    assert not node.service.retry(claimed.id + 1)
-    (again,) = node.service.claim_due()
+    assert node.claim_due() == []
+    key = claimed.transaction.id
+    assert node.service.retry(key)
+    assert not node.service.retry(key + 1)
+    (again,) = node.claim_due()
     node.service.failed(again, "still no")
     assert node.only().status == CommitmentStatus.PENDING
     node.service.delivered(again)
-    assert not node.service.retry(claimed.id)
+    assert not node.service.retry(key)
 
 
 def test_a_peer_that_is_not_configured_is_waited_for(node: Node) -> None:
     node.request(ae="NEW")
-    node.reporter(lambda title: None).deliver(node.service.claim_due())
+    node.deliver(node.claim_due(), lambda title: None)
     waiting = node.only()
     assert waiting.status == CommitmentStatus.PENDING
     assert waiting.last_error == "NEW is not in remote_aes"
-    assert node.service.seconds_to_next() == 10
-
-
-def test_an_index_that_takes_nothing_is_not_asked_without_end(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = threading.Semaphore(0)
-
-    def fail() -> list[Transaction]:
-        asked.release()
-        raise IndexUnavailable("attempt to write a readonly database")
-
-    node.request()
-    monkeypatch.setattr(node.service, "claim_due", fail)
-    monkeypatch.setattr(reporter, "_PAUSE", 0.01)
-    monkeypatch.setattr(reporter, "_INDEX_PAUSE", 600.0)
-    thread = node.reporter(lambda title: None)
-    thread.start()
-    assert asked.acquire(timeout=60)
-    assert not asked.acquire(timeout=0.5)
-    thread.stop()
+    assert node.seconds_to_next() == 10
 
 
 def test_one_peer_at_a_time_and_the_longest_wait_first(node: Node) -> None:
@@ -309,9 +319,115 @@ def test_one_peer_at_a_time_and_the_longest_wait_first(node: Node) -> None:
     node.request(uid="1.2", ae="B")
     node.clock.advance(1)
     node.request(uid="1.3", ae="A")
-    claims = [[t.transaction_uid for t in node.service.claim_due()] for _ in range(3)]
+    claims = [[claimed.transaction.transaction_uid for claimed in node.claim_due()] for _ in range(3)]
     assert claims == [["1.1", "1.3"], ["1.2"], []]
-    assert node.service.seconds_to_next() == LEASE_SECONDS
+    assert node.seconds_to_next() == LEASE_SECONDS
+
+
+# ------------------------------------------------------------------------------------ the task behind it
+
+
+def test_a_transaction_shows_what_has_become_of_its_task(node: Node) -> None:
+    node.request()
+    (claimed,) = node.claim_due()
+    node.service.failed(claimed, "no answer")
+    assert (node.only().attempts, node.only().last_error) == (1, "no answer")
+    assert node.tasks.cancel(claimed.task.id)
+    assert node.only().status == CommitmentStatus.CANCELLED
+    assert node.service.gauges()["pacs_commitment_pending"] == node.service.gauges()["pacs_commitment_given_up"] == 0
+    assert node.service.summaries(everything=False, limit=1) == []
+    assert node.tasks.retry(node.task())
+    assert node.only().status == CommitmentStatus.PENDING
+    (again,) = node.claim_due()
+    node.clock.advance(SETTINGS.give_up_after)
+    node.service.failed(again, "no answer")
+    assert (node.only().status, node.task().state) == (CommitmentStatus.GIVEN_UP, TaskState.DEAD)
+    # The modality asks once more: the same task is due again.
+    node.request()
+    assert (node.only().status, node.task().state) == (CommitmentStatus.PENDING, TaskState.READY)
+    (last,) = node.claim_due()
+    node.service.delivered(last)
+    assert (node.only().status, node.task().state) == (CommitmentStatus.REPORTED, TaskState.DONE)
+    assert (node.only().attempts, node.only().last_error, node.only().reported_at) == (3, "", node.clock.now)
+
+
+def test_a_late_answer_counts_whoever_holds_the_task_by_then(node: Node) -> None:
+    late = node.request(claim=True)
+    node.clock.advance(LEASE_SECONDS)
+    node.tasks.expire()
+    (claimed,) = node.claim_due()
+    node.service.delivered(late)
+    node.service.delivered(late)
+    assert (node.only().status, node.only().attempts) == (CommitmentStatus.REPORTED, 1)
+    # Nothing is sent twice: whoever holds the task finds out before it sends.
+    assert not node.service.hold(claimed)
+    assert (node.task().state, node.only().status) == (TaskState.DONE, CommitmentStatus.REPORTED)
+    assert node.counted == ["requested", "reported"]
+
+
+def test_a_task_whose_transaction_was_reported_is_done(node: Node) -> None:
+    late = node.request(claim=True)
+    node.clock.advance(LEASE_SECONDS)
+    node.tasks.expire()
+    node.service.delivered(late)
+    assert node.claim_due() == []
+    assert node.task().state == TaskState.DONE
+
+
+def test_request_and_task_are_committed_together(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index_of_commitment, "add_task", fail)
+        with pytest.raises(ZeroDivisionError):
+            node.request()
+    assert node.service.summaries(everything=True, limit=1) == []
+
+
+def test_transactions_without_a_task_get_one(node: Node) -> None:
+    """What a node of the version before has left, whose schedule was in the table of transactions."""
+    now = node.clock.now
+    for uid in ("1.1", "1.2", "1.3", "1.4", "1.5", "1.6"):
+        node.request(uid=uid)
+    node.service.delivered(node.claim_due()[4])
+    changes: dict[str, dict[str, object]] = {
+        "1.1": {"next_try_at": now},
+        "1.2": {"next_try_at": now + timedelta(seconds=40), "attempts": 3, "last_error": "cannot connect"},
+        # In the hands of a node that is alive, and of one that is not.
+        "1.3": {"next_try_at": now, "claimed_until": now + timedelta(seconds=30)},
+        "1.4": {"next_try_at": now, "claimed_until": now - timedelta(seconds=30)},
+        "1.6": {"next_try_at": now, "status": "GIVEN UP"},
+    }
+    with node.database.begin() as connection:
+        connection.execute(delete(task_table))
+        for uid, values in changes.items():
+            connection.execute(update(commitment_table).where(commitment_table.c.transaction_uid == uid).values(values))
+    node.service.take_over()
+    node.service.take_over()
+    taken = {task.payload["commitment"]: task for task in node.tasks.tasks(TaskFilter(), 10)}
+    first = min(taken)
+    assert sorted(taken) == [first, first + 1, first + 2, first + 3]
+    assert [(task.due - now).total_seconds() for task in taken.values()] == [0, 40, 30, 0]
+    assert [task.attempts for task in taken.values()] == [0, 3, 0, 0]
+    assert {task.deadline for task in taken.values()} == {now + timedelta(seconds=SETTINGS.give_up_after)}
+    assert [report.transaction.transaction_uid for report in node.claim_due()] == ["1.1", "1.4"]
+    node.clock.advance(30)
+    assert [report.transaction.transaction_uid for report in node.claim_due()] == ["1.3"]
+    # What was given up can be retried all the same.
+    key = node.service.summaries(everything=True, limit=1)[0].transaction.id
+    assert node.service.retry(key)
+    assert [report.transaction.transaction_uid for report in node.claim_due()] == ["1.6"]
+
+
+def test_a_node_of_the_version_before_leaves_new_transactions_alone(node: Node) -> None:
+    """It would look for what is due in the table of transactions."""
+    node.request()
+    (claimed,) = node.claim_due()
+    node.service.failed(claimed, "no")
+    with node.database.connect() as connection:
+        row = connection.execute(select(commitment_table)).one()
+    assert row.next_try_at == row.give_up_at
 
 
 def test_two_nodes_never_claim_the_same(node_of: Callable[[], Node]) -> None:
@@ -321,8 +437,8 @@ def test_two_nodes_never_claim_the_same(node_of: Callable[[], Node]) -> None:
     claimed: list[int] = []
 
     def work(node: Node) -> None:
-        while transactions := node.service.claim_due():
-            claimed.extend(t.id for t in transactions)
+        while reports := node.claim_due():
+            claimed.extend(report.transaction.id for report in reports)
 
     threads = [threading.Thread(target=work, args=(nodes[number % 2],)) for number in range(6)]
     for thread in threads:
@@ -333,7 +449,7 @@ def test_two_nodes_never_claim_the_same(node_of: Callable[[], Node]) -> None:
 
 
 def test_the_oldest_is_measured(node: Node) -> None:
-    assert node.service.seconds_to_next() is None
+    assert node.seconds_to_next() is None
     first = node.request(uid="1.1")
     node.clock.advance(100)
     node.request(uid="1.2")
@@ -348,4 +464,4 @@ def test_the_oldest_is_measured(node: Node) -> None:
 def test_very_many_instances(node: Node) -> None:
     references = tuple(Reference(CT, f"1.2.{number}") for number in range(20_000))
     claimed = node.request(*references, claim=True)
-    assert [reference for reference, _ in node.index.results(claimed)] == list(references)
+    assert [reference for reference, _ in node.index.results(claimed.transaction)] == list(references)

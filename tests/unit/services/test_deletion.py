@@ -672,7 +672,7 @@ def test_commitment_looks_again_at_what_was_deleted_or_restored(site: Site) -> N
     commitments = CommitmentIndex(site.database)
     now = datetime.now(UTC)
     asked = CommitmentRequest("1.2.3", (Reference(ds.SOPClassUID, ds.SOPInstanceUID),))
-    transaction = commitments.add(asked, "CT1", "", Schedule(now, None, now + timedelta(days=1)))
+    transaction, _ = commitments.add(asked, "CT1", "", Schedule(now, now + timedelta(days=1)))
 
     def verified(reason: int) -> None:
         commitments.verified({key: reason for key, _ in commitments.unverified(transaction, 10)})
