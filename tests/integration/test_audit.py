@@ -8,8 +8,9 @@ from pathlib import Path
 import dcmtk
 import pytest
 from certificates import Authority
+from commandline import call_command
 from datasets import make_ct, make_study, write_part10
-from processes import PacsProcess, run_command
+from processes import PacsProcess
 from pydicom.dataset import Dataset
 from servers import (
     CT,
@@ -404,7 +405,7 @@ def test_after_a_day_of_work_the_trail_names_who_touched_a_patient(tmp_path: Pat
                 "x",
             )
             for command in ((*order, *step), ("import", medium)):
-                done = run_command(*command, "--config", pacs.config_file, cwd=pacs.directory)
+                done = call_command(*command, "--config", pacs.config_file, cwd=pacs.directory)
                 assert done.returncode == 0, done.stderr
         found = searched(pacs, "--patient", "P1")
         me = local_user().user_id
@@ -423,14 +424,14 @@ def test_after_a_day_of_work_the_trail_names_who_touched_a_patient(tmp_path: Pat
             }
         )
         assert any("STRANGER" in requestors(event) for event in searched(pacs, "--user", "STRANGER"))
-        verified = run_command("audit", "verify", "--config", pacs.config_file, cwd=pacs.directory)
+        verified = call_command("audit", "verify", "--config", pacs.config_file, cwd=pacs.directory)
         assert verified.returncode == 0, verified.stdout
         assert not (pacs.directory.parent / "audit").exists()
 
 
 def searched(pacs: PacsProcess, *options: str) -> list[Event]:
     """The events that `audit search` finds."""
-    done = run_command("audit", "search", *options, "--json", "--config", pacs.config_file, cwd=pacs.directory)
+    done = call_command("audit", "search", *options, "--json", "--config", pacs.config_file, cwd=pacs.directory)
     assert done.returncode == 0, done.stderr
     return [read_record(line.encode()).event for line in done.stdout.splitlines()]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import dcmtk
 import pytest
+from commandline import call_command
 from datasets import make_ct, uid
-from processes import PacsProcess, run_command
+from processes import PacsProcess
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from rawpeer import Instance, association, store
@@ -27,7 +28,7 @@ def send(pacs: PacsProcess, *instances: Dataset) -> None:
 
 
 def command(pacs: PacsProcess, *arguments: str) -> str:
-    done = run_command("--config", pacs.config_file, *arguments, cwd=pacs.directory)
+    done = call_command("--config", pacs.config_file, *arguments, cwd=pacs.directory)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -91,7 +92,7 @@ def test_a_study_of_two_patients_is_stored_shown_resolved_and_taken_back(pacs: P
 def test_merging_two_records_of_one_person(pacs: PacsProcess) -> None:
     send(pacs, make_ct(PatientID="P1", PatientName="Doe^Jane"), make_ct(PatientID="P1", PatientName="Doe^Jnae"))
     assert "patient ID P1: 2 patients" in command(pacs, "conflicts")
-    refused = run_command(
+    refused = call_command(
         "--config", pacs.config_file, "merge", "P1", "--into", "P1", "--reason", "x", cwd=pacs.directory
     )
     assert refused.returncode == 1

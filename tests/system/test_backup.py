@@ -14,6 +14,7 @@ from pathlib import Path
 
 import dcmtk
 import pytest
+from commandline import call_command
 from datasets import data_set_bytes, make_study, write_part10
 from processes import COMMAND, PacsProcess, clean_environment, run_command, wait_for
 from pydicom.uid import CTImageStorage
@@ -32,11 +33,11 @@ def digests(archive: Path) -> dict[str, str]:
 
 
 def backup(pacs: PacsProcess, directory: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    return run_command("--config", pacs.config_file, "backup", directory, *options, cwd=pacs.directory)
+    return call_command("--config", pacs.config_file, "backup", directory, *options, cwd=pacs.directory)
 
 
 def restore(pacs: PacsProcess, directory: Path, *options: object) -> subprocess.CompletedProcess[str]:
-    return run_command("--config", pacs.config_file, "restore", directory, *options, cwd=pacs.directory)
+    return call_command("--config", pacs.config_file, "restore", directory, *options, cwd=pacs.directory)
 
 
 def whole(directory: Path, snapshot: Snapshot) -> bool:
@@ -115,7 +116,7 @@ def count(folder: Path) -> int:
 def import_study(pacs: PacsProcess, folder: Path, instances: int, rows: int = 128) -> None:
     for number, ds in enumerate(make_study(1, instances, rows=rows, columns=128)):
         write_part10(ds, folder / f"{number}.dcm")
-    done = run_command("--config", pacs.config_file, "import", folder, cwd=pacs.directory)
+    done = call_command("--config", pacs.config_file, "import", folder, cwd=pacs.directory)
     assert done.returncode == 0, done.stderr
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import servers
+from commandline import call_command
 from datasets import make_ct, uid
-from processes import COMMAND, PacsProcess, clean_environment, run_command, wait_for
+from processes import COMMAND, PacsProcess, clean_environment, wait_for
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import CTImageStorage
@@ -26,7 +27,7 @@ def pacs(tmp_path: Path, database_url: str) -> Iterator[PacsProcess]:
 
 
 def command(pacs: PacsProcess, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return run_command(*arguments, "--config", pacs.config_file, cwd=pacs.directory)
+    return call_command(*arguments, "--config", pacs.config_file, cwd=pacs.directory)
 
 
 def delete(pacs: PacsProcess, level: str, target: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import indexes
 import postgres
 import pytest
+from commandline import call_command
 from datasets import make_study, pydicom_test_files
 from processes import COMMAND, PacsProcess, clean_environment, run_command
 from pydicom.uid import CTImageStorage
@@ -22,7 +23,7 @@ KILLS = 5
 
 
 def rebuild(pacs: PacsProcess, *options: object) -> subprocess.CompletedProcess[str]:
-    return run_command("--config", pacs.config_file, "rebuild-index", *options, cwd=pacs.directory)
+    return call_command("--config", pacs.config_file, "rebuild-index", *options, cwd=pacs.directory)
 
 
 def contents(url: str) -> dict[str, object]:
@@ -35,7 +36,7 @@ def fill(pacs: PacsProcess, files: int) -> None:
     with association(pacs.port, [(str(CTImageStorage), EXPLICIT)]) as link:
         for ds in make_study(2, 3, PatientName="Müller^Jürgen"):
             assert store(link, Instance.of(ds)).status == 0
-    done = run_command("--config", pacs.config_file, "import", *pydicom_test_files()[:files], cwd=pacs.directory)
+    done = call_command("--config", pacs.config_file, "import", *pydicom_test_files()[:files], cwd=pacs.directory)
     assert done.returncode == 0, done.stderr
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import datasets
 import pytest
-from processes import PacsProcess, run_command, wait_for
+from commandline import call_command
+from processes import PacsProcess, wait_for
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, Association, build_role, evt
@@ -68,7 +69,7 @@ class Day:
 
     def command(self, *args: object) -> str:
         """What a command of the server prints."""
-        done = run_command("--config", self.pacs.config_file, *args, cwd=self.pacs.directory)
+        done = call_command("--config", self.pacs.config_file, *args, cwd=self.pacs.directory)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from commandline import call_command
 from datasets import make_ct, make_study
-from processes import COMMAND, PacsProcess, clean_environment, run_command, wait_for
+from processes import COMMAND, PacsProcess, clean_environment, wait_for
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom.sop_class import CTImageStorage
@@ -33,7 +34,7 @@ def store(pacs: PacsProcess, instances: list[Dataset]) -> None:
 
 
 def verify(pacs: PacsProcess, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    return run_command("verify", "--config", pacs.config_file, *arguments, cwd=pacs.directory, timeout=120)
+    return call_command("verify", "--config", pacs.config_file, *arguments, cwd=pacs.directory)
 
 
 def report(pacs: PacsProcess, *arguments: object) -> dict[str, object]:
@@ -91,7 +92,7 @@ def test_findings_text_json_and_repair(pacs: PacsProcess, tmp_path: Path) -> Non
     repaired = report(pacs, "--repair")
     assert (repaired["clean"], repaired["repaired"]) == (False, 2)
     assert report(pacs)["counts"] == {"changed": 1, "missing": 1}
-    trail = run_command("audit", "search", "--patient", "SECRET", "--config", pacs.config_file, cwd=pacs.directory)
+    trail = call_command("audit", "search", "--patient", "SECRET", "--config", pacs.config_file, cwd=pacs.directory)
     assert "verify --repair: misplaced" in trail.stdout
 
 
@@ -143,7 +144,7 @@ def kept(pacs: PacsProcess) -> str:
 )
 def test_wrong_arguments(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     (tmp_path / "pacs.yaml").write_text("storage: {min_free_space: 0}\n")
-    done = run_command("verify", "--config", tmp_path / "pacs.yaml", *arguments, cwd=tmp_path)
+    done = call_command("verify", "--config", tmp_path / "pacs.yaml", *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert not (tmp_path / "archive").exists()
 

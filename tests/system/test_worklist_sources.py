@@ -8,8 +8,9 @@ from pathlib import Path
 import dcmtk
 import orders
 import pytest
+from commandline import call_command
 from hl7.client import MLLPClient
-from processes import PacsProcess, run_command, wait_for
+from processes import PacsProcess, wait_for
 from pydicom import dcmread
 from worklists import item_dataset
 
@@ -38,7 +39,7 @@ def hl7_address(pacs: PacsProcess) -> tuple[str, int]:
 
 
 def command(pacs: PacsProcess, *arguments: object) -> str:
-    done = run_command("worklist", *arguments, "--config", pacs.config_file, cwd=pacs.directory)
+    done = call_command("worklist", *arguments, "--config", pacs.config_file, cwd=pacs.directory)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

@@ -7,17 +7,9 @@ from pathlib import Path
 
 import pytest
 import schema
+from commandline import Input
 
 from pacs_server.cli import main as cli
-
-
-class Input(io.TextIOWrapper):
-    """Standard input, a terminal or not."""
-
-    terminal = False
-
-    def isatty(self) -> bool:
-        return self.terminal
 
 
 class CommandLine:
