@@ -20,7 +20,7 @@ from pacs_server.index.queries import QueryIndex
 from pacs_server.index.state import StateIndex
 from pacs_server.services.store import StoreService
 from pacs_server.storage.contract import Storage
-from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.storage.filesystem.archive_directory import archive_directory
 from pacs_server.upkeep.checking import Finding
 from pacs_server.upkeep.repair import RepairService
 from pacs_server.upkeep.verify import Verification, VerificationProgress, VerificationReport, VerificationSources, begin
@@ -42,14 +42,17 @@ class SmallArchive:
         self.root = directory / "archive"
         self.database = Database(url, fsync=False)
         self.database.migrate()
-        self.storage = FileSystemStorage(self.root, min_free_space=0, fsync=False)
-        self.storage.prepare()
+        self.files = archive_directory(self.root, fsync=False)
+        self.storage = self.files.storage
+        self.files.spool.prepare()
         self.index = InstanceIndex(self.database)
-        self.archive = Archive(self.storage, self.index, naming="hierarchical", duplicate_policy=policy)
-        self.parts = VerificationSources(self.storage, IntegrityIndex(self.database), StateIndex(self.database))
+        self.archive = Archive(
+            self.storage, self.files.spool, self.index, naming="hierarchical", duplicate_policy=policy
+        )
+        self.parts = VerificationSources(self.files, IntegrityIndex(self.database), StateIndex(self.database))
 
     def close(self) -> None:
-        self.storage.close()
+        self.files.spool.close()
         self.database.close()
 
     def store(self, instances: Sequence[Dataset]) -> list[StoredInstance]:
@@ -106,4 +109,4 @@ class SmallArchive:
         from trails import silent
 
         queries = QueryIndex(self.database)
-        return RepairService(self.archive, self.storage, self.parts.index, queries, silent())
+        return RepairService(self.archive, self.files, self.parts.index, queries, silent())

@@ -27,7 +27,8 @@ from pacs_server.index import models
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex, StoredInstance
 from pacs_server.services.store import StoreRequest, StoreService
-from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.storage.filesystem.archive_directory import archive_directory
+from pacs_server.storage.filesystem.spool import FileSystemSpool
 from pacs_server.upkeep.recovery import recover
 
 CALLS = ("open", "write", "fdatasync", "link", "mkdir", "fsync", "unlink", "rename")
@@ -105,13 +106,15 @@ class Node:
         migrated: bool = False,
     ) -> None:
         """With `migrated` the database is up to date, which takes its time to find out."""
-        self.storage = FileSystemStorage(directory, min_free_space=0)
-        self.storage.prepare()
+        self.root = directory
+        self.files = archive_directory(directory)
+        self.storage, self.spool = self.files.storage, self.files.spool
+        self.spool.prepare()
         self.database = Database(url, fsync=False)
         if not migrated:
             self.database.migrate()
         self.index = FaultyIndex(self.database)
-        self.archive = Archive(self.storage, self.index, naming=naming, duplicate_policy=policy)
+        self.archive = Archive(self.storage, self.spool, self.index, naming=naming, duplicate_policy=policy)
         self.trail = Trail()
 
     def store(self, ds: Dataset) -> StoreOutcome:
@@ -122,13 +125,14 @@ class Node:
         return StoreService(self.archive).store(request, [instance.data])
 
     def recover(self) -> dict[str, int]:
-        found = recover(self.archive, self.storage, Recorder(self.trail, lambda: "PACS"))
+        found = recover(self.archive, self.files, Recorder(self.trail, lambda: "PACS"))
         return {outcome.value: count for outcome, count in found.items()}
 
     def die(self) -> None:
         """Let the lock go as the kernel does."""
-        if self.storage._journal._lock >= 0:
-            os.close(self.storage._journal._lock)
+        assert isinstance(self.spool, FileSystemSpool)
+        if self.spool._journal._lock >= 0:
+            os.close(self.spool._journal._lock)
         self.database.close()
 
     def rows(self) -> dict[str, tuple[str, str]]:
@@ -139,7 +143,7 @@ class Node:
             return {row.sop_instance_uid: (row.path, row.digest) for row in rows}
 
     def entries(self) -> list[str]:
-        return [path.name for path in (self.storage.root / "incoming").iterdir()]
+        return [path.name for path in (self.root / "incoming").iterdir()]
 
 
 def digest(ds: Dataset) -> str:
@@ -155,15 +159,15 @@ def check(node: Node, acknowledged: dict[str, str]) -> None:
     rows = node.rows()
     assert acknowledged.items() <= {uid: sha for uid, (_, sha) in rows.items()}.items()
     for path, sha in rows.values():
-        assert digest_at(node.storage.root / path) == sha
-    for path in node.storage.walk():
-        assert len(data_set_bytes(node.storage.root / path)[1]) > 100
+        assert digest_at(node.root / path) == sha
+    for path in node.storage.list():
+        assert len(data_set_bytes(node.root / path)[1]) > 100
 
 
 def orphans(node: Node) -> list[str]:
     """The files that have no row, and are no older version of one that has."""
     current = {_plain(path): path for path, _ in node.rows().values()}
-    return [path for path in node.storage.walk() if _version(path) > _version(current.get(_plain(path), ".v0.dcm"))]
+    return [path for path in node.storage.list() if _version(path) > _version(current.get(_plain(path), ".v0.dcm"))]
 
 
 def _plain(path: str) -> str:

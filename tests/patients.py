@@ -13,10 +13,13 @@ from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.index import archive_models, models
 from pacs_server.index.database import Database
+from pacs_server.index.decisions import Decision, DecisionIndex
 from pacs_server.index.instances import InstanceIndex, StoredInstance
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.patients import PatientIndex, Person
+from pacs_server.services.decisions import DecisionJournal
 from pacs_server.services.patients import PatientService
+from pacs_server.storage.filesystem.archive_directory import archive_directory
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -29,6 +32,11 @@ def header(study: str = "1.1", series: str = "1.1.1", sop: str = "1.1.1.1", **va
     defaults = {"patient_id": "P1", "modality": "CT", "sop_class_uid": CT}
     every = {name: value for name, value in (defaults | uids | values).items() if value}
     return Header(InstanceUIDs(study, series, sop), CT, EXPLICIT, every)
+
+
+def decisions_in(directory: Path) -> list[Decision]:
+    """What operators decided in an archive's directory, in order."""
+    return DecisionJournal(archive_directory(directory).decisions).read()
 
 
 def add(index: InstanceIndex, of: Header) -> None:
@@ -70,10 +78,16 @@ class Desk:
         self.directory = directory
         self.index = InstanceIndex(database)
         self.trail = Kept()
-        self.service = PatientService(database, directory, recorder_of(self.trail), lambda: "PACS")
+        self.service = PatientService(
+            database, archive_directory(directory).decisions, recorder_of(self.trail), lambda: "PACS"
+        )
 
     def add(self, sop: str, study: str = "1.1", series: str = "", **values: str) -> None:
         add(self.index, header(study=study, series=series or f"{study}.1", sop=sop, **values))
+
+    def apply(self, decision: Decision) -> None:
+        """Apply a decision to the index alone, as a rebuild does."""
+        DecisionIndex(self.database).apply(decision)
 
     def person(self, key: int) -> Person:
         """The patient of a row."""

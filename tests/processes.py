@@ -20,7 +20,7 @@ from urllib.request import ProxyHandler, build_opener
 import schema
 import yaml
 
-from pacs_server.storage.filesystem import RESERVED
+from pacs_server.storage.keys import RESERVED
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0

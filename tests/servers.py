@@ -33,7 +33,7 @@ from pacs_server.net.listener import WAITING_THREADS
 from pacs_server.net.message import Command, CommandField, decode_command, encode_message
 from pacs_server.net.negotiation import Answer, Proposal, ProposedContext, UserInformation
 from pacs_server.net.pdu import HEADER, LAST, PDV_HEADER, RELEASE_RQ, PDUType
-from pacs_server.storage.filesystem import RESERVED
+from pacs_server.storage.keys import RESERVED
 
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (
     *("1.2.840.10008.1.2", "1.2.840.10008.1.2.1"),

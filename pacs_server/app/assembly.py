@@ -4,7 +4,6 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from pacs_server.archive.archive import Archive
 from pacs_server.audit.events import NoAudit
@@ -35,16 +34,15 @@ from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.commitment import StorageCommitmentService, retry_policy
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.mpps import MPPSService
-from pacs_server.services.patients import PatientService, read_decisions
+from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreService
 from pacs_server.services.tasks import TaskService
 from pacs_server.services.worklist import WorklistService
-from pacs_server.storage.filesystem import FileSystemStorage, holds_instances
-from pacs_server.storage.lock import in_use
-from pacs_server.storage.trash import Trash
+from pacs_server.storage.archive_files import ArchiveFiles
+from pacs_server.storage.assembly import files_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +52,7 @@ class OpenArchive:
     config: Callable[[], Config]
     resources: ExitStack
     database: Database
-    storage: FileSystemStorage
+    files: ArchiveFiles
     archive: Archive
     store: StoreService
     queries: QueryService
@@ -72,7 +70,7 @@ class OpenArchive:
     def reload(self) -> None:
         """Take over the settings that may change live; the services read theirs whenever they need them."""
         settings = self.config().storage
-        self.storage.min_free_space = settings.min_free_space
+        self.files.spool.min_free_space = settings.min_free_space
         self.archive.duplicate_policy = settings.duplicate_policy
 
     def stop(self) -> None:
@@ -106,13 +104,15 @@ def start_archive(config: Callable[[], Config], metrics: Metrics | None = None) 
 
 def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: ExitStack) -> OpenArchive:
     settings = config().storage
-    database = _open_database(config(), resources)
-    storage = FileSystemStorage(settings.directory, min_free_space=settings.min_free_space, fsync=settings.fsync)
-    storage.prepare()
+    files = files_of(settings)
+    database = _open_database(config(), files, resources)
+    files.spool.prepare()
     index = InstanceIndex(database, on_commit=metrics.committed if metrics else None)
-    _refuse_lost_files(storage, index)
-    resources.callback(storage.close)
-    archive = Archive(storage, index, naming=settings.naming, duplicate_policy=settings.duplicate_policy)
+    _refuse_lost_files(files, index)
+    resources.callback(files.spool.close)
+    archive = Archive(
+        files.storage, files.spool, index, naming=settings.naming, duplicate_policy=settings.duplicate_policy
+    )
     trail = resources.enter_context(open_trail(config().audit)) if config().audit.enabled else None
     audit = Recorder(trail or NoAudit(), lambda: config().server.ae_title)
     queries = QueryIndex(database)
@@ -126,7 +126,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         config=config,
         resources=resources,
         database=database,
-        storage=storage,
+        files=files,
         archive=archive,
         store=StoreService(archive),
         queries=QueryService(queries),
@@ -146,28 +146,22 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
             ProcedureStepIndex(database), discontinued_returns=lambda: config().worklist.discontinued_returns
         ),
         peers=PeersSeenService(PeerIndex(database)),
-        deletions=DeletionService(
-            DeletionIndex(database),
-            Trash(storage.root, fsync=settings.fsync),
-            audit,
-            in_flight=storage.in_flight,
-            decided=partial(read_decisions, storage.root),
-        ),
-        patients=PatientService(database, storage.root, audit, lambda: config().server.ae_title),
+        deletions=DeletionService(DeletionIndex(database), files, audit),
+        patients=PatientService(database, files.decisions, audit, lambda: config().server.ae_title),
         audit=audit,
         trail=trail,
     )
 
 
-def _open_database(config: Config, resources: ExitStack) -> Database:
+def _open_database(config: Config, files: ArchiveFiles, resources: ExitStack) -> Database:
     """Open the database with a schema of today, and hold the lock of the archive that it belongs to."""
     settings = config.database
     if settings.url is None:
         make_directory(settings.path.parent)
     database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode, fsync=config.storage.fsync)
     resources.callback(database.close)
-    resources.enter_context(in_use(config.storage.directory))
-    refuse_lost_index(config, database)
+    resources.enter_context(files.lock.shared())
+    refuse_lost_index(files, database)
     if settings.auto_migrate:
         database.migrate()
     else:
@@ -175,22 +169,21 @@ def _open_database(config: Config, resources: ExitStack) -> Database:
     return database
 
 
-def refuse_lost_index(config: Config, database: Database) -> None:
+def refuse_lost_index(files: ArchiveFiles, database: Database) -> None:
     """Raise IndexUnavailable if the database is new and the archive is not: it would begin without its index."""
-    directory = config.storage.directory
-    if database.revision() is None and holds_instances(directory):
+    if database.revision() is None and files.storage.holds_instances():
         raise IndexUnavailable(
-            f"the database is empty and {directory} holds instances: is it the right database? "
+            f"the database is empty and {files.name} holds instances: is it the right database? "
             "Put the index back, or make a new one with `pacs-server rebuild-index`"
         )
 
 
-def _refuse_lost_files(storage: FileSystemStorage, index: InstanceIndex) -> None:
+def _refuse_lost_files(files: ArchiveFiles, index: InstanceIndex) -> None:
     """Raise StorageUnavailable if the index knows instances and there is not a single file."""
     known = index.counts().instances
-    if known and not holds_instances(storage.root):
+    if known and not files.storage.holds_instances():
         raise StorageUnavailable(
-            f"the index knows {known} instances and {storage.root} holds none: is its file system mounted?"
+            f"the index knows {known} instances and {files.name} holds none: is its file system mounted?"
         )
 
 

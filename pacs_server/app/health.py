@@ -57,7 +57,7 @@ class Health:
 
     def status(self) -> dict[str, object]:
         """The sections of `/status` and `pacs-server status` about the server as a whole."""
-        config, storage, connections = self._runtime.config(), self._archive.storage, self._runtime.connections
+        config, files, connections = self._runtime.config(), self._archive.files, self._runtime.connections
         index = self._index_status.result()
         dicom, tls = self._addresses.dicom, self._addresses.tls
         return {
@@ -71,10 +71,10 @@ class Health:
             "counts": index.counts,
             "storage": {
                 "directory": str(config.storage.directory),
-                "free_bytes": _or_none(storage.free_bytes),
-                "total_bytes": _or_none(storage.total_bytes),
+                "free_bytes": _or_none(files.spool.free_bytes),
+                "total_bytes": _or_none(files.spool.total_bytes),
                 "days_left": index.days_left,
-                "quarantine_files": _or_none(storage.quarantined),
+                "quarantine_files": _or_none(files.quarantine.count),
                 "fsync": config.storage.fsync,
             },
             "database": {
@@ -91,7 +91,7 @@ class Health:
         if self._runtime.stopping:
             return "shutting down"
         archive = self._archive
-        found = (archive.storage.problem(), self._database_problem.result(), archive.audit.problem())
+        found = (archive.files.spool.problem(), self._database_problem.result(), archive.audit.problem())
         reasons = [reason for reason in found if reason is not None]
         # A failed store also tells of problems that cannot be asked for: a quota, a disk that fails.
         return "; ".join(reasons) or archive.store.problem()
@@ -102,21 +102,21 @@ class Health:
         Raises StorageUnavailable, IndexUnavailable.
         """
         growth = self._growth.bytes_per_day()
-        room = self._archive.storage.free_bytes() - self._runtime.config().storage.min_free_space
+        room = self._archive.files.spool.free_bytes() - self._runtime.config().storage.min_free_space
         return max(room, 0) / growth if growth else None
 
     def gauges(self) -> dict[str, float]:
         """The gauges about the server as a whole."""
-        connections, storage = self._runtime.connections, self._archive.storage
+        connections, files = self._runtime.connections, self._archive.files
         values: dict[str, float] = {
             "pacs_associations_active": connections.associations(),
             "pacs_connections_open": len(connections),
             "pacs_ready": self.not_ready() is None,
         }
-        free = _or_none(storage.free_bytes)
+        free = _or_none(files.spool.free_bytes)
         if free is not None:
             values["pacs_storage_free_bytes"] = free
-        quarantined = _or_none(storage.quarantined)
+        quarantined = _or_none(files.quarantine.count)
         if quarantined is not None:
             values["pacs_quarantine_files"] = quarantined
         return values | self._index_gauges.result()

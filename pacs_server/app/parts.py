@@ -100,7 +100,7 @@ def _recover(runtime: Runtime) -> None:
     archive.patients.catch_up()
     # A file without a row may be on its way into the trash.
     with archive.deletions.settled():
-        recover(archive.archive, archive.storage, archive.audit, runtime.metrics.recovered)
+        recover(archive.archive, archive.files, archive.audit, runtime.metrics.recovered)
     archive.commitment.take_over()
 
 
@@ -131,7 +131,7 @@ def _start_folder(runtime: Runtime, folder: WorklistFolder) -> None:
 def _scrub(runtime: Runtime) -> Scrub:
     archive = runtime.archive
     scrub = Scrub(
-        archive.storage,
+        archive.files.storage,
         archive.database,
         lambda: runtime.config().storage.scrub_rate,
         counted=runtime.metrics.scrubbed,

@@ -1,13 +1,13 @@
-"""Keeps storage and index in step.
+"""Keep the stored files and the index in step.
 
-The order is fixed: file durable under its final name -> index row committed -> only then does
-`add` return. So a crash may leave a file without a row, never a row without its file. When a step
-fails, what the earlier ones did is undone, unless nobody can tell whether the row was committed:
-then the file stays, and stays on the list of what recovery looks at.
+The order is fixed: the file is durable under its final name -> the index row is committed -> only then does `add`
+return. So a crash may leave a file without a row, but never a row without its file. When a step fails, the earlier
+steps are undone, unless nobody can tell whether the row was committed: then the file stays stored, and stays on the
+list of what recovery looks at.
 
-Several processes may share storage and index. A file that lies there without a row may be another
-process's that is about to commit: nobody overwrites or removes it, the next one takes another name,
-and the row that is committed first decides.
+Several processes may share the storage and the index. A file without a row may belong to another process that is about
+to commit: nobody overwrites or removes it, the next process takes another name, and the row that is committed first
+decides.
 """
 
 import hashlib
@@ -27,24 +27,27 @@ from pacs_server.errors import (
     DuplicateInstance,
     IndexUnavailable,
     InstanceNotFound,
+    ObjectExists,
     PacsError,
     StorageFull,
     StorageUnavailable,
 )
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
-from pacs_server.storage.contract import ByteSource, IncomingFile, Storage
-from pacs_server.storage.paths import relative_path
+from pacs_server.storage.contract import ByteSource, Storage
+from pacs_server.storage.keys import instance_key
+from pacs_server.storage.spool import IncomingFile, Spool
 
 log = logging.getLogger(__name__)
 
 _VERIFY_CHUNK: Final = 1024 * 1024
-# How often other processes may come in between, and how many files without a row may lie there.
+# How often other processes may come in between.
 _ATTEMPTS: Final = 5
+# How many versions of an instance may be stored without a row.
 NAMES: Final = 100
 
 
 class StoreOutcome(Enum):
-    """What became of an instance that was not refused; all of it is success to the sender."""
+    """What became of an instance that was not refused; to the sender each of these is success."""
 
     STORED = "stored"
     REPLACED = "replaced"
@@ -54,10 +57,10 @@ class StoreOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReceivedInstance:
-    """An instance that has been received whole and checked, not yet placed.
+    """An instance that has been received as a whole and checked, and not placed yet.
 
-    `digest` is the SHA-256 of the data set in hex, `data_set_offset` where it begins in the file,
-    `received_at` is in UTC.
+    `digest` is the SHA-256 of the data set in hexadecimal, `data_set_offset` is where the data set begins in the file,
+    and `received_at` is in UTC.
     """
 
     file: IncomingFile
@@ -69,34 +72,37 @@ class ReceivedInstance:
 
 
 class Archive:
-    """The files and their index, as one."""
+    """The stored files and their index, as one."""
 
-    def __init__(self, storage: Storage, index: InstanceIndex, *, naming: str, duplicate_policy: str) -> None:
-        """`naming` and `duplicate_policy` are the values of the settings of that name in section storage."""
-        self.storage = storage
+    def __init__(
+        self, storage: Storage, spool: Spool, index: InstanceIndex, *, naming: str, duplicate_policy: str
+    ) -> None:
+        """`naming` and `duplicate_policy` are the settings of these names in the section storage."""
         self.duplicate_policy = duplicate_policy
+        self._storage = storage
+        self._spool = spool
         self._index = index
         self._naming = naming
         self._claims = _Claims()
 
     def receive(self) -> IncomingFile:
-        """Begin to receive a file; the caller discards it in the end, placed or not."""
-        return self.storage.incoming()
+        """Begin to receive a file, which the caller discards in the end, placed or not. Raises as `Spool.receive`."""
+        return self._spool.receive()
 
     def add(self, received: ReceivedInstance) -> StoreOutcome:
-        """Place the file and commit its row; when this returns, power may fail.
+        """Place the file and commit its row; when this returns, the instance survives a power loss.
 
-        The same bytes again are success and change nothing, unless the stored ones are lost or damaged: then they take
-        their place. Other bytes under a known UID go by the
-        duplicate policy. Raises DuplicateInstance, StorageFull, StorageUnavailable, IndexUnavailable.
+        If the same bytes are stored already, this is success and changes nothing, unless the stored bytes are lost or
+        damaged: then the new ones take their place. Other bytes under a known UID go by the duplicate policy.
+        Raises DuplicateInstance, StorageFull, StorageUnavailable, IndexUnavailable.
         """
         with self._claims.hold(received.header.uids.sop):
             return self._in_turn(lambda: self._add(received))
 
     def adopt(self, stored: StoredFile) -> StoreOutcome:
-        """Index a durable file as it lies there, and touch no file; ALREADY_STORED if the row is this file's.
+        """Index a file that is stored durably, and touch no file; ALREADY_STORED if its row is there.
 
-        Raises DuplicateInstance if the UID's row is of another file, and IndexUnavailable.
+        Raises DuplicateInstance if another file has the row of the UID, and IndexUnavailable.
         """
         instance = stored.instance
         with self._claims.hold(instance.uids.sop):
@@ -111,20 +117,20 @@ class Archive:
 
     def open(self, instance: StoredInstance) -> ByteSource:
         """Open the file of an instance to read. Raises StorageUnavailable."""
-        return self.storage.open(instance.path)
+        return self._storage.open(instance.path)
 
     def find(self, sop_instance_uid: str) -> StoredInstance | None:
-        """The instance of that UID as the index knows it. Raises IndexUnavailable."""
+        """The instance of a UID as the index knows it; None if there is none. Raises IndexUnavailable."""
         return self._index.get(sop_instance_uid)
 
     def verify(self, instance: StoredInstance, interrupted: Callable[[], bool] = lambda: False) -> bool | None:
-        """Whether the file of an instance is there and its data set is the one that was received, by its digest.
+        """Whether the file of an instance is there and its data set has the digest of the one that was received.
 
-        None when `interrupted`, asked before each chunk, says so.
+        None if `interrupted`, which is asked before each chunk, says so.
         """
         digest = hashlib.sha256()
         try:
-            with self.storage.open(instance.path) as file:
+            with self._storage.open(instance.path) as file:
                 offset = instance.data_set_offset
                 while data := file.read(offset, _VERIFY_CHUNK):
                     if interrupted():
@@ -141,7 +147,7 @@ class Archive:
         return self._index.counts()
 
     def _in_turn(self, attempt: Callable[[], StoreOutcome | None]) -> StoreOutcome:
-        """The outcome of the first attempt in which no other process came in between."""
+        """The outcome of the first attempt that no other process interfered with."""
         for _ in range(_ATTEMPTS):
             outcome = attempt()
             if outcome is not None:
@@ -151,27 +157,27 @@ class Archive:
     def _add(self, received: ReceivedInstance) -> StoreOutcome | None:
         try:
             stored = self._place(received, 1)
-        except FileExistsError:
+        except ObjectExists:
             known = self._index.get(received.header.uids.sop)
             if known is not None:
                 return self._again(received, known)
-            # A file without a row: a crash came between the two, or another process has not committed yet.
+            # The file has no row: a crash came between the two, or another process has not committed yet.
             stored = self._place_beside(received, 2)
         return self._new(received, stored)
 
     def _new(self, received: ReceivedInstance, stored: StoredInstance) -> StoreOutcome | None:
-        """Commit the first row of a UID; None if its row has gone in the meantime."""
+        """Commit the first row of a UID; None if a row was in the way and is gone by now."""
         if self._commit(received, stored, self._index.add):
             return StoreOutcome.STORED
-        # Known, but its file lies elsewhere (another study or series), or was lost, or another process was first.
+        # The UID is known: its file is stored under another study or series, or was lost, or another process was first.
         known = self._index.get(stored.uids.sop)
         return None if known is None else self._again(received, known)
 
     def _again(self, received: ReceivedInstance, known: StoredInstance) -> StoreOutcome | None:
-        """The UID is known: decide before anything is touched. None if its row has changed in the meantime."""
+        """Decide about a UID that is known before anything is changed. None if its row has changed in the meantime."""
         uid = known.uids.sop
         same = _same(received, known)
-        # Who sends again may have the only good copy: what the disk has lost or damaged is stored anew.
+        # The sender may have the only good copy: a file that the disk has lost or damaged is stored again.
         if same and self.verify(known):
             return StoreOutcome.ALREADY_STORED
         if not same and self.duplicate_policy != "replace":
@@ -186,21 +192,21 @@ class Archive:
         return StoreOutcome.REPLACED
 
     def _place(self, received: ReceivedInstance, version: int) -> StoredInstance:
-        path = relative_path(received.header, self._naming, version)
-        self.storage.place(received.file, path)
+        path = instance_key(received.header, self._naming, version)
+        self._spool.place(received.file, path)
         return _stored(received, path, version)
 
     def _place_beside(self, received: ReceivedInstance, version: int) -> StoredInstance:
-        """Place under the first name from `version` on that is free."""
+        """Place the file as the first version from `version` on whose key is free."""
         for free in range(version, version + NAMES):
-            with suppress(FileExistsError):
+            with suppress(ObjectExists):
                 return self._place(received, free)
         raise StorageUnavailable("too many files of this instance lie there without a row")
 
     def _commit(self, received: ReceivedInstance, stored: StoredInstance, write: Callable[..., None]) -> bool:
-        """Write the row of a placed file; False, and the placement undone, if there is another one.
+        """Write the row of a placed file; False, and the placement is undone, if another row is in the way.
 
-        The versions that are replaced stay where they are.
+        Replaced versions stay stored.
         """
         try:
             write(stored, received.header, received.origin, received.received_at)
@@ -216,9 +222,9 @@ class Archive:
 
     def _take_back(self, received: ReceivedInstance, stored: StoredInstance) -> None:
         try:
-            self.storage.take_back(received.file, stored.path)
+            self._spool.take_back(received.file, stored.path)
         except (StorageUnavailable, StorageFull) as error:
-            # It stays on the list of what recovery looks at; the sender is told what went wrong before.
+            # The file stays on the list of what recovery looks at. The sender is told the first error, not this one.
             log.error("file without a row", extra={"path": stored.path, "reason": str(error)})
 
     def _conflict(self, received: ReceivedInstance) -> StoreOutcome:
@@ -230,7 +236,7 @@ class Archive:
 
 
 class _Claims:
-    """One thread at a time per SOP Instance UID, from looking at what is there to the commit."""
+    """Lets one thread at a time work on a SOP Instance UID, from the first look to the commit."""
 
     def __init__(self) -> None:
         self._held: set[str] = set()

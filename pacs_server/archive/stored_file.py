@@ -1,7 +1,6 @@
-"""What a file of the archive tells by itself: all that its row in the index holds."""
+"""Read a stored file: it tells by itself everything that its row in the index holds."""
 
 import hashlib
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -13,18 +12,18 @@ from pacs_server.dicom.part10 import Provenance, decode_head
 from pacs_server.errors import InvalidInstance
 from pacs_server.index.instances import StoredInstance
 from pacs_server.storage.contract import ByteSource, Readable
+from pacs_server.storage.keys import version_of
 
-# The header of all but a few objects ends within the first of these; the second is the limit.
+# The header of almost every object ends within so many bytes.
 USUAL_HEAD: Final = 64 * 1024
+# No header is read beyond so many bytes.
 _LARGEST_HEAD: Final = 8 * 1024 * 1024
 _READ_SIZE: Final = 1024 * 1024
-# `storage.paths` names the versions of an instance.
-_VERSION: Final = re.compile(r"\.v([0-9]{1,9})\.dcm$")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of the archive, read and checked as it was when it came in; `received_at` is in UTC."""
+    """A stored file, read and checked as it was when it was received; `received_at` is in UTC."""
 
     instance: StoredInstance
     header: Header
@@ -42,7 +41,6 @@ def read_stored(source: ByteSource, key: str) -> StoredFile:
         raise InvalidInstance("no DICOM file")
     offset = head.data_set_offset
     header = header_of(source, offset, head.transfer_syntax_uid)
-    version = _VERSION.search(key)
     instance = StoredInstance(
         uids=header.uids,
         sop_class_uid=header.sop_class_uid,
@@ -51,14 +49,14 @@ def read_stored(source: ByteSource, key: str) -> StoredFile:
         data_set_offset=offset,
         size=source.size,
         digest=_digest(source, offset),
-        version=int(version[1]) if version else 1,
+        version=version_of(key),
     )
     told = head.provenance or Provenance(_modified_at(source), head.source_ae, "")
     return StoredFile(instance, header, Origin(told.calling_ae, "", told.peer, Door.DIMSE), told.received_at)
 
 
 def header_of(file: Readable, offset: int, transfer_syntax_uid: str) -> Header:
-    """Read the header of the data set at `offset`; a long one is tried again with more of the file.
+    """Read the header of the data set at `offset`; if it is long, with a second read.
 
     Raises InvalidInstance.
     """

@@ -74,9 +74,10 @@ def restore(
 ) -> None:
     """Bring a backup back into an empty archive and an empty database; run it again to resume."""
     from pacs_server.audit.events import EventID
+    from pacs_server.storage.assembly import files_of
     from pacs_server.upkeep.backup_directory import BackupDirectory
     from pacs_server.upkeep.rate_limit import RateLimit
-    from pacs_server.upkeep.restore import Target
+    from pacs_server.upkeep.restore import RestoreTarget
     from pacs_server.upkeep.restore import restore as restored
 
     settings = load_config(context, config)
@@ -85,7 +86,7 @@ def restore(
     audit = settings.audit.directory
     beside = audit.with_name(f"{audit.name}.{chosen.name}")
     with _database(settings) as database, progress_shown("instances") as show:
-        target = Target(database, settings.storage.directory, beside)
+        target = RestoreTarget(database, files_of(settings.storage), beside)
         with _audited(settings, EventID.IMPORT, f"restore of {chosen.name} from {backups.root}") as tell:
             report = restored(backups, chosen, target, pace, partial(show, "restoring"))
             tell(report.problem_count)
@@ -94,21 +95,22 @@ def restore(
 
 def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *, verify: bool, as_json: bool) -> int:
     from pacs_server.audit.events import EventID
-    from pacs_server.storage.lock import in_use
-    from pacs_server.upkeep import backup as service
+    from pacs_server.storage.assembly import files_of
+    from pacs_server.upkeep.backup import BackupSource, back_up
+    from pacs_server.upkeep.backup_check import verify_and_renew
     from pacs_server.upkeep.rate_limit import RateLimit
 
-    archive = settings.storage.directory
-    with in_use(archive), _database(settings) as database:
-        source = service.Source(database, archive, settings.audit.directory if settings.audit.enabled else None)
+    files = files_of(settings.storage)
+    with files.lock.shared(), _database(settings) as database:
+        source = BackupSource(database, files, settings.audit.directory if settings.audit.enabled else None)
         with _audited(settings, EventID.EXPORT, f"backup to {backups.root}") as tell:
             with progress_shown("instances") as show:
-                report = service.back_up(source, backups, RateLimit(_bytes(rate)), partial(show, "backing up"))
+                report = back_up(source, backups, RateLimit(_bytes(rate)), partial(show, "backing up"))
             tell(report.problem_count)
     if verify:
         with progress_shown("instances") as show:
             snapshot, shown = backups.snapshot(report.snapshot), partial(show, "verifying")
-            for problem in service.verify_and_renew(archive, backups, snapshot, shown):
+            for problem in verify_and_renew(files, backups, snapshot, shown):
                 report.problem(problem)
     return _report(report, "backed up", as_json=as_json)
 

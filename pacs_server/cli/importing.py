@@ -64,7 +64,7 @@ def _import(settings: "Config", paths: list[Path]) -> "ImportSummary":
 
     with open_archive(settings) as archive, _progress(paths) as progress:
         with archive.deletions.settled():
-            recover(archive.archive, archive.storage, archive.audit)
+            recover(archive.archive, archive.files, archive.audit)
         participants = (local_user(), archive.audit.own(Role.DESTINATION))
         arrivals = Arrivals(archive.audit, participants, EventID.IMPORT)
         return run_import(paths, archive.store, arrivals, progress=progress)

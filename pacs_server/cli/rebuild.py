@@ -57,10 +57,10 @@ def _configure_log(settings: "Config") -> None:
 
 def _in_place(settings: "Config", path: Path, jobs: int) -> "RebuildReport":
     """Build the index in a new file beside the configured one at `path`, and then replace that one."""
-    from pacs_server.storage.lock import alone
+    from pacs_server.storage.assembly import files_of
     from pacs_server.upkeep.rebuild_target import new_file, put_in_place
 
-    with alone(settings.storage.directory):
+    with files_of(settings.storage).lock.exclusive():
         new = new_file(path)
         with closing(_built(new)) as database:
             rebuilt = _fill(settings, database, jobs)
@@ -75,11 +75,11 @@ def _in_place(settings: "Config", path: Path, jobs: int) -> "RebuildReport":
 def _into(settings: "Config", into: str | None, jobs: int) -> "RebuildReport":
     """Build the index in an empty database: the one that `into` names, or the configured one if it is on a server."""
     from pacs_server.index.database import Database
-    from pacs_server.storage.lock import alone, in_use
+    from pacs_server.storage.assembly import files_of
 
-    use = alone if into is None else in_use
+    lock = files_of(settings.storage).lock
     url = settings.database.sqlalchemy_url if into is None else into if "://" in into else f"sqlite:///{into}"
-    with use(settings.storage.directory), closing(Database(url)) as database:
+    with lock.exclusive() if into is None else lock.shared(), closing(Database(url)) as database:
         _refuse_rows(database)
         rebuilt = _fill(settings, database, jobs)
         if into is not None:
@@ -106,16 +106,15 @@ def _built(new: Path) -> "Database":
 
 
 def _fill(settings: "Config", database: "Database", jobs: int) -> "RebuildReport":
-    from pacs_server.storage.filesystem import FileSystemStorage
-    from pacs_server.storage.lock import refuse_unfinished
+    from pacs_server.storage.assembly import files_of
     from pacs_server.upkeep.rebuild import rebuild
 
+    files = files_of(settings.storage)
     # While a restore is unfinished, files are missing, and the index would be incomplete.
-    refuse_unfinished(settings.storage.directory)
+    files.restoration.refuse_unfinished()
     database.migrate()
-    storage = FileSystemStorage(settings.storage.directory, min_free_space=0)
     with progress_shown("files") as progress:
-        return rebuild(storage, database, progress, jobs=jobs)
+        return rebuild(files, database, progress, jobs=jobs)
 
 
 def _take_over(settings: "Config", database: "Database") -> None:

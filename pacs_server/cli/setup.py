@@ -48,6 +48,7 @@ def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     from pacs_server.app.assembly import refuse_lost_index
     from pacs_server.index.database import Database
     from pacs_server.kit.private_files import make_directory
+    from pacs_server.storage.assembly import files_of
 
     whole = load_config(context, config)
     settings = whole.database
@@ -55,7 +56,7 @@ def migrate(context: typer.Context, config: ConfigOption = None) -> None:
         make_directory(settings.path.parent)
     database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode)
     try:
-        refuse_lost_index(whole, database)
+        refuse_lost_index(files_of(whole.storage), database)
         before = database.revision()
         database.migrate()
         after = database.revision()

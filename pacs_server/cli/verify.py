@@ -88,7 +88,7 @@ def _sources(archive: "OpenArchive") -> "VerificationSources":
     from pacs_server.upkeep.verify import VerificationSources
 
     index, state = IntegrityIndex(archive.database), StateIndex(archive.database)
-    return VerificationSources(archive.storage, index, state, archive.deletions.settled)
+    return VerificationSources(archive.files, index, state, archive.deletions.settled)
 
 
 def _progress(
@@ -110,7 +110,7 @@ def _repair(archive: "OpenArchive", sources: "VerificationSources") -> "Repair":
     from pacs_server.upkeep.repair import RepairService
 
     queries = QueryIndex(archive.database)
-    return RepairService(archive.archive, archive.storage, sources.index, queries, archive.audit).repair
+    return RepairService(archive.archive, archive.files, sources.index, queries, archive.audit).repair
 
 
 def _print_report(report: "VerificationReport", run: "Verification", output: Path | None) -> None:

@@ -1,11 +1,11 @@
-"""Deleting: out of the index and into the trash, back again, and for good when its time is over.
+"""Delete studies, series and instances: move them to the trash, restore them, and purge them when retention ends.
 
-The order, in which a crash at any point loses nothing:
-    deletion.json durable -> files linked into the trash, durable -> audit trail -> rows out, one transaction ->
-    first names of the files taken away -> kept.
-    Back: files linked to where they were, durable -> audit trail -> rows in, one transaction -> out of the trash.
-    For good: audit trail -> files -> deletion.json -> forgotten.
-What was interrupted is brought to its end by `resume`, or to its beginning if nothing was committed.
+The order of the steps, in which a crash at any point loses nothing:
+    Delete: deletion.json durable -> files in the trash too, durable -> audit trail -> rows out, one transaction ->
+    files out of the storage -> status KEPT.
+    Restore: files in the storage again, durable -> audit trail -> rows in, one transaction -> files out of the trash.
+    Purge: audit trail -> status REMOVING -> files -> deletion.json -> row of the deletion.
+`resume` finishes what was interrupted, or undoes it if nothing was committed.
 """
 
 import logging
@@ -26,7 +26,9 @@ from pacs_server.errors import InstanceNotFound, PacsError, StorageUnavailable
 from pacs_server.index.decisions import Decision
 from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Rows, decode, encode, names_of
 from pacs_server.index.deletions import DeletionIndex
-from pacs_server.storage.trash import Trash
+from pacs_server.services.decisions import DecisionJournal
+from pacs_server.storage.archive_files import ArchiveFiles
+from pacs_server.storage.keys import with_version
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much a deletion is about; `bytes` is what its instances take."""
+    """How much a deletion takes; `bytes` is the size of its instances."""
 
     studies: int
     series: int
@@ -52,66 +54,80 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """How many instances came back; the UIDs of those that stay in the trash: known again, or without a file."""
+    """How many instances were restored, and the UIDs of those that stay in the trash.
+
+    An instance stays if its UID is in the index again (`conflicts`) or its file is not in the trash (`missing`).
+    """
 
     instances: int
     conflicts: tuple[str, ...]
     missing: tuple[str, ...]
 
 
-class DeletionService:
-    """Deletes and restores, beside a running server and others that do the same; may be shared by all threads.
+@dataclass(frozen=True, slots=True)
+class _RestorePlan:
+    """What to do with the instances of a deletion, by SOP Instance UID.
 
-    Everything raises IndexUnavailable, StorageUnavailable and StorageFull; what changes something raises
-    AuditUnavailable before it does.
+    `indexed` instances have their row in the index already: an earlier restore was interrupted after its transaction.
     """
 
-    def __init__(
-        self,
-        index: DeletionIndex,
-        trash: Trash,
-        recorder: Recorder,
-        *,
-        in_flight: Callable[[str], bool],
-        decided: Callable[[], Iterable[Decision]],
-        clock: Clock = _now,
-    ) -> None:
-        """`in_flight` says whether a file is just being stored, and its row about to be committed.
+    unindexed: set[str]
+    indexed: set[str]
+    conflicts: list[str]
+    missing: list[str]
 
-        `decided` gives what operators decided about whose studies are, all of it, in order.
-        """
+    @property
+    def restored(self) -> set[str]:
+        """The instances that do not stay in the trash."""
+        return self.unindexed | self.indexed
+
+    @property
+    def staying(self) -> set[str]:
+        """The instances that stay in the trash."""
+        return {*self.conflicts, *self.missing}
+
+
+class DeletionService:
+    """Deletes, restores and purges, beside a running server and others that do the same; shared by all threads.
+
+    Every method raises IndexUnavailable, StorageUnavailable and StorageFull. A method that changes something raises
+    AuditUnavailable before it does so.
+    """
+
+    def __init__(self, index: DeletionIndex, files: ArchiveFiles, recorder: Recorder, *, clock: Clock = _now) -> None:
         self._index = index
-        self._in_flight = in_flight
-        self._trash = trash
+        self._storage = files.storage
+        self._spool = files.spool
+        self._trash = files.trash
+        self._journal = DecisionJournal(files.decisions)
         self._recorder = recorder
-        self._decided = decided
         self._clock = clock
 
-    # ---------------------------------------------------------------- out
+    # ---------------------------------------------------------------- delete
 
     def extent(self, level: Level, uid: str) -> Extent:
-        """What `delete` would take; raises InstanceNotFound."""
+        """What `delete` would take. Raises InstanceNotFound."""
         rows = self._index.look_up(level, uid)
         size = sum(row["size"] for row in rows.instances)
         return Extent(len(rows.studies), len(rows.series), len(rows.instances), size)
 
     def delete(self, level: Level, uid: str, reason: str, by: Participant | None = None) -> Deletion:
-        """Put a study, series or instance into the trash, with every version of its files; raises InstanceNotFound."""
+        """Move a study, series or instance to the trash, with all versions of its files. Raises InstanceNotFound."""
         who = by or local_user()
         with self.settled():
             for _ in range(_ATTEMPTS):
                 document = self._document(level, uid, reason, who)
                 folder = document.deletion.folder
                 self._trash.write(folder, encode(document))
-                self._trash.link_in(folder, document.files)
+                self._trash.add(folder, document.files)
                 try:
                     done = self._index.take_out(document, lambda d=document: self._record(d, who, "deleted"))  # type: ignore[misc]
                 except PacsError:
-                    # Whether it was committed `resume` finds out, now or later.
+                    # `resume` finds out whether the transaction was committed, now or later.
                     self._resume_if_possible()
                     raise
                 if done:
-                    self._move(document)
+                    self._take_away(document)
                     log.info("deleted", extra=_fields(document.deletion))
                     return document.deletion
                 self._trash.drop(folder)
@@ -129,28 +145,29 @@ class DeletionService:
         return Document(deletion, rows, tuple(self._files(rows)))
 
     def _files(self, rows: Rows) -> Iterator[str]:
-        """The files of instances, with those of their earlier versions that are still there."""
+        """The keys of instances, with those of their earlier versions that are still stored."""
         for row in rows.instances:
             yield row["path"]
             for name, version in product(names_of(row), range(1, row["version"])):
-                earlier = _version_of(name, version)
-                # One that is on its way in gets a row of its own, and is no earlier version.
-                if earlier != row["path"] and not self._trash.free(earlier) and not self._in_flight(earlier):
+                earlier = with_version(name, version)
+                # A file that is on its way in gets a row of its own, and is no earlier version.
+                stored = earlier != row["path"] and self._storage.exists(earlier)
+                if stored and not self._spool.is_in_flight(earlier):
                     yield earlier
 
-    def _move(self, document: Document) -> None:
-        """Take the first names away, but for what is in the index again."""
+    def _take_away(self, document: Document) -> None:
+        """Remove the files from the storage that are in the trash, except those that the index knows again."""
         folder = document.deletion.folder
         known = set(self._index.known([row["sop_instance_uid"] for row in document.rows.instances]).values())
-        self._trash.take_away(folder, [path for path in document.files if path not in known])
+        self._trash.take_away(folder, [key for key in document.files if key not in known])
         self._index.set_status(folder, DeletionStatus.KEPT)
 
-    # ---------------------------------------------------------------- back in
+    # ---------------------------------------------------------------- restore
 
     def restore(self, folder: str, by: Participant | None = None) -> RestoreResult:
-        """Bring back what a deletion took; what is known again, or has no file, stays in the trash.
+        """Restore what a deletion took. Instances that are known again, or have no file, stay in the trash.
 
-        Raises InstanceNotFound if there is no such deletion, or it is on its way out.
+        Raises InstanceNotFound if there is no such deletion, or if it is being purged.
         """
         who = by or local_user()
         with self.settled():
@@ -158,109 +175,113 @@ class DeletionService:
             if deletion is None or deletion.status is DeletionStatus.REMOVING:
                 raise InstanceNotFound("no deletion of this ID is in the trash")
             for _ in range(_ATTEMPTS):
-                restored = self._restore(decode(self._trash.read(folder), folder), who)
-                if restored is not None:
-                    log.info("restored", extra=_fields(deletion) | {"restored": restored.instances})
-                    return restored
+                result = self._restore(decode(self._trash.read(folder), folder), who)
+                if result is not None:
+                    log.info("restored", extra=_fields(deletion) | {"restored": result.instances})
+                    return result
         raise StorageUnavailable("it changes all the time: try again when nothing more arrives")
 
     def _restore(self, document: Document, who: Participant) -> RestoreResult | None:
-        folder = document.deletion.folder
+        """Restore a deletion; None, and nothing is changed in the index, if one of its UIDs was stored meanwhile."""
+        folder, deleted_at = document.deletion.folder, document.deletion.deleted_at
         files = document.files_of(document.rows)
-        known = self._index.known(list(files))
-        back, conflicts, missing = _Sorted(), [], []
-        for row in document.rows.instances:
-            uid, path = row["sop_instance_uid"], row["path"]
-            if not self._trash.holds(folder, path):
-                missing.append(uid)
-            elif not self._at_home(folder, path):
-                conflicts.append(uid)
-            elif uid not in known:
-                back.rows.add(uid)
-            elif known[uid] == path:
-                # The index knows it as it was: it came back before, and only the trash does not know.
-                back.there.add(uid)
-            else:
-                conflicts.append(uid)
-        coming = back.rows | back.there
-        paths = [path for uid in coming for path in files[uid] if self._at_home(folder, path)]
-        self._trash.link_back(folder, [path for path in paths if self._trash.holds(folder, path)])
-        left = document.only({*conflicts, *missing}) if conflicts or missing else None
-        part = document.only(back.rows)
-        told = document.only(coming)
+        plan = self._plan(document, self._index.known(list(files)))
+        keys = [key for uid in plan.restored for key in files[uid] if self._can_return(folder, key)]
+        self._trash.bring_back(folder, [key for key in keys if self._trash.holds(folder, key)])
+        left = document.only(plan.staying) if plan.staying else None
+        restored = document.only(plan.restored)
         if not self._index.put_back(
-            part.rows,
+            document.only(plan.unindexed).rows,
             folder,
             left.deletion if left else None,
-            lambda: self._record_restored(told, who),
-            lambda: (decision for decision in self._decided() if decision.at > document.deletion.deleted_at),
+            lambda: self._record_restored(restored, who),
+            lambda: self._decided_after(deleted_at),
         ):
             return None
-        self._empty(folder, left, paths)
-        return RestoreResult(len(coming), tuple(conflicts), tuple(missing))
+        self._remove_restored(folder, left, keys)
+        return RestoreResult(len(plan.restored), tuple(plan.conflicts), tuple(plan.missing))
 
-    def _at_home(self, folder: str, path: str) -> bool:
-        """Whether the place that a file came from is free, or its own."""
-        return self._trash.free(path) or self._trash.at_first_name(folder, path)
+    def _plan(self, document: Document, known: dict[str, str]) -> _RestorePlan:
+        """Decide about each instance; `known` are the keys of those that are in the index, by SOP Instance UID."""
+        folder = document.deletion.folder
+        plan = _RestorePlan(set(), set(), [], [])
+        for row in document.rows.instances:
+            uid, key = row["sop_instance_uid"], row["path"]
+            if not self._trash.holds(folder, key):
+                plan.missing.append(uid)
+            elif not self._can_return(folder, key) or known.get(uid, key) != key:
+                plan.conflicts.append(uid)
+            elif uid in known:
+                plan.indexed.add(uid)
+            else:
+                plan.unindexed.add(uid)
+        return plan
 
-    def _empty(self, folder: str, left: Document | None, paths: list[str]) -> None:
-        """Take out of the trash what has come back."""
+    def _can_return(self, folder: str, key: str) -> bool:
+        """Whether nothing is stored under the key of a file in the trash, or that file itself."""
+        return not self._storage.exists(key) or self._trash.is_stored(folder, key)
+
+    def _decided_after(self, moment: datetime) -> Iterable[Decision]:
+        return (decision for decision in self._journal.read() if decision.at > moment)
+
+    def _remove_restored(self, folder: str, left: Document | None, keys: list[str]) -> None:
+        """Remove from the trash what was restored."""
         if left is None:
-            if self._trash.in_place(folder):
+            if self._trash.is_all_stored(folder):
                 self._trash.drop(folder)
             return
         self._trash.write(folder, encode(left))
-        self._trash.remove(folder, paths)
+        self._trash.remove(folder, keys)
 
-    # ---------------------------------------------------------------- for good
+    # ---------------------------------------------------------------- purge
 
     def contents(self) -> list[Deletion]:
-        """What is in the trash, the oldest first."""
+        """The deletions in the trash, the oldest first."""
         return self._index.list()
 
     def subject(self, folder: str) -> Subject:
-        """Whose it is, by the document in the trash."""
+        """The patient and the study of a deletion, by its document in the trash."""
         return _subjects(decode(self._trash.read(folder), folder))[0]
 
     def empty(
         self, older_than: timedelta, by: Participant | None = None, stopping: Callable[[], bool] = lambda: False
     ) -> list[Deletion]:
-        """Remove for good what was deleted longer ago than that, until `stopping` says so; returns what was removed."""
+        """Purge the deletions that are older than that, until `stopping` says so; returns those that were purged."""
         who = by or local_user()
-        removed = []
+        purged = []
         with self.settled():
             before = self._clock() - older_than
             for deletion in self._index.list():
                 if deletion.deleted_at <= before and not stopping():
-                    self._remove(deletion, who)
-                    removed.append(deletion)
-        return removed
+                    self._purge(deletion, who)
+                    purged.append(deletion)
+        return purged
 
-    def _remove(self, deletion: Deletion, who: Participant) -> None:
+    def _purge(self, deletion: Deletion, who: Participant) -> None:
         folder = deletion.folder
         if folder in self._trash.folders():
             self._record(decode(self._trash.read(folder), folder), who, "removed from the trash for good")
         self._index.set_status(folder, DeletionStatus.REMOVING)
-        self._finish_removal(folder)
+        self._finish_purge(folder)
         log.info("removed for good", extra=_fields(deletion))
 
-    def _finish_removal(self, folder: str) -> None:
+    def _finish_purge(self, folder: str) -> None:
         self._trash.drop(folder)
         self._index.forget(folder)
 
-    # ---------------------------------------------------------------- what was interrupted
+    # ---------------------------------------------------------------- after an interruption
 
     @contextmanager
     def settled(self) -> Iterator[None]:
-        """Nothing of the trash is half done and nobody else works on it, for as long as the block runs."""
+        """As long as the block runs, no deletion is half done and nobody else deletes, restores or purges."""
         with self._trash.locked():
             self._resume()
             yield
 
     def resume(self) -> None:
-        """Bring to its end what was interrupted, unless somebody is at work on it right now."""
-        with self._trash.locked(wait=False) as mine:
-            if mine:
+        """Finish what was interrupted, unless somebody works on the trash right now."""
+        with self._trash.locked(wait=False) as alone:
+            if alone:
                 self._resume()
 
     def _resume(self) -> None:
@@ -270,13 +291,17 @@ class DeletionService:
                 self._settle_unknown(folder)
         for deletion in known.values():
             if deletion.status is DeletionStatus.MOVING:
-                self._move(decode(self._trash.read(deletion.folder), deletion.folder))
+                self._take_away(decode(self._trash.read(deletion.folder), deletion.folder))
             elif deletion.status is DeletionStatus.REMOVING:
-                self._finish_removal(deletion.folder)
+                self._finish_purge(deletion.folder)
 
     def _settle_unknown(self, folder: str) -> None:
-        """A folder that the index does not know: never committed, come back already, or an index of another day."""
-        if self._trash.in_place(folder):
+        """Deal with a folder that the index does not know.
+
+        If all its files are stored, the deletion was not committed, or it was restored already: the folder goes.
+        Otherwise the index is an older one, and takes the deletion over.
+        """
+        if self._trash.is_all_stored(folder):
             self._trash.drop(folder)
             return
         try:
@@ -295,7 +320,7 @@ class DeletionService:
     # ---------------------------------------------------------------- audit
 
     def _record(self, document: Document, who: Participant, what: str) -> None:
-        """A study is Study Deleted, less than one is Instances Accessed with the action D (PS3.15 A.5.3)."""
+        """Record Study Deleted for a study, and for less Instances Accessed with the action D (PS3.15 A.5.3)."""
         deletion = document.deletion
         whole = deletion.level is Level.STUDY
         event_id = EventID.STUDY_DELETED if whole else EventID.INSTANCES_ACCESSED
@@ -312,20 +337,8 @@ class DeletionService:
             self._recorder.write(Event(event_id, action, participants, subjects=(subject,), detail=detail))
 
 
-class _Sorted:
-    """What comes back: with its row, or with its row there already."""
-
-    def __init__(self) -> None:
-        self.rows: set[str] = set()
-        self.there: set[str] = set()
-
-
-def _version_of(name: str, version: int) -> str:
-    return f"{name}.dcm" if version == 1 else f"{name}.v{version}.dcm"
-
-
 def _subjects(document: Document) -> list[Subject]:
-    """One for each study, with how many instances of which SOP class."""
+    """One for each study, with the number of its instances by SOP class."""
     rows = document.rows
     patients = {row["id"]: row for row in rows.patients}
     study_of = {row["id"]: row["study_fk"] for row in rows.series}

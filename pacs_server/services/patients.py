@@ -1,11 +1,13 @@
-"""Whose studies are: what is in conflict, and what operators decide: written down, made so, and audited."""
+"""Conflicts between patients, and what operators decide about them: merge patients, reassign studies.
+
+A decision is written to the journal, applied to the index and recorded in the audit trail.
+"""
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from pacs_server.audit.events import Action, Event, EventID
@@ -17,6 +19,7 @@ from pacs_server.index.database import Database
 from pacs_server.index.decisions import Decision, DecisionIndex
 from pacs_server.index.patients import Conflicts, PatientIndex, Person, StudyOf
 from pacs_server.services.decisions import DecisionJournal
+from pacs_server.storage.archive_files import DecisionLog
 
 _REFERENCE: Final = re.compile(r"@(m?)([0-9]{1,18})-[0-9a-f]{4}")
 # As HL7 writes a patient's ID with its issuer (CX).
@@ -24,24 +27,19 @@ _WITH_ISSUER: Final = "^^^"
 _ATTEMPTS: Final = 10
 
 
-def read_decisions(directory: Path) -> list[Decision]:
-    """What operators decided in an archive's directory, in order. Raises StorageUnavailable."""
-    return DecisionJournal(directory).read()
-
-
 class PatientService:
-    """Conflicts, merges and reassignments; knows no door."""
+    """Lists conflicts, merges patients and reassigns studies."""
 
-    def __init__(self, database: Database, directory: Path, audit: Recorder, system: Callable[[], str]) -> None:
-        """`directory` is that of the storage; `system` says what this one is called in what it changes."""
+    def __init__(self, database: Database, log: DecisionLog, audit: Recorder, system: Callable[[], str]) -> None:
+        """`system` gives the name of this system, which the changed studies keep."""
         self._index = PatientIndex(database)
         self._decisions = DecisionIndex(database)
-        self._journal = DecisionJournal(directory)
+        self._journal = DecisionJournal(log)
         self._audit = audit
         self._system = system
 
     def conflicts(self) -> Conflicts:
-        """All that operators have to decide about. Raises IndexUnavailable."""
+        """The conflicts that operators have to decide about. Raises IndexUnavailable."""
         return self._index.conflicts()
 
     def count(self) -> int:
@@ -54,12 +52,12 @@ class PatientService:
         return self._index.people(patient_id, issuer if issued else None)
 
     def people_of(self, study_instance_uid: str) -> list[Person]:
-        """Whose a study is, and whose it was before operators decided. Raises IndexUnavailable."""
-        there = [study.person for study in self._index.studies(study_instance_uid)]
-        return there + self._index.moved_away(study_instance_uid)
+        """The patient of a study, and the patients that had it before operators decided. Raises IndexUnavailable."""
+        current = [study.person for study in self._index.studies(study_instance_uid)]
+        return current + self._index.moved_away(study_instance_uid)
 
     def person(self, text: str) -> Person:
-        """The one patient that is meant: by key, by ID, or by ID^^^ISSUER. Raises PatientError, IndexUnavailable."""
+        """The one patient that `text` names by reference, ID, or ID^^^ISSUER. Raises PatientError, IndexUnavailable."""
         if match := _REFERENCE.fullmatch(text):
             found = self._index.person(int(match[2]), merged=bool(match[1]))
             if found is None or found.reference != text:
@@ -74,7 +72,7 @@ class PatientService:
         return people[0]
 
     def study(self, text: str) -> StudyOf:
-        """The one study that is meant: by key or by UID. Raises PatientError, IndexUnavailable."""
+        """The one study that `text` names by reference or UID. Raises PatientError, IndexUnavailable."""
         if match := _REFERENCE.fullmatch(text):
             one = self._index.study(int(match[2]))
             found = [one] if one is not None and one.reference == text else []
@@ -92,7 +90,7 @@ class PatientService:
         return self._index.studies_of(person)
 
     def merge(self, source: Person, target: Person, reason: str, *, dry_run: bool = False) -> list[StudyOf]:
-        """Give all studies of a patient, and those still to come, to another; returns the studies.
+        """Move all studies of a patient to another one, and those still to come; returns the studies.
 
         Raises PatientError, StorageFull, StorageUnavailable, IndexUnavailable, AuditUnavailable.
         """
@@ -105,24 +103,20 @@ class PatientService:
         return studies
 
     def reassign(self, study: StudyOf, target: Person, reason: str, *, dry_run: bool = False) -> None:
-        """Give a study, and what still comes of it, to another patient; raises as `merge` does."""
+        """Move a study to another patient, and what still arrives for the study; raises as `merge` does."""
         if not target.identity.patient_id and target not in self._index.moved_away(study.study_instance_uid):
             raise PatientError(f"{target.reference} has no Patient ID, which identifies nobody")
         self._decide([study], study.person, target, reason, whole=False, dry_run=dry_run)
 
-    def replay(self, decision: Decision) -> None:
-        """Make a change in an index that is made anew, unless it is made already. Raises IndexUnavailable."""
-        self._decisions.apply(decision)
-
     def catch_up(self) -> int:
-        """Make the changes that were written down before a crash kept the index from having them; returns how many.
+        """Apply the decisions that are in the journal and not in the index, because of a crash; returns how many.
 
         Raises StorageFull, StorageUnavailable, IndexUnavailable, AuditUnavailable.
         """
         applied = self._decisions.applied()
         missing = [decision for decision in self._journal.read() if decision.number > applied]
         if missing:
-            # An index that had what the journal lost would take no other change.
+            # If the index had decisions that the journal lost, it could take no other decision.
             self._journal.sync()
         return sum(self._decisions.apply(decision, partial(self._record, decision)) for decision in missing)
 
@@ -154,12 +148,12 @@ class PatientService:
         written, applied = len(self._journal.read()), self._decisions.applied()
         if written < applied:
             raise StorageUnavailable(
-                f"{self._journal.path} holds {written} changes and the index {applied}: put it back from a backup"
+                f"{self._journal.name} holds {written} changes and the index {applied}: put it back from a backup"
             )
         return written + 1
 
     def _write_down(self, decision: Decision, accession_numbers: Mapping[str, str]) -> bool:
-        """Into the journal and the audit trail, or into none of them; False if the number is taken."""
+        """Write a decision to the journal and the audit trail, or to neither; False if its number is taken."""
         if not self._journal.append(decision):
             return False
         try:
@@ -169,9 +163,9 @@ class PatientService:
             raise
 
     def _record(self, decision: Decision, accession_numbers: Mapping[str, str] | None = None) -> bool:
-        """One event for each of the two patients (PS3.15 A.5.3: a message is about one).
+        """Record one event for each of the two patients (PS3.15 A.5.3: a message is about one patient).
 
-        A decision that a crash interrupted is recorded once more when it is made: better twice than never.
+        A decision that a crash interrupted is recorded once more when it is applied: better twice than never.
         """
         verb = "merged" if decision.whole else "reassigned"
         gone = Action.DELETE if decision.whole else Action.UPDATE

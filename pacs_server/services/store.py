@@ -18,7 +18,8 @@ from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
 from pacs_server.kit.last_failure import LastFailure
-from pacs_server.storage.contract import Bytes, IncomingFile
+from pacs_server.storage.contract import Bytes
+from pacs_server.storage.spool import IncomingFile
 
 _READ_SIZE = 1024 * 1024
 

@@ -1,9 +1,20 @@
-"""What the archive asks of a storage; `filesystem` is the one of a server, `memory` the one of tests."""
+"""What the archive asks of a storage: objects under keys, never changed, durable once they are stored.
 
+`filesystem` keeps objects as files below one directory, `memory` keeps them for tests. What only the disk of the
+machine that receives has (files on their way in, quarantine, trash by link, locks) is in `spool` and `archive_files`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
+from pacs_server.errors import ObjectUnreadable
+
 Bytes = bytes | bytearray | memoryview
+# Told the prefix of the objects that cannot be listed, with a slash at its end, and why.
+Unlistable = Callable[[str, ObjectUnreadable], None]
 
 
 class Readable(Protocol):
@@ -38,46 +49,65 @@ class ByteSource(Readable, Protocol):
     ) -> None: ...
 
 
-class IncomingFile(Readable, Protocol):
-    """A file that is being received; nobody sees it until it is placed."""
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """The size of a stored object in bytes, and when it was stored, in nanoseconds since 1970."""
 
-    def write(self, data: Bytes) -> None:
-        """Append `data`. Raises StorageFull and StorageUnavailable."""
+    size: int
+    modified_ns: int
 
-    def settled(self) -> None:
-        """The row that names the placed file is committed: forget that it is on its way; never raises."""
 
-    def discard(self) -> None:
-        """Remove the file unless it was placed; never raises.
+class BulkWriter(Protocol):
+    """Stores many objects that share the cost of being made durable."""
 
-        One that was placed and not settled stays on the list of what has to be looked at after a crash.
+    def put(self, key: str, pieces: Iterable[Bytes]) -> int:
+        """Store an object and return its size; raises as `Storage.put`, if need be only when the block ends.
+
+        Unlike there, an object that is stored under the key already is replaced.
         """
 
 
 class Storage(Protocol):
-    """Files by relative path; paths come from `storage.paths` only."""
+    """Objects by key; may be shared by all threads and by several processes.
 
-    def incoming(self) -> IncomingFile:
-        """Begin a file. Raises StorageFull when free space is below the limit, and StorageUnavailable."""
+    `keys.check_key` says what a key is. Anything else raises InvalidKey, which only `exists` and `list` never do.
+    An error other than ObjectNotFound, ObjectUnreadable, InvalidKey and ObjectExists says that the storage as a whole
+    does not answer: then nothing is known of the object.
+    """
 
-    def place(self, file: IncomingFile, path: str) -> None:
-        """Make `file` durable under `path`: when this returns, power may fail.
+    def put(self, key: str, pieces: Iterable[Bytes]) -> int:
+        """Store an object and return its size; when this returns, the object survives a power loss.
 
-        Never overwrites: raises FileExistsError if something lies there; also StorageFull and
-        StorageUnavailable, and then the file is not placed.
+        Nothing is ever overwritten: of all that put one key at the same time one wins, and the others get
+        ObjectExists. Raises StorageFull and StorageUnavailable; what `pieces` raises passes through. After an error
+        nothing is stored.
         """
 
-    def take_back(self, file: IncomingFile, path: str) -> None:
-        """Undo the placement of `file` at `path`; it may be placed again. Raises StorageUnavailable."""
+    def open(self, key: str) -> ByteSource:
+        """Open an object to read. Raises ObjectNotFound, ObjectUnreadable, StorageUnavailable."""
 
-    def open(self, path: str) -> ByteSource:
-        """Open an object to read; raises ObjectNotFound, ObjectUnreadable, and InvalidKey for what is no key.
+    def exists(self, key: str) -> bool:
+        """Whether an object is stored under `key`; False for what is no key."""
 
-        Any other StorageUnavailable says nothing of this object: the storage as a whole does not answer.
+    def info(self, key: str) -> ObjectInfo:
+        """The size and the age of an object. Raises ObjectNotFound, ObjectUnreadable, StorageUnavailable."""
+
+    def remove(self, key: str) -> None:
+        """Remove an object durably; one that is not there is no error. Raises StorageUnavailable."""
+
+    def list(self, prefix: str = "", *, after: str = "", unlistable: Unlistable | None = None) -> Iterator[str]:
+        """The keys that begin with `prefix` and come after `after`, in the order of their bytes.
+
+        Memory does not grow with the number of keys. Objects that are stored or removed meanwhile may be listed or
+        not. If a part of the storage cannot be listed, `unlistable` is told and the rest is listed. Raises
+        StorageUnavailable: without `unlistable`, and if nothing at all can be listed.
         """
 
-    def exists(self, path: str) -> bool:
-        """Whether a file lies at `path`."""
+    def holds_instances(self) -> bool:
+        """Whether there is at least one key that ends with .dcm; ends at the first. Raises StorageUnavailable."""
 
-    def free_bytes(self) -> int:
-        """Free space, in bytes."""
+    def bulk(self) -> AbstractContextManager[BulkWriter]:
+        """Store many objects: all of them survive a power loss when the block ends.
+
+        When the block is left by an exception, some of the objects are there, each of them whole.
+        """

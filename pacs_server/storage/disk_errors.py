@@ -1,4 +1,4 @@
-"""What the operating system refuses, as errors of the archive."""
+"""Errors of the operating system as errors of the archive."""
 
 import errno
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ _SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
 _ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
-class translated:
-    """Turns OSError into the storage's errors, but for FileExistsError."""
+class storage_errors:
+    """Turns an OSError of the block into StorageFull or StorageUnavailable, in words that a peer may read."""
 
     # A generator with @contextmanager would be shorter, and cost three times as much at each write.
     __slots__ = ("_what",)
@@ -26,12 +26,12 @@ class translated:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, FileExistsError):
+        if isinstance(error, OSError):
             raise storage_error(self._what, error) from error
 
 
 def storage_error(what: str, error: OSError) -> PacsError:
-    """What the storage says when it cannot `what`, in words that a peer may read."""
+    """The error of a storage that cannot do `what`, in words that a peer may read."""
     if error.errno == errno.ENOSPC:
         return StorageFull("no space left on the storage")
     if error.errno == errno.EDQUOT:
@@ -52,7 +52,7 @@ def object_error(verb: str, key: str, error: OSError) -> StorageUnavailable:
 
 @contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """Turn an OSError into StorageFull or StorageUnavailable: cannot `what`."""
+    """Turn an OSError of the block into StorageFull or StorageUnavailable, in words for an operator."""
     try:
         yield
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pacs_server.kit.private_files import make_directory
+from pacs_server.storage.contract import Bytes
 from pacs_server.storage.disk_errors import disk_errors
 
 # Files share their syncs: so many of them, or so many bytes, whichever comes first.
@@ -28,7 +30,7 @@ class DurableFiles:
         self._partial = partial
         self._number = 0
         self._size = 0
-        self._written: list[tuple[Path, Path]] = []
+        self._written: deque[tuple[Path, Path]] = deque()
 
     def __enter__(self) -> Self:
         with disk_errors(f"use {self._partial}"):
@@ -47,9 +49,9 @@ class DurableFiles:
             for temporary, _ in self._written:
                 with suppress(OSError):
                     temporary.unlink()
-            self._written = []
+            self._written.clear()
 
-    def write(self, target: Path, pieces: Iterable[bytes]) -> int:
+    def write(self, target: Path, pieces: Iterable[Bytes]) -> int:
         """Write a file, over one that is there, and return its size; durable after `flush`.
 
         An exception of `pieces` passes through, and there is no file. Raises StorageFull, StorageUnavailable.
@@ -79,15 +81,16 @@ class DurableFiles:
         with disk_errors(f"write below {self._partial.parent}"):
             sync_file_system(self._partial)
             while self._written:
-                temporary, target = self._written[-1]
+                # The first one first: of two files with the same name the later one stays.
+                temporary, target = self._written[0]
                 make_directory(target.parent)
                 os.rename(temporary, target)
-                self._written.pop()
+                self._written.popleft()
             sync_file_system(self._partial)
             self._size = 0
 
 
-def _write(descriptor: int, piece: bytes, target: Path) -> int:
+def _write(descriptor: int, piece: Bytes, target: Path) -> int:
     rest = memoryview(piece)
     with disk_errors(f"write {target}"):
         while rest:

@@ -1,38 +1,16 @@
-"""A storage in memory, for tests of what stands on it; `fail_with` makes the next placement fail."""
+"""Objects in memory, for tests of what stands on a storage."""
 
+import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from pacs_server.errors import ObjectNotFound, PacsError
-from pacs_server.storage.contract import Bytes, ByteSource, IncomingFile
-
-
-class MemoryIncoming:
-    """A file that is being received, in memory."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.size = 0
-        self.placed = False
-        self.on_its_way = True
-
-    def write(self, data: Bytes) -> None:
-        """Append `data`."""
-        self.data += data
-        self.size = len(self.data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """The `length` bytes from `offset` on."""
-        return bytes(self.data[offset : offset + length])
-
-    def settled(self) -> None:
-        """Forget that it is on its way."""
-        self.on_its_way = False
-
-    def discard(self) -> None:
-        """Forget that it is on its way, unless it was placed."""
-        self.on_its_way = self.on_its_way and self.placed
+from pacs_server.errors import ObjectExists, ObjectNotFound, PacsError
+from pacs_server.storage.contract import BulkWriter, Bytes, ByteSource, ObjectInfo, Unlistable
+from pacs_server.storage.keys import check_key
 
 
 class MemorySource:
@@ -40,14 +18,14 @@ class MemorySource:
 
     descriptor = None
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, modified_ns: int) -> None:
         self._data = data
         self.size = len(data)
-        self.modified_ns = time.time_ns()
+        self.modified_ns = modified_ns
 
     def read(self, offset: int, length: int) -> bytes:
         """The `length` bytes from `offset` on."""
-        return self._data[offset : offset + length]
+        return self._data[offset : offset + max(length, 0)]
 
     def close(self) -> None:
         """Nothing is open."""
@@ -61,48 +39,93 @@ class MemorySource:
         """Nothing is open."""
 
 
-class MemoryStorage:
-    """Files in a dictionary."""
+@dataclass(frozen=True, slots=True)
+class MemoryBulkWriter:
+    """Stores objects, over those that are there."""
 
-    def __init__(self) -> None:
+    _replace: Callable[[str, bytes], None]
+
+    def put(self, key: str, pieces: Iterable[Bytes]) -> int:
+        """Store an object; see `BulkWriter`."""
+        data = b"".join(pieces)
+        self._replace(key, data)
+        return len(data)
+
+
+class MemoryStorage:
+    """Objects in a dictionary; `fail_with` makes the next ones fail."""
+
+    def __init__(self, check: Callable[[str], None] = check_key) -> None:
         self.files: dict[str, bytes] = {}
         self.fail_with: PacsError | None = None
-        self.free = 1 << 40
+        self._times: dict[str, int] = {}
+        self._check = check
+        self._lock = threading.Lock()
 
-    def incoming(self) -> IncomingFile:
-        """Begin a file."""
-        return MemoryIncoming()
+    def put(self, key: str, pieces: Iterable[Bytes]) -> int:
+        """Store an object; see `Storage`."""
+        self._check(key)
+        data = bytes(bytearray().join(pieces))  # never the object that was given: another one is another file
+        self.put_bytes(key, data)
+        return len(data)
 
-    def place(self, file: IncomingFile, path: str) -> None:
-        """Keep a file under `path`."""
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Store this very `bytes` object; raises as `put`."""
+        self._check(key)
         if self.fail_with is not None:
             raise self.fail_with
-        if path in self.files:
-            raise FileExistsError(path)
-        self.files[path] = file.read(0, file.size)
-        _own(file).placed = True
+        with self._lock:
+            if key in self.files:
+                raise ObjectExists(f"{key} is stored already")
+            self._set(key, data)
 
-    def take_back(self, file: IncomingFile, path: str) -> None:
-        """Undo a placement."""
-        del self.files[path]
-        _own(file).placed = False
+    def replace(self, key: str, data: bytes) -> None:
+        """Store this very `bytes` object, over one that is there. Raises InvalidKey."""
+        self._check(key)
+        with self._lock:
+            self._set(key, data)
 
-    def open(self, path: str) -> ByteSource:
-        """Open a file to read."""
-        if path not in self.files:
-            raise ObjectNotFound(f"cannot open {path}: no such file")
-        return MemorySource(self.files[path])
+    def open(self, key: str) -> ByteSource:
+        """Open an object; see `Storage`."""
+        self._check(key)
+        data = self.files.get(key)
+        if data is None:
+            raise ObjectNotFound(f"cannot open {key}: no such file")
+        return MemorySource(data, self._times.get(key, 0))
 
-    def exists(self, path: str) -> bool:
-        """Whether a file lies at `path`."""
-        return path in self.files
+    def exists(self, key: str) -> bool:
+        """Whether an object is stored; see `Storage`."""
+        return key in self.files
 
-    def free_bytes(self) -> int:
-        """Free space, in bytes."""
-        return self.free
+    def info(self, key: str) -> ObjectInfo:
+        """The size and the age of an object; see `Storage`."""
+        source = self.open(key)
+        return ObjectInfo(source.size, source.modified_ns)
+
+    def remove(self, key: str) -> None:
+        """Remove an object; see `Storage`."""
+        self._check(key)
+        with self._lock:
+            self.files.pop(key, None)
+
+    def list(self, prefix: str = "", *, after: str = "", unlistable: Unlistable | None = None) -> Iterator[str]:
+        """The keys; see `Storage`."""
+        begin = _encoded(after)
+        keys = [key for key in self.files if key.startswith(prefix) and _encoded(key) > begin]
+        yield from sorted(keys, key=_encoded)
+
+    def holds_instances(self) -> bool:
+        """Whether a key ends with .dcm; see `Storage`."""
+        return any(key.endswith(".dcm") for key in self.files)
+
+    @contextmanager
+    def bulk(self) -> Iterator[BulkWriter]:
+        """Store many objects; see `Storage`."""
+        yield MemoryBulkWriter(self.replace)
+
+    def _set(self, key: str, data: bytes) -> None:
+        self.files[key], self._times[key] = data, time.time_ns()
 
 
-def _own(file: IncomingFile) -> MemoryIncoming:
-    if not isinstance(file, MemoryIncoming):
-        raise TypeError("a file of another storage")
-    return file
+def _encoded(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")

@@ -1,8 +1,8 @@
-"""Backup: the index as it is at one moment, and every file it refers to, while the server runs.
+"""Back up an archive while the server runs: a copy of the index, then every file to which it refers.
 
-A row is committed after its file is durable. So a copy of the index is taken first and the files after it,
-and each row of the copy has its file, unless it was deleted meanwhile: then another copy is taken, and
-only the files that came since have to follow.
+A row is committed after its file is durable. So the index is copied first and the files after it, and each row of the
+copy has its file, unless the instance was deleted meanwhile: then the index is copied once more, and only the files
+that came since have to follow.
 """
 
 import hashlib
@@ -18,12 +18,19 @@ from typing import Final
 
 from pacs_server import __version__
 from pacs_server.audit import files as audit_files
-from pacs_server.errors import StorageUnavailable
+from pacs_server.errors import InvalidKey, ObjectNotFound, ObjectUnreadable, StorageUnavailable
 from pacs_server.index.copying import IndexedFile, deleted_folders, indexed_files, row_counts, take_snapshot
 from pacs_server.index.database import Database
+from pacs_server.storage.archive_files import ArchiveFiles
+from pacs_server.storage.contract import ByteSource
 from pacs_server.storage.disk_errors import disk_errors
 from pacs_server.storage.durable_files import DurableFiles
+from pacs_server.storage.file_source import FileSource
+from pacs_server.storage.keys import DECISIONS_PREFIX, trash_prefix
+from pacs_server.upkeep.backup_check import Damaged, OnProgress, check_bytes, check_instance, stored_pieces
 from pacs_server.upkeep.backup_directory import (
+    AUDIT,
+    SIDE_FILES,
     BackupDirectory,
     OtherFile,
     Snapshot,
@@ -33,29 +40,15 @@ from pacs_server.upkeep.backup_directory import (
 )
 from pacs_server.upkeep.rate_limit import RateLimit
 
-# Rows whose file is gone are looked at again in a newer copy of the index, this often in all.
+# How often the index is copied if files to which it refers are gone.
 _ROUNDS: Final = 3
 # So many problems are told one by one.
 MOST_PROBLEMS: Final = 1000
-# What was deleted, and what operators changed that no file can tell; both below the archive's directory.
-_TRASH: Final = "trash"
-_CHANGES: Final = "changes"
-
-# Told the number of instances done and of all there are.
-OnProgress = Callable[[int, int], None]
-# Takes the pieces of a file and gives them on, and raises Damaged behind the last one.
-Check = Callable[[Iterator[bytes]], Iterator[bytes]]
-# Told of a file what it is in the archive, where the backup keeps it and how it is checked; whether it is whole now.
-Renew = Callable[[str, Path, Check], bool]
-
-
-class Damaged(Exception):
-    """A file is not the one its digest was made of."""
 
 
 @dataclass(slots=True)
 class CopyReport:
-    """What was done: files written anew, those that were there already, and what could not be."""
+    """What a backup or a restore did: files that were written, files that were there already, and problems."""
 
     snapshot: str = ""
     written: int = 0
@@ -73,16 +66,16 @@ class CopyReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """What is backed up: the index, the archive's directory, the directory of the audit trail if there is one."""
+class BackupSource:
+    """What is backed up: the index, the files of the archive, and the directory of the audit trail if there is one."""
 
     database: Database
-    archive: Path
+    files: ArchiveFiles
     audit: Path | None
 
 
-def back_up(source: Source, directory: BackupDirectory, pace: RateLimit, progress: OnProgress) -> CopyReport:
-    """Add a snapshot to a directory of backups; what is there already is not copied again.
+def back_up(source: BackupSource, directory: BackupDirectory, pace: RateLimit, progress: OnProgress) -> CopyReport:
+    """Add a snapshot to a directory of backups; files that it has already are not copied again.
 
     Files that are missing or damaged are in the report, and the rest is backed up. Raises SchemaError,
     IndexUnavailable, StorageFull, StorageUnavailable.
@@ -97,75 +90,8 @@ def back_up(source: Source, directory: BackupDirectory, pace: RateLimit, progres
     return report
 
 
-def checked(pieces: Iterator[bytes], file: IndexedFile) -> Iterator[bytes]:
-    """The pieces of an instance's file as they are; raises Damaged behind the last one if it is another file."""
-    digest, position = hashlib.sha256(), 0
-    for piece in pieces:
-        skipped = max(0, file.data_set_offset - position)
-        digest.update(memoryview(piece)[skipped:])
-        position += len(piece)
-        yield piece
-    if position != file.size or digest.hexdigest() != file.digest:
-        raise Damaged
-
-
-def verify(
-    directory: BackupDirectory, snapshot: Snapshot, progress: OnProgress, renew: Renew = lambda *_: False
-) -> list[str]:
-    """Read a whole snapshot back and say what is wrong with it; raises StorageUnavailable if the index is.
-
-    `renew` may put right what is wrong.
-    """
-    report = CopyReport()
-    for done, file in enumerate(indexed_files(directory.database_of(snapshot)), 1):
-        _verify(report, file.path, directory.object(file.name), partial(checked, file=file), renew)
-        progress(done, snapshot.rows["instance"])
-    for other in directory.other_files(snapshot):
-        _verify(report, other.path, directory.file(other.name), partial(same_bytes, expected=other.digest), renew)
-    return report.problems
-
-
-def verify_and_renew(archive: Path, directory: BackupDirectory, snapshot: Snapshot, progress: OnProgress) -> list[str]:
-    """As `verify`, and copy from the archive once more what it still has; raises StorageFull, StorageUnavailable."""
-    with directory.locked(), DurableFiles(directory.partial) as writer:
-
-        def renew(path: str, kept: Path, check: Check) -> bool:
-            try:
-                writer.write(kept, check(pieces_of(archive / path)))
-            except (OSError, Damaged):
-                return False
-            return True
-
-        return verify(directory, snapshot, progress, renew)
-
-
-def _verify(report: CopyReport, path: str, kept: Path, check: Check, renew: Renew) -> None:
-    try:
-        for _ in check(pieces_of(kept)):
-            pass
-    except FileNotFoundError:
-        wrong = "missing from the backup"
-    except OSError as error:
-        wrong = f"cannot be read from the backup: {error.strerror}"
-    except Damaged:
-        wrong = "damaged in the backup"
-    else:
-        return
-    report.problem(f"{path}: {wrong}" + ("; copied again" if renew(path, kept, check) else ""))
-
-
-def same_bytes(pieces: Iterator[bytes], expected: str) -> Iterator[bytes]:
-    """The pieces of a file as they are; raises Damaged behind the last one if its SHA-256 is not the expected one."""
-    digest = hashlib.sha256()
-    for piece in pieces:
-        digest.update(piece)
-        yield piece
-    if digest.hexdigest() != expected:
-        raise Damaged
-
-
 def _sweep(directory: BackupDirectory) -> None:
-    """Remove what is half written, and what a backup left that did not come to its end."""
+    """Remove half written files, and the files of a backup that did not come to its end."""
     with disk_errors(f"use {directory.index}"):
         finished = {path.stem for path in directory.index.glob("*.json")}
         for leftover in [*directory.partial.iterdir(), *directory.index.iterdir()]:
@@ -173,11 +99,31 @@ def _sweep(directory: BackupDirectory) -> None:
                 leftover.unlink()
 
 
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A file besides the instances that belongs into the backup; what is appended to it meanwhile is cut at `size`."""
+
+    area: str
+    path: str
+    size: int
+    modified_ns: int
+    open: Callable[[], ByteSource]
+
+
+# What of a candidate is the same as long as nobody changed the file.
+_Unchanged = tuple[str, str, int, int]
+
+
 class _Backup:
     """One run."""
 
     def __init__(
-        self, source: Source, directory: BackupDirectory, writer: DurableFiles, pace: RateLimit, progress: OnProgress
+        self,
+        source: BackupSource,
+        directory: BackupDirectory,
+        writer: DurableFiles,
+        pace: RateLimit,
+        progress: OnProgress,
     ) -> None:
         self._source = source
         self._directory = directory
@@ -195,10 +141,10 @@ class _Backup:
             name, revision, instances, size, gone = self._round()
             if gone in (0, before):
                 break
-        files_digest, files = self._others(name, known)
+        files_digest, files = self._copy_others(name, known)
         with disk_errors(f"read {self._draft}"):
             digest = digest_of(self._draft)
-            # Once more through the writer, which makes it durable.
+            # The draft is copied through the writer, which makes the copy durable.
             index_size = self._writer.write(self._directory.index / f"{name}.db", pieces_of(self._draft))
         self._writer.flush()
         report, rows = self._report, row_counts(self._draft)
@@ -211,100 +157,115 @@ class _Backup:
         return report
 
     def _round(self) -> tuple[str, str, int, int, int]:
-        """Copy the index and what it refers to: name, revision, instances, their bytes, how many files are missing."""
+        """Copy the index and the instances: name, revision, instances, their bytes, how many files are missing."""
         self._report.problems, self._report.problem_count = [], 0
         with disk_errors(f"use {self._draft}"):
             self._draft.unlink(missing_ok=True)
         name, revision = self._directory.new_name(), take_snapshot(self._source.database, self._draft)
-        instances, size, gone = self._instances(row_counts(self._draft)["instance"])
+        instances, size, gone = self._copy_instances(row_counts(self._draft)["instance"])
         self._writer.flush()
+        in_trash = set(self._source.files.trash.folders())
         for folder in deleted_folders(self._draft):
-            if not (self._source.archive / _TRASH / folder).is_dir():
-                # Brought back, or its time was over; a newer copy of the index knows.
+            if folder not in in_trash:
+                # The deletion was restored or purged; a newer copy of the index knows.
                 gone += 1
-                self._report.problem(f"{_TRASH}/{folder} is missing")
+                self._report.problem(f"{trash_prefix(folder).removesuffix('/')} is missing")
         return name, revision, instances, size, gone
 
-    def _instances(self, total: int) -> tuple[int, int, int]:
-        """Copy what is not there; returns how many instances the backup has, their bytes, and how many are missing."""
+    def _copy_instances(self, total: int) -> tuple[int, int, int]:
+        """Copy instances; returns how many the backup has, their bytes, and how many are missing in the archive."""
         kept = size = missing = 0
         for done, file in enumerate(indexed_files(self._draft), 1):
             target = self._directory.object(file.name)
             try:
                 if not _has_size(target, file.size):
-                    self._copy(file, target)
+                    self._copy_instance(file, target)
                 kept, size = kept + 1, size + file.size
-            except FileNotFoundError:
+            except ObjectNotFound:
                 missing += 1
                 self._report.problem(f"{file.path} is missing")
-            except OSError as error:
-                self._report.problem(f"{file.path} cannot be read: {error.strerror}")
+            except (ObjectUnreadable, InvalidKey) as error:
+                self._report.problem(_unreadable(file.path, error))
             except Damaged:
                 self._report.problem(f"{file.path} is damaged")
             self._progress(done, total)
         return kept, size, missing
 
-    def _copy(self, file: IndexedFile, target: Path) -> None:
-        pieces = checked(self._pace.over(pieces_of(self._source.archive / file.path)), file)
-        self._report.written_bytes += self._writer.write(target, pieces)
+    def _copy_instance(self, file: IndexedFile, target: Path) -> None:
+        with self._source.files.storage.open(file.path) as source:
+            pieces = check_instance(self._pace.over(stored_pieces(source)), file)
+            self._report.written_bytes += self._writer.write(target, pieces)
         self._report.written += 1
 
-    def _known_files(self) -> dict[tuple[str, str, int, int], OtherFile]:
-        """The other files of the newest snapshot: what has the same size and time since is not read again."""
+    # ---------------------------------------------------------------- other files
+
+    def _known_files(self) -> dict[_Unchanged, OtherFile]:
+        """The other files of the newest snapshot; a file with the same size and time is not read again."""
         try:
             files = list(self._directory.other_files(self._directory.snapshot(None)))
         except (StorageUnavailable, FileNotFoundError):
             return {}
         return {(one.area, one.path, one.size, one.modified_ns): one for one in files}
 
-    def _others(self, name: str, known: dict[tuple[str, str, int, int], OtherFile]) -> tuple[str, int]:
-        """Copy the other files and list them; returns the digest of the list and how many they are."""
+    def _copy_others(self, name: str, known: dict[_Unchanged, OtherFile]) -> tuple[str, int]:
+        """Copy the other files and list them; returns the digest of the list, and their number."""
         lines = []
-        for area, root, path, size in self._found():
+        for found in self._candidates():
             try:
-                lines.append(json.dumps(asdict(self._other(area, root, path, size, known))) + "\n")
-            except FileNotFoundError:
-                continue  # its time in the trash was over, or its day in the audit trail
-            except OSError as error:
-                self._report.problem(f"{path} cannot be read: {error.strerror}")
+                lines.append(json.dumps(asdict(self._copy_other(found, known))) + "\n")
+            except ObjectNotFound:
+                continue  # purged from the trash, or pruned from the audit trail
+            except (ObjectUnreadable, InvalidKey) as error:
+                self._report.problem(_unreadable(found.path, error))
             except Damaged:
-                self._report.problem(f"{path} changed while it was copied")
+                self._report.problem(f"{found.path} changed while it was copied")
         text = "".join(lines).encode()
         self._writer.write(self._directory.index / f"{name}.files", [text])
         return hashlib.sha256(text).hexdigest(), len(lines)
 
-    def _other(
-        self, area: str, root: Path, path: str, size: int, known: dict[tuple[str, str, int, int], OtherFile]
-    ) -> OtherFile:
-        modified = (root / path).stat().st_mtime_ns
-        before = known.get((area, path, size, modified))
-        if before is not None and _has_size(self._directory.file(before.name), size):
+    def _copy_other(self, found: _Candidate, known: dict[_Unchanged, OtherFile]) -> OtherFile:
+        before = known.get((found.area, found.path, found.size, found.modified_ns))
+        if before is not None and _has_size(self._directory.file(before.name), found.size):
             return before
-        found = OtherFile(area, path, size, modified, digest_of(root / path, size))
-        target = self._directory.file(found.name)
-        if not _has_size(target, size):
-            self._writer.write(target, same_bytes(self._pace.over(pieces_of(root / path, size)), found.digest))
-        return found
+        with found.open() as source:
+            digest = hashlib.sha256()
+            for piece in stored_pieces(source, found.size):
+                digest.update(piece)
+            other = OtherFile(found.area, found.path, found.size, found.modified_ns, digest.hexdigest())
+            target = self._directory.file(other.name)
+            if not _has_size(target, found.size):
+                pieces = self._pace.over(stored_pieces(source, found.size))
+                self._writer.write(target, check_bytes(pieces, other.digest))
+        return other
 
-    def _found(self) -> Iterator[tuple[str, Path, str, int]]:
-        """Area, root, path and size of every other file; what is appended to meanwhile is cut at that size."""
-        # What was deleted after the copy of the index is in that as an instance.
-        trash = sorted(f"{_TRASH}/{folder}" for folder in deleted_folders(self._draft))
-        for name in (*trash, _CHANGES):
-            for folder, _, files in os.walk(self._source.archive / name):
-                for file in sorted(files):
-                    path = Path(folder, file)
-                    with suppress(FileNotFoundError):
-                        relative = path.relative_to(self._source.archive).as_posix()
-                        yield "archive", self._source.archive, relative, path.stat().st_size
+    def _candidates(self) -> Iterator[_Candidate]:
+        """The files of deletions that the copy of the index knows, the decisions, and the audit trail.
+
+        An instance that was deleted after the index was copied is in the backup as an instance.
+        """
+        storage = self._source.files.side_files
+        prefixes = [trash_prefix(folder) for folder in sorted(deleted_folders(self._draft))]
+        for prefix in (*prefixes, DECISIONS_PREFIX):
+            for key in storage.list(prefix, unlistable=self._unlistable):
+                try:
+                    info = storage.info(key)
+                except ObjectNotFound:
+                    continue
+                except ObjectUnreadable as error:
+                    self._report.problem(_unreadable(key, error))
+                    continue
+                yield _Candidate(SIDE_FILES, key, info.size, info.modified_ns, partial(storage.open, key))
         if self._source.audit is not None and (self._source.audit / audit_files.HEAD).exists():
             yield from _audit_files(self._source.audit, self._directory.partial)
 
+    def _unlistable(self, prefix: str, error: ObjectUnreadable) -> None:
+        self._report.problem(f"{prefix} cannot be listed: {error.reason}")
 
-def _audit_files(directory: Path, copies: Path) -> Iterator[tuple[str, Path, str, int]]:
+
+def _audit_files(directory: Path, copies: Path) -> Iterator[_Candidate]:
     """The files of the audit trail without its key, as they are at a moment when nobody writes.
 
-    All of them only grow, but for the head, of which a copy is made.
+    All of them only grow, except for the head, which is copied at that moment.
     """
     with disk_errors(f"read {directory}"):
         descriptor = os.open(directory / audit_files.HEAD, os.O_RDONLY | os.O_CLOEXEC)
@@ -316,13 +277,19 @@ def _audit_files(directory: Path, copies: Path) -> Iterator[tuple[str, Path, str
         finally:
             os.close(descriptor)
         (copies / audit_files.HEAD).write_bytes(head)
-    for name, size in sizes.items():
-        yield "audit", directory, name, size
-    yield "audit", copies, audit_files.HEAD, len(head)
+    sized = [(directory, name, size) for name, size in sizes.items()]
+    for folder, name, size in (*sized, (copies, audit_files.HEAD, len(head))):
+        with suppress(ObjectNotFound), FileSource(str(folder / name), name) as source:
+            yield _Candidate(AUDIT, name, size, source.modified_ns, partial(FileSource, str(folder / name), name))
 
 
 def _has_size(path: Path, size: int) -> bool:
-    try:
-        return path.stat().st_size == size
-    except FileNotFoundError:
-        return False
+    with disk_errors(f"read {path}"):
+        try:
+            return path.stat().st_size == size
+        except FileNotFoundError:
+            return False
+
+
+def _unreadable(path: str, error: ObjectUnreadable | InvalidKey) -> str:
+    return f"{path} cannot be read: {error.reason if isinstance(error, ObjectUnreadable) else error}"

@@ -1,4 +1,4 @@
-"""A directory of backups: snapshots of the index, and the files they refer to, each once.
+"""A directory of backups: snapshots of the index, and each file that they refer to once.
 
     index/TIME.db      the index at that moment, a SQLite database
     index/TIME.files   the other files of that moment, one JSON object a line
@@ -8,7 +8,7 @@
     partial/           what is being written
     lock               held by whoever writes here
 
-Nothing that stands there is ever changed, so an older snapshot is whole whatever happens to a newer one.
+Nothing in it is ever changed, so an older snapshot stays whole whatever happens to a newer one.
 """
 
 import fcntl
@@ -29,14 +29,18 @@ from pacs_server.storage.disk_errors import disk_errors
 from pacs_server.storage.durable_files import DurableFiles
 
 CHUNK: Final = 1024 * 1024
+# The areas of files: instances, other files of the archive (`ArchiveFiles.side_files`), and files of the audit trail.
+INSTANCES: Final = "instance"
+SIDE_FILES: Final = "archive"
+AUDIT: Final = "audit"
 _NAME: Final = re.compile(r"[0-9a-f]{64}-[0-9]+(-[0-9a-f]{8})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A manifest: what one backup holds; sizes in bytes, digests SHA-256 in hexadecimal.
+    """A manifest: what one backup holds. Sizes are in bytes, digests are SHA-256 in hexadecimal.
 
-    `rows` are by table. `problems` is how many files were missing or damaged when it was made.
+    `rows` counts the rows of each table, `problems` the files that were missing or damaged when the backup was made.
     """
 
     name: str
@@ -54,7 +58,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class OtherFile:
-    """A file that is no instance of the index: `area` is archive or audit, `path` below that directory."""
+    """A file that is no instance of the index: `area` is archive or audit, `path` is the path in that area."""
 
     area: str
     path: str
@@ -64,7 +68,7 @@ class OtherFile:
 
     @property
     def name(self) -> str:
-        """What it is kept under."""
+        """The name under which the backup keeps the file."""
         return f"{self.digest}-{self.size}"
 
 
@@ -81,7 +85,7 @@ class BackupDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Write here alone; makes the directories. Raises StorageUnavailable while somebody else does."""
+        """Make the directories, and write to them alone. Raises StorageUnavailable while somebody else writes."""
         with disk_errors(f"use {self.root}"):
             for folder in (self.index, self.partial, self.root / "objects", self.root / "files"):
                 make_directory(folder)
@@ -97,35 +101,35 @@ class BackupDirectory:
             os.close(descriptor)
 
     def snapshots(self) -> list[Snapshot]:
-        """All that count, the oldest first. Raises StorageUnavailable for no backup at all, or a damaged manifest."""
+        """All snapshots, the oldest first. Raises StorageUnavailable for no backup at all, or a damaged manifest."""
         with disk_errors(f"read {self.index}"):
             return [_read_manifest(path) for path in sorted(self.index.iterdir()) if path.suffix == ".json"]
 
     def snapshot(self, name: str | None) -> Snapshot:
-        """The snapshot of that name, or the newest. Raises StorageUnavailable if there is none."""
+        """The snapshot of a name, or the newest one. Raises StorageUnavailable if there is none."""
         found = [one for one in self.snapshots() if name in (None, one.name)]
         if not found:
             raise StorageUnavailable(f"there is no snapshot {name or ''} in {self.root}".replace("  ", " "))
         return found[-1]
 
     def new_name(self) -> str:
-        """The name of a snapshot that is made now: the time in UTC."""
+        """The name of a new snapshot: the time in UTC."""
         return f"{datetime.now(UTC):%Y-%m-%dT%H%M%S.%fZ}"
 
     def object(self, name: str) -> Path:
-        """Where the file of an instance is kept. Raises StorageUnavailable for a name that is none."""
+        """Where the file of an instance is kept. Raises StorageUnavailable for what is no name of a file."""
         return self._kept("objects", name)
 
     def file(self, name: str) -> Path:
-        """Where another file is kept; raises as `object`."""
+        """Where any other file is kept; raises as `object`."""
         return self._kept("files", name)
 
     def database_of(self, snapshot: Snapshot) -> Path:
-        """The snapshot's index. Raises StorageUnavailable if it is not what the manifest says."""
+        """The index of a snapshot. Raises StorageUnavailable unless it has the digest of the manifest."""
         return self._checked(self.index / f"{snapshot.name}.db", snapshot.index_digest)
 
     def other_files(self, snapshot: Snapshot) -> Iterator[OtherFile]:
-        """The snapshot's other files. Raises StorageUnavailable if the list is not what the manifest says."""
+        """The other files of a snapshot. Raises StorageUnavailable unless their list has the digest of the manifest."""
         path = self._checked(self.index / f"{snapshot.name}.files", snapshot.files_digest)
         with disk_errors(f"read {path}"), path.open(encoding="utf-8") as lines:
             for line in lines:
@@ -145,14 +149,14 @@ class BackupDirectory:
 
 
 def write_manifest(writer: DurableFiles, directory: BackupDirectory, snapshot: Snapshot) -> None:
-    """Make a snapshot count; everything it refers to has to be durable. Raises StorageFull, StorageUnavailable."""
+    """Write the manifest of a snapshot, whose files have to be durable. Raises StorageFull, StorageUnavailable."""
     text = json.dumps(asdict(snapshot), indent=2) + "\n"
     writer.write(directory.index / f"{snapshot.name}.json", [text.encode()])
     writer.flush()
 
 
 def pieces_of(path: Path, size: int | None = None) -> Iterator[bytes]:
-    """A file, or its first `size` bytes, in pieces. Raises OSError."""
+    """Read a file, or its first `size` bytes, in pieces. Raises OSError."""
     with path.open("rb", buffering=0) as file:
         left = size
         while left is None or left > 0:

@@ -1,4 +1,4 @@
-"""Old snapshots of a directory of backups removed, and the files that none of the others refers to."""
+"""Remove old snapshots from a directory of backups, and the files to which no other snapshot refers."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from pacs_server.upkeep.backup_directory import BackupDirectory, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """What was removed; `bytes` is what its files took."""
+    """What was removed; `bytes` is the size of the removed files."""
 
     snapshots: int
     files: int
@@ -22,14 +22,14 @@ class PruneResult:
 
 
 def prune(directory: BackupDirectory, keep: int) -> PruneResult:
-    """Keep the newest `keep` snapshots; what goes first is what refers, so that a stop at any moment harms nothing.
+    """Keep the newest `keep` snapshots. Manifests are removed before files, so that a stop at any moment harms nothing.
 
-    Raises StorageUnavailable, also if a snapshot that is to be kept cannot be read: then no file goes.
+    Raises StorageUnavailable, also if a snapshot that is to be kept cannot be read: then no file is removed.
     """
     with directory.locked():
         snapshots = directory.snapshots()
         gone, kept = snapshots[:-keep], snapshots[-keep:]
-        # On disk, since an archive may have more files than memory has room for their names.
+        # On disk, because an archive may have more files than memory has room for their names.
         with closing(sqlite3.connect("")) as names:
             names.execute("CREATE TABLE wanted (name TEXT PRIMARY KEY) WITHOUT ROWID")
             for snapshot in kept:
@@ -48,13 +48,13 @@ def _names(directory: BackupDirectory, snapshot: Snapshot) -> Iterator[tuple[str
 
 
 def _remove(directory: BackupDirectory, snapshot: Snapshot) -> None:
-    """The manifest first: without it the rest does not count."""
+    """Remove a snapshot, its manifest first: without the manifest the rest does not count."""
     for suffix in (".json", ".files", ".db"):
         (directory.index / f"{snapshot.name}{suffix}").unlink(missing_ok=True)
 
 
 def _sweep(root: Path, names: sqlite3.Connection) -> tuple[int, int]:
-    """Remove what nobody wants; returns how many files, and their bytes."""
+    """Remove the files that no snapshot refers to; returns their number and their size in bytes."""
     count = size = 0
     for path in (path for folder in root.iterdir() for path in folder.iterdir()):
         if names.execute("SELECT 1 FROM wanted WHERE name = ?", (path.name,)).fetchone() is None:

@@ -1,9 +1,8 @@
-"""One instance held against its file: there, of its size, readable, the same bytes, told right by the index.
+"""Compare the file of one instance with its row: the file is there, readable, of the right size and digest.
 
-Reads gently: at a pace that the caller sets, and what was not in the page cache before is not there afterwards.
+Reading is gentle: the caller sets the rate, and the page cache holds afterwards what it held before.
 """
 
-import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,22 +14,19 @@ from typing import Final
 from pacs_server.archive.stored_file import USUAL_HEAD, header_of
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.part10 import FileHead, decode_head
-from pacs_server.errors import InvalidInstance, InvalidKey, ObjectNotFound, ObjectUnreadable, StorageUnavailable
-from pacs_server.index.instances import StoredInstance
+from pacs_server.errors import InvalidInstance, InvalidKey, ObjectNotFound, ObjectUnreadable
 from pacs_server.index.integrity import IndexedInstance
-from pacs_server.storage.contract import ByteSource, Readable
-from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.storage.contract import ByteSource, Readable, Storage
 
 CHUNK: Final = 256 * 1024
-# As much as a header takes with the File Meta Information before it.
+# The File Meta Information and the header behind it end within so many bytes, almost always.
 _HEAD: Final = 2 * USUAL_HEAD
-_SHORTAGES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR}
-# Told the bytes about to be read; may wait, and may raise to end the reading.
-Spend = Callable[[int], None]
+# Told how many bytes are about to be read; may wait, and may raise to end the reading.
+BeforeRead = Callable[[int], None]
 
 
 class FindingKind(StrEnum):
-    """What can be wrong."""
+    """The kinds of faults that can be found."""
 
     MISSING = "missing"
     SIZE = "size"
@@ -45,9 +41,9 @@ class FindingKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: with an instance, or a file below the archive's root, or a counter of a UID.
+    """A fault of an instance, of a stored file without a row, or of a counter of the index.
 
-    `repaired` says what was done about it, '' if it is as it was found. No patient data in any of it.
+    `repaired` says what was done about it, and is empty if nothing was. No field holds patient data.
     """
 
     kind: FindingKind
@@ -59,19 +55,19 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What is held against the index besides being there and its size: the digest, the header."""
+    """Whether the digest and the header of a file are compared with the index, besides its size."""
 
     digest: bool = True
     header: bool = True
 
 
-def check(storage: FileSystemStorage, row: IndexedInstance, checks: Checks, spend: Spend) -> Finding | None:
-    """What is wrong with the file of an instance, None if nothing. Raises StorageUnavailable if there is no archive."""
+def check(storage: Storage, row: IndexedInstance, checks: Checks, spend: BeforeRead) -> Finding | None:
+    """Compare a row with its file; None if they agree. Raises StorageUnavailable if the storage does not answer."""
     stored = row.stored
     try:
         with storage.open(stored.path) as source:
             try:
-                found = _look(source, row, checks, spend)
+                found = _fault(source, row, checks, spend)
             except ObjectUnreadable as error:
                 found = FindingKind.UNREADABLE, error.reason
     except ObjectNotFound:
@@ -81,25 +77,19 @@ def check(storage: FileSystemStorage, row: IndexedInstance, checks: Checks, spen
     return None if found is None else Finding(found[0], stored.uids.sop, stored.path, found[1])
 
 
-_Found = tuple[FindingKind, str]
+_Fault = tuple[FindingKind, str]
 
 
-def refuse_shortage(error: BaseException | None) -> None:
-    """Raise StorageUnavailable if it says nothing of the file."""
-    if isinstance(error, OSError) and error.errno in _SHORTAGES:
-        raise StorageUnavailable(f"cannot read files: {error.strerror}") from error
-
-
-def _look(source: ByteSource, row: IndexedInstance, checks: Checks, spend: Spend) -> _Found | None:
+def _fault(source: ByteSource, row: IndexedInstance, checks: Checks, spend: BeforeRead) -> _Fault | None:
     if source.size != row.stored.size:
         return FindingKind.SIZE, f"{source.size} bytes instead of {row.stored.size}"
     pieces = gentle_pieces(source, spend, CHUNK if checks.digest else _HEAD)
     first = b""
     if checks.header:
         first = next(pieces, b"")
-        wrong = _read_header(_Start(source, first), row)
-        if wrong is not None:
-            return wrong
+        fault = _header_fault(_Start(source, first), row)
+        if fault is not None:
+            return fault
     if not checks.digest:
         return None
     digest = hashlib.sha256(first[row.stored.data_set_offset :])
@@ -110,7 +100,7 @@ def _look(source: ByteSource, row: IndexedInstance, checks: Checks, spend: Spend
     return None if digest.hexdigest() == row.stored.digest else (FindingKind.CHANGED, "the digest differs")
 
 
-def _read_header(start: Readable, row: IndexedInstance) -> _Found | None:
+def _header_fault(start: Readable, row: IndexedInstance) -> _Fault | None:
     try:
         head = decode_head(start.read(0, USUAL_HEAD))
         if head is None:
@@ -123,9 +113,9 @@ def _read_header(start: Readable, row: IndexedInstance) -> _Found | None:
 
 
 def _differing(row: IndexedInstance, head: FileHead, header: Header) -> list[str]:
-    """The names of what the row and the file's header do not agree on; values may be patient data."""
+    """The names of the attributes on which row and file differ; their values may be patient data."""
     uids, stored = header.uids, row.stored
-    told: Mapping[str, object] = {name: header.values.get(name, "") for name in row.values} | {
+    in_file: Mapping[str, object] = {name: header.values.get(name, "") for name in row.values} | {
         "study_instance_uid": uids.study,
         "series_instance_uid": uids.series,
         "sop_instance_uid": uids.sop,
@@ -133,12 +123,7 @@ def _differing(row: IndexedInstance, head: FileHead, header: Header) -> list[str
         "transfer_syntax_uid": head.transfer_syntax_uid,
         "data_set_offset": head.data_set_offset,
     }
-    kept = dict(row.values) | _kept(stored)
-    return sorted(name for name, value in told.items() if kept[name] != value)
-
-
-def _kept(stored: StoredInstance) -> dict[str, object]:
-    return {
+    in_row: Mapping[str, object] = {**row.values} | {
         "study_instance_uid": stored.uids.study,
         "series_instance_uid": stored.uids.series,
         "sop_instance_uid": stored.uids.sop,
@@ -146,10 +131,11 @@ def _kept(stored: StoredInstance) -> dict[str, object]:
         "transfer_syntax_uid": stored.transfer_syntax_uid,
         "data_set_offset": stored.data_set_offset,
     }
+    return sorted(name for name, value in in_file.items() if in_row[name] != value)
 
 
 class _Start:
-    """The start of an open object, most of which has been read already."""
+    """An open object whose first piece has been read already."""
 
     def __init__(self, source: ByteSource, first: bytes) -> None:
         self._source = source
@@ -163,10 +149,10 @@ class _Start:
         return self._source.read(offset, length)
 
 
-def gentle_pieces(source: ByteSource, spend: Spend, chunk: int = CHUNK) -> Iterator[bytes]:
-    """An open object from its start to its end, leaving the page cache as it was; raises as `read`, and as `spend`."""
+def gentle_pieces(source: ByteSource, spend: BeforeRead, chunk: int = CHUNK) -> Iterator[bytes]:
+    """Read an open object from start to end, and leave the page cache as it was. Raises as `read` and `spend`."""
     descriptor = source.descriptor
-    # Reading ahead would bring in what the next piece then takes for somebody else's.
+    # If the kernel read ahead, the next piece would be in the cache and look as if somebody else had read it.
     _advise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
     position = 0
     while position < source.size:
@@ -189,13 +175,13 @@ def _advise(descriptor: int | None, offset: int, length: int, advice: int) -> No
 
 
 def _cached(descriptor: int | None, size: int, position: int) -> bytes | None:
-    """What is in the page cache as a whole: somebody uses it, and it stays there. None if it is not."""
+    """Read bytes from the page cache, where they stay because somebody uses them; None unless all are there."""
     if descriptor is None:
         return None
     buffer = bytearray(size)
     try:
         got = os.preadv(descriptor, [buffer], position, os.RWF_NOWAIT)
     except OSError:
-        # Not in the cache, or a file system that cannot tell.
+        # The bytes are not in the cache, or the file system cannot tell.
         return None
     return bytes(buffer) if got == size else None

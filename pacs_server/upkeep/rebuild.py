@@ -1,7 +1,7 @@
-"""The index from the files alone: everything that happened to the archive, told again in the order of time.
+"""Rebuild the index from the files alone: replay everything that happened to the archive in the order of time.
 
-The first values of a study stay, a later version takes an earlier one's place, a deletion takes away what
-was there: so the same events give the same index. Files that cannot be read are reported and left as they are.
+The first values of a study stay, a later version takes the place of an earlier one, and a deletion takes away what was
+there: so the same events give the same index. Files that cannot be read are reported and left as they are.
 """
 
 import logging
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +23,10 @@ from pacs_server.index.decisions import Decision, DecisionIndex
 from pacs_server.index.deletion_document import DeletionStatus, decode
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import Arrival, InstanceIndex
-from pacs_server.services.patients import read_decisions
-from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.services.decisions import DecisionJournal
+from pacs_server.storage.archive_files import ArchiveFiles
+from pacs_server.storage.contract import ByteSource
+from pacs_server.storage.keys import trash_prefix
 from pacs_server.storage.trash import Trash
 from pacs_server.upkeep.rebuild_events import Arrived, Changed, Deleted, Events
 
@@ -33,15 +36,17 @@ _SHOWN: Final = 20
 _READ_TOGETHER: Final = 64
 _COMMIT_TOGETHER: Final = 1000
 
-# What is being done, how far it is, and of how much: 0 when nobody knows yet.
+# Told what is being done, how far it is, and of how much; 0 if the total is not known yet.
 OnProgress = Callable[[str, int, int], None]
-# A file that was read, or where it is and what is wrong with it; None if it is nobody's.
+# How a problem calls a file, the key to index it under, and how to open it.
+_File = tuple[str, str, Callable[[], ByteSource]]
+# A file that was read, or its name and what is wrong with it; None for a file that holds no instance.
 _Result = StoredFile | tuple[str, str] | None
 
 
 @dataclass(slots=True)
 class RebuildReport:
-    """What a rebuild came to; `problems` holds the first 20 of `problem_count`."""
+    """How a rebuild ended; `problems` holds the first 20 of `problem_count`."""
 
     files: int = 0
     instances: int = 0
@@ -59,20 +64,19 @@ class RebuildReport:
         log.warning("file not indexed", extra={"path": path, "reason": reason})
 
 
-def rebuild(storage: FileSystemStorage, database: Database, progress: OnProgress, *, jobs: int) -> RebuildReport:
-    """Fill a database, empty and at the newest schema, from the files of `storage`, read by `jobs` threads.
+def rebuild(files: ArchiveFiles, database: Database, progress: OnProgress, *, jobs: int) -> RebuildReport:
+    """Fill a database, empty and at the newest schema, from the files of an archive, which `jobs` threads read.
 
     Raises StorageUnavailable, IndexUnavailable.
     """
     rebuilt = RebuildReport()
     with TemporaryDirectory(prefix="pacs-server-rebuild-") as folder, closing(Events(Path(folder, "events"))) as events:
-        trash = Trash(storage.root, fsync=False)
-        _collect(storage, events, rebuilt, progress, jobs)
-        _collect_deletions(storage, trash, events, rebuilt, jobs)
-        decisions = read_decisions(storage.root)
+        _collect(files, events, rebuilt, progress, jobs)
+        _collect_deletions(files.trash, events, rebuilt, jobs)
+        decisions = DecisionJournal(files.decisions).read()
         for number, decision in enumerate(decisions):
             events.changed(decision.at, number)
-        replay = _Replay(database, trash, decisions, events, rebuilt)
+        replay = _Replay(database, files.trash, decisions, events, rebuilt)
         for number, event in enumerate(events.in_order(), 1):
             replay.tell(event)
             progress("indexing", min(number, events.arrivals), events.arrivals)
@@ -82,49 +86,63 @@ def rebuild(storage: FileSystemStorage, database: Database, progress: OnProgress
     return rebuilt
 
 
-def _collect(
-    storage: FileSystemStorage, events: Events, rebuilt: RebuildReport, progress: OnProgress, jobs: int
-) -> None:
-    """Read every file once, and note when it came."""
-    files = ((path, path) for path in storage.walk())
-    for stored in _read_all(storage, files, rebuilt, jobs):
+def _collect(files: ArchiveFiles, events: Events, rebuilt: RebuildReport, progress: OnProgress, jobs: int) -> None:
+    """Read every stored file once, and note when it was received."""
+    storage = files.storage
+    stored_files = ((key, key, partial(storage.open, key)) for key in storage.list())
+    for stored in _read_all(stored_files, rebuilt, jobs):
         events.arrived(stored)
         rebuilt.files += 1
         progress("reading", rebuilt.files, 0)
 
 
-def _read_all(
-    storage: FileSystemStorage, files: Iterable[tuple[str, str]], rebuilt: RebuildReport, jobs: int
-) -> Iterator[StoredFile]:
-    """Read files, each given by where it is and by the path to index it under."""
+def _collect_deletions(trash: Trash, events: Events, rebuilt: RebuildReport, jobs: int) -> None:
+    """Read the files in the trash too: they were stored once, and their values may have stayed with other instances."""
+    for folder in trash.folders():
+        try:
+            document = decode(trash.read(folder), folder)
+        except StorageUnavailable as error:
+            rebuilt.problem(trash_prefix(folder).removesuffix("/"), str(error))
+            continue
+        if trash.is_all_stored(folder):
+            # The deletion ended before anything was taken out of the index.
+            continue
+        keys = (key for key in document.files if trash.holds(folder, key))
+        files = ((f"{trash_prefix(folder)}{key}", key, partial(trash.open, folder, key)) for key in keys)
+        for stored in _read_all(files, rebuilt, jobs):
+            events.arrived(stored, in_trash=True)
+        events.deleted(document.deletion.deleted_at, folder)
 
-    def read(batch: tuple[tuple[str, str], ...]) -> list[_Result]:
-        return [_read(storage, place, path) for place, path in batch]
+
+def _read_all(files: Iterable[_File], rebuilt: RebuildReport, jobs: int) -> Iterator[StoredFile]:
+    """Read files in `jobs` threads, a few batches ahead whatever their number; problems are reported."""
+
+    def read(batch: tuple[_File, ...]) -> list[_Result]:
+        return [_read(*file) for file in batch]
 
     with ThreadPoolExecutor(jobs) as readers:
-        # A few batches ahead, whatever the number of files.
         waiting: deque[Future[list[_Result]]] = deque()
         source = iter(files)
         while batch := tuple(islice(source, _READ_TOGETHER)):
             waiting.append(readers.submit(read, batch))
             if len(waiting) > 2 * jobs:
-                yield from _sound(waiting.popleft().result(), rebuilt)
+                yield from _readable(waiting.popleft().result(), rebuilt)
         while waiting:
-            yield from _sound(waiting.popleft().result(), rebuilt)
+            yield from _readable(waiting.popleft().result(), rebuilt)
 
 
-def _read(storage: FileSystemStorage, place: str, path: str) -> _Result:
+def _read(name: str, key: str, opened: Callable[[], ByteSource]) -> _Result:
     try:
-        with storage.open(place) as source:
-            return read_stored(source, path)
+        with opened() as source:
+            return read_stored(source, key)
     except InvalidInstance as error:
-        # Under another name it is no file of ours, unless there is an instance in it.
-        return (place, str(error)) if path.endswith(".dcm") else None
+        # A file of another name that holds no instance is none of ours.
+        return (name, str(error)) if key.endswith(".dcm") else None
     except StorageUnavailable as error:
-        return place, str(error)
+        return name, str(error)
 
 
-def _sound(results: list[_Result], rebuilt: RebuildReport) -> Iterator[StoredFile]:
+def _readable(results: list[_Result], rebuilt: RebuildReport) -> Iterator[StoredFile]:
     for result in results:
         if isinstance(result, StoredFile):
             yield result
@@ -132,44 +150,25 @@ def _sound(results: list[_Result], rebuilt: RebuildReport) -> Iterator[StoredFil
             rebuilt.problem(*result)
 
 
-def _collect_deletions(
-    storage: FileSystemStorage, trash: Trash, events: Events, rebuilt: RebuildReport, jobs: int
-) -> None:
-    """What was deleted was there before, and its values may have stayed with what was not."""
-    for folder in trash.folders():
-        try:
-            document = decode(trash.read(folder), folder)
-        except StorageUnavailable as error:
-            rebuilt.problem(f"trash/{folder}", str(error))
-            continue
-        if trash.in_place(folder):
-            # It ended before anything was taken out of the index.
-            continue
-        files = ((f"trash/{folder}/{path}", path) for path in document.files if trash.holds(folder, path))
-        for stored in _read_all(storage, files, rebuilt, jobs):
-            events.arrived(stored, in_trash=True)
-        events.deleted(document.deletion.deleted_at, folder)
-
-
 class _Replay:
-    """Tells events to an index; what follows one upon another goes into one transaction."""
+    """Replays events on an index; arrivals without another event between them share a transaction."""
 
     def __init__(
         self, database: Database, trash: Trash, decisions: list[Decision], events: Events, rebuilt: RebuildReport
     ) -> None:
         self._index = InstanceIndex(database)
         self._deletions = DeletionIndex(database)
-        self._identities = DecisionIndex(database)
+        self._decision_index = DecisionIndex(database)
         self._trash = trash
         self._decisions = decisions
         self._events = events
         self._rebuilt = rebuilt
         self._waiting: list[Arrival] = []
-        # Files that lie where they were, and are on their way into the trash.
+        # The keys of files that are still stored and on their way into the trash.
         self._going: set[str] = set()
 
     def tell(self, event: Arrived | Deleted | Changed) -> None:
-        """Do to the index what was done then. Raises StorageUnavailable, IndexUnavailable."""
+        """Apply an event to the index. Raises StorageUnavailable, IndexUnavailable."""
         if isinstance(event, Arrived) and not event.repeated:
             self._waiting.append(_arrival(event.file))
             if len(self._waiting) >= _COMMIT_TOGETHER:
@@ -181,15 +180,18 @@ class _Replay:
         elif isinstance(event, Deleted):
             self._delete(event.folder)
         else:
-            self._identities.apply(self._decisions[event.number])
+            self._decision_index.apply(self._decisions[event.number])
 
     def flush(self) -> None:
-        """Commit what waits. Raises IndexUnavailable."""
+        """Commit the arrivals that wait. Raises IndexUnavailable."""
         waiting, self._waiting = self._waiting, []
         self._add(waiting)
 
     def bring_back(self) -> None:
-        """Index what was restored after a deletion that took another one of the same UID. Raises IndexUnavailable."""
+        """Index instances that were restored after a deletion that took another instance of the same UID.
+
+        Raises IndexUnavailable.
+        """
         for uid, files in self._events.restored():
             if self._index.get(uid) is None:
                 for file in files:
@@ -202,7 +204,7 @@ class _Replay:
                 self._rebuilt.problem(arrival.instance.path, str(error))
 
     def _again(self, file: StoredFile) -> None:
-        """One of several files of an instance: the one of the highest version is current, the later one of two."""
+        """Index one of several files of an instance: the highest version is current, of two of them the later one."""
         instance = file.instance
         known = self._index.get(instance.uids.sop)
         if known is None:
@@ -218,9 +220,9 @@ class _Replay:
         document = decode(self._trash.read(folder), folder)
         self._deletions.replay(document)
         self._events.taken_out(document)
-        going = {path for path in document.files if self._trash.at_first_name(folder, path)}
+        going = {key for key in document.files if self._trash.is_stored(folder, key)}
         if going:
-            # It was interrupted: the next start brings it to its end.
+            # The deletion was interrupted: the next start finishes it.
             self._going |= going
             self._deletions.set_status(folder, DeletionStatus.MOVING)
 

@@ -1,7 +1,7 @@
-"""After a crash: what dead processes left in `incoming/` is indexed, put into quarantine, or needs nothing.
+"""Recover from a crash: index or quarantine the files that dead processes left on their way in.
 
-No other file of the archive is looked at, so it takes as long as what was under way, not as long as the
-archive is large. What is indexed here was durable and not acknowledged; its sender may send it again.
+No other file of the archive is looked at, so the time depends on what was under way and not on the size of the archive.
+A file that is indexed here was durable and not acknowledged; its sender may send it again.
 """
 
 import logging
@@ -20,9 +20,17 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.part10 import PREFIX_END, decode_head
 from pacs_server.dicom.subject import Subject
-from pacs_server.errors import DuplicateInstance, InvalidInstance, StorageFull, StorageUnavailable
-from pacs_server.storage.filesystem import FileSystemStorage, Leftover
-from pacs_server.storage.paths import NAMINGS, relative_path
+from pacs_server.errors import (
+    DuplicateInstance,
+    InvalidInstance,
+    InvalidKey,
+    ObjectNotFound,
+    StorageFull,
+    StorageUnavailable,
+)
+from pacs_server.storage.archive_files import ArchiveFiles
+from pacs_server.storage.keys import NAMINGS, instance_key
+from pacs_server.storage.spool import Leftover
 
 log = logging.getLogger(__name__)
 
@@ -30,30 +38,30 @@ _NOT_FINISHED: Final = "the transfer was not finished"
 
 
 class RecoveryOutcome(StrEnum):
-    """What became of one entry."""
+    """What became of one leftover."""
 
-    INDEXED = "indexed"  # it was durable and its row was not there
-    COMPLETE = "complete"  # its row was there
-    SUPERSEDED = "superseded"  # a later version has the row, or it was deleted
+    INDEXED = "indexed"  # the file was durable and had no row
+    COMPLETE = "complete"  # the file had its row
+    SUPERSEDED = "superseded"  # a later version has the row, or the instance was deleted
     QUARANTINED = "quarantined"
-    EMPTY = "empty"  # nothing had come of it
-    FAILED = "failed"  # the storage did not give or take it: tried again at the next start
+    EMPTY = "empty"  # no data had been received
+    FAILED = "failed"  # the storage failed: tried again at the next start
 
 
 def recover(
-    archive: Archive, storage: FileSystemStorage, audit: Recorder, counted: Callable[[str], None] = lambda outcome: None
+    archive: Archive, files: ArchiveFiles, audit: Recorder, counted: Callable[[str], None] = lambda outcome: None
 ) -> Counter[RecoveryOutcome]:
-    """Deal with every entry of a dead process; `counted` hears of each outcome.
+    """Deal with every leftover of dead processes; `counted` is told each outcome.
 
-    Raises IndexUnavailable, AuditUnavailable, and StorageUnavailable if `incoming/` cannot be listed; what has
-    not been dealt with then stays for the next time.
+    Raises IndexUnavailable, AuditUnavailable, and StorageUnavailable if the leftovers cannot be listed. Leftovers that
+    have not been dealt with then stay for the next time.
     """
     outcomes: Counter[RecoveryOutcome] = Counter()
     arrivals = Arrivals(audit, (audit.own(),), EventID.INSTANCES_TRANSFERRED)
-    entries = _Entries(archive, storage, arrivals)
+    recovery = _LeftoverRecovery(archive, files, arrivals)
     try:
-        for leftover in storage.abandoned():
-            outcome = entries.deal_with(leftover)
+        for leftover in files.spool.leftovers():
+            outcome = recovery.deal_with(leftover)
             outcomes[outcome] += 1
             counted(outcome.value)
     finally:
@@ -63,34 +71,34 @@ def recover(
     return outcomes
 
 
-class _Entries:
-    """Deals with one entry after the other."""
+class _LeftoverRecovery:
+    """Deals with one leftover after the other."""
 
-    def __init__(self, archive: Archive, storage: FileSystemStorage, arrivals: Arrivals) -> None:
+    def __init__(self, archive: Archive, files: ArchiveFiles, arrivals: Arrivals) -> None:
         self._archive = archive
-        self._storage = storage
+        self._files = files
         self._arrivals = arrivals
 
     def deal_with(self, leftover: Leftover) -> RecoveryOutcome:
         try:
-            outcome = self._placed(leftover) if leftover.linked or leftover.moved_to else self._received(leftover)
-            self._storage.remove(leftover.path)
+            outcome = self._placed(leftover) if leftover.placed else self._received(leftover)
+            leftover.remove()
         except (StorageUnavailable, StorageFull) as error:
-            log.error("cannot recover", extra={"path": leftover.path, "reason": str(error)})
+            log.error("cannot recover", extra={"path": leftover.name, "reason": str(error)})
             return RecoveryOutcome.FAILED
         return outcome
 
     def _received(self, leftover: Leftover) -> RecoveryOutcome:
-        """It never got its final name, so nobody was told of success."""
+        """Deal with a file that was never placed, so that nobody was told of success."""
         if not self._has_data(leftover):
             return RecoveryOutcome.EMPTY
-        return self._quarantine(leftover.path, _NOT_FINISHED)
+        return _quarantined(leftover.quarantine(_NOT_FINISHED), _NOT_FINISHED)
 
     def _has_data(self, leftover: Leftover) -> bool:
-        """Whether more has come than the head, which we write ourselves."""
+        """Whether data was received behind the head, which this server writes itself."""
         if leftover.size <= PREFIX_END:
             return False
-        with self._storage.open(leftover.path) as file:
+        with leftover.open() as file:
             start = file.read(0, USUAL_HEAD)
         with suppress(InvalidInstance):
             head = decode_head(start)
@@ -98,31 +106,31 @@ class _Entries:
         return False
 
     def _placed(self, leftover: Leftover) -> RecoveryOutcome:
-        """It has another name, which is the final one unless the file was deleted since."""
-        source = leftover.moved_to or leftover.path
-        if not self._storage.exists(source):
-            return RecoveryOutcome.EMPTY
+        """Deal with a file that was placed; it is still stored under its key unless it was deleted since."""
         try:
-            with self._storage.open(source) as file:
-                stored = read_stored(file, source)
-            found = stored if leftover.moved_to else self._under_final_name(stored)
+            with leftover.open() as file:
+                stored = read_stored(file, leftover.key or leftover.name)
+            found = self._under_its_key(leftover, stored) if leftover.key is None else stored
+        except (ObjectNotFound, InvalidKey):
+            return RecoveryOutcome.EMPTY
         except InvalidInstance as error:
-            return self._quarantine(source, f"it cannot be read: {error}")
+            reason = f"it cannot be read: {error}"
+            return _quarantined(leftover.quarantine(reason), reason)
         if found is None:
-            # What else it is linked to has it now: the trash, or the quarantine, which a power loss may undo.
-            self._storage.sync_quarantine()
+            # The file is in the trash now, or in quarantine, which a power loss may undo.
+            self._files.quarantine.sync()
             return RecoveryOutcome.SUPERSEDED
-        self._storage.sync_name(found.instance.path)
+        self._files.spool.make_durable(found.instance.path)
         return self._adopt(found)
 
-    def _under_final_name(self, stored: StoredFile) -> StoredFile | None:
-        """The file at the path that its entry is linked to, also if storage.naming has changed since."""
+    def _under_its_key(self, leftover: Leftover, stored: StoredFile) -> StoredFile | None:
+        """The file under the key where it was placed, even if storage.naming has changed since."""
         known = self._archive.find(stored.instance.uids.sop)
         last = NAMES + (known.version if known else 0)
         for version, naming in product(range(1, last + 1), NAMINGS):
-            path = relative_path(stored.header, naming, version)
-            if self._storage.same(stored.instance.path, path):
-                return replace(stored, instance=replace(stored.instance, path=path, version=version))
+            key = instance_key(stored.header, naming, version)
+            if leftover.is_stored_as(key):
+                return replace(stored, instance=replace(stored.instance, path=key, version=version))
         return None
 
     def _adopt(self, stored: StoredFile) -> RecoveryOutcome:
@@ -141,23 +149,24 @@ class _Entries:
         return RecoveryOutcome.INDEXED
 
     def _second(self, stored: StoredFile) -> RecoveryOutcome:
-        """Another file has the row of this UID."""
+        """Deal with a file of a UID whose row another file has."""
         instance = stored.instance
         known = self._archive.find(instance.uids.sop)
         if known is not None and instance.version < known.version:
-            # It may have been acknowledged before it was replaced: versions are kept.
+            # The file may have been acknowledged before it was replaced: earlier versions are kept.
             return RecoveryOutcome.SUPERSEDED
         same = known is not None and (known.digest, known.transfer_syntax_uid) == (
             instance.digest,
             instance.transfer_syntax_uid,
         )
         reason = "the same bytes are" if same else "other bytes are"
-        return self._quarantine(instance.path, f"{reason} stored under this SOP Instance UID")
+        reason = f"{reason} stored under this SOP Instance UID"
+        return _quarantined(self._files.quarantine.add(instance.path, reason), reason)
 
-    def _quarantine(self, path: str, reason: str) -> RecoveryOutcome:
-        kept = self._storage.quarantine(path, reason)
-        log.warning("file put into quarantine", extra={"path": kept, "reason": reason})
-        return RecoveryOutcome.QUARANTINED
+
+def _quarantined(name: str, reason: str) -> RecoveryOutcome:
+    log.warning("file put into quarantine", extra={"path": name, "reason": reason})
+    return RecoveryOutcome.QUARANTINED
 
 
 def _subject(stored: StoredFile) -> Subject:

@@ -1,7 +1,6 @@
-"""What can be mended of what a verification finds, without ever removing a byte; each change is an audit event."""
+"""Repair what verification finds, as far as possible without removing a byte; each change is an audit event."""
 
 import logging
-import os
 from dataclasses import replace
 
 from pacs_server.archive.archive import Archive
@@ -12,32 +11,32 @@ from pacs_server.dicom.subject import Subject
 from pacs_server.errors import DuplicateInstance, InvalidInstance
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.queries import QueryIndex
-from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.upkeep.checking import Finding, FindingKind
 
 log = logging.getLogger(__name__)
 
 
 class RepairService:
-    """Adopts or quarantines files without a row, points rows to files that lie elsewhere, sets counters right."""
+    """Indexes or quarantines files without a row, points rows to files that were moved, and corrects counters."""
 
     def __init__(
         self,
         archive: Archive,
-        storage: FileSystemStorage,
+        files: ArchiveFiles,
         index: IntegrityIndex,
         queries: QueryIndex,
         audit: Recorder,
     ) -> None:
         self._archive = archive
-        self._storage = storage
+        self._files = files
         self._index = index
         self._queries = queries
         self._audit = audit
         self._recounted = False
 
     def repair(self, found: Finding) -> Finding:
-        """The finding with what was done about it: nothing, for what only a sender or a backup has.
+        """Repair what was found and return the finding with what was done: nothing if only a sender or backup can help.
 
         Raises StorageUnavailable, StorageFull, IndexUnavailable, AuditUnavailable.
         """
@@ -58,18 +57,16 @@ class RepairService:
 
     def _orphan(self, found: Finding) -> str:
         try:
-            with self._storage.open(found.path) as source:
+            with self._files.storage.open(found.path) as source:
                 stored = read_stored(source, found.path)
-                # Whoever put the file there may not have made it durable.
-                if source.descriptor is not None:
-                    os.fsync(source.descriptor)
-            self._storage.sync_name(found.path)
+            # Whoever put the file there may not have made it durable.
+            self._files.spool.make_durable(found.path)
             self._archive.adopt(stored)
         except (InvalidInstance, DuplicateInstance):
             if found.uid and found.uid not in self._index.find([found.uid]):
-                # Its row is there and not whole: all that is left of the instance may be this file.
+                # The instance has a damaged row: this file may be all that is left of the instance.
                 return ""
-            return f"moved to {self._storage.quarantine(found.path, found.detail)}"
+            return f"moved to {self._files.quarantine.add(found.path, found.detail)}"
         return "taken into the index"
 
     def _misplaced(self, found: Finding) -> str:
@@ -85,7 +82,7 @@ class RepairService:
         return "counted anew"
 
     def _record(self, found: Finding, done: str) -> None:
-        """Keep it in the audit trail, with whose instance it is where the index knows."""
+        """Record a repair in the audit trail, with the patient if the index knows whose instance it is."""
         subjects: list[Subject] = []
         if found.kind is not FindingKind.COUNTER and found.uid:
             subjects = self._queries.subjects_of([found.uid])

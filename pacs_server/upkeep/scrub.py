@@ -1,7 +1,7 @@
-"""Reads every instance again and again, slowly, so that what a disk has lost is known before it is needed.
+"""Read every stored instance again and again, slowly, so that a loss is known before the instance is needed.
 
-A pass takes the instances in the order of their arrival; where it is and what it has found is kept in the index, so
-a restart goes on. The thread sleeps between reads, and for as long as it takes when there is nothing to do.
+A pass reads the instances in the order of their arrival. Its position and its findings are kept in the index, so that a
+restart continues the pass. The thread sleeps between reads, and while there is nothing to do.
 """
 
 import json
@@ -18,7 +18,7 @@ from pacs_server.errors import PacsError
 from pacs_server.index.database import Database
 from pacs_server.index.integrity import IndexedInstance, IntegrityIndex
 from pacs_server.index.state import StateIndex
-from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.storage.contract import Storage
 from pacs_server.upkeep.checking import Checks, Finding, FindingKind, check
 
 log = logging.getLogger(__name__)
@@ -27,17 +27,17 @@ _STATE: Final = "scrub"
 _FINDINGS: Final = "scrub.finding."
 _PAGE: Final = 50
 _SAVE_SECONDS: Final = 30.0
-# A pass begins at most so often: a small archive is not read all day.
+# Two passes begin at least so far apart, so that a small archive is not read all day.
 _PASS_SECONDS: Final = 24 * 3600.0
-# What an instance costs besides its bytes, so that many that are missing take their time as well.
+# Each instance counts as so many bytes more, so that a pass over missing files does not rush either.
 _LEAST: Final = 4096
-# How long to leave an index or a storage that fails alone.
+# How long to wait after the index or the storage has failed, in seconds.
 _PAUSE: Final = 60.0
 
 
 @dataclass(slots=True)
 class _ScrubPosition:
-    """Where the scrub is, kept as JSON: in which pass, and behind which instance of it; times are Unix times."""
+    """The number of the pass, and the key of the last instance that it has read; kept as JSON, times are Unix times."""
 
     number: int = 0
     key: int = 0
@@ -47,23 +47,23 @@ class _ScrubPosition:
 
 
 class _Stopped(Exception):
-    """To stop, or to be switched off, in the middle of a file."""
+    """The scrub was stopped or switched off in the middle of a file."""
 
 
 class Scrub:
-    """The background thread."""
+    """The background thread that reads the stored instances."""
 
     def __init__(
         self,
-        storage: FileSystemStorage,
+        storage: Storage,
         database: Database,
         rate: Callable[[], int | None],
         *,
         counted: Callable[[int], None],
     ) -> None:
-        """`rate` is `storage.scrub_rate` as it is now, in bytes a second, None for off.
+        """`rate` gives the current `storage.scrub_rate` in bytes a second, None for off.
 
-        `counted` is told the bytes of each instance that was read.
+        `counted` is told the size of each instance that was read.
         """
         self._storage = storage
         self._index = IntegrityIndex(database)
@@ -80,22 +80,22 @@ class Scrub:
         self._thread = threading.Thread(target=self._run, name="scrub", daemon=True)
 
     def start(self) -> None:
-        """Begin, or go on where the last process was."""
+        """Start the thread, which continues the pass of the last process."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End at once, in the middle of a file if need be."""
+        """Stop the thread at once, in the middle of a file if need be."""
         self._stopping.set()
         self._news.set()
         self._thread.join()
 
     def reload(self) -> None:
-        """Take over the rate; what is owed under the old one is owed no more."""
+        """Take over the rate; a wait under the old rate ends."""
         self._free_at = 0.0
         self._news.set()
 
     def findings(self) -> dict[str, int]:
-        """How many instances are not in order as far as is known, by kind; every kind it can find is there."""
+        """The number of instances with a known fault, by the kind of the fault; every kind is there."""
         with self._lock:
             found = Counter(self._findings.values())
         return {
@@ -104,7 +104,7 @@ class Scrub:
         }
 
     def status(self) -> dict[str, object]:
-        """Its section of the status page: how many instances are not in order, and when all had last been read."""
+        """The section of the status page: the number of faults, and when the last pass ended."""
         ended = self._position.last_pass
         last_pass = None if ended is None else datetime.fromtimestamp(ended, UTC).isoformat(timespec="seconds")
         return {"scrub": {"findings": sum(self.findings().values()), "last_pass": last_pass}}
@@ -138,14 +138,14 @@ class Scrub:
         self._end(loaded=loaded)
 
     def _pause(self) -> float | None:
-        """Seconds until there is something to do: 0 in the middle of a pass, None while it is off."""
+        """Seconds until there is something to read: 0 in the middle of a pass, None while the scrub is off."""
         if self._rate() is None:
             return None
         position = self._position
         return 0.0 if position.reading else max(0.0, position.began + _PASS_SECONDS - time.time())
 
     def _pass(self) -> None:
-        """Read what is left of a pass, or all of the next."""
+        """Finish the pass that was begun, or read a whole one."""
         position = self._position
         if not position.reading:
             position.number, position.key, position.reading, position.began = position.number + 1, 0, True, time.time()
@@ -161,14 +161,14 @@ class Scrub:
         self._spend(_LEAST)
         found = check(self._storage, row, Checks(header=False), self._spend)
         if found is not None:
-            # It may have been replaced or deleted meanwhile.
+            # The instance may have been replaced or deleted meanwhile.
             now = self._index.find([row.stored.uids.sop]).get(row.stored.uids.sop)
             found = None if now is None else check(self._storage, now, Checks(header=False), self._spend)
         self._counted(row.stored.size)
         self._note(row.stored.uids.sop, found)
 
     def _note(self, uid: str, found: Finding | None) -> None:
-        """Keep what was found, and forget what is in order again."""
+        """Keep a finding, or forget the earlier finding of an instance that is in order again."""
         with self._lock:
             known = self._findings.get(uid)
         if found is None:
@@ -187,7 +187,7 @@ class Scrub:
                 self._findings[uid] = found.kind
 
     def _passed(self) -> None:
-        """All is read: what was found in an earlier pass and not in this one is in the archive no more."""
+        """End a pass: instances that only an earlier pass found are no longer in the archive."""
         position = self._position
         items = self._state.items(_FINDINGS)
         gone = [key for key, text in items if json.loads(text)["number"] < position.number]
@@ -201,7 +201,7 @@ class Scrub:
         log.info("scrub has read the whole archive", extra={"findings": sum(self.findings().values())})
 
     def _spend(self, size: int) -> None:
-        """Wait until `size` bytes more may be read; raises _Stopped when there is something else to do."""
+        """Wait until `size` bytes more may be read. Raises _Stopped if the scrub was stopped or switched off."""
         rate = self._rate()
         now = time.monotonic()
         if rate is not None:
@@ -211,7 +211,7 @@ class Scrub:
         if self._stopping.is_set() or self._rate() is None:
             raise _Stopped
 
-    # ---------------------------------------------------------------- what is remembered
+    # ---------------------------------------------------------------- what is kept in the index
 
     def _load(self) -> None:
         kept = self._state.get(_STATE)

@@ -1,4 +1,4 @@
-"""What keeps the trash in order while a server runs."""
+"""The task that keeps the trash in order while a server runs."""
 
 import logging
 from collections.abc import Callable
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 def trash_keeper(
     deletions: DeletionService, days: Callable[[], int | None], own: Callable[[], Participant]
 ) -> Periodic:
-    """Finishes what was interrupted and removes for good what is past its time, at once and every day.
+    """Finish interrupted deletions and purge those whose retention is over, at once and every day.
 
-    `days` is storage.trash_days, and `own` this application in the audit trail. It ends after the deletion at hand;
-    what is left has time until the next start.
+    `days` gives storage.trash_days, and `own` is this application in the audit trail. When the task is stopped it ends
+    after the deletion at hand; the rest is purged after the next start.
     """
 
     def tidy() -> None:

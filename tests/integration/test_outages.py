@@ -129,7 +129,7 @@ def test_a_storage_that_is_read_only_is_said_so_before_anything_is_sent(serve, m
 
     def state(**changes: int) -> None:
         values = type("State", (), changed | changes)
-        monkeypatch.setattr("pacs_server.storage.filesystem.os.statvfs", lambda _: values)
+        monkeypatch.setattr("pacs_server.storage.filesystem.spool.os.statvfs", lambda _: values)
 
     state(f_flag=os.ST_RDONLY)
     assert not_ready(pacs).startswith("the storage is mounted read-only")
@@ -437,10 +437,10 @@ def test_a_database_that_comes_and_goes_loses_and_doubles_nothing(behind_proxy):
     assert sorted(known) == sorted(acknowledged)
     assert counted == len(known) == len(paths) == 100
     # A commit that was cut off may have left a file that nobody knows; the next start takes it up.
-    storage = pacs.archive.storage
-    files = {file.relative_to(storage.root).as_posix() for file in dicom_files(pacs)}
+    root, spool = pacs.config.storage.directory, pacs.archive.files.spool
+    files = {file.relative_to(root).as_posix() for file in dicom_files(pacs)}
     assert paths <= files
-    assert all(storage.in_flight(path) for path in files - paths)
+    assert all(spool.is_in_flight(path) for path in files - paths)
 
 
 @pytest.mark.postgres

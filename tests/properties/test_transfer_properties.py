@@ -33,7 +33,7 @@ from pacs_server.scp.contexts import Service
 from pacs_server.scp.dispatch import Dispatcher
 from pacs_server.scp.store import StorageSCP
 from pacs_server.services.store import StoreService
-from pacs_server.storage.filesystem import FileSystemStorage
+from pacs_server.storage.filesystem.archive_directory import archive_directory
 
 ABORT = b"\x07\0\0\0\0\x04\0\0\0\0"
 DEFLATED = servers.DEFLATED
@@ -83,11 +83,12 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self.database = Database(f"sqlite:///{directory / 'pacs.db'}", fsync=False)
         self.database.migrate()
-        self.storage = FileSystemStorage(directory / "archive", min_free_space=0, fsync=False)
-        self.storage.prepare()
+        self.files = archive_directory(directory / "archive", fsync=False)
+        self.storage = self.files.storage
+        self.files.spool.prepare()
         self.index = InstanceIndex(self.database)
         self._incoming = directory / "archive" / "incoming"
-        archive = Archive(self.storage, self.index, naming="hierarchical", duplicate_policy="reject")
+        archive = Archive(self.storage, self.files.spool, self.index, naming="hierarchical", duplicate_policy="reject")
         auditing, metrics = AssociationAuditor(Auditor(silent())), Metrics()
         scp = StorageSCP(StoreService(archive), auditing, metrics)
         self._dispatcher = Dispatcher({(Service.STORAGE, CommandField.C_STORE): scp}, auditing, metrics)
@@ -112,7 +113,7 @@ class Store:
     def is_clean(self) -> bool:
         """Whether as many files as rows are there, and nothing half received."""
         half = [path for path in self._incoming.iterdir() if path.suffix != ".lock"]
-        return half == [] and len(list(self.storage.walk())) == self.index.counts().instances
+        return half == [] and len(list(self.storage.list())) == self.index.counts().instances
 
     def holds(self, sop: str, data: bytes) -> bool:
         """Whether an instance is stored with exactly these bytes."""
@@ -124,7 +125,7 @@ class Store:
             return stored == data and found.digest == hashlib.sha256(data).hexdigest()
 
     def close(self) -> None:
-        self.storage.close()
+        self.files.spool.close()
         self.database.close()
 
 

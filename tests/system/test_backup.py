@@ -20,7 +20,7 @@ from processes import COMMAND, PacsProcess, clean_environment, run_command, wait
 from pydicom.uid import CTImageStorage
 from rawpeer import EXPLICIT, Instance, association, store
 
-from pacs_server.upkeep.backup import verify
+from pacs_server.upkeep.backup_check import verify
 from pacs_server.upkeep.backup_directory import BackupDirectory, Snapshot
 
 CT = (str(CTImageStorage), EXPLICIT)
@@ -42,7 +42,7 @@ def restore(pacs: PacsProcess, directory: Path, *options: object) -> subprocess.
 
 def whole(directory: Path, snapshot: Snapshot) -> bool:
     backups = BackupDirectory(directory)
-    return snapshot.problems == 0 and verify(backups, snapshot, lambda done, total: None) == []
+    return snapshot.problems == 0 and list(verify(backups, snapshot, lambda done, total: None)) == []
 
 
 @contextmanager

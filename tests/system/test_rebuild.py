@@ -18,6 +18,7 @@ from pydicom.uid import CTImageStorage
 from rawpeer import EXPLICIT, Instance, association, store
 
 from pacs_server.index.database import Database
+from pacs_server.storage.filesystem.archive_directory import archive_directory
 
 KILLS = 5
 
@@ -106,9 +107,7 @@ def test_it_refuses_while_the_server_runs(tmp_path: Path) -> None:
 
 
 def test_a_server_does_not_start_while_it_is_rebuilt(stopped: PacsProcess) -> None:
-    from pacs_server.storage.lock import alone
-
-    with alone(stopped.archive):
+    with archive_directory(stopped.archive).lock.exclusive():
         started = run_command("--config", stopped.config_file, cwd=stopped.directory)
     assert started.returncode == 1
 

@@ -10,8 +10,8 @@ from pacs_server.app.assembly import open_archive, start_archive
 from pacs_server.config import AuditConfig, Config, DatabaseConfig, StorageConfig
 from pacs_server.errors import AuditUnavailable, IndexUnavailable, PacsError, SchemaError, StorageUnavailable
 from pacs_server.index.database import Database
-from pacs_server.storage.filesystem import FileSystemStorage
-from pacs_server.storage.lock import alone
+from pacs_server.storage.filesystem.archive_directory import archive_directory
+from pacs_server.storage.filesystem.spool import FileSystemSpool
 
 
 def settings(directory: Path) -> Config:
@@ -37,7 +37,7 @@ def below(directory: Path) -> list[str]:
     ("place", "name", "error"),
     [
         (Database, "migrate", SchemaError("newer")),
-        (FileSystemStorage, "prepare", StorageUnavailable("read-only")),
+        (FileSystemSpool, "prepare", StorageUnavailable("read-only")),
         (assembly, "InstanceIndex", IndexUnavailable("away")),
         (assembly, "open_trail", AuditUnavailable("damaged")),
         (assembly, "Recorder", IndexUnavailable("away")),
@@ -59,7 +59,7 @@ def test_what_cannot_be_opened_leaves_nothing_open(
     with pytest.raises(type(error)):
         start_archive(lambda: config)
     assert below(tmp_path) == []
-    with alone(config.storage.directory):
+    with archive_directory(config.storage.directory).lock.exclusive():
         pass
 
 
@@ -70,6 +70,6 @@ def test_a_reload_reaches_storage_and_archive(tmp_path: Path) -> None:
         changed = now[0].storage.model_copy(update={"min_free_space": 7, "duplicate_policy": "replace"})
         now[0] = now[0].model_copy(update={"storage": changed})
         archive.reload()
-        assert (archive.storage.min_free_space, archive.archive.duplicate_policy) == (7, "replace")
+        assert (archive.files.spool.min_free_space, archive.archive.duplicate_policy) == (7, "replace")
     finally:
         archive.stop()

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from memory_archive import MemoryQuarantine, MemorySpool
 
 from pacs_server.archive.archive import Archive, ReceivedInstance, StoreOutcome
 from pacs_server.dicom.caller import Door
@@ -53,7 +54,8 @@ def storage() -> MemoryStorage:
 
 
 def archive_of(storage: MemoryStorage, index: InstanceIndex, policy: str = "reject") -> Archive:
-    return Archive(storage, index, naming="hierarchical", duplicate_policy=policy)
+    spool = MemorySpool(storage, MemoryQuarantine(storage), min_free_space=0)
+    return Archive(storage, spool, index, naming="hierarchical", duplicate_policy=policy)
 
 
 def received(archive: Archive, data: bytes, *, series: str = "1.2.3", sop: str = "1.2.3.4") -> ReceivedInstance:

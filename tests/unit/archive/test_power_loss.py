@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from datasets import make_ct
 from nodes import Faults, Killed, Node, check, digest, faulty, interrupted, orphans, other_bytes, sqlite
+from patients import decisions_in
 from power import Change, Disk, synced_only
 from pydicom.dataset import Dataset
 
@@ -19,10 +20,9 @@ from pacs_server.dicom.levels import Level
 from pacs_server.errors import InstanceNotFound
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.services.deletion import DeletionService
-from pacs_server.services.patients import PatientService, read_decisions
-from pacs_server.storage import journal
-from pacs_server.storage.filesystem import FileSystemIncoming
-from pacs_server.storage.trash import Trash
+from pacs_server.services.patients import PatientService
+from pacs_server.storage.filesystem import incoming_journal
+from pacs_server.storage.filesystem.incoming_file import FileSystemIncoming
 
 STEPS = range(1, 100)
 Lose = Callable[[Disk, int], None]
@@ -155,8 +155,8 @@ def leftovers(scene: Scene) -> dict[str, str]:
         patch.setattr(FileSystemIncoming, "settled", lambda _: None)
         node.store(complete)
     node.store(refused)
-    node.storage.incoming().write(b"half" * 100)
-    node.storage.incoming()
+    node.spool.receive().write(b"half" * 100)
+    node.spool.receive()
     node.die()
     interrupted(scene.root, scene.url, whole)
     interrupted(scene.root, scene.url, replaced)
@@ -171,7 +171,7 @@ def leftovers(scene: Scene) -> dict[str, str]:
 def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose, monkeypatch: pytest.MonkeyPatch) -> None:
     # Dealt with in the order in which they came to be: what comes last has nothing after it that would sync it too.
     numbers = itertools.count()
-    monkeypatch.setattr(journal.secrets, "token_hex", lambda _: f"{next(numbers):08x}")
+    monkeypatch.setattr(incoming_journal.secrets, "token_hex", lambda _: f"{next(numbers):08x}")
     first = Scene(tmp_path, "0", sqlite(tmp_path)(0))
     expected = leftovers(first)
     for at in STEPS:
@@ -207,10 +207,7 @@ def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose, monkeypatch
 
 def deleting(node: Node) -> DeletionService:
     recorder = Recorder(node.trail, lambda: "PACS")
-    trash = Trash(node.storage.root, fsync=True)
-    return DeletionService(
-        DeletionIndex(node.database), trash, recorder, in_flight=node.storage.in_flight, decided=list
-    )
+    return DeletionService(DeletionIndex(node.database), node.files, recorder)
 
 
 def test_power_fails_at_any_step_of_deleting(tmp_path: Path) -> None:
@@ -290,9 +287,9 @@ def test_power_fails_after_a_merge_that_was_killed_at_any_step_before(tmp_path: 
             node.die()
         synced(scene.disk, at)
         node = scene.node()
-        written = identity(node).catch_up() + len(read_decisions(scene.root))
+        written = identity(node).catch_up() + len(decisions_in(scene.root))
         merge(node, "2", "3")
-        assert len(read_decisions(scene.root)) == written + 1
+        assert len(decisions_in(scene.root)) == written + 1
         node.die()
         if faults.steps < at:
             assert (at > 5, written) == (True, 1)
@@ -300,7 +297,7 @@ def test_power_fails_after_a_merge_that_was_killed_at_any_step_before(tmp_path: 
 
 
 def identity(node: Node) -> PatientService:
-    return PatientService(node.database, node.storage.root, Recorder(node.trail, lambda: "PACS"), lambda: "PACS")
+    return PatientService(node.database, node.files.decisions, Recorder(node.trail, lambda: "PACS"), lambda: "PACS")
 
 
 def merge(node: Node, source: str, target: str) -> None:

@@ -18,6 +18,7 @@ from pacs_server.archive.archive import StoreOutcome
 from pacs_server.dicom.status import Status
 from pacs_server.errors import PacsError
 from pacs_server.index.prepared import Prepared
+from pacs_server.scp.contexts import Service
 from pacs_server.scp.status import status_of
 
 NO_ROOM, BROKEN = errno.ENOSPC, errno.EIO
@@ -251,7 +252,7 @@ def expect(root: Path, url: str, before: Dataset | None, ds: Dataset, inject: Br
         acknowledged[ds.SOPInstanceUID] = digest(ds)
     assert {uid: sha for uid, (_, sha) in node.rows().items()} == acknowledged
     check(node, acknowledged)
-    assert len(list(node.storage.walk())) == stored + after.files
+    assert len(list(node.storage.list())) == stored + after.files
     assert len([name for name in node.entries() if not name.endswith(".lock")]) == after.entries
 
     # The sender tries again.
@@ -275,5 +276,5 @@ def told(node: Node, ds: Dataset) -> Status:
     try:
         node.store(ds)
     except PacsError as error:
-        return status_of(error)
+        return status_of(error, Service.STORAGE)
     return Status.SUCCESS

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from datasets import make_ct
+from memory_archive import memory_archive
 from pydicom.dataset import Dataset
 from servers import EXPLICIT, free_port
 from sqlalchemy import delete, select, update
@@ -37,6 +38,7 @@ from pacs_server.services import commitment
 from pacs_server.services.commitment import ReportTask, StorageCommitmentService, retry_policy
 from pacs_server.services.store import StoreRequest, StoreService
 from pacs_server.services.tasks import LEASE_SECONDS, TaskService
+from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.storage.memory import MemoryStorage
 
 SETTINGS = CommitmentConfig(retry_first=10, retry_max=60, give_up_after=300)
@@ -60,13 +62,16 @@ class Clock:
 class Node:
     """One of the processes that share a database."""
 
-    def __init__(self, url: str, storage: MemoryStorage, clock: Clock) -> None:
+    def __init__(self, url: str, files: ArchiveFiles, clock: Clock) -> None:
         self.database = Database(url)
         self.database.migrate()
-        self.storage = storage
+        assert isinstance(files.storage, MemoryStorage)
+        self.storage = files.storage
         self.clock = clock
         self.counted: list[str] = []
-        archive = Archive(storage, InstanceIndex(self.database), naming="flat", duplicate_policy="reject")
+        archive = Archive(
+            files.storage, files.spool, InstanceIndex(self.database), naming="flat", duplicate_policy="reject"
+        )
         self.store_service = StoreService(archive)
         self.index = CommitmentIndex(self.database)
         self.tasks = TaskService(
@@ -111,11 +116,11 @@ class Node:
 
 @pytest.fixture
 def node_of(database_url: str) -> Iterator[Callable[[], Node]]:
-    storage, clock = MemoryStorage(), Clock()
+    files, clock = memory_archive(), Clock()
     nodes: list[Node] = []
 
     def start() -> Node:
-        nodes.append(Node(database_url, storage, clock))
+        nodes.append(Node(database_url, files, clock))
         return nodes[-1]
 
     yield start

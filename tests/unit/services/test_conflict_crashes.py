@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patients import Desk, assert_counters_exact
+from patients import Desk, assert_counters_exact, decisions_in
 from sqlalchemy import event
 
 from pacs_server.audit.events import EventID
 from pacs_server.index.database import Database
-from pacs_server.services import changes
-from pacs_server.services.patients import read_decisions
+from pacs_server.storage.filesystem.decision_log import FileDecisionLog
 
 # Steps before the line in the journal is whole; a number is one of the statements that change the index.
 NEVER_BEGUN = ("nothing written", "half a line")
@@ -39,7 +38,7 @@ def _arrange_death(desk: Desk, step: str | int) -> None:
             _die()
 
     if step == "nothing written":
-        changes._write_at = _die
+        FileDecisionLog._write_at = _die  # type: ignore[method-assign]
     elif step == "half a line":
         os.pwrite = half
     elif step == "a line":
@@ -81,7 +80,7 @@ def test_a_merge_that_is_killed(database_url: str, tmp_path: Path, step: str | i
     if step in NEVER_BEGUN:
         desk.merge("P1", into="P2")
     assert desk.people() == [("P2", "", 3)]
-    assert len(read_decisions(desk.directory)) == 1
+    assert len(decisions_in(desk.directory)) == 1
     assert desk.service.catch_up() == 0
     assert_counters_exact(database)
     database.close()

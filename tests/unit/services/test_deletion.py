@@ -36,9 +36,8 @@ from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.services.deletion import DeletionService, RestoreResult
 from pacs_server.services.store import StoreRequest, StoreService
-from pacs_server.storage import trash as trash_module
-from pacs_server.storage.filesystem import FileSystemStorage
-from pacs_server.storage.trash import Trash
+from pacs_server.storage.filesystem import trash as trash_module
+from pacs_server.storage.filesystem.archive_directory import archive_directory
 
 ORIGIN = Origin("CT1", "PACS", "10.0.0.7", Door.DIMSE)
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -56,20 +55,16 @@ class Site:
     now: datetime = NOW
 
     def __post_init__(self) -> None:
-        self.storage = FileSystemStorage(self.root, min_free_space=0, fsync=False)
-        self.storage.prepare()
+        self.files = archive_directory(self.root, fsync=False)
+        self.storage, self.spool = self.files.storage, self.files.spool
+        self.spool.prepare()
         index = InstanceIndex(self.database)
-        self.archive = Archive(self.storage, index, naming="hierarchical", duplicate_policy=self.policy)
+        self.archive = Archive(self.storage, self.spool, index, naming="hierarchical", duplicate_policy=self.policy)
         self.store = StoreService(self.archive)
-        self.trash = Trash(self.root, fsync=False)
+        self.trash = self.files.trash
         self.index = DeletionIndex(self.database)
         self.deletions = DeletionService(
-            self.index,
-            self.trash,
-            Recorder(self.trail, lambda: "PACS"),
-            in_flight=self.storage.in_flight,
-            decided=list,
-            clock=lambda: self.now,
+            self.index, self.files, Recorder(self.trail, lambda: "PACS"), clock=lambda: self.now
         )
 
     def keep(self, *instances: Dataset) -> list[StoreOutcome]:
@@ -89,9 +84,9 @@ class Site:
             row["received_at"] = in_utc(row["received_at"])
         return found
 
-    def files(self) -> dict[str, bytes]:
+    def stored(self) -> dict[str, bytes]:
         """The files of the archive, the trash and the half received ones apart, by path."""
-        return {path: (self.root / path).read_bytes() for path in self.storage.walk()}
+        return {path: (self.root / path).read_bytes() for path in self.storage.list()}
 
     def delete(self, level: Level, uid: str) -> str:
         return self.deletions.delete(level, uid, "wrong patient").folder
@@ -138,7 +133,7 @@ def a_study(series: int = 2, instances: int = 2, study: str | None = None, **att
 def test_out_and_back_is_as_it_was(site: Site, level: Level, others: int) -> None:
     study = a_study()
     site.keep(*study, *(a_study() if others else []))
-    before_rows, before_files = site.rows(ids=False), site.files()
+    before_rows, before_files = site.rows(ids=False), site.stored()
     target = study[0]
     uids = {
         Level.STUDY: target.StudyInstanceUID,
@@ -150,7 +145,7 @@ def test_out_and_back_is_as_it_was(site: Site, level: Level, others: int) -> Non
     folder = site.delete(level, uids[level])
 
     assert len(site.rows()["instance"]) == len(before_rows["instance"]) - gone
-    assert len(site.files()) == len(before_files) - gone
+    assert len(site.stored()) == len(before_files) - gone
     assert site.archive.find(target.SOPInstanceUID) is None
     (listed,) = site.deletions.contents()
     assert (listed.folder, listed.level, listed.uid) == (folder, level, uids[level])
@@ -161,7 +156,7 @@ def test_out_and_back_is_as_it_was(site: Site, level: Level, others: int) -> Non
     assert site.deletions.restore(folder) == RestoreResult(gone, (), ())
 
     assert site.rows(ids=False) == before_rows
-    assert site.files() == before_files
+    assert site.stored() == before_files
     assert site.deletions.contents() == []
     assert site.trash.folders() == []
 
@@ -205,12 +200,12 @@ def test_every_version_goes_and_comes_back(tmp_path: Path, database: Database, w
         first.StudyDescription = str(number)
         first.StudyInstanceUID, first.SeriesInstanceUID = f"1.2.{end}", f"1.3.{end}"
         assert site.keep(first) == [StoreOutcome.REPLACED if number else StoreOutcome.STORED]
-    before_rows, before_files = site.rows(ids=False), site.files()
+    before_rows, before_files = site.rows(ids=False), site.stored()
     assert len(before_files) == len(where)
     folder = site.delete(Level.IMAGE, first.SOPInstanceUID)
-    assert site.files() == {}
+    assert site.stored() == {}
     site.deletions.restore(folder)
-    assert (site.rows(ids=False), site.files()) == (before_rows, before_files)
+    assert (site.rows(ids=False), site.stored()) == (before_rows, before_files)
 
 
 def test_what_is_not_there(site: Site) -> None:
@@ -269,7 +264,7 @@ def assert_whole(site: Site, instances: int) -> None:
         stored = site.archive.find(row["sop_instance_uid"])
         assert stored is not None
         assert site.archive.verify(stored) is True
-    assert set(site.files()) == {row["path"] for row in rows}
+    assert set(site.stored()) == {row["path"] for row in rows}
 
 
 def test_stored_again_while_it_is_being_restored(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +311,7 @@ def test_a_file_that_took_the_place_is_not_taken_away(site: Site) -> None:
     """Another file comes to lie at the first name just before that is taken: it goes back there."""
     (ds,) = a_study(1, 1)
     site.keep(ds)
-    ((path, old),) = site.files().items()
+    ((path, old),) = site.stored().items()
     rename = os.rename
 
     def swapped(source: Any, target: Any) -> None:
@@ -326,7 +321,7 @@ def test_a_file_that_took_the_place_is_not_taken_away(site: Site) -> None:
 
     with mock.patch.object(trash_module.os, "rename", swapped):
         folder = site.delete(Level.STUDY, ds.StudyInstanceUID)
-    assert site.files() == {path: b"another file"}
+    assert site.stored() == {path: b"another file"}
     assert (site.root / "trash" / folder / path).read_bytes() == old
     assert not list((site.root / "trash").rglob("*.taken"))
 
@@ -335,7 +330,7 @@ def test_a_file_that_is_in_the_index_again_keeps_its_name(site: Site) -> None:
     """The deletion was cut off after its commit, and somebody indexed the files anew: they are not taken away."""
     (ds,) = a_study(1, 1)
     site.keep(ds)
-    ((path, _),) = site.files().items()
+    ((path, _),) = site.stored().items()
     with mock.patch.object(site.trash, "take_away", side_effect=Killed), pytest.raises(Killed):
         site.delete(Level.STUDY, ds.StudyInstanceUID)
     assert site.rows()["instance"] == []
@@ -348,16 +343,16 @@ def test_a_file_that_is_just_being_stored_is_no_earlier_version(tmp_path: Path, 
     site = Site(tmp_path / "archive", database, Kept(), policy="replace")
     ds = make_ct()
     site.keep(ds)
-    ((plain, _),) = site.files().items()
+    ((plain, _),) = site.stored().items()
     ds.StudyDescription = "other bytes"
     site.keep(ds)
     (site.root / plain).unlink()
     coming = site.archive.receive()
     coming.write(b"on its way")
-    site.storage.place(coming, plain)
+    site.spool.place(coming, plain)
     site.delete(Level.IMAGE, ds.SOPInstanceUID)
-    assert site.files() == {plain: b"on its way"}
-    site.storage.take_back(coming, plain)
+    assert site.stored() == {plain: b"on its way"}
+    site.spool.take_back(coming, plain)
     coming.discard()
 
 
@@ -453,7 +448,7 @@ def restarted(site: Site) -> Site:
 def test_a_deletion_killed_at_any_step(site: Site) -> None:
     study = a_study(2, 1)
     site.keep(*study)
-    before_rows, before_files = site.rows(ids=False), site.files()
+    before_rows, before_files = site.rows(ids=False), site.stored()
 
     def run(step: int) -> bool:
         killed = False
@@ -467,11 +462,11 @@ def test_a_deletion_killed_at_any_step(site: Site) -> None:
         if found:  # it happened, whole
             assert [one.status for one in found] == [DeletionStatus.KEPT]
             assert after.rows()["instance"] == []
-            assert after.files() == {}
+            assert after.stored() == {}
             assert after.deletions.restore(found[0].folder) == RestoreResult(2, (), ())
         # Or it never began; either way all is there.
         assert after.rows(ids=False) == before_rows
-        assert after.files() == before_files
+        assert after.stored() == before_files
         assert after.trash.folders() == []
         return killed
 
@@ -481,7 +476,7 @@ def test_a_deletion_killed_at_any_step(site: Site) -> None:
 def test_a_restore_killed_at_any_step(site: Site) -> None:
     study = a_study(2, 1)
     site.keep(*study)
-    before_rows, before_files = site.rows(ids=False), site.files()
+    before_rows, before_files = site.rows(ids=False), site.stored()
 
     def run(step: int) -> bool:
         folder = site.delete(Level.STUDY, study[0].StudyInstanceUID)
@@ -495,7 +490,7 @@ def test_a_restore_killed_at_any_step(site: Site) -> None:
         if after.deletions.contents():
             assert after.deletions.restore(folder) == RestoreResult(2, (), ())
         assert after.rows(ids=False) == before_rows
-        assert after.files() == before_files
+        assert after.stored() == before_files
         assert after.trash.folders() == []
         return killed
 
@@ -558,7 +553,7 @@ def test_a_removal_killed_at_any_step(site: Site) -> None:
 def test_the_trash_outlives_a_lost_index(site: Site, tmp_path: Path) -> None:
     study = a_study(1, 2)
     site.keep(*study)
-    before_rows, before_files = site.rows(ids=False), site.files()
+    before_rows, before_files = site.rows(ids=False), site.stored()
     folder = site.delete(Level.STUDY, study[0].StudyInstanceUID)
     new = Database(f"sqlite:///{tmp_path}/new.db", fsync=False)
     new.migrate()
@@ -566,7 +561,7 @@ def test_the_trash_outlives_a_lost_index(site: Site, tmp_path: Path) -> None:
     (found,) = after.deletions.contents()
     assert (found.folder, found.status, found.instances) == (folder, DeletionStatus.KEPT, 2)
     after.deletions.restore(folder)
-    assert (after.rows(ids=False), after.files()) == (before_rows, before_files)
+    assert (after.rows(ids=False), after.stored()) == (before_rows, before_files)
     new.close()
 
 
@@ -648,11 +643,11 @@ def test_all_of_it_is_in_the_audit_trail(site: Site) -> None:
 def test_nothing_is_done_that_cannot_be_recorded(site: Site) -> None:
     (ds,) = a_study(1, 1)
     site.keep(ds)
-    before = site.rows(), site.files()
+    before = site.rows(), site.stored()
     site.trail.full = True
     with pytest.raises(AuditUnavailable):
         site.delete(Level.STUDY, ds.StudyInstanceUID)
-    assert (site.rows(), site.files()) == before
+    assert (site.rows(), site.stored()) == before
     assert (site.trash.folders(), site.deletions.contents()) == ([], [])
     site.trail.full = False
     folder = site.delete(Level.STUDY, ds.StudyInstanceUID)
@@ -663,7 +658,7 @@ def test_nothing_is_done_that_cannot_be_recorded(site: Site) -> None:
         site.deletions.restore(folder)
     site.trail.full = False
     site.deletions.restore(folder)
-    assert site.files() == before[1]
+    assert site.stored() == before[1]
 
 
 def test_commitment_looks_again_at_what_was_deleted_or_restored(site: Site) -> None:
@@ -714,11 +709,11 @@ def test_a_document_that_is_none(text: str) -> None:
 
 @pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../x", "."])
 def test_no_path_leads_outside(tmp_path: Path, path: str) -> None:
-    trash = Trash(tmp_path / "archive", fsync=False)
+    trash = archive_directory(tmp_path / "archive", fsync=False).trash
     with pytest.raises(StorageUnavailable):
-        trash.link_in("folder", [path])
+        trash.add("folder", [path])
     with pytest.raises(StorageUnavailable):
-        trash.link_back("folder", [path])
+        trash.bring_back("folder", [path])
 
 
 def test_a_thousand_instances_in_few_statements(site: Site) -> None:

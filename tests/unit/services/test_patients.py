@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from patients import Desk, adds_in_one_batch, assert_counters_exact, header, rows
+from patients import Desk, adds_in_one_batch, assert_counters_exact, decisions_in, header, rows
 from sqlalchemy import delete
 
 from pacs_server.audit.events import Action, EventID
@@ -16,7 +16,6 @@ from pacs_server.errors import AuditUnavailable, IndexUnavailable, PatientError,
 from pacs_server.index import archive_models, models
 from pacs_server.index.database import Database
 from pacs_server.index.instances import Counts
-from pacs_server.services.patients import read_decisions
 
 
 @pytest.fixture
@@ -275,11 +274,11 @@ def test_a_patient_is_not_given_to_whom_they_are_taken_for(desk):
     with pytest.raises(PatientError, match="one and the same"):
         desk.reassign("3.3", to=desk.moved_away("P1"))
     assert desk.state() == before
-    assert len(read_decisions(desk.directory)) == 1
+    assert len(decisions_in(desk.directory)) == 1
     # Written down by somebody who saw other rows, it still is no change.
-    (done,) = read_decisions(desk.directory)
+    (done,) = decisions_in(desk.directory)
     same = {"source": {"patient_id": "P1", "patient_name": "Doe"}, "target": {"patient_id": "P1"}}
-    desk.service.replay(replace(done, number=2, studies=("3.3",), **same))
+    desk.apply(replace(done, number=2, studies=("3.3",), **same))
     assert _rows_without_state(desk.state()) == _rows_without_state(before)
     assert_counters_exact(desk.database)
 
@@ -433,7 +432,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(desk):
             attempt()
     service.merge(nobody, one, "x", dry_run=True)
     assert desk.state() == before
-    assert len(read_decisions(desk.directory)) == 1
+    assert len(decisions_in(desk.directory)) == 1
 
 
 def test_both_patients_have_an_audit_event(desk):
@@ -461,7 +460,7 @@ def test_a_change_is_written_down_before_it_is_made(desk, monkeypatch):
         with pytest.raises(IndexUnavailable):
             desk.merge("P1", into="P2")
     assert desk.state() == before
-    (change,) = read_decisions(desk.directory)
+    (change,) = decisions_in(desk.directory)
     assert (change.number, change.whole, change.source["patient_id"]) == (1, True, "P1")
     assert desk.service.catch_up() == 1
     assert desk.people() == [("P2", "", 2)]
@@ -489,7 +488,7 @@ def test_a_change_that_is_made_after_a_crash_is_audited_as_whose_it_is(desk, mon
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2")
     desk.merge("P1", into="P2")
-    (change,) = read_decisions(desk.directory)
+    (change,) = decisions_in(desk.directory)
     desk.reassign("1.1", to="P1")
     file = desk.directory / "changes/changes.jsonl"
     line = {**asdict(change), "number": 3, "at": change.at.isoformat(), "by": "somebody"}
@@ -509,7 +508,7 @@ def test_what_cannot_be_audited_is_not_changed(desk):
     with pytest.raises(AuditUnavailable):
         desk.merge("P1", into="P2")
     desk.trail.full = False
-    assert (desk.service.catch_up(), read_decisions(desk.directory)) == (0, [])
+    assert (desk.service.catch_up(), decisions_in(desk.directory)) == (0, [])
     assert desk.state() == before
     desk.merge("P1", into="P2")
 
@@ -528,10 +527,10 @@ def test_a_change_that_the_disk_did_not_take_is_not_made_later(desk, monkeypatch
         return real(descriptor, data[:-1], at)
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"pacs_server.services.decisions.os.{failing}", fail)
+        patch.setattr(f"pacs_server.storage.filesystem.decision_log.os.{failing}", fail)
         with pytest.raises((StorageFull, StorageUnavailable)):
             desk.reassign("1.1", to=desk.moved_away("P1"))
-    assert len(read_decisions(desk.directory)) == 1
+    assert len(decisions_in(desk.directory)) == 1
     assert desk.service.catch_up() == 0
     assert desk.state() == before
 
@@ -564,14 +563,14 @@ def test_a_line_that_a_crash_cut_off_is_as_if_never_written(desk):
     file = desk.directory / "changes/changes.jsonl"
     whole = file.read_bytes()
     file.write_bytes(whole + b'{"number": 2, "at"' + b" " * 4000)
-    assert len(read_decisions(desk.directory)) == 1
+    assert len(decisions_in(desk.directory)) == 1
     desk.reassign("1.1", to="P1")
-    assert [change.whole for change in read_decisions(desk.directory)] == [True, False]
+    assert [change.whole for change in decisions_in(desk.directory)] == [True, False]
     assert file.read_bytes().startswith(whole)
     assert file.stat().st_mode & 0o777 == 0o600
     file.write_bytes(b"{}\n" + whole)
     with pytest.raises(StorageUnavailable, match="line 1"):
-        read_decisions(desk.directory)
+        decisions_in(desk.directory)
 
 
 def test_two_operators_at_once_do_not_lose_a_change(desk):
@@ -583,7 +582,7 @@ def test_two_operators_at_once_do_not_lose_a_change(desk):
     with ThreadPoolExecutor(3) as threads:
         list(threads.map(lambda number: desk.merge(f"P{number}", into="P0"), range(1, 7)))
     assert desk.people() == [("P0", "", 7)]
-    assert [change.number for change in read_decisions(desk.directory)] == [1, 2, 3, 4, 5, 6]
+    assert [change.number for change in decisions_in(desk.directory)] == [1, 2, 3, 4, 5, 6]
     assert_counters_exact(desk.database)
 
 
@@ -592,7 +591,7 @@ def test_replay_gives_the_same_index(desk):
     arrivals: list = []
 
     def arrive(sop: str, **values: str) -> None:
-        arrivals.append((len(read_decisions(desk.directory)), sop, values))
+        arrivals.append((len(decisions_in(desk.directory)), sop, values))
         desk.add(sop, **values)
 
     arrive("1.0", patient_id="P1", patient_name="Doe")
@@ -608,15 +607,15 @@ def test_replay_gives_the_same_index(desk):
     with desk.database.begin() as connection:
         for table in (*reversed(models.TABLES.values()), models.patient_alias, archive_models.archive_state):
             connection.execute(delete(table))
-    changes = read_decisions(desk.directory)
+    changes = decisions_in(desk.directory)
     done = 0
     for number, sop, values in arrivals:
         for change in changes[done:number]:
-            desk.service.replay(change)
+            desk.apply(change)
         done = number
         desk.add(sop, **values)
     for change in changes:
-        desk.service.replay(change)
+        desk.apply(change)
     assert _without_keys(desk.state()) == _without_keys(before)
     assert_counters_exact(desk.database)
 

@@ -1,4 +1,4 @@
-"""Files on disk: placed whole or not at all, inside the root, and nothing left behind."""
+"""Files on disk: in which order they are made durable, inside the root, and nothing left behind."""
 
 import errno
 import os
@@ -9,33 +9,50 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from storages import refuse_links
 
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.uids import InstanceUIDs
-from pacs_server.errors import InvalidInstance, StorageFull, StorageUnavailable
-from pacs_server.storage.filesystem import RESERVED, FileSystemIncoming, FileSystemStorage, holds_instances
-from pacs_server.storage.paths import relative_path
+from pacs_server.errors import (
+    InvalidInstance,
+    InvalidKey,
+    ObjectExists,
+    ObjectUnreadable,
+    StorageFull,
+    StorageUnavailable,
+)
+from pacs_server.storage.archive_files import ArchiveFiles
+from pacs_server.storage.filesystem import directories
+from pacs_server.storage.filesystem.archive_directory import archive_directory
+from pacs_server.storage.filesystem.directories import Directories
+from pacs_server.storage.filesystem.incoming_file import FileSystemIncoming
+from pacs_server.storage.keys import RESERVED, check_key, instance_key, named_by, version_of
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> FileSystemStorage:
-    storage = FileSystemStorage(tmp_path / "archive", min_free_space=0)
-    storage.prepare()
-    return storage
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
 
 
-def incoming(storage: FileSystemStorage, data: bytes) -> FileSystemIncoming:
-    file = storage.incoming()
+@pytest.fixture
+def archive(root: Path) -> ArchiveFiles:
+    files = archive_directory(root)
+    files.spool.prepare()
+    return files
+
+
+def incoming(archive: ArchiveFiles, data: bytes) -> FileSystemIncoming:
+    file = archive.spool.receive()
     assert isinstance(file, FileSystemIncoming)
     file.write(data)
     return file
 
 
-def files(storage: FileSystemStorage) -> dict[str, bytes]:
+def on_disk(root: Path) -> dict[str, bytes]:
     """Every file except the lock, and the entries that are names of placed files as `incoming`."""
-    paths = [path for path in storage.root.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    paths = [path for path in root.rglob("*") if path.is_file() and path.suffix != ".lock"]
     return {
-        "incoming" if path.parent.name == "incoming" else str(path.relative_to(storage.root)): path.read_bytes()
+        "incoming" if path.parent.name == "incoming" else str(path.relative_to(root)): path.read_bytes()
         for path in paths
     }
 
@@ -44,137 +61,130 @@ def header(study: str = "1.2", series: str = "1.3", sop: str = "1.4", study_date
     return Header(InstanceUIDs(study, series, sop), "1", "1", {"study_date": study_date})
 
 
-def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EOPNOTSUPP, "no links here")
-
-    monkeypatch.setattr(os, "link", refuse)
-
-
 @pytest.mark.parametrize("links", [True, False])
 def test_an_entry_stays_until_the_placed_file_is_settled(
-    storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch, links: bool
+    archive: ArchiveFiles, root: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     if not links:
         refuse_links(monkeypatch)
-    file = incoming(storage, b"data")
-    storage.place(file, "1.2/1.3/1.4.dcm")
+    file = incoming(archive, b"data")
+    archive.spool.place(file, "1.2/1.3/1.4.dcm")
     file.discard()
-    assert files(storage) == {"incoming": b"data" if links else b"1.2/1.3/1.4.dcm", "1.2/1.3/1.4.dcm": b"data"}
-    assert storage.in_flight("1.2/1.3/1.4.dcm")
+    assert on_disk(root) == {"incoming": b"data" if links else b"1.2/1.3/1.4.dcm", "1.2/1.3/1.4.dcm": b"data"}
     file.settled()
-    assert files(storage) == {"1.2/1.3/1.4.dcm": b"data"}
-    assert not storage.in_flight("1.2/1.3/1.4.dcm")
-    with storage.open("1.2/1.3/1.4.dcm") as stored:
-        assert stored.read(0, stored.size) == b"data"
+    assert on_disk(root) == {"1.2/1.3/1.4.dcm": b"data"}
 
 
-@pytest.mark.parametrize("links", [True, False])
-def test_place_never_overwrites(storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
-    if not links:
-        refuse_links(monkeypatch)
-    first, second = incoming(storage, b"old"), incoming(storage, b"new")
-    storage.place(first, "1/2/3.dcm")
-    first.settled()
-    with pytest.raises(FileExistsError):
-        storage.place(second, "1/2/3.dcm")
-    storage.place(second, "1/2/3.v2.dcm")
-    second.settled()
-    assert files(storage) == {"1/2/3.dcm": b"old", "1/2/3.v2.dcm": b"new"}
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_what_is_taken_back_may_be_placed_again(
-    storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch, links: bool
-) -> None:
-    if not links:
-        refuse_links(monkeypatch)
-    file = incoming(storage, b"data")
-    storage.place(file, "1/2/3.dcm")
-    storage.take_back(file, "1/2/3.dcm")
-    assert "1/2/3.dcm" not in files(storage)
-    storage.place(file, "1/2/4.dcm")
-    storage.take_back(file, "1/2/4.dcm")
-    file.discard()
-    assert files(storage) == {}
-
-
-def test_discard_leaves_nothing(storage: FileSystemStorage) -> None:
-    file = incoming(storage, b"data")
-    file.discard()
-    file.discard()
-    assert files(storage) == {}
+def test_a_put_leaves_nothing_beside_the_object(archive: ArchiveFiles, root: Path) -> None:
+    archive.storage.put("1/2", [b"data"])
+    with archive.storage.bulk() as writer:
+        writer.put("1/3", [b"more"])
+    assert on_disk(root) == {"1/2": b"data", "1/3": b"more"}
+    assert sorted(path.name for path in root.iterdir()) == ["1", "incoming"]
 
 
 def test_sync_comes_before_the_name_and_the_directory_after(
-    storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch
+    archive: ArchiveFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    one = incoming(storage, b"one")
+    one = incoming(archive, b"one")
     for name in ("fdatasync", "link", "fsync", "mkdir"):
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, _n=name, _r=real, **k: (calls.append(_n), _r(*a, **k))[1])
-    storage.place(one, "1/2/3.dcm")
+    archive.spool.place(one, "1/2/3.dcm")
     # The file's name, and that of each directory on the way to it.
     assert calls == ["fdatasync", "link", "mkdir", "mkdir", "link", "fsync", "fsync", "fsync"]
     calls.clear()
-    storage.place(incoming(storage, b"two"), "1/2/4.dcm")
+    archive.spool.place(incoming(archive, b"two"), "1/2/4.dcm")
     assert calls == ["fdatasync", "link", "fsync"]
 
 
-def test_a_full_disk_is_said_so_and_leaves_nothing(storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_so_and_leaves_nothing(
+    archive: ArchiveFiles, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    file = storage.incoming()
+    file = archive.spool.receive()
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(StorageFull):
         file.write(b"data")
     file.discard()
-    assert files(storage) == {}
+    assert on_disk(root) == {}
 
 
 def test_a_name_that_cannot_be_made_durable_is_taken_back(
-    storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch
+    archive: ArchiveFiles, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    storage.place(incoming(storage, b"one"), "1/2/3.dcm")
-    file = incoming(storage, b"two")
+    archive.spool.place(incoming(archive, b"one"), "1/2/3.dcm")
+    file = incoming(archive, b"two")
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(StorageUnavailable):
-        storage.place(file, "1/2/4.dcm")
+        archive.spool.place(file, "1/2/4.dcm")
     file.discard()
-    assert files(storage)["1/2/3.dcm"] == b"one"
-    assert "1/2/4.dcm" not in files(storage)
+    assert on_disk(root)["1/2/3.dcm"] == b"one"
+    assert "1/2/4.dcm" not in on_disk(root)
 
 
-def test_a_short_write_is_continued(storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(archive: ArchiveFiles, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, bytes(data)[:3]))
-    storage.place(incoming(storage, b"0123456789"), "1/2/3.dcm")
-    assert files(storage)["1/2/3.dcm"] == b"0123456789"
+    archive.spool.place(incoming(archive, b"0123456789"), "1/2/3.dcm")
+    assert on_disk(root)["1/2/3.dcm"] == b"0123456789"
 
 
-def test_below_the_limit_nothing_is_begun(tmp_path: Path) -> None:
-    storage = FileSystemStorage(tmp_path / "archive", min_free_space=1 << 62)
-    storage.prepare()
-    with pytest.raises(StorageFull, match=r"storage\.min_free_space"):
-        storage.incoming()
+@pytest.mark.parametrize("known", [True, False], ids=["renameat2", "without renameat2"])
+def test_without_hard_links_a_name_that_is_taken_at_the_same_instant_is_not_overwritten(
+    archive: ArchiveFiles, root: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    refuse_links(monkeypatch)
+    if not known:
+        monkeypatch.setattr(directories, "_libc", object())
+    archive.spool.place(incoming(archive, b"first"), "1/2/3.dcm")
+    # Nobody had the name when it was looked for.
+    monkeypatch.setattr(os.path, "exists", lambda path: False)
+    second = incoming(archive, b"second")
+    with pytest.raises(ObjectExists):
+        archive.spool.place(second, "1/2/3.dcm")
+    second.discard()
+    monkeypatch.undo()
+    assert on_disk(root) == {"incoming": b"1/2/3.dcm", "1/2/3.dcm": b"first"}
 
 
-def test_the_walk_is_in_the_order_of_the_paths_and_leaves_our_own_folders_out(storage: FileSystemStorage) -> None:
-    paths = ["1.2.dcm", "1/2/3.dcm", "1/2/3.v2.dcm", "1/2-/3.dcm", "1/2./3.dcm", "10/2/3.dcm", "1/quarantine/x.dcm"]
+def test_a_list_leaves_our_own_folders_out_and_whatever_else_lies_there_in(archive: ArchiveFiles, root: Path) -> None:
+    paths = ["1.2.dcm", "1/2/3.dcm", "1/quarantine/x.dcm", "notes.txt"]
     for path in [*paths, *(f"{name}/x.dcm" for name in RESERVED)]:
-        (storage.root / path).parent.mkdir(parents=True, exist_ok=True)
-        (storage.root / path).touch()
-    assert list(storage.walk()) == sorted(paths)
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    (root / "1/2/\udcff.dcm").touch()
+    assert list(archive.storage.list()) == ["1.2.dcm", "1/2/3.dcm", "1/2/\udcff.dcm", "1/quarantine/x.dcm", "notes.txt"]
+    assert list(archive.side_files.list()) == ["changes/x.dcm", "trash/x.dcm"]
+    for key in archive.storage.list():
+        assert archive.storage.info(key).size == 0
 
 
-def test_an_archive_at_the_top_of_a_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_that_end_before_a_key_are_not_listed(
+    archive: ArchiveFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To go on with a list of a million files takes no longer than to list the rest."""
+    for study in "12345":
+        archive.storage.put(f"{study}/2/3.dcm", [b""])
+    listed: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (listed.append(Path(path).name), scandir(path))[1])
+    assert list(archive.storage.list(after="4/2/3.dcm")) == ["5/2/3.dcm"]
+    assert listed == ["archive", "4", "2", "5", "2"]
+    listed.clear()
+    assert list(archive.storage.list("3/")) == ["3/2/3.dcm"]
+    assert listed == ["3", "2"]
+
+
+def test_an_archive_at_the_top_of_a_file_system(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only root may look into lost+found."""
-    (tmp_path / "lost+found").mkdir()
+    (root / "lost+found").mkdir(parents=True)
     scandir = os.scandir
 
     def refuse(path: str | Path) -> Any:
@@ -183,38 +193,93 @@ def test_an_archive_at_the_top_of_a_file_system(tmp_path: Path, monkeypatch: pyt
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    assert not holds_instances(tmp_path)
-    assert list(FileSystemStorage(tmp_path, min_free_space=0).walk()) == []
-    (tmp_path / "1" / "lost+found").mkdir(parents=True)
+    storage = archive_directory(root).storage
+    assert not storage.holds_instances()
+    assert list(storage.list()) == []
+    (root / "1" / "lost+found").mkdir(parents=True)
     with pytest.raises(StorageUnavailable, match="Permission denied"):
-        holds_instances(tmp_path)
+        storage.holds_instances()
+    with pytest.raises(StorageUnavailable, match="Permission denied"):
+        list(storage.list())
+    told: list[tuple[str, str]] = []
+    assert list(storage.list(unlistable=lambda prefix, error: told.append((prefix, error.reason)))) == []
+    assert told == [("1/lost+found/", "Permission denied")]
 
 
-def test_quarantine_keeps_each_file_with_its_reason(storage: FileSystemStorage) -> None:
-    assert storage.quarantined() == 0
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_file_that_cannot_be_opened_or_read(
+    archive: ArchiveFiles, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A lack of descriptors says nothing about the file."""
+
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    archive.storage.put("1/2", [b"data"])
+    expected = StorageUnavailable if number == errno.EMFILE else ObjectUnreadable
+    with archive.storage.open("1/2") as source, monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        patch.setattr(os, "open", fail)
+        for act in (lambda: source.read(0, 4), lambda: archive.storage.open("1/2")):
+            with pytest.raises(StorageUnavailable, match=os.strerror(number)) as raised:
+                act()
+            assert type(raised.value) is expected
+            assert getattr(raised.value, "reason", None) == (os.strerror(number) if number != errno.EMFILE else None)
+
+
+def test_without_its_file_system_nothing_is_said_of_an_object(archive: ArchiveFiles, root: Path) -> None:
+    archive.storage.put("1/2", [b"data"])
+    root.rename(root.with_name("elsewhere"))
+    root.mkdir()
+    with pytest.raises(StorageUnavailable) as raised:
+        archive.storage.open("1/2")
+    assert type(raised.value) is StorageUnavailable
+
+
+def test_quarantine_keeps_each_file_with_its_reason(archive: ArchiveFiles, root: Path) -> None:
     for data in (b"one", b"two"):
-        (storage.root / "1").mkdir(exist_ok=True)
-        (storage.root / "1/2.dcm").write_bytes(data)
-        storage.quarantine("1/2.dcm", "it is odd")
-    assert storage.quarantined() == 2
-    assert files(storage) == {
+        (root / "1").mkdir(exist_ok=True)
+        (root / "1/2.dcm").write_bytes(data)
+        archive.quarantine.add("1/2.dcm", "it is odd")
+    assert archive.quarantine.count() == 2
+    assert on_disk(root) == {
         "quarantine/1_2.dcm": b"one",
         "quarantine/1_2.dcm.reason": b"1/2.dcm: it is odd\n",
         "quarantine/1_2.dcm.2": b"two",
         "quarantine/1_2.dcm.2.reason": b"1/2.dcm: it is odd\n",
     }
     with pytest.raises(StorageUnavailable):
-        storage.quarantine("1/2.dcm", "it is gone")
-    assert storage.quarantined() == 2
+        archive.quarantine.add("1/2.dcm", "it is gone")
+    assert archive.quarantine.count() == 2
+
+
+# ------------------------------------------------------------------------------------ keys and paths
 
 
 def test_naming() -> None:
-    assert relative_path(header(), "hierarchical") == "1.2/1.3/1.4.dcm"
-    assert relative_path(header(), "date_hierarchical") == "2020/01/31/1.2/1.3/1.4.dcm"
-    assert relative_path(header(study_date="2020.01.31"), "date_hierarchical").startswith("2020/01/31/")
-    assert relative_path(header(study_date="last week"), "date_hierarchical") == "undated/1.2/1.3/1.4.dcm"
-    assert relative_path(header(), "flat") == "1.4.dcm"
-    assert relative_path(header(), "flat", version=2) == "1.4.v2.dcm"
+    assert instance_key(header(), "hierarchical") == "1.2/1.3/1.4.dcm"
+    assert instance_key(header(), "date_hierarchical") == "2020/01/31/1.2/1.3/1.4.dcm"
+    assert instance_key(header(study_date="2020.01.31"), "date_hierarchical").startswith("2020/01/31/")
+    assert instance_key(header(study_date="last week"), "date_hierarchical") == "undated/1.2/1.3/1.4.dcm"
+    assert instance_key(header(), "flat") == "1.4.dcm"
+    assert instance_key(header(), "flat", version=2) == "1.4.v2.dcm"
+
+
+@pytest.mark.parametrize(
+    ("key", "named", "version"),
+    [
+        ("1.2/1.3/1.4.dcm", "1.4", 1),
+        ("1.4.v12.dcm", "1.4", 12),
+        ("1.2/1.3/scan.dcm", "", 1),
+        ("1.2/1.3/1.4", "", 1),
+        ("1.2/1.4.dcm.v2", "", 1),
+        ("1.2/1..4.dcm", "", 1),
+    ],
+)
+def test_what_a_key_tells(key: str, named: str, version: int) -> None:
+    assert named_by(key) == (named, version)
+    if named:
+        assert version_of(key) == version
 
 
 @given(
@@ -223,21 +288,26 @@ def test_naming() -> None:
     naming=st.sampled_from(["hierarchical", "date_hierarchical", "flat"]),
 )
 def test_no_text_leaves_the_root(study: str, date: str, naming: str) -> None:
-    storage = FileSystemStorage(Path("/archive/root"), min_free_space=0)
     try:
-        path = relative_path(header(study=study, study_date=date), naming)
+        key = instance_key(header(study=study, study_date=date), naming)
     except InvalidInstance:
         return
-    assert Path(storage._jailed(path)).is_relative_to("/archive/root")
-    assert ".." not in Path(path).parts
+    check_key(key)
+    assert ".." not in Path(key).parts
 
 
 @given(st.text())
 @example("../outside.dcm")
 @example("1/../../../outside.dcm")
 @example("/etc/passwd")
+@example("//etc/passwd")
 @example("")
-def test_the_jail_holds_for_any_path(path: str) -> None:
-    storage = FileSystemStorage(Path("/archive/root"), min_free_space=0)
-    with suppress(StorageUnavailable):
-        assert Path(storage._jailed(path)).is_relative_to("/archive/root")
+@example("\ud800")
+def test_a_key_leads_to_a_file_below_the_root_and_no_other_key_does(key: str) -> None:
+    root = Path("/archive/root")
+    with suppress(InvalidKey):
+        check_key(key)
+        path = Directories(root).path(key)
+        assert os.path.normpath(path) == path
+        assert Path(path).is_relative_to(root)
+        assert Path(path) != root

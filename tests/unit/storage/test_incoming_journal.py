@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from power import Disk
 
-from pacs_server.storage.incoming_journal import IncomingJournal
+from pacs_server.storage.filesystem.incoming_journal import IncomingJournal
 
 HOST = os.uname().nodename
 DEAD = 2**22 + 1  # above the largest pid there can be
 RECEIVE = """
 import os, sys
 from pathlib import Path
-from pacs_server.storage.incoming_journal import IncomingJournal
+from pacs_server.storage.filesystem.incoming_journal import IncomingJournal
 journal = IncomingJournal(Path(sys.argv[1]))
 print(journal.entry(), flush=True)
 sys.stdin.read()

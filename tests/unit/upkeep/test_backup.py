@@ -39,13 +39,15 @@ from pacs_server.index.models import instance
 from pacs_server.index.workflow_models import metadata, peer_seen
 from pacs_server.storage import durable_files
 from pacs_server.storage.durable_files import DurableFiles
-from pacs_server.storage.lock import alone, in_use
+from pacs_server.storage.filesystem.archive_directory import archive_directory
+from pacs_server.storage.filesystem.restoration import FileSystemRestoration
 from pacs_server.upkeep import rate_limit
-from pacs_server.upkeep.backup import CopyReport, Source, back_up, verify
+from pacs_server.upkeep.backup import BackupSource, CopyReport, back_up
+from pacs_server.upkeep.backup_check import verify
 from pacs_server.upkeep.backup_directory import BackupDirectory, digest_of
 from pacs_server.upkeep.backup_pruning import prune
 from pacs_server.upkeep.rate_limit import RateLimit
-from pacs_server.upkeep.restore import Target, restore
+from pacs_server.upkeep.restore import RestoreTarget, restore
 
 
 @dataclass
@@ -81,13 +83,13 @@ class Place:
 
     def back_up(self, directory: BackupDirectory) -> CopyReport:
         with closing(Database(self.database_url)) as database:
-            source = Source(database, self.archive, self.audit)
+            source = BackupSource(database, archive_directory(self.archive), self.audit)
             return back_up(source, directory, RateLimit(None), lambda done, total: self.said.append((done, total)))
 
     def restore(self, directory: BackupDirectory, name: str | None = None) -> CopyReport:
         self.directory.mkdir(parents=True, exist_ok=True)
         with closing(Database(self.database_url)) as database:
-            target = Target(database, self.archive, self.directory / "audit-before")
+            target = RestoreTarget(database, archive_directory(self.archive), self.directory / "audit-before")
             return restore(directory, directory.snapshot(name), target, RateLimit(None), lambda done, total: None)
 
     def rows(self) -> dict[str, list[tuple[Any, ...]]]:
@@ -255,7 +257,7 @@ def test_a_file_of_the_backup_that_was_cut_is_copied_again(small: Place, backups
     victim = next(iter(kept(backups)))
     victim.write_bytes(b"")
     assert small.back_up(backups).written == 1
-    assert verify(backups, backups.snapshot(None), lambda done, total: None) == []
+    assert list(verify(backups, backups.snapshot(None), lambda done, total: None)) == []
 
 
 def test_other_files_of_the_archive(small: Place, backups: BackupDirectory, tmp_path: Path) -> None:
@@ -358,7 +360,7 @@ def test_verify_finds_what_rots_in_the_backup(small: Place, backups: BackupDirec
     rotten, gone, *_ = sorted(kept(backups))
     rotten.write_bytes(bytes(rotten.stat().st_size))
     gone.unlink()
-    problems = verify(backups, backups.snapshot(None), lambda done, total: None)
+    problems = list(verify(backups, backups.snapshot(None), lambda done, total: None))
     assert sorted(problem.partition(": ")[2] for problem in problems) == [
         "damaged in the backup", "missing from the backup"
     ]  # fmt: skip
@@ -440,7 +442,7 @@ def test_a_full_disk_leaves_older_snapshots_whole_and_the_next_run_goes_on(
         small.back_up(backups)
     monkeypatch.undo()
     assert backups.snapshots() == older
-    assert verify(backups, older[0], lambda done, total: None) == []
+    assert list(verify(backups, older[0], lambda done, total: None)) == []
     report = small.back_up(backups)
     assert (report.written, report.there) == (3, 7)
     assert list(backups.partial.iterdir()) == []
@@ -500,7 +502,7 @@ def test_a_restore_that_stopped_after_its_commit_only_ends(
 ) -> None:
     small.back_up(backups)
     copy = Place(tmp_path / "copy")
-    monkeypatch.setattr("pacs_server.upkeep.restore._finish", _stop)
+    monkeypatch.setattr(FileSystemRestoration, "finish", _stop)
     with pytest.raises(KeyboardInterrupt):
         copy.restore(backups)
     monkeypatch.undo()
@@ -566,9 +568,10 @@ def test_a_restore_needs_the_archive_alone(small: Place, backups: BackupDirector
     copy.directory.mkdir()
     with open_archive(copy.config), pytest.raises(StorageUnavailable, match="in use"):
         copy.restore(backups)
-    with alone(copy.archive), pytest.raises(StorageUnavailable, match="running"), in_use(copy.archive):
+    lock = archive_directory(copy.archive).lock
+    with lock.exclusive(), pytest.raises(StorageUnavailable, match="running"), lock.shared():
         pass
-    with in_use(copy.archive), in_use(copy.archive):
+    with lock.shared(), lock.shared():
         pass
 
 
@@ -600,7 +603,7 @@ def test_prune_keeps_what_the_newest_need(small: Place, backups: BackupDirectory
     assert (pruned.snapshots, pruned.files) == (1, 1)
     assert backups.snapshots() == newest
     for snapshot in newest:
-        assert verify(backups, snapshot, lambda done, total: None) == []
+        assert list(verify(backups, snapshot, lambda done, total: None)) == []
     assert prune(backups, 2).files == 0
 
 

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,10 +34,10 @@ from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.rebuilding import FATES, TAKEN_OVER, Fate, take_over
 from pacs_server.services.deletion import DeletionService
-from pacs_server.services.patients import PatientService, read_decisions
+from pacs_server.services.patients import PatientService
 from pacs_server.services.store import StoreService
-from pacs_server.storage.filesystem import FileSystemStorage
-from pacs_server.storage.trash import Trash
+from pacs_server.storage.filesystem.archive_directory import archive_directory
+from pacs_server.storage.filesystem.trash import FileSystemTrash
 from pacs_server.upkeep.rebuild import RebuildReport, rebuild
 from pacs_server.upkeep.rebuild_target import new_file, put_in_place
 
@@ -70,25 +69,22 @@ class Site:
         self, root: Path, database: Database, *, policy: str = "replace", naming: str = "hierarchical"
     ) -> None:
         self.database = database
-        self.storage = FileSystemStorage(root, min_free_space=0, fsync=False)
-        self.storage.prepare()
-        archive = Archive(self.storage, InstanceIndex(database), naming=naming, duplicate_policy=policy)
+        self.root = root
+        self.files = archive_directory(root, fsync=False)
+        self.storage = self.files.storage
+        self.files.spool.prepare()
+        index = InstanceIndex(database)
+        archive = Archive(self.storage, self.files.spool, index, naming=naming, duplicate_policy=policy)
         self.store = StoreService(archive)
         audit = Recorder(NoAudit(), lambda: "PACS")
-        self.deletions = DeletionService(
-            DeletionIndex(database),
-            Trash(root, fsync=False),
-            audit,
-            in_flight=self.storage.in_flight,
-            decided=partial(read_decisions, root),
-        )
-        self.patients = PatientService(database, root, audit, lambda: "PACS")
+        self.deletions = DeletionService(DeletionIndex(database), self.files, audit)
+        self.patients = PatientService(database, self.files.decisions, audit, lambda: "PACS")
 
     def store_file(self, path: Path, calling_ae: str = "CT1", peer: str = "10.0.0.7") -> StoreOutcome | None:
         return self.store.store_file(path, Origin(calling_ae, "PACS", peer, Door.DIMSE))
 
     def rebuilt(self, into: Database, jobs: int = 2) -> RebuildReport:
-        return rebuild(self.storage, into, lambda what, done, total: None, jobs=jobs)
+        return rebuild(self.files, into, lambda what, done, total: None, jobs=jobs)
 
     def delete(self, level: Level, uid: str) -> None:
         with suppress(InstanceNotFound):
@@ -112,7 +108,7 @@ class Site:
                 self.patients.reassign(self.patients.study(f"1.2.{study}"), people[person % len(people)], "a test")
 
     def paths(self) -> list[Path]:
-        return [self.storage.root / path for path in self.storage.walk()]
+        return [self.root / path for path in self.storage.list()]
 
 
 @contextmanager
@@ -122,7 +118,7 @@ def site(database: Database, **settings: str) -> Iterator[Site]:
         try:
             yield opened
         finally:
-            opened.storage.close()
+            opened.files.spool.close()
 
 
 # What an arrival may say; little of it, so that arrivals contradict one another.
@@ -264,24 +260,24 @@ def test_an_older_deletion_is_restored_and_a_newer_one_is_not(make_database: Mak
 def test_a_deletion_that_was_interrupted_is_brought_to_its_end(
     make_database: MakeDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = Trash.take_away
+    take = FileSystemTrash.take_away
 
-    def broken(trash: Trash, folder: str, paths: list[str]) -> None:
+    def broken(trash: FileSystemTrash, folder: str, paths: list[str]) -> None:
         take(trash, folder, paths[:1])
         raise StorageUnavailable("the disk fails")
 
     with site(make_database()) as archive:
         for number in (1, 2):
             arrive(archive, {"study": 1, "series": 1, "sop": number}, tmp_path)
-        monkeypatch.setattr(Trash, "take_away", broken)
+        monkeypatch.setattr(FileSystemTrash, "take_away", broken)
         with pytest.raises(StorageUnavailable):
             archive.deletions.delete(Level.STUDY, "1.2.1", "a test")
-        monkeypatch.setattr(Trash, "take_away", take)
+        monkeypatch.setattr(FileSystemTrash, "take_away", take)
         assert len(archive.paths()) == 1
         second = make_database()
         assert archive.rebuilt(second).problems == []
         assert indexes.contents(second)["instances"] == {}
-        Site(archive.storage.root, second).deletions.resume()
+        Site(archive.root, second).deletions.resume()
         assert archive.paths() == []
 
 
@@ -371,14 +367,14 @@ def plain(tmp_path: Path) -> Iterator[tuple[Site, Database]]:
 
 def test_files_that_cannot_be_read_are_reported_and_left(plain: tuple[Site, Database]) -> None:
     archive, index = plain
-    cut, foreign, other = *archive.paths()[:2], archive.storage.root / "README.txt"
+    cut, foreign, other = *archive.paths()[:2], archive.root / "README.txt"
     cut.write_bytes(cut.read_bytes()[:500])
     foreign.write_bytes(b"no DICOM")
     other.write_text("left here by somebody")
     rebuilt = archive.rebuilt(index)
     assert (rebuilt.files, rebuilt.instances, rebuilt.problem_count) == (1, 1, 2)
     assert {problem.split(":")[0] for problem in rebuilt.problems} == {
-        path.relative_to(archive.storage.root).as_posix() for path in (cut, foreign)
+        path.relative_to(archive.root).as_posix() for path in (cut, foreign)
     }
     assert foreign.read_bytes() == b"no DICOM"
 
@@ -387,14 +383,14 @@ def test_an_instance_under_any_name(plain: tuple[Site, Database]) -> None:
     """`verify --repair` takes such files into the index, so they are in the next one too."""
     archive, index = plain
     path = archive.paths()[0]
-    path.rename(archive.storage.root / "IMG0001")
+    path.rename(archive.root / "IMG0001")
     rebuilt = archive.rebuilt(index)
     assert (rebuilt.files, rebuilt.instances, rebuilt.problem_count) == (3, 3, 0)
 
 
 def test_what_is_still_coming_in_is_not_indexed(plain: tuple[Site, Database]) -> None:
     archive, index = plain
-    (archive.storage.root / "incoming" / "half.dcm").write_bytes(archive.paths()[0].read_bytes())
+    (archive.root / "incoming" / "half.dcm").write_bytes(archive.paths()[0].read_bytes())
     assert archive.rebuilt(index).files == 3
 
 
@@ -402,7 +398,7 @@ def test_a_file_that_says_nothing_of_itself_is_as_old_as_its_last_change(plain: 
     archive, index = plain
     path = archive.paths()[0]
     write_part10(make_ct(sop="1.2.8.99"), path)
-    stored = stored_at(archive.storage, path.relative_to(archive.storage.root).as_posix())
+    stored = stored_at(archive.storage, path.relative_to(archive.root).as_posix())
     assert abs(stored.received_at.timestamp() - path.stat().st_mtime) < 0.001
     assert (stored.origin.calling_ae, stored.origin.peer) == ("", "")
     assert archive.rebuilt(index).instances == 3

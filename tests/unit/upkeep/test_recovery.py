@@ -73,12 +73,12 @@ def test_killed_at_any_step(tmp_path: Path, policy: str, how: str) -> None:
         if dead.rows().get(ds.SOPInstanceUID, ("", ""))[1] == digest(ds):
             acknowledged[ds.SOPInstanceUID] = digest(ds)
         dead.die()
-        node = Node(dead.storage.root, str(dead.database.engine.url), policy, migrated=True)
+        node = Node(dead.root, str(dead.database.engine.url), policy, migrated=True)
         node.recover()
         assert node.entries() == []
         check(node, acknowledged)
         paths = {path for path, _ in node.rows().values()}
-        older = {path for path in node.storage.walk() if path not in paths}
+        older = {path for path in node.storage.list() if path not in paths}
         assert all(known.replace(".v2", "") in older for known in paths if ".v2" in known)
         assert len(older) == sum(".v2" in known for known in paths)
         # The sender tries again, and all is as if nothing had happened.
@@ -93,7 +93,7 @@ def test_killed_at_any_step(tmp_path: Path, policy: str, how: str) -> None:
         check(node, acknowledged)
         assert node.archive.counts().instances == 1
         assert node.recover() == {}
-        node.storage.close()
+        node.spool.close()
         assert node.entries() == []
         node.database.close()
 
@@ -112,10 +112,10 @@ def test_failing_at_any_step(tmp_path: Path, policy: str) -> None:
                 acknowledged[ds.SOPInstanceUID] = digest(ds)
         check(node, acknowledged)
         # One that could not be taken back stays on the list, and recovery tells what it is.
-        orphans = [path for path in node.storage.walk() if path not in rows and node.storage.in_flight(path)]
+        orphans = [path for path in node.storage.list() if path not in rows and node.spool.is_in_flight(path)]
         assert len(orphans) <= 1
         node.die()
-        after = Node(node.storage.root, str(node.database.engine.url), policy, migrated=True)
+        after = Node(node.root, str(node.database.engine.url), policy, migrated=True)
         after.recover()
         assert after.entries() == []
         check(after, acknowledged)
@@ -131,7 +131,7 @@ def test_an_uncertain_commit_keeps_the_file_and_its_entry(directory: Path, datab
     node.index.lose_the_answer = False
     check(node, {ds.SOPInstanceUID: digest(ds)})
     assert node.store(ds) is StoreOutcome.ALREADY_STORED
-    node.storage.close()
+    node.spool.close()
     assert node.recover() == {"complete": 1}
     assert node.entries() == []
     node.database.close()
@@ -145,7 +145,7 @@ def test_a_durable_file_is_indexed_as_it_came_in(directory: Path, database_url: 
     assert node.rows() == {}
     assert node.recover() == {"indexed": 1}
     check(node, {ds.SOPInstanceUID: digest(ds)})
-    [path] = node.storage.walk()
+    [path] = node.storage.list()
     with node.database.connect() as connection:
         row = connection.execute(select(models.instance)).one()
     assert (row.path, row.calling_ae, row.peer, row.version) == (path, "CT1", "192.0.2.7", 1)
@@ -175,12 +175,12 @@ def test_half_received_files_go_to_quarantine_and_empty_ones_go(directory: Path,
     node = Node(directory, database_url)
     head = encode_head(CT, "1.2.3", EXPLICIT, "CT1")
     for data in (b"", head[:10], head[:200], head, head + b"half"):
-        node.storage.incoming().write(data)
+        node.spool.receive().write(data)
     node.die()
     after = Node(directory, database_url)
     assert after.recover() == {"empty": 4, "quarantined": 1}
     assert after.entries() == []
-    assert after.storage.quarantined() == 1
+    assert after.files.quarantine.count() == 1
     [reason] = (directory / "quarantine").glob("*.reason")
     assert reason.read_text().endswith("the transfer was not finished\n")
     assert after.rows() == {}
@@ -203,12 +203,12 @@ def test_what_was_replaced_or_deleted_since_is_left_alone(directory: Path, datab
     interrupted(directory, database_url, ds)
     living = Node(directory, database_url, "replace")
     assert living.store(other_bytes(ds)) is StoreOutcome.STORED
-    assert len(list(living.storage.walk())) == 2
+    assert len(list(living.storage.list())) == 2
     assert living.recover() == {"superseded": 1}
-    assert len(list(living.storage.walk())) == 2
+    assert len(list(living.storage.list())) == 2
     deleted = make_ct()
     interrupted(directory, database_url, deleted)
-    [path] = [path for path in living.storage.walk() if deleted.SOPInstanceUID in path]
+    [path] = [path for path in living.storage.list() if deleted.SOPInstanceUID in path]
     (directory / "trash").mkdir()
     (directory / path).rename(directory / "trash" / "x.dcm")
     assert living.recover() == {"superseded": 1}
@@ -222,7 +222,7 @@ def test_a_replacement_that_was_not_committed_goes_to_quarantine(directory: Path
     node.store(ds)
     interrupted(directory, database_url, other_bytes(ds), "replace")
     assert node.recover() == {"quarantined": 1}
-    assert len(list(node.storage.walk())) == 1
+    assert len(list(node.storage.list())) == 1
     check(node, {ds.SOPInstanceUID: digest(ds)})
     node.database.close()
 
@@ -242,7 +242,7 @@ def test_a_disk_that_fails_leaves_the_entry_for_the_next_time(directory: Path, d
     interrupted(directory, database_url, make_ct())
     node = Node(directory, database_url)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(node.storage, "sync_name", lambda path: (_ for _ in ()).throw(StorageUnavailable("EIO")))
+        patch.setattr(node.spool, "make_durable", lambda path: (_ for _ in ()).throw(StorageUnavailable("EIO")))
         assert node.recover() == {RecoveryOutcome.FAILED.value: 1}
     assert node.recover() == {"indexed": 1}
     node.database.close()
@@ -250,12 +250,12 @@ def test_a_disk_that_fails_leaves_the_entry_for_the_next_time(directory: Path, d
 
 def test_the_living_are_left_alone(directory: Path, database_url: str) -> None:
     one, other = Node(directory, database_url), Node(directory, database_url)
-    file = one.storage.incoming()
+    file = one.spool.receive()
     file.write(b"half")
     assert other.recover() == {}
     file.discard()
-    one.storage.close()
-    other.storage.close()
+    one.spool.close()
+    other.spool.close()
     assert one.entries() == []
     for node in (one, other):
         node.database.close()
@@ -295,9 +295,9 @@ def test_two_nodes_store_one_uid_at_the_same_instant(
         attempt(other, changed)
     check(one, acknowledged)
     assert one.archive.counts().instances == 1
-    assert len(list(one.storage.walk())) == (2 if policy == "replace" else 1)
+    assert len(list(one.storage.list())) == (2 if policy == "replace" else 1)
     for node in (one, other):
-        node.storage.close()
+        node.spool.close()
         node.database.close()
     assert one.entries() == []
 
@@ -318,11 +318,11 @@ def test_two_nodes_replace_one_instance_at_the_same_instant(directory: Path, dat
     assert one.store(second) is StoreOutcome.REPLACED
     check(one, {ds.SOPInstanceUID: digest(second)})
     # All three were acknowledged: all three are kept, and the last one has the highest name.
-    assert sorted(digest_at(directory / path) for path in one.storage.walk()) == sorted(
+    assert sorted(digest_at(directory / path) for path in one.storage.list()) == sorted(
         map(digest, (ds, second, third))
     )
     [(path, _)] = one.rows().values()
-    assert path == max(one.storage.walk())
+    assert path == max(one.storage.list())
     for node in (one, other):
         node.database.close()
 
@@ -334,7 +334,7 @@ def test_without_leftovers_neither_index_nor_archive_is_asked(directory: Path, d
     with pytest.MonkeyPatch.context() as patch:
         for name in ("connect", "begin"):
             patch.setattr(node.database, name, lambda *_, **__: pytest.fail("the index was asked"))
-        for name in ("walk", "open", "exists"):
+        for name in ("list", "open", "exists"):
             patch.setattr(node.storage, name, lambda *_: pytest.fail("the archive was looked at"))
         assert node.recover() == {}
     node.database.close()

@@ -166,7 +166,7 @@ def test_a_good_copy_of_a_damaged_file(small: SmallArchive) -> None:
     assert sorted((one.kind, one.path) for one in findings) == sorted(
         (FindingKind.ORPHAN, one.path) for one in (changed, cut)
     )
-    assert (report.clean, small.storage.quarantined()) == (True, 2)
+    assert (report.clean, small.files.quarantine.count()) == (True, 2)
     assert small.verify()[1] == []
 
 
@@ -252,7 +252,7 @@ def test_what_is_put_right_before_the_second_look_is_no_finding(
         small.file(stored).write_bytes(data)
         (small.root / "zz/other.dcm").rename(small.file(other))
 
-    monkeypatch.setattr(Verification, "_counters", mend)
+    monkeypatch.setattr(Verification, "_compare_counters", mend)
     assert small.verify()[1] == []
 
 
@@ -267,7 +267,7 @@ def test_a_deletion_is_kept_from_running_at_the_second_look(small: SmallArchive)
         def __exit__(self, *_: object) -> None:
             """Deletions may run."""
 
-    small.parts = module.VerificationSources(small.storage, small.parts.index, small.parts.state, Deletes)
+    small.parts = module.VerificationSources(small.files, small.parts.index, small.parts.state, Deletes)
     assert small.verify()[1] == []
 
 
@@ -329,11 +329,10 @@ def test_an_orphan_is_durable_before_it_has_a_row(small: SmallArchive, monkeypat
         done = getattr(at, name)
         monkeypatch.setattr(at, name, lambda *given: (steps.append(name), done(*given))[1])
 
-    noted("fsync", os)
-    noted("sync_name", small.storage)
+    noted("make_durable", small.files.spool)
     noted("adopt", small.archive)
     assert small.verify(repair=True)[0].clean
-    assert steps[:3] == ["fsync", "sync_name", "adopt"]
+    assert steps == ["make_durable", "adopt"]
 
 
 def test_a_row_that_moved_meanwhile_is_not_moved_again(small: SmallArchive) -> None:

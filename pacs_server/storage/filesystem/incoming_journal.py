@@ -6,7 +6,6 @@ there and holds a lock on a file beside them for as long as it lives: pids come 
 the storage.
 """
 
-import errno
 import fcntl
 import itertools
 import os
@@ -21,12 +20,12 @@ from typing import Final
 
 from pacs_server.errors import StorageUnavailable
 from pacs_server.kit.private_files import sync_directory
+from pacs_server.storage.filesystem.lock import NO_LOCKS
 
 FILE: Final = ".part"
 # On a file system without hard links: the path that the file of the same name was moved to.
 MOVED: Final = ".moved"
 _LOCK: Final = ".lock"
-_NO_LOCKS: Final = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _TRIES: Final = 100
 _OWNER: Final = re.compile(r"(?P<host>.+?)-(?P<pid>\d+)(-r[0-9a-f]{8})?")
 
@@ -131,7 +130,7 @@ def _locked(descriptor: int) -> bool | None:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno in _NO_LOCKS:
+        if error.errno in NO_LOCKS:
             return None
         raise
     return True

@@ -1,13 +1,13 @@
-"""A file on its way into the archive."""
+"""A file that is being received: it has a name in `incoming/` until its row is committed."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 
 from pacs_server.storage.contract import Bytes
-from pacs_server.storage.disk_errors import translated
+from pacs_server.storage.disk_errors import storage_errors
 from pacs_server.storage.file_source import read_at
-from pacs_server.storage.incoming_journal import MOVED
+from pacs_server.storage.filesystem.incoming_journal import MOVED
 
 
 class FileSystemIncoming:
@@ -17,28 +17,22 @@ class FileSystemIncoming:
         self.path = path
         self.size = 0
         self.placed = self.moved = self._gone = False
-        with translated("create a file"):
+        with storage_errors("create a file"):
             self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def write(self, data: Bytes) -> None:
         """Append `data`."""
         written = 0
-        with translated("write a file"):
+        with storage_errors("write a file"):
             while written < len(data):
-                # A disk that fills up writes less than it was given before it says so.
+                # A disk that fills up takes a part of the data before it refuses the rest.
                 written += os.write(self.descriptor, memoryview(data)[written:] if written else data)
         self.size += len(data)
 
     def read(self, offset: int, length: int) -> bytes:
         """The `length` bytes from `offset` on, as far as they were written."""
-        with translated("read a file back"):
+        with storage_errors("read a file back"):
             return read_at(self.descriptor, offset, min(length, self.size - offset))
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
 
     def settled(self) -> None:
         """Remove the name in `incoming/`: the row is committed."""
@@ -47,8 +41,10 @@ class FileSystemIncoming:
 
     def discard(self) -> None:
         """Remove the name in `incoming/`, unless the file was placed and is not settled."""
-        with suppress(OSError):
-            self.close()
+        if self.descriptor >= 0:
+            with suppress(OSError):
+                os.close(self.descriptor)
+            self.descriptor = -1
         if self.placed or self._gone:
             return
         self._gone = True
@@ -60,5 +56,5 @@ class FileSystemIncoming:
 
 
 def moved_note(entry: str) -> Path:
-    """Where it is noted to which path the file of an entry was moved."""
+    """Where it is noted to which key the file of an entry was moved."""
     return Path(entry).with_suffix(MOVED)
