@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from pacs_server.archive.archive import Archive
+from pacs_server.archive.changes import Feed
 from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
@@ -54,6 +55,7 @@ class OpenArchive:
     database: Database
     files: ArchiveFiles
     archive: Archive
+    feed: Feed
     store: StoreService
     queries: QueryService
     retrieve: RetrieveService
@@ -128,6 +130,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         database=database,
         files=files,
         archive=archive,
+        feed=Feed(database),
         store=StoreService(archive),
         queries=QueryService(queries),
         retrieve=RetrieveService(archive, queries),

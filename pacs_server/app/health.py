@@ -138,6 +138,7 @@ class Health:
         if days is not None:
             values["pacs_storage_days_left"] = days
         values |= _or_none(self._archive.commitment.gauges) or {}
+        values |= _or_none(self._archive.feed.gauges) or {}
         conflicts = _or_none(self._archive.patients.count)
         if conflicts is not None:
             values["pacs_identity_conflicts"] = conflicts

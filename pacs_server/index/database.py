@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alembic import command
 from alembic.config import Config
@@ -24,11 +24,27 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 import pacs_server
 from pacs_server.errors import ConfigError, IndexUnavailable, SchemaError
 from pacs_server.index.sqlite import is_damage, lack_of_room, sqlite_engine
+from pacs_server.index.wakeups import Wakeups
+
+if TYPE_CHECKING:
+    from pacs_server.index.notifications import NotificationListener
 
 log = logging.getLogger(__name__)
 
 # How long a statement waits for somebody else's lock before the index counts as unavailable.
 LOCK_WAIT_SECONDS = 10
+# One writer at a time in all processes, as on SQLite: no deadlocks, counters add up, and ids of instances and changes
+# are given in the order of the commits. Any number, the same everywhere: "PACSINDX".
+WRITER_LOCK = 0x50414353_494E4458
+# The channel on which PostgreSQL tells other processes of a commit, and the lock with it in one statement. Nobody is
+# told while there is no consumer of the feed.
+_CHANNEL = "pacs_server_feed"
+_HOLD_WRITER_LOCK = text(
+    f"SELECT pg_advisory_xact_lock({WRITER_LOCK}), "  # noqa: S608
+    f"CASE WHEN EXISTS (SELECT 1 FROM feed_cursor) THEN pg_notify('{_CHANNEL}', '')::text END"
+)
+# In `Connection.info` while the transaction holds the writer's lock.
+_HOLDS_WRITER_LOCK = "holds_writer_lock"
 _CHUNK_ROWS = 256
 _MIGRATION_LOCK = 0x50414353_4D494752  # any number, the same in every process: "PACSMIGR"
 # Alembic keeps its context in module globals, so that only one thread may migrate at a time.
@@ -54,6 +70,9 @@ class Database:
             self._engine = _postgresql(self._url)
         self._damage: str | None = None
         self._closed = False
+        self._wakeups = Wakeups()
+        self._listener: NotificationListener | None = None
+        self._listener_lock = threading.Lock()
         event.listen(self._engine, "checkin", self._given_back)
 
     @property
@@ -125,8 +144,9 @@ class Database:
         """A connection to write on, committed at the end and rolled back on any exception; raises IndexUnavailable.
 
         With `lock`, any number, no two transactions of that number run at a time, in all processes
-        together; on SQLite that holds for every transaction. An IntegrityError passes through as it
-        is: what a taken key means is the caller's to say. Nothing is written to a file known to be damaged.
+        together; on SQLite that holds for every transaction. A commit of one that holds WRITER_LOCK wakes
+        the consumers of the feed. An IntegrityError passes through as it is: what a taken key means is the
+        caller's to say. Nothing is written to a file known to be damaged.
         """
         if self._damage is not None:
             raise IndexUnavailable(self._damage)
@@ -135,9 +155,40 @@ class Database:
             self._engine.connect() as connection,
             connection.execution_options(write=True).begin(),
         ):
-            if lock is not None and not self.is_sqlite:
+            connection.info.pop(_HOLDS_WRITER_LOCK, None)
+            if lock == WRITER_LOCK:
+                hold_writer_lock(connection)
+            elif lock is not None and not self.is_sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(lock)))
             yield connection
+            wakes = _HOLDS_WRITER_LOCK in connection.info
+        if wakes:
+            self._wakeups.signal()
+
+    @property
+    def wakeups(self) -> int:
+        """How often consumers of the feed were woken; read it before the feed, and pass it to `wait`."""
+        return self._wakeups.count
+
+    def wake(self) -> None:
+        """Wake those that wait in this process."""
+        self._wakeups.signal()
+
+    def wait(self, seen: int, seconds: float) -> bool:
+        """Wait until something that the feed shows may have been committed, in any process on PostgreSQL.
+
+        `seen` is `wakeups` as it was before; False if nothing was committed in time.
+        """
+        if not self.is_sqlite:
+            self._listen()
+        return self._wakeups.wait(seen, seconds)
+
+    def _listen(self) -> None:
+        from pacs_server.index.notifications import NotificationListener  # its driver is an extra
+
+        with self._listener_lock:
+            if self._listener is None and not self._closed:
+                self._listener = NotificationListener(self._engine, _CHANNEL, self._wakeups.signal)
 
     def migrate(self) -> None:
         """Bring the schema up to date; raises SchemaError if it belongs to another program or is too new.
@@ -226,13 +277,25 @@ class Database:
 
     def close(self) -> None:
         """Close the connections, those in use when they are given back; it opens new ones if used again."""
-        self._closed = True
+        with self._listener_lock:
+            self._closed = True
+            listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.stop()
         self._engine.dispose()
 
     def _given_back(self, connection: Any, record: Any) -> None:
         # Whoever hung with it outlived the pool: nobody else would close it.
         if self._closed and connection is not None:
             record.invalidate()
+
+
+def hold_writer_lock(connection: Connection) -> None:
+    """Have a transaction of `Database.begin` hold WRITER_LOCK until it ends, and its commit wake consumers."""
+    if _HOLDS_WRITER_LOCK not in connection.info:
+        connection.info[_HOLDS_WRITER_LOCK] = True
+        if connection.dialect.name == "postgresql":
+            connection.execute(_HOLD_WRITER_LOCK)
 
 
 def _supported(url: str) -> URL:

@@ -12,8 +12,9 @@ from pacs_server.dicom.original_attributes import earlier, original_item
 from pacs_server.dicom.same_patient import Identity, compatible
 from pacs_server.index.aliases import add_alias, as_json, mark_joined
 from pacs_server.index.archive_models import archive_state
-from pacs_server.index.database import Database
-from pacs_server.index.instances import WRITER_LOCK, collect_again
+from pacs_server.index.changes import ChangeKind, NewChange, record
+from pacs_server.index.database import WRITER_LOCK, Database
+from pacs_server.index.instances import collect_again
 from pacs_server.index.models import instance, patient, patient_alias, series, study
 from pacs_server.index.parents import left_open, patient_values
 from pacs_server.index.patients import ATTRIBUTES, named
@@ -50,17 +51,19 @@ class DecisionIndex:
         with self._database.connect() as connection:
             return _applied(connection)
 
-    def apply(self, decision: Decision, record: Callable[[], bool] = lambda: True) -> bool:
-        """Make a change unless the index has it already, and tell whether it was made.
+    def apply(self, decision: Decision, confirm: Callable[[], bool] = lambda: True) -> bool:
+        """Apply a decision unless the index has it already, and tell whether it was applied.
 
-        `record` is called before anything is changed, while nobody else writes; if it says no nothing is made.
+        `confirm` is called before anything is changed, while nobody else writes; if it returns False, nothing is.
         """
         with self._database.begin(lock=WRITER_LOCK) as connection:
-            if _applied(connection) >= decision.number or not record():
+            if _applied(connection) >= decision.number or not confirm():
                 return False
-            _apply(connection, decision)
+            moved = _apply(connection, decision)
             connection.execute(delete(archive_state).where(archive_state.c.key == _APPLIED))
             connection.execute(insert(archive_state).values(key=_APPLIED, value=str(decision.number)))
+            kind = ChangeKind.MERGED if decision.whole else ChangeKind.REASSIGNED
+            record(connection, [NewChange(kind, uid, number=decision.number) for uid in sorted(moved) or [""]])
             return True
 
 
@@ -76,10 +79,10 @@ def follow(connection: Connection, decisions: Iterable[Decision], studies: Colle
             _apply(connection, decision, only=studies)
 
 
-def _apply(connection: Connection, decision: Decision, only: Collection[str] | None = None) -> None:
-    """Move the studies; what is not there any more needs no moving, but what comes later has to find its way.
+def _apply(connection: Connection, decision: Decision, only: Collection[str] | None = None) -> Collection[str]:
+    """Move the studies, remember where later arrivals of them go, and return the UIDs of those that were moved.
 
-    With `only` the others have been moved, and what else has to be so is so.
+    With `only`, the decision was applied before, and only these studies are moved after the others.
     """
     source = Identity.of(decision.source)
     found = _find(connection, decision.target, decision.studies)
@@ -88,7 +91,7 @@ def _apply(connection: Connection, decision: Decision, only: Collection[str] | N
     source_key = _find(connection, decision.source, decision.studies if only is None else only)
     if source_key == target_key:
         # One of them turned out to be the other since.
-        return
+        return ()
     moving = _studies_to_move(connection, decision, source_key)
     if only is None:
         # Whoever gets studies is there again, and goes nowhere else.
@@ -115,6 +118,7 @@ def _apply(connection: Connection, decision: Decision, only: Collection[str] | N
     _recount_patient(connection, target_key)
     if source_key is not None:
         _recount_patient(connection, source_key)
+    return moving.keys()
 
 
 def _studies_to_move(connection: Connection, decision: Decision, source_key: int | None) -> dict[str, int]:

@@ -13,11 +13,12 @@ from pacs_server.dicom.original_attributes import earlier
 from pacs_server.dicom.same_patient import Identity, compatible
 from pacs_server.errors import InstanceNotFound
 from pacs_server.index.archive_models import deletion as table
+from pacs_server.index.changes import ChangeKind, NewChange, not_arriving, record
 from pacs_server.index.commitment import CommitmentStatus
-from pacs_server.index.database import Database
+from pacs_server.index.database import WRITER_LOCK, Database
 from pacs_server.index.decisions import Decision, follow
 from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Row, Rows, in_utc, saved_columns
-from pacs_server.index.instances import WRITER_LOCK, collect_again, take_off
+from pacs_server.index.instances import collect_again, take_off
 from pacs_server.index.models import instance, patient, series, study
 from pacs_server.index.workflow_models import commitment, commitment_instance
 
@@ -38,10 +39,10 @@ class DeletionIndex:
             raise InstanceNotFound(f"no {_NOUN[level]} of this UID is in the archive")
         return rows
 
-    def take_out(self, document: Document, record: Callable[[], None]) -> bool:
+    def take_out(self, document: Document, confirm: Callable[[], None]) -> bool:
         """Remove the rows of a deletion and keep it as MOVING, if they are still what the UID stands for.
 
-        `record` is called just before it is committed; what it raises undoes it.
+        `confirm` is called just before the commit; if it raises, nothing is changed.
         """
         deletion = document.deletion
         with self._database.begin(lock=WRITER_LOCK) as connection:
@@ -49,7 +50,8 @@ class DeletionIndex:
                 return False
             _take_out(connection, document.rows)
             connection.execute(insert(table).values(_columns(deletion, DeletionStatus.MOVING)))
-            record()
+            record(connection, _deleted(deletion, document.rows))
+            confirm()
         return True
 
     def put_back(
@@ -57,23 +59,25 @@ class DeletionIndex:
         rows: Rows,
         folder: str,
         left: Deletion | None,
-        record: Callable[[], None],
+        confirm: Callable[[], None],
         decided: Callable[[], Iterable[Decision]] = tuple,
     ) -> bool:
         """Put rows back and keep what is `left` of the deletion; False, and nothing changed, if a UID is known again.
 
-        `record` is as for `take_out`. Studies that are there again go where `decided` sent their patients meanwhile.
+        `confirm` is as for `take_out`. Studies that are there again go where `decided` sent their patients meanwhile.
         """
         with self._database.begin(lock=WRITER_LOCK) as connection:
             if _known(connection, [row["sop_instance_uid"] for row in rows.instances]):
                 return False
-            follow(connection, decided(), _put_back(connection, rows))
+            with not_arriving(connection, ChangeKind.RESTORED):
+                missing = _put_back(connection, rows)
+            follow(connection, decided(), missing)
             if left is None:
                 connection.execute(delete(table).where(table.c.folder == folder))
             else:
                 values = {"instances": left.instances, "bytes": left.bytes}
                 connection.execute(update(table).where(table.c.folder == folder).values(values))
-            record()
+            confirm()
         return True
 
     def replay(self, document: Document) -> None:
@@ -157,6 +161,14 @@ def _rows(connection: Connection, of: Table, condition: ColumnElement[bool]) -> 
     if of is instance:
         return tuple({**row, "received_at": in_utc(row["received_at"])} for row in found)
     return tuple(dict(row) for row in found)
+
+
+def _deleted(deletion: Deletion, rows: Rows) -> list[NewChange]:
+    """One change for each study that something was taken from."""
+    series_uid = "" if deletion.level is Level.STUDY else rows.series[0]["series_instance_uid"]
+    sop_uid = deletion.uid if deletion.level is Level.IMAGE else ""
+    studies = sorted({row["study_instance_uid"] for row in rows.studies})
+    return [NewChange(ChangeKind.DELETED, study, series_uid, sop_uid) for study in studies]
 
 
 def _take_out(connection: Connection, rows: Rows) -> None:

@@ -19,7 +19,8 @@ from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import DuplicateInstance, InstanceNotFound, PacsError
 from pacs_server.index import models
-from pacs_server.index.database import Database
+from pacs_server.index.changes import ChangeKind, NewChange, not_arriving, record
+from pacs_server.index.database import WRITER_LOCK, Database
 from pacs_server.index.deletion_document import unversioned
 from pacs_server.index.group_commit import GroupCommit
 from pacs_server.index.parents import COUNTERS, Parents, joined
@@ -27,8 +28,6 @@ from pacs_server.index.prepared import Prepared, PreparedForMany
 
 log = logging.getLogger(__name__)
 
-# One writer at a time in all processes, as on SQLite: no deadlocks, and counters add up.
-WRITER_LOCK = 0x50414353_494E4458  # any number, the same everywhere: "PACSINDX"
 # Built once: putting a statement together costs more than running it.
 _KNOWN = PreparedForMany(models.instance.c.sop_instance_uid, select(models.instance.c.sop_instance_uid))
 _REPLACED = select(models.instance.c.version, models.instance.c.path, models.instance.c.earlier_paths).where(
@@ -130,12 +129,14 @@ class InstanceIndex:
                 raise DuplicateInstance(f"{instance.uids.sop} is there in version {known.version}")
             _remove(connection, instance.uids.sop)
             entry.values["earlier_paths"] = _earlier_paths(known, instance.path)
-            _write(connection, [entry])
+            with not_arriving(connection, ChangeKind.REPLACED):
+                _write(connection, [entry])
 
     def remove(self, sop_instance_uid: str) -> None:
         """Forget an instance, and its series, study and patient if it was their last; as `replace` raises."""
         with self._commits.alone() as connection:
             _remove(connection, sop_instance_uid)
+            record(connection, [NewChange(ChangeKind.DELETED, sop_instance_uid=sop_instance_uid)])
 
     def counts(self) -> Counts:
         """How much the index holds, from the counters; raises IndexUnavailable."""

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, Select, func, select, update
 from pacs_server.dicom.attributes import at_level
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.uids import InstanceUIDs
-from pacs_server.index.database import Database
-from pacs_server.index.instances import WRITER_LOCK, StoredInstance
+from pacs_server.index.database import WRITER_LOCK, Database
+from pacs_server.index.instances import StoredInstance
 from pacs_server.index.models import instance, patient, series, study
 from pacs_server.index.parents import joined
 

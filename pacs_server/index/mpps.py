@@ -16,6 +16,7 @@ from pacs_server.dicom.json_model import SPECIFIC_CHARACTER_SET, DataSet, text_o
 from pacs_server.dicom.mpps import ScheduledStep, performed_instances, scheduled_steps, status_of, status_of_item
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import DuplicateInstance, InstanceNotFound, InvalidAttributeValue
+from pacs_server.index.changes import ChangeKind, NewChange, record
 from pacs_server.index.database import Database
 from pacs_server.index.models import instance, patient, study
 from pacs_server.index.workflow_models import (
@@ -24,7 +25,7 @@ from pacs_server.index.workflow_models import (
     procedure_step_item,
     worklist_item,
 )
-from pacs_server.index.worklist import WRITER_LOCK
+from pacs_server.index.worklist import WORKLIST_LOCK, record_items
 
 _CHUNK_ROWS = 256
 # PostgreSQL indexes about 2,700 bytes, and a character takes up to 4.
@@ -97,10 +98,12 @@ class ProcedureStepIndex:
         }
         try:
             # One writer of steps and items at a time: what an item's status follows from stays as it is read.
-            with self._database.begin(lock=WRITER_LOCK) as connection:
+            with self._database.begin(lock=WORKLIST_LOCK) as connection:
                 created = insert(procedure_step).values(values | {"updated_at": now}).returning(_step.id)
                 key = connection.scalars(created).one()
-                return _tie_up(connection, key, data_set, discontinued_returns)
+                items = _tie_up(connection, key, data_set, discontinued_returns)
+                record(connection, [_change(uid, values)])
+                return items
         except IntegrityError as error:
             raise DuplicateInstance("there is a procedure step of this UID") from error
 
@@ -109,7 +112,7 @@ class ProcedureStepIndex:
 
         Raises InstanceNotFound, IndexUnavailable, and what `edit` raises.
         """
-        with self._database.begin(lock=WRITER_LOCK) as connection:
+        with self._database.begin(lock=WORKLIST_LOCK) as connection:
             row = connection.execute(
                 select(_step.id, _step.data_set).where(_step.sop_instance_uid == uid)
             ).one_or_none()
@@ -119,7 +122,9 @@ class ProcedureStepIndex:
             values = _values(data_set) | {"updated_at": datetime.now(UTC)}
             connection.execute(update(procedure_step).where(_step.id == row.id).values(values))
             connection.execute(delete(procedure_step_instance).where(_made.procedure_step_fk == row.id))
-            return status_of(data_set), _tie_up(connection, row.id, data_set, discontinued_returns)
+            items = _tie_up(connection, row.id, data_set, discontinued_returns)
+            record(connection, [_change(uid, values)])
+            return status_of(data_set), items
 
     def get(self, uid: str) -> dict[str, Any]:
         """The data set of a step; raises InstanceNotFound, IndexUnavailable."""
@@ -187,6 +192,10 @@ class ProcedureStepIndex:
             yield from result
 
 
+def _change(uid: str, values: dict[str, Any]) -> NewChange:
+    return NewChange(ChangeKind.STEP, values["study_instance_uid"], sop_instance_uid=uid, detail=values["status"])
+
+
 def _not_found() -> InstanceNotFound:
     return InstanceNotFound("there is no procedure step of this UID")
 
@@ -231,8 +240,7 @@ def _tie_up(connection: Connection, key: int, data_set: DataSet, discontinued_re
         connection.execute(insert(procedure_step_instance), made)
     _tie_items(connection, key, data_set)
     items = connection.scalars(select(_tie.worklist_item_fk).where(_tie.procedure_step_fk == key)).all()
-    for item in sorted(items):
-        _follow(connection, item, discontinued_returns)
+    record_items(connection, [item for item in sorted(items) if _follow(connection, item, discontinued_returns)])
     return len(items)
 
 
@@ -267,16 +275,17 @@ def _refers_to(scheduled: ScheduledStep) -> list[ColumnElement[bool]]:
     return clauses
 
 
-def _follow(connection: Connection, item: int, discontinued_returns: bool) -> None:
-    """Give an item the status that its steps give it; one that was cancelled stays so."""
+def _follow(connection: Connection, item: int, discontinued_returns: bool) -> bool:
+    """Give an item the status that follows from its steps, unless it was cancelled; tells whether that changed it."""
     tied = procedure_step_item.join(procedure_step)
     steps = connection.scalars(select(_step.status).select_from(tied).where(_tie.worklist_item_fk == item)).all()
     status = status_of_item(steps, discontinued_returns=discontinued_returns)
-    connection.execute(
+    changed = (
         update(worklist_item)
         .where(_item.id == item, _item.status.not_in((status, ItemStatus.CANCELLED)))
         .values(status=status, updated_at=datetime.now(UTC))
     )
+    return bool(connection.execute(changed).rowcount)
 
 
 def _unmatched_statement() -> Select[Any]:

@@ -14,7 +14,7 @@ from pacs_server.index.workflow_models import peer_seen as table
 ACCEPTED = "accepted"
 # A flood of made-up titles must not grow the database.
 MAX_PEERS = 1000
-_WRITER_LOCK = 0x50414353_50454552  # any number, the same everywhere: "PACSPEER"
+_PEERS_LOCK = 0x50414353_50454552  # any number, the same everywhere: "PACSPEER"
 _KEY = ("calling_ae", "called_ae", "address")
 
 
@@ -55,7 +55,7 @@ class PeerIndex:
             .order_by((table.c.outcome == ACCEPTED).desc(), table.c.last_seen_at.desc(), table.c.id.desc())
             .limit(MAX_PEERS)
         )
-        with self._database.begin(lock=_WRITER_LOCK) as connection:
+        with self._database.begin(lock=_PEERS_LOCK) as connection:
             connection.execute(self._upsert, [asdict(peer) for peer in peers])
             connection.execute(delete(table).where(table.c.id.not_in(kept)))
 

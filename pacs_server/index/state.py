@@ -1,12 +1,13 @@
-"""What tasks remember from run to run, as texts by name; a task's names begin with its own."""
+"""The state that background tasks keep between runs: texts by key. The keys of a task begin with its own name."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacs_server.index.archive_models import archive_state as table
+from pacs_server.index.changes import NewChange, record
 from pacs_server.index.database import Database
 
 _PAGE = 500
@@ -21,30 +22,32 @@ class StateIndex:
         self._upsert = new.on_conflict_do_update(index_elements=["key"], set_={"value": new.excluded.value})
 
     def get(self, key: str) -> str | None:
-        """The text of that name."""
+        """The text of that key, None if there is none."""
         with self._database.connect() as connection:
             return connection.scalar(select(table.c.value).where(table.c.key == key))
 
-    def put(self, values: Mapping[str, str]) -> None:
-        """Keep texts by name, all or none."""
+    def put(self, values: Mapping[str, str], changes: Sequence[NewChange] = ()) -> None:
+        """Store all texts or none, and tell the consumers of the feed of `changes`."""
         if values:
             with self._database.begin() as connection:
+                record(connection, changes)
                 # In one order everywhere, so that two processes do not wait for each other.
                 rows = [{"key": key, "value": values[key]} for key in sorted(values)]
                 connection.execute(self._upsert, rows)
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Forget what is kept under these names."""
+    def remove(self, keys: Iterable[str], changes: Sequence[NewChange] = ()) -> None:
+        """Remove the texts of these keys, and tell the consumers of the feed of `changes`."""
         with self._database.begin() as connection:
+            record(connection, changes)
             connection.execute(delete(table).where(table.c.key.in_(list(keys))))
 
     def clear(self, prefix: str) -> None:
-        """Forget all names that begin so."""
+        """Remove the texts of all keys that begin with `prefix`."""
         with self._database.begin() as connection:
             connection.execute(delete(table).where(table.c.key.startswith(prefix, autoescape=True)))
 
     def items(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Names that begin so with their texts, in order, read page by page: they may change meanwhile."""
+        """Keys that begin with `prefix` with their texts, in order, read page by page: they may change meanwhile."""
         last = prefix
         while True:
             page = (

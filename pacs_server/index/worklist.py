@@ -14,6 +14,7 @@ from pacs_server.dicom.person_name import fold_name
 from pacs_server.dicom.worklist import STUDY_INSTANCE_UID, ItemStatus, WorklistItem
 from pacs_server.dicom.worklist_query import WorklistQuery, presented
 from pacs_server.errors import InvalidWorklistItem, WorklistItemNotFound
+from pacs_server.index.changes import ChangeKind, NewChange, record
 from pacs_server.index.database import Database
 from pacs_server.index.matching import Clause, all_of, name_of
 from pacs_server.index.workflow_models import IS_SHOWN, worklist_item, worklist_station
@@ -21,9 +22,11 @@ from pacs_server.index.worklist_matching import at_stations, narrowing
 
 # One writer of items, and of the steps that they follow, at a time in all processes, as on SQLite: two updates of
 # an item come one after the other.
-WRITER_LOCK = 0x50414353_574B4C53  # any number, the same everywhere: "PACSWKLS"
+WORKLIST_LOCK = 0x50414353_574B4C53  # any number, the same everywhere: "PACSWKLS"
 # Folding may lengthen a name; PostgreSQL indexes about 2,700 bytes, and a character takes up to 4.
 _MAX_MATCH = 512
+# What the feed says of an item that was removed, in the place of its status.
+REMOVED = "REMOVED"
 _CHUNK_ROWS = 256
 _columns = worklist_item.c
 # The columns that a query reads.
@@ -65,11 +68,15 @@ class WorklistIndex:
         `before` is told before it is committed, and may raise.
         """
         added = 0
-        with self._database.begin(lock=WRITER_LOCK) as connection:
+        with self._database.begin(lock=WORKLIST_LOCK) as connection:
+            keys = []
             for item in items:
-                added += _put(connection, item)
+                key, is_new = _put(connection, item)
+                keys.append(key)
+                added += is_new
             result = PutResult(added, len(items) - added)
             before(result)
+            record_items(connection, keys)
         return result
 
     def get(self, key: str) -> ItemRow | None:
@@ -110,14 +117,18 @@ class WorklistIndex:
 
     def set_status(self, item_ids: Sequence[int], status: ItemStatus) -> None:
         """Set the status of all items or none; raises WorklistItemNotFound, IndexUnavailable."""
-        with self._database.begin(lock=WRITER_LOCK) as connection:
+        with self._database.begin(lock=WORKLIST_LOCK) as connection:
             update_status(connection, item_ids, status)
+            record_items(connection, item_ids)
 
     def remove(self, item_id: int) -> None:
         """Forget an item; raises WorklistItemNotFound, IndexUnavailable."""
-        with self._database.begin(lock=WRITER_LOCK) as connection:
-            if not connection.execute(delete(worklist_item).where(_columns.id == item_id)).rowcount:
+        with self._database.begin(lock=WORKLIST_LOCK) as connection:
+            uid = connection.scalar(select(_columns.study_instance_uid).where(_columns.id == item_id))
+            if uid is None:
                 raise _not_found(item_id)
+            connection.execute(delete(worklist_item).where(_columns.id == item_id))
+            record(connection, [NewChange(ChangeKind.WORKLIST, uid, number=item_id, detail=REMOVED)])
 
     def find(self, query: WorklistQuery, station: str | None = None) -> Generator[WorklistItem, None, None]:
         """The items that match, in the order of arrival; those of one station only if `station` is given.
@@ -152,6 +163,17 @@ def update_status(connection: Connection, item_ids: Sequence[int], status: ItemS
             raise _not_found(item_id)
 
 
+def record_items(connection: Connection, item_ids: Sequence[int]) -> None:
+    """Tell the consumers of the feed, within a transaction, that these items are new or were changed."""
+    columns = (_columns.id, _columns.study_instance_uid, _columns.status)
+    changes = []
+    for start in range(0, len(item_ids), _CHUNK_ROWS):
+        some = select(*columns).where(_columns.id.in_(item_ids[start : start + _CHUNK_ROWS])).order_by(_columns.id)
+        for key, uid, status in connection.execute(some):
+            changes.append(NewChange(ChangeKind.WORKLIST, uid, number=key, detail=status))
+    record(connection, changes)
+
+
 def _not_found(item_id: int) -> WorklistItemNotFound:
     return WorklistItemNotFound(f"there is no worklist item {item_id}")
 
@@ -160,12 +182,12 @@ def _at_station(ae_title: str) -> Select[Any]:
     return select(worklist_station.c.worklist_item_fk).where(worklist_station.c.ae_title == ae_title)
 
 
-def _put(connection: Connection, item: WorklistItem) -> bool:
-    """Write an item; whether it is new. Raises InvalidWorklistItem."""
+def _put(connection: Connection, item: WorklistItem) -> tuple[int, bool]:
+    """Write an item; returns its id, and whether it is new. Raises InvalidWorklistItem."""
     known = _known(connection, item)
     key = _insert(connection, item) if known is None else _update(connection, item, known)
     connection.execute(insert(worklist_station), _stations(item, key))
-    return known is None
+    return key, known is None
 
 
 def _insert(connection: Connection, item: WorklistItem) -> int:

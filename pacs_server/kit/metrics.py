@@ -205,6 +205,7 @@ GAUGES = {
     "pacs_storage_free_bytes": "Free space on the storage.",
     "pacs_quarantine_files": "Files in quarantine.",
     "pacs_storage_days_left": "Days until the storage is full, at the rate of the last week.",
+    "pacs_feed_lag": "Instances and changes that the slowest consumer of the feed has not read yet.",
     "pacs_commitment_pending": "Storage commitment transactions that wait to be reported.",
     "pacs_commitment_given_up": "Storage commitment transactions whose report was given up.",
     "pacs_commitment_oldest_undelivered_seconds": "Age of the oldest pending transaction.",

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pacs_server.errors import PacsError
+from pacs_server.index.changes import ChangeKind, NewChange
 from pacs_server.index.database import Database
 from pacs_server.index.integrity import IndexedInstance, IntegrityIndex
 from pacs_server.index.state import StateIndex
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _STATE: Final = "scrub"
 _FINDINGS: Final = "scrub.finding."
+# What the feed of changes says of an instance that is in order again, in the place of the kind of a finding.
+_IN_ORDER: Final = "in order"
 _PAGE: Final = 50
 _SAVE_SECONDS: Final = 30.0
 # Two passes begin at least so far apart, so that a small archive is not read all day.
@@ -173,11 +176,13 @@ class Scrub:
             known = self._findings.get(uid)
         if found is None:
             if known is not None:
-                self._state.remove([_FINDINGS + uid])
+                self._state.remove([_FINDINGS + uid], [_change(uid, _IN_ORDER)])
                 log.info("instance is in order again", extra={"sop_instance_uid": uid})
         else:
             kept = asdict(found) | {"number": self._position.number}
-            self._state.put({_FINDINGS + uid: json.dumps(kept)})
+            # Every pass finds it again, which is no news.
+            changes = [_change(uid, found.kind)] if found.kind != known else []
+            self._state.put({_FINDINGS + uid: json.dumps(kept)}, changes)
             what = {"sop_instance_uid": uid, "path": found.path, "found": found.kind, "detail": found.detail}
             log.error("stored instance is not in order", extra=what)
         with self._lock:
@@ -234,3 +239,7 @@ class Scrub:
                 self._save(now=True)
         except PacsError as error:
             log.warning("position of the scrub not kept", extra={"reason": str(error)})
+
+
+def _change(uid: str, detail: str) -> NewChange:
+    return NewChange(ChangeKind.FINDING, sop_instance_uid=uid, detail=detail)

@@ -1,0 +1,78 @@
+"""The rows of the table of changes: what happened to the archive other than the arrival of instances.
+
+A change is recorded in the transaction of its cause, while that holds the writer's lock. So the rows are numbered in
+the order of the commits, and `after` says between which arrivals a change belongs. While there is no consumer of the
+feed nothing is recorded: a consumer that comes later starts behind what has happened before.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select
+
+from pacs_server.index.archive_models import change, feed_cursor
+from pacs_server.index.database import hold_writer_lock
+from pacs_server.index.models import instance
+
+
+class ChangeKind(StrEnum):
+    """What happened."""
+
+    # An instance is there: it is new, or another version of it was there, or it came back from the trash.
+    ARRIVED = "ARRIVED"
+    REPLACED = "REPLACED"
+    RESTORED = "RESTORED"
+    # A study, series or instance is gone, into the trash.
+    DELETED = "DELETED"
+    # An operator gave a study to another patient: with all studies of its patient, or alone.
+    MERGED = "MERGED"
+    REASSIGNED = "REASSIGNED"
+    # A worklist item, or a performed procedure step, is new or was changed.
+    WORKLIST = "WORKLIST"
+    STEP = "STEP"
+    # A stored instance turned out to be damaged or missing, or to be in order again.
+    FINDING = "FINDING"
+
+
+@dataclass(frozen=True, slots=True)
+class NewChange:
+    """A change to record; the fields are the columns of the table."""
+
+    kind: ChangeKind
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    sop_instance_uid: str = ""
+    number: int | None = None
+    detail: str = ""
+    first_new_id: int | None = None
+
+
+_HIGHEST = select(func.coalesce(func.max(instance.c.id), 0))
+_GIVEN: dict[str, Any] = {
+    column.name: bindparam(column.name, type_=column.type) for column in change.c if column.name not in ("id", "after")
+}
+_RECORD = insert(change).from_select(
+    [*_GIVEN, "after"],
+    select(*_GIVEN.values(), _HIGHEST.scalar_subquery()).where(select(feed_cursor.c.consumer).exists()),
+)
+
+
+def record(connection: Connection, changes: Sequence[NewChange]) -> None:
+    """Record changes for the consumers of the feed; the caller's transaction holds the writer's lock from now on."""
+    if changes:
+        hold_writer_lock(connection)
+        now = datetime.now(UTC)
+        connection.execute(_RECORD, [asdict(each) | {"at": now} for each in changes])
+
+
+@contextmanager
+def not_arriving(connection: Connection, kind: ChangeKind) -> Iterator[None]:
+    """Say of the instances that are inserted within that they did not arrive: they were replaced or restored."""
+    hold_writer_lock(connection)
+    first = int(connection.scalar(_HIGHEST) or 0) + 1
+    yield
+    record(connection, [NewChange(kind, first_new_id=first)])
