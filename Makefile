@@ -77,7 +77,7 @@ check: lint types check-docs check-wheel ## Lint, types, documents, and the whee
 
 .PHONY: check-docs
 check-docs: $(DEV_STAMP) ## Check that the documents say what the code does
-	@if [ -d tests/docs ]; then $(BIN)/python -m pytest tests/docs; fi
+	@if [ -d tests/docs ]; then $(BIN)/python -m pytest -n auto tests/docs; fi
 	@$(BIN)/pacs-server conformance | diff -u $(STATEMENT) - || { echo "$(STATEMENT) is out of date: make conformance"; exit 1; }
 
 .PHONY: check-wheel

@@ -43,5 +43,5 @@ def test_folders_of_tests(root: Path, rows: Rows) -> None:
 def test_unit_tests_mirror_the_package(root: Path) -> None:
     rooms = {path.name for path in (root / "pacs_server").iterdir() if path.is_dir()}
     folders = {path.parent.name for path in (root / "tests/unit").rglob("test_*.py")}
-    # What is tested that is not in the package: the benchmarks, and the files for Docker and systemd.
-    assert folders - {"benchmarks", "deployment"} <= rooms
+    # What is tested that is not in the package: the benchmarks, the files for Docker and systemd, and the tests.
+    assert folders - {"benchmarks", "deployment", "harness"} <= rooms
