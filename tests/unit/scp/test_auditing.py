@@ -1,11 +1,15 @@
 """Associations in the audit trail: who was let in or not, and never a ticket or token."""
 
+from typing import Any
+
 import pytest
 from trails import Kept, recorder_of
 
 from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import EventID, EventType, Outcome, Participant
 from pacs_server.dicom.caller import Caller, Door
+from pacs_server.dicom.subject import Subject
+from pacs_server.errors import InvalidInstance
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.negotiation import UserIdentity
 from pacs_server.scp.auditing import AssociationAuditor
@@ -56,3 +60,25 @@ def test_only_a_user_who_logged_in_is_told(trail: Kept, auditor: AssociationAudi
     assert trail.events == []
     auditor.admitted(Caller(Door.DIMSE, "10.0.0.7", "CT1", "PACS", user="ann"))
     assert trail.events[0].participants == (Participant("ann", "CT1", "10.0.0.7", requestor=True),)
+
+
+class Link:
+    """Stands for an association."""
+
+    caller = CALLER
+
+
+def test_two_associations_of_one_caller_are_counted_apart(trail: Kept, auditor: AssociationAuditor) -> None:
+    links: list[Any] = [Link(), Link()]
+    for number, link in enumerate(links, 1):
+        for _ in range(number):
+            with auditor.arriving(link) as arrivals:
+                arrivals.begin(Subject("P1", "", "1.2.3"), "1.2.840.10008.5.1.4.1.1.2")
+                arrivals.stored("stored")
+    with pytest.raises(InvalidInstance), auditor.arriving(links[1]):
+        raise InvalidInstance("no UID")
+    for link in links:
+        auditor.ended(link)
+        auditor.ended(link)
+    ended = trail.of(EventID.INSTANCES_TRANSFERRED)
+    assert [event.detail for event in ended] == ["1 stored", "2 stored, 1 failed, the last one: no UID"]
