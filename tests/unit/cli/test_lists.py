@@ -17,8 +17,10 @@ from pacs_server.app.assembly import open_archive
 from pacs_server.cli import main as cli
 from pacs_server.config.load import load
 from pacs_server.dicom.commitment import CommitmentRequest, Reference
-from pacs_server.index.commitment import CommitmentIndex, Schedule
+from pacs_server.index.commitment import KIND, CommitmentIndex, Schedule, follow
 from pacs_server.index.peers import PeerIndex, PeerSeen
+from pacs_server.index.task_values import Lease, TaskState
+from pacs_server.index.tasks import Settlement, TaskIndex
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
@@ -90,10 +92,11 @@ def archive(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         later = {"last_seen_at": NOON + timedelta(minutes=4), "implementation_version_name": ""}
         PeerIndex(archive.database).add([peer, replace(peer, **other, **later)])
         commitments, asked = CommitmentIndex(archive.database), datetime.now(UTC) - timedelta(hours=36)
-        schedule = Schedule(asked, asked + timedelta(hours=1000), asked + timedelta(days=3))
+        schedule = Schedule(asked, asked + timedelta(days=3), Lease("1.1", "node", asked + timedelta(hours=1000)))
         request = CommitmentRequest("1.1", (Reference("1.2", "1.3"), Reference("1.2", "1.4")))
-        transaction = commitments.add(request, "CT\x1b1", "127.0.0.1", schedule)
-        assert commitments.change(transaction, attempts=3, last_error="cannot connect", claimed_until=None)
+        _, task = commitments.add(request, "CT\x1b1", "127.0.0.1", schedule)
+        tasks = TaskIndex(archive.database, {KIND: follow})
+        assert tasks.settle(task, Settlement(TaskState.READY, 3, "cannot connect"), datetime.now(UTC))
         archive.mpps.create("1.2.3", step().to_json_dict(), "CT1")
 
 
