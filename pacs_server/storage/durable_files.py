@@ -13,17 +13,17 @@ from pacs_server.kit.private_files import make_directory
 from pacs_server.storage.contract import Bytes
 from pacs_server.storage.disk_errors import disk_errors
 
-# Files share their syncs: so many of them, or so many bytes, whichever comes first.
+# So many files, or files of so many bytes, share their syncs, whichever comes first.
 _BATCH_FILES: Final = 1024
 _BATCH_BYTES: Final = 256 * 1024 * 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class DurableFiles:
-    """Writes files in batches: to temporary names in `partial`, synced, renamed, synced again.
+    """Writes files in batches: under temporary names in `partial`, then synced, renamed, and synced again.
 
-    At the end of the `with` block all of them are durable; when it is left by an exception, those of the last
-    batch are not there. `partial` has to be on the same file system.
+    At the end of the `with` block all files are durable. When an exception ends the block, the files of the last batch
+    are not there. `partial` has to be on the file system of the files.
     """
 
     def __init__(self, partial: Path) -> None:
@@ -52,7 +52,7 @@ class DurableFiles:
             self._written.clear()
 
     def write(self, target: Path, pieces: Iterable[Bytes]) -> int:
-        """Write a file, over one that is there, and return its size; durable after `flush`.
+        """Write a file, over one that is there, and return its size; the file is durable after `flush`.
 
         An exception of `pieces` passes through, and there is no file. Raises StorageFull, StorageUnavailable.
         """
@@ -75,7 +75,7 @@ class DurableFiles:
         return size
 
     def flush(self) -> None:
-        """Make durable what was written so far. Raises StorageFull, StorageUnavailable."""
+        """Make the files durable that were written so far. Raises StorageFull, StorageUnavailable."""
         if not self._written:
             return
         with disk_errors(f"write below {self._partial.parent}"):
@@ -101,8 +101,8 @@ def _write(descriptor: int, piece: Bytes, target: Path) -> int:
 def sync_file_system(folder: Path) -> None:
     """Make everything durable on the file system of a directory, names included; raises OSError.
 
-    For a thousand new files that costs as much as for a few: syncing them one by one, each waits for the
-    journal. Linux says from 5.8 on whether something could not be written.
+    This takes as long for a thousand new files as for a few: synced one by one, each file would wait for the journal of
+    the file system. Linux reports data that could not be written from 5.8 on.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

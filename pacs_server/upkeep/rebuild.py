@@ -28,7 +28,7 @@ from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.storage.contract import ByteSource
 from pacs_server.storage.keys import trash_prefix
 from pacs_server.storage.trash import Trash
-from pacs_server.upkeep.rebuild_events import Arrived, Changed, Deleted, Events
+from pacs_server.upkeep.rebuild_events import ArchiveEvents, Arrived, Decided, Deleted
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +70,15 @@ def rebuild(files: ArchiveFiles, database: Database, progress: OnProgress, *, jo
     Raises StorageUnavailable, IndexUnavailable.
     """
     rebuilt = RebuildReport()
-    with TemporaryDirectory(prefix="pacs-server-rebuild-") as folder, closing(Events(Path(folder, "events"))) as events:
+    with (
+        TemporaryDirectory(prefix="pacs-server-rebuild-") as folder,
+        closing(ArchiveEvents(Path(folder, "events"))) as events,
+    ):
         _collect(files, events, rebuilt, progress, jobs)
         _collect_deletions(files.trash, events, rebuilt, jobs)
         decisions = DecisionJournal(files.decisions).read()
         for number, decision in enumerate(decisions):
-            events.changed(decision.at, number)
+            events.decided(decision.at, number)
         replay = _Replay(database, files.trash, decisions, events, rebuilt)
         for number, event in enumerate(events.in_order(), 1):
             replay.tell(event)
@@ -86,7 +89,9 @@ def rebuild(files: ArchiveFiles, database: Database, progress: OnProgress, *, jo
     return rebuilt
 
 
-def _collect(files: ArchiveFiles, events: Events, rebuilt: RebuildReport, progress: OnProgress, jobs: int) -> None:
+def _collect(
+    files: ArchiveFiles, events: ArchiveEvents, rebuilt: RebuildReport, progress: OnProgress, jobs: int
+) -> None:
     """Read every stored file once, and note when it was received."""
     storage = files.storage
     stored_files = ((key, key, partial(storage.open, key)) for key in storage.list())
@@ -96,7 +101,7 @@ def _collect(files: ArchiveFiles, events: Events, rebuilt: RebuildReport, progre
         progress("reading", rebuilt.files, 0)
 
 
-def _collect_deletions(trash: Trash, events: Events, rebuilt: RebuildReport, jobs: int) -> None:
+def _collect_deletions(trash: Trash, events: ArchiveEvents, rebuilt: RebuildReport, jobs: int) -> None:
     """Read the files in the trash too: they were stored once, and their values may have stayed with other instances."""
     for folder in trash.folders():
         try:
@@ -154,7 +159,7 @@ class _Replay:
     """Replays events on an index; arrivals without another event between them share a transaction."""
 
     def __init__(
-        self, database: Database, trash: Trash, decisions: list[Decision], events: Events, rebuilt: RebuildReport
+        self, database: Database, trash: Trash, decisions: list[Decision], events: ArchiveEvents, rebuilt: RebuildReport
     ) -> None:
         self._index = InstanceIndex(database)
         self._deletions = DeletionIndex(database)
@@ -167,7 +172,7 @@ class _Replay:
         # The keys of files that are still stored and on their way into the trash.
         self._going: set[str] = set()
 
-    def tell(self, event: Arrived | Deleted | Changed) -> None:
+    def tell(self, event: Arrived | Deleted | Decided) -> None:
         """Apply an event to the index. Raises StorageUnavailable, IndexUnavailable."""
         if isinstance(event, Arrived) and not event.repeated:
             self._waiting.append(_arrival(event.file))

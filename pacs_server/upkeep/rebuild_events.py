@@ -1,4 +1,4 @@
-"""What happened to an archive, in the order of time: collected in a temporary SQLite file, to keep memory small."""
+"""The events of an archive in the order of time, collected in a temporary SQLite file so that memory stays small."""
 
 import json
 import sqlite3
@@ -22,19 +22,19 @@ _TABLE: Final = "CREATE TABLE event (at TEXT, kind INTEGER, place TEXT, uid TEXT
 _TAKEN: Final = "CREATE TABLE taken (uid TEXT, at TEXT, version INTEGER, PRIMARY KEY (uid, at)) WITHOUT ROWID"
 _TAKEN_FROM: Final = "CREATE TABLE taken_from (path TEXT, at TEXT, PRIMARY KEY (path, at)) WITHOUT ROWID"
 _ORDER: Final = "CREATE INDEX in_order ON event (at, kind, place)"
-# Several files of one instance: versions, or deleted and received again.
+# Instances with several files: versions, or files that were deleted and received again.
 _REPEATED: Final = """
     CREATE TABLE repeated AS SELECT uid FROM event WHERE uid IS NOT NULL GROUP BY uid HAVING count(*) > 1"""
 _KEY: Final = "CREATE UNIQUE INDEX is_repeated ON repeated (uid)"
 _ALL: Final = """
     SELECT at, kind, body, uid IN (SELECT uid FROM repeated) FROM event ORDER BY at, kind, place"""
-# What deletions took later: of which versions the instance was then, and whether from the same place.
+# Stored files of instances that a later deletion took: the version that it took, and whether it took this very key.
 _BACK: Final = """
     SELECT at, body,
         (SELECT min(version) FROM taken WHERE taken.uid = event.uid AND taken.at > event.at) AS then_of,
         EXISTS (SELECT * FROM taken_from WHERE path = place AND taken_from.at > event.at)
     FROM event WHERE NOT in_trash AND then_of IS NOT NULL ORDER BY uid, at, place"""
-_ARRIVAL, _DELETION, _CHANGE = range(3)
+_ARRIVAL, _DELETION, _DECISION = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +47,22 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """Something was deleted: its folder in the trash."""
+    """A study, series or instance was deleted; `folder` is its folder in the trash."""
 
     folder: str
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """An operator changed whose a study is: the change of that number, from 0."""
+class Decided:
+    """An operator merged patients or reassigned a study; `number` is the decision's place in the journal, from 0."""
 
     number: int
 
 
-class Events:
-    """The events of an archive; the file at `path` is new, and the caller's to remove.
+class ArchiveEvents:
+    """The events of an archive, in a new file at `path` that the caller removes.
 
-    All but `close` raises StorageUnavailable when it cannot be written.
+    Every method except `close` raises StorageUnavailable if the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,7 +80,7 @@ class Events:
         self.arrivals = 0
 
     def arrived(self, file: StoredFile, *, in_trash: bool = False) -> None:
-        """Note that a file came in."""
+        """Note that a file was received."""
         self.arrivals += 1
         instance = file.instance
         self._note(file.received_at, _ARRIVAL, instance.path, instance.uids.sop, _encoded(file), in_trash=in_trash)
@@ -89,22 +89,22 @@ class Events:
         """Note a deletion."""
         self._note(at, _DELETION, folder, None, folder)
 
-    def changed(self, at: datetime, number: int) -> None:
-        """Note the change of that `number`; changes of one moment keep their order."""
-        self._note(at, _CHANGE, f"{number:012}", None, str(number))
+    def decided(self, at: datetime, number: int) -> None:
+        """Note the decision with that `number`; decisions of one moment keep their order."""
+        self._note(at, _DECISION, f"{number:012}", None, str(number))
 
-    def in_order(self) -> Iterator[Arrived | Deleted | Changed]:
-        """All of it, the oldest first; nothing may be noted any more."""
+    def in_order(self) -> Iterator[Arrived | Deleted | Decided]:
+        """All events, the oldest first; after this call nothing may be noted any more."""
         for statement in ("COMMIT", _ORDER, _REPEATED, _KEY):
             self._execute(statement)
         for at, kind, body, repeated in self._execute(_ALL):
             if kind == _ARRIVAL:
                 yield Arrived(_decoded(body, datetime.fromisoformat(at)), bool(repeated))
             else:
-                yield Deleted(body) if kind == _DELETION else Changed(int(body))
+                yield Deleted(body) if kind == _DELETION else Decided(int(body))
 
     def taken_out(self, document: Document) -> None:
-        """Note what a deletion took out."""
+        """Note which instances and files a deletion took."""
         at = _moment(document.deletion.deleted_at)
         for row in document.rows.instances:
             self._execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?)", (row["sop_instance_uid"], at, row["version"]))
@@ -112,9 +112,9 @@ class Events:
             self._execute("INSERT OR IGNORE INTO taken_from VALUES (?, ?)", (path, at))
 
     def restored(self) -> Iterator[tuple[str, Iterator[StoredFile]]]:
-        """The files that a later deletion would have taken, had they been there, by SOP Instance UID, the oldest first.
+        """The stored files that a later deletion did not take although it took their instance: they were restored.
 
-        An earlier version of a deleted instance may have stayed in another series; that one is none of them.
+        They come by SOP Instance UID, the oldest first. An earlier version that stayed in another series is not given.
         """
         found = (
             (_decoded(body, datetime.fromisoformat(at)), version, there)

@@ -1,9 +1,8 @@
-"""What is on its way into the archive: one entry in `incoming/` for each file until its row is committed.
+"""The entries of `incoming/`: one for each file that is on its way into the archive, until its row is committed.
 
-An entry is a hard link to the file, from its first byte until some time after the commit. So after a
-crash `incoming/` lists what has to be looked at, and nothing else has. Each process has names of its own
-there and holds a lock on a file beside them for as long as it lives: pids come back, and hosts may share
-the storage.
+An entry is a hard link to the file, from its first byte until some time after the commit. So after a crash, recovery
+looks at the entries of `incoming/` and at nothing else. Each process has names of its own there, and holds a lock on a
+file beside them for as long as it lives: a process ID may be used again, and hosts may share the storage.
 """
 
 import fcntl
@@ -23,7 +22,7 @@ from pacs_server.kit.private_files import sync_directory
 from pacs_server.storage.filesystem.lock import NO_LOCKS
 
 FILE: Final = ".part"
-# On a file system without hard links: the path that the file of the same name was moved to.
+# On a file system without hard links this file holds the key to which the file of the same name was moved.
 MOVED: Final = ".moved"
 _LOCK: Final = ".lock"
 _TRIES: Final = 100
@@ -31,7 +30,7 @@ _OWNER: Final = re.compile(r"(?P<host>.+?)-(?P<pid>\d+)(-r[0-9a-f]{8})?")
 
 
 class IncomingJournal:
-    """The entries in one directory; may be shared by all threads."""
+    """The entries in one directory; shared by all threads."""
 
     def __init__(self, directory: Path, *, fsync: bool = True) -> None:
         self.directory = directory
@@ -42,7 +41,7 @@ class IncomingJournal:
         self._opening = threading.Lock()
 
     def entry(self) -> str:
-        """The path of a name that nobody else has. Raises OSError."""
+        """The path of a new entry, whose name nobody else has. Raises OSError."""
         if self._owner is None:
             with self._opening:
                 if self._owner is None:
@@ -50,7 +49,7 @@ class IncomingJournal:
         return f"{self.directory}/{self._owner}-{next(self._numbers)}{FILE}"
 
     def close(self) -> None:
-        """Give the lock up; what entries are left are for the next process to recover."""
+        """Release the lock; the next process recovers the entries that are left."""
         with self._opening:
             if self._owner is None:
                 return
@@ -60,7 +59,7 @@ class IncomingJournal:
             self._owner, self._lock = None, -1
 
     def abandoned(self) -> Iterator[Path]:
-        """The entries of processes that are dead, each owner's locked against other processes meanwhile."""
+        """The entries of dead processes; no other process gets those of one owner at the same time."""
         owners = {_owner_of(name) for name in os.listdir(self.directory)}
         for owner in sorted(owner for owner in owners if owner is not None and owner != self._owner):
             with self._taken_over(owner) as dead:
@@ -68,7 +67,7 @@ class IncomingJournal:
                     yield from self._entries_of(owner)
 
     def entries(self) -> list[Path]:
-        """The entries of everybody."""
+        """The entries of all processes."""
         return [self.directory / name for name in os.listdir(self.directory) if name.endswith((FILE, MOVED))]
 
     def _begin(self) -> str:
@@ -76,10 +75,10 @@ class IncomingJournal:
             owner = f"{socket.gethostname()}-{os.getpid()}-r{secrets.token_hex(4)}"
             descriptor = os.open(self._lock_file(owner), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                # Whoever recovers may have seen the file before it was locked, and removed it.
+                # A process that recovers may have seen the file before it was locked, and removed it.
                 if _locked(descriptor) is not False and os.fstat(descriptor).st_nlink:
                     if self._fsync:
-                        # No entry outlives a power loss without its lock: nobody could tell that its owner is dead.
+                        # An entry without its lock file, after a power loss, would not tell that its owner is dead.
                         sync_directory(self.directory)
                     self._lock = descriptor
                     return owner
@@ -93,7 +92,7 @@ class IncomingJournal:
 
     @contextmanager
     def _taken_over(self, owner: str) -> Iterator[bool]:
-        """Whether `owner` is dead; then nobody else takes it for that before the block ends."""
+        """Whether `owner` is dead; if so, nobody else takes its entries over before the block ends."""
         path = self._lock_file(owner)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -116,7 +115,7 @@ class IncomingJournal:
 
 
 def _owner_of(name: str) -> str | None:
-    """The owner of a file in the directory; None if it is none of ours."""
+    """The owner of a file in the directory; None for a file of another kind."""
     stem, extension = os.path.splitext(name)
     owner = stem if extension == _LOCK else stem.rpartition("-")[0]
     ours = extension in (FILE, MOVED, _LOCK) and _OWNER.fullmatch(owner)
@@ -137,7 +136,7 @@ def _locked(descriptor: int) -> bool | None:
 
 
 def _dead_here(owner: str) -> bool:
-    """Without a lock to ask: whether it was a process of this host and is no more."""
+    """Whether `owner` was a process of this host that has ended, told without a lock."""
     found = _OWNER.fullmatch(owner)
     if found is None or found["host"] != socket.gethostname():
         return False
