@@ -202,6 +202,27 @@ def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose, monkeypatch
             break
 
 
+def test_power_fails_after_recovery_from_a_kill_at_any_step_of_a_store(tmp_path: Path) -> None:
+    """A file that recovery gives a row has a durable name, whoever made the name and did not sync it."""
+    url = sqlite(tmp_path)
+    for at in STEPS:
+        scene, ds, faults = Scene(tmp_path, str(at), url(at)), make_ct(), Faults(at, "killed after")
+        with scene.disk.watched():
+            node = scene.node()
+            with suppress(Killed), faulty(faults, node):
+                node.store(ds)
+            node.die()
+            node = scene.node()
+            node.recover()
+            indexed = {uid: sha for uid, (_, sha) in node.rows().items()}
+            node.die()
+        synced(scene.disk, at)
+        assert_recovers(scene, indexed).die()
+        if faults.steps < at:
+            assert at > 5
+            break
+
+
 # ------------------------------------------------------------------------------------ deleted and restored
 
 

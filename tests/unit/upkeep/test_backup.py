@@ -28,6 +28,7 @@ from pacs_server.audit.verify import verify as verify_trail
 from pacs_server.cli import main as cli
 from pacs_server.config import AuditConfig, Config, DatabaseConfig
 from pacs_server.dicom.caller import Door
+from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
 from pacs_server.errors import StorageFull, StorageUnavailable
 from pacs_server.index import copying
@@ -297,6 +298,25 @@ def test_the_audit_trail_is_put_beside_the_new_one(small: Place, backups: Backup
     assert verify_trail(old).last == verify_trail(AuditConfig(directory=small.audit)).last
 
 
+def test_the_audit_trail_may_be_on_another_file_system(
+    small: Place, backups: BackupDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_trail(AuditConfig(directory=small.audit)) as trail:
+        trail.write(an_event("P1", "1.1"))
+    small.back_up(backups)
+    copy, rename = Place(tmp_path / "copy"), os.rename
+
+    def between_file_systems(old: Path, new: Path) -> None:
+        if Path(old).is_relative_to(copy.archive) != Path(new).is_relative_to(copy.archive):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", between_file_systems)
+    assert copy.restore(backups).problem_count == 0
+    assert (copy.directory / "audit-before" / "head").exists()
+    assert sorted(path.name for path in copy.directory.iterdir()) == ["archive", "audit-before", "pacs.db"]
+
+
 # ------------------------------------------------------------------------------ what is found
 
 
@@ -312,6 +332,23 @@ def test_a_file_that_changed_or_is_gone_is_reported_and_the_rest_backed_up(
     assert report.problems == [f"{changed} is damaged", f"{gone} is missing"]
     assert report.written == len(kept(backups)) == 2
     assert backups.snapshot(None).problems == 2
+
+
+def test_a_directory_of_the_trash_that_cannot_be_listed_is_reported(
+    small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_archive(small.config) as archive:
+        uid = Path(small.paths()[0]).parts[0]
+        folder = archive.deletions.delete(Level.STUDY, uid, "a test").folder
+    scandir = os.scandir
+
+    def fail(path: str | Path) -> Any:
+        if Path(path).name == uid:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    assert small.back_up(backups).problems == [f"trash/{folder}/{uid}/ cannot be listed: Input/output error"]
 
 
 def test_what_comes_in_while_the_index_is_copied_is_not_in_it(
