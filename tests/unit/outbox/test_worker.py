@@ -184,6 +184,8 @@ def test_one_slot_is_kept_for_urgent_tasks(node: OutboxNode) -> None:
     with working(node, {"look": slow, "send": quick}, slots=3):
         for _ in range(3):
             assert slow.began.acquire(timeout=PATIENCE)
+        # Two more are due, and the last slot is not for them.
+        assert not slow.began.acquire(timeout=0.5)
         medium = node.add("M")
         urgent = node.add("U", Priority.URGENT)
         assert eventually(lambda: node.task(urgent).state == "done")
