@@ -7,7 +7,14 @@ from datetime import datetime, timedelta
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from outboxes import LEASE, WANTED, Clock, OutboxNode
 
 from pacs_server.index.task_overview import TaskFilter
@@ -18,6 +25,7 @@ from pacs_server.services.tasks import RetryPolicy
 POLICY = RetryPolicy(first=20, longest=80, jitter=0.0, attempts=3, lasts=400)
 KINDS = st.sampled_from(["send", "look"])
 TARGETS = st.sampled_from(["A", "B"])
+KEYS = st.sampled_from([None, "x", "y"])
 LIVE = (TaskState.READY, TaskState.RUNNING)
 
 
@@ -62,16 +70,23 @@ class OutboxMachine(RuleBasedStateMachine):
     def node(self, number: int) -> OutboxNode:
         return self.nodes[number % 2]
 
+    def drawn(self, data: st.DataObject) -> Task:
+        """A claim: mostly one that is in force."""
+        held = [claim for claim in self.claims if self.held(claim)]
+        return data.draw(st.sampled_from(held if held and data.draw(st.integers(0, 3)) else self.claims))
+
     def held(self, claim: Task) -> Expected | None:
         expected = self.model[claim.id]
         return expected if expected.state == TaskState.RUNNING and expected.owner == claim.owner else None
 
     # ---------------------------------------------------------------- callers
 
-    @rule(
-        number=st.integers(0, 1), kind=KINDS, receiver=TARGETS, priority=st.sampled_from(Priority),
-        later=st.sampled_from([0, 0, 30, 300]), key=st.sampled_from([None, "x", "y"]),
-    )  # fmt: skip
+    @initialize(tasks=st.lists(st.tuples(KINDS, TARGETS, st.sampled_from(Priority), KEYS), min_size=3, max_size=8))
+    def begin(self, tasks: list[tuple[str, str, Priority, str | None]]) -> None:
+        for number, (kind, receiver, priority, key) in enumerate(tasks):
+            self.add(number, kind, receiver, priority, 0, key)
+            self.clock.advance(1)
+
     def add(self, number: int, kind: str, receiver: str, priority: Priority, later: int, key: str | None) -> None:
         due = self.clock() + timedelta(seconds=later)
         added = self.node(number).add(receiver, priority, kind, due=due, dedupe_key=key)
@@ -83,6 +98,20 @@ class OutboxMachine(RuleBasedStateMachine):
         else:
             assert added == twin.id
             twin.again = twin.again or twin.state == TaskState.RUNNING
+
+    @rule(
+        number=st.integers(0, 1), kind=KINDS, receiver=TARGETS, priority=st.sampled_from(Priority),
+        later=st.sampled_from([0, 0, 30, 300]), key=KEYS,
+    )  # fmt: skip
+    def add_one(self, number: int, kind: str, receiver: str, priority: Priority, later: int, key: str | None) -> None:
+        self.add(number, kind, receiver, priority, later, key)
+
+    @precondition(lambda self: any(one.key and one.state == TaskState.RUNNING for one in self.model.values()))
+    @rule(number=st.integers(0, 1), data=st.data())
+    def add_what_runs(self, number: int, data: st.DataObject) -> None:
+        running = [one for one in self.model.values() if one.key and one.state == TaskState.RUNNING]
+        one = data.draw(st.sampled_from(running))
+        self.add(number, one.kind, one.target, one.priority, 0, one.key)
 
     # ---------------------------------------------------------------- workers
 
@@ -114,7 +143,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(number=st.integers(0, 1), data=st.data())
     def renew(self, number: int, data: st.DataObject) -> None:
-        claim = data.draw(st.sampled_from(self.claims))
+        claim = self.drawn(data)
         expected = self.held(claim)
         assert self.node(number).service.renew([claim]) == ({claim.id} if expected else set())
         if expected:
@@ -123,7 +152,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(number=st.integers(0, 1), data=st.data())
     def finish(self, number: int, data: st.DataObject) -> None:
-        claim = data.draw(st.sampled_from(self.claims))
+        claim = self.drawn(data)
         expected = self.held(claim)
         assert self.node(number).service.done(claim) == (expected is not None)
         if expected is None:
@@ -139,7 +168,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.claims)
     @rule(number=st.integers(0, 1), data=st.data(), how=st.sampled_from(["fail", "give up", "busy", "release"]))
     def leave(self, number: int, data: st.DataObject, how: str) -> None:
-        claim = data.draw(st.sampled_from(self.claims))
+        claim = self.drawn(data)
         expected, service, now = self.held(claim), self.node(number).service, self.clock()
         settled = {
             "fail": lambda: service.fail(claim, "no"),
@@ -264,4 +293,4 @@ def test_the_outbox_and_its_model_agree(nodes: tuple[OutboxNode, OutboxNode]) ->
         pass
 
     Machine.nodes, Machine.clock = nodes, clock  # type: ignore[assignment]
-    run_state_machine_as_test(Machine, settings=settings(max_examples=25, stateful_step_count=40))
+    run_state_machine_as_test(Machine, settings=settings(max_examples=50, stateful_step_count=40))
