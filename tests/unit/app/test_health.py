@@ -102,7 +102,8 @@ def test_it_is_asked_once_in_five_minutes(database):
 @pytest.mark.parametrize(("free", "came", "days"), [(1500, 100, 5.0), (900, 100, 0.0), (1500, 0, None)])
 def test_the_days_that_are_left_end_where_objects_are_refused(free, came, days):
     config = SimpleNamespace(storage=SimpleNamespace(min_free_space=1000))
-    archive = SimpleNamespace(storage=SimpleNamespace(free_bytes=lambda: free), database=mock.MagicMock())
+    files = SimpleNamespace(spool=SimpleNamespace(free_bytes=lambda: free))
+    archive = SimpleNamespace(files=files, database=mock.MagicMock())
     runtime: Any = SimpleNamespace(archive=archive, config=lambda: config, addresses=None)
     about = Health(runtime)
     about._growth = SimpleNamespace(bytes_per_day=lambda: float(came))  # type: ignore[assignment]
