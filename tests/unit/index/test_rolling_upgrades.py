@@ -122,6 +122,7 @@ def test_what_copies_all_tables_is_left_to_the_newer_program(tmp_path, database_
         restore_snapshot(newer, into)
 
 
+@pytest.mark.no_tables
 def test_migrations_only_add(database_url):
     """A server of the version before reads and writes what it always did."""
     with closing(Database(database_url)) as database:
@@ -131,6 +132,7 @@ def test_migrations_only_add(database_url):
                 config = _alembic_config()
                 config.attributes["connection"] = connection
                 command.upgrade(config, revision)
+                assert database_module._revision(connection) == revision
             after = _described(inspect(database.engine))
             if before is not None:
                 _assert_only_added(revision, before, after)
