@@ -169,11 +169,7 @@ def _next(connection: Connection, cursor: Cursor, limit: int) -> tuple[list[Chan
     changes = connection.execute(
         select(change).where(change.c.id > cursor.change_id).order_by(change.c.id).limit(limit)
     ).all()
-    wanted = _INSTANCES.where(instance.c.id > cursor.instance_id).limit(limit)
-    if len(changes) == limit:
-        # A change that is not read yet may say that an instance behind these was replaced or restored.
-        wanted = wanted.where(instance.c.id <= max(row.after for row in changes))
-    instances = connection.execute(wanted).all()
+    instances = connection.execute(_INSTANCES.where(instance.c.id > cursor.instance_id).limit(limit)).all()
     found: list[Change] = []
     instance_id, change_id = cursor.instance_id, cursor.change_id
     for shown, row in in_commit_order(changes, instances, limit):
@@ -207,6 +203,7 @@ def in_commit_order(
             return
         yield (_change(row) if row.first_new_id is None else None), row
     if len(changes) < limit:
+        # Otherwise a change that is not read yet may say that these were replaced or restored.
         yield from ((_arrival(arrived, None), arrived) for arrived in waiting)
 
 
