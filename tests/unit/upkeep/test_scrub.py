@@ -17,6 +17,8 @@ from archives import SmallArchive
 from datasets import make_study
 from servers import eventually
 
+from pacs_server.archive.changes import Feed
+from pacs_server.index.feed import Consumer
 from pacs_server.storage.file_source import FileSource
 from pacs_server.upkeep import checking
 from pacs_server.upkeep import scrub as module
@@ -101,6 +103,21 @@ def test_it_finds_what_is_lost(small: SmallArchive, caplog: pytest.LogCaptureFix
     assert len(one.read) == 5
     told = {(record.sop_instance_uid, record.path) for record in caplog.records}  # type: ignore[attr-defined]
     assert told == {(stored.uids.sop, stored.path) for stored in (changed, missing, cut)}
+
+
+def test_consumers_of_the_feed_are_told_of_a_finding_once_and_when_it_is_over(small: SmallArchive) -> None:
+    (stored,) = small.study(1)
+    feed, consumer = Feed(small.database), Consumer("findings")
+    with feed.batch(consumer):
+        pass
+    small.change(stored)
+    for _ in range(2):
+        one_pass(small)
+    small.change(stored)
+    one_pass(small)
+    with feed.batch(consumer) as batch:
+        told = [(change.kind, change.sop_instance_uid, change.detail) for change in batch]
+    assert told == [("FINDING", stored.uids.sop, "changed"), ("FINDING", stored.uids.sop, "in order")]
 
 
 def test_what_is_replaced_or_deleted_while_it_is_read_is_no_finding(
