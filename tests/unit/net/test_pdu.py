@@ -51,12 +51,13 @@ def test_unknown_types(ends, kind):
     assert caught.value.reason == pdu.AbortReason.UNRECOGNIZED_PDU
 
 
+@pytest.mark.alone
 def test_a_silent_peer_gets_the_time_that_the_caller_gives(ends):
     _, reader = ends
     began = time.monotonic()
     with pytest.raises(DeadlineExpired, match="no data"):
         reader.read(0.1)
-    assert time.monotonic() - began >= 0.1
+    assert 0.1 <= time.monotonic() - began < 0.3
 
 
 @pytest.mark.parametrize("begun", [b"\4", HEADER.pack(PDUType.P_DATA, 100), HEADER.pack(PDUType.P_DATA, 100) + b"x"])
