@@ -1,6 +1,7 @@
 """How the tests run side by side, and fixtures that many of them share."""
 
 import compileall
+import logging
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -60,6 +61,18 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def _marked(item: pytest.Item, marker: str) -> bool:
     return item.get_closest_marker(marker) is not None
+
+
+@pytest.fixture(autouse=True)
+def _unconfigured_logging() -> Iterator[None]:
+    """Take back what a test configured: a log level that stays would hide log lines from the tests after it."""
+    yield
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if type(one).__module__ == "pacs_server.kit.logs"]:
+        root.removeHandler(handler)
+        handler.close()
+    for name in ("pacs_server", "pynetdicom", "pydicom"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

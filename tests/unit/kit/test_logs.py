@@ -4,7 +4,6 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,17 +16,6 @@ from pacs_server.kit.logs import JSONFormatter, TextFormatter, reopen, set_level
 EVIL = 'a b\n2026-01-01 INFO  fake\x1b[2J\u2028\x9b\ud800"'
 
 log = logging.getLogger("pacs_server.net.association")
-
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), logging.getLogger("pacs_server").level
-    yield
-    for handler in [one for one in root.handlers if one not in handlers]:
-        root.removeHandler(handler)
-        handler.close()
-    logging.getLogger("pacs_server").setLevel(level)
 
 
 def record(message: str = "instance stored", *args: object, created: float = 0.0, **extra: object) -> logging.LogRecord:
