@@ -1,4 +1,4 @@
-"""What operators decided about whose studies are, as later arrivals find it, and what is kept of those that follow."""
+"""Aliases of patients: they send later arrivals where operators decided that the patient's studies belong."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from pacs_server.dicom.same_patient import Identity, combined_name, compatible
 from pacs_server.index.models import patient_alias
 
 _ATTRIBUTES = tuple(attribute.column for attribute in at_level(Level.PATIENT))
-# What an alias is read from.
+# The columns that `Alias.of` reads.
 COLUMNS = tuple(patient_alias.c[name] for name in ("id", "study_instance_uid", "source", "target", "system"))
 
 
@@ -37,14 +37,14 @@ class Alias:
         return cls(key, study, json.loads(source), json.loads(target), system)
 
     def about(self, identity: Identity) -> bool:
-        """Whether it may be about that person."""
+        """Whether the decision may be about the patient of that identity."""
         return compatible(Identity.of(self.source), identity)
 
 
 def add_alias(
     connection: Connection, uid: str, source: Mapping[str, str], target: Mapping[str, str], system: str, *, joined: bool
 ) -> Alias:
-    """Keep where a patient's instances go from now on: of one study, or of all if `uid` is empty."""
+    """Store an alias: instances of the source patient go to the target from now on; an empty `uid` is all studies."""
     source, target = known_attributes(source), known_attributes(target)
     values = {
         "patient_id": source.get("patient_id", ""),
@@ -60,7 +60,10 @@ def add_alias(
 
 
 def complete(connection: Connection, alias: Alias, sent: Mapping[str, str]) -> None:
-    """Take into a decision what was left open of whom it is about: whoever contradicts that is somebody else."""
+    """Add attributes of the source patient that were unknown when the decision was made.
+
+    A patient who contradicts them is from then on another person.
+    """
     known = alias.source
     more = {name: sent[name] for name in _ATTRIBUTES if not known.get(name) and sent.get(name)}
     name = combined_name(known.get("patient_name", ""), sent.get("patient_name", ""))
@@ -71,7 +74,7 @@ def complete(connection: Connection, alias: Alias, sent: Mapping[str, str]) -> N
 
 
 def mark_joined(connection: Connection, uid: str, target: Identity) -> None:
-    """Remember that what was moved to a patient became one with other instances: it has no way back on its own."""
+    """Mark aliases whose study was joined with a study of the target: it cannot be moved back on its own."""
     columns = patient_alias.c
     rows = select(columns.id, columns.target).where(columns.study_instance_uid == uid, columns.joined.is_(False))
     keys = [key for key, text in connection.execute(rows) if compatible(Identity.of(json.loads(text)), target)]
@@ -80,10 +83,10 @@ def mark_joined(connection: Connection, uid: str, target: Identity) -> None:
 
 
 def known_attributes(values: Mapping[str, Any]) -> dict[str, str]:
-    """What is not empty of the attributes of a patient, by column."""
+    """The attributes of a patient that are not empty, by column."""
     return {name: values[name] for name in _ATTRIBUTES if values.get(name)}
 
 
 def as_json(value: object) -> str:
-    """A value as the index keeps it."""
+    """A value as JSON, as the index stores it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)

@@ -4,7 +4,7 @@ from sqlalchemy import BigInteger, Column, DateTime, Integer, Table
 
 from pacs_server.index.models import Key, Text, metadata
 
-# What was deleted, as long as it is in the trash or on its way there or back. Status: MOVING, KEPT, REMOVING.
+# Deletions whose files are in the trash, or are being moved. Status: MOVING, KEPT, REMOVING.
 deletion = Table(
     "deletion",
     metadata,
@@ -23,7 +23,7 @@ deletion = Table(
     Column("bytes", BigInteger, nullable=False),
 )
 
-# Where a task such as the scrub is, as JSON text by a name that the task chooses.
+# The state of background tasks such as the scrub: JSON text by a key that the task chooses.
 archive_state = Table(
     "archive_state",
     metadata,
@@ -31,7 +31,7 @@ archive_state = Table(
     Column("value", Text, nullable=False),
 )
 
-# What happened to the archive other than the arrival of instances, in the order of the commits.
+# Changes of the archive other than arrivals of instances, in the order of the commits.
 change = Table(
     "change",
     metadata,
@@ -39,7 +39,7 @@ change = Table(
     # A `ChangeKind`.
     Column("kind", Text, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False),
-    # The highest id of an instance at that time.
+    # The highest instance id at the time of the change.
     Column("after", BigInteger, nullable=False),
     # Instances from this id to `after` are no arrivals: they were replaced or restored.
     Column("first_new_id", BigInteger, nullable=True),
@@ -53,7 +53,7 @@ change = Table(
     sqlite_autoincrement=True,
 )
 
-# How far each consumer of the feed has come: it has taken everything up to these two ids.
+# The cursor of each consumer of the feed: the consumer has read everything up to these two ids.
 feed_cursor = Table(
     "feed_cursor",
     metadata,

@@ -1,4 +1,4 @@
-"""The whole index to a SQLite file of its own and back, row by row, from and into either database.
+"""Copy the whole index to a SQLite file and back, row by row, from and to either database.
 
 A snapshot is an ordinary SQLite database with all tables, as they were at one moment. What is read of it
 here without the tables of today works for every older schema.
@@ -24,16 +24,16 @@ from pacs_server.index.database import Database
 _BATCH_ROWS: Final = 1000
 # All tables are in one collection; importing the modules puts them there.
 assert archive_models.deletion.metadata is workflow_models.peer_seen.metadata is task_models.task.metadata
-# Those that others refer to come first.
+# Tables come after those that they refer to.
 _TABLES: Final = models.metadata.sorted_tables
-# Which columns hold numbers of a table's rows that may be gone, and that the feed has shown.
+# Columns that hold ids of a table's rows which consumers of the feed have seen, and which may be deleted since.
 _SHOWN: Final = {
     models.instance: (archive_models.feed_cursor.c.instance_id, archive_models.change.c.after),
     archive_models.change: (archive_models.feed_cursor.c.change_id,),
 }
-# What a new database may hold before anything is stored; a restore puts the rows of the snapshot in its place.
+# A new database may have rows in these tables; a restore replaces them by those of the snapshot.
 _ABOUT_ITSELF: Final = {"archive_state"}
-# Without those that SQLite keeps for itself.
+# SQLite's own tables are left out.
 _TABLE_NAMES: Final = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
 _FILES: Final = """
     SELECT sop_instance_uid, path, data_set_offset, size, digest, transfer_syntax_uid, received_at
@@ -66,7 +66,7 @@ def take_snapshot(database: Database, file: Path) -> str:
         with database.connect() as source, closing(sqlite3.connect(file)) as target:
             driver: Any = source.connection.driver_connection
             driver.backup(target)
-            # The mark of WAL comes with the copy, and a file with it cannot be read without writing beside it.
+            # The copy is in WAL mode as well, and such a file cannot be read from a read-only medium.
             target.execute("PRAGMA journal_mode = DELETE")
     else:
         with closing(_open(file)) as copy:
@@ -133,7 +133,7 @@ def indexed_files(snapshot: Path) -> Generator[IndexedFile]:
 
 
 def deleted_folders(snapshot: Path) -> set[str]:
-    """The folders of the trash that hold what a snapshot knows as deleted. Raises StorageUnavailable."""
+    """The trash folders of the deletions in a snapshot. Raises StorageUnavailable."""
     with _reading(snapshot) as connection:
         return {folder for (folder,) in connection.execute("SELECT folder FROM deletion WHERE status = 'KEPT'")}
 
@@ -141,13 +141,13 @@ def deleted_folders(snapshot: Path) -> set[str]:
 def _open(file: Path) -> Database:
     if "?" in str(file):
         raise ConfigError(f"{file}: the path may not hold a question mark")
-    # Whoever wants the file to last syncs it when it is whole.
+    # The caller syncs the file when it is complete.
     return Database(f"sqlite:///{file}", wal_mode=False, fsync=False)
 
 
 @contextmanager
 def _reading(snapshot: Path) -> Iterator[sqlite3.Connection]:
-    """A connection that leaves no trace, so that the medium may be read-only."""
+    """A connection that writes nothing, so that the medium may be read-only."""
     try:
         with closing(sqlite3.connect(f"file:{quote(str(snapshot))}?mode=ro&immutable=1", uri=True)) as connection:
             yield connection
@@ -156,7 +156,7 @@ def _reading(snapshot: Path) -> Iterator[sqlite3.Connection]:
 
 
 def copy_tables(source: Connection, target: Connection, tables: Iterable[Table] = _TABLES) -> None:
-    """Copy all rows of tables; those that others refer to have to come first."""
+    """Copy all rows of tables; each table has to come after those that it refers to."""
     source.execution_options(yield_per=_BATCH_ROWS)
     for table in tables:
         times = [column.name for column in table.columns if isinstance(column.type, DateTime)]
@@ -170,14 +170,14 @@ def _row(row: Mapping[Any, Any], times: list[str]) -> dict[str, Any]:
 
 
 def _in_utc(time: datetime | None) -> datetime | None:
-    """A time of either database: SQLite keeps UTC without saying so, PostgreSQL says it in the session's zone."""
+    """A time from either database in UTC: SQLite returns it without a zone, PostgreSQL in the zone of the session."""
     if time is None:
         return None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def continue_numbering(connection: Connection, tables: Iterable[Table] = _TABLES) -> None:
-    """Number new rows behind those that were copied with their numbers, and behind what the feed has shown.
+    """Make new rows get ids above all copied rows, and above all ids that consumers of the feed have seen.
 
     The newest instance or change may have been deleted before the copy was made. A consumer whose cursor is behind it
     would never see another one of that number.

@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# How long a statement waits for somebody else's lock before the index counts as unavailable.
+# How long a statement waits for a lock before the index counts as unavailable.
 LOCK_WAIT_SECONDS = 10
 # One writer at a time in all processes, as on SQLite: no deadlocks, counters add up, and ids of instances and changes
 # are given in the order of the commits. Any number, the same everywhere: "PACSINDX".
 WRITER_LOCK = 0x50414353_494E4458
-# The channel on which PostgreSQL tells other processes of a commit, and the lock with it in one statement. Nobody is
-# told while there is no consumer of the feed.
+# PostgreSQL notifies other processes of a commit on this channel. One statement takes the lock and notifies, which
+# it does only if the feed has a consumer.
 _CHANNEL = "pacs_server_feed"
 _HOLD_WRITER_LOCK = text(
     f"SELECT pg_advisory_xact_lock({WRITER_LOCK}), "  # noqa: S608
@@ -49,8 +49,8 @@ _CHUNK_ROWS = 256
 _MIGRATION_LOCK = 0x50414353_4D494752  # any number, the same in every process: "PACSMIGR"
 # Alembic keeps its context in module globals, so that only one thread may migrate at a time.
 _migrating = threading.Lock()
-# PostgreSQL's SQLSTATE; and how its driver begins to say why there is no connection. Both would leave no room for the
-# reason in an answer, and tell the peer of addresses and paths.
+# PostgreSQL's SQLSTATE for a full disk, and the prefixes of its connection errors. The prefixes are cut off: they
+# would leave no room for the reason in a DIMSE response, and show addresses and paths to peers.
 _DISK_FULL = "53100"
 _WHERE = re.compile(r"^(connection (failed|is bad): )?(connection to server .*? failed: )?(FATAL: *)?")
 
@@ -92,12 +92,12 @@ class Database:
 
     @property
     def url_without_password(self) -> str:
-        """The URL as it may be shown."""
+        """The URL without its password, to be shown."""
         return self._url.difference_update_query(["password", "sslpassword"]).render_as_string(hide_password=True)
 
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
-        """Turn what SQLAlchemy, and the driver below it, raise into IndexUnavailable."""
+        """Turn errors of SQLAlchemy and of the driver into IndexUnavailable."""
         driver = self._engine.dialect.loaded_dbapi
         try:
             yield
@@ -116,7 +116,7 @@ class Database:
 
     @contextmanager
     def rows(self, select: str, values: Sequence[str]) -> Iterator[Iterator[tuple[Any, ...]]]:
-        """What a SELECT with a `?` for each of the values finds, read as it is asked for; raises IndexUnavailable.
+        """Run a SELECT with a `?` for each value and yield an iterator of its rows; raises IndexUnavailable.
 
         It goes to the driver as it is, at a fraction of the cost of a statement of SQLAlchemy's. Columns are
         texts and numbers only: they come back as the driver has them.
@@ -127,14 +127,14 @@ class Database:
                     cursor.execute(select if self.is_sqlite else select.replace("?", "%s"), values)
                     yield iter(cursor)
             except self._engine.dialect.loaded_dbapi.Error:
-                # Nobody is to get it that may be broken.
+                # The connection may be broken, so it must not go back to the pool.
                 connection.invalidate()
                 raise
 
     def _cursor(self, connection: PoolProxiedConnection) -> Any:
         if self.is_sqlite:
             return connection.cursor()
-        # One at the server: a million rows take no more memory than a few.
+        # A server-side cursor: a million rows take no more memory than a few.
         cursor: Any = connection.cursor("rows")
         cursor.itersize = _CHUNK_ROWS
         return cursor
@@ -171,7 +171,7 @@ class Database:
         return self._wakeups.count
 
     def wake(self) -> None:
-        """Wake those that wait in this process."""
+        """Wake everybody who waits in this process."""
         self._wakeups.signal()
 
     def wait(self, seen: int, seconds: float) -> bool:
@@ -197,7 +197,7 @@ class Database:
         """
         with _migrating, self.begin() as connection, self._patient(connection):
             if not self.is_sqlite:
-                # One process migrates, the others wait for as long as it takes.
+                # One process migrates, and the others wait without a time limit.
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             before, head = _revision(connection), _head()
@@ -210,7 +210,7 @@ class Database:
             if before == head:
                 return
             if before is not None:
-                # Not of an empty database; with many rows it takes a while, and nothing is served meanwhile.
+                # A large index takes a while, and the server does not listen meanwhile.
                 log.info("the database is being migrated", extra={"before": before, "to": head})
             config = _alembic_config()
             config.attributes["connection"] = connection
@@ -251,7 +251,7 @@ class Database:
             return _revision(connection)
 
     def problem(self) -> str | None:
-        """Why it does not answer or may not be written to, None if it is well."""
+        """Why the database cannot be used or written to; None if it can."""
         try:
             with self.connect() as connection:
                 _revision(connection)
@@ -261,14 +261,14 @@ class Database:
         return self._damage or found
 
     def _unwritable(self, connection: Connection) -> str | None:
-        """Why nothing can be written, as far as that can be told without writing."""
+        """Why the database cannot be written to, as far as a reader can see; None if nothing is known."""
         if self.is_sqlite:
             return lack_of_room(self.file) if self.file else None
-        # A standby, or a server that was set so.
+        # The server is a standby, or was set to read-only.
         return "the database is read-only" if connection.scalar(text("SHOW transaction_read_only")) == "on" else None
 
     def size_bytes(self) -> int:
-        """What the database takes on disk, in bytes; raises IndexUnavailable."""
+        """The size of the database on disk, in bytes; raises IndexUnavailable."""
         if self.is_sqlite:
             files = [Path(f"{self._url.database}{suffix}") for suffix in ("", "-wal", "-shm")]
             return sum(path.stat().st_size for path in files if path.exists())
@@ -285,7 +285,7 @@ class Database:
         self._engine.dispose()
 
     def _given_back(self, connection: Any, record: Any) -> None:
-        # Whoever hung with it outlived the pool: nobody else would close it.
+        # A thread used the connection for longer than the pool existed, so nothing else would close it.
         if self._closed and connection is not None:
             record.invalidate()
 
@@ -320,13 +320,13 @@ def _postgresql(url: URL) -> Engine:
 
 
 def cause_of(error: BaseException | None) -> BaseException | None:
-    """What the driver raised, for an error of SQLAlchemy's or its own."""
+    """The error of the driver behind an error of SQLAlchemy, or the error itself."""
     return error.orig if isinstance(error, DBAPIError) else error
 
 
 def _reason(error: Exception) -> str:
     cause = cause_of(error)
-    # These may quote the values of a row in their text, which is patient data.
+    # The texts of these errors may quote values of a row, which are patient data.
     quotable = type(cause).__name__ not in ("DataError", "ProgrammingError", "IntegrityError")
     lines = str(cause).splitlines() if quotable else []
     if getattr(cause, "sqlstate", None) == _DISK_FULL:
@@ -343,7 +343,7 @@ def _head() -> str:
 
 
 def _is_one_step_ahead(revision: str | None) -> bool:
-    """Whether a revision is the one that will follow the newest that this program knows: they are counted."""
+    """Whether a revision is the next one after the newest that this program knows; revisions are numbered."""
     return revision is not None and revision.isdecimal() and int(revision) == int(_head()) + 1
 
 

@@ -1,4 +1,4 @@
-"""What operators decide about whose studies are, made so in the index; each change is whole or not at all."""
+"""Decisions of operators: merges and reassignments, each applied to the index in one transaction."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _APPLIED: Final = "changes"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What an operator decided: studies of one patient are another's. `number` counts from 1.
+    """A decision of an operator: studies of the patient `source` belong to `target`. `number` counts from 1.
 
     With `whole` it is a merge: all that is there and all that will come. Attributes of the patients are by column.
     """
@@ -41,13 +41,13 @@ class Decision:
 
 
 class DecisionIndex:
-    """The changes of one database; every method raises IndexUnavailable."""
+    """The decisions of one database; every method raises IndexUnavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def applied(self) -> int:
-        """The number of the last change that the index has."""
+        """The number of the last decision that was applied to the index."""
         with self._database.connect() as connection:
             return _applied(connection)
 
@@ -72,7 +72,7 @@ def _applied(connection: Connection) -> int:
 
 
 def follow(connection: Connection, decisions: Iterable[Decision], studies: Collection[str]) -> None:
-    """Make changes for these studies, which were in the trash when they were made, in their order."""
+    """Apply decisions, in their order, to studies that were in the trash when the decisions were made."""
     for decision in decisions:
         source_key = _find(connection, decision.source, studies)
         if _studies_to_move(connection, decision, source_key).keys() & set(studies):
@@ -90,11 +90,11 @@ def _apply(connection: Connection, decision: Decision, only: Collection[str] | N
     _complete(connection, target_key, decision.target)
     source_key = _find(connection, decision.source, decision.studies if only is None else only)
     if source_key == target_key:
-        # One of them turned out to be the other since.
+        # Both have turned out to be one patient since.
         return ()
     moving = _studies_to_move(connection, decision, source_key)
     if only is None:
-        # Whoever gets studies is there again, and goes nowhere else.
+        # The target receives studies, so an earlier alias must not send its arrivals elsewhere.
         _forget_aliases(connection, Identity.of(decision.target), "")
         concerned = set(decision.studies) | set(moving)
     else:
@@ -131,7 +131,7 @@ def _studies_to_move(connection: Connection, decision: Decision, source_key: int
 
 
 def _find(connection: Connection, attributes: Mapping[str, str], studies: Iterable[str] = ()) -> int | None:
-    """The row of a patient; without a Patient ID only a study tells which one it is."""
+    """The id of a patient's row. A patient without a Patient ID is found by the studies only."""
     wanted = Identity.of(attributes)
     statement: Select[Any] = select(patient).where(
         patient.c.patient_id == wanted.patient_id, patient.c.issuer_of_patient_id == wanted.issuer_of_patient_id
@@ -141,7 +141,7 @@ def _find(connection: Connection, attributes: Mapping[str, str], studies: Iterab
         statement = statement.where(patient.c.id.in_(theirs))
     rows = connection.execute(statement.order_by(patient.c.id)).mappings().all()
     fitting = [row for row in rows if compatible(Identity.of(_texts(row)), wanted)]
-    # The very same comes before one that merely may be the same.
+    # An identical patient is preferred to one that is only compatible.
     fitting.sort(key=lambda row: Identity.of(_texts(row)) != wanted)
     return fitting[0]["id"] if fitting else None
 
@@ -151,7 +151,7 @@ def _texts(row: Mapping[Any, Any]) -> dict[str, str]:
 
 
 def _make(connection: Connection, attributes: Mapping[str, str]) -> int:
-    """Insert a patient that an earlier change took away."""
+    """Insert a patient whose row an earlier decision has removed."""
     key = Identity.of(attributes).key
     variant = 0
     if key[0]:
@@ -164,7 +164,7 @@ def _make(connection: Connection, attributes: Mapping[str, str]) -> int:
 
 
 def _complete(connection: Connection, key: int, attributes: Mapping[str, str]) -> bool:
-    """Add what is known of a patient, of whom less may have been sent since; False if it is about somebody else."""
+    """Add known attributes to a patient's row, which may have fewer; False if the attributes are another person's."""
     row = connection.execute(select(patient).where(patient.c.id == key)).mappings().one()
     if not compatible(Identity.of(_texts(row)), Identity.of(attributes)):
         return False
@@ -174,7 +174,7 @@ def _complete(connection: Connection, key: int, attributes: Mapping[str, str]) -
 
 
 def _aliases(connection: Connection, source: Identity, uid: str) -> Sequence[Row[Any]]:
-    """What was decided about a patient, for one study or, if `uid` is empty, for all."""
+    """The aliases of a patient for one study, or for all studies if `uid` is empty."""
     statement = select(patient_alias).where(
         *named(patient_alias, *source.key), patient_alias.c.study_instance_uid == uid
     )
@@ -189,7 +189,7 @@ def _forget_aliases(connection: Connection, source: Identity, uid: str) -> Seque
 
 
 def _undo(connection: Connection, uid: str, decision: Decision, target_key: int) -> bool:
-    """Whether the study goes back to where it was moved from; what was decided about it then is forgotten.
+    """Whether a decision moves a study back to the patient it came from; the alias of the first move is removed.
 
     One that joined another does not: part of it never was there, and what comes for that part has to follow it.
     """
@@ -199,13 +199,13 @@ def _undo(connection: Connection, uid: str, decision: Decision, target_key: int)
         if _complete(connection, target_key, sent):
             back |= not row.joined and compatible(Identity.of(json.loads(row.target)), Identity.of(decision.source))
         else:
-            # Somebody else of that ID has it now, and what comes of it follows.
+            # The target is another person of that ID, and later arrivals have to follow to that person.
             add_alias(connection, uid, sent, decision.target, decision.system, joined=row.joined)
     return back
 
 
 def _was_theirs(connection: Connection, uid: str, patient_key: int, who: Identity) -> bool:
-    """Whether a study was somebody's before it came to whom it is now: what comes for them has to follow it."""
+    """Whether a study belonged to `who` before; later arrivals for that patient have to follow the study."""
     same = study.c.study_instance_uid == uid, study.c.patient_fk == patient_key
     statement = select(study.c.original_attributes_sequence, patient).join(patient).where(*same)
     row = connection.execute(statement).mappings().one_or_none()
@@ -216,7 +216,7 @@ def _was_theirs(connection: Connection, uid: str, patient_key: int, who: Identit
 
 
 def _move(connection: Connection, key: int, patient_key: int, item: dict[str, Any] | None, *, undone: bool) -> bool:
-    """Put a study under another patient, and tell whether it joined one of the same UID there."""
+    """Move a study to another patient; returns whether it was joined with a study of the same UID there."""
     row = connection.execute(select(study).where(study.c.id == key)).mappings().one()
     items: list[Any] = json.loads(row["original_attributes_sequence"] or "[]")
     items = items[:-1] if undone else [*items, item]
@@ -259,7 +259,7 @@ def _recount_study(connection: Connection, key: int) -> None:
 
 
 def _recount_patient(connection: Connection, key: int) -> None:
-    """Count a patient's studies again, and delete the patient who has none left."""
+    """Recount a patient's studies, and delete a patient who has none left."""
     sums = [study.c.number_of_study_related_series, study.c.number_of_study_related_instances]
     counts = select(func.count(), *(func.coalesce(func.sum(each), 0) for each in sums))
     of_studies, of_series, of_instances = connection.execute(counts.where(study.c.patient_fk == key)).one()

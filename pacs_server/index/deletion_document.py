@@ -1,4 +1,4 @@
-"""Deletions as values, and as the text of deletion.json: all that restoring them or building the index anew needs."""
+"""Deletions as values and as the text of deletion.json, which a restore and a rebuild of the index read."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 
 
 class DeletionStatus(StrEnum):
-    """Where a deletion stands: on its way into the trash, in it, or on its way out for good."""
+    """The state of a deletion: being moved into the trash, kept there, or being purged."""
 
     MOVING = "MOVING"
     KEPT = "KEPT"
@@ -30,7 +30,7 @@ class DeletionStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What was deleted, by whom and why; `folder` is its directory in the trash, `bytes` what its instances take."""
+    """A deletion: what was deleted, by whom and why. `folder` is its directory in the trash, `bytes` its total size."""
 
     folder: str
     level: Level
@@ -46,7 +46,7 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows of the index, by column and without counters; ids and foreign keys tie them to one another, nothing else."""
+    """Rows of the index by column, without counters. Ids and foreign keys only connect these rows with each other."""
 
     patients: tuple[Row, ...]
     studies: tuple[Row, ...]
@@ -54,7 +54,7 @@ class Rows:
     instances: tuple[Row, ...]
 
     def only(self, sop_instance_uids: set[str]) -> "Rows":
-        """These instances, and what is above them."""
+        """Only these instances, with the series, studies and patients above them."""
         instances = tuple(row for row in self.instances if row["sop_instance_uid"] in sop_instance_uids)
         series = _above(instances, "series_fk", self.series)
         studies = _above(series, "study_fk", self.studies)
@@ -63,14 +63,14 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What deletion.json holds; `files` are the paths below the archive's root, all versions of all instances."""
+    """The contents of deletion.json. `files` are paths below the archive's root: all versions of all instances."""
 
     deletion: Deletion
     rows: Rows
     files: tuple[str, ...]
 
     def only(self, sop_instance_uids: set[str]) -> "Document":
-        """The part about these instances."""
+        """The part of the document that is about these instances."""
         rows = self.rows.only(sop_instance_uids)
         size = sum(row["size"] for row in rows.instances)
         deletion = replace(self.deletion, instances=len(rows.instances), bytes=size)
@@ -89,14 +89,14 @@ class Document:
 
 
 def names_of(row: Row) -> list[str]:
-    """Under which names, without what tells versions apart, the files of an instance lie, the present one first."""
-    # Documents of earlier releases know the present one only.
+    """The paths of an instance's files without version suffixes; the path of the current version comes first."""
+    # Documents of earlier releases hold only the current path.
     earlier = row.get("earlier_paths", "").splitlines()
     return list(dict.fromkeys(unversioned(path) for path in (row["path"], *earlier)))
 
 
 def unversioned(path: str) -> str:
-    """The path of an instance's file without what tells its versions apart: no component of a UID begins with v."""
+    """The path of a file without its version suffix, such as `.v2`; no component of a UID begins with v."""
     stem = path.removesuffix(".dcm")
     head, _, last = stem.rpartition(".")
     return head if last[:1] == "v" and last[1:].isdigit() else stem
@@ -121,7 +121,7 @@ def encode(document: Document) -> str:
 
 
 def decode(text: str, folder: str) -> Document:
-    """The document that a deletion.json holds, as one that is kept; raises StorageUnavailable if it is none."""
+    """Parse the text of a deletion.json; raises StorageUnavailable if it is damaged. The status is KEPT."""
     try:
         value = json.loads(text)
         if value["format"] != _FORMAT:
@@ -138,13 +138,13 @@ def decode(text: str, folder: str) -> Document:
 
 
 def saved_columns(table: Table) -> list[str]:
-    """The columns of a table that are kept; the counters follow from the instances."""
+    """The columns of a table that a document holds. Counters are left out, because they follow from the instances."""
     counters = COUNTERS.get(table, ())
     return [name for name in table.c.keys() if name not in counters]  # noqa: SIM118 - not a mapping
 
 
 def in_utc(moment: datetime) -> datetime:
-    """A time as either database gives it: SQLite keeps UTC without saying so."""
+    """A time from either database in UTC; SQLite returns it without a time zone."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -157,7 +157,7 @@ def _rows(table: Table, rows: list[dict[str, Any]]) -> Iterator[Row]:
     times = [column.name for column in table.columns if isinstance(column.type, DateTime)]
     for row in rows:
         dated = {name: datetime.fromisoformat(row[name]) for name in times if row.get(name)}
-        # What a later schema no longer has is of no use.
+        # Columns that the schema no longer has are ignored.
         yield {name: value for name, value in (row | dated).items() if name in known}
 
 

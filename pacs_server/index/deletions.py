@@ -1,4 +1,4 @@
-"""Deletions in the index: rows out and back in, a few statements for each level, and what is in the trash."""
+"""Deletions in the index: take rows out, put them back, and list the contents of the trash."""
 
 import json
 from collections import Counter
@@ -32,7 +32,7 @@ class DeletionIndex:
         self._database = database
 
     def look_up(self, level: Level, uid: str) -> Rows:
-        """What a UID stands for, at STUDY, SERIES or IMAGE level; raises InstanceNotFound."""
+        """The rows that a UID at STUDY, SERIES or IMAGE level stands for; raises InstanceNotFound."""
         with self._database.connect() as connection:
             rows = _read(connection, level, uid)
         if not rows.instances:
@@ -40,7 +40,7 @@ class DeletionIndex:
         return rows
 
     def take_out(self, document: Document, confirm: Callable[[], None]) -> bool:
-        """Remove the rows of a deletion and keep it as MOVING, if they are still what the UID stands for.
+        """Remove the rows of a deletion and store the deletion as MOVING, unless the rows have changed meanwhile.
 
         `confirm` is called just before the commit; if it raises, nothing is changed.
         """
@@ -62,7 +62,9 @@ class DeletionIndex:
         confirm: Callable[[], None],
         decided: Callable[[], Iterable[Decision]] = tuple,
     ) -> bool:
-        """Put rows back and keep what is `left` of the deletion; False, and nothing changed, if a UID is known again.
+        """Put rows back, and store what is `left` of the deletion.
+
+        Returns False and changes nothing if a UID is in use again.
 
         `confirm` is as for `take_out`. Studies that are there again go where `decided` sent their patients meanwhile.
         """
@@ -81,10 +83,10 @@ class DeletionIndex:
         return True
 
     def replay(self, document: Document) -> None:
-        """Take out of an index that is built anew what a deletion took out then, and keep it as KEPT."""
+        """Repeat a deletion in an index that is being rebuilt, and store it as KEPT."""
         deletion = document.deletion
         with self._database.begin(lock=WRITER_LOCK) as connection:
-            # What was restored since is in its document no more, and stays.
+            # Instances that were restored since are no longer in the document, and stay.
             deleted = {row["sop_instance_uid"] for row in document.rows.instances}
             rows = _read(connection, deletion.level, deletion.uid).only(deleted)
             if rows.instances:
@@ -92,7 +94,7 @@ class DeletionIndex:
             _adopt(connection, deletion)
 
     def adopt(self, deletion: Deletion) -> None:
-        """Keep a deletion that the trash knows and the index does not."""
+        """Store a deletion that is in the trash and not in the index."""
         with self._database.begin(lock=WRITER_LOCK) as connection:
             _adopt(connection, deletion)
 
@@ -109,17 +111,17 @@ class DeletionIndex:
         return None if row is None else _deletion(row)
 
     def set_status(self, folder: str, status: DeletionStatus) -> None:
-        """Say where a deletion stands."""
+        """Set the status of a deletion."""
         with self._database.begin() as connection:
             connection.execute(update(table).where(table.c.folder == folder).values(status=status))
 
     def forget(self, folder: str) -> None:
-        """Remove a deletion that is out of the trash."""
+        """Remove a deletion whose files are no longer in the trash."""
         with self._database.begin() as connection:
             connection.execute(delete(table).where(table.c.folder == folder))
 
     def known(self, uids: Sequence[str]) -> dict[str, str]:
-        """The paths of those of these instances that are in the index, by SOP Instance UID."""
+        """The paths of the given instances by SOP Instance UID, as far as they are in the index."""
         with self._database.connect() as connection:
             return _known(connection, uids)
 
@@ -164,7 +166,7 @@ def _rows(connection: Connection, of: Table, condition: ColumnElement[bool]) -> 
 
 
 def _deleted(deletion: Deletion, rows: Rows) -> list[NewChange]:
-    """One change for each study that something was taken from."""
+    """The changes to record: one for each study that lost instances."""
     series_uid = "" if deletion.level is Level.STUDY else rows.series[0]["series_instance_uid"]
     sop_uid = deletion.uid if deletion.level is Level.IMAGE else ""
     studies = sorted({row["study_instance_uid"] for row in rows.studies})
@@ -172,7 +174,7 @@ def _deleted(deletion: Deletion, rows: Rows) -> list[NewChange]:
 
 
 def _take_out(connection: Connection, rows: Rows) -> None:
-    """Delete the instances and what is empty without them, and take them out of the counters."""
+    """Delete instances, and series, studies and patients that become empty; lower the counters of the others."""
     for start in range(0, len(rows.instances), _CHUNK):
         some = rows.instances[start : start + _CHUNK]
         _verify_again(connection, [row["sop_instance_uid"] for row in some])
@@ -194,7 +196,7 @@ def _take_out(connection: Connection, rows: Rows) -> None:
 
 
 def _verify_again(connection: Connection, uids: Sequence[str]) -> None:
-    """Have storage commitment look once more at instances, before it reports what it found of them earlier."""
+    """Make storage commitment verify instances again, in case it has verified them and not reported yet."""
     unreported = select(commitment.c.id).where(commitment.c.status != CommitmentStatus.REPORTED)
     connection.execute(
         update(commitment_instance)
@@ -207,7 +209,7 @@ def _verify_again(connection: Connection, uids: Sequence[str]) -> None:
 
 
 def _put_back(connection: Connection, rows: Rows) -> set[str]:
-    """Insert the instances and what is missing above them, and count them; returns the studies that were missing."""
+    """Insert instances and the missing rows above them, and raise the counters; returns the studies it added."""
     uids = [row["study_instance_uid"] for row in rows.studies]
     there = set(connection.scalars(select(study.c.id).where(study.c.study_instance_uid.in_(uids))))
     patients = {row["id"]: row for row in rows.patients}
@@ -236,7 +238,7 @@ def _put_back(connection: Connection, rows: Rows) -> set[str]:
 
 
 def _patient(connection: Connection, row: Row) -> int:
-    """The patient if they are still there, made again if not; another person of the same ID is another patient."""
+    """The id of the patient, who is inserted again if missing. Another person of the same ID is another patient."""
     same = and_(*(patient.c[name] == row[name] for name in ("patient_id", "issuer_of_patient_id")))
     # An empty Patient ID identifies nobody.
     if row["patient_id"]:
@@ -259,7 +261,7 @@ def _study(connection: Connection, row: Row, above: Row) -> int:
 
 
 def _study_of(connection: Connection, same: ColumnElement[bool], who: Identity) -> int | None:
-    """The study of somebody, or else the one that was theirs before it was given to whom it is now."""
+    """The id of a patient's study; otherwise of the study that was theirs before an operator reassigned it."""
     columns = study.c.id.label("study_key"), study.c.original_attributes_sequence, patient
     statement = select(*columns).join(patient).where(same).order_by(study.c.id)
     was_theirs = None

@@ -1,4 +1,4 @@
-"""Writers that arrive together share a transaction."""
+"""Group commit: writers that arrive at the same time share one transaction."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class _Pending(Generic[T]):
-    """An entry on its way in; without an outcome it must not be taken for committed."""
+    """An entry that waits to be committed. Unless it is `done`, it must not be treated as committed."""
 
     __slots__ = ("done", "entry", "error")
 
@@ -60,12 +60,12 @@ class GroupCommit(Generic[T]):
         self._leading = threading.Lock()
 
     def add(self, entry: T) -> None:
-        """Return when the entry is committed; raises IndexUnavailable, or what `write` said of it."""
+        """Return when the entry is committed; raises IndexUnavailable, or the error that `write` returned for it."""
         mine = _Pending(entry)
         with self._pending_lock:
             self._pending.append(mine)
         with self._leading:
-            # Whoever led while this one waited has most likely written it.
+            # The thread that led while this one waited has most likely written the entry.
             if not mine.done:
                 with self._pending_lock:
                     batch, self._pending = self._pending, []
@@ -77,7 +77,7 @@ class GroupCommit(Generic[T]):
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
-        """A transaction of one's own, while no batch is being written; raises IndexUnavailable."""
+        """A transaction that is not shared, while no batch is being written; raises IndexUnavailable."""
         written = False
         try:
             with self._leading, self._database.begin(lock=self._lock) as connection:
@@ -94,7 +94,7 @@ class GroupCommit(Generic[T]):
         try:
             self._commit(batch)
         except IntegrityError:
-            # Somebody wrote past the lock. All is rolled back, and most entries are blameless.
+            # Another program wrote without the lock. Everything is rolled back, and most entries are not at fault.
             self._commit_each(batch)
         except IndexUnavailable as error:
             if isinstance(error.__cause__, DataError):
@@ -103,7 +103,7 @@ class GroupCommit(Generic[T]):
             for pending in batch:
                 pending.finish(IndexUnavailable(str(error), uncertain=error.uncertain))
         finally:
-            # An interrupt or a fault is the leader's to raise; the others must not wait, nor believe.
+            # The leader raises an interrupt or a fault; the other threads must neither wait nor report success.
             for pending in batch:
                 if not pending.done:
                     pending.finish(IndexUnavailable(_INTERRUPTED, uncertain=True))
@@ -124,7 +124,7 @@ class GroupCommit(Generic[T]):
             with self._database.begin(lock=self._lock) as connection:
                 errors = self._write(connection, [pending.entry for pending in batch])
         except IndexUnavailable as error:
-            # All was written and the COMMIT failed: nobody knows what the database made of it.
+            # All rows were written and the COMMIT failed: it is unknown whether the database has committed.
             error.uncertain = errors is not None and not is_full(cause_of(error.__cause__))
             raise
         for pending, wrong in zip(batch, errors, strict=True):

@@ -12,15 +12,15 @@ from pacs_server.index.database import Database
 from pacs_server.index.models import instance
 
 _WINDOW: Final = timedelta(days=7)
-# An archive that began this morning says little about a day.
+# The rate of an archive that is younger than a day is not representative.
 _SHORTEST: Final = timedelta(days=1)
-# Rows that are looked at, the latest; and how long an answer is good for, in seconds.
+# How many of the latest rows are read, and how long a result is reused, in seconds.
 _ROWS: Final = 300_000
 _FRESH_SECONDS: Final = 300.0
 
 
 class Growth:
-    """What came in lately; may be shared by all threads."""
+    """Measures the recent growth of the archive; thread-safe."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Growth:
 
 
 def _rate(connection: Connection, now: datetime) -> float:
-    """Bytes a day. Where a week has more rows than are looked at, those tell about the time that they cover."""
+    """Bytes a day. If a week has more rows than are read, the rate is that of the time which those rows cover."""
     since = now - _WINDOW
     columns = instance.c.id, instance.c.received_at, instance.c.size
     latest = select(*columns).order_by(instance.c.id.desc()).limit(_ROWS).subquery()
@@ -53,11 +53,11 @@ def _rate(connection: Connection, now: datetime) -> float:
     looked_at = select(func.count(), func.min(latest.c.id), recent, func.min(latest.c.received_at))
     count, oldest, size, first = connection.execute(looked_at).one()
     if count == _ROWS:
-        # What was restored from the trash is among the latest rows and came long before them.
+        # Restored instances are among the latest rows, although they were received much earlier.
         first = connection.scalar(select(instance.c.received_at).where(instance.c.id == oldest))
     if first is None:
         return 0.0
-    # SQLite keeps UTC without saying so.
+    # SQLite returns UTC without a time zone.
     began = first if first.tzinfo else first.replace(tzinfo=UTC)
     span = max(min(now - began, _WINDOW), _SHORTEST)
     days: float = span / timedelta(days=1)

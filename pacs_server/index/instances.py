@@ -1,4 +1,4 @@
-"""The index's write side: instances in, with their series, study and patient, and the counters kept.
+"""Write instances to the index, with their series, study and patient, and keep the counters.
 
 A batch of instances costs a handful of statements, whatever its size; the batches are made by
 `GroupCommit`.
@@ -28,7 +28,7 @@ from pacs_server.index.prepared import Prepared, PreparedForMany
 
 log = logging.getLogger(__name__)
 
-# Built once: putting a statement together costs more than running it.
+# Statements are built once, because that costs more than running them.
 _KNOWN = PreparedForMany(models.instance.c.sop_instance_uid, select(models.instance.c.sop_instance_uid))
 _REPLACED = select(models.instance.c.version, models.instance.c.path, models.instance.c.earlier_paths).where(
     models.instance.c.sop_instance_uid == bindparam("uid")
@@ -45,7 +45,7 @@ _COLUMNS = tuple(attribute.column for attribute in at_level(Level.IMAGE))
 
 @dataclass(frozen=True, slots=True)
 class StoredInstance:
-    """Where an instance is: `path` is POSIX and relative to the archive root, `size` and offset are bytes.
+    """Where an instance is stored: `path` is POSIX and relative to the archive root, `size` and offset are bytes.
 
     `digest` is the SHA-256 of the data set in hexadecimal, `data_set_offset` where that starts in the file.
     """
@@ -62,7 +62,7 @@ class StoredInstance:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How much the index holds."""
+    """How many patients, studies, series and instances the index holds."""
 
     patients: int
     studies: int
@@ -80,14 +80,14 @@ class Arrival(NamedTuple):
 
 
 class _New(NamedTuple):
-    """An arrival with the columns of its row, but for its series: made before it is anybody's turn to write."""
+    """An arrival with the columns of its row except the series; prepared before the thread waits for the lock."""
 
     header: Header
     values: dict[str, Any]
 
 
 class InstanceIndex:
-    """The instances of one database; `on_commit` hears of every commit: its seconds and its instances."""
+    """The instances of one database; `on_commit` is called after every commit with its seconds and instances."""
 
     def __init__(self, database: Database, *, on_commit: Callable[[float, int], None] | None = None) -> None:
         self._database = database
@@ -118,7 +118,7 @@ class InstanceIndex:
     def replace(
         self, instance: StoredInstance, header: Header, origin: Origin, received_at: datetime | None = None
     ) -> None:
-        """Put another version in an instance's place; raises InstanceNotFound, IndexUnavailable.
+        """Replace an instance by another version; raises InstanceNotFound, IndexUnavailable.
 
         Raises DuplicateInstance unless it is a later version: two processes may have replaced the same one.
         """
@@ -133,13 +133,13 @@ class InstanceIndex:
                 _write(connection, [entry])
 
     def remove(self, sop_instance_uid: str) -> None:
-        """Forget an instance, and its series, study and patient if it was their last; as `replace` raises."""
+        """Remove an instance, and its series, study and patient if they become empty; raises as `replace` does."""
         with self._commits.alone() as connection:
             _remove(connection, sop_instance_uid)
             record(connection, [NewChange(ChangeKind.DELETED, sop_instance_uid=sop_instance_uid)])
 
     def counts(self) -> Counts:
-        """How much the index holds, from the counters; raises IndexUnavailable."""
+        """How much the index holds, by its counters; raises IndexUnavailable."""
         sums = [func.coalesce(func.sum(models.patient.c[name]), 0) for name in COUNTERS[models.patient]]
         with self._database.connect() as connection:
             row = connection.execute(select(func.count(), *sums).select_from(models.patient)).one()
@@ -195,14 +195,14 @@ def _new(entry: Arrival) -> _New:
 
 
 def _earlier_paths(known: Any, path: str) -> str:
-    """Where earlier versions lie once the instance at `path` takes the place of a known one; beside it goes without."""
+    """The paths of earlier versions after a replacement; a version beside the current file needs no path."""
     if unversioned(known.path) == unversioned(path):
         return str(known.earlier_paths)
     return "\n".join([*known.earlier_paths.splitlines(), known.path])
 
 
 def _storable(text: str) -> str:
-    """Without what no database takes: NUL, and the surrogates that stand for odd bytes in file names."""
+    """The text without NUL and without surrogates from undecodable file names: no database accepts them."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
@@ -220,7 +220,7 @@ def _stored(row: Mapping[Any, Any]) -> StoredInstance:
 
 
 def _remove(connection: Connection, sop_instance_uid: str) -> None:
-    """Delete an instance and what is empty without it, and take it out of the counters."""
+    """Delete an instance and the rows above it that become empty; lower the counters of the others."""
     patient, study, series, instance = (models.TABLES[level] for level in Level)
     found = connection.execute(
         select(instance.c.id, instance.c.series_fk, series.c.study_fk, study.c.patient_fk)
@@ -240,7 +240,7 @@ def _remove(connection: Connection, sop_instance_uid: str) -> None:
 
 
 def take_off(connection: Connection, table: Table, key: int, **gone: int) -> bool:
-    """Lower the counters of a row; delete it and return True when no instance is left."""
+    """Lower the counters of a row. If no instance is left, delete the row and return True."""
     counters = {table.c[f"number_of_{table.name}_related_{what}"]: count for what, count in gone.items()}
     instances = table.c[f"number_of_{table.name}_related_instances"]
     last = connection.scalar(select(instances).where(table.c.id == key)) == gone["instances"]
@@ -250,7 +250,7 @@ def take_off(connection: Connection, table: Table, key: int, **gone: int) -> boo
 
 
 def collect_again(connection: Connection, study_key: int) -> None:
-    """Collect a study's modalities and SOP classes from what is left of it."""
+    """Compute the modalities and SOP classes of a study again from its remaining instances."""
     series, instance = models.series, models.instance
     modalities = connection.scalars(select(series.c.modality).where(series.c.study_fk == study_key).distinct())
     classes = connection.scalars(

@@ -1,4 +1,4 @@
-"""The index as somebody reads it who wants to know whether it is right: rows in the order of their keys, counters.
+"""Read the index to check it, and repair it: rows in the order of their ids, and counters.
 
 Nothing here holds a transaction for longer than a page of rows, but for the counters: each of those statements
 sees one moment.
@@ -27,7 +27,7 @@ _ROWS = (
     .join(series, series.c.id == instance.c.series_fk)
     .join(study, study.c.id == series.c.study_fk)
 )
-# Below each row of the first table lie rows of the second: which one of its counters counts them.
+# A table, one of its counters, and the rows that the counter counts.
 _COUNTED: Final = (
     (series, "number_of_series_related_instances", instance.c.id),
     (study, "number_of_study_related_series", series.c.id.distinct()),
@@ -41,13 +41,13 @@ _BELOW: Final = {
     "study": study.outerjoin(series).outerjoin(instance),
     "patient": patient.outerjoin(study).outerjoin(series).outerjoin(instance),
 }
-# What a study collects, and where from.
+# Columns in which a study collects values, and the columns that the values come from.
 _COLLECTED: Final = (("modalities_in_study", series.c.modality), ("sop_classes_in_study", instance.c.sop_class_uid))
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedInstance:
-    """A row of an instance: `key` grows in the order of arrival, `values` are the attributes of its own level."""
+    """An instance in the index. `key` is its id, which grows in the order of arrival; `values` are its attributes."""
 
     key: int
     stored: StoredInstance
@@ -56,7 +56,7 @@ class IndexedInstance:
 
 @dataclass(frozen=True, slots=True)
 class CounterFault:
-    """A counter, or a collected set of values, that is not what the rows below say."""
+    """A counter, or a collected set of values, that does not agree with the rows below."""
 
     table: str
     key: int
@@ -68,7 +68,7 @@ class CounterFault:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which instances: received at that time or later, of that study; all by default."""
+    """Which instances to read: those received since a time, or those of a study; by default all."""
 
     since: datetime | None = None
     study_instance_uid: str | None = None
@@ -95,7 +95,7 @@ class IntegrityIndex:
         return {row.stored.uids.sop: row for row in rows}
 
     def move(self, sop_instance_uid: str, *, old: str, new: str) -> bool:
-        """Point the row of an instance from one path to another; False if it no longer points to the old one."""
+        """Change the path of an instance; False if its path is no longer the old one."""
         changed = (
             update(instance)
             .where(instance.c.sop_instance_uid == sop_instance_uid, instance.c.path == old)
@@ -105,12 +105,12 @@ class IntegrityIndex:
             return connection.execute(changed).rowcount == 1
 
     def counter_faults(self) -> Iterator[CounterFault]:
-        """The counters that do not add up, as of one moment each."""
+        """The counters that are wrong, each as of one moment."""
         with self._database.connect() as connection:
             yield from _counter_faults(connection)
 
     def recount(self) -> list[CounterFault]:
-        """Set right the counters that do not add up, in one transaction; returns what they were."""
+        """Correct all wrong counters in one transaction; returns what was wrong."""
         with self._database.begin(lock=WRITER_LOCK) as connection:
             faults = list(_counter_faults(connection))
             for fault in faults:
@@ -128,7 +128,7 @@ _TABLES: Final = {"series": series, "study": study, "patient": patient}
 _NAMES: Final = {
     "series": series.c.series_instance_uid,
     "study": study.c.study_instance_uid,
-    # Not the Patient ID: findings are no place for it.
+    # Findings must not contain the Patient ID.
     "patient": patient.c.id,
 }
 
@@ -150,7 +150,7 @@ def _counter_faults(connection: Connection) -> Iterator[CounterFault]:
 
 
 def _collection_faults(connection: Connection, column: str, source: Any) -> Iterator[CounterFault]:
-    """Studies whose collected values are not those of their rows; an empty study is somebody's who works on it."""
+    """Studies whose collected values differ from their rows; skips studies without instances, which are being changed."""
     query = (
         select(study.c.id, study.c.study_instance_uid, study.c[column], source)
         .select_from(study.join(series).join(instance))

@@ -29,21 +29,21 @@ from pacs_server.dicom.matching import (
 )
 from pacs_server.index.models import NAME_MATCH, TABLES, TIME_MATCH, has_groups, instance
 
-# SQLite takes expressions a thousand deep; beyond this many alternatives Python does the work.
+# SQLite limits the depth of expressions to 1000. Beyond this many alternatives, Python does the matching.
 _MAX_ALTERNATIVES = 100
-# What a name is called within the selection of names that match.
+# The alias of a name in the subquery of matching names.
 _NAMED = "named"
 
 
 class Clause(NamedTuple):
-    """A condition in SQL with a `?` for each of its values; data is only ever in those."""
+    """A condition in SQL with a `?` for each value; the text itself never contains data."""
 
     sql: str
     values: tuple[str, ...]
 
 
 class Condition(NamedTuple):
-    """A key in SQL: every match satisfies `clause`, and nothing else does if it is `exact`."""
+    """A matching key in SQL: every match satisfies `clause`, and if `exact` is set, only matches do."""
 
     clause: Clause | None
     exact: bool
@@ -58,12 +58,12 @@ def name_of(column: Column[Any]) -> str:
 
 
 def all_of(clauses: Iterable[Clause]) -> Clause:
-    """All of these clauses, of which there is one at least."""
+    """The conjunction of one or more clauses."""
     return _joined(" AND ", clauses)
 
 
 def one_of(column: str, values: tuple[str, ...]) -> Clause:
-    """The rows with one of these values, of which there is one at least."""
+    """The condition that a column has one of the given values, of which there is at least one."""
     return Clause(f"{column} IN ({', '.join('?' * len(values))})", values)
 
 
@@ -142,7 +142,7 @@ def _values(attribute: Attribute, values: tuple[str, ...]) -> Condition:
 
 
 def _holds_several(attribute: Attribute) -> bool:
-    # The dictionary allows several transfer syntaxes, but an instance is stored in one.
+    # The attribute may have several values by the dictionary, but an instance has one transfer syntax.
     return attribute.multiple and attribute.keyword != "AvailableTransferSyntaxUID"
 
 
@@ -160,9 +160,9 @@ def name_clause(table: str, column: str, matcher: PersonName | FuzzyName, unknow
     if not alternatives:
         return None
     if unknown:
-        # A name of nothing but delimiters is as unknown as an empty one.
+        # A name that consists of delimiters only counts as unknown, as an empty one does.
         alternatives.append(_empty(folded))
-    # A union of small selections, because neither database would use its indexes for all sides of an OR.
+    # A UNION of small SELECTs: neither database would use its indexes for all sides of an OR.
     selections = [
         Clause(f"SELECT {_NAMED}.id FROM {table} AS {_NAMED} WHERE {sql}", values)  # noqa: S608 - values are not in it
         for sql, values in alternatives
@@ -189,7 +189,7 @@ def _literal(folded: str, matcher: PersonName) -> list[Clause]:
 
 
 def _dates(column: str, span: Span) -> Clause:
-    # YYYYMMDD and the old YYYY.MM.DD each sort by date; what else falls in between goes in Python.
+    # YYYYMMDD and the old YYYY.MM.DD each sort by date. Python removes other texts that fall in between.
     return _any_of(between(column, form(span.lower) or "0", form(span.upper)) for form in (str, _dotted))
 
 
@@ -198,7 +198,7 @@ def _dotted(date: str) -> str:
 
 
 def between(column: str, lower: str, upper: str) -> Clause:
-    """The rows in a range of dates or times; without an upper bound if that is empty."""
+    """The condition for a range of dates or times; an empty upper bound means none."""
     # Values may be longer than the bound, but never beyond its day or microsecond.
     if upper:
         return Clause(f"{column} >= ? AND {column} <= ?", (lower, upper))
@@ -222,7 +222,7 @@ def _after(prefix: str) -> str:
     if not stem:
         return ""
     following = ord(stem[-1]) + 1
-    # Surrogates are no characters.
+    # Surrogates are not characters, so they are skipped.
     return stem[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 

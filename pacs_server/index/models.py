@@ -29,7 +29,7 @@ Text = String().with_variant(String(collation="C"), "postgresql")
 # SQLite gives 64-bit row ids only to INTEGER PRIMARY KEY.
 Key = BigInteger().with_variant(Integer(), "sqlite")
 
-# Attributes with a column of their own for matching.
+# Attributes with an additional column that is compared in queries.
 NAME_MATCH = ("patient_name", "referring_physician_name")
 TIME_MATCH = ("study_time",)
 
@@ -58,19 +58,19 @@ def _attributes(level: Level) -> list[Column[str]]:
 
 
 def _conflicting(table: str) -> Index:
-    """The few rows that are not the first of their kind: where conflicts are looked for."""
+    """The index of the few rows that are not the first of their kind; conflicts are searched with it."""
     later = text("variant > 0")
     return Index(f"ix_{table}_variant", "variant", sqlite_where=later, postgresql_where=later)
 
 
 def has_groups(column: str) -> str:
-    """The SQL that is true of names with several component groups."""
-    # Not simply <>: PostgreSQL takes that to be true of nearly all rows, and this of nearly none.
+    """The SQL condition that is true for names with several component groups."""
+    # With a plain <>, PostgreSQL estimates that nearly all rows match; with this form, nearly none.
     return f"CASE WHEN replace({column}, '=', '') = {column} THEN 0 ELSE 1 END = 1"
 
 
 def groups_index(table: str, column: str) -> Index:
-    """The index that serves queries which say `has_groups` of a name, in the same words: a key may match any group."""
+    """The index for queries with `has_groups`, in the same words: a key may match any component group."""
     several = text(has_groups(column))
     return Index(f"ix_{table}_{column}_groups", column, sqlite_where=several, postgresql_where=several)
 
@@ -83,9 +83,9 @@ patient = Table(
     _count("number_of_patient_related_studies"),
     _count("number_of_patient_related_series"),
     _count("number_of_patient_related_instances"),
-    # 0 for the first of this ID and issuer; further ones are other people, or the same one under another name.
+    # 0 for the first patient of this ID and issuer; others are different people, or the same one under another name.
     _count("variant"),
-    # An empty Patient ID identifies nobody: such patients are as many as their studies.
+    # An empty Patient ID identifies nobody, so every study without one has its own patient.
     Index(
         "uq_patient_patient_id_issuer_of_patient_id_variant",
         "patient_id",
@@ -111,9 +111,9 @@ study = Table(
     _text("sop_classes_in_study"),
     _count("number_of_study_related_series"),
     _count("number_of_study_related_instances"),
-    # What operators changed of the study's patient, and what was sent: items of Original Attributes Sequence.
+    # Items of Original Attributes Sequence: the patient attributes as sent, before operators changed them.
     _text("original_attributes_sequence"),
-    # 0 for the first of this UID; further ones came with other patients.
+    # 0 for the first study of this UID; others came with other patients.
     _count("variant"),
     UniqueConstraint("study_instance_uid", "patient_fk"),
     _conflicting("study"),
@@ -147,27 +147,27 @@ instance = Table(
     Column("received_at", DateTime(timezone=True), nullable=False),
     _text("calling_ae"),
     _text("peer"),
-    # Where earlier versions lie that came under another study or series, a path on each line.
+    # Paths of earlier versions that came under another study or series, one on each line.
     _text("earlier_paths"),
     UniqueConstraint("sop_instance_uid"),
-    # Ids are given in the order of the commits, and the feed of changes goes by them: none may come twice.
+    # The feed of changes relies on ids that are given in the order of the commits and never reused.
     sqlite_autoincrement=True,
 )
-# Where later arrivals of a patient go that an operator merged or reassigned: all studies if that is empty, or the one.
+# Where later arrivals of a merged or reassigned patient go. An empty study_instance_uid stands for all studies.
 patient_alias = Table(
     "patient_alias",
     metadata,
     Column("id", Key, primary_key=True),
-    # Whom it is about, as sent.
+    # The source patient, as sent.
     Column("patient_id", Text, nullable=False),
     Column("issuer_of_patient_id", Text, nullable=False),
     Column("study_instance_uid", Text, nullable=False, index=True),
-    # The attributes of both patients, JSON by column: they are to be found, or made again, when their rows are gone.
+    # The attributes of both patients as JSON by column, to find the patients, or to insert them again.
     Column("source", Text, nullable=False),
     Column("target", Text, nullable=False),
-    # Whether the study became one with one that the target had already: nobody can take them apart again.
+    # Whether the study was joined with one that the target already had: that cannot be undone.
     Column("joined", Boolean, nullable=False),
-    # What this archive was called then, for Original Attributes Sequence of what follows.
+    # The AE title of this archive at that time, for Original Attributes Sequence of later arrivals.
     _text("system"),
     Index(None, "patient_id", "issuer_of_patient_id"),
 )

@@ -30,7 +30,7 @@ from pacs_server.index.worklist import WORKLIST_LOCK, record_items
 _CHUNK_ROWS = 256
 # PostgreSQL indexes about 2,700 bytes, and a character takes up to 4.
 _MAX_INDEXED = 512
-# A step that is set again and again may not grow without end; in characters.
+# The largest data set of a step, in characters, so that repeated N-SETs cannot grow it without limit.
 _MAX_DATA_SET = 16 << 20
 _COLUMNS = {
     "performed_procedure_step_id": "00400253",
@@ -46,12 +46,12 @@ _step, _item = procedure_step.c, worklist_item.c
 _made, _tie = procedure_step_instance.c, procedure_step_item.c
 
 StepEdit = Callable[[DataSet], dict[str, Any]]
-"""From a step to what it becomes; raises to leave it as it is."""
+"""Returns the changed data set of a step, or raises to leave the step as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """A step as it is listed; `referenced` instances does it name, and `received` of them are in the archive."""
+    """A step as it is listed. It references `referenced` instances, of which `received` are in the archive."""
 
     sop_instance_uid: str
     status: str
@@ -72,7 +72,7 @@ class StepRow:
 
 @dataclass(frozen=True, slots=True)
 class UnmatchedStudy:
-    """A study that no worklist item is about."""
+    """A study without a worklist item."""
 
     study_instance_uid: str
     patient_id: str
@@ -89,7 +89,7 @@ class ProcedureStepIndex:
         self._database = database
 
     def create(self, uid: str, data_set: DataSet, calling_ae: str, *, discontinued_returns: bool) -> int:
-        """Keep a new step and return how many items it refers to; raises DuplicateInstance, IndexUnavailable."""
+        """Store a new step and return the number of its worklist items; raises DuplicateInstance, IndexUnavailable."""
         now = datetime.now(UTC)
         values = _values(data_set) | {
             "sop_instance_uid": uid,
@@ -97,7 +97,7 @@ class ProcedureStepIndex:
             "created_at": now,
         }
         try:
-            # One writer of steps and items at a time: what an item's status follows from stays as it is read.
+            # One transaction at a time changes steps and items: the steps that decide an item's status stay.
             with self._database.begin(lock=WORKLIST_LOCK) as connection:
                 created = insert(procedure_step).values(values | {"updated_at": now}).returning(_step.id)
                 key = connection.scalars(created).one()
@@ -108,7 +108,7 @@ class ProcedureStepIndex:
             raise DuplicateInstance("there is a procedure step of this UID") from error
 
     def update(self, uid: str, edit: StepEdit, *, discontinued_returns: bool) -> tuple[str, int]:
-        """Change a step as it is now; return its status and how many items it refers to.
+        """Change a step in its current state; return its status and the number of its worklist items.
 
         Raises InstanceNotFound, IndexUnavailable, and what `edit` raises.
         """
@@ -168,7 +168,7 @@ class ProcedureStepIndex:
 
     def instances_in_study(self, study_instance_uid: str) -> int:
         """How many instances of a study the archive has; raises IndexUnavailable."""
-        # One row for each patient that the study came with.
+        # There is one row for each patient that the study came with.
         statement = select(func.sum(study.c.number_of_study_related_instances)).where(
             study.c.study_instance_uid == study_instance_uid
         )
@@ -176,7 +176,7 @@ class ProcedureStepIndex:
             return connection.scalar(statement) or 0
 
     def unmatched(self) -> Generator[UnmatchedStudy, None, None]:
-        """The studies that no worklist item is about, in the order of arrival; raises IndexUnavailable."""
+        """The studies without a worklist item, in the order of arrival; raises IndexUnavailable."""
         for row in self._stream(_unmatched_statement()):
             yield UnmatchedStudy(*row)
 
@@ -204,7 +204,7 @@ def _steps() -> Select[Any]:
     """Steps with the columns of StepRow."""
     columns = [_step[name] for name in StepRow.__dataclass_fields__ if name in _step]
     there = procedure_step_instance.join(instance, instance.c.sop_instance_uid == _made.sop_instance_uid)
-    # Counted step by step, so that the first rows do not wait for all steps.
+    # Counted for each step separately, so that the first rows come before all steps are counted.
     counts = [
         select(func.count()).select_from(named).where(_made.procedure_step_fk == _step.id).scalar_subquery()
         for named in (procedure_step_instance, there)
@@ -213,7 +213,7 @@ def _steps() -> Select[Any]:
 
 
 def _values(data_set: DataSet) -> dict[str, Any]:
-    """The columns of a step that its data set determines."""
+    """The columns of a step that follow from its data set."""
     text = json.dumps(data_set, ensure_ascii=False, separators=(",", ":"))
     if len(text) > _MAX_DATA_SET:
         raise InvalidAttributeValue("the procedure step grows too large")
@@ -226,7 +226,7 @@ def _values(data_set: DataSet) -> dict[str, Any]:
 
 
 def _tie_up(connection: Connection, key: int, data_set: DataSet, discontinued_returns: bool) -> int:
-    """Tie a step, whose instances are not there yet, to its instances and items; return how many items."""
+    """Connect a step with its instances and worklist items; return the number of items."""
     made = [
         {
             "procedure_step_fk": key,
@@ -245,12 +245,12 @@ def _tie_up(connection: Connection, key: int, data_set: DataSet, discontinued_re
 
 
 def _tie_items(connection: Connection, key: int, data_set: DataSet) -> None:
-    """Tie a step to the items it refers to; an item may have come in after the step was created."""
+    """Connect a step with the worklist items that it refers to; an item may be newer than the step."""
     clauses = [clause for scheduled in scheduled_steps(data_set) for clause in _refers_to(scheduled)]
     if not clauses:
         return
     tied = select(_tie.worklist_item_fk).where(_tie.procedure_step_fk == key)
-    # Held until the end, in one order, so that nobody removes an item while the step is tied to it.
+    # The rows stay locked, in one order, so that nobody removes an item before the step is connected with it.
     chosen = select(_item.id).where(or_(*clauses), _item.id.not_in(tied)).order_by(_item.id).with_for_update()
     found = connection.scalars(chosen).all()
     if found:
@@ -259,7 +259,7 @@ def _tie_items(connection: Connection, key: int, data_set: DataSet) -> None:
 
 
 def _refers_to(scheduled: ScheduledStep) -> list[ColumnElement[bool]]:
-    """What an item has to be for a scheduled step to be this one; nothing if the step was not scheduled.
+    """Conditions for the worklist items of a scheduled step; none if the step was not scheduled.
 
     The Scheduled Procedure Step ID must be the same, the Requested Procedure ID if the step tells it, and
     Study Instance UID or, where the modality grouped or replaced studies (PS3.4 F.7.2.1.2), accession number.
@@ -290,7 +290,7 @@ def _follow(connection: Connection, item: int, discontinued_returns: bool) -> bo
 
 def _unmatched_statement() -> Select[Any]:
     same_study = exists().where(_item.study_instance_uid == study.c.study_instance_uid)
-    # An empty accession number names no order.
+    # An empty accession number identifies no order.
     same_order = exists().where(_item.accession_number == study.c.accession_number, study.c.accession_number != "")
     performed = exists().where(
         _tie.procedure_step_fk == _step.id, _step.study_instance_uid == study.c.study_instance_uid

@@ -1,4 +1,4 @@
-"""The rows above an instance: its series, study and patient, found or made, with their counters.
+"""Find or insert the series, study and patient of an instance, and keep their counters.
 
 A batch of instances reads each of them once, changes it here, and writes it once. Instances of
 patients that cannot be the same person never share a patient, nor a study or series whatever its UID.
@@ -39,7 +39,7 @@ _PARENT_KEY = {models.study: "patient_fk", models.series: "study_fk"}
 _COLUMNS = {models.TABLES[level]: tuple(attribute.column for attribute in at_level(level)) for level in Level}
 _ALL_COLUMNS = {table: tuple(table.c.keys()) for table in COUNTERS}
 
-# The patients of an ID, and where operators sent them; one statement, because every new study asks.
+# The patients of an ID and their aliases, in one statement, because it is run for every new study.
 _PATIENTS = Prepared(
     select(models.patient, *(null() for _ in aliases.COLUMNS))
     .where(
@@ -53,7 +53,7 @@ _PATIENTS = Prepared(
         )
     )
 )
-# An empty Patient ID identifies nobody, so only the study tells where an operator sent it.
+# An empty Patient ID identifies nobody, so aliases are found by the study only.
 _NOBODY = Prepared(
     select(*aliases.COLUMNS).where(
         models.patient_alias.c.study_instance_uid == bindparam("uid"),
@@ -81,7 +81,7 @@ _UPDATE = {
 
 
 class _Row:
-    """A patient, study or series: as it was found, or new and without an id."""
+    """A row of a patient, study or series: read from the index, or new and still without an id."""
 
     __slots__ = ("filled", "parent", "table", "touched", "values")
 
@@ -93,13 +93,13 @@ class _Row:
         self.touched = False
 
     def fill(self, header: Header) -> None:
-        """Take from a later instance what the earlier ones had left empty."""
+        """Fill attributes that are still empty from a later instance."""
         if found := left_open(self.table, self.values, header.values):
             self.values |= found
             self.filled |= found
 
     def set(self, name: str, value: str) -> None:
-        """Give a column another value."""
+        """Set a column."""
         if self.values[name] != value:
             self.values[name] = self.filled[name] = value
 
@@ -118,7 +118,7 @@ class Parents:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        # What was read so far, by table and id; and all that there are, read or made, by what names them.
+        # The rows read so far by table and id; then all rows, read or new, by the UID or ID that identifies them.
         self._read_rows: dict[tuple[Table, int], _Row] = {}
         self._patients: dict[tuple[str, str], list[_Row]] = {}
         self._aliases: dict[tuple[str, ...], list[Alias]] = {}
@@ -127,8 +127,8 @@ class Parents:
         self._touched: dict[Table, list[_Row]] = {table: [] for table in COUNTERS}
 
     def write(self) -> None:
-        """Write what `place` made and changed; the rows that it returned have their ids then."""
-        # Parents before children, for their ids.
+        """Write the rows that `place` has made and changed. After that, the rows that it returned have ids."""
+        # Parents come before children, which need their ids.
         for table in COUNTERS:
             self._insert(table)
             self._update(table)
@@ -148,7 +148,7 @@ class Parents:
             if study.values["original_attributes_sequence"]:
                 aliases.mark_joined(self._connection, header.uids.study, identity)
         else:
-            # Where an operator sent it, it is under another name than its own.
+            # An operator's decision has put the instance under a patient of another identity.
             self._keep_original(header, study, received_at, calling_ae)
         series.count("number_of_series_related_instances")
         study.count("number_of_study_related_instances")
@@ -160,7 +160,7 @@ class Parents:
         return series
 
     def _keep_original(self, header: Header, study: _Row, received_at: datetime, calling_ae: str) -> None:
-        """Have a study say whose an instance was that followed a decision, as if it had been there by then."""
+        """Record the original patient of an instance that follows a decision, in the Original Attributes Sequence."""
         assert study.parent is not None
         identity, now, uid = Identity.of(header.values), study.parent.values, header.uids.study
         items = json.loads(study.values["original_attributes_sequence"] or "[]")
@@ -209,12 +209,12 @@ class Parents:
         return self._new_study(header, patient)
 
     def _patient_of(self, header: Header, identity: Identity) -> _Row:
-        """The patient a study goes to: where an operator sent it, the one of that ID, or a new one."""
+        """The patient for a study: the one that an operator chose, the one of that ID, or a new one."""
         attributes: Mapping[str, str] = header.values
         followed: list[Alias] = []
         while True:
             patients, decided = self._patients_of(identity, header.uids.study)
-            # Each decision leads on once, so that what goes in a circle ends.
+            # Each alias is followed once, so that circular decisions end.
             fitting = [each for each in decided if each not in followed and each.about(identity)]
             alias = next((alias for alias in fitting if alias.study == header.uids.study), None)
             patient = next((row for row in patients if _accepts(row, identity)), None)
@@ -250,7 +250,7 @@ class Parents:
         return self._patients[identity.key], self._aliases[key]
 
     def look_up(self, headers: Iterable[Header]) -> None:
-        """Read the series of these instances, of which there is one at least, with what is above them."""
+        """Read the series of one or more instances, with their studies and patients."""
         uids = list({header.uids.series for header in headers})
         self._series |= {uid: [] for uid in uids}
         found = [
@@ -261,7 +261,7 @@ class Parents:
             self._series[row.values["series_instance_uid"]].append(row)
 
     def _studies_of(self, uid: str) -> list[_Row]:
-        """All studies of a UID, in the order they came to be."""
+        """All studies of a UID, by id."""
         if uid not in self._studies:
             cursor = _STUDIES.run(self._connection, uid=uid)
             found = [self._read(row, (models.patient, models.study)) for row in cursor.fetchall()]
@@ -270,7 +270,7 @@ class Parents:
         return self._studies[uid]
 
     def _read(self, found: tuple[Any, ...], tables: tuple[Table, ...]) -> _Row:
-        """The rows in a joined one, which holds the columns of `tables`, parents first; returns the last."""
+        """Split a joined row into the rows of `tables`, parents first; returns the row of the last table."""
         row: _Row | None = None
         start = 0
         for table in tables:
@@ -346,7 +346,7 @@ def _new_row(table: Table, attributes: Mapping[str, str], parent: _Row | None) -
 
 
 def left_open(table: Table, known: Mapping[str, Any], sent: Mapping[str, str]) -> dict[str, str]:
-    """What is empty in a row and is not in `sent`, by column."""
+    """The values in `sent` for columns that are empty in a row."""
     found = {name: sent[name] for name in _COLUMNS[table] if not known[name] and sent.get(name)}
     if table is models.patient and known["patient_name"] != sent.get("patient_name", ""):
         name = combined_name(known["patient_name"], sent.get("patient_name", ""))
@@ -384,5 +384,5 @@ def _uids(header: Header) -> dict[str, str]:
 
 
 def joined(values: Iterable[str]) -> str:
-    """A set of values as one text, sorted, without the empty one."""
+    """Values as one text: sorted, without duplicates and empty values, joined by backslashes."""
     return "\\".join(sorted(set(values) - {""}))

@@ -1,4 +1,4 @@
-"""Whose studies are: patients, and what of them and of studies is in conflict; all derived from the rows there are."""
+"""Patients, their studies, and the conflicts among them; conflicts are computed from the rows, never stored."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +30,7 @@ ATTRIBUTES: Final = tuple(attribute.column for attribute in at_level(Level.PATIE
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A patient: `key` is of its row, or of the merge that took it away; `attributes` are not empty, by column."""
+    """A patient. `key` is the id of the row, or of the alias if it was merged; `attributes` holds what is not empty."""
 
     key: int
     merged: bool
@@ -40,18 +40,18 @@ class Person:
 
     @property
     def identity(self) -> Identity:
-        """Who it is."""
+        """The identity of the patient."""
         return Identity.of(self.attributes)
 
     @property
     def reference(self) -> str:
-        """What names it in commands."""
+        """The reference that commands accept for this patient."""
         return f"@{'m' if self.merged else ''}{self.key}-{_check(self.attributes)}"
 
 
 @dataclass(frozen=True, slots=True)
 class StudyOf:
-    """A study with the patient it is under; `key` is of its row."""
+    """A study with its patient; `key` is the id of its row."""
 
     key: int
     study_instance_uid: str
@@ -61,7 +61,7 @@ class StudyOf:
 
     @property
     def reference(self) -> str:
-        """What names it in commands."""
+        """The reference that commands accept for this study."""
         return f"@{self.key}-{_check(self.study_instance_uid, self.person.attributes)}"
 
 
@@ -88,7 +88,7 @@ class PatientIndex:
             return found + _decided(connection, *merged)
 
     def person(self, key: int, *, merged: bool) -> Person | None:
-        """The patient of that key, or whom an operator's decision of that key is about."""
+        """The patient of that key; with `merged`, the source patient of the alias of that key."""
         with self._database.connect() as connection:
             if not merged:
                 row = connection.execute(select(patient).where(patient.c.id == key)).mappings().one_or_none()
@@ -98,7 +98,7 @@ class PatientIndex:
             return None if found is None else _merged(*found)
 
     def moved_away(self, study_instance_uid: str) -> list[Person]:
-        """Whose a study was before operators decided whose it is."""
+        """The patients that a study belonged to before operators moved it."""
         with self._database.connect() as connection:
             return _decided(connection, patient_alias.c.study_instance_uid == study_instance_uid)
 
@@ -132,7 +132,7 @@ class PatientIndex:
         )
 
     def count_conflicts(self) -> int:
-        """How many conflicts there are; costs next to nothing while there are few."""
+        """The number of conflicts; fast as long as there are few."""
         kinds = (_several(patient, "patient_id", "issuer_of_patient_id"), _several(study, "study_instance_uid"))
         with self._database.connect() as connection:
             return sum(connection.scalar(select(func.count()).select_from(kind)) or 0 for kind in kinds)
@@ -148,7 +148,7 @@ class PatientIndex:
 
 
 def _check(*values: object) -> str:
-    """Four letters that tell a row from another one that got its number since, or in an index made anew."""
+    """A checksum of four letters that detects another row with the same id, for example after a rebuild."""
     return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:4]
 
 
@@ -164,8 +164,8 @@ def _decided(connection: Connection, *conditions: ColumnElement[bool]) -> list[P
 
 
 def _several(table: Table, *names: str) -> Subquery:
-    """What names more than one row, found by the few rows that are not the first of their name."""
-    # Spelled out, because a bound number would not let the database use its index on these rows.
+    """Names that belong to more than one row, found by the few rows that are not the first of their name."""
+    # A literal, because with a bound number the database would not use its partial index.
     later = select(*(table.c[name] for name in names)).where(literal_column(f"{table.name}.variant > 0")).distinct()
     named = later.subquery()
     every = select(*(table.c[name] for name in names))

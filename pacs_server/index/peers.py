@@ -1,4 +1,4 @@
-"""Who asked for an association: one row for each calling title, called title and address."""
+"""Peers that requested an association: one row for each calling AE title, called AE title and address."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ from pacs_server.index.database import Database
 from pacs_server.index.workflow_models import peer_seen as table
 
 ACCEPTED = "accepted"
-# A flood of made-up titles must not grow the database.
+# Invented titles must not grow the database without limit.
 MAX_PEERS = 1000
 _PEERS_LOCK = 0x50414353_50454552  # any number, the same everywhere: "PACSPEER"
 _KEY = ("calling_ae", "called_ae", "address")
@@ -20,7 +20,7 @@ _KEY = ("calling_ae", "called_ae", "address")
 
 @dataclass(frozen=True, slots=True)
 class PeerSeen:
-    """A peer that asked for an association `count` times; `outcome` is ACCEPTED, or why it was rejected last."""
+    """A peer that requested `count` associations; `outcome` is ACCEPTED or the reason of the last rejection."""
 
     calling_ae: str
     called_ae: str
@@ -49,7 +49,7 @@ class PeerIndex:
         )
 
     def add(self, peers: Sequence[PeerSeen]) -> None:
-        """Add to what is known of these peers; above MAX_PEERS the oldest are forgotten, rejected ones first."""
+        """Add or update peers; above MAX_PEERS the oldest are removed, rejected ones first."""
         kept = (
             select(table.c.id)
             .order_by((table.c.outcome == ACCEPTED).desc(), table.c.last_seen_at.desc(), table.c.id.desc())
@@ -60,7 +60,7 @@ class PeerIndex:
             connection.execute(delete(table).where(table.c.id.not_in(kept)))
 
     def list(self, *, rejected: bool = False, calling_ae: str | None = None) -> list[PeerSeen]:
-        """The peers, the one seen last first; only those rejected the last time, or those of a title."""
+        """The peers, last seen first; optionally only those whose last request was rejected, or those of a title."""
         query = select(*(column for column in table.c if column.name != "id"))
         query = query.order_by(table.c.last_seen_at.desc(), table.c.id.desc())
         if rejected:
@@ -74,6 +74,6 @@ class PeerIndex:
 def _peer(row: dict[Any, Any]) -> PeerSeen:
     for name in ("first_seen_at", "last_seen_at"):
         moment: datetime = row[name]
-        # SQLite keeps no time zone; what went in was UTC.
+        # SQLite stores no time zone; the times are UTC.
         row[name] = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     return PeerSeen(**row)

@@ -1,4 +1,4 @@
-"""The engine for PostgreSQL: how its connections are set up, and that none waits for ever.
+"""The engine for PostgreSQL: it sets up connections and limits every wait.
 
 Imported only where PostgreSQL is used, since its driver is an extra.
 """
@@ -11,12 +11,12 @@ import psycopg
 from psycopg.abc import RV, PQGen
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-# How long the server may take for one answer, in seconds. Keepalive finds a machine that is gone, not a server that
-# hangs.
+# How long the server may take for one answer, in seconds. TCP keepalive detects a lost machine, but not a server
+# that hangs.
 ANSWER_SECONDS: Final = 60.0
 _OPTIONS: Final = {
     "connect_timeout": "10",
-    # A network that swallows everything is noticed within half a minute, at both ends.
+    # Both ends notice within half a minute that the network drops all packets.
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "4",
@@ -25,9 +25,9 @@ _OPTIONS: Final = {
 _SERVER_SIDE: Final = (
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=4 -c tcp_user_timeout=30000"
 )
-# All matches are read: planned for the first ones alone, a query would go through the whole table in their order.
+# Queries read all matches. A plan for the first rows only would scan the whole table in their order.
 _PLANNER: Final = "-c cursor_tuple_fraction=1.0"
-# What waits for a standby too stays as it is.
+# Settings that also wait for a standby are left as they are.
 _SYNCHRONOUS: Final = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
@@ -45,7 +45,7 @@ class _Connection(psycopg.Connection[Any]):
             return super().wait(gen, interval, seconds)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-                # Nothing else can be asked on it, not even a rollback.
+                # The connection is unusable, even for a rollback.
                 self.close()
             raise
 
@@ -54,15 +54,15 @@ def postgresql_engine(url: URL, *, lock_wait: int) -> Engine:
     """An engine whose writers wait up to `lock_wait` seconds for each other."""
     defaults = _OPTIONS | {"options": f"-c lock_timeout={lock_wait}s {_SERVER_SIDE} {_PLANNER}"}
     url = url.update_query_dict({name: value for name, value in defaults.items() if name not in url.query})
-    # The number of associations bounds the connections, not the pool: whoever streams the answer to a query
-    # to a slow peer keeps one for long, and must not keep the others from storing.
+    # The number of associations limits the connections, not the pool. A query that streams its answer to a slow peer
+    # holds a connection for long, and must not prevent others from storing.
     engine = create_engine(url, pool_size=16, max_overflow=-1, pool_pre_ping=True, hide_parameters=True)
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: object, _record: object, args: list[Any], options: dict[str, Any]) -> _Connection:
         connection = _Connection.connect(*args, **options)
         try:
-            # Off, for a user or a whole server, a crash of PostgreSQL takes the last commits, whose senders were told.
+            # If it is off, for a user or for the server, a crash of PostgreSQL loses acknowledged commits.
             connection.execute(_SYNCHRONOUS)
             connection.commit()
         except BaseException:
@@ -81,5 +81,5 @@ def patient(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        # As the class has it.
+        # Back to the default of the class.
         del driver.answer_seconds

@@ -1,4 +1,4 @@
-"""Statements that are compiled once: what SQLAlchemy does at each execution costs more than running them."""
+"""Statements that are compiled once, because SQLAlchemy's work at each execution costs more than running them."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -8,7 +8,7 @@ from sqlalchemy import ClauseElement, ColumnElement, Connection, Select, bindpar
 
 
 class _Compiled(NamedTuple):
-    """A statement for one kind of database: its parameters in order, and what turns values into the driver's."""
+    """A statement for one kind of database: its SQL, the order of its parameters, and converters for their values."""
 
     sql: str
     order: list[str] | None
@@ -51,7 +51,7 @@ class Prepared:
         return self._compiled[dialect.name]
 
 
-# Batches of more entries than this are rare, and their statements are made anew.
+# Larger batches are rare, and their statements are compiled each time.
 _MOST_COUNTS = 64
 
 

@@ -32,7 +32,7 @@ _UNIQUE = [column_of(BY_KEYWORD[UNIQUE_KEYS[level]]) for level in Level]
 
 
 class QueryIndex:
-    """Finds what is stored; may be shared by all threads."""
+    """Finds stored patients, studies, series and instances; thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,16 +51,16 @@ class QueryIndex:
                     yield row[:width]
 
     def select(self, keys: RetrieveKeys) -> list[StoredInstance]:
-        """The instances that the keys name, by study, series number and instance number; raises IndexUnavailable."""
+        """The instances that the keys select, ordered by study, series and instance number; raises IndexUnavailable."""
         with self._database.rows(*_select_statement(keys)) as rows:
-            # Thousands of instances share most of their texts, and the driver makes each of them anew.
+            # Thousands of instances have equal texts, and the driver creates a new string for each.
             texts: dict[str, str] = {}
             found = [(_place(row), _stored_instance(row, texts)) for row in rows]
         found.sort(key=lambda pair: pair[0])
         return [stored for _, stored in found]
 
     def subjects(self, study_instance_uids: Collection[str]) -> list[Subject]:
-        """Whose these studies are, in the order of patients; raises IndexUnavailable."""
+        """The patients of these studies, in the order of patients; raises IndexUnavailable."""
         columns = (patient.c.patient_id, patient.c.issuer_of_patient_id, study.c.study_instance_uid)
         statement = (
             select(*columns, study.c.accession_number)
@@ -72,7 +72,7 @@ class QueryIndex:
             return [Subject(*row) for row in connection.execute(statement)]
 
     def subjects_of(self, sop_instance_uids: Collection[str]) -> list[Subject]:
-        """Whose the studies of these instances are, each study once; raises IndexUnavailable."""
+        """The patients of the studies of these instances, each study once; raises IndexUnavailable."""
         statement = (
             select(study.c.study_instance_uid)
             .select_from(instance.join(series).join(study))
@@ -85,7 +85,7 @@ class QueryIndex:
 
 
 def find_statement(query: Query) -> tuple[Clause, list[MatchingKey]]:
-    """The SELECT of a query, and the keys left for Python, whose columns come behind those of the answer."""
+    """The SELECT of a query, and the keys that Python has to match; their columns follow those of the response."""
     conditions = [(key, condition_of(key)) for key in query.keys]
     residual = [key for key, condition in conditions if not condition.exact]
     returned = [ATTRIBUTES[key.tag] for key in query.returns]
@@ -103,7 +103,7 @@ def _selection(columns: list[str], level: Level, top: Level, clauses: list[Claus
     tables = [TABLES[Level(each)].name for each in range(level, top - 1, -1)]
     joins = [f" JOIN {above} ON {above}.id = {below}.{above}_fk" for below, above in pairwise(tables)]
     where = all_of(clauses) if clauses else Clause("1 = 1", ())
-    # No column is asked for where a query has no keys but its level.
+    # A query without keys other than its level needs no column.
     sql = f"SELECT {', '.join(columns) or 'NULL'} FROM {tables[0]}{''.join(joins)} WHERE {where.sql}"  # noqa: S608
     return Clause(sql, where.values)
 
@@ -129,7 +129,7 @@ def _select_statement(keys: RetrieveKeys) -> Clause:
 
 
 def _stored_instance(row: tuple[Any, ...], texts: dict[str, str]) -> StoredInstance:
-    """The instance of a row; of equal texts that several instances have, one is kept, in `texts`."""
+    """The instance of a row; `texts` holds one copy of each text, which instances share."""
     study_uid, series_uid, sop_uid, sop_class, transfer_syntax, *rest = row[: len(_STORED)]
     shared = (texts.setdefault(text, text) for text in (study_uid, series_uid, sop_class, transfer_syntax))
     study_uid, series_uid, sop_class, transfer_syntax = shared
@@ -145,5 +145,5 @@ def _number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        # Without a number an entity comes last; IS holds no greater one.
+        # An entity without a number comes last; IS allows no greater number.
         return 1 << 31

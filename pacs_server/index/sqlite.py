@@ -1,4 +1,4 @@
-"""The engine for SQLite: how its connections are set up, and that they stay with the file they began with."""
+"""The engine for SQLite: it sets up connections, and refuses a database file that was removed or replaced."""
 
 import os
 import sqlite3
@@ -9,16 +9,16 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 
-# Less free space than that, in bytes, and a transaction may find no room.
+# With less free space than this, in bytes, a transaction may fail.
 _LEAST_ROOM: Final = 1 << 20
-# What SQLite says of a file that is not, or no longer, a database.
+# Error codes of SQLite for a file that is damaged or is no database.
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def sqlite_engine(url: URL, *, lock_wait: int, wal_mode: bool, fsync: bool) -> Engine:
     """An engine whose writers wait up to `lock_wait` seconds for each other."""
     pragmas = {
-        # First, because the ones after it may have to wait for a lock.
+        # First, because the following pragmas may have to wait for a lock.
         "busy_timeout": int(float(str(url.query.get("timeout", lock_wait))) * 1000),
         "journal_mode": "WAL" if wal_mode else "DELETE",
         # FULL: in WAL mode only this syncs at every commit.
@@ -26,8 +26,8 @@ def sqlite_engine(url: URL, *, lock_wait: int, wal_mode: bool, fsync: bool) -> E
         "foreign_keys": "ON",
         "case_sensitive_like": "ON",
     }
-    # A connection is a few file handles: the number of associations bounds them, not the pool.
-    # Last in, first out: what other connections have written since makes a connection's page cache void.
+    # A connection is a few file handles: the number of associations limits them, not the pool.
+    # Last in, first out: a write by another connection invalidates the page cache of a connection.
     engine = create_engine(
         url, poolclass=QueuePool, pool_size=16, max_overflow=-1, pool_use_lifo=True, hide_parameters=True,
         connect_args={"check_same_thread": False},
@@ -44,9 +44,9 @@ def sqlite_engine(url: URL, *, lock_wait: int, wal_mode: bool, fsync: bool) -> E
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # IMMEDIATE: a reader that turns writer would fail at once when somebody else has written.
+        # IMMEDIATE: a transaction that reads first and then writes would fail if another one has written meanwhile.
         write = connection.get_execution_options().get("write", False)
-        # On the driver's own cursor: this is a quarter of what a transaction costs otherwise.
+        # Directly on the driver's cursor, which saves a quarter of the cost of a transaction.
         connection.connection.cursor().execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
@@ -58,12 +58,12 @@ def is_damage(error: BaseException | None) -> bool:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether the driver raised this because there was no room; then nothing of the transaction is in the file."""
+    """Whether the disk was full; then nothing of the transaction is in the file."""
     return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
 
 
 def lack_of_room(path: Path) -> str | None:
-    """Why nothing can be written to the file, as far as its file system tells; None if it says nothing."""
+    """Why the file cannot be written, as far as its file system tells; None if it can."""
     try:
         state = os.statvfs(path.parent)
     except OSError:  # what is wrong with the path SQLite says
@@ -74,7 +74,7 @@ def lack_of_room(path: Path) -> str | None:
 
 
 class _File:
-    """The file of a database: made once if it is not there, and never again.
+    """The file of a database. It is created at most once.
 
     Connections to a file that was removed go on without a word, and what they commit is lost; a new connection
     would begin an empty index.
@@ -86,7 +86,7 @@ class _File:
         self._first: tuple[int, int] | None = None
 
     def make(self) -> None:
-        """Make it if need be, for its owner only, or raise sqlite3.OperationalError if it is another one by now."""
+        """Create the file, for its owner only, if it is missing; raises sqlite3.OperationalError if it was replaced."""
         with self._lock:
             if self._first is not None:
                 self.check()

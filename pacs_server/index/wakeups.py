@@ -4,7 +4,7 @@ import threading
 
 
 class Wakeups:
-    """Counts the commits that changed the archive, and wakes who waits for the next one; for any number of threads."""
+    """Counts commits that changed the archive, and wakes threads that wait for the next one; thread-safe."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

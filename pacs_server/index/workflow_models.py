@@ -9,7 +9,7 @@ from sqlalchemy import Boolean, Column, DateTime, ForeignKey, Index, Integer, Ta
 from pacs_server.dicom.worklist import SHOWN
 from pacs_server.index.models import Key, Text, groups_index, metadata
 
-# The items that a worklist query finds; their index serves only queries that say so in the same words.
+# The items that worklist queries find. The partial index is used only by queries with exactly this condition.
 IS_SHOWN = f"status IN ({', '.join(repr(str(status)) for status in SHOWN)})"
 
 
@@ -44,7 +44,7 @@ worklist_item = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
     UniqueConstraint("accession_number", "requested_procedure_id", "scheduled_procedure_step_id"),
-    # What is done stays in the table, and there is ever more of it.
+    # Completed items stay in the table, so their number only grows.
     Index(
         "ix_worklist_item_shown",
         "scheduled_procedure_step_start_date",
@@ -105,7 +105,7 @@ procedure_step_item = Table(
     UniqueConstraint("procedure_step_fk", "worklist_item_fk"),
 )
 
-# What a step says it made, by its Performed Series Sequence.
+# The instances that a step lists in its Performed Series Sequence.
 procedure_step_instance = Table(
     "procedure_step_instance",
     metadata,
@@ -130,7 +130,7 @@ commitment = Table(
     Column("next_try_at", DateTime(timezone=True), nullable=False),
     # An attempt that fails after this moment is the last one.
     Column("give_up_at", DateTime(timezone=True), nullable=False),
-    # Until then the report is in the hands of one node, and no other takes it up.
+    # Until then one node works on the report, and no other takes it.
     Column("claimed_until", DateTime(timezone=True), nullable=True),
     Column("reported_at", DateTime(timezone=True), nullable=True),
     _text("last_error"),
@@ -149,7 +149,7 @@ commitment_instance = Table(
     Column("failure_reason", Integer, nullable=True),
 )
 
-# Who asked for an association. Outcome: "accepted", or why it was rejected last.
+# Peers that requested an association. Outcome: "accepted", or the reason of the last rejection.
 peer_seen = Table(
     "peer_seen",
     metadata,

@@ -1,4 +1,4 @@
-"""The worklist in the index: items in, by their identity; items out, by id or by query."""
+"""Worklist items in the index: add, update, remove and find them."""
 
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,8 +20,8 @@ from pacs_server.index.matching import Clause, all_of, name_of
 from pacs_server.index.workflow_models import IS_SHOWN, worklist_item, worklist_station
 from pacs_server.index.worklist_matching import at_stations, narrowing
 
-# One writer of items, and of the steps that they follow, at a time in all processes, as on SQLite: two updates of
-# an item come one after the other.
+# Only one transaction in all processes changes items and procedure steps at a time, as on SQLite, so that two
+# updates of an item come one after the other.
 WORKLIST_LOCK = 0x50414353_574B4C53  # any number, the same everywhere: "PACSWKLS"
 # Folding may lengthen a name; PostgreSQL indexes about 2,700 bytes, and a character takes up to 4.
 _MAX_MATCH = 512
@@ -38,7 +38,7 @@ _FOUND = (
 
 @dataclass(frozen=True, slots=True)
 class ItemRow:
-    """An item as it is kept."""
+    """A stored item."""
 
     id: int
     item: WorklistItem
@@ -48,7 +48,7 @@ class ItemRow:
 
 @dataclass(frozen=True, slots=True)
 class PutResult:
-    """How many items were new, and how many were known."""
+    """How many items were added and how many were updated."""
 
     added: int
     updated: int
@@ -83,7 +83,7 @@ class WorklistIndex:
         """The item of that id, accession number or Scheduled Procedure Step ID; raises IndexUnavailable."""
         columns = [_columns.accession_number, _columns.scheduled_procedure_step_id]
         clauses = [column == key for column in columns if key]
-        # A BIGINT at most.
+        # Larger numbers do not fit into a BIGINT.
         if key.isascii() and key.isdigit() and len(key) < 19:
             clauses.insert(0, _columns.id == int(key))
         with self._database.connect() as connection:
@@ -122,7 +122,7 @@ class WorklistIndex:
             record_items(connection, item_ids)
 
     def remove(self, item_id: int) -> None:
-        """Forget an item; raises WorklistItemNotFound, IndexUnavailable."""
+        """Remove an item; raises WorklistItemNotFound, IndexUnavailable."""
         with self._database.begin(lock=WORKLIST_LOCK) as connection:
             uid = connection.scalar(select(_columns.study_instance_uid).where(_columns.id == item_id))
             if uid is None:
@@ -146,7 +146,7 @@ class WorklistIndex:
 
 
 def find_statement(query: WorklistQuery, station: str | None) -> Clause:
-    """The SELECT of the items that a query may find, and as few others as the columns can tell."""
+    """The SELECT of the items that a query may find; it excludes as many others as the columns allow."""
     clauses = [Clause(IS_SHOWN, ()), *narrowing(query)]
     if station is not None:
         clauses.append(at_stations((station,)))
@@ -200,7 +200,7 @@ def _insert(connection: Connection, item: WorklistItem) -> int:
 
 def _update(connection: Connection, item: WorklistItem, known: Row[Any, Any, Any]) -> int:
     key: int = known.id
-    # An order without an accession number is told by ids that another patient's may have as well.
+    # Without an accession number, the other ids of an order may also be those of another patient's order.
     if not item.accession_number and known.patient_id != text_of(item.data_set, "00100020"):
         raise InvalidWorklistItem("another patient has an item with these ids and no accession number")
     values = _values(_under(item, known.study_instance_uid)) | {"updated_at": datetime.now(UTC)}
@@ -228,7 +228,7 @@ def _study_of_siblings(connection: Connection, item: WorklistItem) -> str:
 
 
 def _under(item: WorklistItem, study_instance_uid: str) -> WorklistItem:
-    """The item with the UID that is known, unless it was given another one."""
+    """The item with the Study Instance UID that is known, unless the item came with its own."""
     if not item.generated or not study_instance_uid:
         return item
     data_set = {**item.data_set, STUDY_INSTANCE_UID: {"vr": "UI", "Value": [study_instance_uid]}}
@@ -236,7 +236,7 @@ def _under(item: WorklistItem, study_instance_uid: str) -> WorklistItem:
 
 
 def _values(item: WorklistItem) -> dict[str, Any]:
-    """The columns of an item that its data set determines."""
+    """The columns of an item that follow from its data set."""
     whole, step = item.data_set, item.step
     name, physician = text_of(whole, "00100010"), text_of(step, "00400006")
     time = text_of(step, "00400003")

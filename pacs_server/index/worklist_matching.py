@@ -1,4 +1,4 @@
-"""Worklist queries as SQL: what the columns can tell; `WorklistQuery.matches` decides the rest."""
+"""Worklist queries as SQL, as far as the columns allow; `WorklistQuery.matches` decides the rest."""
 
 from pacs_server.dicom.matching import Items, Matcher, PersonName, Span, Values
 from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE
@@ -9,7 +9,7 @@ from pacs_server.index.workflow_models import worklist_item, worklist_station
 _SCHEDULED_STATION_AE_TITLE, _START_DATE, _MODALITY = 0x00400001, 0x00400002, 0x00080060
 _PATIENT_NAME = 0x00100010
 _columns, _stations = worklist_item.c, worklist_station.c
-# Attributes outside the step that have a column with an index.
+# Attributes outside the Scheduled Procedure Step Sequence that have an indexed column.
 _IDENTIFIERS = {
     0x00100020: name_of(_columns.patient_id),
     0x00080050: name_of(_columns.accession_number),
@@ -18,7 +18,7 @@ _IDENTIFIERS = {
 
 
 def narrowing(query: WorklistQuery) -> list[Clause]:
-    """Conditions that every match satisfies, for as many keys as the columns can tell."""
+    """Conditions that every match satisfies, for the keys that have a column."""
     keys = _matchers(query.keys)
     step = _matchers(keys.get(int(SCHEDULED_PROCEDURE_STEP_SEQUENCE, 16)))
     dates = query.start.date if query.start is not None else step.get(_START_DATE)
@@ -42,14 +42,14 @@ def _matchers(matcher: Matcher | None) -> dict[int, Matcher]:
 def _place_and_day(stations: Matcher | None, days: Span | None) -> list[Clause]:
     if isinstance(stations, Values):
         return [at_stations(stations.values, days)]
-    # The range of all days, which every item is in, leads SQLite to the index of what is shown.
+    # A range that includes all days makes SQLite use the index of shown items.
     lower, upper = ("", "99999999") if days is None else (days.lower, days.upper)
     return [between(name_of(_columns.scheduled_procedure_step_start_date), lower, upper)]
 
 
 def at_stations(ae_titles: tuple[str, ...], days: Span | None = None) -> Clause:
-    """The items for one of these stations, on some days only if they are given."""
-    # One index has both, so few rows are looked at however long the worklist is.
+    """The condition for items of one of these stations, optionally on some days only."""
+    # One index has both columns, so few rows are read however long the worklist is.
     clauses = [one_of(name_of(_stations.ae_title), ae_titles)]
     if days is not None:
         clauses.append(between(name_of(_stations.start_date), days.lower, days.upper))
