@@ -150,7 +150,7 @@ def _counter_faults(connection: Connection) -> Iterator[CounterFault]:
 
 
 def _collection_faults(connection: Connection, column: str, source: Any) -> Iterator[CounterFault]:
-    """Studies whose collected values differ from their rows; skips studies without instances, which are being changed."""
+    """Studies whose collected values differ from their rows, except empty studies, which are being changed."""
     query = (
         select(study.c.id, study.c.study_instance_uid, study.c[column], source)
         .select_from(study.join(series).join(instance))
