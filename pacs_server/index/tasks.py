@@ -37,7 +37,8 @@ from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.task_models import task as table
 from pacs_server.index.task_values import PATIENCE, Lease, NewTask, Priority, Task, TaskState, task_of
 
-# So many owners in a row may disappear. A task that kills its process would otherwise do so for ever.
+# So many owners in a row may disappear, or more until the task's deadline. A task that kills its process would
+# otherwise do so for ever.
 MOST_LOST_LEASES: Final = 5
 
 _IS_READY = text(task_models.IS_READY)
@@ -131,7 +132,7 @@ def make_due(
     known = task_of(row)
     values: dict[str, Any] = {**_when(now, known.priority), "deadline": deadline}
     if known.state != TaskState.RUNNING or (known.claimed_until and known.claimed_until <= now):
-        values |= {"state": TaskState.READY, "finished": None, **_NOT_RUNNING, **_running(lease)}
+        values |= {"state": TaskState.READY, "lost_leases": 0, "finished": None, **_NOT_RUNNING, **_running(lease)}
     changed = update(table).where(table.c.id == known.id).values(**values).returning(table)
     return task_of(connection.execute(changed).one())
 
@@ -186,16 +187,23 @@ class TaskIndex:
     def next_due(self, wanted: Wanted) -> datetime | None:
         """When the next task can be claimed, or the next lease ends; None when no task waits."""
         ready = select(table.c.due).where(_claimable(wanted)).order_by(table.c.due).limit(1)
-        ending = select(table.c.claimed_until).where(_IS_RUNNING).order_by(table.c.claimed_until).limit(1)
+        known = and_(_IS_RUNNING, table.c.kind.in_(list(wanted.kinds)))
+        ending = select(table.c.claimed_until).where(known).order_by(table.c.claimed_until).limit(1)
         with self._database.connect() as connection:
             moments = [connection.scalar(ready), connection.scalar(ending)]
         return min((in_utc(moment) for moment in moments if moment is not None), default=None)
 
-    def renew(self, tasks: Sequence[Task], until: datetime) -> set[int]:
-        """Renew the leases of claimed tasks; return the numbers of those that the owner still had."""
+    def renew(self, tasks: Sequence[Task], until: datetime, *, shorten: bool = False) -> set[int]:
+        """Renew the leases of claimed tasks; return the numbers of those that the owner still had.
+
+        A lease that ends later than `until` stays as it is, unless `shorten` is set.
+        """
         owners = {task.id: task.owner for task in tasks}
+        latest: ColumnElement[datetime] = literal(until, DateTime(timezone=True))
+        if not shorten:
+            latest = case((table.c.claimed_until > latest, table.c.claimed_until), else_=latest)
         held = and_(_IS_RUNNING, table.c.id.in_(owners), table.c.owner.in_(set(owners.values())))
-        renewed = update(table).where(held).values(claimed_until=until).returning(table.c.id, table.c.owner)
+        renewed = update(table).where(held).values(claimed_until=latest).returning(table.c.id, table.c.owner)
         with self._database.begin() as connection:
             return {key for key, owner in connection.execute(renewed) if owners[key] == owner}
 
@@ -222,20 +230,25 @@ class TaskIndex:
         with self._database.begin() as connection:
             return self._change(connection, held, values)
 
-    def expire(self, now: datetime) -> list[Task]:
-        """Make tasks ready again whose lease has run out, or dead after too many of them; return them."""
-        expired = and_(_IS_RUNNING, table.c.claimed_until <= now)
+    def expire(self, kinds: Collection[str], owners: Collection[str], now: datetime) -> list[Task]:
+        """Make tasks of these kinds ready again whose lease has run out, or dead after too many lost leases.
+
+        Returns these tasks. Tasks of the `owners` stay as they are.
+        """
+        others = and_(table.c.kind.in_(kinds), table.c.owner.not_in(owners))
+        expired = and_(_IS_RUNNING, table.c.claimed_until <= now, others)
         with self._database.connect() as connection:
             if connection.scalar(select(table.c.id).where(expired).limit(1)) is None:
                 return []
         with self._database.begin() as connection:
             rows = connection.execute(select(table).where(expired).with_for_update(skip_locked=True)).all()
-            return [self._lost(connection, task_of(row)) for row in rows]
+            return [self._lost(connection, task_of(row), now) for row in rows]
 
-    def _lost(self, connection: Connection, task: Task) -> Task:
-        state = TaskState.DEAD if task.lost_leases + 1 >= MOST_LOST_LEASES else TaskState.READY
-        error = f"{task.node} ended while it ran this task"
-        values = {"state": state, "lost_leases": task.lost_leases + 1, "last_error": error, **_NOT_RUNNING}
+    def _lost(self, connection: Connection, task: Task, now: datetime) -> Task:
+        lost, in_time = task.lost_leases + 1, task.deadline is not None and now < task.deadline
+        state = TaskState.DEAD if lost >= MOST_LOST_LEASES and not in_time else TaskState.READY
+        error = f"{task.node} did not finish in time, or ended"
+        values = {"state": state, "lost_leases": lost, "last_error": error, **_NOT_RUNNING}
         changed = self._change(connection, table.c.id == task.id, values)
         assert changed is not None, "the row is locked"
         return changed

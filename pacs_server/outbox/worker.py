@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pacs_server.errors import PacsError
-from pacs_server.index.tasks import Wanted
+from pacs_server.index.task_values import TaskState
+from pacs_server.index.tasks import Settlement, Wanted
 from pacs_server.outbox.handler import Handler, Work, fields, tell
 from pacs_server.services.tasks import TaskService
 
@@ -87,19 +88,23 @@ class Worker:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            self._service.changed.wait(self._pause())
-            self._service.changed.clear()
             try:
+                self._service.changed.wait(self._pause())
+                self._service.changed.clear()
                 self._keep_leases()
                 self._remove_finished()
-                for task in self._service.expire():
-                    log.warning("task taken over", extra={**fields(task), "reason": task.last_error})
+                self._take_over()
                 while not self._stopping.is_set() and self._start_batch():
                     pass
             except PacsError as error:
                 log.warning("tasks not run yet", extra={"reason": str(error)})
-                # An index that can be read and not be written would be asked without end.
-                self._stopping.wait(_INDEX_PAUSE)
+            except Exception as error:
+                # The last resort: after a fault of this program the thread goes on, because no other thread runs tasks.
+                log.exception("tasks not run yet", extra={"reason": f"internal error ({type(error).__name__})"})
+            else:
+                continue
+            # An index that can be read and not be written would be asked without end.
+            self._stopping.wait(_INDEX_PAUSE)
 
     def _pause(self) -> float:
         longest = min(_LOOK_AGAIN, self._renew_seconds) if self._batches else _LOOK_AGAIN
@@ -142,11 +147,22 @@ class Worker:
         """Renew the leases of the tasks that run, and tell their handlers of lost ones."""
         if time.monotonic() - self._renewed < self._renew_seconds:
             return
-        self._renewed = time.monotonic()
         for batch in list(self._batches):
             held = self._service.renew(batch.work.tasks)
             # Those that the handler has settled are not held either, which makes no difference to it.
             batch.work.lost |= {task.id for task in batch.work.tasks} - held
+        # If the index has failed, the renewal is tried again at once.
+        self._renewed = time.monotonic()
+
+    def _take_over(self) -> None:
+        """Make tasks ready again that other processes have left."""
+        # The tasks that run here are not given up, however long the index was away or whatever the clock says.
+        running = {batch.work.tasks[0].owner for batch in list(self._batches)}
+        for task in self._service.expire(self._kinds, running):
+            if task.state == TaskState.DEAD:
+                tell(task, Settlement(task.state, task.attempts, task.last_error))
+            else:
+                log.warning("task taken over", extra={**fields(task), "reason": task.last_error})
 
     def _remove_finished(self) -> None:
         if time.monotonic() - self._removed >= _REMOVE_SECONDS:

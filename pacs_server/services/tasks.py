@@ -5,7 +5,7 @@ import random
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -111,9 +111,14 @@ class TaskService:
         return None if due is None else max(0.0, (due - self.now()).total_seconds())
 
     def renew(self, tasks: Sequence[Task], seconds: float | None = None) -> set[int]:
-        """Hold tasks for another `seconds`; return the numbers of those that their owner still had."""
-        held = self._index.renew(tasks, self._later(self.lease_seconds if seconds is None else seconds))
-        if seconds is not None:
+        """Hold tasks for exactly `seconds` from now on, or at least for the usual time of a lease.
+
+        Returns the numbers of those that their owner still had.
+        """
+        if seconds is None:
+            return self._index.renew(tasks, self._later(self.lease_seconds))
+        held = self._index.renew(tasks, self._later(seconds), shorten=True)
+        if seconds < self.lease_seconds:
             # The lease may end sooner than the worker thinks.
             self.changed.set()
         return held
@@ -122,11 +127,14 @@ class TaskService:
         """Those of one claim's tasks that are still running under its owner."""
         return self._index.unsettled(tasks)
 
-    def expire(self) -> list[Task]:
-        """Make tasks ready again whose owner has disappeared, or dead after too many of them; return them."""
-        expired = self._index.expire(self.now())
+    def expire(self, kinds: Collection[str], owners: Collection[str] = ()) -> list[Task]:
+        """Make tasks of these kinds ready again whose owner has disappeared, or dead after too many of them.
+
+        Returns these tasks. The `owners` are known to be there.
+        """
+        expired = self._index.expire(kinds, owners, self.now())
         for task in expired:
-            self._count(task.kind, "lost")
+            self._count(task.kind, "dead" if task.state == TaskState.DEAD else "lost")
         return expired
 
     def done(self, task: Task) -> bool:

@@ -141,13 +141,14 @@ class OutboxMachine(RuleBasedStateMachine):
         self.claims += claimed
 
     @precondition(lambda self: self.claims)
-    @rule(number=st.integers(0, 1), data=st.data())
-    def renew(self, number: int, data: st.DataObject) -> None:
+    @rule(number=st.integers(0, 1), data=st.data(), seconds=st.sampled_from([None, None, 15, 300]))
+    def renew(self, number: int, data: st.DataObject, seconds: int | None) -> None:
         claim = self.drawn(data)
         expected = self.held(claim)
-        assert self.node(number).service.renew([claim]) == ({claim.id} if expected else set())
-        if expected:
-            expected.until = self.clock() + timedelta(seconds=LEASE)
+        assert self.node(number).service.renew([claim], seconds) == ({claim.id} if expected else set())
+        if expected and expected.until:
+            until = self.clock() + timedelta(seconds=seconds or LEASE)
+            expected.until = until if seconds else max(until, expected.until)
 
     @precondition(lambda self: self.claims)
     @rule(number=st.integers(0, 1), data=st.data())
@@ -201,12 +202,13 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 1))
     def expire(self, number: int) -> None:
-        expired = {task.id for task in self.node(number).service.expire()}
+        expired = {task.id for task in self.node(number).service.expire(WANTED.kinds)}
         assert expired == {one.id for one in self.model.values() if one.until and one.until <= self.clock()}
         for key in expired:
-            self.model[key].lost += 1
-            lost = self.model[key].lost
-            self.model[key].end(TaskState.DEAD if lost >= MOST_LOST_LEASES else TaskState.READY)
+            one = self.model[key]
+            one.lost += 1
+            over = one.deadline is None or one.deadline <= self.clock()
+            one.end(TaskState.DEAD if over and one.lost >= MOST_LOST_LEASES else TaskState.READY)
 
     # ---------------------------------------------------------------- operators
 
@@ -263,7 +265,7 @@ class OutboxMachine(RuleBasedStateMachine):
         """Work goes on until nothing waits: then every task is done, dead or cancelled, and none was lost."""
         node = self.nodes[0]
         for _ in range(200):
-            node.service.expire()
+            node.service.expire(WANTED.kinds)
             while tasks := node.claim():
                 for task in tasks:
                     assert node.service.done(task)

@@ -14,6 +14,7 @@ from outboxes import OutboxNode
 
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
 from pacs_server.index.task_values import Priority, Task
+from pacs_server.index.tasks import MOST_LOST_LEASES
 from pacs_server.outbox import worker as module
 from pacs_server.outbox.handler import Handler, Work
 from pacs_server.outbox.worker import Worker
@@ -296,6 +297,71 @@ def test_what_a_dead_process_has_left_is_taken_over(hasty: OutboxNode, caplog: p
     assert "task taken over" in [record.message for record in caplog.records]
 
 
+def test_what_runs_here_is_not_taken_over_after_an_outage_of_the_index(
+    hasty: OutboxNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, back = threading.Semaphore(0), threading.Event()
+    renew = hasty.service.renew
+
+    def sometimes(*arguments: Any) -> Any:
+        if not back.is_set():
+            away.release()
+            raise IndexUnavailable("away")
+        return renew(*arguments)
+
+    monkeypatch.setattr(hasty.service, "renew", sometimes)
+    monkeypatch.setattr(module, "_INDEX_PAUSE", 0.05)
+    handler = Recording()
+    handler.act = hang(handler)
+    key = hasty.add()
+    with working(hasty, handler):
+        assert handler.began.acquire(timeout=PATIENCE)
+        first = hasty.task(key).claimed_until
+        assert first is not None
+        # No renewal comes for longer than the lease lasts, although several are tried.
+        assert eventually(lambda: datetime.now(UTC) > first + timedelta(seconds=0.2))
+        for _ in range(3):
+            assert away.acquire(timeout=PATIENCE)
+        back.set()
+        assert eventually(lambda: (hasty.task(key).claimed_until or first) > first)
+        assert len(handler.batches) == 1
+    assert set(hasty.counted) == {("send", "released")}
+
+
+def test_a_clock_that_jumps_takes_no_task_from_its_owner(tmp_path: Any) -> None:
+    schema.prepare(tmp_path / "pacs.db")
+    jump = [timedelta(0)]
+    node = OutboxNode(f"sqlite:///{tmp_path}/pacs.db", clock=lambda: datetime.now(UTC) + jump[0], policy=QUICK)
+    handler = Recording()
+    handler.act = hang(handler)
+    node.add("A")
+    with working(node, handler):
+        assert handler.began.acquire(timeout=PATIENCE)
+        jump[0] = timedelta(hours=1)
+        # This one wakes the worker.
+        node.add("B")
+        assert handler.began.acquire(timeout=PATIENCE)
+        assert node.states() == ["running", "running"]
+    assert set(node.counted) == {("send", "released")}
+    node.database.close()
+
+
+def test_the_log_says_which_tasks_died_with_their_processes(
+    hasty: OutboxNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = hasty.add()
+    for _ in range(MOST_LOST_LEASES - 1):
+        hasty.claim()
+        hasty.service._index.expire(["send"], [], datetime.now(UTC) + timedelta(hours=1))
+    hasty.claim()
+    with working(hasty, Recording()):
+        assert eventually(lambda: hasty.task(key).state == "dead")
+        assert eventually(lambda: caplog.records)
+    (dead,) = caplog.records
+    assert (dead.message, dead.levelname, dead.task, dead.kind) == ("task dead", "ERROR", key, "send")
+    assert dead.reason.endswith("did not finish in time, or ended")
+
+
 # ------------------------------------------------------------------------------------ stopping
 
 
@@ -379,6 +445,25 @@ def test_it_goes_on_when_the_index_is_back(node: OutboxNode, monkeypatch: pytest
     node.add()
     with working(node, Recording()):
         assert eventually(lambda: node.states() == ["done"])
+
+
+def test_a_fault_of_this_program_does_not_end_the_worker(
+    node: OutboxNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expire, failures = node.service.expire, iter([True] * 2)
+
+    def sometimes(*arguments: Any) -> list[Task]:
+        if next(failures, False):
+            raise ValueError("'critical' is not a valid Priority")
+        return expire(*arguments)
+
+    monkeypatch.setattr(node.service, "expire", sometimes)
+    monkeypatch.setattr(module, "_INDEX_PAUSE", 0.05)
+    node.add()
+    with working(node, Recording()):
+        assert eventually(lambda: node.states() == ["done"])
+    told = [(record.message, record.reason) for record in caplog.records if record.levelno == logging.ERROR]
+    assert told == [("tasks not run yet", "internal error (ValueError)")] * 2
 
 
 def test_a_task_that_cannot_be_settled_is_left_to_its_lease(hasty: OutboxNode, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,7 +192,7 @@ def test_who_has_lost_the_claim_stops(node: Node) -> None:
     claimed = node.request(claim=True)
     assert node.claim_due() == []
     node.clock.advance(LEASE_SECONDS + 1)
-    node.tasks.expire()
+    node.tasks.expire(WANTED.kinds)
     (taken_over,) = node.claim_due()
     assert not node.service.verify(claimed, never)
     node.service.release(claimed)
@@ -359,7 +359,7 @@ def test_a_transaction_shows_what_has_become_of_its_task(node: Node) -> None:
 def test_a_late_answer_counts_whoever_holds_the_task_by_then(node: Node) -> None:
     late = node.request(claim=True)
     node.clock.advance(LEASE_SECONDS)
-    node.tasks.expire()
+    node.tasks.expire(WANTED.kinds)
     (claimed,) = node.claim_due()
     node.service.delivered(late)
     node.service.delivered(late)
@@ -373,7 +373,7 @@ def test_a_late_answer_counts_whoever_holds_the_task_by_then(node: Node) -> None
 def test_a_task_whose_transaction_was_reported_is_done(node: Node) -> None:
     late = node.request(claim=True)
     node.clock.advance(LEASE_SECONDS)
-    node.tasks.expire()
+    node.tasks.expire(WANTED.kinds)
     node.service.delivered(late)
     assert node.claim_due() == []
     assert node.task().state == TaskState.DONE

@@ -7,8 +7,9 @@ from datetime import timedelta
 import postgres
 import pytest
 from outboxes import LEASE, WANTED, Clock, OutboxNode
-from sqlalchemy import event
+from sqlalchemy import event, update
 
+from pacs_server.index.task_models import task as table
 from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import NewTask, Priority, TaskState
 from pacs_server.index.tasks import MOST_LOST_LEASES, add_task
@@ -224,7 +225,7 @@ def test_nothing_is_written_while_nothing_is_due(node: OutboxNode) -> None:
         written.append(statement)
 
     node.claim()
-    node.service.expire()
+    node.service.expire(WANTED.kinds)
     node.service.seconds_to_next(WANTED)
     assert all(statement.lstrip().startswith("SELECT") for statement in written)
     assert len(written) <= 4
@@ -253,12 +254,12 @@ def test_a_lease_that_ran_out_is_ready_again(node: OutboxNode, clock: Clock) -> 
     key = node.add()
     (lost,) = node.claim()
     clock.advance(LEASE - 1)
-    assert node.service.expire() == []
+    assert node.service.expire(WANTED.kinds) == []
     clock.advance(1)
     assert node.claim() == []
-    (ready,) = node.service.expire()
+    (ready,) = node.service.expire(WANTED.kinds)
     assert (ready.id, ready.state, ready.attempts, ready.lost_leases) == (key, "ready", 0, 1)
-    assert ready.last_error == f"{node.service.node} ended while it ran this task"
+    assert ready.last_error == f"{node.service.node} did not finish in time, or ended"
     (task,) = node.claim()
     assert not node.service.done(lost)
     assert node.service.done(task)
@@ -273,10 +274,51 @@ def test_a_lease_is_renewed(node: OutboxNode, clock: Clock) -> None:
     for _ in range(5):
         clock.advance(LEASE / 2)
         assert node.service.renew(tasks) == {task.id for task in tasks}
-        assert node.service.expire() == []
+        assert node.service.expire(WANTED.kinds) == []
     assert node.service.done(tasks[0])
     assert node.service.renew(tasks) == {tasks[1].id}
     assert [task.id for task in node.service.unsettled(tasks)] == [tasks[1].id]
+
+
+def test_a_lease_that_lasts_longer_is_not_shortened_by_a_renewal(node: OutboxNode, clock: Clock) -> None:
+    key = node.add()
+    tasks = node.claim()
+    for seconds, lasts in ((300, 300), (None, 300), (15, 15), (None, LEASE)):
+        assert node.service.renew(tasks, seconds) == {key}
+        assert node.task(key).claimed_until == clock() + timedelta(seconds=lasts)
+
+
+def test_who_is_there_is_not_taken_for_dead(node: OutboxNode, clock: Clock) -> None:
+    keys = [node.add("A"), node.add("B")]
+    (mine,), _ = node.claim(), node.claim()
+    clock.advance(3600)
+    assert [task.id for task in node.service.expire(WANTED.kinds, {mine.owner})] == keys[1:]
+    assert node.service.done(mine)
+
+
+def test_what_a_newer_version_left_running_is_left_to_it(node: OutboxNode, clock: Clock) -> None:
+    node.add()
+    node.claim()
+    with node.database.begin() as connection:
+        connection.execute(update(table).values(kind="new", priority="new"))
+    clock.advance(3600)
+    assert node.service.seconds_to_next(WANTED) is None
+    assert node.service.expire(WANTED.kinds) == []
+
+
+def test_a_task_with_a_deadline_outlives_lost_leases_until_then(
+    node_of: Callable[..., OutboxNode], clock: Clock
+) -> None:
+    node = node_of(RetryPolicy(attempts=None, lasts=2 * MOST_LOST_LEASES * LEASE))
+    key = node.add()
+    states = []
+    for _ in range(2 * MOST_LOST_LEASES):
+        assert len(node.claim()) == 1
+        clock.advance(LEASE)
+        states += [task.state for task in node.service.expire(WANTED.kinds)]
+    assert states == ["ready"] * (2 * MOST_LOST_LEASES - 1) + ["dead"]
+    assert node.counted == [("send", "lost")] * (2 * MOST_LOST_LEASES - 1) + [("send", "dead")]
+    assert node.task(key).lost_leases == 2 * MOST_LOST_LEASES
 
 
 def test_a_task_that_ends_its_process_each_time_is_given_up(node: OutboxNode, clock: Clock) -> None:
@@ -284,7 +326,7 @@ def test_a_task_that_ends_its_process_each_time_is_given_up(node: OutboxNode, cl
     for _ in range(MOST_LOST_LEASES):
         assert len(node.claim()) == 1
         clock.advance(LEASE)
-        node.service.expire()
+        node.service.expire(WANTED.kinds)
     assert (node.task(key).state, node.claim()) == (TaskState.DEAD, [])
     assert node.service.retry(node.task(key))
     assert node.task(key).lost_leases == 0
@@ -297,7 +339,7 @@ def test_a_task_that_sometimes_loses_its_process_goes_on(node_of: Callable[..., 
         (task,) = node.claim()
         if number % 3:
             clock.advance(LEASE)
-            node.service.expire()
+            node.service.expire(WANTED.kinds)
         else:
             node.service.fail(task, "no")
             clock.advance(1)
