@@ -101,8 +101,12 @@ class Link:
         roles: Mapping[str, tuple[bool, bool]] | None = None,
         give_up: GiveUp = without_success,
         throttle: Throttle | None = None,
+        abort_unreleased: bool = False,
     ) -> None:
-        """`roles` maps SOP Class UIDs to the (SCU, SCP) roles to propose; `throttle` limits the rate of data sent."""
+        """`roles` maps SOP Class UIDs to the (SCU, SCP) roles to propose; `throttle` limits the rate of data sent.
+
+        `abort_unreleased` sends an A-ABORT when the remote AE does not answer the release.
+        """
         self.given_up = False
         self._requestor = requestor
         self._remote = remote
@@ -110,6 +114,7 @@ class Link:
         self._roles = roles
         self._give_up = give_up
         self._throttle = throttle
+        self._abort_unreleased = abort_unreleased
         self._association: Association | None = None
         self._exchanges = 0
 
@@ -122,14 +127,16 @@ class Link:
         association, self._association = self._association, None
         if association is None:
             return
+        abort = error is not None
         try:
-            if error is None:
+            if not abort:
                 association.release()
         except AssociationEnded as ended:
+            abort = self._abort_unreleased
             # Every item has its outcome by now; the way the association ends changes none of them.
             log.info("destination did not release", extra={"reason": ended.how})
         finally:
-            self._requestor.close(association, abort=error is not None)
+            self._requestor.close(association, abort=abort)
 
     def exchange(
         self, operation: Callable[Concatenate[Association, P], T], *arguments: P.args, **options: P.kwargs

@@ -174,11 +174,14 @@ def test_an_operation_that_fails_by_itself_leaves_the_association(network: Netwo
     assert network.ends() == [["released", "closed"]]
 
 
-def test_a_failed_release_changes_nothing(network: Network) -> None:
+@pytest.mark.parametrize(
+    ("aborts", "ends"), [(False, ["released", "closed"]), (True, ["released", "aborted", "closed"])]
+)
+def test_a_failed_release_changes_nothing(network: Network, aborts: bool, ends: list[str]) -> None:
     network.on_release = SILENT
-    with network.link() as link:
+    with Link(network.requestor, REMOTE, [], abort_unreleased=aborts) as link:
         link.exchange(fine)
-    assert network.ends() == [["released", "closed"]]
+    assert network.ends() == [ends]
 
 
 def test_kill_ends_what_is_open_and_opens_nothing_more(network: Network) -> None:
