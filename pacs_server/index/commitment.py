@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from pacs_server.dicom.commitment import CommitmentRequest, Reference
+from pacs_server.dicom.commitment import CommitmentRequest, FailureReason, Reference
 from pacs_server.errors import InvalidArgumentValue
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
@@ -130,7 +130,7 @@ class CommitmentIndex:
     ) -> tuple[Transaction, Task]:
         same = and_(table.c.transaction_uid == request.transaction_uid, table.c.calling_ae == calling_ae)
         with self._database.begin() as connection:
-            row = connection.execute(select(table).where(same).with_for_update()).one_or_none()
+            row = _locked(connection, same)
             if row is not None:
                 _check_same(connection, row, request)
                 return _make_due(connection, row, schedule)
@@ -156,7 +156,7 @@ class CommitmentIndex:
         """Make an unreported transaction due now, with a new time to give up; whether there is one."""
         unreported = and_(table.c.id == key, table.c.status != CommitmentStatus.REPORTED)
         with self._database.begin() as connection:
-            row = connection.execute(select(table).where(unreported).with_for_update()).one_or_none()
+            row = _locked(connection, unreported)
             if row is not None:
                 _make_due(connection, row, schedule)
         return row is not None
@@ -202,7 +202,10 @@ class CommitmentIndex:
             connection.execute(statement, [{"key": key, "reason": reason} for key, reason in results.items()])
 
     def results(self, transaction: Transaction) -> Iterator[tuple[Reference, int]]:
-        """Every reference in the order of the request with its failure reason, as rows come from the database."""
+        """Every reference in the order of the request with its failure reason, as rows come from the database.
+
+        A reference without a result has failed: nothing is committed to that was not verified.
+        """
         statement = (
             select(*_REFERENCE, commitment_instance.c.failure_reason)
             .where(_of(transaction))
@@ -213,7 +216,7 @@ class CommitmentIndex:
             connection.execution_options(yield_per=_CHUNK_ROWS).execute(statement) as rows,
         ):
             for sop_class, sop_instance, reason in rows:
-                yield Reference(sop_class, sop_instance), reason
+                yield Reference(sop_class, sop_instance), FailureReason.PROCESSING_FAILURE if reason is None else reason
 
     # ---------------------------------------------------------------- for people
 
@@ -260,6 +263,20 @@ def _of(transaction: Transaction) -> ColumnElement[bool]:
 def _count(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
     of_this = commitment_instance.c.commitment_fk == table.c.id
     return select(func.count()).where(of_this, *conditions).correlate(table).scalar_subquery()
+
+
+def _locked(connection: Connection, which: ColumnElement[bool]) -> Row[Any] | None:
+    """Lock a transaction and return it.
+
+    Its tasks are locked before it: whoever settles a task locks both in this order, and so they wait for each other
+    and cause no deadlock.
+    """
+    key = connection.scalar(select(table.c.id).where(which))
+    if key is None:
+        return None
+    tasks = select(task_table.c.id).where(task_table.c.dedupe_key == _key_of(key)).order_by(task_table.c.id)
+    connection.execute(tasks.with_for_update())
+    return connection.execute(select(table).where(which).with_for_update()).one_or_none()
 
 
 def _insert(

@@ -10,6 +10,7 @@ from pacs_server.scu.link import Link, Requestor, after_silence
 from pacs_server.scu.n_event import CONTEXTS, ROLES, send_event_report, taken
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.commitment import ReportTask, StorageCommitmentService
+from pacs_server.services.tasks import LEASE_SECONDS
 
 
 class CommitmentHandler:
@@ -17,6 +18,8 @@ class CommitmentHandler:
 
     # How many transactions are reported over one association.
     together: Final = 20
+    # Associations with one remote AE at the same time.
+    at_once: Final = 8
 
     def __init__(self, service: StorageCommitmentService, requestor: Requestor) -> None:
         self._service = service
@@ -44,9 +47,9 @@ class CommitmentHandler:
         """Report all that is queued, over as few associations as it takes."""
 
         def report_next(association: Association) -> str | None:
-            return self._report_next(association, queue[0])
+            return self._report_next(association, queue[0], remote, work)
 
-        with Link(self._requestor, remote, CONTEXTS, roles=ROLES, give_up=after_silence) as link:
+        with Link(self._requestor, remote, CONTEXTS, roles=ROLES, give_up=after_silence, abort_unreleased=True) as link:
             while queue and not work.is_interrupted():
                 try:
                     failure = link.exchange(report_next)
@@ -58,13 +61,16 @@ class CommitmentHandler:
                     if failure is not None:
                         self._service.failed(report, failure)
 
-    def _report_next(self, association: Association, report: ReportTask) -> str | None:
+    def _report_next(self, association: Association, report: ReportTask, remote: RemoteAE, work: Work) -> str | None:
         """Report one transaction and return why the peer did not take it, None if it did."""
         context = next(iter(association.contexts.values()), None)
         if context is None:
             return "the peer does not take the Storage Commitment Push Model"
-        if not self._service.hold(report):
-            # Somebody else has taken the transaction over meanwhile.
+        # Those before it may have taken long, and an instance may have been deleted meanwhile. The lease lasts until
+        # the remote AE has had its time to answer: it does not hear the report again earlier after a crash.
+        seconds = remote.response_timeout + LEASE_SECONDS
+        if not (self._service.verify(report, work.is_interrupted) and self._service.hold(report, seconds)):
+            # Somebody else has taken the transaction over, or the server shuts down.
             return None
         event, data = self._service.report(report.transaction, self._requestor.ae_title(), context.transfer_syntax)
         status = send_event_report(association, context.context_id, event, data)

@@ -63,8 +63,18 @@ class Handler(Protocol):
     def together(self) -> int:
         """How many tasks of one target to run together."""
 
+    @property
+    def at_once(self) -> int:
+        """How many calls for one target may run at the same time, of the 8 that may run in all.
+
+        With 8 a target that hangs can hold up all others; with 4 it cannot.
+        """
+
     def run(self, work: Work) -> None:
-        """Run the tasks and settle each; those left unsettled, or all after an exception, have failed."""
+        """Run the tasks and settle each.
+
+        Those left unsettled have failed, also after an exception; after a PacsError they were not tried.
+        """
 
     def stop(self) -> None:
         """End what blocks, because the server shuts down; tasks that are left unsettled then were not tried."""

@@ -17,8 +17,6 @@ log = logging.getLogger(__name__)
 
 # Batches of tasks that run at the same time; one more place is kept for urgent tasks.
 _SLOTS: Final = 8
-# So many of them may be of one target, so that a target that hangs holds up no other.
-_SLOTS_PER_TARGET: Final = 4
 # Tasks that another process has added are noticed after so many seconds at the latest.
 _LOOK_AGAIN: Final = 60.0
 # Pauses in seconds: when others hold what is due, and when the index fails.
@@ -122,7 +120,7 @@ class Worker:
         running = [(batch.kind, batch.target) for batch in list(self._batches)]
         if len(running) > self._slots:
             return None
-        busy = {target for target in running if running.count(target) >= _SLOTS_PER_TARGET}
+        busy = {pair for pair in running if running.count(pair) >= self._handlers[pair[0]].at_once}
         return Wanted(self._kinds, urgent_only=len(running) == self._slots, busy=busy)
 
     def _start_batch(self) -> bool:
@@ -172,28 +170,35 @@ class Worker:
     # ---------------------------------------------------------------- the threads that run
 
     def _run_batch(self, batch: _Batch) -> None:
-        reason = "the handler did not finish it"
+        reason, pause = "the handler did not finish it", 0.0
         try:
             self._handlers[batch.kind].run(batch.work)
         except PacsError as error:
-            reason = str(error)
+            # This server's own trouble, such as an index that is away, is no failed attempt.
+            reason, pause = str(error), self._service.lease_seconds
+            log.warning("tasks not run yet", extra={**fields(batch.work.tasks[0]), "reason": reason})
         except Exception as error:
             # The last resort: a fault of this program is one failed attempt, not a worker less.
             log.exception("task failed unexpectedly", extra=fields(batch.work.tasks[0]))
             reason = f"internal error ({type(error).__name__}), see the server's log"
         finally:
-            self._settle_rest(batch, reason)
+            self._settle_rest(batch, reason, pause)
             with self._ended:
                 self._batches.discard(batch)
                 self._ended.notify_all()
             self._service.changed.set()
 
-    def _settle_rest(self, batch: _Batch, reason: str) -> None:
-        """Settle what the handler has left: as not tried if the server shuts down, as failed otherwise."""
+    def _settle_rest(self, batch: _Batch, reason: str, pause: float = 0.0) -> None:
+        """Settle what the handler has left: as failed, or as not tried if the server shuts down.
+
+        With a `pause` it was not tried either, and is due after so many seconds.
+        """
         try:
             for task in self._service.unsettled(batch.work.tasks):
                 if self._stopping.is_set():
                     self._service.release(task)
+                elif pause:
+                    self._service.release(task, reason, pause)
                 else:
                     tell(task, self._service.fail(task, reason))
         except PacsError as error:

@@ -161,7 +161,9 @@ class StorageCommitmentService:
     def delivered(self, report: ReportTask) -> None:
         """The peer has the report, whoever holds the task now."""
         done = self._tasks.done(report.task)
-        if done or self._index.reported(report.transaction, self._tasks.now()):
+        # The task may be in other hands, or be ready once more.
+        reported = self._index.reported(report.transaction, self._tasks.now())
+        if done or reported:
             self._count("reported")
             log.info("commitment reported", extra=_fields(report.transaction))
 

@@ -175,9 +175,11 @@ class TaskService:
         settlement = Settlement(TaskState.READY, task.attempts, reason, due)
         return settlement if self._settle(task, settlement, "busy") else None
 
-    def release(self, task: Task) -> bool:
-        """Give a task back as if it had not been claimed."""
-        return self._settle(task, Settlement(TaskState.READY, task.attempts, task.last_error), "released")
+    def release(self, task: Task, reason: str = "", seconds: float = 0.0) -> bool:
+        """Give a task back as if it had not been claimed, because of `reason`; with `seconds` it is due after them."""
+        due = self._later(seconds) if seconds else None
+        settlement = Settlement(TaskState.READY, task.attempts, reason or task.last_error, due)
+        return self._settle(task, settlement, "released")
 
     def _settle(self, task: Task, settlement: Settlement, outcome: str) -> bool:
         settled = self._index.settle(task, settlement, self.now())

@@ -405,6 +405,33 @@ def test_a_stop_in_the_middle_of_a_report(tmp_path):
         server.shutdown()
 
 
+def test_a_slow_peer_is_called_eight_times_at_once(tmp_path):
+    called, answer = threading.Semaphore(0), threading.Event()
+
+    def hang(event: evt.Event) -> tuple[int, None]:
+        called.release()
+        answer.wait(PATIENT_SECONDS)
+        return 0, None
+
+    ae = AE(ae_title="MODALITY")
+    ae.add_supported_context(StorageCommitmentPushModel, scu_role=False, scp_role=True)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, hang)])
+    peer = remote("MODALITY", server.server_address[1])
+    configured = settings(tmp_path, peer.model_copy(update={"response_timeout": 600.0}))
+    try:
+        with running(configured) as pacs:
+            for number in range(8):
+                assert ask(pacs, information(f"1.2.{number}", (CT, "1.2.3"))) == 0
+                assert called.acquire(timeout=PATIENT_SECONDS)
+            assert ask(pacs, information("1.2.8", (CT, "1.2.3"))) == 0
+            assert not called.acquire(timeout=0.5)
+            answer.set()
+            assert eventually(lambda: statuses(pacs) == [CommitmentStatus.REPORTED] * 9)
+    finally:
+        answer.set()
+        server.shutdown()
+
+
 def test_two_servers_on_one_database_report_once(tmp_path, database_url):
     with listening() as (reports, peer):
         one, other = (settings(tmp_path, peer, url=database_url) for _ in range(2))

@@ -2,40 +2,49 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from datasets import make_ct
 from memory_archive import memory_archive
 from pydicom.dataset import Dataset
-from servers import EXPLICIT, free_port
-from sqlalchemy import delete, select, update
+from servers import EXPLICIT, IMPLICIT, free_port
+from sqlalchemy import Connection, delete, select, update
 from strategies import encoded
+from trails import silent
 
 from pacs_server.archive.archive import Archive
 from pacs_server.config import CommitmentConfig
 from pacs_server.dicom.caller import Door
-from pacs_server.dicom.commitment import CommitmentRequest, Reference
+from pacs_server.dicom.commitment import CommitmentEvent, CommitmentRequest, FailureReason, Reference
+from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
 from pacs_server.errors import InvalidArgumentValue, ResourceLimitation
 from pacs_server.index import commitment as index_of_commitment
 from pacs_server.index.commitment import KIND, CommitmentIndex, CommitmentStatus, Transaction, follow
 from pacs_server.index.database import Database
+from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.task_models import task as task_table
 from pacs_server.index.task_overview import TaskFilter, TaskOverview
-from pacs_server.index.task_values import Task, TaskState
-from pacs_server.index.tasks import TaskIndex, Wanted
+from pacs_server.index.task_values import NewTask, Task, TaskState
+from pacs_server.index.tasks import TaskIndex, Wanted, add_task
 from pacs_server.index.workflow_models import commitment as commitment_table
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Timeouts
+from pacs_server.net.transport import DeadlineExpired
+from pacs_server.outbox import commitment as outbox
 from pacs_server.outbox.commitment import CommitmentHandler
 from pacs_server.outbox.handler import Work
+from pacs_server.scu import link
 from pacs_server.scu.link import Requestor
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.services import commitment
 from pacs_server.services.commitment import ReportTask, StorageCommitmentService, retry_policy
+from pacs_server.services.deletion import DeletionService
 from pacs_server.services.store import StoreRequest, StoreService
 from pacs_server.services.tasks import LEASE_SECONDS, TaskService
 from pacs_server.storage.archive_files import ArchiveFiles
@@ -67,6 +76,7 @@ class Node:
         self.database.migrate()
         assert isinstance(files.storage, MemoryStorage)
         self.storage = files.storage
+        self.deletions = DeletionService(DeletionIndex(self.database), files, silent())
         self.clock = clock
         self.counted: list[str] = []
         archive = Archive(
@@ -184,7 +194,9 @@ def test_an_interruption_does_not_wait_for_the_end_of_a_file(node: Node) -> None
         return asked[-1]
 
     assert not node.service.verify(claimed, soon)
-    assert [reason for _, reason in node.index.results(claimed.transaction)] == [None]
+    assert len(node.index.unverified(claimed.transaction, 2)) == 1
+    # Nobody is promised what was not verified.
+    assert [reason for _, reason in node.index.results(claimed.transaction)] == [FailureReason.PROCESSING_FAILURE]
     assert node.task().claimed_until is None
 
 
@@ -329,6 +341,71 @@ def test_one_peer_at_a_time_and_the_longest_wait_first(node: Node) -> None:
     assert node.seconds_to_next() == LEASE_SECONDS
 
 
+class Peer:
+    """The remote AE CT1, which is told of transactions over associations without a network."""
+
+    remote = RemoteAE("CT1", "127.0.0.1", 104, 1.0, 100.0)
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, take: Callable[[], int]) -> None:
+        """`take` gives the status of the answer."""
+        self.events: list[CommitmentEvent] = []
+        self.ends: list[str] = []
+        self._take = take
+        monkeypatch.setattr(link, "connect", lambda *_: self)
+        monkeypatch.setattr(outbox, "send_event_report", self._report)
+        self.transport = SimpleNamespace(close=lambda: self.ends.append("closed"))
+        self.contexts = {1: SimpleNamespace(context_id=1, transfer_syntax=IMPLICIT)}
+
+    def _report(self, _association: object, _context: int, event: CommitmentEvent, _data: bytes) -> int:
+        self.events.append(event)
+        return self._take()
+
+    def release(self) -> None:
+        raise DeadlineExpired("no answer")
+
+    def abort(self) -> None:
+        self.ends.append("aborted")
+
+
+def test_a_report_is_not_sent_again_before_the_peer_has_had_its_time(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be sent again after a crash, when the lease has run out."""
+    lasts: list[timedelta] = []
+
+    def take() -> int:
+        # The worker renews leases meanwhile.
+        node.tasks.renew([node.task()])
+        lasts.append((node.task().claimed_until or node.clock.now) - node.clock.now)
+        return 0
+
+    peer = Peer(monkeypatch, take)
+    node.request()
+    node.deliver(node.claim_due(), lambda _: peer.remote)
+    assert lasts == [timedelta(seconds=peer.remote.response_timeout + LEASE_SECONDS)]
+    assert node.only().status == CommitmentStatus.REPORTED
+    # It did not answer the release.
+    assert peer.ends == ["aborted", "closed"]
+
+
+def test_what_is_deleted_while_others_are_reported_is_not_committed_to(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = node.store(make_ct()), node.store(make_ct())
+
+    def take() -> int:
+        if len(peer.events) == 1:
+            node.deletions.delete(Level.IMAGE, second.sop_instance_uid, "wrong patient")
+        return 0
+
+    peer = Peer(monkeypatch, take)
+    asked = [node.request(first, uid="1.1"), node.request(second, uid="1.2")]
+    node.deliver(node.claim_due(), lambda _: peer.remote)
+    assert peer.events == [CommitmentEvent.SUCCESSFUL, CommitmentEvent.FAILURES_EXIST]
+    results = [list(node.index.results(report.transaction)) for report in asked]
+    assert results == [[(first, 0)], [(second, FailureReason.NO_SUCH_OBJECT_INSTANCE)]]
+
+
 # ------------------------------------------------------------------------------------ the task behind it
 
 
@@ -368,6 +445,49 @@ def test_a_late_answer_counts_whoever_holds_the_task_by_then(node: Node) -> None
     assert not node.service.hold(claimed)
     assert (node.task().state, node.only().status) == (TaskState.DONE, CommitmentStatus.REPORTED)
     assert node.counted == ["requested", "reported"]
+
+
+def test_a_report_that_was_taken_is_not_made_again_with_its_task(node: Node) -> None:
+    claimed = node.request(claim=True)
+    again = NewTask(KIND, "a test", "CT1", claimed.task.payload, dedupe_key=claimed.task.dedupe_key)
+    with node.database.begin() as connection:
+        assert add_task(connection, again, node.clock.now) == claimed.task.id
+    node.service.delivered(claimed)
+    assert (node.only().status, node.task().state) == (CommitmentStatus.REPORTED, TaskState.READY)
+    assert node.claim_due() == []
+    assert (node.only().status, node.task().state) == (CommitmentStatus.REPORTED, TaskState.DONE)
+    assert node.counted == ["requested", "reported"]
+
+
+@pytest.mark.parametrize("by", ["request", "retry"])
+def test_asking_again_while_a_report_fails_is_no_deadlock(node_of: Callable[[], Node], by: str) -> None:
+    """Both change the transaction and its task."""
+    node, other = node_of(), node_of()
+    node.request()
+    (claimed,) = node.claim_due()
+    begun, asked = threading.Event(), []
+
+    def ask() -> None:
+        begun.wait(10)
+        if by == "request":
+            other.request()
+        else:
+            other.service.retry(claimed.transaction.id)
+        asked.append(True)
+
+    def follow_late(connection: Connection, task: Task) -> None:
+        # The task is locked now. The other one gets as far as it can.
+        begun.set()
+        time.sleep(0.5)
+        follow(connection, task)
+
+    node.tasks._index._followers = {KIND: follow_late}
+    thread = threading.Thread(target=ask)
+    thread.start()
+    node.service.failed(claimed, "no")
+    thread.join()
+    assert asked == [True]
+    assert (node.task().attempts, node.task().due) == (1, node.clock.now)
 
 
 def test_a_task_whose_transaction_was_reported_is_done(node: Node) -> None:

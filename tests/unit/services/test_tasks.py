@@ -435,6 +435,20 @@ def test_a_target_that_stays_busy_does_not_go_beyond_the_deadline(
     assert node.task(key).state == TaskState.DEAD
 
 
+def test_what_was_not_tried_comes_again_even_after_its_deadline(
+    node_of: Callable[..., OutboxNode], clock: Clock
+) -> None:
+    node = node_of(RetryPolicy(attempts=None, lasts=50))
+    key = node.add()
+    for _ in range(2):
+        (task,) = node.claim()
+        assert node.service.release(task, "the index is away", 60)
+        assert (node.task(key).attempts, node.task(key).last_error) == (0, "the index is away")
+        assert node.service.seconds_to_next(WANTED) == 60
+        clock.advance(60)
+    assert node.counted == [("send", "released")] * 2
+
+
 # ------------------------------------------------------------------------------------ by hand
 
 
