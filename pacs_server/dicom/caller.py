@@ -10,11 +10,11 @@ from enum import StrEnum
 from pacs_server.config.sections.access_control import PeerRule
 
 ANYBODY = PeerRule(ae_title="*")
-"""The rule of callers that no rule of `access_control.peers` is about: every service, from anywhere."""
+"""The rule for callers whose AE title is in no rule of `access_control.peers`: every service, from every address."""
 
 
 class Door(StrEnum):
-    """The way into the archive that a caller or an instance took."""
+    """The way by which a caller or an instance reached the archive."""
 
     DIMSE = "dimse"
     IMPORT = "import"
@@ -22,10 +22,10 @@ class Door(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks the archive for something, from where, and what the caller may do.
+    """One caller of the archive: who it is, where it calls from, and what it may do.
 
     `user` is the name of a user who has logged in, and None if nobody has. `ae_title` is the AE title that the caller
-    claims, and `called_ae` the one by which the caller knows this archive; both are empty at doors without AE titles.
+    claims, and `called_ae` the AE title that it used for this archive. Both are empty at doors without AE titles.
     `certificate` holds the names in the caller's TLS certificate: the subject's common name and those of the subject
     alternative name extension. `rule` is the access rule that let the caller in.
     """

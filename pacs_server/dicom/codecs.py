@@ -1,8 +1,8 @@
-"""Decoders of encapsulated pixel data: pydicom's own, and those that this server adds to them.
+"""Decoders of encapsulated pixel data: those of pydicom, and a pydicom plugin that this server adds.
 
-The optional package imagecodecs (extra `codecs`) decodes the JPEG family and JPEG XL as a pydicom
-plugin, Pillow does JPEG Baseline without it, Deflated Image Frame Compression needs no package.
-Importing this module registers them.
+With the optional package imagecodecs (extra `codecs`) the plugin decodes the JPEG family and JPEG XL. Without it, the
+plugin decodes JPEG Baseline with Pillow. Deflated Image Frame Compression needs no package. Importing this module
+registers the plugin.
 """
 
 import zlib
@@ -30,7 +30,7 @@ JPEG_XL_RECOMPRESSION = UID("1.2.840.10008.1.2.4.111")
 JPEG_XL = UID("1.2.840.10008.1.2.4.112")
 DEFLATED_IMAGE_FRAME = UID("1.2.840.10008.1.2.8.1")
 
-# Pydicom 3.0 knows nothing of these; it looks a transfer syntax up before it decodes.
+# pydicom 3.0 does not know these transfer syntaxes, and looks up every transfer syntax before it decodes.
 _NEW_TRANSFER_SYNTAXES = {
     JPEG_XL_LOSSLESS: ("JPEG XL Lossless", "JPEGXLLossless"),
     JPEG_XL_RECOMPRESSION: ("JPEG XL JPEG Recompression", "JPEGXLJPEGRecompression"),
@@ -39,14 +39,14 @@ _NEW_TRANSFER_SYNTAXES = {
 }
 _JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
 HAVE_IMAGECODECS = find_spec("imagecodecs") is not None
-# What pydicom's plugin interface asks for.
+# pydicom's plugin interface requires this name.
 DECODER_DEPENDENCIES = {uid: ("imagecodecs",) for uid in (*_JPEG, JPEG_XL_LOSSLESS, JPEG_XL_RECOMPRESSION, JPEG_XL)}
 _PLUGIN = "pacs_server"
 _DECODERS: dict[str, Decoder] = {}
 
 
 def is_available(uid: str) -> bool:
-    """Whether this module's plugin can decode `uid` (asked by pydicom)."""
+    """Whether this module's plugin can decode the transfer syntax `uid`. Called by pydicom."""
     return uid in (DEFLATED_IMAGE_FRAME, JPEGBaseline8Bit) or (HAVE_IMAGECODECS and uid in DECODER_DEPENDENCIES)
 
 
@@ -62,12 +62,15 @@ def decoder_for(transfer_syntax: str) -> Decoder:
 
 
 def preferred_plugin(decoder: Decoder) -> str:
-    """The plugin to decode with, "" to try all: ours leaves JPEG colours alone, pydicom's Pillow does not always."""
+    """The plugin to decode with, or "" to let pydicom try all of them.
+
+    This module's plugin is preferred because it never converts JPEG colours. pydicom's Pillow plugin sometimes does.
+    """
     return _PLUGIN if _PLUGIN in decoder.available_plugins else ""
 
 
 def _decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
-    """The pixels of one JPEG or JPEG XL frame, samples interleaved, in the byte size of Bits Allocated."""
+    """The pixels of one JPEG or JPEG XL frame: samples interleaved, each in the size of Bits Allocated."""
     if runner.transfer_syntax in (JPEG_XL_LOSSLESS, JPEG_XL):
         import imagecodecs
 
@@ -79,11 +82,11 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
 
 
 def _jpeg_frame(src: bytes, runner: DecodeRunner) -> tuple[Any, int]:
-    """The components as they are coded, no colour conversion, and the bits a sample."""
+    """The colour components as they are encoded, without colour conversion, and the number of bits per sample."""
     colour = runner.samples_per_pixel == 3
     if not HAVE_IMAGECODECS:
         image = Image.open(BytesIO(src), formats=("JPEG",))
-        # An Adobe marker of transform 0 says RGB; all else is taken for YCbCr and would be converted.
+        # Pillow takes the components for YCbCr and converts them, unless an Adobe marker with transform 0 says RGB.
         if colour and image.info.get("adobe_transform") != 0:
             image.draft("YCbCr", image.size)
         return np.asarray(image), 8
@@ -91,16 +94,16 @@ def _jpeg_frame(src: bytes, runner: DecodeRunner) -> tuple[Any, int]:
 
     if runner.transfer_syntax == JPEG_XL_RECOMPRESSION:
         src = bytes(imagecodecs.jpegxl_decode_jpeg(src, numthreads=1))
-    space = "RGB" if colour else "GRAYSCALE"  # the same in and out
+    space = "RGB" if colour else "GRAYSCALE"  # the same for input and output, so that nothing is converted
     return imagecodecs.jpeg8_decode(src, colorspace=space, outcolorspace=space), _jpeg_precision(src)
 
 
 def _as_pixels(array: Any, precision: int, runner: DecodeRunner) -> Any:
-    """`array`, which codecs give unsigned, as signed as Pixel Representation says, in little endian."""
+    """`array` in little endian, and signed if Pixel Representation says so. Codecs return unsigned samples."""
     if not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"the codestream holds {array.dtype} samples")
     size = runner.bits_allocated // 8
-    array = array.astype(f"<u{size}", casting="safe")  # an error where samples are longer than Bits Allocated
+    array = array.astype(f"<u{size}", casting="safe")  # raises if samples are longer than Bits Allocated
     unused = 8 * size - precision
     if runner.pixel_representation == 1 and unused > 0 and not (array >> precision).any():
         array = (array << unused).view(f"<i{size}") >> unused
@@ -108,7 +111,7 @@ def _as_pixels(array: Any, precision: int, runner: DecodeRunner) -> Any:
 
 
 def _jpeg_precision(src: bytes) -> int:
-    """Bits a sample by the frame header (ISO 10918-1 B.2.2)."""
+    """The number of bits per sample, from the frame header (ISO 10918-1 B.2.2)."""
     position = 2
     while position + 5 <= len(src):
         marker, length = src[position + 1], int.from_bytes(src[position + 2 : position + 4], "big")
@@ -119,7 +122,7 @@ def _jpeg_precision(src: bytes) -> int:
 
 
 def _inflate_frame(src: bytes, runner: DecodeRunner) -> bytes:
-    """The pixels of one deflated frame (PS3.5 A.4.13), one byte each where they are single bits."""
+    """The pixels of one deflated frame (PS3.5 A.4.13). Single-bit pixels are returned as one byte each."""
     length = int(runner.frame_length(unit="bytes"))
     frame = zlib.decompressobj(-zlib.MAX_WBITS).decompress(src, length + 1)[:length]
     if runner.bits_allocated == 1:

@@ -1,7 +1,6 @@
-"""Storage Commitment Push Model data sets: requests as values, reports as bytes (PS3.4 J.3, PS3.3 C.14).
+"""Decodes requests and encodes reports of the Storage Commitment Push Model (PS3.4 J.3, PS3.3 C.14).
 
-A request may name a hundred thousand instances, so neither way goes through a data set object for
-each of them.
+A request may name a hundred thousand instances, so neither direction builds a data set object per instance.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,13 +16,13 @@ from pacs_server.dicom.writer import writer_for
 from pacs_server.errors import InvalidArgumentValue, InvalidInstance, ResourceLimitation, TranscodeError
 
 PUSH_MODEL = "1.2.840.10008.1.20.1"
-# PS3.4 J.3.5: the one well-known instance that every action and event is about.
+# PS3.4 J.3.5: the well-known SOP Instance that every N-ACTION and N-EVENT-REPORT names.
 PUSH_MODEL_INSTANCE = "1.2.840.10008.1.20.1.1"
 REQUEST_STORAGE_COMMITMENT = 1
 
 MAX_REFERENCES = 100_000
 MAX_REQUEST_BYTES = 24 * 1024 * 1024
-# An item with its delimiter and two attributes, and room for an optional one.
+# For each reference: the item, its delimiter, its two attributes, and one optional attribute.
 _MAX_ELEMENTS = 5 * MAX_REFERENCES
 
 _REFERENCED_SOP_CLASS_UID, _REFERENCED_SOP_INSTANCE_UID = 0x00081150, 0x00081155
@@ -33,14 +32,14 @@ _READ = frozenset({_REFERENCED_SOP_CLASS_UID, _REFERENCED_SOP_INSTANCE_UID, _TRA
 
 
 class CommitmentEvent(IntEnum):
-    """What a report says (PS3.4 Table J.3-2)."""
+    """The event type of a report (PS3.4 Table J.3-2)."""
 
     SUCCESSFUL = 1
     FAILURES_EXIST = 2
 
 
 class FailureReason(IntEnum):
-    """Why an instance is not committed to, or that it is (PS3.3 C.14.1.1)."""
+    """Failure Reason of an instance (PS3.3 C.14.1.1); NONE if the instance is committed."""
 
     NONE = 0
     PROCESSING_FAILURE = 0x0110
@@ -49,7 +48,7 @@ class FailureReason(IntEnum):
 
 
 class Reference(NamedTuple):
-    """An instance that commitment is asked for."""
+    """An instance for which storage commitment is requested."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -57,7 +56,7 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CommitmentRequest:
-    """A transaction as requested; no reference is in it twice."""
+    """A requested transaction. `references` has no duplicates."""
 
     transaction_uid: str
     references: tuple[Reference, ...]
@@ -66,7 +65,8 @@ class CommitmentRequest:
 def parse_request(data: bytes, transfer_syntax_uid: str) -> CommitmentRequest:
     """Read the data set of an N-ACTION (PS3.4 Table J.3-1).
 
-    Raises InvalidArgumentValue naming what is missing or wrong, ResourceLimitation when it is too much.
+    Raises InvalidArgumentValue, which names the attribute that is missing or wrong, and ResourceLimitation if the
+    request is too large.
     """
     if is_deflated(transfer_syntax_uid):
         data = _inflated(data)
@@ -79,7 +79,7 @@ def parse_request(data: bytes, transfer_syntax_uid: str) -> CommitmentRequest:
     except (Cut, InvalidInstance):
         raise InvalidArgumentValue("the action information cannot be decoded") from None
     if not references:
-        # PS3.4 Table J.3-1: type 1, so an empty request is none.
+        # PS3.4 Table J.3-1: the sequence is of type 1, so a request must not be empty.
         raise InvalidArgumentValue("Referenced SOP Sequence is missing or empty")
     return CommitmentRequest(transaction, references)
 
@@ -102,12 +102,12 @@ def _references(skimmer: Skimmer, sequence: ElementPosition) -> Iterator[Referen
         item = _wanted(skimmer.elements(start, end))
         sop_class = _uid(skimmer, item, _REFERENCED_SOP_CLASS_UID, "Referenced SOP Class UID")
         sop_instance = _uid(skimmer, item, _REFERENCED_SOP_INSTANCE_UID, "Referenced SOP Instance UID")
-        # There are few classes: one text for each is enough.
+        # A request names few SOP classes, so all references to a class share one string.
         yield Reference(classes.setdefault(sop_class, sop_class), sop_instance)
 
 
 def _wanted(elements: Iterable[ElementPosition]) -> dict[int, ElementPosition]:
-    """Those of the elements that are read here; what else a peer sends takes no memory."""
+    """The elements that are read here. All others are dropped at once, so that they take no memory."""
     return {element.tag: element for element in elements if element.tag in _READ}
 
 
@@ -125,9 +125,9 @@ def encode_report(
     results: Iterable[tuple[Reference, int]],
     transfer_syntax_uid: str,
 ) -> tuple[CommitmentEvent, bytes]:
-    """The event type and data set of an N-EVENT-REPORT; `results` give each instance its failure reason or 0.
+    """The event type and data set of an N-EVENT-REPORT; `results` pairs each instance with its Failure Reason or 0.
 
-    All instances of the request are in it, in its order (PS3.4 J.3.3.1.2).
+    `results` has to hold all instances of the request, in the order of the request (PS3.4 J.3.3.1.2).
     """
     writer = writer_for(transfer_syntax_uid)
     sop_class = writer.field(_REFERENCED_SOP_CLASS_UID, "UI").element

@@ -1,4 +1,4 @@
-"""Data elements and items of sequences as values, their bytes as they were read (PS3.5 7)."""
+"""Data elements and sequence items, with their values as the bytes that were read (PS3.5 7)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Item(NamedTuple):
 class Element(NamedTuple):
     """One data element.
 
-    `value` holds items for a sequence, bytes in the byte order of `encoding` otherwise; with
-    `undefined_length` and bytes it is all that stands before the sequence delimiter. `raw` is the
-    element as it was read, None once anything in it was replaced. In Implicit VR `vr` is the
-    dictionary's, which may be "US or SS".
+    `value` is a tuple of items for a sequence, otherwise bytes in the byte order of `encoding`. If the element has
+    `undefined_length`, these bytes are everything before the sequence delimiter. `raw` is the whole element as it was
+    read, or None once any part of it was replaced. In Implicit VR, `vr` comes from the data dictionary and may be
+    "US or SS".
     """
 
     tag: int
@@ -34,12 +34,12 @@ class Element(NamedTuple):
 
     @property
     def content(self) -> bytes:
-        """The value as bytes; none for a sequence."""
+        """The value as bytes; empty for a sequence."""
         return b"" if isinstance(self.value, tuple) else bytes(self.value)
 
     @property
     def number(self) -> int:
-        """The first value of a US element, 0 when it has none; raises TranscodeError if it is a sequence."""
+        """The first value of a US element, 0 if it is empty; raises TranscodeError if the element is a sequence."""
         if isinstance(self.value, tuple):
             raise TranscodeError(f"{tag_text(self.tag)} is not a number")
         return int.from_bytes(self.value[:2], "little" if self.encoding.little_endian else "big")
@@ -47,13 +47,16 @@ class Element(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PixelDescription:
-    """What the encoding of other elements depends on, from their data set or from the one around it."""
+    """The pixel attributes that the encoding of other elements depends on: Pixel Representation and Bits Allocated.
+
+    An item that lacks one of them takes it from the data set around the item.
+    """
 
     signed: bool = False
     bits_allocated: int = 16
 
     def within(self, elements: Iterable[Element]) -> "PixelDescription":
-        """The description that holds for these elements of one data set or item."""
+        """The description that applies to these elements of one data set or item."""
         signed, bits_allocated = self.signed, self.bits_allocated
         for element in elements:
             if element.tag == PIXEL_REPRESENTATION:
@@ -63,7 +66,7 @@ class PixelDescription:
         return PixelDescription(signed, bits_allocated)
 
     def vr_of(self, element: Element) -> str:
-        """The VR of an element; "US or SS" is what Pixel Representation says (PS3.3 C.7.6.3.1)."""
+        """The VR of an element. For "US or SS", Pixel Representation decides (PS3.3 C.7.6.3.1)."""
         if element.vr == "US or SS":
             return "SS" if self.signed else "US"
         return element.vr

@@ -17,7 +17,7 @@ class Encoding:
 
     @property
     def byte_order(self) -> str:
-        """The byte order as `struct` writes it."""
+        """The byte order as the prefix of a `struct` format."""
         return "<" if self.little_endian else ">"
 
 
@@ -29,7 +29,7 @@ _ENCODINGS = {str(ImplicitVRLittleEndian): IMPLICIT_LE, str(ExplicitVRBigEndian)
 
 
 def encoding_of(transfer_syntax_uid: str) -> Encoding:
-    """The encoding of a transfer syntax, for the deflated one once it is inflated (PS3.5 10)."""
+    """The encoding of a transfer syntax (PS3.5 10). For the deflated one, the encoding after inflating."""
     return _ENCODINGS.get(transfer_syntax_uid, EXPLICIT_LE)
 
 

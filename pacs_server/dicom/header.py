@@ -1,6 +1,6 @@
-"""The header of an instance: what the index keeps of it, read from the first bytes of its data set.
+"""Reads the header of an instance: the attributes that the index stores, from the first bytes of the data set.
 
-Nothing that a sender writes can raise anything but `InvalidInstance`.
+Malformed input of any kind raises `InvalidInstance` and nothing else.
 """
 
 import json
@@ -21,7 +21,7 @@ from pacs_server.errors import InvalidInstance, TranscodeError
 
 MAX_INFLATED_BYTES = 8 * 1024 * 1024
 MAX_SEQUENCE_BYTES = 65_536
-# Short ones go into database indexes, which take about 2,700 bytes (PostgreSQL).
+# In characters. Short texts go into database indexes, and an entry of those holds about 2,700 bytes (PostgreSQL).
 MAX_SHORT_TEXT = 256
 MAX_LONG_TEXT = 10_240
 
@@ -29,10 +29,10 @@ MAX_LONG_TEXT = 10_240
 _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
 _BY_TAG = {attribute.tag: attribute for attribute in INDEXED}
-# What is read while it is stepped over, and its VR where the data set does not say it; sequences are no text.
+# The elements to keep while skimming, with the VR to use in Implicit VR; b"" for sequences, which are not text.
 _WANTED = {SPECIFIC_CHARACTER_SET: b"CS"} | {tag: b"" if a.vr == "SQ" else a.vr.encode() for tag, a in _BY_TAG.items()}
-# The skimming ends behind the last indexed attribute. What lies past group 0040 is a presentation
-# state's label, and not worth refusing an object whose long groups before it were cut off.
+# Skimming ends after the last indexed attribute. Past group 0040 only the label of a presentation state is indexed:
+# if long groups push that label beyond the bytes at hand, the instance is accepted without its label.
 _LAST_TAG = max(_BY_TAG)
 _LAST_NEEDED_TAG = max(tag for tag in _BY_TAG if tag <= 0x0040FFFF)
 
@@ -41,8 +41,8 @@ _LAST_NEEDED_TAG = max(tag for tag in _BY_TAG if tag <= 0x0040FFFF)
 class Header:
     """The indexed part of an instance.
 
-    `values` maps `Attribute.column` to decoded text for every indexed attribute that is present and
-    not empty (several values joined by backslash, sequences as DICOM JSON text); padding is gone.
+    `values` maps `Attribute.column` to the decoded text of every indexed attribute that is present and not empty:
+    without padding, several values joined by backslash, sequences as DICOM JSON text.
     """
 
     uids: InstanceUIDs
@@ -52,11 +52,10 @@ class Header:
 
 
 def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool, size: int | None = None) -> Header:
-    """Read the indexed attributes from the first bytes of a data set, which is all of it when `complete`.
+    """Read the indexed attributes from `head`, the first bytes of a data set; if `complete`, it is the whole data set.
 
-    Raises InvalidInstance when the data set breaks the encoding's rules, has no usable UIDs, or when
-    its indexed part is longer than `head`; and when its `size` is given, in bytes, and Pixel Data
-    does not end within it.
+    `size` is the length of the whole data set in bytes. Raises InvalidInstance if the data set is malformed or has no
+    valid UIDs, if its indexed part is longer than `head`, or if `size` is given and Pixel Data does not end within it.
     """
     if transfer_syntax_uid in _DEFLATED:
         head, complete = _inflate(head, complete)
@@ -64,7 +63,7 @@ def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool, size: 
     skimmer = Skimmer(head, encoding_of(transfer_syntax_uid))
     found, rest = _find(skimmer, complete)
     if size is not None and _is_cut_off(skimmer, rest, size):
-        # Half an image that is kept would stand in the way of the whole one.
+        # If half an image were stored, the complete one could later be refused as a different object of the same UID.
         raise InvalidInstance("the data set ends in the middle of Pixel Data")
     encodings = _encodings(skimmer, found)
     values = {}
@@ -90,7 +89,7 @@ def _inflate(head: bytes, complete: bool) -> tuple[bytes, bool]:
 
 
 def _find(skimmer: Skimmer, complete: bool) -> tuple[Skimmed, int]:
-    """The indexed elements of the top level, by tag, and where those that are not looked at begin."""
+    """The indexed elements of the top level, by tag, and the offset at which reading stopped."""
     found: Skimmed = {}
     size = len(skimmer.data)
     tag = at = 0
@@ -98,7 +97,7 @@ def _find(skimmer: Skimmer, complete: bool) -> tuple[Skimmed, int]:
         while size - at >= 8:
             at, skimmed = skimmer.skim(at, _LAST_TAG, _WANTED, found)
             tag = max(tag, skimmed)
-            # What is not plain ends the skimming: step over it with care, and skim on.
+            # `skim` stops at an element that is not plain. Step over that one here, then skim on.
             element = next(skimmer.elements(at, size), None)
             if element is None:
                 break
@@ -110,7 +109,7 @@ def _find(skimmer: Skimmer, complete: bool) -> tuple[Skimmed, int]:
             at = skimmer.end(element)
             if at > size:
                 raise Cut(tag)
-        # Bytes are missing that may hold more elements; tags ascend (PS3.5 7.1).
+        # The missing bytes may hold more elements. Tags ascend (PS3.5 7.1), so these come after `tag`.
         if not complete:
             raise Cut(tag)
     except Cut as cut:
@@ -122,10 +121,9 @@ def _find(skimmer: Skimmer, complete: bool) -> tuple[Skimmed, int]:
 
 
 def _is_cut_off(skimmer: Skimmer, at: int, size: int) -> bool:
-    """Whether a data set of `size` bytes ends within its Pixel Data, as far as the bytes at hand tell.
+    """Whether a data set of `size` bytes ends within its Pixel Data, as far as the bytes at hand show.
 
-    Compressed Pixel Data says how long it is at its very end, so that it is seen through only where
-    it is all at hand.
+    Compressed Pixel Data is checked only if the whole data set is at hand, because only a delimiter marks its end.
     """
     end = len(skimmer.data)
     try:
@@ -139,7 +137,7 @@ def _is_cut_off(skimmer: Skimmer, at: int, size: int) -> bool:
     except Cut as cut:
         return cut.tag == PIXEL_DATA and end == size
     except InvalidInstance:
-        # What lies before is not indexed, and no reason to refuse an object.
+        # The fault is in elements that are not indexed, so it is no reason to refuse the instance.
         return False
     return False
 
@@ -168,7 +166,7 @@ def _indexed_text(skimmer: Skimmer, element: ElementPosition, attribute: Attribu
 
 
 def _texts(skimmer: Skimmer, element: ElementPosition, dictionary_vr: str, encodings: tuple[str, ...]) -> list[str]:
-    """The values as text, by the VR that was sent if it is of any use."""
+    """The values as text, read by the VR that was sent if that is a VR of text or numbers, else by `dictionary_vr`."""
     vr = element.vr if element.vr in TEXT_VRS or element.vr in NUMBERS else dictionary_vr
     raw = skimmer.value(element)
     if vr not in NUMBERS:
@@ -180,7 +178,7 @@ def _texts(skimmer: Skimmer, element: ElementPosition, dictionary_vr: str, encod
 
 
 def _sequence_text(skimmer: Skimmer, element: ElementPosition, encodings: tuple[str, ...]) -> str:
-    """The items as DICOM JSON (PS3.18 F.2), '' when there are none or they cannot be read."""
+    """The items as DICOM JSON (PS3.18 F.2); '' if there are none, or if they are too long or cut off."""
     if element.length != UNDEFINED_LENGTH and element.length > MAX_SEQUENCE_BYTES:
         return ""
     try:
@@ -202,7 +200,7 @@ def _json_item(skimmer: Skimmer, start: int, end: int, encodings: tuple[str, ...
     for element in skimmer.elements(start, end):
         vr = element.vr if element.vr not in ("", "UN") else dictionary_vr(element.tag) or "UN"
         if element.tag == SPECIFIC_CHARACTER_SET:
-            # PS3.5 7.5.3: an item's own character set holds for it and everything inside.
+            # PS3.5 7.5.3: an item's own character set applies to the item and to everything inside it.
             encodings = _encodings(skimmer, {SPECIFIC_CHARACTER_SET: element})
         if vr == "SQ":
             values = _json_items(skimmer, element, encodings, depth + 1)
@@ -227,5 +225,5 @@ def _json_value(text: str, vr: str) -> object:
         number = float(text)
     except ValueError:
         return text
-    # JSON has no infinity.
+    # JSON can express neither infinity nor NaN.
     return number if math.isfinite(number) else text

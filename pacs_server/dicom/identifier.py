@@ -1,8 +1,8 @@
-"""Identifiers of C-FIND, C-MOVE and C-GET requests, decoded and held against their model (PS3.4 C.4, C.6).
+"""Decodes identifiers of C-FIND, C-MOVE and C-GET and checks them against the information model (PS3.4 C.4, C.6).
 
-Any bytes become a `Query` or `RetrieveKeys`, or raise InvalidIdentifier with a sentence that fits
-Error Comment (0000,0902). Keys that the attribute table does not know are named in
-`Query.unsupported` and left out of the response (PS3.4 C.2.2.1.3); private ones are ignored.
+Any bytes either become a `Query` or `RetrieveKeys`, or raise InvalidIdentifier with a text that fits Error Comment
+(0000,0902). Keys that are not in the attribute table are listed in `Query.unsupported` and left out of the response
+(PS3.4 C.2.2.1.3). Private keys are ignored.
 """
 
 import json
@@ -33,7 +33,7 @@ from pacs_server.errors import InvalidIdentifier
 
 @dataclass(frozen=True, slots=True)
 class QueryOptions:
-    """What extended negotiation agreed on (PS3.4 C.5.1.1); for a retrieve only `relational` counts."""
+    """The options agreed on in extended negotiation (PS3.4 C.5.1.1). C-MOVE and C-GET use only `relational`."""
 
     relational: bool = False
     combined_date_time: bool = False
@@ -42,7 +42,10 @@ class QueryOptions:
 
 @dataclass(frozen=True, slots=True)
 class MatchingKey:
-    """What an attribute, or a date and time pair, has to match; `unknown` is the answer for a zero-length value."""
+    """A key to match against an attribute, or against a pair of date and time.
+
+    `unknown` tells whether a zero-length stored value matches.
+    """
 
     attributes: tuple[Attribute, ...]
     matcher: Matcher | DateTimeSpan
@@ -58,9 +61,10 @@ class MatchingKey:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a C-FIND asks for: `keys` to match, `returns` in tag order, and tags that cannot be served as asked.
+    """The query of a C-FIND: the `keys` to match, and in `returns` the keys to return, in tag order.
 
-    `texts` are the keys with a value as they were sent, keyword to value.
+    `unsupported` lists the tags of keys that cannot be matched or returned as requested. `texts` holds the keys that
+    were sent with a value, keyword to value.
     """
 
     model: InformationModel
@@ -73,7 +77,7 @@ class Query:
     texts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def answered_items(self, tag: int, text: str) -> list[dict[str, Any]]:
-        """The items of a sequence that an answer holds, from the text that the index has of the sequence."""
+        """The items of a sequence to return in a response. `text` is the sequence as the index stores it."""
         items: list[dict[str, Any]] = json.loads(text) if text else []
         for key in self.keys:
             if isinstance(key.matcher, Items) and key.attributes[0].tag == tag:
@@ -84,7 +88,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class RetrieveKeys:
-    """The entities that a C-MOVE or C-GET names; an empty tuple does not narrow."""
+    """The unique keys of a C-MOVE or C-GET. An empty tuple means that the key does not restrict the request."""
 
     level: Level
     patient_ids: tuple[str, ...] = ()
@@ -120,7 +124,7 @@ def parse_retrieve(
     for at in Level:
         key = identifier.attributes.get(BY_KEYWORD[UNIQUE_KEYS[at]].tag)
         text = value_of(key) if key else ""
-        # PS3.4 C.6.2.1: Study Root has no patient level, so a Patient ID there is no unique key.
+        # PS3.4 C.6.2.1: Study Root has no patient level, so Patient ID is not a unique key in it.
         values = _unique_values(at, text) if at in model.levels else ()
         if at in model.levels:
             _check_unique(at, values, level, options)
@@ -129,13 +133,14 @@ def parse_retrieve(
 
 
 def level_of(attribute: Attribute, model: InformationModel) -> Level:
-    """The level an attribute belongs to in the model (PS3.4 C.6.2.1: patient attributes are the study's)."""
+    """The level of an attribute in the model; in Study Root, patient attributes are of the study (PS3.4 C.6.2.1)."""
     return max(attribute.level, model.levels[0])
 
 
 def _unique_values(at: Level, text: str) -> tuple[str, ...]:
     values = tuple(dict.fromkeys(value for value in text.split("\\") if value))
-    # A UID here names what to send, so a wild card or the like is a mistake and not a lack of matches.
+    # In a retrieve request a UID names what to send. So a wild card or an invalid UID is an error, where a query
+    # would only find no match.
     valid = ("*" not in text and "?" not in text) if at is Level.PATIENT else all(is_uid(value) for value in values)
     if not valid:
         raise refused(f"{UNIQUE_KEYS[at]} is not valid to retrieve by")
@@ -148,7 +153,8 @@ def _check_unique(at: Level, values: tuple[str, ...], level: Level, options: Que
         raise refused(f"{name} lies below the level")
     if not values and (at is level or (at < level and not options.relational)):
         raise refused(f"{name} is missing")
-    # PS3.4 C.4.2.1.4.1, C.4.2.2.1: one value at every level above, a list at the level itself, but of UIDs only.
+    # PS3.4 C.4.2.1.4.1, C.4.2.2.1: one value at every level above the query level; at the query level itself a list,
+    # but only of UIDs: Patient ID has one value.
     single = (at is Level.PATIENT or at < level) and not options.relational
     if len(values) > (1 if single else MAX_VALUES):
         raise refused(f"{name} has too many values")
@@ -175,13 +181,13 @@ def _is_answered(attribute: Attribute, level: Level, model: InformationModel) ->
 
 def _check_levels(texts: Mapping[Attribute, str], level: Level, model: InformationModel, options: QueryOptions) -> None:
     for attribute, text in texts.items():
-        # Many workstations ask for more to be returned than their level has; without a value that harms nobody.
+        # Many workstations send return keys of levels below the query level. A key without a value does no harm.
         if not text or attribute.tag == TIMEZONE_OFFSET_FROM_UTC:
             continue
         at = level_of(attribute, model)
         if at > level:
             raise refused(f"{attribute.keyword} lies below the level")
-        # PS3.4 C.4.1.2.1: above the level there are unique keys only, unless relational queries were agreed on.
+        # PS3.4 C.4.1.2.1: above the query level only unique keys are allowed, unless relational queries were agreed on.
         if at < level and attribute.keyword != UNIQUE_KEYS[at] and not options.relational:
             raise refused(f"{attribute.keyword} lies above the level")
     if not options.relational:
@@ -192,7 +198,7 @@ def _check_levels(texts: Mapping[Attribute, str], level: Level, model: Informati
 
 
 def _combined(texts: dict[Attribute, str], options: QueryOptions) -> Iterator[MatchingKey]:
-    """The pairs of date and time ranges to match as one, which are taken out of `texts` (PS3.4 C.2.2.2.5.4)."""
+    """The pairs of date and time ranges to match as one range; they are removed from `texts` (PS3.4 C.2.2.2.5.4)."""
     if not options.combined_date_time:
         return
     for date in [attribute for attribute in texts if attribute.vr == "DA"]:

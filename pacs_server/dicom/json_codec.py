@@ -1,4 +1,7 @@
-"""Whole data sets to and from the DICOM JSON Model: every attribute, text decoded, nothing judged (PS3.18 F.2)."""
+"""Converts whole data sets to and from the DICOM JSON Model (PS3.18 F.2).
+
+All attributes are converted and text is decoded. Whether values are valid is not checked.
+"""
 
 import base64
 import binascii
@@ -20,17 +23,17 @@ from pacs_server.dicom.vr import LONG_VRS, NUMBERS, TEXT_VRS, implicit_vr
 from pacs_server.dicom.writer import Writer, writer_for
 from pacs_server.errors import TranscodeError
 
-# Far more than procedure steps and worklist items ask for.
+# Far more than procedure steps and worklist items need.
 _MAX_NESTING = 16
 _MAX_ELEMENTS = 100_000
 _MAX_VALUES = 100_000
-# What came as UN is told in one of these where the dictionary knows better.
+# An element that was sent as UN is read by the dictionary's VR if that is one of these.
 _READABLE_VRS = TEXT_VRS | NUMBERS.keys() | {"AT", "US or SS"}
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnKey:
-    """An attribute to return; of the items of a sequence only `items`, or everything when that is empty."""
+    """An attribute to return. For a sequence, `items` are the attributes of its items to return; empty means all."""
 
     tag: int
     vr: str
@@ -41,11 +44,13 @@ class ReturnKey:
 
 
 def decode_data_set(data: bytes, transfer_syntax_uid: str, limit: int) -> dict[str, Any]:
-    """The data set in `data`; raises TranscodeError if it is broken, nested deeper than 16 levels, has more than
-    100,000 elements and items or as many values, or is, inflated, longer than `limit` bytes.
+    """Decode the data set in `data` to the DICOM JSON Model.
+
+    Raises TranscodeError if the data set is malformed, is nested deeper than 16 levels, has more than 100,000 elements
+    and items or more than 100,000 further values, or if a deflated one is longer than `limit` bytes after inflating.
     """
     if is_deflated(transfer_syntax_uid):
-        # One byte more than allowed shows that it is too long.
+        # Inflating one byte more than the limit shows whether the data set is too long.
         data, _ = inflated(data, limit + 1)
         if len(data) > limit:
             raise TranscodeError("the data set is too long")
@@ -53,7 +58,7 @@ def decode_data_set(data: bytes, transfer_syntax_uid: str, limit: int) -> dict[s
     elements = read_elements(
         memoryview(data), encoding, max_depth=_MAX_NESTING, max_elements=_MAX_ELEMENTS, known_sequences=True
     )
-    if _delimiters(elements) > _MAX_VALUES:
+    if _extra_values(elements) > _MAX_VALUES:
         raise TranscodeError("the data set has too many values")
     if not encoding.little_endian:
         elements = read_elements(memoryview(encode(elements, EXPLICIT_LE)), EXPLICIT_LE)
@@ -65,9 +70,9 @@ def _data_set(elements: tuple[Element, ...], encodings: tuple[str, ...], around:
     found: dict[str, Any] = {}
     for element in elements:
         if element.tag == SPECIFIC_CHARACTER_SET:
-            # PS3.5 7.5.3: an item's own character set holds for it and everything inside.
+            # PS3.5 7.5.3: an item's own character set applies to the item and to everything inside it.
             encodings = encodings_of("\\".join(text_values(element.content, "CS", ())))
-        # PS3.5 7.1, 7.2: a data set begins at group 0008; group lengths are retired and mean nothing.
+        # PS3.5 7.1, 7.2: a data set begins at group 0008. Group lengths are retired, so they are left out.
         if element.tag >= SPECIFIC_CHARACTER_SET and element.tag & 0xFFFF:
             found[f"{element.tag:08X}"] = _json_element(element, encodings, pixel)
     return found
@@ -92,12 +97,12 @@ def _json_element(element: Element, encodings: tuple[str, ...], pixel: PixelDesc
     return {"vr": vr, "Value": values}
 
 
-def _delimiters(elements: Iterable[Element]) -> int:
-    """How many values there are beyond one for each element, or rather more; as objects they are far larger."""
+def _extra_values(elements: Iterable[Element]) -> int:
+    """An upper bound for the number of values beyond one per element. As objects, values take far more memory."""
     count = 0
     for element in elements:
         if isinstance(element.value, tuple):
-            count += sum(_delimiters(item.elements) for item in element.value)
+            count += sum(_extra_values(item.elements) for item in element.value)
         elif (vr := _vr(element, PixelDescription())) in NUMBERS or vr == "AT":
             count += len(element.value) // 2
         else:
@@ -106,7 +111,7 @@ def _delimiters(elements: Iterable[Element]) -> int:
 
 
 def _vr(element: Element, pixel: PixelDescription) -> str:
-    """The VR that was sent; what came as UN though the dictionary knows how to read it has the dictionary's."""
+    """The VR that was sent. An element that was sent as UN gets the dictionary's VR if that can be read."""
     if element.vr == "UN" and (known := implicit_vr(element.tag, {})) in _READABLE_VRS:
         element = element._replace(vr=known)
     return pixel.vr_of(element)
@@ -114,7 +119,7 @@ def _vr(element: Element, pixel: PixelDescription) -> str:
 
 def _numbers(raw: bytes, vr: str) -> list[Any]:
     numbers = [number for (number,) in _unpacked(NUMBERS[vr], raw)]
-    # JSON has no infinity.
+    # JSON can express neither infinity nor NaN.
     return [number if math.isfinite(number) else str(number) for number in numbers]
 
 
@@ -129,7 +134,7 @@ def _unpacked(layout: str, raw: bytes) -> Iterable[tuple[Any, ...]]:
 
 
 def encode_data_set(data_set: DataSet, transfer_syntax_uid: str, specific_character_set: str) -> bytes:
-    """A data set on the wire, in that character set if it can represent the text, else in ISO_IR 192."""
+    """Encode a data set, in the given character set if that can represent all text, else in ISO_IR 192."""
     writer = writer_for(transfer_syntax_uid)
     return writer.encoded(
         writer.attempts(specific_character_set), lambda encode_text: encode_item(writer, data_set, (), encode_text)
@@ -137,11 +142,11 @@ def encode_data_set(data_set: DataSet, transfer_syntax_uid: str, specific_charac
 
 
 def encode_item(writer: Writer, item: Mapping[str, Any], keys: Iterable[ReturnKey], encode_text: Encode) -> bytes:
-    """The elements of a data set or item that the keys ask for, or all of them for no keys."""
+    """Encode the attributes of a data set or item that `keys` name, or all of them if `keys` is empty."""
     everything = (ReturnKey(int(tag, 16), str(item[tag].get("vr", "UN"))) for tag in sorted(item))
     parts = []
     for key in keys or everything:
-        # The item is encoded like the rest, whatever it was in when it was stored.
+        # An item is encoded in the character set of the whole data set, so it does not declare its own.
         if key.tag != SPECIFIC_CHARACTER_SET:
             stored = item.get(f"{key.tag:08X}", {})
             parts.append(_encoded(writer, key, stored, encode_text))
@@ -149,7 +154,7 @@ def encode_item(writer: Writer, item: Mapping[str, Any], keys: Iterable[ReturnKe
 
 
 def encode_sequence(writer: Writer, key: ReturnKey, items: Iterable[Mapping[str, Any]], encode_text: Encode) -> bytes:
-    """A sequence with the requested attributes of each item, or all."""
+    """Encode a sequence with the attributes of each item that `key.items` name, or with all of them if it is empty."""
     content = b"".join(writer.item(encode_item(writer, item, key.items, encode_text)) for item in items)
     return writer.element(key.tag, "SQ", content)
 

@@ -1,4 +1,4 @@
-"""DICOM JSON that somebody else wrote: checked (PS3.18 F.2), and put into the form in which it is kept here."""
+"""Checks DICOM JSON from outside (PS3.18 F.2) and converts it to the form in which this server stores it."""
 
 import base64
 import math
@@ -22,7 +22,10 @@ def is_tag(name: str) -> bool:
 
 
 def checked_data_set(document: Mapping[str, Any], *, depth: int = 0) -> dict[str, Any]:
-    """A data set or item; raises ValueError where it is not as PS3.18 F.2 wants it, or more than 16 levels deep."""
+    """The data set or item in stored form; raises ValueError if it violates PS3.18 F.2 or is nested too deeply.
+
+    Sequences may be nested 16 levels deep.
+    """
     if depth > _MAX_NESTING:
         raise ValueError("sequences are nested too deep")
     if not all(map(is_tag, document)):
@@ -31,9 +34,9 @@ def checked_data_set(document: Mapping[str, Any], *, depth: int = 0) -> dict[str
 
 
 def checked_element(element: object, *, depth: int = 0) -> dict[str, Any]:
-    """An attribute in the form that is kept: numbers in strings as text, no blanks around values; raises ValueError.
+    """The attribute in stored form: DS and IS as text, no blanks around values; raises ValueError if it is invalid.
 
-    Bulk data by its address is none of ours to fetch, so that it is refused too.
+    A BulkDataURI is refused too, because the server does not fetch bulk data from elsewhere.
     """
     vr = element.get("vr") if isinstance(element, dict) else None
     if not isinstance(element, dict) or not isinstance(vr, str) or vr not in VRS:
@@ -56,7 +59,7 @@ def checked_element(element: object, *, depth: int = 0) -> dict[str, Any]:
 
 
 def element_of_text(vr: str, text: str) -> dict[str, Any]:
-    """An attribute of a text VR from text, several values joined by backslash; blanks around values do not count."""
+    """An attribute of a text VR from text with its values joined by backslash; blanks around values are removed."""
     if vr == "PN":
         text = "=".join(group.strip() for group in text.split("="))
     return text_element(vr, values_of_text(text, vr))

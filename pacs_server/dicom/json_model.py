@@ -1,7 +1,7 @@
-"""The DICOM JSON Model (PS3.18 F.2): its data sets, and what they hold as text, values and items.
+"""Reads data sets in the DICOM JSON Model (PS3.18 F.2): their attributes as text, values or items.
 
-A data set is a mapping from tag ("00100010") to `{"vr": ..., "Value": [...]}` or `{"vr": ..., "InlineBinary": ...}`;
-an attribute without either is empty. DS and IS stay text, so that they keep their form.
+A data set is a mapping from tag ("00100010") to `{"vr": ..., "Value": [...]}` or `{"vr": ..., "InlineBinary": ...}`.
+An attribute with neither is empty. DS and IS values are kept as text, so that their notation is preserved.
 """
 
 import json
@@ -36,23 +36,23 @@ def first_value(data_set: DataSet, tag: str) -> str:
 
 
 def values_of(data_set: DataSet, tag: str) -> list[Any]:
-    """The values of an attribute that are not empty; none if it is absent."""
+    """The values of an attribute that are not empty; an empty list if the attribute is absent."""
     return [value for value in data_set.get(tag, {}).get("Value", ()) if value not in (None, "")]
 
 
 def items_of(data_set: DataSet, tag: str) -> list[DataSet]:
-    """The items of a sequence; none if it is absent, empty, or no sequence."""
+    """The items of a sequence; an empty list if the attribute is absent, empty, or not a sequence."""
     element = data_set.get(tag, {})
     return list(element.get("Value", ())) if element.get("vr") == "SQ" else []
 
 
 def empty_element(tag: int) -> dict[str, str]:
-    """An attribute of zero length, with its VR by the dictionary."""
+    """An attribute of zero length, with the VR from the data dictionary."""
     return {"vr": dictionary_vr(tag) or "UN"}
 
 
 def text_element(vr: str, values: list[str]) -> dict[str, Any]:
-    """An element of text values; an empty one among them has its place, and none at all is no value."""
+    """An element of text values. An empty one among others becomes null; if all are empty, there is no "Value"."""
     found = [_value(text, vr) for text in values]
     return {"vr": vr, "Value": found} if any(value is not None for value in found) else {"vr": vr}
 

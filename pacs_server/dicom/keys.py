@@ -1,7 +1,7 @@
-"""Keys of C-FIND: an identifier decoded once to tag, VR and text, and what each key asks for (PS3.4 C.2.2, K.2.2).
+"""Decodes a C-FIND identifier to keys (tag, VR, text) and makes a matcher for each key (PS3.4 C.2.2, K.2.2).
 
-Shared by Query/Retrieve and the modality worklist. What is wrong is refused with a sentence that fits
-Error Comment (0000,0902); what is decoded and never judged may be wrong.
+Query/Retrieve and Modality Worklist both use it. An invalid key raises InvalidIdentifier with a text that fits Error
+Comment (0000,0902). A key is checked only when its value is used, so an invalid key that nothing uses does no harm.
 """
 
 import struct
@@ -29,12 +29,12 @@ from pacs_server.dicom.text import encodings_of, plain_value, text_values
 from pacs_server.dicom.vr import BYTES_VRS, NUMBERS, dictionary_vr
 from pacs_server.errors import InvalidIdentifier, TranscodeError
 
-# Told or answered in every response, and never matched (PS3.4 C.2.2.2, C.4.1.1.3.2).
+# These attributes describe the request or the response itself and are never matched (PS3.4 C.2.2.2, C.4.1.1.3.2).
 _NOT_KEYS = frozenset({SPECIFIC_CHARACTER_SET, QUERY_RETRIEVE_LEVEL, RETRIEVE_AE_TITLE, INSTANCE_AVAILABILITY})
 
 MAX_BYTES = 1 << 20
-"""The greatest length of an identifier, inflated."""
-# Of an identifier, return keys and all; what is matched may be less deep.
+"""The maximum length of an identifier in bytes, after inflating."""
+# The maximum nesting of an identifier with its return keys. Keys that are matched may be nested `_MAX_DEPTH` deep.
 _MAX_NESTING = 16
 _MAX_ELEMENTS = 10_000
 _MAX_DEPTH = 4
@@ -48,9 +48,9 @@ OPAQUE_VRS = BYTES_VRS | {"AT"} | (NUMBERS.keys() - _INTEGERS)
 class Key(NamedTuple):
     """One attribute of an identifier or of an item in it.
 
-    The VR is the dictionary's, or for a tag that it does not know the one that was sent. `text` has
-    several values joined by backslash; it is "" for sequences and opaque VRs. `has_value` tells whether
-    anything was sent at all, `fault` what is wrong with the value.
+    `vr` is the VR in the data dictionary, or the VR that was sent if the dictionary does not know the tag. `text` holds
+    the values joined by backslash, and is "" for sequences and opaque VRs. `has_value` tells whether the attribute was
+    sent with a value, and `fault` what is wrong with that value, "" if nothing is.
     """
 
     tag: int
@@ -63,7 +63,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """The attributes of an identifier or of an item in it, by tag, and its own Specific Character Set, "" for none."""
+    """The attributes of an identifier or of an item in it, by tag, and its own Specific Character Set ("" if none)."""
 
     attributes: Mapping[int, Key]
     specific_character_set: str = ""
@@ -78,10 +78,10 @@ class Identifier:
 
 
 def decode_identifier(data: bytes, transfer_syntax_uid: str) -> Identifier:
-    """The attributes of an identifier; raises InvalidIdentifier."""
+    """Decode an identifier; raises InvalidIdentifier if it is malformed or too long."""
     try:
         if is_deflated(transfer_syntax_uid):
-            # One byte more than allowed shows that it is too long.
+            # Inflating one byte more than the limit shows whether the identifier is too long.
             data, _ = inflated(data, MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise InvalidIdentifier("the identifier is too long")
@@ -97,7 +97,7 @@ def _identifier(elements: tuple[Element, ...], charset_around: str) -> Identifie
     for element in elements:
         if element.tag == SPECIFIC_CHARACTER_SET:
             charset = value_of(_key(element, (), ""))
-    # PS3.5 7.5.3: an item's own character set holds for it and everything inside.
+    # PS3.5 7.5.3: an item's own character set applies to the item and to everything inside it.
     in_force = charset or charset_around
     encodings = encodings_of(in_force)
     return Identifier({element.tag: _key(element, encodings, in_force) for element in elements}, charset)
@@ -121,21 +121,21 @@ def _key(element: Element, encodings: tuple[str, ...], charset: str) -> Key:
 
 def is_key(tag: int) -> bool:
     """Whether an attribute of an identifier is a key."""
-    # PS3.5 7.1, 7.2: a data set begins at group 0008; group lengths are retired and mean nothing.
+    # PS3.5 7.1, 7.2: a data set begins at group 0008. Group lengths are retired, so they are ignored.
     private = tag >> 16 & 1
     return tag >= 0x00080000 and not private and bool(tag & 0xFFFF) and tag not in _NOT_KEYS
 
 
-# ------------------------------------------------------------------------------------ judging
+# ------------------------------------------------------------------------------------ matching
 
 
 def refused(sentence: str) -> InvalidIdentifier:
-    """The error for a request, cut to what Error Comment holds."""
+    """The error that refuses a request, with the text cut to the maximum length of Error Comment."""
     return InvalidIdentifier(sentence[:_ERROR_COMMENT_LENGTH])
 
 
 def value_of(key: Key) -> str:
-    """The values of a key as text, joined by backslash; raises InvalidIdentifier when they are no values of its VR."""
+    """The values of a key as text, joined by backslash; raises InvalidIdentifier if they are not valid for its VR."""
     if key.items is not None or key.fault:
         raise refused(f"{_name(key.tag)} {key.fault or 'is no sequence'}")
     return key.text
@@ -151,17 +151,17 @@ def _keyword(tag: int) -> str:
 
 
 def return_keys(keys: Iterable[Key]) -> tuple[ReturnKey, ...]:
-    """The keys as keys to return, in tag order."""
+    """The `ReturnKey` of each key, in tag order."""
     return tuple(return_key(key) for key in sorted(keys))
 
 
 def return_key(key: Key) -> ReturnKey:
-    """A key as a key to return, with those in its item if it is a sequence (PS3.4 C.2.2.2.6)."""
+    """The `ReturnKey` of a key; for a sequence, with the keys in the sequence's item (PS3.4 C.2.2.2.6)."""
     return ReturnKey(key.tag, key.vr, return_keys(key.items[0].keys) if key.items else ())
 
 
 def key_matcher(name: str, vr: str, text: str, *, fuzzy: bool) -> Matcher | None:
-    """What a key asks for, or None for Universal Matching; raises InvalidIdentifier that begins with `name`."""
+    """The matcher for a key, or None for Universal Matching; raises InvalidIdentifier with a text that names `name`."""
     try:
         return matcher_for(vr, text, fuzzy=fuzzy)
     except InvalidIdentifier as error:
@@ -169,11 +169,11 @@ def key_matcher(name: str, vr: str, text: str, *, fuzzy: bool) -> Matcher | None
 
 
 def date_time_range(names: tuple[str, str], date: str, time: str) -> DateTimeSpan | None:
-    """Date and time as one range if both are ranges of the same form, else None; raises InvalidIdentifier."""
+    """Date and time as one range if both are ranges with the same bounds given, else None; raises InvalidIdentifier."""
     if not all("-" in text and "\\" not in text for text in (date, time)):
         return None
     dates, times = _span(names[0], "DA", date), _span(names[1], "TM", time)
-    # A bound of one without a bound of the other is no moment, so ranges of two forms count each on its own.
+    # A bound of the date without one of the time, or the reverse, is no point in time. Such ranges are matched apart.
     if (bool(dates.lower), bool(dates.upper)) != (bool(times.lower), bool(times.upper)):
         return None
     if dates.upper and dates.upper + times.upper < dates.lower + times.lower:
@@ -189,7 +189,7 @@ def _span(name: str, vr: str, text: str) -> Span:
 
 
 def sequence_matcher(key: Key, *, fuzzy: bool, depth: int = 1) -> Items | None:
-    """What a sequence key, nested `depth` deep, asks for; None for Universal Matching; raises InvalidIdentifier."""
+    """The matcher for a sequence key at `depth`, or None for Universal Matching; raises InvalidIdentifier."""
     if key.items is None:
         if key.has_value:
             raise refused(f"{_name(key.tag)} is a sequence")
@@ -203,7 +203,7 @@ def sequence_matcher(key: Key, *, fuzzy: bool, depth: int = 1) -> Items | None:
 
 
 def item_key(key: Key, *, fuzzy: bool, depth: int = 0) -> ItemKey | None:
-    """What one key of an item asks for, or None for Universal Matching; raises InvalidIdentifier."""
+    """The `ItemKey` for one key of an item, or None for Universal Matching; raises InvalidIdentifier."""
     matcher: Matcher | None
     if key.vr == "SQ":
         matcher = sequence_matcher(key, fuzzy=fuzzy, depth=depth + 1)
@@ -216,9 +216,9 @@ def item_key(key: Key, *, fuzzy: bool, depth: int = 0) -> ItemKey | None:
 
 
 def key_texts(keys: Iterable[Key], within: str = "") -> Iterator[tuple[str, str]]:
-    """The name of each key that has a value, with the value as text; those in sequences as Sequence.Key.
+    """The name of each key that has a value, with the value as text. A key in a sequence is named Sequence.Key.
 
-    For people: values that are no text are left out, and nothing is refused.
+    The texts are for people to read: values that are not text are left out, and an invalid key raises nothing.
     """
     for key in keys:
         if not key.has_value:

@@ -21,5 +21,5 @@ class InformationModel(Enum):
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """The levels a query may name; Study Root counts patient attributes as the study's (PS3.4 C.6.2.1)."""
+        """The levels that a query may name. In Study Root, patient attributes are of the study (PS3.4 C.6.2.1)."""
         return tuple(Level) if self is InformationModel.PATIENT_ROOT else tuple(Level)[1:]

@@ -1,22 +1,22 @@
-"""Attribute matching, the pure definition (PS3.4 C.2.2.2), on decoded text.
+"""The definition of attribute matching (PS3.4 C.2.2.2), on decoded text.
 
-Values are text as `dicom.header` keeps them: padding gone, several values joined by backslash, a
-sequence as DICOM JSON. What the Standard leaves open is settled here:
+Stored values are text as in `dicom.header`: without padding, several values joined by backslash, a sequence as DICOM
+JSON. Where the Standard leaves a choice, this module decides:
 
-* Unknown values. PS3.4 C.2.2.1.2: matching against a zero-length Required Key of an entity is a
-  success, and C.2.2.1.3 treats supported Optional Keys alike. Unique Keys are the exception: they
-  are never unknown (C.2.2.1.1), so an empty Patient ID matches no Patient ID. Modality Worklist
-  has the opposite rule (K.2.2.1.1.1); callers choose with `unknown`.
-* Person names (C.2.2.2.1.1) are compared by `fold_name`: case, accents, blanks around components
-  and trailing empty components do not count. A key without "=" matches any component group; one
-  with "=" matches group by group, an empty group of the key matching all. `X^*` also finds `X`.
-* Fuzzy names (extended negotiation): every word of the key is the start of some word of the name.
-* Dates and times go by meaning (C.2.2.2.1.3). A short time in the key covers all that it leaves
-  open: 10 is 10:00:00.000000 to 10:59:59.999999. A stored value counts with its first instant. A
-  stored value that is no date or time matches no key but the universal one.
-* Offsets from UTC in DT values are not taken into account.
+* Unknown values: a stored value of zero length matches every key value of a Required Key (PS3.4 C.2.2.1.2), and
+  likewise of a supported Optional Key (C.2.2.1.3). Unique Keys are the exception: they are never unknown (C.2.2.1.1),
+  so an empty Patient ID matches no Patient ID. In Modality Worklist an unknown value never matches (K.2.2.1.1.1).
+  Callers choose with `unknown`.
+* Person names (C.2.2.2.1.1) are compared as `fold_name` returns them: case, accents, blanks around components and
+  trailing empty components do not matter. A key without "=" matches any component group. A key with "=" matches group
+  by group, and its empty groups match everything. `X^*` also finds `X`.
+* Fuzzy names (extended negotiation): every word of the key is the beginning of some word of the name.
+* Dates and times are compared by meaning (C.2.2.2.1.3). A short time in a key is a range: 10 means 10:00:00.000000 to
+  10:59:59.999999. A short stored value means its first instant. A stored value that is not a valid date or time
+  matches only under Universal Matching.
+* Offsets from UTC in DT values are ignored.
 * IS and DS are compared literally (C.2.2.2.1.4), US by value.
-* Several values in a key of any VR but ST, LT, UT and UR mean any of them, as List of UID does.
+* A key with several values matches if one of them does, as in List of UID Matching. ST, LT, UT and UR have one value.
 """
 
 import json
@@ -42,13 +42,13 @@ _DATE_TIME = re.compile(r"(\d{4})(?:(0[1-9]|1[0-2])(?:(0[1-9]|[12]\d|3[01])([\d.
 
 
 def date_key(text: str) -> str:
-    """A DA value as YYYYMMDD, also from the old form YYYY.MM.DD, or '' when it is no date."""
+    """A DA value as YYYYMMDD, also from the old form YYYY.MM.DD, or '' if it is not a date."""
     match = _DATE.fullmatch(text)
     return f"{match[1]}{match[3]}{match[4]}" if match else ""
 
 
 def time_key(text: str, *, upper: bool = False) -> str:
-    """The first (or last) instant of a TM value as HHMMSS.ffffff, also from HH:MM:SS, or '' when it is no time."""
+    """The first (or last) instant of a TM value as HHMMSS.ffffff, also from HH:MM:SS, or '' if it is not a time."""
     match = _TIME.fullmatch(text)
     if match is None:
         return ""
@@ -58,7 +58,7 @@ def time_key(text: str, *, upper: bool = False) -> str:
 
 
 def date_time_key(text: str, *, upper: bool = False) -> str:
-    """The first (or last) instant of a DT value as YYYYMMDDHHMMSS.ffffff, or '' when it is no date and time."""
+    """The first (or last) instant of a DT value as YYYYMMDDHHMMSS.ffffff, or '' if it is not a date and time."""
     match = _DATE_TIME.fullmatch(text)
     if match is None:
         return ""
@@ -91,12 +91,15 @@ class WildCard:
 
 @dataclass(frozen=True, slots=True)
 class PersonName:
-    """Literal or Wild Card Matching of a name: folded patterns by component group; a lone group fits any group."""
+    """Single Value or Wild Card Matching of a name.
+
+    `groups` are folded patterns, one per component group. A single pattern is matched against every group.
+    """
 
     groups: tuple[str, ...]
 
     def matches(self, value: str) -> bool:
-        """Whether a folded name fits."""
+        """Whether a folded name matches."""
         stored = value.split("=")
         if len(self.groups) == 1:
             return any(_fits(self.groups[0], group) for group in stored)
@@ -111,21 +114,24 @@ class FuzzyName:
     words: tuple[str, ...]
 
     def matches(self, value: str) -> bool:
-        """Whether every word of the key starts some word of a folded name."""
+        """Whether every word of the key is the beginning of some word of a folded name."""
         stored = name_words(value)
         return all(any(name.startswith(word) for name in stored) for word in self.words)
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Range Matching, and single dates and times (PS3.4 C.2.2.2.5); both bounds count, '' is an open end."""
+    """Range Matching, and matching of single dates and times (PS3.4 C.2.2.2.5).
+
+    Both bounds belong to the range; '' is an open end.
+    """
 
     vr: str
     lower: str
     upper: str
 
     def matches(self, value: str) -> bool:
-        """Whether the first instant of `value` lies within."""
+        """Whether the first instant of `value` lies within the range."""
         instant = _INSTANTS[self.vr](value)
         return bool(instant) and self.lower <= instant and (not self.upper or instant <= self.upper)
 
@@ -138,7 +144,10 @@ class DateTimeSpan:
     time: Span
 
     def matches(self, date: str, time: str, *, unknown: bool) -> bool:
-        """Whether the moment lies within; by its date alone when the time is unknown."""
+        """Whether date and time lie within the range.
+
+        `unknown` is the result for an empty date, and for an empty time on a date within the range.
+        """
         if not date:
             return unknown
         day, instant = date_key(date), time_key(time)
@@ -152,12 +161,12 @@ class DateTimeSpan:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Several values in one key: one of them has to match."""
+    """A key with several values, of which one has to match."""
 
     matchers: "tuple[Matcher, ...]"
 
     def matches(self, value: str) -> bool:
-        """Whether one of the matchers takes `value`."""
+        """Whether `value` matches one of the matchers."""
         return any(matcher.matches(value) for matcher in self.matchers)
 
 
@@ -191,9 +200,9 @@ Matcher = Values | WildCard | PersonName | FuzzyName | Span | AnyOf | Items
 
 
 def matches(matcher: Matcher, text: str, *, multiple: bool, unknown: bool) -> bool:
-    """Whether the stored `text` matches; a zero-length one does as `unknown` says.
+    """Whether the stored `text` matches; `unknown` is the result for an empty one.
 
-    `multiple` splits it at backslashes, and then one value has to match (PS3.4 C.2.2.3).
+    If `multiple`, the text is split at backslashes, and one of the values has to match (PS3.4 C.2.2.3).
     """
     if is_name(matcher):
         text = fold_name(text)
@@ -208,7 +217,7 @@ def is_name(matcher: Matcher) -> bool:
 
 
 def matcher_for(vr: str, text: str, *, fuzzy: bool = False) -> Matcher | None:
-    """What a key's text asks for, or None for Universal Matching; raises InvalidIdentifier on a bad date or time."""
+    """The matcher for the text of a key, or None for Universal Matching; raises InvalidIdentifier if it is invalid."""
     parts = [text.rstrip()] if vr in SINGLE_VALUED_VRS else [value.strip() for value in text.split("\\")]
     values = [value for value in parts if value]
     if len(values) > MAX_VALUES or any(len(value) > _MAX_LENGTH for value in values):
@@ -227,7 +236,7 @@ def matcher_for(vr: str, text: str, *, fuzzy: bool = False) -> Matcher | None:
 def _matcher(vr: str, value: str, fuzzy: bool) -> Matcher | None:
     if vr in _INSTANTS:
         bounds = span(vr, value)
-        # PS3.4 C.2.2.2.5: a range goes upwards; times do not cross midnight.
+        # PS3.4 C.2.2.2.5: the lower bound comes first, and a range of times does not cross midnight.
         if bounds.upper and bounds.upper < bounds.lower:
             raise InvalidIdentifier("the range goes backwards")
         return bounds
@@ -244,18 +253,21 @@ def _matcher(vr: str, value: str, fuzzy: bool) -> Matcher | None:
 
 def _name_pattern(group: str) -> str:
     pattern = re.sub(r"\*+", "*", group)
-    # Components that may be empty may as well be absent: "x*^*" asks for no more than "x*".
+    # A component that may be empty may also be absent, so "x*^*" means the same as "x*".
     letters = pattern.rstrip("*^")
     star = pattern.find("*", len(letters))
     return pattern[: star + 1] if star >= 0 else pattern
 
 
 def span(vr: str, value: str) -> Span:
-    """A single date or time, or a range of them, ends in any order; raises InvalidIdentifier when it is neither."""
+    """Parse a single date or time, or a range; raises InvalidIdentifier if it is neither.
+
+    The order of the bounds is not checked.
+    """
     key = _INSTANTS[vr]
     first, dash, last = (part.strip() for part in value.partition("-"))
     bounds = Span(vr, key(first), _last_instant(vr, last if dash else first))
-    # PS3.4 C.2.2.2.5: only a range may lack a bound, and not both.
+    # PS3.4 C.2.2.2.5: only a range may lack a bound, and it may not lack both.
     missing = (not bounds.lower and (first or not dash)) or (not bounds.upper and (last or not dash))
     if missing or not (bounds.lower or bounds.upper):
         raise InvalidIdentifier("no valid date, time or range")
@@ -272,12 +284,12 @@ _INSTANTS: dict[str, Callable[[str], str]] = {"DA": date_key, "TM": time_key, "D
 
 
 def _fits(pattern: str, group: str) -> bool:
-    # "x^*" asks for nothing after x that could not be empty.
+    # "x^*" also matches "x", because all components after x may be empty.
     return _compiled(pattern).fullmatch(group) is not None or bare_name(pattern) == group
 
 
 def bare_name(pattern: str) -> str | None:
-    """What a name pattern like "x^*" matches besides its letters: "x", where trailing components are empty."""
+    """For a name pattern like "x^*", the "x" that it matches too, because trailing components may be empty; or None."""
     bare = pattern.rstrip("^*")
     return bare if pattern.endswith("*") and pattern[len(bare) :].startswith("^") else None
 
@@ -287,7 +299,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     first, *rest = (_literal(part) for part in pattern.split("*"))
     if not rest:
         return re.compile(first, re.DOTALL)
-    # Each part between stars takes its first place for good, so that hostile patterns stay linear.
+    # Each part between stars is matched at its first place without backtracking, so that the time for hostile patterns
+    # stays linear.
     middle = "".join(f"(?>.*?{part})" for part in rest[:-1])
     return re.compile(f"{first}{middle}.*{rest[-1]}", re.DOTALL)
 

@@ -1,6 +1,6 @@
-"""Performed procedure steps: which attributes are needed when, and what may follow what (PS3.4 F.7.2).
+"""The rules of performed procedure steps: required attributes and changes of status (PS3.4 F.7.2).
 
-Data sets are in the DICOM JSON Model, see `json_model`. Nothing here reads or writes anything.
+Data sets are in the DICOM JSON Model, see `json_model`. All functions are pure.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -36,7 +36,11 @@ class StepStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A row of Table F.7.2-1: type for N-CREATE, whether N-SET may change it, whether a finished step needs a value."""
+    """A row of PS3.4 Table F.7.2-1.
+
+    `type` is the type for N-CREATE, `settable` tells whether N-SET may change the attribute, and `final` whether a
+    finished step needs a value. `items` are the rows for the items of a sequence.
+    """
 
     keyword: str
     type: int
@@ -75,7 +79,7 @@ _SERIES = (
     Requirement("ReferencedImageSequence", 2, items=_REFERENCE),
     Requirement("ReferencedNonImageCompositeSOPInstanceSequence", 2, items=_REFERENCE),
 )
-# PS3.4 Table F.7.2-1 without the macros of codes and issuers. All that is not in it is of type 3 and may be set.
+# PS3.4 Table F.7.2-1 without the macros of codes and issuers. All other attributes are of type 3 and may be set.
 REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement("ScheduledStepAttributesSequence", 1, items=_SCHEDULED_STEP),
     *_rows("""
@@ -109,7 +113,7 @@ _STATUS, _SCHEDULED, _PERFORMED = (
     for keyword in ("PerformedProcedureStepStatus", "ScheduledStepAttributesSequence", "PerformedSeriesSequence")
 )
 _PATIENT_ID, _ISSUER_OF_PATIENT_ID = _tag("PatientID"), _tag("IssuerOfPatientID")
-# The command says which object this is.
+# The command set gives the SOP Class and Instance, so these attributes are not kept in the data set.
 _IDENTITY = frozenset({_tag("SOPClassUID"), _tag("SOPInstanceUID")})
 # PS3.4 Table F.7.2-2.
 CLOSED_COMMENT = "Performed Procedure Step Object may no longer be updated"
@@ -117,7 +121,7 @@ CLOSED_COMMENT = "Performed Procedure Step Object may no longer be updated"
 
 @dataclass(frozen=True, slots=True)
 class ScheduledStep:
-    """What an item of Scheduled Step Attributes Sequence says was scheduled; '' is unknown."""
+    """The scheduled step that an item of Scheduled Step Attributes Sequence refers to; '' means unknown."""
 
     study_instance_uid: str
     accession_number: str
@@ -127,7 +131,7 @@ class ScheduledStep:
 
 @dataclass(frozen=True, slots=True)
 class PerformedInstance:
-    """An instance that a step says it made."""
+    """An instance that was created in a performed procedure step, as the step lists it."""
 
     series_instance_uid: str
     sop_class_uid: str
@@ -135,10 +139,10 @@ class PerformedInstance:
 
 
 def created(attributes: DataSet) -> dict[str, Any]:
-    """The step that an N-CREATE with these attributes makes (PS3.4 F.7.2.1).
+    """The step that an N-CREATE with these attributes creates (PS3.4 F.7.2.1).
 
-    An attribute of type 2 may be missing: that says no less than an empty one. Raises
-    MissingAttribute, MissingAttributeValue, InvalidAttributeValue.
+    A missing attribute of type 2 is accepted like an empty one. Raises MissingAttribute, MissingAttributeValue,
+    InvalidAttributeValue.
     """
     _check(attributes, REQUIREMENTS)
     if status_of(attributes) != StepStatus.IN_PROGRESS:
@@ -152,14 +156,14 @@ def updated(step: DataSet, modifications: DataSet) -> dict[str, Any]:
 
     Raises ProcedureStepClosed, MissingAttribute, MissingAttributeValue, InvalidAttributeValue.
     """
-    # PS3.4 F.7.2.2.3: only while it is IN PROGRESS.
+    # PS3.4 F.7.2.2.3: a step may be changed only while it is IN PROGRESS.
     if status_of(step) != StepStatus.IN_PROGRESS:
         raise ProcedureStepClosed(CLOSED_COMMENT)
     # PS3.4 F.7.2.2.3: the character set of an N-SET does not replace that of the step; both are Unicode here.
     changes = {t: e for t, e in modifications.items() if t not in _IDENTITY and t != SPECIFIC_CHARACTER_SET}
     for tag, element in changes.items():
         requirement = _BY_TAG.get(tag)
-        # "Not allowed" in the table. What a modality repeats unchanged sets nothing.
+        # "Not allowed" in the table. An attribute that a modality repeats unchanged is accepted.
         if requirement is not None and not requirement.settable and element != step.get(tag):
             raise InvalidAttributeValue(f"{requirement.keyword} may not be set", tag=tag)
     merged = {**step, **changes}
@@ -172,8 +176,11 @@ def updated(step: DataSet, modifications: DataSet) -> dict[str, Any]:
 
 
 def selected(step: DataSet, tags: Collection[int]) -> tuple[dict[str, Any], bool]:
-    """The attributes of an N-GET response, all for no `tags`; and whether every one asked for is supported (F.8.2)."""
-    # PS3.4 Table F.8.2-1: what is of type 1 or 2 is always there.
+    """The attributes of an N-GET response (PS3.4 F.8.2), and whether all requested ones are supported.
+
+    If `tags` is empty, all attributes are returned.
+    """
+    # PS3.4 Table F.8.2-1: attributes of type 1 and 2 are always present.
     whole = {r.tag: empty_element(int(r.tag, 16)) for r in REQUIREMENTS if r.type < 3} | dict(step)
     if not tags:
         return whole, True
@@ -190,7 +197,7 @@ def status_of(step: DataSet) -> str:
 
 
 def scheduled_steps(step: DataSet) -> tuple[ScheduledStep, ...]:
-    """What the step refers to as scheduled."""
+    """The scheduled steps that a performed step refers to."""
     keywords = ("StudyInstanceUID", "AccessionNumber", "RequestedProcedureID", "ScheduledProcedureStepID")
     return tuple(
         ScheduledStep(*(first_value(item, _tag(keyword)) for keyword in keywords))
@@ -199,25 +206,25 @@ def scheduled_steps(step: DataSet) -> tuple[ScheduledStep, ...]:
 
 
 def performed_instances(step: DataSet) -> tuple[PerformedInstance, ...]:
-    """The instances that the step refers to, images or not, each once."""
+    """The instances that the step refers to, images and others, each listed once."""
     found = {each.sop_instance_uid: each for each in _references(step)}
     return tuple(found.values())
 
 
 def subjects_of(step: DataSet) -> tuple[Subject, ...]:
-    """Whose data a procedure step is: one subject for each study that the step refers to."""
-    who = text_of(step, _PATIENT_ID), text_of(step, _ISSUER_OF_PATIENT_ID)
-    if not any(who) and _SCHEDULED not in step:
+    """The subjects of a procedure step: one for each study that the step refers to."""
+    patient = text_of(step, _PATIENT_ID), text_of(step, _ISSUER_OF_PATIENT_ID)
+    if not any(patient) and _SCHEDULED not in step:
         return ()
     studies = {scheduled.study_instance_uid: scheduled.accession_number for scheduled in scheduled_steps(step)}
-    return tuple(Subject(*who, *study) for study in studies.items()) or (Subject(*who),)
+    return tuple(Subject(*patient, *study) for study in studies.items()) or (Subject(*patient),)
 
 
 def status_of_item(steps: Iterable[str], *, discontinued_returns: bool) -> ItemStatus:
-    """The status of a worklist item that steps of these statuses refer to.
+    """The status of a worklist item, from the statuses of the performed steps that refer to it.
 
-    IN PROGRESS while one of them is, then COMPLETED if one is; if all were discontinued, SCHEDULED or
-    DISCONTINUED as `discontinued_returns` says.
+    The item is IN PROGRESS while any step is, and after that COMPLETED if any step is. If all steps were discontinued,
+    it is SCHEDULED again if `discontinued_returns`, else DISCONTINUED.
     """
     statuses = set(steps)
     if StepStatus.IN_PROGRESS in statuses:
@@ -247,7 +254,7 @@ def _check(data_set: DataSet, requirements: Iterable[Requirement]) -> None:
 def _check_final(step: DataSet) -> None:
     for requirement in REQUIREMENTS:
         if requirement.final:
-            # Table F.7.2-1 note 2: there is a series in every finished step, even if nothing is in it.
+            # Table F.7.2-1 note 2: every finished step has a series, even if the series has no instances.
             _require(step, requirement)
 
 

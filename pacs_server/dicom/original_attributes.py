@@ -1,4 +1,4 @@
-"""What attributes were before somebody changed them: items of Original Attributes Sequence (PS3.3 C.12.1)."""
+"""Items of Original Attributes Sequence: the values of patient attributes before they were changed (PS3.3 C.12.1)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -18,9 +18,10 @@ _IDENTITY: Final = {
 def original_item(
     before: Mapping[str, str], after: Mapping[str, str], *, at: datetime, system: str, reason: str, origin: str
 ) -> dict[str, Any]:
-    """An item in the DICOM JSON Model: what of a patient was changed from `before` to `after`, both by column.
+    """The item, in the DICOM JSON Model, that records a change of a patient from `before` to `after`.
 
-    `reason` is COERCE or CORRECT; `system` made the change, `origin` provided the earlier values.
+    `before` and `after` map columns to values. `reason` is COERCE or CORRECT, `system` is the name of the system that
+    made the change, and `origin` that of the system that provided the earlier values.
     """
     changed = [each for each in at_level(Level.PATIENT) if before.get(each.column, "") != after.get(each.column, "")]
     values = {_tag(each): _element(each, before.get(each.column, "")) for each in changed}
@@ -34,34 +35,42 @@ def original_item(
 
 
 def earlier(items: Sequence[Mapping[str, Any]], now: Identity) -> set[Identity]:
-    """Whose a study with these items may have been before, in part or as a whole."""
+    """The identities that the patient of a study, or of some of its instances, may have had before.
+
+    `items` are the study's items of Original Attributes Sequence, and `now` is the identity of its patient.
+    """
     after = {now}
     for item in reversed(items):
-        after |= _before(item, after)
+        after |= _identities_before(item, after)
     return after - {now}
 
 
 def completed(items: Sequence[dict[str, Any]], now: Identity, sent: Identity) -> list[dict[str, Any]] | None:
-    """The items with what a data set says of a person whom one of them tells of already; None if none does."""
+    """The items, if one of them records an earlier identity that `sent` is compatible with; otherwise None.
+
+    Name groups and a birth date that only `sent` has are added to that item. `now` is the identity of the study's
+    patient.
+    """
     after = {now}
     for index, item in reversed(list(enumerate(items))):
-        before = _before(item, after)
+        before = _identities_before(item, after)
         for known in before:
             if compatible(known, sent):
-                return [*items[:index], _telling(item, known, sent), *items[index + 1 :]]
+                return [*items[:index], _item_with_additions(item, known, sent), *items[index + 1 :]]
         after |= before
     return None
 
 
-def _before(item: Mapping[str, Any], after: Iterable[Identity]) -> set[Identity]:
-    # An item tells only what was changed: of what the ones before it left, or of what came straight from elsewhere.
+def _identities_before(item: Mapping[str, Any], after: Iterable[Identity]) -> set[Identity]:
+    # An item holds only the attributes that were changed. The others are those of the identity after the change. That
+    # may be any identity in `after`, because the instances of a study may have come by different changes.
     (changed,) = item["04000550"]["Value"]
     values = {name: element_text(changed[_tag(each)]) for name, each in _IDENTITY.items() if _tag(each) in changed}
     return {replace(each, **values) for each in after}
 
 
-def _telling(item: dict[str, Any], known: Identity, sent: Identity) -> dict[str, Any]:
-    """The item with what only `sent` says."""
+def _item_with_additions(item: dict[str, Any], known: Identity, sent: Identity) -> dict[str, Any]:
+    """The item, with the name groups and the birth date that `sent` has and `known` lacks."""
     name = combined_name(known.patient_name, sent.patient_name)
     values = {"patient_name": name, "patient_birth_date": known.patient_birth_date or sent.patient_birth_date}
     more = {each: value for each, value in values.items() if value != getattr(known, each)}

@@ -1,6 +1,6 @@
-"""Person names (VR PN): their component groups, as text and in the DICOM JSON Model, and the form that is compared.
+"""Person names (VR PN): their component groups as text and in the DICOM JSON Model, and their form for comparison.
 
-As text the groups are joined by "=", components by "^" (PS3.5 6.2.1).
+As text, the groups of a name are joined by "=" and the components of a group by "^" (PS3.5 6.2.1).
 """
 
 import re
@@ -29,7 +29,10 @@ def paired_groups(one: str, other: str) -> list[tuple[str, str]]:
 
 
 def fold_name(text: str) -> str:
-    """The form of a PN value that is compared; folding it again changes nothing."""
+    """The form in which PN values are compared. Folding a folded name changes nothing.
+
+    It has no capitals, no accents, no blanks around components, and no empty components or groups at the end.
+    """
     return "\\".join("=".join(map(_fold_group, value.split("="))).rstrip("=") for value in text.split("\\"))
 
 
@@ -46,7 +49,7 @@ def _fold_group(group: str) -> str:
 def _without_accents(text: str) -> str:
     for _ in range(2):  # Compatibility forms may expand to capitals or accents, so a second round is needed.
         text = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-        # Only the general combining marks are dropped: the voicing marks of kana tell names apart.
+        # Only the general combining marks are dropped. The voicing marks of kana stay, as they distinguish names.
         text = "".join(c for c in text if not "\u0300" <= c <= "\u036f")
-    # A full-width "=" or backslash is a letter of the name, no delimiter.
+    # Normalisation turns a full-width "=" or backslash into a delimiter, though it is part of the name: remove it.
     return unicodedata.normalize("NFKC", text).replace("=", "").replace("\\", "")

@@ -1,4 +1,4 @@
-"""Encapsulated Pixel Data made native: decoded, and the elements that describe it set right."""
+"""Converts encapsulated Pixel Data to native: decodes the frames and updates the elements that describe them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,19 +12,22 @@ from pacs_server.dicom.element import Element, Item
 from pacs_server.dicom.tags import BITS_ALLOCATED, PIXEL_DATA, PIXEL_REPRESENTATION, tag_text
 from pacs_server.errors import TranscodeError
 
-# PS3.5 7.1.1: a value length has 32 bits, all ones meaning something else, and is even.
+# PS3.5 7.1.1: a value length is even and has 32 bits. 0xFFFFFFFF means undefined length.
 LENGTH_LIMIT = 0xFFFFFFFE
 
 _SAMPLES_PER_PIXEL, _PHOTOMETRIC_INTERPRETATION, _PLANAR_CONFIGURATION = 0x00280002, 0x00280004, 0x00280006
 _NUMBER_OF_FRAMES, _ROWS, _COLUMNS, _BITS_STORED = 0x00280008, 0x00280010, 0x00280011, 0x00280101
 # PS3.3 C.7.6.3: the offset table, its lengths and the total length describe encapsulated Pixel Data only.
 _ENCAPSULATED_ONLY = (0x7FE00001, 0x7FE00002, 0x7FE00003)
-# PS3.3 C.7.6.3.1.2: decoders undo the subsampling of the one, and the colour transform of the others.
+# PS3.3 C.7.6.3.1.2: decoders undo the subsampling of YBR_FULL_422 and the colour transform of the others.
 _DECODED_AS = {"YBR_FULL_422": "YBR_FULL", "YBR_ICT": "RGB", "YBR_RCT": "RGB", "XYB": "RGB"}
 
 
 def native(elements: tuple[Element, ...], decoder: Decoder) -> tuple[Element, ...]:
-    """`elements` with encapsulated Pixel Data decoded, within items too (PS3.5 A.4: icon images)."""
+    """`elements` with encapsulated Pixel Data decoded, also in sequence items (PS3.5 A.4: icon images).
+
+    Raises TranscodeError.
+    """
     elements = tuple(_native_items(element, decoder) for element in elements)
     by_tag = {element.tag: element for element in elements}
     pixel_data = by_tag.get(PIXEL_DATA)
@@ -43,7 +46,7 @@ def _native_items(element: Element, decoder: Decoder) -> Element:
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """What decoding needs of the Image Pixel module (PS3.3 C.7.6.3), named as pydicom's decoders name it."""
+    """The attributes of the Image Pixel module (PS3.3 C.7.6.3) that decoding needs, named as in pydicom's decoders."""
 
     rows: int
     columns: int
@@ -101,7 +104,7 @@ def _decoded(
     """The elements that change when the frames in `fragments` are decoded, by tag."""
     frames, colour = _frames(image, fragments, extended_offsets, decoder)
     changed = [
-        # PS3.5 A.2: OW when a pixel is longer than a byte.
+        # PS3.5 A.2: OW if Bits Allocated is more than 8.
         Element(PIXEL_DATA, "OW" if image.bits_allocated > 8 else "OB", _joined(frames, image)),
         Element(_PHOTOMETRIC_INTERPRETATION, "CS", _even(_DECODED_AS.get(colour, colour).encode("ascii"), b" ")),
     ]
@@ -115,19 +118,19 @@ def _decoded(
 def _frames(
     image: _Image, fragments: bytes, extended_offsets: tuple[bytes, bytes] | None, decoder: Decoder
 ) -> tuple[list[bytes], str]:
-    """The decoded frames, samples interleaved, and the photometric interpretation they have."""
+    """The decoded frames, with samples interleaved, and their photometric interpretation."""
     if image.photometric_interpretation.startswith("YBR_PARTIAL"):
         raise TranscodeError(f"{image.photometric_interpretation} has no form without subsampling")
     if image.pixels_per_frame * image.number_of_frames * image.bits_allocated > 8 * LENGTH_LIMIT:
         raise TranscodeError("the uncompressed pixels do not fit into Pixel Data")
     options = {name: getattr(image, name) for name in image.__slots__}
     if image.photometric_interpretation == "XYB":
-        options["photometric_interpretation"] = "RGB"  # pydicom does not know JPEG XL's own
+        options["photometric_interpretation"] = "RGB"  # pydicom does not know XYB, which only JPEG XL has
     decoded = decoder.iter_array(
         fragments,
         raw=True,
         decoding_plugin=preferred_plugin(decoder),
-        # Bits beyond Bits Stored may hold overlays (PS3.3 C.9.2.1.1, retired): they stay.
+        # Bits beyond Bits Stored may hold overlays (PS3.3 C.9.2.1.1, retired), so they are kept.
         correct_unused_bits=False,
         extended_offsets=extended_offsets,
         **options,
@@ -142,7 +145,7 @@ def _frames(
 
 
 def _frame(frame: Any, image: _Image) -> bytes:
-    """The bytes of a frame in the size of Bits Allocated; decoders choose theirs by the codestream."""
+    """The bytes of a frame, with samples in the size of Bits Allocated; decoders return the size in the codestream."""
     if frame.size != image.pixels_per_frame:
         raise TranscodeError("a frame has another size than Rows and Columns say")
     size = max(image.bits_allocated // 8, 1)
@@ -154,7 +157,7 @@ def _frame(frame: Any, image: _Image) -> bytes:
 def _joined(frames: list[bytes], image: _Image) -> bytes:
     pixels = b"".join(frames)
     if image.bits_allocated == 1:
-        # PS3.5 8.1.1: single bits are packed, first pixel lowest, frames not padded.
+        # PS3.5 8.1.1: single-bit pixels are packed, the first one in the lowest bit, without padding between frames.
         pixels = np.packbits(np.frombuffer(pixels, "u1"), bitorder="little").tobytes()
     return _even(pixels, b"\0")
 

@@ -1,7 +1,7 @@
-"""THE reader of whole data sets: bytes to elements, values kept as they are (PS3.5 7).
+"""The one reader of whole data sets: bytes to elements, without decoding values (PS3.5 7).
 
-It is strict: what is broken is an error, with a cap on depth and number of elements. No value is
-decoded here. The skimming of headers, which forgives more and keeps less, is in `skim`.
+The reader is strict: malformed data is an error, and so are too many elements or too deep a nesting. To read only the
+header of an instance, see `skim`, which tolerates more and keeps only the elements that are wanted.
 """
 
 import struct
@@ -23,14 +23,17 @@ from pacs_server.dicom.vr import SHORT_VRS, dictionary_vr, implicit_vr, looks_li
 from pacs_server.errors import TranscodeError
 
 _MAX_DEPTH = 100
-# Each takes about half a kilobyte while the data set is apart.
+# Each element takes about half a kilobyte of memory.
 _MAX_ELEMENTS = 1_000_000
 _SHORT_VRS = {vr.encode(): vr for vr in SHORT_VRS}
 
 
 @dataclass(slots=True)
 class _Allowance:
-    """How deep sequences may be nested, how many elements may still come, and whether UN may become a sequence."""
+    """The limits of one read: the nesting depth, and the number of elements that may still be read.
+
+    `known_sequences` tells whether a UN element may be read as a sequence.
+    """
 
     depth: int
     elements: int
@@ -45,17 +48,17 @@ def read_elements(
     max_elements: int = _MAX_ELEMENTS,
     known_sequences: bool = False,
 ) -> tuple[Element, ...]:
-    """The elements of a data set; raises TranscodeError where it is broken, too deep or has too many of them.
+    """The elements of a data set; raises TranscodeError if it is malformed or exceeds `max_depth` or `max_elements`.
 
-    With `known_sequences` an element of VR UN that holds a sequence is read as one (PS3.5 6.2.2), otherwise
-    it stays bytes.
+    With `known_sequences`, an element of VR UN that holds a sequence is read as a sequence (PS3.5 6.2.2). Otherwise its
+    value stays bytes.
     """
     allowance = _Allowance(max_depth, max_elements, known_sequences)
     return _Reader(data, encoding, allowance).data_set(len(data))
 
 
 class _Reader:
-    """Reads on from `position`; items of a sequence share one allowance with all that is around them."""
+    """Reads elements from `position` on. The readers of all parts of a data set share one allowance."""
 
     def __init__(
         self, data: memoryview, encoding: Encoding, allowance: _Allowance, position: int = 0, depth: int = 0
@@ -75,7 +78,7 @@ class _Reader:
         creators: dict[int, str] = {}
         while self.position < end:
             if self._depth == 0 and end - self.position < 8 and not any(self._data[self.position : end]):
-                break  # too short for an element: zeros that some writers pad with
+                break  # too short for an element, and all zero: padding that some writers add
             element = self._element(end, creators)
             if element.tag == ITEM_END:
                 if not delimited:
@@ -141,13 +144,13 @@ class _Reader:
         return "SQ", self.items(end, delimited=True)
 
     def _span(self, skip: Callable[[int], object], end: int) -> memoryview:
-        """What `skip` passes over, without the sequence delimiter at its end."""
+        """The bytes that `skip` steps over, without the sequence delimiter at their end."""
         start = self.position
         skip(end)
         return self._data[start : self.position - 8]
 
     def _known(self, end: int) -> tuple[str, memoryview | tuple[Item, ...]]:
-        """A value of VR UN that ought to be a sequence; what cannot be read as one stays bytes."""
+        """VR and value of a UN element that is a sequence by the dictionary; bytes if it cannot be read as one."""
         start = self.position
         try:
             return "SQ", self._unknown(end, delimited=False)
@@ -156,6 +159,7 @@ class _Reader:
             return "UN", self._data[start:end]
 
     def _unknown(self, end: int, *, delimited: bool = True) -> tuple[Item, ...]:
+        """The items in the value of a UN element, which are in Implicit VR Little Endian (PS3.5 6.2.2)."""
         inner = _Reader(self._data, IMPLICIT_LE, self._allowance, self.position, self._depth)
         items = inner.items(end, delimited=delimited)
         self.position = inner.position
@@ -193,7 +197,7 @@ class _Reader:
         return tag, raw_vr.decode("ascii"), self._long_length(self._data, self._advance(4, end))[0]
 
     def _advance(self, size: int, end: int) -> int:
-        """Move on by `size` bytes; returns where they begin."""
+        """Advance by `size` bytes; returns the position at which these bytes begin."""
         start, self.position = self.position, self.position + size
         if self.position > end:
             raise TranscodeError("the data set ends within an element")

@@ -1,7 +1,7 @@
-"""Elements that were read, put together in another encoding, values kept as bytes.
+"""Encodes elements that were read from a data set in another encoding, without decoding their values.
 
-No value is decoded on the way: text keeps its bytes whatever its character set, numbers are at most
-byte-swapped. Pydicom's own writer decodes and encodes every value, which would change ill-formed ones.
+Text keeps its bytes in any character set, and numbers are only byte-swapped if necessary. pydicom's own writer decodes
+and encodes every value, which changes malformed values.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ from pacs_server.errors import TranscodeError
 
 
 def encode(elements: Iterable[Element], target: Encoding) -> bytes:
-    """The elements as a data set in `target`, which is little endian; group lengths (retired) are left out."""
+    """Encode elements as a data set in `target`, which has to be little endian; omits the retired group lengths."""
     return b"".join(_Reencoder(target).data_set(tuple(elements), PixelDescription()))
 
 
@@ -58,7 +58,7 @@ class _Reencoder:
 
 
 def _word(element: Element, pixel: PixelDescription) -> int:
-    """Bytes to reverse at a time; UN is little endian in every transfer syntax (PS3.5 6.2.2)."""
+    """The length in bytes of the words to reverse; 1 for UN, which is always little endian (PS3.5 6.2.2)."""
     if element.tag == PIXEL_DATA and element.vr == "OW" and pixel.bits_allocated > 16:
         return pixel.bits_allocated // 8  # PS3.5 7.3: a pixel is one number, most significant byte first
     return WORD_BYTES.get(element.vr, 1)

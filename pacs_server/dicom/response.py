@@ -1,6 +1,6 @@
-"""Identifiers of C-FIND responses, encoded straight from index rows (PS3.4 C.4.1.1.3.2).
+"""Encodes identifiers of C-FIND responses directly from index rows (PS3.4 C.4.1.1.3.2).
 
-No pydicom Dataset is built per match: element headers are packed once for all queries of the same form.
+No pydicom Dataset is built per match. The heads of elements are packed once for all queries of the same form.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from pacs_server.dicom.writer import Writer, writer_for
 
 
 class ResponseEncoder:
-    """Encodes the rows of one query; `row` holds the text of `query.returns` in that order."""
+    """Encodes the rows of one query. A row holds the texts of the keys in `query.returns`, in the same order."""
 
     def __init__(self, query: Query, transfer_syntax_uid: str, retrieve_ae_title: str) -> None:
         keys = tuple([(key.tag, key.vr) for key in query.returns])
@@ -64,7 +64,10 @@ class ResponseEncoder:
 
 
 class _Field:
-    """What is the same in every response: the answers before an attribute, and the attribute's own header."""
+    """The bytes for one attribute that are the same in every response.
+
+    `lead` holds the fixed attributes that come before it (see `_layout`), and `prefix` also the attribute's own head.
+    """
 
     __slots__ = ("lead", "limit", "pack", "pad", "plain", "prefix")
 
@@ -80,14 +83,14 @@ class _Field:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """A field for each key to return, and the answers behind the last of them."""
+    """A field for each return key; `tail` holds the fixed attributes that come after the last key."""
 
     writer: Writer
     fields: tuple[_Field, ...]
     tail: bytes
 
 
-# Clients ask in a few forms, again and again. Items of sequences are no part of it, so it stays small.
+# Clients repeat queries of a few forms. A layout does not contain the items of sequences, so it stays small.
 @lru_cache(maxsize=64)
 def _layout(transfer_syntax_uid: str, keys: tuple[tuple[int, str], ...], level: str, retrieve_ae_title: str) -> _Layout:
     writer = writer_for(transfer_syntax_uid)

@@ -1,7 +1,6 @@
-"""Who a patient is: when two data sets may be about the same person, and when they cannot be.
+"""The rules that decide whether two data sets may be about the same patient.
 
-Pure rules: the index goes by them when it places an instance, and operators when they undo what a
-modality got wrong.
+The index applies these rules when it assigns an instance to a patient, and when an operator corrects patient data.
 """
 
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from pacs_server.dicom.person_name import fold_name, paired_groups
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a data set says of whose it is, as text."""
+    """The attributes of a data set that identify its patient, as text."""
 
     patient_id: str = ""
     issuer_of_patient_id: str = ""
@@ -23,19 +22,20 @@ class Identity:
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> Self:
-        """The identity in the values of an instance or patient, by column."""
+        """The identity in `values`, which maps the columns of an instance or patient to their values."""
         return cls(**{name: values.get(name, "") for name in cls.__dataclass_fields__})
 
     @property
     def key(self) -> tuple[str, str]:
-        """Patient ID and its issuer; without the ID it identifies nobody."""
+        """Patient ID and its issuer. A key without Patient ID identifies nobody."""
         return self.patient_id, self.issuer_of_patient_id
 
 
 def compatible(one: Identity, other: Identity) -> bool:
-    """Whether both may be the same person: same ID and issuer, and neither name nor birth date speaks against it.
+    """Whether both may be the same person: ID and issuer are equal, and names and birth dates do not contradict.
 
-    Names are compared folded, component group by component group; what only one of them has tells nothing.
+    Names are compared in folded form, component group by component group. A component group or birth date that only
+    one of the two has is no contradiction.
     """
     return one == other or (
         one.key == other.key
@@ -45,7 +45,7 @@ def compatible(one: Identity, other: Identity) -> bool:
 
 
 def combined_name(known: str, sent: str) -> str:
-    """The known name with the component groups that only the other one has; both have to be compatible."""
+    """The known name, plus the component groups that only the sent name has. The names have to be compatible."""
     if not fold_name(known) or "\\" in known + sent:
         return known if fold_name(known) else sent
     return "=".join(a if fold_name(a) else b for a, b in paired_groups(known, sent)).rstrip("=")
@@ -53,7 +53,7 @@ def combined_name(known: str, sent: str) -> str:
 
 def _pairs(one: str, other: str) -> list[tuple[str, str]]:
     folded = fold_name(one), fold_name(other)
-    # More than one value is no name of the Standard's; such are the same or they are not.
+    # In the Standard, Patient's Name has one value. Names with several values are compared as a whole.
     return [folded] if "\\" in one + other else paired_groups(*folded)
 
 

@@ -1,8 +1,7 @@
-"""Stepping over the elements of a data set from header to header, without looking at what is not asked for.
+"""Steps over the elements of a data set from head to head, and decodes only the values that are wanted.
 
-There is no recursion into sequences, and no value is copied before it is wanted. The first bytes of a data
-set are enough, and senders' habits are forgiven. Nothing that a sender writes raises anything but `Cut`
-and `InvalidInstance`.
+There is no recursion into sequences, and no value is copied unless it is wanted. The first bytes of a data set are
+enough, and common mistakes of senders are tolerated. Malformed input raises only `Cut` and `InvalidInstance`.
 """
 
 import struct
@@ -17,7 +16,7 @@ from pacs_server.errors import InvalidInstance
 
 MAX_DEPTH = 32
 MAX_ELEMENTS = 100_000
-# A longer value is looked at only when it is wanted.
+# A longer value is not decoded while skimming; only its position is kept.
 _MAX_PLAIN_BYTES = 256
 
 _DELIMITERS = (ITEM_END, SEQUENCE_END)
@@ -25,7 +24,7 @@ _SHORT_VRS = {vr.encode(): vr for vr in SHORT_VRS} | {b"": ""}  # "" in Implicit
 
 
 class ElementPosition(NamedTuple):
-    """Where an element's value starts, and its length in bytes as the data set says it; the VR is "" if not told."""
+    """Where an element's value starts, and its length in bytes as encoded; `vr` is "" if the data set has none."""
 
     tag: int
     vr: str
@@ -34,11 +33,11 @@ class ElementPosition(NamedTuple):
 
 
 Skimmed = dict[int, ElementPosition | str]
-"""What was found while skimming, by tag: a value that is plain text as that text, anything else as its position."""
+"""The elements found while skimming, by tag: the text of a plain text value, the position of any other element."""
 
 
 class Cut(Exception):
-    """The bytes end in the middle of this element."""
+    """The bytes end in the middle of the element `tag`."""
 
     def __init__(self, tag: int) -> None:
         self.tag = tag
@@ -53,17 +52,17 @@ class Skimmer:
         self._implicit_head = struct.Struct(f"{self.order}HHL").unpack_from
         self._explicit_head = struct.Struct(f"{self.order}HH2sH").unpack_from
         self._long_length = struct.Struct(f"{self.order}L").unpack_from
-        # Some senders use the other VR encoding than they negotiated: the first element tells.
+        # Some senders use Explicit VR where Implicit VR was negotiated, or the reverse. The first element shows which.
         self._explicit = not encoding.implicit_vr if len(data) < 6 else looks_like_vr(data[4:6])
         self._max_elements = max_elements
         self._seen = 0
 
     def skim(self, at: int, last_tag: int, wanted: Mapping[int, bytes], found: Skimmed) -> tuple[int, int]:
-        """Step over plain elements from `at` on, keep the wanted ones; returns where it ended and the last tag.
+        """Step over plain elements from `at` on and put the wanted ones into `found`; returns the end and the last tag.
 
-        Plain is what is whole, not past `last_tag` and, in Explicit VR, of a short length: nearly all of a
-        header, which is why these few lines stand apart from the general walk. `wanted` maps tags to the VR
-        where the data set does not say it, "" for an element that is never taken as text.
+        An element is plain if it is complete, not past `last_tag` and, in Explicit VR, has a 16-bit length field. Most
+        elements of a header are plain, so this fast loop is apart from the general one in `elements`. `wanted` maps
+        tags to the VR to use in Implicit VR; b"" stands for an element that is never returned as text.
         """
         last = seen = 0
         data, explicit, size = self.data, self._explicit, len(self.data)
@@ -88,7 +87,7 @@ class Skimmer:
         return at, last
 
     def _kept(self, tag: int, vr: bytes, wanted_vr: bytes, start: int, length: int) -> ElementPosition | str:
-        """A plain value as its text; an element that has to be looked at as such."""
+        """The text of a value that is plain text, or the position of an element that the caller has to decode."""
         if length <= _MAX_PLAIN_BYTES and wanted_vr:
             text = plain_value(self.data[start : start + length], vr or wanted_vr)
             if text is not None:
@@ -96,7 +95,7 @@ class Skimmer:
         return ElementPosition(tag, _SHORT_VRS[vr], start, length)
 
     def elements(self, start: int, end: int) -> Iterator[ElementPosition]:
-        """The elements of one data set or item, each before it is stepped over; raises Cut, InvalidInstance."""
+        """Yield the elements of one data set or item, each before stepping over it; raises Cut, InvalidInstance."""
         while end - start >= 8:
             element = self._head(start)
             if element.tag == ITEM_END:
@@ -107,7 +106,7 @@ class Skimmer:
                 raise Cut(element.tag)
 
     def items(self, sequence: ElementPosition) -> Iterator[tuple[int, int]]:
-        """Where each item's content starts and ends; raises Cut, InvalidInstance."""
+        """Yield where the content of each item starts and ends; raises Cut, InvalidInstance."""
         start = sequence.start
         end = len(self.data) if sequence.length == UNDEFINED_LENGTH else start + sequence.length
         while end - start >= 8:
@@ -118,18 +117,18 @@ class Skimmer:
             yield item.start, start
 
     def value(self, element: ElementPosition) -> bytes:
-        """The bytes of an element's value; none when its length is undefined."""
+        """The bytes of an element's value; empty if its length is undefined."""
         return b"" if element.length == UNDEFINED_LENGTH else self.data[element.start : element.start + element.length]
 
     def end(self, element: ElementPosition) -> int:
-        """Where the element ends, its delimiter included; raises Cut if its delimiter is not there."""
+        """Where the element ends, including its delimiter; raises Cut if the delimiter is missing."""
         try:
             return self._end(element)
         except Cut:
             raise Cut(element.tag) from None
 
     def _end(self, element: ElementPosition) -> int:
-        """Whatever has no length is closed by a delimiter."""
+        """Where the element ends; an element of undefined length ends with its delimiter."""
         if element.length != UNDEFINED_LENGTH:
             return element.start + element.length
         at, depth = element.start, 1
@@ -142,7 +141,7 @@ class Skimmer:
                 depth += 1
             else:
                 at += inner.length
-            # A sequence and its item are two levels here.
+            # A sequence and its item count as two levels here.
             if depth > 2 * MAX_DEPTH:
                 raise InvalidInstance(f"sequences are nested deeper than {MAX_DEPTH} levels")
         return at
@@ -164,7 +163,7 @@ class Skimmer:
             raise Cut(0) from None
         if looks_like_vr(raw_vr):
             return ElementPosition(tag, vr, at + 8, short_length)
-        # PS3.5 6.2.2: what a UN of undefined length holds is Implicit VR.
+        # PS3.5 6.2.2: the content of a UN element of undefined length is in Implicit VR.
         return ElementPosition(tag, "", at + 8, length)
 
     def _check_count(self) -> None:

@@ -36,5 +36,5 @@ class Status(IntEnum):
 
 
 def is_warning(status: int) -> bool:
-    """Whether a C-STORE response says stored, but (PS3.7 Annex C: 0001, 0107, 0116, Bxxx)."""
+    """Whether a C-STORE status is a warning: the instance was stored (PS3.7 Annex C: 0001, 0107, 0116, Bxxx)."""
     return status in (0x0001, 0x0107, 0x0116) or status & 0xF000 == 0xB000

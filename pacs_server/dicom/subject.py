@@ -1,4 +1,4 @@
-"""Whose data an operation touched."""
+"""The patient and the study that an operation was about, for the audit trail."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose study it is about; `sop_classes` counts the instances of each SOP Class UID, where they are known."""
+    """One patient and one study. `sop_classes` maps SOP Class UIDs to numbers of instances, if these are known."""
 
     patient_id: str
     issuer_of_patient_id: str = ""

@@ -1,4 +1,4 @@
-"""Tags that more than one module needs, and questions about a tag (PS3.5 7, PS3.6)."""
+"""Tags that more than one module needs, and functions on tags (PS3.5 7, PS3.6)."""
 
 SPECIFIC_CHARACTER_SET = 0x00080005
 QUERY_RETRIEVE_LEVEL = 0x00080052
@@ -12,7 +12,7 @@ PIXEL_DATA = 0x7FE00010
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
-"""The length of a value that a delimiter ends (PS3.5 7.5)."""
+"""The length field of a value that ends with a delimiter (PS3.5 7.5)."""
 
 
 def tag_text(tag: int) -> str:
@@ -21,5 +21,5 @@ def tag_text(tag: int) -> str:
 
 
 def is_private_creator(tag: int) -> bool:
-    """Whether the attribute names who defined a block of private attributes (PS3.5 7.8.1)."""
+    """Whether the attribute is a Private Creator, which reserves a block of private attributes (PS3.5 7.8.1)."""
     return bool(tag >> 16 & 1) and 0x10 <= tag & 0xFFFF <= 0xFF

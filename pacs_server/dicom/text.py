@@ -1,7 +1,7 @@
-"""Text values of the data set: which character set, decoding, padding (PS3.5 6.1 and 6.2).
+"""Decodes the text values of data sets: character sets, several values, padding (PS3.5 6.1 and 6.2).
 
-Senders get Specific Character Set wrong in every way there is, so nothing here raises: bytes that
-fit no rule become replacement characters, and what no database takes (NUL, surrogates) is dropped.
+Senders get Specific Character Set wrong in every possible way, so nothing here raises. Bytes that cannot be decoded
+become replacement characters, and characters that databases do not accept (NUL, surrogates) are dropped.
 """
 
 import re
@@ -11,23 +11,23 @@ from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 from pacs_server.dicom.vr import CHARACTER_SET_VRS, SINGLE_VALUED_VRS
 
 _PLAIN_VRS = frozenset({b"AE", b"AS", b"CS", b"DA", b"DS", b"DT", b"IS", b"LO", b"PN", b"SH", b"TM", b"UI"})
-# The default repertoire, where anything beyond ASCII is the sender's mistake and has to be guessed.
+# Stands for the default repertoire, which is ASCII. Other bytes are a sender's mistake; their encoding is guessed.
 _DEFAULT = ""
 
 _ESC = b"\x1b"
 _FRAGMENT = re.compile(rb"^[^\x1b]+|\x1b[^\x1b]*")
-# PS3.5 6.1.2.5.3: after these the initial character set is in force again; in names after ^ and = too.
+# PS3.5 6.1.2.5.3: after these characters the initial character set applies again; in names also after ^ and =.
 _DELIMITERS = re.compile(rb"[\\\r\n\t\f]")
 _NAME_DELIMITERS = re.compile(rb"[\\\r\n\t\f^=]")
-# These codecs read escape sequences themselves, all others have to be given bare bytes.
+# These codecs interpret escape sequences themselves. The others get the bytes without escape sequences.
 _READ_ESCAPES = frozenset({"iso2022_jp", "iso2022_jp_2"})
-# PS3.3 C.12.1.1.2: these allow no code extensions, so other values beside them mean nothing.
+# PS3.3 C.12.1.1.2: these allow no code extensions, so any values after them are ignored.
 _STAND_ALONE = frozenset({"UTF8", "GBK", "GB18030"})
 _UNWANTED = re.compile("[\0-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def _key(name: str) -> str:
-    """A character set's name without the parts that are spelled in many ways: "ISO-IR 100" -> "IR100"."""
+    """The name of a character set without the parts that senders spell in many ways: "ISO-IR 100" -> "IR100"."""
     return re.sub(r"[^A-Z0-9]", "", name.upper()).removeprefix("ISO")
 
 
@@ -47,7 +47,10 @@ _ENCODINGS = {
 
 
 def encodings_of(specific_character_set: str) -> tuple[str, ...]:
-    """The encodings that Specific Character Set (0008,0005) names, the initial one first; unknown names are default."""
+    """The encodings that Specific Character Set (0008,0005) names, the initial one first.
+
+    An unknown name counts as the default repertoire.
+    """
     names = specific_character_set.split("\\")
     found = tuple(_ENCODINGS.get(_key(name), _DEFAULT) for name in names)
     if found[0] in _STAND_ALONE:
@@ -56,16 +59,16 @@ def encodings_of(specific_character_set: str) -> tuple[str, ...]:
 
 
 def text_values(raw: bytes, vr: str, encodings: tuple[str, ...]) -> list[str]:
-    """The values in the bytes of a text element, decoded and without padding; no value at all is an empty list."""
+    """The values in the bytes of a text element, decoded and without padding; an empty list if all are empty."""
     return values_of_text(_decode(raw, vr, encodings), vr)
 
 
 def values_of_text(text: str, vr: str) -> list[str]:
-    """The values in a text, without control characters, surrogates and padding; no value at all is an empty list."""
+    """The values in a text, without control characters, surrogates and padding; an empty list if all are empty."""
     text = _UNWANTED.sub("", text)
     if vr in SINGLE_VALUED_VRS:
         return [text.rstrip()] if text.strip() else []
-    # Split only now: 0x5C may be the second half of a character in multi-byte sets.
+    # Split only after decoding: in multi-byte character sets, 0x5C may be the second byte of a character.
     values = [value.strip() for value in text.split("\\")]
     if vr == "PN":
         # PS3.5 6.2.1: trailing null component groups may be left out.
@@ -74,9 +77,10 @@ def values_of_text(text: str, vr: str) -> list[str]:
 
 
 def plain_value(raw: bytes, vr: bytes) -> str | None:
-    """The value of an element that has one, in printable ASCII: nearly all texts are so, in every character set.
+    """The text of an element that has one value in printable ASCII, which is the same in every character set.
 
-    None where it takes `text_values` to tell: other bytes, several values, or a VR with rules of its own.
+    This is a fast path for nearly all texts. It returns None if `text_values` is needed: for other bytes, several
+    values, or a VR with rules of its own.
     """
     if vr not in _PLAIN_VRS:
         return None
@@ -98,14 +102,17 @@ def _plain(raw: bytes, encoding: str) -> str:
     if encoding != _DEFAULT:
         return raw.decode(encoding, errors="replace")
     try:
-        # Text in another set is hardly ever valid UTF-8 by accident.
+        # Text in another character set is hardly ever valid UTF-8 by accident.
         return raw.decode("utf-8")
     except UnicodeDecodeError:
         return raw.decode("latin_1")
 
 
 def _fragment(raw: bytes, initial: str, delimiters: re.Pattern[bytes]) -> str:
-    """Decode up to the next escape sequence; the set counts as announced when its escape sequence is used."""
+    """Decode the bytes from one escape sequence to the next.
+
+    An escape sequence is accepted even if Specific Character Set does not name its character set.
+    """
     length = 4 if raw[:3] in (b"\x1b$(", b"\x1b$)") else 3
     encoding = CODES_TO_ENCODINGS.get(raw[:length])
     if encoding is None:

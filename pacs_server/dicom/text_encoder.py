@@ -1,4 +1,4 @@
-"""Text to bytes in the character set that was asked for, or in ISO_IR 192 if that set cannot hold it (PS3.5 6.1)."""
+"""Encodes text in the requested character set, or in ISO_IR 192 if that set cannot represent the text (PS3.5 6.1)."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -7,18 +7,18 @@ from itertools import groupby
 from pydicom.charset import ENCODINGS_TO_CODES, python_encoding
 
 Encode = Callable[[str, str], bytes]
-"""Text and VR to bytes; raises UnicodeEncodeError."""
+"""A function from a text and its VR to bytes; raises UnicodeEncodeError."""
 
 _UTF8 = "ISO_IR 192"
 
 
 def encoders_for(specific_character_set: str) -> list[tuple[str, Encode]]:
-    """How text may go out if that character set was asked for, the best way first; the last holds all text.
+    """The encoders to try in this order for a requested character set. The last one can encode any text.
 
-    Each is the Specific Character Set to name, "" for the default repertoire, and the function that encodes.
+    Each comes with the value to send in Specific Character Set, "" for the default repertoire.
     """
     requested, name = _encoder_for(specific_character_set)
-    # Nearly all text is ASCII, and all character sets hold that.
+    # Nearly all text is ASCII, which every character set contains.
     found = [(name, ascii_text)] if requested is None else [(name, ascii_text), (name, requested)]
     return [*found, (_UTF8, _utf8)]
 
@@ -33,7 +33,10 @@ def _utf8(text: str, _vr: str) -> bytes:
 
 
 def _encoder_for(specific_character_set: str) -> tuple[Encode | None, str]:
-    """How to encode as the request did, and the value to name it by; None for the default or an unknown one."""
+    """The encoder for a requested character set and its Specific Character Set value.
+
+    The encoder is None if the default repertoire or an unknown character set was requested.
+    """
     terms = specific_character_set.split("\\")
     if any(term not in python_encoding for term in terms) or set(terms) <= {"", "ISO_IR 6", "ISO 2022 IR 6"}:
         return None, ""
@@ -46,7 +49,7 @@ def _encoder_for(specific_character_set: str) -> tuple[Encode | None, str]:
 class _CodeExtensions:
     """Encodes with ISO 2022 escape sequences (PS3.5 6.1.2.5)."""
 
-    # Sets of 94x94 characters in G0, which their codecs switch to and from by themselves.
+    # Sets of 94x94 characters in G0. Their codecs write the escape sequences themselves.
     _IN_G0 = frozenset({"iso2022_jp", "iso2022_jp_2"})
 
     def __init__(self, terms: Iterable[str]) -> None:
@@ -54,8 +57,8 @@ class _CodeExtensions:
         self._codecs = ["ascii" if codec == "iso8859" else codec for codec in self._codecs]
 
     def encode(self, text: str, vr: str) -> bytes:
-        """The text in bytes; raises UnicodeEncodeError when no announced set has a character."""
-        # PS3.5 6.1.2.5.3: at these the first character set is in force again.
+        """Encode a text; raises UnicodeEncodeError if a character is in none of the requested character sets."""
+        # PS3.5 6.1.2.5.3: after these characters the first character set applies again.
         parts = re.split(r"([\\\r\n\t\f^=])" if vr == "PN" else r"([\\\r\n\t\f])", text)
         return b"".join(self._component(part) for part in parts)
 
@@ -66,7 +69,8 @@ class _CodeExtensions:
                 out += ENCODINGS_TO_CODES[codec]
                 in_g1 = codec
             elif codec in self._IN_G0:
-                # G1 is still what it was, but many readers forget it at the escape sequence that ends the run.
+                # By the Standard G1 is unchanged, but many readers forget it at the escape sequence that ends the run.
+                # So the next run in G1 begins with an escape sequence.
                 in_g1 = ""
             out += "".join(run).encode(codec)
         return out
@@ -79,7 +83,7 @@ class _CodeExtensions:
                 raw = character.encode(codec)
             except UnicodeEncodeError:
                 continue
-            # ISO_IR 13 is the single bytes of Shift JIS.
+            # ISO_IR 13 has only the single-byte characters of Shift JIS.
             single = codec != "shift_jis" or len(raw) == 1
             if single and (raw.startswith(ENCODINGS_TO_CODES[codec]) if codec in self._IN_G0 else min(raw) >= 0x80):
                 return codec

@@ -1,21 +1,21 @@
-"""UIDs: what is one, and the three that name an instance (PS3.5 9.1)."""
+"""Checks of UIDs, the UIDs that identify an instance, and the server's own UIDs (PS3.5 9.1)."""
 
 import re
 from dataclasses import dataclass
 
-# PS3.5 9.1: digits and dots, 64 at most. Leading zeros in a component are wrong but
-# seen in the field and harmless as a name, so they pass.
+# PS3.5 9.1: digits and dots, 64 characters at most. Leading zeros in a component are forbidden, but they occur in
+# practice and do no harm in a name, so they are accepted.
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 IMPLEMENTATION_CLASS_UID = "2.25.230658432960341218462874362874901872643"
 IMPLEMENTATION_VERSION_NAME = "PACS_SERVER_0_1"
-# Who says what is in the Private Information of our files (PS3.10 7.1).
+# Marks the Private Information in a file as written by this server (PS3.10 7.1).
 PRIVATE_INFORMATION_CREATOR_UID = "2.25.161207354982130756643108327391604855121"
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceUIDs:
-    """The UIDs that place an instance: study, series, SOP instance."""
+    """The UIDs that identify an instance: study, series, SOP Instance."""
 
     study: str
     series: str
@@ -28,5 +28,5 @@ def is_uid(text: str) -> bool:
 
 
 def clean_uid(text: str) -> str:
-    """`text` without the padding that senders add: trailing NULs and blanks either side."""
+    """`text` without the NULs and blanks that senders add on either side as padding."""
     return text.strip(" \0")

@@ -1,4 +1,4 @@
-"""THE table of value representations: what every reader and writer of elements needs to know of a VR (PS3.5 6.2)."""
+"""The one table of value representations: what readers and writers of elements need to know of a VR (PS3.5 6.2)."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -16,14 +16,14 @@ BYTES_VRS = frozenset("OB OD OF OL OV OW UN".split())
 """The VRs whose values are kept as bytes."""
 VRS = TEXT_VRS | NUMBERS.keys() | BYTES_VRS | {"AT", "SQ"}
 
-# PS3.5 7.1.2: in Explicit VR these have a 16-bit length. All others, also those still to come, have 32 bits.
+# PS3.5 7.1.2: in Explicit VR these have a 16-bit length field. All others, including future VRs, have 32 bits.
 SHORT_VRS = VRS - frozenset("OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 LONG_VRS = VRS - SHORT_VRS
-# PS3.5 6.1.2.3: only these follow Specific Character Set. The others keep to the default repertoire.
+# PS3.5 6.1.2.3: only these depend on Specific Character Set. The others always use the default repertoire.
 CHARACTER_SET_VRS = frozenset("LO LT PN SH ST UC UT".split())
-# PS3.5 6.2: in these a backslash is text and no delimiter, and leading blanks mean something.
+# PS3.5 6.2: in these a backslash is part of the text, not a delimiter, and leading blanks are significant.
 SINGLE_VALUED_VRS = frozenset("LT ST UR UT".split())
-# PS3.5 7.3: the bytes of a word, which big endian reverses. AT is two 16-bit numbers.
+# PS3.5 7.3: the number of bytes in a word, which big endian reverses. AT is two 16-bit numbers.
 WORD_BYTES: Mapping[str, int] = {
     **dict.fromkeys(("AT", "OW", "SS", "US"), 2),
     **dict.fromkeys(("FL", "OF", "OL", "SL", "UL"), 4),
@@ -42,7 +42,7 @@ def looks_like_vr(raw: bytes) -> bool:
     return raw.isalpha() and raw.isupper()
 
 
-# A few hundred tags make up nearly all data sets. What peers make up does not grow it.
+# A few hundred tags occur in nearly all data sets. The limit keeps tags that peers invent from filling memory.
 @lru_cache(maxsize=2048)
 def dictionary_vr(tag: int) -> str:
     """The VR of a standard attribute, "" when the dictionary does not know it, US for "US or SS"."""
@@ -53,9 +53,10 @@ def dictionary_vr(tag: int) -> str:
 
 
 def implicit_vr(tag: int, creators: Mapping[int, str]) -> str:
-    """The VR of an attribute in Implicit VR: "US or SS" as such, UN when it is unknown (PS3.5 6.2.2, 7.8).
+    """The VR of an attribute in Implicit VR; UN if the attribute is unknown (PS3.5 6.2.2, 7.8).
 
-    `creators` are the private creators of the data set by their element number.
+    "US or SS" is returned as it is. `creators` maps the element numbers of the data set's private creators to their
+    names.
     """
     group, number = tag >> 16, tag & 0xFFFF
     if group == 0xFFFE:

@@ -1,7 +1,7 @@
 """Worklist items: one Scheduled Procedure Step each, with its procedure, request and patient (PS3.4 K.6.1.2.2).
 
-An item is complete: whatever Table K.6-1 makes a return key of type 1 has a value, given or made
-here. What is made here follows from what was given, so that the same order gives the same item.
+An item is complete: every return key of type 1 in Table K.6-1 has a value. Values that an order lacks are generated
+from the values that it has, so that the same order always gives the same items.
 """
 
 import hashlib
@@ -24,19 +24,19 @@ SCHEDULED_PROCEDURE_STEP_SEQUENCE = "00400100"
 SCHEDULED_PROCEDURE_STEP_STATUS = "00400020"
 STUDY_INSTANCE_UID = "0020000D"
 
-# Any UUID, the same for ever: the UIDs made here are its name-based ones.
+# The namespace of the name-based UUIDs in generated UIDs. It must never change.
 _NAMESPACE = uuid.UUID("5d1b4a3e-7c55-4f0e-9d27-6a1f7f0c9b42")
 # PS3.5 6.2: an AE title is 16 characters of the default repertoire.
 _AE_TITLE = re.compile(r"[\x20-\x7e]{1,16}")
 _CODE = re.compile(r"[A-Z0-9 _]{1,16}")
 _SHORT_STRING = 16
-# PS3.4 Table K.6-1: one of the two has to be there (return key type 1C).
+# PS3.4 Table K.6-1: one of the two has to be present (return key type 1C).
 _STEP_DESCRIPTION = ("00400007", "00400008")
 _PROCEDURE_DESCRIPTION = ("00321060", "00321064")
 
 
 class ItemStatus(StrEnum):
-    """Where an item stands; the first two are shown in the worklist."""
+    """The status of a worklist item. A worklist query finds only items with the first two."""
 
     SCHEDULED = "SCHEDULED"
     IN_PROGRESS = "IN PROGRESS"
@@ -53,8 +53,8 @@ SHOWN = (ItemStatus.SCHEDULED, ItemStatus.IN_PROGRESS)
 class WorklistItem:
     """One scheduled procedure step; accession number, procedure id and step id together identify it.
 
-    `data_set` is the whole item, with one item in Scheduled Procedure Step Sequence. A Study Instance
-    UID that is `generated` gives way to the one that the item is known by.
+    `data_set` is the whole item, with one item in Scheduled Procedure Step Sequence. `generated` tells that the Study
+    Instance UID was generated here: if the index knows the procedure by another one, it keeps that.
     """
 
     accession_number: str
@@ -68,7 +68,7 @@ class WorklistItem:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """What no two items share."""
+        """The identifiers that together are unique to the item."""
         return self.accession_number, self.requested_procedure_id, self.scheduled_procedure_step_id
 
     @property
@@ -81,32 +81,32 @@ class WorklistItem:
 def items_of_order(order: DataSet, source: str) -> list[WorklistItem]:
     """The items of an order, one for each item of its Scheduled Procedure Step Sequence.
 
-    Study Instance UID, Requested Procedure ID and Scheduled Procedure Step ID are made when they are
-    absent. Raises InvalidWorklistItem, which names the attribute that is missing or wrong.
+    Study Instance UID, Requested Procedure ID and Scheduled Procedure Step ID are generated if they are absent.
+    Raises InvalidWorklistItem, which names the attribute that is missing or wrong.
     """
-    whole = _kept(order)
+    whole = _normalised(order)
     steps = whole.pop(SCHEDULED_PROCEDURE_STEP_SEQUENCE, {}).get("Value", [])
     if not steps:
         raise InvalidWorklistItem("ScheduledProcedureStepSequence (0040,0100) is missing")
     _check_patient(whole)
     for step in steps:
         _check_step(step)
-        _modernise(step)
-        _describe(whole, step)
-    generated = _complete(whole, steps)
+        _normalise_start(step)
+        _fill_in_descriptions(whole, step)
+    generated = _generate_identifiers(whole, steps)
     return [_item(whole, step, source, generated) for step in steps]
 
 
-def _kept(data_set: DataSet) -> dict[str, Any]:
-    """A data set or item in the form in which items are kept: in the order of its tags, text without its encoding."""
+def _normalised(data_set: DataSet) -> dict[str, Any]:
+    """A data set or item in the form in which worklist items are stored: in the order of its tags, names trimmed."""
     found: dict[str, Any] = {}
     for tag in sorted(data_set):
         element = data_set[tag]
         if element["vr"] == "SQ" and element.get("Value"):
-            element = {"vr": "SQ", "Value": [_kept(item) for item in element["Value"]]}
+            element = {"vr": "SQ", "Value": [_normalised(item) for item in element["Value"]]}
         elif element["vr"] == "PN":
             element = element_of_text("PN", element_text(element))
-        # Text is Unicode here, and group lengths are retired.
+        # Text is Unicode here, so it has no Specific Character Set. Group lengths are retired.
         if tag != SPECIFIC_CHARACTER_SET and not tag.endswith("0000"):
             found[tag] = element
     return found
@@ -133,8 +133,8 @@ def _check_step(step: DataSet) -> None:
     _checked(step, "00400009", _is_short, "is longer than 16 characters")
 
 
-def _modernise(step: dict[str, Any]) -> None:
-    # PS3.5 6.2: YYYY.MM.DD and HH:MM:SS are of ACR-NEMA, and no modality has to understand them.
+def _normalise_start(step: dict[str, Any]) -> None:
+    # PS3.5 6.2: YYYY.MM.DD and HH:MM:SS come from ACR-NEMA, and modalities do not have to understand them.
     step["00400002"] = {"vr": "DA", "Value": [date_key(text_of(step, "00400002"))]}
     step["00400003"] = {"vr": "TM", "Value": [text_of(step, "00400003").replace(":", "")]}
 
@@ -158,8 +158,9 @@ def _wrong(tag: str, fault: str) -> InvalidWorklistItem:
     return InvalidWorklistItem(f"{keyword_for_tag(int(tag, 16))} ({tag[:4]},{tag[4:]}) {fault}")
 
 
-def _describe(whole: dict[str, Any], step: dict[str, Any]) -> None:
-    # PS3.4 Table K.6-1: step and procedure each have a description or a code (1C); one stands in for the other.
+def _fill_in_descriptions(whole: dict[str, Any], step: dict[str, Any]) -> None:
+    # PS3.4 Table K.6-1: step and procedure each need a description or a code (1C). If only one of the two has any, it
+    # also describes the other.
     in_step, in_procedure = _description(step, *_STEP_DESCRIPTION), _description(whole, *_PROCEDURE_DESCRIPTION)
     if not in_step and not in_procedure:
         raise _wrong(_STEP_DESCRIPTION[0], "is missing")
@@ -175,18 +176,18 @@ def _description(data_set: DataSet, text_tag: str, code_tag: str) -> str:
     return text_of(data_set, text_tag) or next((meaning for meaning in meanings if meaning), "")
 
 
-def _complete(whole: dict[str, Any], steps: list[dict[str, Any]]) -> bool:
-    """Make the identifiers that are absent; whether Study Instance UID is one of them."""
+def _generate_identifiers(whole: dict[str, Any], steps: list[dict[str, Any]]) -> bool:
+    """Generate the identifiers that are absent; returns whether Study Instance UID is one of them."""
     order = [text_of(whole, tag) for tag in ("00100020", "00100021", "00080050")]
     procedure = text_of(whole, "00401001")
     if not procedure:
-        # Without a number of any kind the order is told by what its first step is.
+        # An order without any number is identified by the station, start and modality of its first step.
         slot = [] if order[-1] else [text_of(steps[0], tag) for tag in ("00400001", "00400002", "00400003", "00080060")]
-        procedure = _made("RP", *order, *slot)
+        procedure = _generated_id("RP", *order, *slot)
         whole["00401001"] = {"vr": "SH", "Value": [procedure]}
     for number, step in enumerate(steps, 1):
         if not text_of(step, "00400009"):
-            step["00400009"] = {"vr": "SH", "Value": [_made("SPS", *order, procedure, str(number))]}
+            step["00400009"] = {"vr": "SH", "Value": [_generated_id("SPS", *order, procedure, str(number))]}
     if len({text_of(step, "00400009") for step in steps}) < len(steps):
         raise _wrong("00400009", "is the same in two steps")
     if text_of(whole, STUDY_INSTANCE_UID):
@@ -197,8 +198,8 @@ def _complete(whole: dict[str, Any], steps: list[dict[str, Any]]) -> bool:
     return True
 
 
-def _made(prefix: str, *parts: str) -> str:
-    """An identifier of 15 characters at most, the same for the same parts."""
+def _generated_id(prefix: str, *parts: str) -> str:
+    """An identifier of 15 characters at most; the same parts always give the same identifier."""
     return prefix + hashlib.sha256("\\".join(parts).encode()).hexdigest()[:12].upper()
 
 

@@ -1,7 +1,7 @@
-"""Modality Worklist queries: the identifier, what it matches, and the identifiers of the answers (PS3.4 K.4.1, K.6.1).
+"""Modality Worklist queries: decodes identifiers, matches items, and encodes the responses (PS3.4 K.4.1, K.6.1).
 
-A worklist item is one data set in the DICOM JSON Model, so that all keys are matched as the keys of
-one item of a sequence are. Unlike in Query/Retrieve, an unknown value fails to match (K.2.2.1.1.1).
+A worklist item is one data set in the DICOM JSON Model, so its keys are matched like those of a sequence item. Unlike
+in Query/Retrieve, an unknown value does not match (K.2.2.1.1.1).
 """
 
 from collections.abc import Mapping
@@ -33,14 +33,15 @@ from pacs_server.dicom.writer import writer_for
 _STEP_SEQUENCE = int(SCHEDULED_PROCEDURE_STEP_SEQUENCE, 16)
 _START_DATE, _START_TIME = 0x00400002, 0x00400003
 SUPPORTED_GROUPS = frozenset({0x0008, 0x0010, 0x0018, 0x0020, 0x0032, 0x0038, 0x0040})
-"""The groups that the modules of Table K.6-1 take their attributes from; other keys are not supported."""
+"""The groups of the attributes in Table K.6-1. Keys in other groups are not supported."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorklistQuery:
-    """What a worklist query asks for; `start` is a range of date and time, which are matched as a pair.
+    """A worklist query; `start` is the range of the scheduled start if its date and time are matched as a pair.
 
-    `texts` are the keys with a value as they were sent, keyword to value.
+    `unsupported` lists the tags of keys that are not supported. `texts` holds the keys that were sent with a value,
+    keyword to value.
     """
 
     keys: Items
@@ -67,7 +68,7 @@ def parse_worklist(data: bytes, transfer_syntax_uid: str) -> WorklistQuery:
     asked = [key for key in known if _is_supported(key)]
     unsupported = {key.tag for key in known} - {key.tag for key in asked}
     returns = return_keys(asked)
-    start, asked = _start(asked)
+    start, asked = _split_off_start(asked)
     matched = (key for key in asked if key.tag != TIMEZONE_OFFSET_FROM_UTC)
     found = (item_key(key, fuzzy=False) for key in matched)
     keys = Items(tuple(_strict(key) for key in found if key is not None), unknown=False)
@@ -78,24 +79,24 @@ def parse_worklist(data: bytes, transfer_syntax_uid: str) -> WorklistQuery:
 def _is_supported(key: Key) -> bool:
     if key.tag < SPECIFIC_CHARACTER_SET or key.tag >> 16 not in SUPPORTED_GROUPS or not dictionary_has_tag(key.tag):
         return False
-    # Binary values are returned, but there is no matching them.
+    # Binary values are returned, but cannot be matched.
     return key.vr not in OPAQUE_VRS or not key.has_value
 
 
 def _strict(key: ItemKey) -> ItemKey:
-    """The key with the rule of PS3.4 K.2.2.1.1.1 at every depth."""
+    """The key, changed so that at every depth unknown values do not match (PS3.4 K.2.2.1.1.1)."""
     if not isinstance(key.matcher, Items):
         return key
     return replace(key, matcher=Items(tuple(map(_strict, key.matcher.keys)), unknown=False))
 
 
-def _start(asked: list[Key]) -> tuple[DateTimeSpan | None, list[Key]]:
-    """The start as one range if date and time are ranges of the same form, and what is left to match without them."""
+def _split_off_start(asked: list[Key]) -> tuple[DateTimeSpan | None, list[Key]]:
+    """The range of the scheduled start if its date and time can be matched as a pair, and the remaining keys."""
     for at, key in enumerate(asked):
         if key.tag != _STEP_SEQUENCE or key.items is None or len(key.items) != 1:
             continue
         (item,) = key.items
-        start = _pair(item)
+        start = _start_range(item)
         if start is not None:
             rest = {tag: inner for tag, inner in item.attributes.items() if tag not in (_START_DATE, _START_TIME)}
             step = key._replace(items=(Identifier(rest),))
@@ -103,18 +104,18 @@ def _start(asked: list[Key]) -> tuple[DateTimeSpan | None, list[Key]]:
     return None, asked
 
 
-def _pair(item: Identifier) -> DateTimeSpan | None:
+def _start_range(item: Identifier) -> DateTimeSpan | None:
     date, time = (item.attributes.get(tag) for tag in (_START_DATE, _START_TIME))
     if date is None or time is None:
         return None
-    # PS3.4 Table K.6-1: July 5 to July 7 and 10 to 18 o'clock is one time, from July 5, 10:00 to July 7, 18:00.
+    # PS3.4 Table K.6-1: July 5 to July 7 and 10 to 18 o'clock is one range, from July 5, 10:00 to July 7, 18:00.
     return date_time_range(("ScheduledProcedureStepStart",) * 2, value_of(date), value_of(time))
 
 
 def presented(data_set: DataSet, status: ItemStatus) -> DataSet:
-    """An item as it is matched and returned: Scheduled Procedure Step Status says where it stands."""
+    """An item as queries match and return it: with its current status in Scheduled Procedure Step Status."""
     step = data_set[SCHEDULED_PROCEDURE_STEP_SEQUENCE]["Value"][0]
-    # PS3.3 C.4.10: the defined terms are those of the step, not of the performed one.
+    # PS3.3 C.4.10: the defined terms are those of the scheduled step, not of the performed one.
     if status is ItemStatus.IN_PROGRESS:
         term = "STARTED"
     else:
@@ -124,7 +125,10 @@ def presented(data_set: DataSet, status: ItemStatus) -> DataSet:
 
 
 class WorklistEncoder:
-    """Encodes the matches of one query with the attributes that it asks for, sequences whole unless it names parts."""
+    """Encodes the matches of one query with its return keys.
+
+    A sequence is returned as a whole unless the query names attributes of its items.
+    """
 
     def __init__(self, query: WorklistQuery, transfer_syntax_uid: str) -> None:
         self._query = query
@@ -141,12 +145,12 @@ class WorklistEncoder:
         return self._writer.encoded(self._attempts, partial(self._elements, item, returns))
 
     def _elements(self, item: DataSet, returns: tuple[ReturnKey, ...], encode: Encode) -> bytes:
-        # To the writer no keys are all of them.
+        # `encode_item` would encode all attributes if it got no keys.
         return encode_item(self._writer, item, returns, encode) if returns else b""
 
 
 def _matching_part(data_set: DataSet, keys: Items) -> dict[str, Any]:
-    """The item with those items of its sequences that match (PS3.4 C.2.2.2.6)."""
+    """The item, with only the matching items in the sequences that the keys name (PS3.4 C.2.2.2.6)."""
     part = dict(data_set)
     for key in keys.keys:
         if isinstance(key.matcher, Items):
