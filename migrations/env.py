@@ -1,10 +1,10 @@
-"""Alembic's environment: runs the migrations on the connection that `Database.migrate` brings."""
+"""The environment of Alembic: runs the migrations on the connection that `Database.migrate` passes."""
 
 from alembic import context
 
 from pacs_server.index import archive_models, task_models, workflow_models
 
-# All tables are in one collection; importing the modules puts them there.
+# All tables are in one `MetaData`. Importing the modules adds the tables to it.
 assert archive_models.metadata is workflow_models.metadata is task_models.metadata
 context.configure(connection=context.config.attributes["connection"], target_metadata=archive_models.metadata)
 with context.begin_transaction():

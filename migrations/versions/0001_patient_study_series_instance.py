@@ -8,7 +8,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# A migration describes one moment, so nothing here comes from the tables as they are today.
+# A migration keeps the schema of its time, so it does not import the current tables.
 Text = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 

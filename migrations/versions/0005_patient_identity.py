@@ -1,4 +1,4 @@
-"""Patients of one ID, and studies of one UID, that are kept apart; where merged and reassigned ones go."""
+"""Patients with one ID and studies with one UID that are kept apart; the aliases of merged and reassigned ones."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-# A migration describes one moment, so nothing here comes from the tables as they are today.
+# A migration keeps the schema of its time, so it does not import the current tables.
 Text = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -69,8 +69,8 @@ def _index_variants(table: str) -> None:
 
 
 def _sqlite_constraints() -> None:
-    # A constraint of the table cannot be dropped, so the table is made anew; its rows are those that others refer
-    # to, so that foreign keys have to hold at the end only.
+    # SQLite cannot drop a constraint of a table, so the table is created anew. Other tables refer to its rows, so
+    # foreign keys are checked only at the end.
     op.execute("PRAGMA defer_foreign_keys = ON")
     _remake("study", [_original_attributes(), _variant()], _study_constraint())
     _remake("series", [], _series_constraint())
@@ -87,7 +87,7 @@ def _remake(name: str, columns: list[sa.Column[str]], unique: tuple[str, list[st
     table.append_constraint(sa.UniqueConstraint(*unique[1], name=unique[0]))
     op.execute(f"CREATE TABLE {name}_before AS SELECT * FROM {name} ORDER BY id")  # noqa: S608
     op.execute(f"DROP TABLE {name}")
-    # Under its own name at once: rows that are put in take the place of those that others refer to.
+    # The new table gets its final name at once, so that the rows inserted here replace those that others refer to.
     table.create(connection)
     op.execute(f"INSERT INTO {name} ({names}) SELECT {names} FROM {name}_before ORDER BY id")  # noqa: S608
     op.execute(f"DROP TABLE {name}_before")

@@ -1,4 +1,4 @@
-"""Indexes of the few rows among many: names of several component groups, worklist items that are still to be done."""
+"""Partial indexes of the few rows that matter: names with several component groups, and open worklist items."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -23,7 +23,7 @@ def upgrade() -> None:
     shown = "status IN ('SCHEDULED', 'IN PROGRESS')"
     _create_partial("ix_worklist_item_shown", "worklist_item", [_START, "modality"], shown)
     op.drop_index(op.f(f"ix_worklist_item_{_START}_modality"), "worklist_item")
-    # Whoever asks for modalities asks for a day or a study as well, which narrow better.
+    # A query for a modality also gives a day or a study, and their indexes narrow the search better.
     op.drop_index(op.f("ix_series_modality_study_fk"), "series")
 
 

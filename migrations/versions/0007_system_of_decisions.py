@@ -1,4 +1,4 @@
-"""What the archive was called that made a decision, for what comes later and follows it."""
+"""The name of the archive that decided a merge or reassignment, for instances that arrive later and follow it."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-# A migration describes one moment, so nothing here comes from the tables as they are today.
+# A migration keeps the schema of its time, so it does not import the current tables.
 Text = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 
 

@@ -1,4 +1,4 @@
-"""Where earlier versions of replaced instances lie that came under another study or series."""
+"""The paths of earlier versions of replaced instances, where those came with another study or series UID."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-# A migration describes one moment, so nothing here comes from the tables as they are today.
+# A migration keeps the schema of its time, so it does not import the current tables.
 Text = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 
 

@@ -1,4 +1,4 @@
-"""The feed of changes: ids of instances that never come twice, the table of changes, and the cursors of consumers."""
+"""The feed of changes: ids of instances that are never reused, the table of changes, and the cursors of consumers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,14 +8,14 @@ down_revision = "0008"
 branch_labels = None
 depends_on = None
 
-# A migration describes one moment, so nothing here comes from the tables as they are today.
+# A migration keeps the schema of its time, so it does not import the current tables.
 Text = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 Key = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
-        # PostgreSQL's sequences never give an id twice.
+        # PostgreSQL's sequences never return an id twice.
         _never_reuse_ids_of_instances()
     op.create_table(
         "change",
@@ -44,13 +44,13 @@ def upgrade() -> None:
 
 
 def _never_reuse_ids_of_instances() -> None:
-    """Make the table of instances anew with AUTOINCREMENT: SQLite has no other way to say so of a table that exists.
+    """Create the table of instances anew with AUTOINCREMENT, because SQLite cannot add that to an existing table.
 
-    No other table refers to instances, so foreign keys are not touched.
+    No other table refers to instances, so foreign keys are not affected.
     """
     connection = op.get_bind()
-    # Rows are copied in the order of their ids, and their UIDs are in no order: the index of the UIDs is filled in
-    # memory as far as possible. In KiB.
+    # Rows are copied in the order of their ids, so the index of the UIDs is filled in random order. A cache of 256 MiB
+    # (negative sizes are in KiB) keeps as much of that index in memory as possible.
     before = connection.scalar(sa.text("PRAGMA cache_size"))
     op.execute("PRAGMA cache_size = -262144")
     table = sa.Table("instance", sa.MetaData(), autoload_with=connection, sqlite_autoincrement=True)
