@@ -66,7 +66,7 @@ def decode_data_set(data: bytes, transfer_syntax_uid: str, limit: int) -> dict[s
 
 
 def _data_set(elements: tuple[Element, ...], encodings: tuple[str, ...], around: PixelDescription) -> dict[str, Any]:
-    pixel = around.within(elements)
+    pixel = around.within(element for element in elements if not isinstance(element.value, tuple))
     found: dict[str, Any] = {}
     for element in elements:
         if element.tag == SPECIFIC_CHARACTER_SET:

@@ -13,6 +13,11 @@ from pacs_server.dicom.vr import BYTES_VRS, NUMBERS, VRS
 
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
 _MAX_NESTING = 16
+# What Python takes for a number is more than what IS and DS hold (PS3.5 6.2).
+_NUMBERS_AS_TEXT = {
+    "IS": re.compile(r" *[+-]?[0-9]+ *"),
+    "DS": re.compile(r" *[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([Ee][+-]?[0-9]+)? *"),
+}
 _HOLDERS = ("Value", "InlineBinary", "BulkDataURI")
 
 
@@ -113,11 +118,17 @@ def _text(value: object, vr: str) -> str:
         if not all(isinstance(group, str) for group in groups.values()):
             raise ValueError("a component group is no text")
         return text_of_groups(groups)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    pattern = _NUMBERS_AS_TEXT.get(vr)
+    if isinstance(value, str):
+        if value and pattern and not pattern.fullmatch(value):
+            raise ValueError("no number")
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("no text")
-    if vr == "IS" and value != "":
-        whole = _integer(value)
-        return value if isinstance(value, str) else str(whole)
-    if vr == "DS" and value != "":
+    if vr == "UI":
+        raise ValueError("a number is no UID")
+    if vr == "IS":
+        return str(_integer(value))
+    if vr == "DS":
         _finite(value)
     return str(value)

@@ -89,16 +89,18 @@ def decode_identifier(data: bytes, transfer_syntax_uid: str) -> Identifier:
         elements = read_elements(memoryview(data), encoding, max_depth=_MAX_NESTING, max_elements=_MAX_ELEMENTS)
     except TranscodeError as error:
         raise InvalidIdentifier("the identifier cannot be decoded") from error
-    return _identifier(elements, "")
+    return _identifier(elements, None)
 
 
-def _identifier(elements: tuple[Element, ...], charset_around: str) -> Identifier:
+def _identifier(elements: tuple[Element, ...], charset_around: str | None) -> Identifier:
     charset = ""
     for element in elements:
         if element.tag == SPECIFIC_CHARACTER_SET:
-            charset = value_of(_key(element, (), ""))
+            key = _key(element, (), "")
+            # Items are judged only if they are matched.
+            charset = value_of(key) if charset_around is None else key.text
     # PS3.5 7.5.3: an item's own character set applies to the item and to everything inside it.
-    in_force = charset or charset_around
+    in_force = charset or charset_around or ""
     encodings = encodings_of(in_force)
     return Identifier({element.tag: _key(element, encodings, in_force) for element in elements}, charset)
 

@@ -44,8 +44,8 @@ class Writer:
 
     def head(self, tag: int, vr: str, length: int) -> bytes:
         """The head of an element or item: tag, VR and length. A delimiter is only a head."""
-        # PS3.5 7.5: items and delimiters have no VR.
-        if not self._explicit or tag >= ITEM:
+        # PS3.5 7.5: items and delimiters, the elements of group FFFE, have no VR.
+        if not self._explicit or tag >> 16 == ITEM >> 16:
             return self._plain_head(tag >> 16, tag & 0xFFFF, length)
         short = _SHORT_VRS.get(vr)
         if short is None:

@@ -267,6 +267,18 @@ def test_a_sequence_in_place_of_a_value_is_refused_and_the_other_way_round() -> 
             parse_find(encoded(data_set, ExplicitVRLittleEndian), ExplicitVRLittleEndian, STUDY_ROOT, QueryOptions())
 
 
+def test_a_character_set_is_judged_in_the_identifier_and_not_in_items_that_nobody_matches() -> None:
+    item = Dataset()
+    item.add_new(0x00080005, "SQ", Sequence())
+    keys = Dataset()
+    keys.QueryRetrieveLevel, keys.StudyInstanceUID = "STUDY", "1.2"
+    keys.add_new(0x00081032, "SQ", Sequence([item]))
+    sent = encoded(keys, ExplicitVRLittleEndian)
+    assert parse_retrieve(sent, ExplicitVRLittleEndian, STUDY_ROOT, QueryOptions()).study_instance_uids == ("1.2",)
+    with pytest.raises(InvalidIdentifier):
+        parse_retrieve(encoded(item, ExplicitVRLittleEndian) + sent, ExplicitVRLittleEndian, STUDY_ROOT, QueryOptions())
+
+
 def test_retrieve_keys() -> None:
     assert retrieve("STUDY", StudyInstanceUID=["1.2", "1.3", "1.2"]) == RetrieveKeys(
         Level.STUDY, study_instance_uids=("1.2", "1.3")

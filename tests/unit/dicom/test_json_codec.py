@@ -155,6 +155,14 @@ def test_what_is_signed_in_an_item_follows_the_data_set_around_it() -> None:
     assert [item["00280106"] for item in found] == [{"vr": "SS", "Value": [-5]}, {"vr": "US", "Value": [65531]}]
 
 
+def test_a_sequence_in_the_place_of_pixel_representation_decides_nothing() -> None:
+    data = b"\x28\0\3\1SQ\0\0\0\0\0\0" + b"\x28\0\6\1US\2\0\xfb\xff"
+    assert decode_data_set(data, EXPLICIT, LIMIT) == {
+        "00280103": {"vr": "SQ"},
+        "00280106": {"vr": "US", "Value": [65531]},
+    }
+
+
 def test_a_number_that_came_as_unknown_is_signed_where_pixels_are() -> None:
     data = b"\x28\0\3\1US\2\0\1\0" + explicit(0x00280106, b"UN", b"\xfb\xff")
     assert decode_data_set(data, EXPLICIT, LIMIT)["00280106"] == {"vr": "SS", "Value": [-5]}
