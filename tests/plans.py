@@ -10,8 +10,8 @@ from pacs_server.index.database import Database
 
 
 @contextmanager
-def explained(database: Database) -> Iterator[list[str]]:
-    """The plans, as one text each, of the SELECTs that are sent within; there when it ends."""
+def explained(database: Database, words: tuple[str, ...] = ("SELECT",)) -> Iterator[list[str]]:
+    """The plans, as one text each, of the statements that are sent within and begin so; there when it ends."""
     sent: list[str] = []
     watch = _watch_sqlite if database.is_sqlite else _watch_postgresql
 
@@ -27,7 +27,7 @@ def explained(database: Database) -> Iterator[list[str]]:
     finally:
         event.remove(database.engine, "connect", connected)
         database.close()
-    plans += [_plan(database, statement) for statement in sent if statement.lstrip().upper().startswith("SELECT")]
+    plans += [_plan(database, statement) for statement in sent if statement.lstrip().upper().startswith(words)]
 
 
 def _watch_sqlite(connection: Any, sent: list[str]) -> None:
@@ -58,8 +58,10 @@ def _complete(connection: Any, query: Any, parameters: Any) -> str:
 
 
 def _plan(database: Database, statement: str) -> str:
-    # A cursor is planned for another share of its rows than a statement, so that is what is explained.
-    explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN DECLARE found CURSOR FOR "
+    explain = "EXPLAIN QUERY PLAN " if database.is_sqlite else "EXPLAIN "
+    if not database.is_sqlite and statement.lstrip().upper().startswith("SELECT"):
+        # A cursor is planned for another share of its rows than a statement, so that is what is explained.
+        explain = "EXPLAIN DECLARE found CURSOR FOR "
     with database.connect() as connection:
         cursor: Any = connection.connection.cursor()
         return "\n".join(str(row[-1]) for row in cursor.execute(explain + statement).fetchall())

@@ -40,15 +40,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_task")),
         sqlite_autoincrement=True,
     )
-    op.create_index(op.f("ix_task_state_kind"), "task", ["state", "kind"])
     op.create_index(op.f("ix_task_dedupe_key"), "task", ["dedupe_key"])
     live = "state IN ('ready', 'running')"
     partial("uq_task_dedupe_key", live, "dedupe_key", unique=True)
     partial("ix_task_due", "state = 'ready'", "due")
-    partial("ix_task_turn", "state = 'ready'", "turn", "due")
-    partial("ix_task_urgent", "state = 'ready' AND priority = 'urgent'", "due")
+    partial("ix_task_turn", "state = 'ready'", "turn", "id")
+    partial("ix_task_target", "state = 'ready'", "target", "kind", "turn", "id")
+    partial("ix_task_urgent", "state = 'ready' AND priority = 'urgent'", "turn", "id")
     partial("ix_task_claimed_until", "state = 'running'", "claimed_until")
     partial("ix_task_finished", "state IN ('done', 'cancelled')", "finished")
+    partial("ix_task_dead", "state = 'dead'", "kind")
 
 
 def partial(name: str, condition: str, *columns: str, unique: bool = False) -> None:

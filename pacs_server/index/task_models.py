@@ -9,6 +9,7 @@ IS_READY = "state = 'ready'"
 IS_URGENT = "state = 'ready' AND priority = 'urgent'"
 IS_RUNNING = "state = 'running'"
 IS_LIVE = "state IN ('ready', 'running')"
+IS_DEAD = "state = 'dead'"
 IS_OVER = "state IN ('done', 'cancelled')"
 
 
@@ -60,11 +61,13 @@ task = Table(
     Column("finished", DateTime(timezone=True), nullable=True),
     _index("uq_task_dedupe_key", IS_LIVE, "dedupe_key", unique=True),
     _index("ix_task_due", IS_READY, "due"),
-    _index("ix_task_turn", IS_READY, "turn", "due"),
-    _index("ix_task_urgent", IS_URGENT, "due"),
+    # A claim finds the next task by the first of these, and others of its target by the second.
+    _index("ix_task_turn", IS_READY, "turn", "id"),
+    _index("ix_task_target", IS_READY, "target", "kind", "turn", "id"),
+    _index("ix_task_urgent", IS_URGENT, "turn", "id"),
     _index("ix_task_claimed_until", IS_RUNNING, "claimed_until"),
     _index("ix_task_finished", IS_OVER, "finished"),
-    Index(None, "state", "kind"),
+    _index("ix_task_dead", IS_DEAD, "kind"),
     Index(None, "dedupe_key"),
     # Operators write numbers down, so none is given twice.
     sqlite_autoincrement=True,

@@ -4,11 +4,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, literal, select, text, union_all
 
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
-from pacs_server.index.task_models import IS_READY
+from pacs_server.index.task_models import IS_DEAD, IS_READY, IS_RUNNING
 from pacs_server.index.task_models import task as table
 from pacs_server.index.task_values import Task, TaskState, task_of
 
@@ -49,13 +49,12 @@ class TaskOverview:
 
     def counts(self) -> dict[tuple[str, str], int]:
         """How many tasks of each kind are ready, running and dead."""
-        statement = (
-            select(table.c.kind, table.c.state, func.count())
-            .where(table.c.state.in_(OPEN_STATES))
-            .group_by(table.c.kind, table.c.state)
-        )
+        counts = [
+            select(table.c.kind, literal(str(state)), func.count()).where(text(condition)).group_by(table.c.kind)
+            for state, condition in zip(OPEN_STATES, (IS_READY, IS_RUNNING, IS_DEAD), strict=True)
+        ]
         with self._database.connect() as connection:
-            return {(kind, state): count for kind, state, count in connection.execute(statement)}
+            return {(kind, state): count for kind, state, count in connection.execute(union_all(*counts))}
 
     def oldest_due(self, now: datetime) -> dict[str, datetime]:
         """Since when the tasks of each kind are due that wait the longest."""

@@ -41,6 +41,8 @@ from pacs_server.index.task_values import PATIENCE, Lease, NewTask, Priority, Ta
 # otherwise do so for ever.
 MOST_LOST_LEASES: Final = 5
 
+_LONGEST_PATIENCE: Final = max(PATIENCE.values())
+
 _IS_READY = text(task_models.IS_READY)
 _IS_URGENT = text(task_models.IS_URGENT)
 _IS_RUNNING = text(task_models.IS_RUNNING)
@@ -164,7 +166,8 @@ class TaskIndex:
 
     def claim(self, wanted: Wanted, lease: Lease, now: datetime) -> list[Task]:
         """Claim due tasks of one kind and target, those whose turn it is; empty when nothing is due."""
-        due = and_(_claimable(wanted), table.c.due <= now)
+        # The bound of `turn` follows from that of `due`, and ends the scan of the index.
+        due = and_(_claimable(wanted), table.c.due <= now, table.c.turn <= now + _LONGEST_PATIENCE)
         first = select(table.c.kind, table.c.target).where(due).order_by(table.c.turn, table.c.id).limit(1)
         with self._database.connect() as connection:
             # Most often nothing is due. Finding that out needs no write transaction.
@@ -186,7 +189,9 @@ class TaskIndex:
 
     def next_due(self, wanted: Wanted) -> datetime | None:
         """When the next task can be claimed, or the next lease ends; None when no task waits."""
-        ready = select(table.c.due).where(_claimable(wanted)).order_by(table.c.due).limit(1)
+        # Urgent tasks have no patience, and the index of their turns is smaller than that of all due ones.
+        order = table.c.turn if wanted.urgent_only else table.c.due
+        ready = select(table.c.due).where(_claimable(wanted)).order_by(order).limit(1)
         known = and_(_IS_RUNNING, table.c.kind.in_(list(wanted.kinds)))
         ending = select(table.c.claimed_until).where(known).order_by(table.c.claimed_until).limit(1)
         with self._database.connect() as connection:
