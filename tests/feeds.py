@@ -4,6 +4,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from datasets import make_ct
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
-from sqlalchemy import Connection, inspect, select, text
+from sqlalchemy import Connection, insert, inspect, select, text
 
 from pacs_server.archive.archive import Archive, StoreOutcome
 from pacs_server.archive.changes import Batch, Feed
@@ -20,7 +21,7 @@ from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.caller import Door
 from pacs_server.dicom.origin import Origin
-from pacs_server.index import models
+from pacs_server.index import archive_models, models
 from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.feed import Change, Consumer
@@ -109,6 +110,12 @@ def write_down(consumer: str, batch: Batch | Sequence[str]) -> Callable[[Connect
             connection.execute(text("INSERT INTO seen (consumer, n, line) VALUES (:consumer, :n, :line)"), rows)
 
     return write
+
+
+def add_consumer(connection: Connection) -> None:
+    """A consumer of the feed, so that changes are recorded."""
+    values = {"consumer": "some", "epoch": 1, "instance_id": 0, "change_id": 0, "moved_at": datetime.now(UTC)}
+    connection.execute(insert(archive_models.feed_cursor).values(**values))
 
 
 def lines_of(batch: Batch) -> list[str]:

@@ -65,7 +65,7 @@ class WorklistIndex:
     ) -> PutResult:
         """Add or update all items or none; raises InvalidWorklistItem, IndexUnavailable.
 
-        `before` is told before it is committed, and may raise.
+        `before` is called just before the commit; if it raises, nothing is changed.
         """
         added = 0
         with self._database.begin(lock=WORKLIST_LOCK) as connection:
@@ -75,8 +75,8 @@ class WorklistIndex:
                 keys.append(key)
                 added += is_new
             result = PutResult(added, len(items) - added)
-            before(result)
             record_items(connection, keys)
+            before(result)
         return result
 
     def get(self, key: str) -> ItemRow | None:

@@ -1,15 +1,18 @@
 """Changes of the worklist are in the audit trail before they are made, with who asked for them."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 import pytest
+from feeds import add_consumer
 from orders import order
+from sqlalchemy import text
 from trails import Kept, recorder_of
 from worklists import item
 
 from pacs_server.audit.events import Action, Event, EventID, Participant, Role
 from pacs_server.dicom.worklist import ItemStatus
-from pacs_server.errors import AuditUnavailable
+from pacs_server.errors import AuditUnavailable, IndexUnavailable
 from pacs_server.hl7.orders import OrderService
 from pacs_server.index.database import Database
 from pacs_server.index.worklist import WorklistIndex
@@ -27,11 +30,10 @@ def trail() -> Kept:
 
 @pytest.fixture
 def worklist(tmp_path: object, trail: Kept) -> WorklistService:
-    return _worklist(f"sqlite:///{tmp_path}/pacs.db", trail)
+    return _worklist(Database(f"sqlite:///{tmp_path}/pacs.db", fsync=False), trail)
 
 
-def _worklist(url: str, trail: Kept) -> WorklistService:
-    database = Database(url, fsync=False)
+def _worklist(database: Database, trail: Kept) -> WorklistService:
     database.migrate()
     return WorklistService(WorklistIndex(database), recorder_of(trail), only_own_station=lambda: False)
 
@@ -55,6 +57,19 @@ def test_orders_are_recorded_with_who_and_whose(worklist: WorklistService, trail
     (subject,) = trail.events[0].subjects
     assert (subject.patient_id, subject.accession_number) == (row.item.data_set["00100020"]["Value"][0], "A1")
     assert subject.study_instance_uid == row.item.study_instance_uid
+
+
+def test_items_that_cannot_be_kept_are_not_in_the_audit_trail(database_url: str, trail: Kept) -> None:
+    """The index fails at the last thing that it writes before the commit."""
+    with closing(Database(database_url, fsync=False)) as database:
+        worklist = _worklist(database, trail)
+        with database.begin() as connection:
+            add_consumer(connection)
+            connection.execute(text("ALTER TABLE change RENAME TO not_there"))
+        with pytest.raises(IndexUnavailable):
+            worklist.put([item()])
+        assert list(worklist.list()) == []
+    assert trail.events == []
 
 
 def test_an_order_by_hl7_names_its_sender(worklist: WorklistService, trail: Kept) -> None:
