@@ -46,8 +46,9 @@ class OutboxNode:
         policies: Mapping[str, Callable[[], RetryPolicy]] = {"send": lambda: policy} if policy else {}
         if clock is not None:
             options["clock"] = clock
+        self.index = TaskIndex(self.database)
         self.service = TaskService(
-            TaskIndex(self.database),
+            self.index,
             TaskOverview(self.database),
             policies,
             counted=lambda kind, outcome: self.counted.append((kind, outcome)),

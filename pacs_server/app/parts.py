@@ -25,6 +25,7 @@ from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.outbox.commitment import CommitmentHandler
 from pacs_server.outbox.handler import Handler
+from pacs_server.outbox.retention import task_retention
 from pacs_server.outbox.worker import Worker
 from pacs_server.upkeep.recovery import recover
 from pacs_server.upkeep.scrub import Scrub
@@ -62,6 +63,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
         _task_handlers(runtime),
         stop_within=lambda: runtime.config().server.shutdown_timeout,
     )
+    yield task_retention(runtime.archive.tasks)
     yield runtime.archive.peers
     yield _scrub(runtime)
     expiry = ExpiryWatch(runtime.config)

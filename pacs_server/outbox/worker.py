@@ -22,7 +22,6 @@ _LOOK_AGAIN: Final = 60.0
 # Pauses in seconds: when others hold what is due, and when the index fails.
 _PAUSE: Final = 0.2
 _INDEX_PAUSE: Final = 5.0
-_REMOVE_SECONDS: Final = 3600.0
 
 
 @dataclass(eq=False, slots=True)
@@ -60,7 +59,7 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         self._batches: set[_Batch] = set()
         self._ended = threading.Condition()
-        self._renewed = self._removed = time.monotonic()
+        self._renewed = time.monotonic()
 
     def start(self) -> None:
         """Begin to run tasks."""
@@ -90,7 +89,6 @@ class Worker:
                 self._service.changed.wait(self._pause())
                 self._service.changed.clear()
                 self._keep_leases()
-                self._remove_finished()
                 self._take_over()
                 while not self._stopping.is_set() and self._start_batch():
                     pass
@@ -161,11 +159,6 @@ class Worker:
                 tell(task, Settlement(task.state, task.attempts, task.last_error))
             else:
                 log.warning("task taken over", extra={**fields(task), "reason": task.last_error})
-
-    def _remove_finished(self) -> None:
-        if time.monotonic() - self._removed >= _REMOVE_SECONDS:
-            self._removed = time.monotonic()
-            self._service.remove_finished()
 
     # ---------------------------------------------------------------- the threads that run
 

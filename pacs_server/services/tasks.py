@@ -193,10 +193,10 @@ class TaskService:
     def _later(self, seconds: float) -> datetime:
         return self.now() + timedelta(seconds=seconds)
 
-    def remove_finished(self) -> int:
-        """Remove tasks that were done or cancelled long ago; return how many."""
+    def remove_finished(self, interrupted: Callable[[], bool] = lambda: False) -> int:
+        """Remove tasks that were done or cancelled long ago, until `interrupted` says so; return how many."""
         removed = 0
-        while count := self._index.remove_finished(self.now() - _KEEP, _REMOVED_AT_ONCE):
+        while not interrupted() and (count := self._index.remove_finished(self.now() - _KEEP, _REMOVED_AT_ONCE)):
             removed += count
         return removed
 

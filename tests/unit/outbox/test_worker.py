@@ -492,12 +492,3 @@ def test_a_task_that_cannot_be_settled_is_left_to_its_lease(hasty: OutboxNode, m
     assert handler.batches == [[key], [key]]
     with suppress(StopIteration):
         next(failures)
-
-
-def test_finished_tasks_are_removed_now_and_then(node: OutboxNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    removed = threading.Event()
-    monkeypatch.setattr(module, "_REMOVE_SECONDS", 0.0)
-    monkeypatch.setattr(node.service, "remove_finished", removed.set)
-    node.add()
-    with working(node, Recording()):
-        assert removed.wait(PATIENCE)
