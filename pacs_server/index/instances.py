@@ -30,9 +30,6 @@ log = logging.getLogger(__name__)
 
 # Statements are built once, because that costs more than running them.
 _KNOWN = PreparedForMany(models.instance.c.sop_instance_uid, select(models.instance.c.sop_instance_uid))
-_REPLACED = select(models.instance.c.version, models.instance.c.path, models.instance.c.earlier_paths).where(
-    models.instance.c.sop_instance_uid == bindparam("uid")
-)
 _INSERT_INSTANCE = Prepared(
     insert(models.instance).values(
         {column.name: bindparam(column.name) for column in models.instance.c if not column.primary_key}
@@ -124,10 +121,15 @@ class InstanceIndex:
         """
         entry = _new(Arrival(instance, header, origin, received_at or datetime.now(UTC)))
         with self._commits.alone() as connection:
-            known = connection.execute(_REPLACED, {"uid": instance.uids.sop}).one_or_none()
+            known = connection.execute(_LOOK_UP, {"uid": instance.uids.sop}).one_or_none()
             if known is not None and known.version >= instance.version:
                 raise DuplicateInstance(f"{instance.uids.sop} is there in version {known.version}")
             _remove(connection, instance.uids.sop)
+            assert known is not None, "a missing instance is not removed"
+            was = InstanceUIDs(known.study_instance_uid, known.series_instance_uid, instance.uids.sop)
+            if was != instance.uids:
+                # Its old study or series has lost it, which the replacement in another place does not tell.
+                record(connection, [NewChange(ChangeKind.DELETED, was.study, was.series, was.sop)])
             entry.values["earlier_paths"] = _earlier_paths(known, instance.path)
             with not_arriving(connection, ChangeKind.REPLACED):
                 _write(connection, [entry])

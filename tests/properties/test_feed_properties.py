@@ -83,7 +83,10 @@ class World(RuleBasedStateMachine):
         uids = (f"1.2.{study}", f"1.2.{study}.{patient}", f"1.9.{sop}")
         outcome = self.place.store(*uids, InstanceNumber=content, PatientID=f"P{patient}", PatientName=f"N{patient}")
         if outcome is StoreOutcome.REPLACED:
-            self._gone(event for event in self._there() if event.uids and event.uids[2] == uids[2])
+            (replaced,) = (event for event in self._there() if event.uids and event.uids[2] == uids[2])
+            self._gone([replaced])
+            if replaced.uids != uids:
+                self.events.append(Event("DELETED", " ".join(replaced.uids or ())))
         if outcome in (StoreOutcome.STORED, StoreOutcome.REPLACED):
             kind = "ARRIVED" if outcome is StoreOutcome.STORED else "REPLACED"
             self.events.append(Event(kind, " ".join(uids), uids))

@@ -95,6 +95,22 @@ def test_what_was_replaced_or_restored_is_no_arrival(place: Place) -> None:
     ]
 
 
+@pytest.mark.parametrize("new", [("1.2", "1.2.1"), ("1.1", "1.1.9")])
+def test_a_place_that_loses_an_instance_to_another_one_is_told_so(place: Place, new: tuple[str, str]) -> None:
+    """A study or series of which nothing else changes has one instance less."""
+    place.take_all(ROUTING)
+    place.store("1.1", "1.1.1", "1.1.1.1")
+    place.store("1.1", "1.1.1", "1.1.1.2")
+    assert len(place.take_all(ROUTING)) == 2
+    place.store(*new, "1.1.1.2", InstanceNumber=9)
+    place.store(*new, "1.1.1.3")
+    assert place.take_all(ROUTING, limit=1) == [
+        "DELETED 1.1 1.1.1 1.1.1.2",
+        f"REPLACED {' '.join(new)} 1.1.1.2",
+        f"ARRIVED {' '.join(new)} 1.1.1.3",
+    ]
+
+
 def test_a_change_comes_between_the_arrivals_before_and_after_it(place: Place) -> None:
     place.take_all(ROUTING)
     place.store("1.1", "1.1.1", "1.1.1.1")
