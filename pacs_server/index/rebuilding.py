@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, Table, func, insert, select
+from sqlalchemy import Connection, Table, func, insert, inspect, select
 from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable
@@ -58,7 +58,7 @@ def take_over(old: Database, new: Database) -> list[str]:
     Returns the names of the tables that could not be read. Raises IndexUnavailable when `new` fails.
     """
     lost = []
-    for table in TAKEN_OVER:
+    for table in _tables_of(old, new):
         copy = _begin_epoch if table is archive.feed_cursor else _copy
         try:
             with old.connect() as source, new.begin() as target:
@@ -68,6 +68,18 @@ def take_over(old: Database, new: Database) -> list[str]:
     with new.begin() as target:
         continue_numbering(target, TAKEN_OVER)
     return lost
+
+
+def _tables_of(old: Database, new: Database) -> list[Table]:
+    """The tables to take over: an old index of an earlier schema never had those that were added since."""
+    try:
+        revision = old.revision()
+        with old.connect() as source:
+            names = inspect(source).get_table_names()
+    except IndexUnavailable:
+        return list(TAKEN_OVER)
+    is_earlier = revision is not None and revision < str(new.revision())
+    return [table for table in TAKEN_OVER if table.name in names or not is_earlier]
 
 
 def _copy(source: Connection, target: Connection, table: Table) -> None:

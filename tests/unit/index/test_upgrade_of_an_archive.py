@@ -18,7 +18,7 @@ import servers
 from alembic import command
 from datasets import make_ct
 from servers import STUDY_FIND, associated
-from sqlalchemy import Boolean, DateTime, MetaData, Table, text
+from sqlalchemy import Boolean, DateTime, MetaData, Table, func, select, text
 from strategies import identifier
 
 from pacs_server.app.server import PacsServer
@@ -26,6 +26,7 @@ from pacs_server.config.model import DatabaseConfig
 from pacs_server.index.database import Database, _alembic_config
 from pacs_server.index.feed import Consumer
 from pacs_server.index.integrity import IntegrityIndex
+from pacs_server.index.rebuilding import TAKEN_OVER, take_over
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "archive_0008"
 ROWS: dict[str, list[dict[str, Any]]] = json.loads((FIXTURE / "rows.json").read_text())
@@ -146,6 +147,18 @@ def test_decisions_and_replacements_go_on(pacs, database):
         ).one()
         assert (version, earlier) == (3, "1.2.1/1.2.1.1/1.2.1.1.2.dcm")
         assert connection.scalar(text("SELECT value FROM archive_state WHERE key = 'changes'")) == "2"
+
+
+def test_a_rebuild_takes_over_all_there_is_of_a_schema_without_tasks_and_a_feed(tmp_path, database):
+    """The tables that were added since are not lost: they never were there."""
+    with closing(Database(f"sqlite:///{tmp_path}/rebuilt.db")) as rebuilt:
+        rebuilt.migrate()
+        assert take_over(database, rebuilt) == []
+        with rebuilt.connect() as connection:
+            for table in TAKEN_OVER:
+                count = connection.scalar(select(func.count()).select_from(table))
+                assert count == len(ROWS.get(table.name, [])), table.name
+    assert database.revision() == "0008"
 
 
 def test_ids_go_on_and_consumers_of_the_feed_get_everything(tmp_path, database, database_url):
