@@ -161,7 +161,7 @@ class Database:
             elif lock is not None and not self.is_sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(lock)))
             yield connection
-            wakes = _HOLDS_WRITER_LOCK in connection.info
+            wakes = holds_writer_lock(connection)
         if wakes:
             self._wakeups.signal()
 
@@ -290,9 +290,14 @@ class Database:
             record.invalidate()
 
 
+def holds_writer_lock(connection: Connection) -> bool:
+    """Whether a transaction of `Database.begin` holds WRITER_LOCK."""
+    return _HOLDS_WRITER_LOCK in connection.info
+
+
 def hold_writer_lock(connection: Connection) -> None:
     """Have a transaction of `Database.begin` hold WRITER_LOCK until it ends, and its commit wake consumers."""
-    if _HOLDS_WRITER_LOCK not in connection.info:
+    if not holds_writer_lock(connection):
         connection.info[_HOLDS_WRITER_LOCK] = True
         if connection.dialect.name == "postgresql":
             connection.execute(_HOLD_WRITER_LOCK)

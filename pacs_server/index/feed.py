@@ -14,8 +14,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from pacs_server.index.archive_models import change, feed_cursor
-from pacs_server.index.changes import ChangeKind
-from pacs_server.index.database import WRITER_LOCK, Database
+from pacs_server.index.changes import ChangeKind, hold_back_changes
+from pacs_server.index.database import WRITER_LOCK, Database, hold_writer_lock
 from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.models import instance, series, study
 
@@ -120,7 +120,9 @@ class FeedIndex:
         return max(behind, default=None)
 
     def _join(self, consumer: Consumer) -> None:
-        with self._database.begin(lock=WRITER_LOCK) as connection:
+        with self._database.begin() as connection:
+            hold_back_changes(connection)
+            hold_writer_lock(connection)
             known = select(feed_cursor.c.consumer).where(feed_cursor.c.consumer == consumer.name)
             if connection.execute(known).first() is None:
                 last_change = connection.scalar(select(func.max(change.c.id))) or 0

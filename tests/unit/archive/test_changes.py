@@ -186,6 +186,45 @@ def test_no_change_is_seen_before_one_of_a_lower_number(url: str, database: Data
         assert seen[0] == "FINDING first"
 
 
+@pytest.mark.parametrize("kind", ["worklist", "step"])
+def test_without_a_consumer_nobody_waits_for_the_writer_of_instances(
+    on_postgresql: str, database: Database, kind: str
+) -> None:
+    """SQLite has one writer anyway."""
+    writers: dict[str, Callable[[Database], object]] = {
+        "worklist": lambda other: WorklistIndex(other).put([numbered(1)]),
+        "step": lambda other: ProcedureStepIndex(other).create("1.8", STEP, "CT1", discontinued_returns=False),
+    }
+    with closing(Database(on_postgresql)) as other, database.begin(lock=WRITER_LOCK):
+        # It would wait for longer than a statement may wait for a lock.
+        writers[kind](other)
+
+
+def test_a_consumer_does_not_come_while_a_change_is_made_that_it_would_miss(url: str, database: Database) -> None:
+    with closing(Database(url)) as other, ThreadPoolExecutor(1) as thread:
+        with database.begin() as connection:
+            record(connection, [NewChange(ChangeKind.FINDING, detail="first")])
+            comes = thread.submit(FeedIndex(other).read, ROUTING, 1)
+            threading.Event().wait(0.5)
+            assert not comes.done()
+        comes.result(PATIENT_SECONDS)
+    assert drained(Feed(database), ROUTING) == []
+
+
+def test_a_change_that_waits_for_a_new_consumer_is_shown_to_it(url: str, database: Database) -> None:
+    with closing(Database(url)) as slow, ThreadPoolExecutor(2) as threads:
+        hold = Hold(slow)
+        comes = threads.submit(FeedIndex(slow).read, ROUTING, 1)
+        assert hold.reached.wait(PATIENT_SECONDS)
+        changes = threads.submit(_change, database)
+        threading.Event().wait(0.5)
+        assert not changes.done()
+        hold.let_go.set()
+        comes.result(PATIENT_SECONDS)
+        changes.result(PATIENT_SECONDS)
+    assert drained(Feed(database), ROUTING) == ["FINDING first"]
+
+
 def test_a_batch_is_of_one_moment(place: Place, url: str) -> None:
     """What is replaced while a batch is being read is not taken for an arrival, because its change was read before."""
     place.take_all(ROUTING)
