@@ -37,7 +37,10 @@ class Batch:
 
     @property
     def epoch(self) -> int:
-        """Counts how often the index was rebuilt: what a consumer keeps by ids of instances is void in the next one."""
+        """Another number after each rebuild and each restore of the index.
+
+        What a consumer keeps by ids of instances is void in another epoch.
+        """
         return self.page.before.epoch
 
     def then(self, effect: Effect) -> None:

@@ -1,5 +1,7 @@
 """The tables of deletions, of the feed of changes, and of the state that background tasks keep between runs."""
 
+import secrets
+
 from sqlalchemy import BigInteger, Column, DateTime, Integer, Table
 
 from pacs_server.index.models import Key, Text, metadata
@@ -58,9 +60,14 @@ feed_cursor = Table(
     "feed_cursor",
     metadata,
     Column("consumer", Text, primary_key=True),
-    # Counts how often the index was rebuilt under the cursor: ids of different epochs cannot be compared.
+    # Another number after each rebuild and each restore of the index: ids of different epochs cannot be compared.
     Column("epoch", Integer, nullable=False),
     Column("instance_id", BigInteger, nullable=False),
     Column("change_id", BigInteger, nullable=False),
     Column("moved_at", DateTime(timezone=True), nullable=False),
 )
+
+
+def new_epoch() -> int:
+    """An epoch that no index had before, not even one that was restored from the same backup."""
+    return secrets.randbits(31)

@@ -9,17 +9,17 @@ import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from sqlalchemy import Connection, DateTime, Table, delete, func, insert, select, text
+from sqlalchemy import Connection, DateTime, Table, delete, func, insert, select, text, update
 
 from pacs_server.errors import ConfigError, StorageUnavailable
 from pacs_server.index import archive_models, models, task_models, workflow_models
 from pacs_server.index.database import Database
+from pacs_server.index.deletion_document import in_utc
 
 _BATCH_ROWS: Final = 1000
 # All tables are in one collection; importing the modules puts them there.
@@ -92,6 +92,8 @@ def restore_snapshot(file: Path, database: Database) -> None:
                     target.execute(delete(table))
             copy_tables(source, target)
             continue_numbering(target)
+            # Ids that were given after the snapshot are given again.
+            target.execute(update(archive_models.feed_cursor).values(epoch=archive_models.new_epoch()))
 
 
 def is_empty(database: Database) -> bool:
@@ -166,14 +168,7 @@ def copy_tables(source: Connection, target: Connection, tables: Iterable[Table] 
 
 
 def _row(row: Mapping[Any, Any], times: list[str]) -> dict[str, Any]:
-    return {**row, **{name: _in_utc(row[name]) for name in times}}
-
-
-def _in_utc(time: datetime | None) -> datetime | None:
-    """A time from either database in UTC: SQLite returns it without a zone, PostgreSQL in the zone of the session."""
-    if time is None:
-        return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return {**row, **{name: row[name] and in_utc(row[name]) for name in times}}
 
 
 def continue_numbering(connection: Connection, tables: Iterable[Table] = _TABLES) -> None:

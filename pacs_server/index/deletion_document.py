@@ -144,7 +144,7 @@ def saved_columns(table: Table) -> list[str]:
 
 
 def in_utc(moment: datetime) -> datetime:
-    """A time from either database in UTC; SQLite returns it without a time zone."""
+    """A time from either database in UTC: SQLite returns it without a zone, PostgreSQL in the zone of the session."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 

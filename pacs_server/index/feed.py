@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from pacs_server.index.archive_models import change, feed_cursor
+from pacs_server.index.archive_models import change, feed_cursor, new_epoch
 from pacs_server.index.changes import ChangeKind, hold_back_changes
 from pacs_server.index.database import WRITER_LOCK, Database, hold_writer_lock
 from pacs_server.index.deletion_document import in_utc
@@ -58,7 +58,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a consumer has come: up to these numbers it has read everything. Each rebuild begins a new epoch."""
+    """How far a consumer has come: up to these numbers it has read everything.
+
+    Each rebuild and each restore of the index begins a new epoch.
+    """
 
     consumer: str
     epoch: int
@@ -132,7 +135,7 @@ class FeedIndex:
                     "change_id": last_change,
                     "moved_at": datetime.now(UTC),
                 }
-                connection.execute(insert(feed_cursor).values(consumer=consumer.name, epoch=1, **values))
+                connection.execute(insert(feed_cursor).values(consumer=consumer.name, epoch=new_epoch(), **values))
 
     def _read(self, name: str, limit: int) -> Page | None:
         """The next page as of one moment; None without a cursor."""

@@ -91,7 +91,8 @@ def _begin_epoch(source: Connection, target: Connection, cursors: Table) -> None
     end = {
         "instance_id": target.scalar(select(func.coalesce(func.max(models.instance.c.id), 0))),
         "change_id": target.scalar(select(func.coalesce(func.max(archive.change.c.id), 0))),
+        "epoch": archive.new_epoch(),
         "moved_at": datetime.now(UTC),
     }
-    for row in source.execute(select(cursors.c.consumer, cursors.c.epoch)):
-        target.execute(insert(cursors).values(consumer=row.consumer, epoch=row.epoch + 1, **end))
+    for consumer in source.scalars(select(cursors.c.consumer)):
+        target.execute(insert(cursors).values(consumer=consumer, **end))

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -488,6 +489,7 @@ def test_a_rebuilt_index_is_a_new_epoch_with_all_cursors_at_its_end(place: Place
     for number in (1, 2, 3):
         place.store("1.1", "1.1.1", f"1.1.1.{number}")
     place.take_all(ROUTING)
+    epoch = epoch_of(place.database)
     # The rebuilt index has fewer instances, so that the old cursor would hide what comes.
     new = Database(f"sqlite:///{tmp_path}/rebuilt.db")
     with closing(new):
@@ -498,7 +500,28 @@ def test_a_rebuilt_index_is_a_new_epoch_with_all_cursors_at_its_end(place: Place
         for consumer in (ROUTING, PAGES):
             with Feed(new).batch(consumer) as batch:
                 assert lines_of(batch) == ["ARRIVED 1.1 1.1.1 1.1.1.2"]
-                assert batch.epoch == 2
+                assert batch.epoch != epoch
+
+
+def epoch_of(database: Database) -> int:
+    with Feed(database).batch(ROUTING) as batch:
+        return batch.epoch
+
+
+def test_each_restored_index_is_a_new_epoch(database: Database, tmp_path: Path) -> None:
+    """Ids that were given after the backup are given again, and again if it is restored once more."""
+    epochs = [epoch_of(database)]
+    index = InstanceIndex(database)
+    take_snapshot(database, tmp_path / "snapshot.db")
+    for number in (1, 2):
+        add(index, header(sop=f"1.{number}"))
+        assert drained(Feed(database), ROUTING) == [f"ARRIVED 1.1 1.1.1 1.{number}"]
+        snapshot = shutil.copy(tmp_path / "snapshot.db", tmp_path / f"copy-{number}.db")
+        with closing(Database(f"sqlite:///{tmp_path}/restored-{number}.db")) as restored:
+            restore_snapshot(Path(snapshot), restored)
+            epochs.append(epoch_of(restored))
+    assert epochs[0] == epoch_of(database)
+    assert len(set(epochs)) == 3
 
 
 def test_a_batch_of_an_earlier_epoch_is_not_taken(database: Database) -> None:
@@ -508,7 +531,7 @@ def test_a_batch_of_an_earlier_epoch_is_not_taken(database: Database) -> None:
     add(InstanceIndex(database), header(sop="1"))
     with feed.batch(ROUTING) as batch, database.begin() as connection:
         assert len(batch) == 1
-        connection.execute(archive_models.feed_cursor.update().values(epoch=2))
+        connection.execute(archive_models.feed_cursor.update().values(epoch=archive_models.feed_cursor.c.epoch - 1))
     assert not batch.is_taken
     assert drained(feed, ROUTING) == ["ARRIVED 1.1 1.1.1 1"]
 
