@@ -410,7 +410,7 @@ def test_a_slow_peer_is_called_eight_times_at_once(tmp_path):
 
     def hang(event: evt.Event) -> tuple[int, None]:
         called.release()
-        answer.wait(PATIENT_SECONDS)
+        answer.wait(10 * PATIENT_SECONDS)
         return 0, None
 
     ae = AE(ae_title="MODALITY")

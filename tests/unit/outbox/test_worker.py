@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import schema
@@ -320,6 +321,7 @@ def test_what_runs_here_is_not_taken_over_after_an_outage_of_the_index(
         return renew(*arguments)
 
     monkeypatch.setattr(hasty.service, "renew", sometimes)
+    monkeypatch.setattr(module, "_PAUSE", 0.01)
     monkeypatch.setattr(module, "_INDEX_PAUSE", 0.05)
     handler = Recording()
     handler.act = hang(handler)
@@ -336,6 +338,20 @@ def test_what_runs_here_is_not_taken_over_after_an_outage_of_the_index(
         assert eventually(lambda: (hasty.task(key).claimed_until or first) > first)
         assert len(handler.batches) == 1
     assert set(hasty.counted) == {("send", "released")}
+
+
+def test_a_renewal_that_failed_is_tried_again_at_once(node: OutboxNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker(node.service, {"send": Recording()}, stop_within=lambda: 1.0)
+    node.add()
+    worker._batches.add(module._Batch("send", "A", Work(node.claim(), node.service, lambda: False)))
+    renew = Mock(side_effect=[IndexUnavailable("away"), set()])
+    monkeypatch.setattr(node.service, "renew", renew)
+    worker._renewed -= node.service.lease_seconds
+    with pytest.raises(IndexUnavailable):
+        worker._keep_leases()
+    for _ in range(2):
+        worker._keep_leases()
+        assert renew.call_count == 2
 
 
 def test_a_clock_that_jumps_takes_no_task_from_its_owner(tmp_path: Any) -> None:

@@ -243,6 +243,14 @@ def test_asking_again_makes_it_due_again(node: Node) -> None:
     assert again.task.deadline > node.clock.now
 
 
+def test_asking_again_forgets_the_processes_that_ended(node: Node) -> None:
+    node.request(claim=True)
+    node.clock.advance(LEASE_SECONDS)
+    node.tasks.expire(WANTED.kinds)
+    assert node.task().lost_leases == 1
+    assert node.request(claim=True).task.lost_leases == 0
+
+
 def test_what_somebody_holds_is_not_taken_by_asking_again(node: Node) -> None:
     held = node.request(claim=True)
     node.clock.advance(1)
