@@ -44,13 +44,14 @@ run: $(RUN_STAMP) ## Start the server, with pacs_server.yaml if it is here
 	@if [ -f pacs_server.yaml ]; then exec $(BIN)/pacs-server --config pacs_server.yaml; else exec $(BIN)/pacs-server; fi
 
 .PHONY: test
-test: $(DEV_STAMP) ## Run all tests and print the total coverage
+test: $(DEV_STAMP) ## Run all tests
 	@.ci/system-packages
-	$(BIN)/python -m pytest -n auto --cov --cov-report=
-	@$(BIN)/coverage report | tail -n 1
+	$(BIN)/python -m pytest -n auto
 
 .PHONY: coverage
-coverage: $(DEV_STAMP) ## Show the lines that the last `make test` did not run
+coverage: $(DEV_STAMP) ## Run all tests, which takes longer here, and show the lines that they do not run
+	@.ci/system-packages
+	$(BIN)/python -m pytest -n auto --cov --cov-report=
 	$(BIN)/coverage report --show-missing --skip-covered
 
 .PHONY: test-fast
