@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date as Date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -59,6 +60,16 @@ def fail(sentence: str, code: int) -> NoReturn:
     """Print a sentence on standard error and end the process with an exit code."""
     print(f"pacs-server: {sentence}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def day_option(option: str, text: str) -> str:
+    """The day that an option names, as YYYYMMDD; ends the process if it names none."""
+    from pacs_server.kit.dates import DATE_FORMATS, day_of
+
+    try:
+        return day_of(text, today=Date.today()).strftime("%Y%m%d")
+    except ValueError:
+        fail(f"{option}: has to be a date such as {DATE_FORMATS}, or today, yesterday, tomorrow", 2)
 
 
 def shown(value: object) -> str:

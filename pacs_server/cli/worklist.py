@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date as Date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from pacs_server.cli.mpps import loop_lines
-from pacs_server.cli.options import ConfigOption, echo, fail, open_archive
+from pacs_server.cli.options import ConfigOption, day_option, echo, fail, open_archive
 from pacs_server.cli.tables import print_table
 from pacs_server.cli.worklist_options import FIELDS, IDENTIFIERS, named_by_option, overlaid, with_options
 from pacs_server.errors import InvalidWorklistItem
@@ -52,16 +51,21 @@ def add(context: typer.Context, config: ConfigOption = None, **fields: str | Non
 def import_(
     context: typer.Context,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".json, .wl or .csv files.")],
+    *,
+    encoding: Annotated[
+        str, typer.Option(help="The character set of CSV files; Windows-1252 is what Excel writes as plain CSV.")
+    ] = "utf-8",
     config: ConfigOption = None,
 ) -> None:
     """Take items from files, each file whole or not at all."""
     from pacs_server.intake.worklist_files import read_items
 
+    _check_encoding(encoding)
     rejected = 0
     with open_archive(context, config) as archive:
         for file in files:
             try:
-                result = archive.worklist.put(read_items(file))
+                result = archive.worklist.put(read_items(file, encoding))
             except (InvalidWorklistItem, OSError) as error:
                 rejected += 1
                 reason = error.strerror if isinstance(error, OSError) else str(error).removeprefix(f"{file}: ")
@@ -77,7 +81,7 @@ def list_(
     context: typer.Context,
     *,
     status: Annotated[str | None, typer.Option(help="As SCHEDULED or 'IN PROGRESS'.")] = None,
-    date: Annotated[str | None, typer.Option(help="Start date, YYYY-MM-DD or today.")] = None,
+    date: Annotated[str | None, typer.Option(help="Start date, as 2026-01-31, 31.01.2026 or today.")] = None,
     station: Annotated[str | None, typer.Option(help="AE title.")] = None,
     accession: Annotated[str | None, typer.Option(help="Accession number.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="How many at most.")] = None,
@@ -92,7 +96,7 @@ def list_(
     with open_archive(context, config) as archive:
         rows = archive.worklist.list(
             status=None if wanted is None else ItemStatus(wanted),
-            date=None if date is None else _day(date),
+            date=None if date is None else day_option("--date", date),
             station=station,
             accession_number=accession,
             limit=limit,
@@ -173,6 +177,13 @@ def unmatched(context: typer.Context, config: ConfigOption = None) -> None:
         )
 
 
+def _check_encoding(name: str) -> None:
+    try:
+        "a,b\n".encode(name)
+    except (LookupError, UnicodeError):
+        fail("--encoding: is no character set such as utf-8 or windows-1252", 2)
+
+
 def _found(archive: "OpenArchive", key: str) -> "ItemRow":
     from pacs_server.kit.logs import escaped
 
@@ -180,14 +191,6 @@ def _found(archive: "OpenArchive", key: str) -> "ItemRow":
     if row is None:
         fail(f"there is no worklist item {escaped(key)}", 1)
     return row
-
-
-def _day(text: str) -> str:
-    try:
-        day = Date.today() if text == "today" else Date.fromisoformat(text)
-    except ValueError:
-        fail("--date: is no date such as 2024-01-31", 2)
-    return day.strftime("%Y%m%d")
 
 
 def _padded(cells: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from datetime import date as Date
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
@@ -28,7 +29,7 @@ FIELDS: Final = {
     "patient_name": Attribute("PatientName", "As Family^Given."),
     "patient_id": Attribute("PatientID", "Patient id."),
     "issuer": Attribute("IssuerOfPatientID", "Who issued the patient id."),
-    "birth_date": Attribute("PatientBirthDate", "YYYY-MM-DD."),
+    "birth_date": Attribute("PatientBirthDate", "As 1970-01-31 or 31.01.1970."),
     "sex": Attribute("PatientSex", "M, F or O."),
     "referring": Attribute("ReferringPhysicianName", "Referring physician, as Family^Given."),
     "study_uid": Attribute("StudyInstanceUID", "Study Instance UID; made if it is not given."),
@@ -39,8 +40,8 @@ FIELDS: Final = {
     "protocol_code": Attribute("ScheduledProtocolCodeSequence", "The same as value^scheme^meaning."),
     "modality": Attribute("Modality", "As CT or MR."),
     "station": Attribute("ScheduledStationAETitle", "AE title of the modality."),
-    "date": Attribute("ScheduledProcedureStepStartDate", "Start, YYYY-MM-DD."),
-    "time": Attribute("ScheduledProcedureStepStartTime", "Start, HH:MM or HH:MM:SS."),
+    "date": Attribute("ScheduledProcedureStepStartDate", "Start, as 2026-01-31, 31.01.2026, today or tomorrow."),
+    "time": Attribute("ScheduledProcedureStepStartTime", "Start, as 9:30."),
     "physician": Attribute("ScheduledPerformingPhysicianName", "Who performs it, as Family^Given."),
     "location": Attribute("ScheduledProcedureStepLocation", "Where it is done."),
 }
@@ -76,7 +77,7 @@ def overlaid(order: "DataSet", fields: Mapping[str, str | None]) -> "DataSet":
     Ends the process if an attribute cannot have the value that was given for it.
     """
     from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE
-    from pacs_server.intake.worklist_fields import STEP_FIELDS, element_of_field, field_tag
+    from pacs_server.intake.worklist_fields import STEP_FIELDS, element_of_field, expected, field_tag
 
     (before,) = order[SCHEDULED_PROCEDURE_STEP_SEQUENCE]["Value"]
     whole, step = dict(order), dict(before)
@@ -89,9 +90,10 @@ def overlaid(order: "DataSet", fields: Mapping[str, str | None]) -> "DataSet":
         target.pop(field_tag(keyword), None)
         if text.strip():
             try:
-                target[field_tag(keyword)] = element_of_field(keyword, text)
+                target[field_tag(keyword)] = element_of_field(keyword, text, today=Date.today())
             except ValueError:
-                fail(f"{_option(name)}: {keyword} may not have this value", 2)
+                words = ", or today, yesterday, tomorrow" if keyword.endswith("Date") else ""
+                fail(f"{_option(name)}: {keyword} has to be {expected(keyword)}{words}", 2)
     return whole
 
 

@@ -126,10 +126,10 @@ def _check_step(step: DataSet) -> None:
         _required(step, tag)
     titles = text_of(step, "00400001").split("\\")
     if not all(_AE_TITLE.fullmatch(title) for title in titles):
-        raise _wrong("00400001", "is not an AE title")
-    _checked(step, "00400002", lambda text: bool(date_key(text)), "is not a date")
-    _checked(step, "00400003", lambda text: bool(time_key(text)), "is not a time")
-    _checked(step, "00080060", lambda text: _CODE.fullmatch(text) is not None, "is not a modality")
+        raise _wrong("00400001", "is not an AE title of at most 16 characters")
+    _checked(step, "00400002", lambda text: bool(date_key(text)), "is not a date as YYYYMMDD")
+    _checked(step, "00400003", lambda text: bool(time_key(text)), "is not a time as HHMMSS")
+    _checked(step, "00080060", lambda text: _CODE.fullmatch(text) is not None, "is not a modality such as CT")
     _checked(step, "00400009", _is_short, "is longer than 16 characters")
 
 

@@ -1,7 +1,6 @@
 """Worklist items from texts as people write them: the columns of a CSV file and the options of `worklist add`."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date as Date
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from pacs_server.dicom.json_input import element_of_text
 from pacs_server.dicom.vr import dictionary_vr
 from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE
 from pacs_server.errors import InvalidWorklistItem
+from pacs_server.kit.dates import DATE_FORMATS, TIME_FORMATS, clock_time_of, day_of
 
 ROOT_FIELDS: Final = (
     *("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientWeight"),
@@ -30,12 +30,32 @@ STEP_FIELDS: Final = (
 FIELDS: Final = ROOT_FIELDS + STEP_FIELDS
 """The keywords that have a column; those of `STEP_FIELDS` belong to the Scheduled Procedure Step."""
 
+# PS3.5 6.2, in words.
+_EXPECTED: Final = {
+    "DA": f"a date such as {DATE_FORMATS}",
+    "TM": f"a time such as {TIME_FORMATS}",
+    "PN": "a name such as Family^Given, of at most 64 characters",
+    "SQ": "a code such as value^scheme^meaning",
+    "UI": "a UID: digits and points, at most 64",
+    "AE": "an AE title: at most 16 characters of ASCII, no backslash",
+    "CS": "at most 16 capital letters, digits, blanks and underscores",
+    "SH": "at most 16 characters",
+    "LO": "at most 64 characters",
+    "DS": "a number such as 72.5",
+    "US": "a whole number from 0 to 65535",
+}
+_EXPECTED_OF: Final = {
+    "PatientSex": "M, F or O",
+    "RequestedProcedurePriority": "STAT, HIGH, ROUTINE, MEDIUM or LOW",
+    "Modality": "a modality such as CT or MR",
+}
+
 
 def order_of_fields(values: Mapping[str, str], where: str) -> dict[str, Any]:
     """An order in the DICOM JSON Model from the texts of `FIELDS`; empty ones are left out.
 
-    Dates may be YYYY-MM-DD, times HH:MM or HH:MM:SS, codes are value^scheme^meaning. Raises
-    InvalidWorklistItem, which begins with `where` and names the field.
+    Dates and times may be written in all the ways of `kit.dates` but for words such as `today`; codes are
+    value^scheme^meaning. Raises InvalidWorklistItem, which begins with `where`, names the field and says what it takes.
     """
     root: dict[str, Any] = {}
     step: dict[str, Any] = {}
@@ -44,8 +64,8 @@ def order_of_fields(values: Mapping[str, str], where: str) -> dict[str, Any]:
             continue
         try:
             element = element_of_field(keyword, text)
-        except (ValueError, TypeError, OverflowError):
-            raise InvalidWorklistItem(f"{where}: {keyword} has a value that it may not have") from None
+        except ValueError:
+            raise InvalidWorklistItem(f"{where}: {keyword} has to be {expected(keyword)}") from None
         (step if keyword in STEP_FIELDS else root)[field_tag(keyword)] = element
     root[SCHEDULED_PROCEDURE_STEP_SEQUENCE] = {"vr": "SQ", "Value": [step]}
     return root
@@ -59,34 +79,34 @@ def field_tag(keyword: str) -> str:
     return f"{tag:08X}"
 
 
-def element_of_field(keyword: str, text: str) -> dict[str, Any]:
-    """An attribute from text as people write it; raises ValueError."""
+def element_of_field(keyword: str, text: str, *, today: Date | None = None) -> dict[str, Any]:
+    """An attribute from text as people write it; raises ValueError.
+
+    With `today`, a date may also be a word such as `today`. That is not for files, which may be read on another day.
+    """
     tag, text = field_tag(keyword), text.strip()
     vr = dictionary_vr(int(tag, 16))
     if not text.isprintable():
         raise ValueError("control characters")
     if vr == "SQ":
         return {"vr": "SQ", "Value": [_code(text)]}
-    text = _AS_DICOM.get(vr, str)(text)
-    # pydicom judges values by the rules of their VR, and raises ValueError.
-    value = int(text) if vr == "US" else text
-    DataElement(int(tag, 16), vr, value, validation_mode=pydicom_config.RAISE)
+    if vr == "DA":
+        text = day_of(text, today=today).strftime("%Y%m%d")
+    elif vr == "TM":
+        text = clock_time_of(text)
+    try:
+        # pydicom judges values by the rules of their VR.
+        value = int(text) if vr == "US" else text
+        DataElement(int(tag, 16), vr, value, validation_mode=pydicom_config.RAISE)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(str(error)) from None
     return {"vr": vr, "Value": [value]} if isinstance(value, int) else element_of_text(vr, value)
 
 
-def _date(text: str) -> str:
-    found = re.fullmatch(r"(\d{4})-?(\d\d)-?(\d\d)", text, re.ASCII)
-    if found is None:
-        raise ValueError("not a date")
-    year, month, day = found.groups()
-    return Date(int(year), int(month), int(day)).strftime("%Y%m%d")
-
-
-def _time(text: str) -> str:
-    found = re.fullmatch(r"([01]\d|2[0-3]):?([0-5]\d)(?::?([0-5]\d))?", text, re.ASCII)
-    if found is None:
-        raise ValueError("not a time")
-    return "".join(filter(None, found.groups()))
+def expected(keyword: str) -> str:
+    """What a field takes, in words for people, such as "a time such as 9:30 or 0930"."""
+    vr = dictionary_vr(int(field_tag(keyword), 16))
+    return _EXPECTED_OF.get(keyword) or _EXPECTED.get(vr, "printable text")
 
 
 def _code(text: str) -> dict[str, Any]:
@@ -99,6 +119,3 @@ def _code(text: str) -> dict[str, Any]:
         "CodeMeaning": meaning,
     }
     return {field_tag(keyword): element_of_field(keyword, part) for keyword, part in parts.items()}
-
-
-_AS_DICOM: Final[Mapping[str, Callable[[str], str]]] = {"DA": _date, "TM": _time}

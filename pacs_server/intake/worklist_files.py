@@ -22,25 +22,28 @@ from pacs_server.intake.worklist_fields import FIELDS, order_of_fields
 
 # Many thousands of items; a file that is larger is no worklist.
 MAX_BYTES: Final = 100_000_000
+UTF_8: Final = "utf-8"
+# Which of its character sets Excel took cannot be told from the bytes, and a wrong guess would change names.
+_EXCEL: Final = ": in Excel, save it as 'CSV UTF-8'; or use `worklist import --encoding windows-1252`"
 
 
-def read_items(path: Path) -> list[WorklistItem]:
-    """The items of a `.json`, `.wl` or `.csv` file; raises InvalidWorklistItem, OSError."""
+def read_items(path: Path, encoding: str = UTF_8) -> list[WorklistItem]:
+    """The items of a `.json`, `.wl` or `.csv` file; `encoding` is that of CSV. Raises InvalidWorklistItem, OSError."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InvalidWorklistItem(f"{path}: the name does not end in {', '.join(READERS)}")
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
-    return items_of(data, path.suffix, str(path))
+    return items_of(data, path.suffix, str(path), encoding)
 
 
-def items_of(data: bytes, suffix: str, name: str) -> list[WorklistItem]:
+def items_of(data: bytes, suffix: str, name: str, encoding: str = UTF_8) -> list[WorklistItem]:
     """The items in the content of a file; `name` begins every error. Raises InvalidWorklistItem."""
     if len(data) > MAX_BYTES:
         raise InvalidWorklistItem(f"{name}: is larger than {MAX_BYTES} bytes")
     seen: dict[tuple[str, str, str], str] = {}
     items = []
-    for where, order in READERS[suffix.lower()](data, name):
+    for where, order in READERS[suffix.lower()](data, name, encoding):
         try:
             found = items_of_order(order, suffix.lower().lstrip("."))
         except InvalidWorklistItem as error:
@@ -58,7 +61,7 @@ def items_of(data: bytes, suffix: str, name: str) -> list[WorklistItem]:
 # ------------------------------------------------------------------------------------ DICOM JSON
 
 
-def _json(data: bytes, name: str) -> Iterator[tuple[str, DataSet]]:
+def _json(data: bytes, name: str, _encoding: str) -> Iterator[tuple[str, DataSet]]:
     try:
         document = json.loads(data)
     except UnicodeDecodeError as error:
@@ -96,7 +99,7 @@ def _from_json(document: Mapping[str, Any], where: str) -> DataSet:
 # ------------------------------------------------------------------------------------ DICOM data sets
 
 
-def _wl(data: bytes, name: str) -> Iterator[tuple[str, DataSet]]:
+def _wl(data: bytes, name: str, _encoding: str) -> Iterator[tuple[str, DataSet]]:
     """A file with or without File Meta Information, as DCMTK's wlmscpfs takes them."""
     try:
         head = decode_head(data[:4096])
@@ -110,11 +113,13 @@ def _wl(data: bytes, name: str) -> Iterator[tuple[str, DataSet]]:
 # ------------------------------------------------------------------------------------ CSV
 
 
-def _csv(data: bytes, name: str) -> Iterator[tuple[str, DataSet]]:
+def _csv(data: bytes, name: str, encoding: str) -> Iterator[tuple[str, DataSet]]:
     try:
-        text = data.decode("utf-8-sig")
+        # Excel begins UTF-8 with a byte order mark.
+        text = data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise InvalidWorklistItem(f"{name}: is not UTF-8 text (byte {error.start})") from None
+        hint = _EXCEL if encoding.lower() == UTF_8 else ""
+        raise InvalidWorklistItem(f"{name}: is not {encoding.upper()} text (byte {error.start}){hint}") from None
     head = text.partition("\n")[0]
     # Spreadsheets write what the country's settings say.
     delimiter = max(",;\t", key=head.count)
@@ -145,7 +150,7 @@ def _columns(header: list[str], name: str) -> list[str]:
     return columns
 
 
-READERS: Final[Mapping[str, Callable[[bytes, str], Iterator[tuple[str, DataSet]]]]] = {
+READERS: Final[Mapping[str, Callable[[bytes, str, str], Iterator[tuple[str, DataSet]]]]] = {
     ".json": _json,
     ".wl": _wl,
     ".csv": _csv,

@@ -45,6 +45,31 @@ def test_an_item_from_beginning_to_end(run: Run) -> None:
     assert len(run("list")[1].splitlines()) == 1
 
 
+def test_dates_and_times_as_people_write_them(run: Run) -> None:
+    day = date.today()
+    for written in (f"{day.day}.{day.month}.{day.year}", "today", day.isoformat()):
+        assert run("add", *without("--date", "--time"), "--date", written, "--time", "9:30")[0] == 0
+    assert [line.split()[2:4] for line in run("list")[1].splitlines()[1:]] == [[f"{day:%Y%m%d}", "0930"]]
+
+
+def test_a_csv_file_from_excel(run: Run) -> None:
+    titles = "PatientName;PatientID;Modality;ScheduledStationAETitle;AccessionNumber;"
+    titles += "ScheduledProcedureStepStartDate;ScheduledProcedureStepStartTime;ScheduledProcedureStepDescription\r\n"
+    row = "Müller^Ägnes;P1;CT;CT1;A1;29.11.2026;9:30;Schädel nativ €\r\n"
+    Path("a.csv").write_bytes((titles + row).encode("windows-1252"))
+    code, _, err = run("import", "a.csv")
+    assert code == 1
+    assert err.startswith("rejected a.csv: is not UTF-8 text (byte ")
+    assert "save it as 'CSV UTF-8'; or use `worklist import --encoding windows-1252`" in err
+    assert run("import", "a.csv", "--encoding", "windows-1252")[:2] == (0, "a.csv: 1 added, 0 updated\n")
+    shown = run("show", "A1")[1]
+    assert "PatientName (0010,0010): Müller^Ägnes" in shown
+    assert "StartDate (0040,0002): 20261129" in shown
+    assert "StartTime (0040,0003): 0930" in shown
+    assert "Schädel nativ €" in shown
+    assert run("import", "a.csv", "--encoding", "klingon")[0] == 2
+
+
 def test_show(run: Run) -> None:
     run("add", *ITEM, "--procedure-code", "C1^99L^Skull")
     lines = run("show", "A1")[1].splitlines()
@@ -69,6 +94,8 @@ def test_what_show_prints_can_be_imported(run: Run, tmp_path: Path) -> None:
         (("--station", "CT1"), ["1"]),
         (("--date", "2026-01-06"), ["2"]),
         (("--date", "today"), ["3"]),
+        (("--date", "6.1.2026"), ["2"]),
+        (("--date", "yesterday"), []),
         (("--accession", "A2"), ["2"]),
         (("--status", "cancelled"), ["2"]),
         (("--limit", "2"), ["1", "2"]),
@@ -97,8 +124,23 @@ def test_terminals_are_safe(run: Run) -> None:
     [
         ("--patient-id", (), "--patient-id: PatientID (0010,0020) is missing"),
         ("--station", (), "--station: ScheduledStationAETitle (0040,0001) is missing"),
-        ("--date", ("--date", "5.1."), "--date: ScheduledProcedureStepStartDate may not have this value"),
-        ("--birth-date", ("--birth-date", "1970-02-30"), "--birth-date: PatientBirthDate may not have this value"),
+        (
+            *("--date", ("--date", "5.1.")),
+            "--date: ScheduledProcedureStepStartDate has to be a date such as 2026-01-31, 31.01.2026 or 20260131, "
+            "or today, yesterday, tomorrow\n",
+        ),
+        ("--birth-date", ("--birth-date", "1970-02-30"), "--birth-date: PatientBirthDate has to be a date such as "),
+        (
+            *("--time", ("--time", "930")),
+            "--time: ScheduledProcedureStepStartTime has to be a time such as 9:30, 09:30:15 or 0930\n",
+        ),
+        ("--modality", ("--modality", "ct"), "--modality: Modality has to be a modality such as CT or MR\n"),
+        ("--sex", ("--sex", "male"), "--sex: PatientSex has to be M, F or O\n"),
+        (
+            "--sex",
+            ("--protocol-code", "T1"),
+            "--protocol-code: ScheduledProtocolCodeSequence has to be a code such as ",
+        ),
         ("--study-uid", ("--study-uid", "x"), "--study-uid: StudyInstanceUID"),
         ("--accession", ("--accession", "x" * 17), "--accession: AccessionNumber"),
     ],
@@ -130,7 +172,11 @@ def test_items_that_are_not_there(run: Run, command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(("--status", "DONE"), "--status: is none of SCHEDULED"), (("--date", "x"), "--date: ")]
+    ("arguments", "message"),
+    [
+        (("--status", "DONE"), "--status: is none of SCHEDULED"),
+        (("--date", "11/29/2026"), "--date: has to be a date such as 2026-01-31, 31.01.2026 or 20260131, or today"),
+    ],
 )
 def test_wrong_filters(run: Run, arguments: tuple[str, ...], message: str) -> None:
     code, _, err = run("list", *arguments)

@@ -210,7 +210,8 @@ def test_codes() -> None:
         ("PatientName,", "Patient,", "x: line 1: column 1 is not one of PatientName, "),
         ("PatientName,", "PatientID,", "x: line 1: PatientID is given twice"),
         ("A1,CT", "A1,CT,CT", "x: line 2: has 10 fields, the header has 9"),
-        ("2026-01-05", "5.1.2026", "x: line 2: ScheduledProcedureStepStartDate has a value that it may not have"),
+        ("2026-01-05", "1/5/2026", "x: line 2: ScheduledProcedureStepStartDate has to be a date such as 2026-01-31, "),
+        ("2026-01-05", "today", "x: line 2: ScheduledProcedureStepStartDate has to be a date"),
         ("2026-01-05", "20260231", "x: line 2: ScheduledProcedureStepStartDate"),
         ("09:30", "9", "x: line 2: ScheduledProcedureStepStartTime"),
         ("MR1", "", "x: line 3: ScheduledStationAETitle (0040,0001) is missing"),
@@ -229,7 +230,7 @@ def test_what_is_wrong_in_a_row(old: str, new: str, message: str) -> None:
     [
         (b"", "x: line 1: there is no header"),
         (CSV.splitlines()[0].encode(), "x: holds no items"),
-        (CSV.encode("latin_1"), "x: is not UTF-8 text"),
+        (CSV.encode("latin_1"), "x: is not UTF-8 text (byte 187): in Excel, save it as 'CSV UTF-8'"),
     ],
 )
 def test_what_is_no_table(data: bytes, message: str) -> None:
