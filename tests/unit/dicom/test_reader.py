@@ -16,7 +16,7 @@ def head(tag: int, length: int) -> bytes:
 
 
 def nested(depth: int) -> bytes:
-    """An element of VR UN whose value holds items with such an element, and so on (PS3.5 6.2.2)."""
+    """An element of VR UN that is a sequence of so many others in one another and an empty one (PS3.5 6.2.2)."""
     value = b""
     for _ in range(depth):
         value = head(0xFFFEE000, 8 + len(value)) + head(0x00081032, len(value)) + value
@@ -35,7 +35,7 @@ def test_an_item_of_undefined_length_has_an_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outside", "inside", "vr"), [(0, 4, "SQ"), (0, 5, "UN"), (1, 3, "SQ"), (1, 4, "UN"), (0, 2000, "UN")]
+    ("outside", "inside", "vr"), [(0, 3, "SQ"), (0, 4, "UN"), (1, 2, "SQ"), (1, 3, "UN"), (0, 2000, "UN")]
 )
 def test_a_sequence_that_came_as_unknown_counts_with_those_around_it(outside: int, inside: int, vr: str) -> None:
     data = nested(inside)
