@@ -155,6 +155,13 @@ def test_what_is_signed_in_an_item_follows_the_data_set_around_it() -> None:
     assert [item["00280106"] for item in found] == [{"vr": "SS", "Value": [-5]}, {"vr": "US", "Value": [65531]}]
 
 
+@pytest.mark.parametrize(("tag", "value"), [(0x00280106, b"\1\0"), (0x00080005, b"\\"), (0x00280009, b"\0" * 4)])
+def test_values_without_end_are_refused(tag: int, value: bytes) -> None:
+    assert decode_data_set(implicit(tag, value * 100), IMPLICIT, LIMIT)
+    with pytest.raises(TranscodeError, match="too many values"):
+        decode_data_set(implicit(tag, value * 100_002), IMPLICIT, LIMIT)
+
+
 def test_a_sequence_in_the_place_of_pixel_representation_decides_nothing() -> None:
     data = b"\x28\0\3\1SQ\0\0\0\0\0\0" + b"\x28\0\6\1US\2\0\xfb\xff"
     assert decode_data_set(data, EXPLICIT, LIMIT) == {

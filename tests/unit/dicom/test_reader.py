@@ -47,3 +47,10 @@ def test_a_sequence_that_came_as_unknown_counts_with_those_around_it(outside: in
         assert isinstance(element.value, tuple)
         (element,) = element.value[0].elements
     assert element.vr == vr
+
+
+def test_private_elements_have_the_vr_that_their_creator_gives_them() -> None:
+    creator = head(0x00290010, 18) + b"SIEMENS CSA HEADER"
+    for value in (creator + head(0x00291010, 2) + b"ab", head(0x00291010, 2) + b"ab"):
+        *_, element = read_elements(memoryview(value), IMPLICIT_LE)
+        assert element.vr == ("OB" if value.startswith(creator) else "UN")
