@@ -1,7 +1,8 @@
 """Rebuild the index from the files alone: replay everything that happened to the archive in the order of time.
 
 The first values of a study stay, a later version takes the place of an earlier one, and a deletion takes away what was
-there: so the same events give the same index. Files that cannot be read are reported and left as they are.
+there: so the same events give the same index. When a file was restored is written nowhere: it is indexed again right
+after the last deletion that took its instance. Files that cannot be read are reported and left as they are.
 """
 
 import logging
@@ -20,7 +21,7 @@ from pacs_server.archive.stored_file import StoredFile, read_stored
 from pacs_server.errors import InvalidInstance, StorageUnavailable
 from pacs_server.index.database import Database
 from pacs_server.index.decisions import Decision, DecisionIndex
-from pacs_server.index.deletion_document import DeletionStatus, decode
+from pacs_server.index.deletion_document import DeletionStatus, Document, decode
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import Arrival, InstanceIndex
 from pacs_server.services.decisions import DecisionJournal
@@ -84,7 +85,6 @@ def rebuild(files: ArchiveFiles, database: Database, progress: OnProgress, *, jo
             replay.tell(event)
             progress("indexing", min(number, events.arrivals), events.arrivals)
         replay.flush()
-        replay.bring_back()
     rebuilt.instances = InstanceIndex(database).counts().instances
     return rebuilt
 
@@ -114,9 +114,11 @@ def _collect_deletions(trash: Trash, events: ArchiveEvents, rebuilt: RebuildRepo
             continue
         keys = (key for key in document.files if trash.holds(folder, key))
         files = ((f"{trash_prefix(folder)}{key}", key, partial(trash.open, folder, key)) for key in keys)
+        deleted_at = document.deletion.deleted_at
         for stored in _read_all(files, rebuilt, jobs):
-            events.arrived(stored, in_trash=True)
-        events.deleted(document.deletion.deleted_at, folder)
+            # Whatever the clocks said: the file was received before it was deleted.
+            events.arrived(replace(stored, received_at=min(stored.received_at, deleted_at)), in_trash=True)
+        events.deleted(deleted_at, folder)
 
 
 def _read_all(files: Iterable[_File], rebuilt: RebuildReport, jobs: int) -> Iterator[StoredFile]:
@@ -192,17 +194,6 @@ class _Replay:
         waiting, self._waiting = self._waiting, []
         self._add(waiting)
 
-    def bring_back(self) -> None:
-        """Index instances that were restored after a deletion that took another instance of the same UID.
-
-        Raises IndexUnavailable.
-        """
-        for uid, files in self._events.restored():
-            if self._index.get(uid) is None:
-                for file in files:
-                    if file.instance.path not in self._going:
-                        self._again(file)
-
     def _add(self, arrivals: list[Arrival]) -> None:
         for arrival, error in zip(arrivals, self._index.add_many(arrivals) if arrivals else (), strict=True):
             if error is not None:
@@ -224,12 +215,31 @@ class _Replay:
     def _delete(self, folder: str) -> None:
         document = decode(self._trash.read(folder), folder)
         self._deletions.replay(document)
-        self._events.taken_out(document)
         going = {key for key in document.files if self._trash.is_stored(folder, key)}
         if going:
             # The deletion was interrupted: the next start finishes it.
             self._going |= going
             self._deletions.set_status(folder, DeletionStatus.MOVING)
+        self._bring_back(document)
+
+    def _bring_back(self, document: Document) -> None:
+        """Index the files of deleted instances that are stored all the same: an earlier deletion of them was restored.
+
+        They are indexed here and not at the end, so that what was received or deleted later finds them.
+        """
+        taken = document.files_of(document.rows)
+        for uid in self._deletions.known(list(taken)):
+            # In another series than the one that was deleted: it came there with a file that was restored later.
+            self._index.remove(uid)
+        for row in document.rows.instances:
+            uid = row["sop_instance_uid"]
+            files = self._events.stored(uid, document.deletion.deleted_at)
+            if len(taken[uid]) < row["version"]:
+                # Rows from before schema 0008 do not tell of earlier versions in other series: a deletion left those.
+                files = [f for f in files if f.instance.path in taken[uid] or f.instance.version >= row["version"]]
+            for file in files:
+                if file.instance.path not in self._going:
+                    self._again(file)
 
 
 def _arrival(file: StoredFile) -> Arrival:

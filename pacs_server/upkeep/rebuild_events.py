@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,25 +14,18 @@ from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import StorageUnavailable
-from pacs_server.index.deletion_document import Document
 from pacs_server.index.instances import StoredInstance
 
 _TABLE: Final = "CREATE TABLE event (at TEXT, kind INTEGER, place TEXT, uid TEXT, body TEXT, in_trash INTEGER)"
-_TAKEN: Final = "CREATE TABLE taken (uid TEXT, at TEXT, version INTEGER, PRIMARY KEY (uid, at)) WITHOUT ROWID"
-_TAKEN_FROM: Final = "CREATE TABLE taken_from (path TEXT, at TEXT, PRIMARY KEY (path, at)) WITHOUT ROWID"
 _ORDER: Final = "CREATE INDEX in_order ON event (at, kind, place)"
+_BY_INSTANCE: Final = "CREATE INDEX by_instance ON event (uid, at)"
 # Instances with several files: versions, or files that were deleted and received again.
 _REPEATED: Final = """
     CREATE TABLE repeated AS SELECT uid FROM event WHERE uid IS NOT NULL GROUP BY uid HAVING count(*) > 1"""
 _KEY: Final = "CREATE UNIQUE INDEX is_repeated ON repeated (uid)"
 _ALL: Final = """
     SELECT at, kind, body, uid IN (SELECT uid FROM repeated) FROM event ORDER BY at, kind, place"""
-# Stored files of instances that a later deletion took: the version that it took, and whether it took this very key.
-_BACK: Final = """
-    SELECT at, body,
-        (SELECT min(version) FROM taken WHERE taken.uid = event.uid AND taken.at > event.at) AS then_of,
-        EXISTS (SELECT * FROM taken_from WHERE path = place AND taken_from.at > event.at)
-    FROM event WHERE NOT in_trash AND then_of IS NOT NULL ORDER BY uid, at, place"""
+_STORED: Final = "SELECT at, body FROM event WHERE uid = ? AND at <= ? AND NOT in_trash ORDER BY at, place"
 _ARRIVAL, _DELETION, _DECISION = range(3)
 
 
@@ -68,14 +60,7 @@ class ArchiveEvents:
     def __init__(self, path: Path) -> None:
         self._folder = path.parent.parent
         self._connection = sqlite3.connect(path, isolation_level=None)
-        for statement in (
-            "PRAGMA journal_mode = OFF",
-            "PRAGMA synchronous = OFF",
-            _TABLE,
-            _TAKEN,
-            _TAKEN_FROM,
-            "BEGIN",
-        ):
+        for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", _TABLE, "BEGIN"):
             self._execute(statement)
         self.arrivals = 0
 
@@ -95,7 +80,7 @@ class ArchiveEvents:
 
     def in_order(self) -> Iterator[Arrived | Deleted | Decided]:
         """All events, the oldest first; after this call nothing may be noted any more."""
-        for statement in ("COMMIT", _ORDER, _REPEATED, _KEY):
+        for statement in ("COMMIT", _ORDER, _BY_INSTANCE, _REPEATED, _KEY):
             self._execute(statement)
         for at, kind, body, repeated in self._execute(_ALL):
             if kind == _ARRIVAL:
@@ -103,25 +88,13 @@ class ArchiveEvents:
             else:
                 yield Deleted(body) if kind == _DELETION else Decided(int(body))
 
-    def taken_out(self, document: Document) -> None:
-        """Note which instances and files a deletion took."""
-        at = _moment(document.deletion.deleted_at)
-        for row in document.rows.instances:
-            self._execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?)", (row["sop_instance_uid"], at, row["version"]))
-        for path in document.files:
-            self._execute("INSERT OR IGNORE INTO taken_from VALUES (?, ?)", (path, at))
+    def stored(self, sop_instance_uid: str, until: datetime) -> list[StoredFile]:
+        """The files of an instance that were received until then and are stored now, the oldest first.
 
-    def restored(self) -> Iterator[tuple[str, Iterator[StoredFile]]]:
-        """The stored files that a later deletion did not take although it took their instance: they were restored.
-
-        They come by SOP Instance UID, the oldest first. An earlier version that stayed in another series is not given.
+        Can be asked while `in_order` is read.
         """
-        found = (
-            (_decoded(body, datetime.fromisoformat(at)), version, there)
-            for at, body, version, there in self._execute(_BACK)
-        )
-        files = (file for file, version, there in found if there or file.instance.version >= version)
-        yield from groupby(files, key=lambda file: file.instance.uids.sop)
+        found = self._execute(_STORED, (sop_instance_uid, _moment(until)))
+        return [_decoded(body, datetime.fromisoformat(at)) for at, body in found]
 
     def close(self) -> None:
         """Close the file."""

@@ -5,7 +5,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +18,7 @@ from archives import stored_at
 from datasets import make_ct, pydicom_test_files, write_part10
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 
 from pacs_server.archive.archive import Archive, StoreOutcome
 from pacs_server.audit.events import NoAudit
@@ -212,6 +212,91 @@ def test_what_was_restored_is_there_again_and_what_was_not_is_not(
         then, now = (told_of_instances(database) for database in (first, second))
         assert now == then
         assert list(IntegrityIndex(second).counter_faults()) == []
+
+
+def eight(series: int, number: int = 1) -> dict[str, Any]:
+    return {"study": 2, "series": series, "sop": 8, "InstanceNumber": number}
+
+
+@pytest.mark.parametrize(
+    ("happened", "left"),
+    [
+        pytest.param(
+            [eight(1), (Level.SERIES, "1.2.9.1"), eight(3), eight(1, 2), (Level.SERIES, "1.2.9.1"), ("restore", 0)],
+            ["1/1.2.8.8.dcm"],
+            id="of an earlier version than the one that was deleted last",
+        ),
+        pytest.param(
+            [eight(1), (Level.SERIES, "1.2.9.1"), eight(3, 2), (Level.SERIES, "1.2.9.3"), ("restore", 0), eight(3, 2)],
+            ["1/1.2.8.8.dcm", "3/1.2.8.8.v2.dcm"],
+            id="replaced since",
+        ),
+        pytest.param(
+            [
+                *(eight(3, 1), eight(3, 2), (Level.STUDY, "1.2.2")),
+                *(eight(3, 3), eight(1, 4), eight(3, 5), (Level.STUDY, "1.2.2"), ("restore", 0)),
+            ],
+            ["3/1.2.8.8.dcm", "3/1.2.8.8.v2.dcm"],
+            id="in two versions",
+        ),
+        pytest.param(
+            [
+                *(eight(1), (Level.STUDY, "1.2.2"), eight(3, 2), (Level.SERIES, "1.2.9.3"), ("restore", 0)),
+                *((Level.SERIES, "1.2.9.1"), ("restore", 0)),
+            ],
+            ["3/1.2.8.8.dcm"],
+            id="of another series than the one that was deleted last",
+        ),
+    ],
+)
+def test_an_instance_was_restored_after_another_one_of_its_uid_was_deleted(
+    make_database: MakeDatabase, tmp_path: Path, happened: list[Any], left: list[str]
+) -> None:
+    first, second = make_database(), make_database()
+    with site(first) as archive:
+        live_through(archive, happened, tmp_path)
+        assert [str(path.relative_to(archive.root / "1.2.2")) for path in archive.paths()] == [
+            f"1.2.9.{path}" for path in left
+        ]
+        assert archive.rebuilt(second).problems == []
+        assert told_of_instances(second) == told_of_instances(first)
+        assert list(indexes.contents(second)["instances"]) == ["1.2.8.8"]
+        # The new index knows every version, so that none is left behind when the instance is purged.
+        afterwards = Site(archive.root, second)
+        afterwards.delete(Level.STUDY, "1.2.2")
+        afterwards.deletions.empty(timedelta(0))
+        assert afterwards.paths() == []
+
+
+def test_an_earlier_version_that_an_old_row_did_not_tell_of_does_not_come_back(
+    make_database: MakeDatabase, tmp_path: Path
+) -> None:
+    """Before schema 0008 a row did not tell where earlier versions are, and a deletion left those of other series."""
+    first, second = make_database(), make_database()
+    with site(first) as archive:
+        for series in (1, 2):
+            arrive(archive, {"study": 1, "series": series, "sop": 1}, tmp_path)
+        with first.begin() as connection:
+            connection.execute(update(models.instance).values(earlier_paths=""))
+        archive.delete(Level.STUDY, "1.2.1")
+        assert len(archive.paths()) == 1
+        assert archive.rebuilt(second).problems == []
+        assert indexes.contents(second) == indexes.contents(first)
+        assert indexes.contents(second)["instances"] == {}
+
+
+def test_a_clock_that_was_set_back_before_a_deletion(make_database: MakeDatabase, tmp_path: Path) -> None:
+    """A row without its file would be left in the new index."""
+    first, second = make_database(), make_database()
+    with site(first) as archive:
+        for number in (1, 2):
+            arrive(archive, eight(1, number), tmp_path)
+        audit, past = Recorder(NoAudit(), lambda: "PACS"), datetime.now(UTC) - timedelta(minutes=5)
+        archive.deletions = DeletionService(DeletionIndex(first), archive.files, audit, clock=lambda: past)
+        archive.delete(Level.STUDY, "1.2.2")
+        assert archive.rebuilt(second).problems == []
+        assert indexes.contents(second) == indexes.contents(first)
+        assert indexes.contents(second)["instances"] == {}
 
 
 def told_of_instances(database: Database) -> tuple[Any, Any]:
