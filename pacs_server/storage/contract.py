@@ -87,7 +87,10 @@ class Storage(Protocol):
         """Open an object to read. Raises ObjectNotFound, ObjectUnreadable, StorageUnavailable."""
 
     def exists(self, key: str) -> bool:
-        """Whether an object is stored under `key`; False for what is no key."""
+        """Whether an object is stored under `key`; False for what is no key.
+
+        Raises ObjectUnreadable, StorageUnavailable if nobody can tell.
+        """
 
     def info(self, key: str) -> ObjectInfo:
         """The size and the age of an object. Raises ObjectNotFound, ObjectUnreadable, StorageUnavailable."""

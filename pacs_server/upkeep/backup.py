@@ -10,7 +10,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -272,15 +271,17 @@ def _audit_files(directory: Path, copies: Path) -> Iterator[_Candidate]:
         try:
             with audit_files.locked(descriptor, shared=True):
                 names = [*audit_files.day_files(directory), audit_files.ANCHORS]
-                sizes = {name: (directory / name).stat().st_size for name in names if (directory / name).exists()}
+                paths = [path for name in names if (path := directory / name).exists()]
+                states = [(path, path.stat()) for path in paths]
                 head = (directory / audit_files.HEAD).read_bytes()
         finally:
             os.close(descriptor)
-        (copies / audit_files.HEAD).write_bytes(head)
-    sized = [(directory, name, size) for name, size in sizes.items()]
-    for folder, name, size in (*sized, (copies, audit_files.HEAD, len(head))):
-        with suppress(ObjectNotFound), FileSource(str(folder / name), name) as source:
-            yield _Candidate(AUDIT, name, size, source.modified_ns, partial(FileSource, str(folder / name), name))
+        copy = copies / audit_files.HEAD
+        copy.write_bytes(head)
+        states.append((copy, copy.stat()))
+    for path, state in states:
+        opened = partial(FileSource, str(path), path.name)
+        yield _Candidate(AUDIT, path.name, state.st_size, state.st_mtime_ns, opened)
 
 
 def _has_size(path: Path, size: int) -> bool:

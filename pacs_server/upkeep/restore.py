@@ -54,6 +54,8 @@ def restore(
     restoration = target.files.restoration
     with target.files.lock.exclusive():
         _begin(directory, snapshot, target)
+        # The storage takes an archive without what the spool needs for one whose file system is away.
+        target.files.spool.prepare()
         report = _Restore(directory, snapshot, target, pace).run(progress)
         if is_empty(target.database):
             scratch = restoration.scratch / "index.db"

@@ -191,7 +191,7 @@ class Verification:
 
     def _is_older(self, row: IndexedInstance, version: int) -> bool:
         """Whether a file is an earlier version of a replaced instance; earlier versions are kept."""
-        older = version < row.stored.version and self._files.storage.exists(row.stored.path)
+        older = version < row.stored.version and self._is_stored(row)
         self._progress.older_versions += older
         return older
 
@@ -209,9 +209,16 @@ class Verification:
             # Earlier versions are kept whatever became of the later one: this may be all that is left.
             self._progress.older_versions += 1
             return None
-        if self._files.storage.exists(row.stored.path):
+        if self._is_stored(row):
             return Finding(FindingKind.ORPHAN, stored.uids.sop, key, f"its instance is stored at {row.stored.path}")
         return Finding(FindingKind.ORPHAN, stored.uids.sop, key, "not what its instance, whose file is missing, was")
+
+    def _is_stored(self, row: IndexedInstance) -> bool:
+        """Whether there is a file under the key of a row; one that cannot be read is a finding of its row."""
+        try:
+            return self._files.storage.exists(row.stored.path)
+        except ObjectUnreadable:
+            return True
 
     def _has_its_file(self, row: IndexedInstance) -> bool:
         """Whether the file to which a row points is the one that was received."""

@@ -50,19 +50,18 @@ class FileSystemStorage:
         """Open an object; see `Storage`."""
         try:
             return FileSource(self._path(key), key)
-        except ObjectNotFound:
-            # Without its file system the archive has no file at all, which says nothing about this one. An archive that
-            # is being restored has no `incoming/` yet.
-            if not os.path.isdir(self._directories.path(RESTORING)):
-                self._spool.free_bytes()
+        except (ObjectNotFound, ObjectUnreadable):
+            # Without its file system the archive has no file at all, which says nothing about this one.
+            self._spool.free_bytes()
             raise
 
     def exists(self, key: str) -> bool:
         """Whether there is a file for a key; see `Storage`."""
         try:
-            return os.path.isfile(self._path(key))
-        except InvalidKey:
+            self.info(key)
+        except (ObjectNotFound, InvalidKey):
             return False
+        return True
 
     def info(self, key: str) -> ObjectInfo:
         """The size and the age of a file; see `Storage`."""
@@ -130,6 +129,7 @@ class FileSystemStorage:
             if not isinstance(error, ObjectNotFound):  # removed since it was listed, or never there
                 if unlistable is None or not isinstance(error, ObjectUnreadable):
                     raise
+                self._spool.free_bytes()  # raises if not this folder is away but the file system
                 unlistable(folder, error)
             return
         for name in sorted(found, key=os.fsencode):

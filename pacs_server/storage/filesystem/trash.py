@@ -8,6 +8,7 @@ told from it by its inode.
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -96,8 +97,8 @@ class FileSystemTrash:
             if not os.path.lexists(kept):
                 raise ObjectNotFound(f"{TRASH}/{folder}/{key} is not there")
         self._link_all([(kept, stored) for kept, stored, _ in pairs])
-        for kept, stored, key in pairs:
-            if not _same(kept, stored):
+        for _, _, key in pairs:
+            if not self.is_stored(folder, key):
                 raise ObjectExists(f"{key} is stored already")
 
     def open(self, folder: str, key: str) -> ByteSource:
@@ -106,11 +107,15 @@ class FileSystemTrash:
 
     def holds(self, folder: str, key: str) -> bool:
         """Whether a file has its second name; see `Trash`."""
-        return os.path.isfile(self._kept(folder, key))
+        kept = self._kept(folder, key)
+        with disk_errors(f"look into {TRASH}/{folder}"), suppress(FileNotFoundError, NotADirectoryError):
+            return stat.S_ISREG(os.stat(kept).st_mode)
+        return False
 
     def is_stored(self, folder: str, key: str) -> bool:
         """Whether a file has both names; see `Trash`."""
-        return _same(self._kept(folder, key), self._stored(key))
+        with disk_errors(f"look into {TRASH}/{folder}"):
+            return _same(self._kept(folder, key), self._stored(key))
 
     def is_all_stored(self, folder: str) -> bool:
         """Whether all files have both names; see `Trash`."""
@@ -198,7 +203,7 @@ def _link(source: str, target: str) -> None:
 def _same(one: str, other: str) -> bool:
     try:
         return os.path.samestat(os.lstat(one), os.lstat(other))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

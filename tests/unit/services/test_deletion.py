@@ -1,5 +1,6 @@
 """Deleting: into the trash, back as it was, and for good; nothing is lost wherever it is cut off."""
 
+import errno
 import itertools
 import os
 import threading
@@ -337,6 +338,51 @@ def test_a_file_that_is_in_the_index_again_keeps_its_name(site: Site) -> None:
     assert site.archive.adopt(stored_at(site.storage, path)) == StoreOutcome.STORED
     restarted(site)
     assert_whole(site, 1)
+
+
+def test_an_earlier_version_that_cannot_be_looked_for_is_not_left_behind(
+    tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path / "archive", database, Kept(), policy="replace")
+    first = make_ct(PatientName="One")
+    second = make_ct(first.StudyInstanceUID, sop=first.SOPInstanceUID, PatientName="Two")
+    site.keep(first, second)
+    before = site.rows(), site.stored()
+    assert len(before[1]) == 2
+    look = os.stat
+
+    def fail(path: Any, **options: Any) -> os.stat_result:
+        if str(first.SeriesInstanceUID) in str(path):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return look(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", fail)
+        with pytest.raises(StorageUnavailable, match="Stale file handle"):
+            site.delete(Level.SERIES, second.SeriesInstanceUID)
+    assert (site.rows(), site.stored()) == before
+    site.delete(Level.SERIES, second.SeriesInstanceUID)
+    assert site.stored() == {}
+
+
+def test_a_trash_that_cannot_be_looked_into_is_not_said_to_be_empty(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = a_study()
+    site.keep(*study)
+    folder = site.delete(Level.STUDY, study[0].StudyInstanceUID)
+    look = os.stat
+
+    def fail(path: Any, **options: Any) -> os.stat_result:
+        if str(study[0].StudyInstanceUID) in str(path):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return look(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", fail)
+        with pytest.raises(StorageUnavailable, match="Input/output error"):
+            site.deletions.restore(folder)
+    assert site.deletions.restore(folder) == RestoreResult(4, (), ())
 
 
 def test_a_file_that_is_just_being_stored_is_no_earlier_version(tmp_path: Path, database: Database) -> None:

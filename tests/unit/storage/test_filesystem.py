@@ -193,7 +193,9 @@ def test_an_archive_at_the_top_of_a_file_system(root: Path, monkeypatch: pytest.
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    storage = archive_directory(root).storage
+    files = archive_directory(root)
+    files.spool.prepare()
+    storage = files.storage
     assert not storage.holds_instances()
     assert list(storage.list()) == []
     (root / "1" / "lost+found").mkdir(parents=True)
@@ -234,6 +236,54 @@ def test_without_its_file_system_nothing_is_said_of_an_object(archive: ArchiveFi
     with pytest.raises(StorageUnavailable) as raised:
         archive.storage.open("1/2")
     assert type(raised.value) is StorageUnavailable
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.ENOTCONN, errno.EIO])
+def test_a_file_system_that_answers_nothing_is_no_fault_of_an_object(
+    archive: ArchiveFiles, root: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    archive.storage.put("1/2", [b"data"])
+
+    def fail(path: str | Path, *_: object, **__: object) -> Any:
+        if Path(path) == root:  # the names in it are known from before
+            return real(path)
+        raise OSError(number, os.strerror(number))
+
+    real = os.scandir
+    for name in ("open", "stat", "scandir", "statvfs"):
+        monkeypatch.setattr(os, name, fail)
+    told: list[str] = []
+    for act in (
+        lambda: archive.storage.open("1/2"),
+        lambda: list(archive.storage.list(unlistable=lambda prefix, error: told.append(prefix))),
+    ):
+        with pytest.raises(StorageUnavailable) as raised:
+            act()
+        assert type(raised.value) is StorageUnavailable
+    assert told == []
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_what_cannot_be_looked_for_is_not_said_to_be_away(
+    archive: ArchiveFiles, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    archive.storage.put("1/2", [b"data"])
+    archive.trash.write("d1", "{}")
+    archive.trash.add("d1", ["1/2"])
+
+    def fail(*_: object, **__: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "stat", fail)
+    monkeypatch.setattr(os, "lstat", fail)
+    for act in (
+        lambda: archive.storage.exists("1/2"),
+        lambda: archive.side_files.exists("trash/d1/1/2"),
+        lambda: archive.trash.holds("d1", "1/2"),
+        lambda: archive.trash.is_stored("d1", "1/2"),
+    ):
+        with pytest.raises(StorageUnavailable, match=os.strerror(number)):
+            act()
 
 
 def test_quarantine_keeps_each_file_with_its_reason(archive: ArchiveFiles, root: Path) -> None:

@@ -334,6 +334,41 @@ def test_a_file_that_changed_or_is_gone_is_reported_and_the_rest_backed_up(
     assert backups.snapshot(None).problems == 2
 
 
+def test_a_file_of_the_audit_trail_that_cannot_be_opened_is_reported_and_the_rest_backed_up(
+    small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_trail(AuditConfig(directory=small.audit)) as trail:
+        trail.write(an_event("P1", "1.1"))
+    [day] = [path.name for path in small.audit.glob("audit-*.jsonl")]
+    opened = os.open
+
+    def refuse(path: str | Path, *args: Any, **options: Any) -> int:
+        if Path(path).name == day:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        report = small.back_up(backups)
+    assert report.problems == [f"{day} cannot be read: Permission denied"]
+    assert report.written == 4
+    assert {one.path for one in backups.other_files(backups.snapshot(None))} >= {"head"}
+    assert small.back_up(backups).problems == []
+
+
+def test_a_restored_archive_is_backed_up_although_a_file_is_missing(
+    small: Place, backups: BackupDirectory, tmp_path: Path
+) -> None:
+    """No server has worked on it yet."""
+    small.back_up(backups)
+    copy = Place(tmp_path / "copy")
+    copy.restore(backups)
+    gone = copy.paths()[0]
+    (copy.archive / gone).unlink()
+    report = copy.back_up(BackupDirectory(tmp_path / "another backup"))
+    assert (report.problems, report.written) == ([f"{gone} is missing"], 3)
+
+
 def test_a_directory_of_the_trash_that_cannot_be_listed_is_reported(
     small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

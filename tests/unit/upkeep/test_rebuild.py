@@ -1,5 +1,6 @@
 """The index made anew from the files is the index that was: column by column, on both databases."""
 
+import errno
 import os
 import random
 import sqlite3
@@ -462,6 +463,24 @@ def test_files_that_cannot_be_read_are_reported_and_left(plain: tuple[Site, Data
         path.relative_to(archive.root).as_posix() for path in (cut, foreign)
     }
     assert foreign.read_bytes() == b"no DICOM"
+
+
+def test_a_folder_of_the_trash_that_cannot_be_looked_into_ends_the_rebuild(
+    plain: tuple[Site, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its files the index would not be the same."""
+    archive, index = plain
+    archive.delete(Level.IMAGE, "1.2.8.1")
+    look = os.stat
+
+    def fail(path: Any, **options: Any) -> os.stat_result:
+        if "/trash/" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", fail)
+    with pytest.raises(StorageUnavailable, match=r"trash/.*: Permission denied"):
+        archive.rebuilt(index)
 
 
 def test_an_instance_under_any_name(plain: tuple[Site, Database]) -> None:

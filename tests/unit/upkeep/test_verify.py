@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archives import SmallArchive
@@ -198,6 +199,28 @@ def test_a_directory_that_cannot_be_listed(small: SmallArchive, monkeypatch: pyt
     assert told(small.verify(study=other.uids.study)[1]) == [changed]
     monkeypatch.undo()
     assert told(small.verify()[1]) == [changed]
+
+
+def test_a_file_that_cannot_be_read_beside_its_earlier_version(
+    small: SmallArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ds = make_ct(PatientName="One")
+    small.store([ds])
+    ds.SeriesInstanceUID, ds.PatientName = f"{ds.SeriesInstanceUID}.2", "Two"
+    [stored] = small.store([ds])
+    refused = os.path.dirname(small.file(stored))
+    for name in ("open", "stat"):
+        real = getattr(os, name)
+
+        def refuse(path: str | Path, *args: object, _real: Any = real, **options: object) -> Any:
+            if str(path).startswith(f"{refused}/"):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return _real(path, *args, **options)
+
+        monkeypatch.setattr(os, name, refuse)
+    report, findings = small.verify()
+    assert told(findings) == [(FindingKind.UNREADABLE, stored.uids.sop, stored.path)]
+    assert report.progress.older_versions == 1
 
 
 @pytest.mark.parametrize(
