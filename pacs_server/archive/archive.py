@@ -33,7 +33,7 @@ from pacs_server.errors import (
     StorageUnavailable,
 )
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
-from pacs_server.storage.contract import ByteSource, Storage
+from pacs_server.storage.contract import ByteSource, Storage, pieces
 from pacs_server.storage.keys import instance_key
 from pacs_server.storage.spool import IncomingFile, Spool
 
@@ -131,12 +131,10 @@ class Archive:
         digest = hashlib.sha256()
         try:
             with self._storage.open(instance.path) as file:
-                offset = instance.data_set_offset
-                while data := file.read(offset, _VERIFY_CHUNK):
+                for piece in pieces(file, _VERIFY_CHUNK, start=instance.data_set_offset):
                     if interrupted():
                         return None
-                    digest.update(data)
-                    offset += len(data)
+                    digest.update(piece)
         except StorageUnavailable as error:
             log.warning("file not verified", extra={"sop_instance_uid": instance.uids.sop, "reason": str(error)})
             return False

@@ -11,7 +11,7 @@ from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.part10 import Provenance, decode_head
 from pacs_server.errors import InvalidInstance
 from pacs_server.index.instances import StoredInstance
-from pacs_server.storage.contract import ByteSource, Readable
+from pacs_server.storage.contract import ByteSource, Readable, pieces
 from pacs_server.storage.keys import version_of
 
 # The header of almost every object ends within so many bytes.
@@ -78,7 +78,6 @@ def _modified_at(source: ByteSource) -> datetime:
 
 def _digest(source: ByteSource, offset: int) -> str:
     digest = hashlib.sha256()
-    while data := source.read(offset, _READ_SIZE):
-        digest.update(data)
-        offset += len(data)
+    for piece in pieces(source, _READ_SIZE, start=offset):
+        digest.update(piece)
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """The commands that copy the whole archive: `pacs-server backup` and `restore`."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, audited, bytes_per_second, fail, load_config
 from pacs_server.cli.progress import progress_shown
 from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from pacs_server.audit.events import EventID
+    from pacs_server.audit.events import Event
     from pacs_server.config.model import Config
     from pacs_server.index.database import Database
     from pacs_server.upkeep.backup import CopyReport
@@ -73,7 +73,7 @@ def restore(
     as_json: JSONOption = False,
 ) -> None:
     """Bring a backup back into an empty archive and an empty database; run it again to resume."""
-    from pacs_server.audit.events import EventID
+    from pacs_server.audit.events import Action, Event, EventID
     from pacs_server.storage.assembly import files_of
     from pacs_server.upkeep.backup_directory import BackupDirectory
     from pacs_server.upkeep.rate_limit import RateLimit
@@ -81,20 +81,21 @@ def restore(
     from pacs_server.upkeep.restore import restore as restored
 
     settings = load_config(context, config)
-    backups, pace = BackupDirectory(directory), RateLimit(_bytes(rate))
+    backups, pace = BackupDirectory(directory), RateLimit(bytes_per_second(rate))
     chosen = backups.snapshot(snapshot)
     audit = settings.audit.directory
     beside = audit.with_name(f"{audit.name}.{chosen.name}")
     with _database(settings) as database, progress_shown("instances") as show:
         target = RestoreTarget(database, files_of(settings.storage), beside)
-        with _audited(settings, EventID.IMPORT, f"restore of {chosen.name} from {backups.root}") as tell:
+        event = Event(EventID.IMPORT, Action.READ, (), detail=f"restore of {chosen.name} from {backups.root}")
+        with audited(settings, event) as tell:
             report = restored(backups, chosen, target, pace, partial(show, "restoring"))
-            tell(report.problem_count)
+            tell(report.problem_count, _detail(event, report))
     raise typer.Exit(_report(report, "restored", as_json=as_json))
 
 
 def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *, verify: bool, as_json: bool) -> int:
-    from pacs_server.audit.events import EventID
+    from pacs_server.audit.events import Action, Event, EventID
     from pacs_server.storage.assembly import files_of
     from pacs_server.upkeep.backup import BackupSource, back_up
     from pacs_server.upkeep.backup_check import verify_and_renew
@@ -103,16 +104,22 @@ def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *
     files = files_of(settings.storage)
     with files.lock.shared(), _database(settings) as database:
         source = BackupSource(database, files, settings.audit.directory if settings.audit.enabled else None)
-        with _audited(settings, EventID.EXPORT, f"backup to {backups.root}") as tell:
+        event = Event(EventID.EXPORT, Action.READ, (), detail=f"backup to {backups.root}")
+        with audited(settings, event) as tell:
             with progress_shown("instances") as show:
-                report = back_up(source, backups, RateLimit(_bytes(rate)), partial(show, "backing up"))
-            tell(report.problem_count)
+                report = back_up(source, backups, RateLimit(bytes_per_second(rate)), partial(show, "backing up"))
+            tell(report.problem_count, _detail(event, report))
     if verify:
         with progress_shown("instances") as show:
             snapshot, shown = backups.snapshot(report.snapshot), partial(show, "verifying")
             for problem in verify_and_renew(files, backups, snapshot, shown):
                 report.problem(problem)
     return _report(report, "backed up", as_json=as_json)
+
+
+def _detail(event: "Event", report: "CopyReport") -> str:
+    count = report.problem_count
+    return f"{event.detail}; {count} files missing or damaged" if count else event.detail
 
 
 def _list(backups: "BackupDirectory", *, as_json: bool) -> None:
@@ -167,18 +174,6 @@ def _report(report: "CopyReport", what: str, *, as_json: bool) -> int:
     return 1 if report.problem_count else 0
 
 
-def _bytes(rate: str | None) -> int | None:
-    from pacs_server.config.types import parse_size
-
-    try:
-        size = None if rate is None else parse_size(rate)
-    except ValueError as error:
-        fail(f"--rate: {error}", 2)
-    if size is not None and (not isinstance(size, int) or size < 1):
-        fail("--rate: has to be more than nothing", 2)
-    return size
-
-
 @contextmanager
 def _database(settings: "Config") -> Iterator["Database"]:
     from pacs_server.index.database import Database
@@ -191,33 +186,3 @@ def _database(settings: "Config") -> Iterator["Database"]:
         yield database
     finally:
         database.close()
-
-
-@contextmanager
-def _audited(settings: "Config", event_id: "EventID", detail: str) -> Iterator[Callable[[int], None]]:
-    """Record in the audit trail what the block does and how it ends. The block has to call the function that it gets.
-
-    The function takes the number of problems.
-    """
-    from pacs_server.audit.events import Action, Event, Outcome, Role
-    from pacs_server.audit.recorder import Recorder, local_user
-    from pacs_server.audit.trail import open_trail
-
-    if not settings.audit.enabled:
-        yield lambda problems: None
-        return
-    with open_trail(settings.audit) as trail:
-        recorder = Recorder(trail, lambda: settings.server.ae_title)
-        participants = (local_user(), recorder.own(Role.APPLICATION))
-        outcome = Outcome.SERIOUS_FAILURE
-        count = 0
-
-        def tell(problems: int) -> None:
-            nonlocal outcome, count
-            outcome, count = (Outcome.MINOR_FAILURE if problems else Outcome.SUCCESS), problems
-
-        try:
-            yield tell
-        finally:
-            text = f"{detail}; {count} files missing or damaged" if count else detail
-            recorder.note(Event(event_id, Action.READ, participants, outcome, detail=text), durable=True)

@@ -1,10 +1,10 @@
-"""What the commands share: the options before the subcommand, the settings, the open archive, and how to fail."""
+"""What the commands share: options, the settings, the open archive, the audit of a long command, and how to fail."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date as Date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -13,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from pacs_server.app.assembly import OpenArchive
+    from pacs_server.audit.events import Event
     from pacs_server.config.model import Config
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")]
@@ -70,6 +71,51 @@ def day_option(option: str, text: str) -> str:
         return day_of(text, today=Date.today()).strftime("%Y%m%d")
     except ValueError:
         fail(f"{option}: has to be a date such as {DATE_FORMATS}, or today, yesterday, tomorrow", 2)
+
+
+def bytes_per_second(rate: str | None) -> int | None:
+    """The value of an option --rate, None without one; ends the process if it is no size, or nothing."""
+    from pacs_server.config.types import parse_size
+
+    if rate is None:
+        return None
+    try:
+        size = parse_size(rate)
+    except ValueError as error:
+        fail(f"--rate: {error}", 2)
+    if not isinstance(size, int) or size < 1:
+        fail("--rate: at least one byte a second", 2)
+    return size
+
+
+@contextmanager
+def audited(settings: "Config", event: "Event") -> Iterator[Callable[[int, str], None]]:
+    """Record in the audit trail what the block does and how it ends. The block has to call the function that it gets.
+
+    The function takes the number of problems and the detail of the event; without it the block has failed, and the
+    detail is that of `event`. Who takes part in the event is filled in here.
+    """
+    from pacs_server.audit.events import Outcome, Role
+    from pacs_server.audit.recorder import Recorder, local_user
+    from pacs_server.audit.trail import open_trail
+
+    if not settings.audit.enabled:
+        yield lambda problems, detail: None
+        return
+    with open_trail(settings.audit) as trail:
+        recorder = Recorder(trail, lambda: settings.server.ae_title)
+        outcome, detail = Outcome.SERIOUS_FAILURE, event.detail
+
+        def tell(problems: int, text: str) -> None:
+            nonlocal outcome, detail
+            outcome, detail = (Outcome.MINOR_FAILURE if problems else Outcome.SUCCESS), text
+
+        try:
+            yield tell
+        finally:
+            participants = (local_user(), recorder.own(Role.APPLICATION))
+            ended = replace(event, participants=participants, outcome=outcome, detail=detail)
+            recorder.note(ended, durable=True)
 
 
 def shown(value: object) -> str:

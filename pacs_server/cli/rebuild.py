@@ -1,13 +1,12 @@
 """`pacs-server rebuild-index`: make the index from the files alone."""
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, audited, fail, load_config
 from pacs_server.cli.progress import progress_shown
 
 if TYPE_CHECKING:
@@ -32,16 +31,24 @@ def rebuild_index(
     config: ConfigOption = None,
 ) -> None:
     """Make the index anew from the files; the server is stopped, unless it goes into another database."""
+    from pacs_server.audit.events import Action, Event, EventID, EventType
     from pacs_server.index.database import Database
 
     settings = load_config(context, config)
     if not settings.storage.directory.is_dir():
         fail(f"there is no archive at {settings.storage.directory}", 1)
     _configure_log(settings)
-    with _audited(settings) as tell:
+    event = Event(
+        EventID.SECURITY_ALERT,
+        Action.EXECUTE,
+        (),
+        event_type=EventType.SOFTWARE_CONFIGURATION,
+        detail="index not rebuilt",
+    )
+    with audited(settings, event) as tell:
         file = Database(settings.database.sqlalchemy_url).file if into is None else None
         rebuilt = _into(settings, into, jobs) if file is None else _in_place(settings, file.resolve(), jobs)
-        tell(rebuilt)
+        tell(rebuilt.problem_count, f"index rebuilt: {rebuilt}")
     raise typer.Exit(_report(rebuilt))
 
 
@@ -138,31 +145,3 @@ def _report(rebuilt: "RebuildReport") -> int:
         typer.echo(f"and {hidden} more; with logging.file set, the log names them all", err=True)
     typer.echo(str(rebuilt))
     return 1 if rebuilt.problem_count else 0
-
-
-@contextmanager
-def _audited(settings: "Config") -> Iterator[Callable[["RebuildReport"], None]]:
-    """Record in the audit trail who rebuilt the index and how it ended. The block has to pass on its result."""
-    from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Role
-    from pacs_server.audit.recorder import Recorder, local_user
-    from pacs_server.audit.trail import open_trail
-
-    if not settings.audit.enabled:
-        yield lambda rebuilt: None
-        return
-    with open_trail(settings.audit) as trail:
-        recorder = Recorder(trail, lambda: settings.server.ae_title)
-        participants = (local_user(), recorder.own(Role.APPLICATION))
-        outcome, detail = Outcome.SERIOUS_FAILURE, "index not rebuilt"
-
-        def tell(rebuilt: "RebuildReport") -> None:
-            nonlocal outcome, detail
-            outcome = Outcome.MINOR_FAILURE if rebuilt.problem_count else Outcome.SUCCESS
-            detail = f"index rebuilt: {rebuilt}"
-
-        try:
-            yield tell
-        finally:
-            kind = EventType.SOFTWARE_CONFIGURATION
-            event = Event(EventID.SECURITY_ALERT, Action.EXECUTE, participants, outcome, kind, detail=detail)
-            recorder.note(event, durable=True)

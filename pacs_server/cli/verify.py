@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, echo, fail, open_archive
+from pacs_server.cli.options import ConfigOption, bytes_per_second, echo, fail, open_archive
 from pacs_server.cli.progress import progress_shown
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def verify(  # noqa: PLR0913
 
     if resume and (since is not None or study is not None or no_digest):
         fail("--resume goes on as the run began: without --since, --study and --no-digest", 2)
-    limit = RateLimit(_bytes(rate))
+    limit = RateLimit(bytes_per_second(rate))
     try:
         with open_archive(context, config) as archive:
             sources = _sources(archive)
@@ -66,20 +66,6 @@ def verify(  # noqa: PLR0913
     except KeyboardInterrupt:
         fail("interrupted; verify --resume goes on from here", 130)
     raise typer.Exit(0 if report.clean else 1)
-
-
-def _bytes(rate: str | None) -> int | None:
-    from pacs_server.config.types import parse_size
-
-    if rate is None:
-        return None
-    try:
-        size = parse_size(rate)
-    except ValueError as error:
-        fail(f"--rate: {error}", 2)
-    if not isinstance(size, int) or size < 1:
-        fail("--rate: at least one byte a second", 2)
-    return size
 
 
 def _sources(archive: "OpenArchive") -> "VerificationSources":

@@ -28,6 +28,13 @@ class Readable(Protocol):
         """The `length` bytes from `offset` on; fewer, or none, where the bytes end. Raises StorageUnavailable."""
 
 
+def pieces(source: Readable, size: int, *, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """Read a source from `start` to `end`, or to where its bytes end, in pieces of `size`; raises as `read`."""
+    while piece := source.read(start, size if end is None else min(size, end - start)):
+        yield piece
+        start += len(piece)
+
+
 class ByteSource(Readable, Protocol):
     """A stored object that is open to be read, by several threads at once if need be; its user closes it."""
 

@@ -21,14 +21,15 @@ from pacs_server.errors import InvalidKey, ObjectNotFound, ObjectUnreadable, Sto
 from pacs_server.index.copying import IndexedFile, deleted_folders, indexed_files, row_counts, take_snapshot
 from pacs_server.index.database import Database
 from pacs_server.storage.archive_files import ArchiveFiles
-from pacs_server.storage.contract import ByteSource
+from pacs_server.storage.contract import ByteSource, pieces
 from pacs_server.storage.disk_errors import disk_errors
 from pacs_server.storage.durable_files import DurableFiles
 from pacs_server.storage.file_source import FileSource
 from pacs_server.storage.keys import DECISIONS_PREFIX, trash_prefix
-from pacs_server.upkeep.backup_check import Damaged, OnProgress, check_bytes, check_instance, stored_pieces
+from pacs_server.upkeep.backup_check import Damaged, OnProgress, check_bytes, check_instance
 from pacs_server.upkeep.backup_directory import (
     AUDIT,
+    CHUNK,
     SIDE_FILES,
     BackupDirectory,
     OtherFile,
@@ -192,8 +193,8 @@ class _Backup:
 
     def _copy_instance(self, file: IndexedFile, target: Path) -> None:
         with self._source.files.storage.open(file.path) as source:
-            pieces = check_instance(self._pace.over(stored_pieces(source)), file)
-            self._report.written_bytes += self._writer.write(target, pieces)
+            checked = check_instance(self._pace.over(pieces(source, CHUNK)), file)
+            self._report.written_bytes += self._writer.write(target, checked)
         self._report.written += 1
 
     # ---------------------------------------------------------------- other files
@@ -228,13 +229,13 @@ class _Backup:
             return before
         with found.open() as source:
             digest = hashlib.sha256()
-            for piece in stored_pieces(source, found.size):
+            for piece in pieces(source, CHUNK, end=found.size):
                 digest.update(piece)
             other = OtherFile(found.area, found.path, found.size, found.modified_ns, digest.hexdigest())
             target = self._directory.file(other.name)
             if not _has_size(target, found.size):
-                pieces = self._pace.over(stored_pieces(source, found.size))
-                self._writer.write(target, check_bytes(pieces, other.digest))
+                read = self._pace.over(pieces(source, CHUNK, end=found.size))
+                self._writer.write(target, check_bytes(read, other.digest))
         return other
 
     def _candidates(self) -> Iterator[_Candidate]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pacs_server.errors import InvalidKey, ObjectNotFound, ObjectUnreadable
 from pacs_server.index.copying import IndexedFile, indexed_files
 from pacs_server.storage.archive_files import ArchiveFiles
-from pacs_server.storage.contract import ByteSource
+from pacs_server.storage.contract import pieces
 from pacs_server.storage.durable_files import DurableFiles
 from pacs_server.upkeep.backup_directory import CHUNK, INSTANCES, SIDE_FILES, BackupDirectory, Snapshot, pieces_of
 
@@ -46,14 +46,6 @@ def check_bytes(pieces: Iterator[bytes], expected: str) -> Iterator[bytes]:
         raise Damaged
 
 
-def stored_pieces(source: ByteSource, size: int | None = None) -> Iterator[bytes]:
-    """Read an open object, or its first `size` bytes, in pieces. Raises StorageUnavailable."""
-    position, end = 0, source.size if size is None else size
-    while piece := source.read(position, min(CHUNK, end - position)):
-        yield piece
-        position += len(piece)
-
-
 def verify(
     directory: BackupDirectory, snapshot: Snapshot, progress: OnProgress, renew: Renew = lambda *_: False
 ) -> Iterator[str]:
@@ -84,7 +76,7 @@ def verify_and_renew(
                 return False
             try:
                 with storages[area].open(path) as source:
-                    writer.write(kept, check(stored_pieces(source)))
+                    writer.write(kept, check(pieces(source, CHUNK)))
             except (ObjectNotFound, ObjectUnreadable, InvalidKey, Damaged):
                 return False
             return True

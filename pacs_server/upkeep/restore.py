@@ -16,20 +16,13 @@ from pacs_server.errors import ObjectNotFound, ObjectUnreadable, StorageUnavaila
 from pacs_server.index.copying import has_instances_of, indexed_files, is_empty, restore_snapshot
 from pacs_server.index.database import Database
 from pacs_server.storage.archive_files import ArchiveFiles
-from pacs_server.storage.contract import ByteSource
+from pacs_server.storage.contract import ByteSource, pieces
 from pacs_server.storage.disk_errors import disk_errors
 from pacs_server.storage.durable_files import DurableFiles
 from pacs_server.storage.file_source import FileSource
 from pacs_server.upkeep.backup import CopyReport
-from pacs_server.upkeep.backup_check import (
-    Damaged,
-    DigestCheck,
-    OnProgress,
-    check_bytes,
-    check_instance,
-    stored_pieces,
-)
-from pacs_server.upkeep.backup_directory import SIDE_FILES, BackupDirectory, OtherFile, Snapshot, pieces_of
+from pacs_server.upkeep.backup_check import Damaged, DigestCheck, OnProgress, check_bytes, check_instance
+from pacs_server.upkeep.backup_directory import CHUNK, SIDE_FILES, BackupDirectory, OtherFile, Snapshot, pieces_of
 from pacs_server.upkeep.rate_limit import RateLimit
 
 
@@ -145,7 +138,7 @@ class _Restore:
             with opened() as source:
                 if source.size != size:
                     return True
-                for _ in check(stored_pieces(source)):
+                for _ in check(pieces(source, CHUNK)):
                     pass
         except (ObjectNotFound, ObjectUnreadable, Damaged):
             return True
