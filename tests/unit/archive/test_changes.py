@@ -315,6 +315,29 @@ def test_a_batch_in_which_something_fails_comes_again(place: Place, where: str) 
     assert place.take_all(ROUTING) == place.seen("routing") == ["ARRIVED 1.1 1.1.1 1.1.1.1"]
 
 
+def test_effects_and_the_move_of_the_cursor_are_one_commit(place: Place, url: str) -> None:
+    """Nobody sees the one without the other at any time, so that no crash can come in between."""
+    place.take_all(ROUTING)
+    place.store("1.1", "1.1.1", "1.1.1.1")
+    cursor = archive_models.feed_cursor.c.instance_id
+    states: list[tuple[bool, bool]] = []
+    with closing(Database(url)) as other:
+
+        def look(*_: object) -> None:
+            with other.connect() as connection:
+                written = connection.scalar(text("SELECT count(*) FROM seen"))
+                states.append((written == 1, connection.scalar(select(cursor)) == 1))
+
+        # Just before each commit, and after each transaction.
+        for moment in ("commit", "checkin"):
+            event.listen(place.database.engine, moment, look)
+        place.take(ROUTING)
+        for moment in ("commit", "checkin"):
+            event.remove(place.database.engine, moment, look)
+    assert (states[0], states[-1]) == ((False, False), (True, True))
+    assert set(states) == {states[0], states[-1]}
+
+
 def test_what_happens_is_in_the_value(place: Place) -> None:
     place.take_all(ROUTING)
     before = datetime.now(UTC)
