@@ -15,7 +15,7 @@ from pydicom.uid import UID
 from pacs_server import __version__
 from pacs_server.config.model import Config
 from pacs_server.config.sections.tls import TLSConfig
-from pacs_server.dicom import codecs
+from pacs_server.dicom import codecs, worklist_query
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.matching import MAX_VALUES, WILDCARD_VRS
@@ -23,7 +23,6 @@ from pacs_server.dicom.status import Status
 from pacs_server.dicom.tags import TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.dicom.worklist import SHOWN
-from pacs_server.dicom.worklist_query import SUPPORTED_GROUPS
 from pacs_server.net import acceptor
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.negotiation import APPLICATION_CONTEXT
@@ -215,7 +214,12 @@ def _settings(config: Config) -> dict[str, str]:
         "duplicate_policy": storage.duplicate_policy,
         "duplicate_text": _DUPLICATES[storage.duplicate_policy],
         "own_station": "on: a station finds" if config.worklist.only_own_station else "off; when on, a station finds",
-        "worklist_groups": ", ".join(f"{group:04X}" for group in sorted(SUPPORTED_GROUPS)),
+        "worklist_groups": ", ".join(f"{group:04X}" for group in sorted(worklist_query.SUPPORTED_GROUPS)),
+        "worklist_required": _names(worklist_query.REQUIRED),
+        "worklist_step_required": _names(worklist_query.STEP_REQUIRED),
+        "worklist_optional": _names(worklist_query.OPTIONAL),
+        "worklist_step_optional": _names(worklist_query.STEP_OPTIONAL),
+        "worklist_code": _names(worklist_query.CODE),
         "worklist_statuses_shown": " and ".join(SHOWN),
         "unknown_classes": "accepted" if storage.accept_unknown_sop_classes else "not accepted",
         "discontinued_text": "is SCHEDULED again" if config.worklist.discontinued_returns else "becomes DISCONTINUED",
@@ -231,6 +235,11 @@ def _settings(config: Config) -> dict[str, str]:
         "network_timeout": f"{server.network_timeout:g}",
         "message_timeout": f"{server.message_timeout:g}",
     }
+
+
+def _names(keywords: Iterable[str]) -> str:
+    """The attributes by the names of the Standard."""
+    return ", ".join(dictionary_description(keyword) for keyword in keywords)
 
 
 def _tls(tls: TLSConfig) -> dict[str, str]:

@@ -1,20 +1,20 @@
 """Modality Worklist queries: decodes identifiers, matches items, and encodes the responses (PS3.4 K.4.1, K.6.1).
 
 A worklist item is one data set in the DICOM JSON Model, so its keys are matched like those of a sequence item. Unlike
-in Query/Retrieve, an unknown value does not match (K.2.2.1.1.1).
+in Query/Retrieve, an unknown value does not match (K.2.2.1.1.1). Only some keys are matched: the required ones and
+a list of optional ones. The value of any other key is ignored, so that it is a return key (K.2.2.1.1.2).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from pydicom.datadict import dictionary_has_tag
+from pydicom.datadict import dictionary_has_tag, tag_for_keyword
 
 from pacs_server.dicom.json_codec import ReturnKey, encode_item
 from pacs_server.dicom.json_model import DataSet, text_of
 from pacs_server.dicom.keys import (
-    OPAQUE_VRS,
     Identifier,
     Key,
     date_time_range,
@@ -34,6 +34,45 @@ _STEP_SEQUENCE = int(SCHEDULED_PROCEDURE_STEP_SEQUENCE, 16)
 _START_DATE, _START_TIME = 0x00400002, 0x00400003
 SUPPORTED_GROUPS = frozenset({0x0008, 0x0010, 0x0018, 0x0020, 0x0032, 0x0038, 0x0040})
 """The groups of the attributes in Table K.6-1. Keys in other groups are not supported."""
+
+STEP_REQUIRED = (
+    *("ScheduledStationAETitle", "ScheduledProcedureStepStartDate", "ScheduledProcedureStepStartTime", "Modality"),
+    "ScheduledPerformingPhysicianName",
+)
+"""The required matching keys of Table K.6-1 in Scheduled Procedure Step Sequence."""
+STEP_OPTIONAL = (
+    *("ScheduledProcedureStepDescription", "ScheduledStationName", "ScheduledProcedureStepLocation"),
+    *("ScheduledProtocolCodeSequence", "ScheduledProcedureStepID", "ScheduledProcedureStepStatus"),
+)
+"""The optional matching keys of Table K.6-1 in Scheduled Procedure Step Sequence that are matched here."""
+REQUIRED = ("PatientName", "PatientID")
+"""The other required matching keys of Table K.6-1."""
+OPTIONAL = (
+    *("AccessionNumber", "StudyInstanceUID", "RequestedProcedureID", "RequestedProcedureDescription"),
+    *("RequestedProcedureCodeSequence", "RequestedProcedurePriority", "RequestingPhysician", "ReferringPhysicianName"),
+    *("AdmissionID", "CurrentPatientLocation", "IssuerOfPatientID", "PatientBirthDate", "PatientSex"),
+    "ResponsiblePerson",
+)
+"""The other optional matching keys of Table K.6-1 that are matched here.
+
+They say which patient, order or place is meant. Attributes that describe the patient (weight, pregnancy, allergies) are
+not among them: devices send such attributes with a placeholder, which matches nobody.
+"""
+CODE = ("CodeValue", "CodingSchemeDesignator", "CodeMeaning")
+"""The matching keys in the code sequences."""
+
+
+class _Matched:
+    """Which keys are matched at one place of a query; `inside` has the same for the items of sequences."""
+
+    def __init__(self, keywords: Iterable[str], **inside: "_Matched") -> None:
+        self.tags = frozenset(filter(None, map(tag_for_keyword, (*keywords, *inside))))
+        self.inside = {tag_for_keyword(keyword): matched for keyword, matched in inside.items()}
+
+
+_CODE = _Matched(CODE)
+_STEP = _Matched((*STEP_REQUIRED, *STEP_OPTIONAL), ScheduledProtocolCodeSequence=_CODE)
+_MATCHED = _Matched((*REQUIRED, *OPTIONAL), ScheduledProcedureStepSequence=_STEP, RequestedProcedureCodeSequence=_CODE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +107,7 @@ def parse_worklist(data: bytes, transfer_syntax_uid: str) -> WorklistQuery:
     asked = [key for key in known if _is_supported(key)]
     unsupported = {key.tag for key in known} - {key.tag for key in asked}
     returns = return_keys(asked)
-    start, asked = _split_off_start(asked)
-    matched = (key for key in asked if key.tag != TIMEZONE_OFFSET_FROM_UTC)
+    start, matched = _split_off_start(list(_matching_keys(asked, _MATCHED)))
     found = (item_key(key, fuzzy=False) for key in matched)
     keys = Items(tuple(_strict(key) for key in found if key is not None), unknown=False)
     charset, sent = identifier.specific_character_set, dict(key_texts(known))
@@ -77,10 +115,21 @@ def parse_worklist(data: bytes, transfer_syntax_uid: str) -> WorklistQuery:
 
 
 def _is_supported(key: Key) -> bool:
-    if key.tag < SPECIFIC_CHARACTER_SET or key.tag >> 16 not in SUPPORTED_GROUPS or not dictionary_has_tag(key.tag):
-        return False
-    # Binary values are returned, but cannot be matched.
-    return key.vr not in OPAQUE_VRS or not key.has_value
+    in_groups = key.tag >= SPECIFIC_CHARACTER_SET and key.tag >> 16 in SUPPORTED_GROUPS
+    return in_groups and bool(dictionary_has_tag(key.tag))
+
+
+def _matching_keys(keys: Iterable[Key], matched: _Matched) -> Iterator[Key]:
+    """The keys whose values are matched. Those that are sequences hold only such keys."""
+    for key in keys:
+        if key.tag not in matched.tags:
+            continue
+        inside = matched.inside.get(key.tag)
+        if key.items is None or inside is None:
+            yield key
+        else:
+            items = ({inner.tag: inner for inner in _matching_keys(item.keys, inside)} for item in key.items)
+            yield key._replace(items=tuple(map(Identifier, items)))
 
 
 def _strict(key: ItemKey) -> ItemKey:
