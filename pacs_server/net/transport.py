@@ -13,7 +13,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pacs_server.config.tls import reason
 
@@ -141,14 +141,17 @@ class Transport:
         """Tell the peer that nothing more will be sent, and give it a moment to read the last bytes.
 
         Closing a socket with unread bytes in its buffer resets the connection, and the peer might never
-        see the reason (the A-ABORT or A-ASSOCIATE-RJ). Bounded in time and bytes.
+        see the reason (the A-ABORT or A-ASSOCIATE-RJ). Bounded in time and bytes. `close` does the same
+        for TLS sockets, which have to be ended in any case.
         """
         if not self._tls:
             farewell(self.socket)
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; TLS is ended first, which takes as long as `finish` at most."""
         with contextlib.suppress(OSError):
+            if isinstance(self.socket, ssl.SSLSocket):
+                _end_tls(self.socket)
             self.socket.close()
 
 
@@ -181,18 +184,44 @@ def pause(sock: socket.socket, seconds: float) -> None:
 def farewell(sock: socket.socket) -> None:
     """Tell the peer that nothing more will be sent, and read on a little so that it can read the last bytes.
 
-    Works on plain and TLS sockets alike.
+    Works on plain sockets, and on TLS sockets that OpenSSL has given up.
     """
+    _shutdown(sock, socket.SHUT_WR)
+    _read_off(sock, lambda scrap: socket.socket.recv_into(sock, scrap))
+
+
+def _end_tls(sock: ssl.SSLSocket) -> None:
+    """Send close_notify, and wait for that of the peer or for the end of the stream, bounded in time and bytes.
+
+    RFC 8446 6.1: without close_notify the peer cannot tell the end from an attack that cuts the stream. A
+    socket that is closed before the peer has sent its own close_notify resets the connection.
+    """
+    sock.settimeout(0)
+    try:
+        sock.unwrap()
+    except _WOULD_BLOCK:
+        _shutdown(sock, socket.SHUT_WR)
+        _read_off(sock, sock.recv_into)
+    except OSError:
+        # Perhaps the peer was sending data; then close_notify is on its way, but OpenSSL reads nothing more.
+        farewell(sock)
+
+
+def _read_off(sock: socket.socket, read: Callable[[memoryview], int]) -> None:
+    """Read and drop what the peer still sends until its end, for a second and 64 reads at most."""
     deadline = time.monotonic() + _FAREWELL_SECONDS
     scrap = memoryview(bytearray(64 * 1024))
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    _shutdown(sock, socket.SHUT_WR)
     with contextlib.suppress(OSError):
         for _ in range(_FAREWELL_READS):
             left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1000) or not socket.socket.recv_into(sock, scrap):
+            if left <= 0 or not poll.poll(left * 1000):
                 return
+            # A TLS record may be there in part only, or may hold no data.
+            with contextlib.suppress(*_WOULD_BLOCK):
+                if not read(scrap):
+                    return
 
 
 def cut(sock: socket.socket) -> None:

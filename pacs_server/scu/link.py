@@ -69,11 +69,11 @@ class Requestor:
 
     def close(self, association: Association, *, abort: bool) -> None:
         """Close an association, with an A-ABORT first if the remote AE does not expect the end."""
-        with self._lock:
-            self._open.discard(association)
         if abort:
             association.abort()
         association.transport.close()
+        with self._lock:
+            self._open.discard(association)
 
     def kill(self) -> None:
         """End every open association at once and refuse to open others; whoever waits on one gets ConnectionLost."""
