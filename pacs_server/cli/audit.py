@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 import typer
 
 from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from pacs_server.audit.record import Record
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pacs_server.config.sections.audit import AuditConfig
 
 app = typer.Typer(help="The audit trail: who did what to which patient's data.", rich_markup_mode=None)
+
+_COLUMNS = ("TIME", "EVENT", "OUTCOME", "WHO", "ABOUT", "QUERY", "DETAIL")
+_WRAPPING = ("WHO", "ABOUT", "QUERY", "DETAIL")
 
 FromOption = Annotated[datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day, in UTC.")]
 ToOption = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day, in UTC.")]
@@ -52,15 +56,18 @@ def search(
     """Print who touched a patient's or a study's data, or what a user did, the oldest first."""
     from pacs_server.audit import search as searching
     from pacs_server.audit.export import as_json as json_line
-    from pacs_server.kit.logs import escaped
 
     if patient is None and study is None and user is None:
         fail("say whom to search for: --patient, --study or --user", 2)
     settings = load_config(context, config, check=False).audit
     criteria = searching.Criteria(patient, study, user, from_ and from_.date(), to and to.date())
     with _reading(settings, f"search patient={patient} study={study} user={user}") as trail:
-        for record in searching.search(trail, criteria):
-            typer.echo(json_line(record) if as_json else escaped(_described(record, patient, study)))
+        found = searching.search(trail, criteria)
+        if not as_json:
+            print_table(_COLUMNS, (_cells(record, patient, study) for record in found), wrapping=_WRAPPING)
+            return
+        for record in found:
+            typer.echo(json_line(record))
 
 
 @app.command()
@@ -109,8 +116,8 @@ def _destination(output: Path | None) -> Iterator[BinaryIO]:
         fail(f"{output} cannot be written: {error.strerror}", 1)
 
 
-def _described(record: "Record", patient: str | None, study: str | None) -> str:
-    """A record as one line: time, event, outcome, participants and subjects.
+def _cells(record: "Record", patient: str | None, study: str | None) -> tuple[str, ...]:
+    """A record as a row: time, event, outcome, participants, subjects, keys of a query, detail.
 
     If the search was for a patient or a study, only the subjects that it found are shown.
     """
@@ -125,5 +132,5 @@ def _described(record: "Record", patient: str | None, study: str | None) -> str:
     subjects = [one for one in event.subjects if one.patient_id == patient or one.study_instance_uid == study]
     about = [f"{one.patient_id or '-'} study {one.study_instance_uid or '-'}" for one in subjects or event.subjects]
     query = [f"{key}={value}" for key, value in event.query.items()]
-    fields = (f"{record.time:%Y-%m-%d %H:%M:%S}", kind, event.outcome.name.lower(), who, *about, *query, event.detail)
-    return "  ".join(field for field in fields if field)
+    time, outcome = f"{record.time:%Y-%m-%d %H:%M:%S}", event.outcome.name.lower().replace("_", " ")
+    return time, kind, outcome, who, ", ".join(about), ", ".join(query), event.detail

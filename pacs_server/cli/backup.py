@@ -1,7 +1,7 @@
 """The commands that copy the whole archive: `pacs-server backup` and `restore`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -13,6 +13,7 @@ import typer
 from pacs_server.cli.options import ConfigOption, audited, bytes_per_second, fail, load_config
 from pacs_server.cli.progress import progress_shown
 from pacs_server.cli.tables import print_table
+from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.audit.events import Event
@@ -131,20 +132,13 @@ def _list(backups: "BackupDirectory", *, as_json: bool) -> None:
     print_table(
         ("SNAPSHOT", "INSTANCES", "BYTES", "SCHEMA", "MISSING OR DAMAGED"),
         map(_cells, snapshots),
-        line=_snapshot_line,
-        titled=False,
     )
 
 
 def _cells(snapshot: "Snapshot") -> tuple[str, ...]:
-    problems = str(snapshot.problems) if snapshot.problems else ""
-    return (snapshot.name, str(snapshot.instances), str(snapshot.instance_bytes), snapshot.revision, problems)
-
-
-def _snapshot_line(cells: Sequence[str]) -> str:
-    name, instances, size, revision, problems = cells
-    wrong = f", {problems} files missing or damaged" if problems else ""
-    return f"{name}  {instances} instances  {size} bytes  schema {revision}{wrong}"
+    numbers = (snapshot.instances, snapshot.instance_bytes, snapshot.problems)
+    instances, size, problems = map(str, numbers)
+    return (snapshot.name, instances, size, snapshot.revision, problems)
 
 
 def _prune(backups: "BackupDirectory", keep: int, *, as_json: bool) -> None:
@@ -154,7 +148,8 @@ def _prune(backups: "BackupDirectory", keep: int, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(pruned)))
     else:
-        typer.echo(f"removed {pruned.snapshots} snapshots and {pruned.files} files ({pruned.bytes} bytes)")
+        removed = f"{counted(pruned.snapshots, 'snapshot')} and {counted(pruned.files, 'file')}"
+        typer.echo(f"removed {removed} ({pruned.bytes} bytes)")
 
 
 def _report(report: "CopyReport", what: str, *, as_json: bool) -> int:
@@ -168,7 +163,7 @@ def _report(report: "CopyReport", what: str, *, as_json: bool) -> int:
         if more:
             typer.echo(f"and {more} more", err=True)
         typer.echo(
-            f"{what} {report.snapshot}: {report.written} files written ({report.written_bytes} bytes), "
+            f"{what} {report.snapshot}: {counted(report.written, 'file')} written ({report.written_bytes} bytes), "
             f"{report.there} there already, {report.problem_count} missing or damaged, {report.seconds:.1f} s"
         )
     return 1 if report.problem_count else 0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Storage commitment transactions.", no_args_is_help=True)
 
-_COLUMNS = ("id", "status", "age", "ae_title", "instances", "failed", "attempts", "transaction_uid", "last_error")
+_COLUMNS = ("ID", "STATUS", "AGE", "AE TITLE", "INSTANCES", "FAILED", "ATTEMPTS", "TRANSACTION UID", "LAST ERROR")
 
 
 @app.command("list")
@@ -28,7 +28,7 @@ def list_transactions(
     with open_archive(context, config) as archive:
         summaries = archive.commitment.summaries(everything=everything, limit=limit)
     now = datetime.now(UTC)
-    print_table(_COLUMNS, (_cells(summary, now) for summary in summaries), wrapping=("last_error",))
+    print_table(_COLUMNS, (_cells(summary, now) for summary in summaries), wrapping=("LAST ERROR",))
 
 
 @app.command()

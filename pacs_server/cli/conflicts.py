@@ -1,7 +1,7 @@
 """The commands that decide to which patient a study belongs: `pacs-server conflicts|patients|merge|reassign`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +10,7 @@ import typer
 
 from pacs_server.cli.options import ConfigOption, echo, fail, open_archive
 from pacs_server.cli.tables import print_table
+from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.index.patients import Person, StudyOf
@@ -20,6 +21,7 @@ app = typer.Typer(rich_markup_mode=None)
 ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept in the audit trail.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_PERSON_COLUMNS = ("PATIENT", "PATIENT ID", "NAME", "BIRTH DATE", "STUDIES")
 _HOW = "its key as `conflicts` prints it, its Patient ID, or ID^^^ISSUER"
 
 
@@ -33,16 +35,18 @@ def conflicts(context: typer.Context, *, config: ConfigOption = None, as_json: J
         studies = [[_study_values(each) for each in group] for group in found.studies]
         typer.echo(json.dumps({"patients": patients, "studies": studies}, ensure_ascii=False, indent=1))
         return
-    for people in found.patients:
-        echo(f"patient ID {_named(people[0])}: {len(people)} patients")
-        for person in people:
-            echo(f"  {_person_line(person)}")
-    for group in found.studies:
-        echo(f"study {group[0].study_instance_uid}: {len(group)} patients")
-        for study in group:
-            echo(f"  {study.reference}  {study.instances} instances  of patient {_person_line(study.person)}")
+    of_patients = (("patient", "", "", "", person) for people in found.patients for person in people)
+    of_studies = (
+        ("study", study.study_instance_uid, study.reference, str(study.instances), study.person)
+        for group in found.studies
+        for study in group
+    )
+    print_table(
+        ("CONFLICT", "STUDY UID", "STUDY", "INSTANCES", *_PERSON_COLUMNS),
+        ((*cells, *_person_cells(person)) for *cells, person in (*of_patients, *of_studies)),
+    )
     if not found.patients and not found.studies:
-        typer.echo("no conflicts")
+        typer.echo("no conflicts", err=True)
 
 
 @app.command()
@@ -63,10 +67,8 @@ def patients(
         typer.echo(json.dumps([_person_values(each) for each in found], ensure_ascii=False, indent=1))
         return
     print_table(
-        ("PATIENT", "PATIENT ID", "NAME", "BIRTH DATE", "STUDIES", ""),
+        (*_PERSON_COLUMNS, "STATUS"),
         ((*_person_cells(person), "moved away" if person.merged else "") for person in found),
-        line=_line,
-        titled=False,
     )
 
 
@@ -85,7 +87,7 @@ def merge(
         source, target = identity.person(patient), identity.person(into)
         moved = identity.merge(source, target, reason, dry_run=dry_run)
     for study in moved:
-        echo(f"study {study.study_instance_uid}: {study.instances} instances")
+        echo(f"study {study.study_instance_uid}: {counted(study.instances, 'instance')}")
     verb = "would merge" if dry_run else "merged"
     echo(f"{verb} {_person_line(source)} into {_person_line(target)}")
 
@@ -123,16 +125,12 @@ def _named(person: "Person") -> str:
 def _person_cells(person: "Person") -> tuple[str, ...]:
     identity = person.identity
     cells = (person.reference, _named(person), identity.patient_name, identity.patient_birth_date)
-    return (*(cell or "-" for cell in cells), str(person.studies))
-
-
-def _line(cells: Sequence[str]) -> str:
-    key, patient_id, name, birth_date, studies, *moved = cells
-    return "  ".join((key, patient_id, name, birth_date, f"{studies} studies", *filter(None, moved)))
+    return (*cells, str(person.studies))
 
 
 def _person_line(person: "Person") -> str:
-    return _line(_person_cells(person))
+    *cells, _ = _person_cells(person)
+    return "  ".join((*(cell or "-" for cell in cells), counted(person.studies, "study", "studies")))
 
 
 def _person_values(person: "Person") -> dict[str, Any]:

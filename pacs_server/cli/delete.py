@@ -11,6 +11,7 @@ import typer
 
 from pacs_server.cli.options import ConfigOption, fail, open_archive
 from pacs_server.cli.tables import print_table
+from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.config.sections.storage import StorageConfig
@@ -99,7 +100,7 @@ def restore(context: typer.Context, key: IDArgument, config: ConfigOption = None
         typer.echo(f"not restored {escaped(uid)}: it was stored again since", err=True)
     for uid in restored.missing:
         typer.echo(f"not restored {escaped(uid)}: its file is not in the trash", err=True)
-    typer.echo(f"restored {restored.instances} instances")
+    typer.echo(f"restored {counted(restored.instances, 'instance')}")
     if restored.conflicts or restored.missing:
         raise typer.Exit(1)
 
@@ -119,7 +120,8 @@ def empty(
         if not yes and not typer.confirm("Remove it for good? It cannot be restored then."):
             fail("nothing was removed", 1)
         removed = deletions.empty(timedelta(days=older_than or 0))
-    typer.echo(f"removed {len(removed)} deletions, {sum(one.instances for one in removed)} instances")
+    instances = sum(one.instances for one in removed)
+    typer.echo(f"removed {counted(len(removed), 'deletion')}, {counted(instances, 'instance')}")
 
 
 # ------------------------------------------------------------------------------------ what they share
@@ -146,7 +148,8 @@ def _delete(
         if not yes and not typer.confirm(f"Delete {what}?"):
             fail("nothing was deleted", 1)
         deletion = deletions.delete(level, uid, _storable(reason))
-    typer.echo(f"deleted {deletion.instances} instances, in the trash as {deletion.folder}{_until(settings)}")
+    gone = counted(deletion.instances, "instance")
+    typer.echo(f"deleted {gone}, in the trash as {deletion.folder}{_until(settings)}")
 
 
 def _storable(text: str) -> str:
@@ -155,8 +158,12 @@ def _storable(text: str) -> str:
 
 
 def _described(extent: "Extent") -> str:
-    counts = ((extent.studies, "studies"), (extent.series, "series"), (extent.instances, "instances"))
-    return ", ".join(f"{count} {noun}" for count, noun in counts) + f" ({extent.bytes} bytes)"
+    counts = (
+        counted(extent.studies, "study", "studies"),
+        counted(extent.series, "series", "series"),
+        counted(extent.instances, "instance"),
+    )
+    return ", ".join(counts) + f" ({extent.bytes} bytes)"
 
 
 def _until(settings: "StorageConfig") -> str:

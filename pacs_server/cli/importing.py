@@ -85,7 +85,7 @@ def _progress(paths: list[Path]) -> Iterator[Callable[[Path], None]]:
     # Only a bar on a terminal needs the total.
     total = sum(1 for _ in files_below(paths, lambda path, error: None)) if sys.stderr.isatty() else 0
     done = itertools.count(1)
-    with progress_shown("files") as show:
+    with progress_shown("files", lines=True) as show:
         previous = signal.signal(signal.SIGINT, interrupt)
 
         def step(path: Path) -> None:

@@ -1,7 +1,7 @@
 """The commands of performed procedure steps, `pacs-server mpps list|show`, and their lines in `worklist show`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,7 @@ import typer
 
 from pacs_server.cli.options import ConfigOption, echo, open_archive
 from pacs_server.cli.tables import print_table
+from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.index.mpps import StepRow
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Performed procedure steps: what modalities say they did.", rich_markup_mode=None)
 
-_COLUMNS = ("UID", "STATUS", "START", "STATION", "MODALITY", "RECEIVED", "PATIENT ID")
+_COLUMNS = ("UID", "STATUS", "START", "STATION", "MODALITY", "RECEIVED", "REFERENCED", "PATIENT ID")
 # How many of the instances that have not come in `show` names.
 _SHOWN_MISSING = 20
 
@@ -33,7 +34,7 @@ def list_(
     wanted = status.upper() if status else None
     with open_archive(context, config) as archive, closing(archive.mpps.list()) as steps:
         found = islice((step for step in steps if wanted in (None, step.status)), limit)
-        print_table(_COLUMNS, ((*_cells(step), step.patient_id) for step in found), line=_line, titled=False)
+        print_table(_COLUMNS, ((*_cells(step), step.patient_id) for step in found))
 
 
 @app.command()
@@ -55,18 +56,14 @@ def show(
 
 def summary(step: "StepRow") -> str:
     """A step in one line."""
-    return _line(_cells(step))
+    *cells, received, referenced = _cells(step)
+    return "  ".join((*(cell or "-" for cell in cells), f"received {received} of {referenced}"))
 
 
 def _cells(step: "StepRow") -> tuple[str, ...]:
     start = f"{step.start_date} {step.start_time}".strip()
     cells = (step.sop_instance_uid, step.status, start, step.performed_station_ae_title, step.modality)
-    return (*(cell or "-" for cell in cells), f"{step.received} of {step.referenced}")
-
-
-def _line(cells: Sequence[str]) -> str:
-    uid, status, start, station, modality, received, *patient = cells
-    return "  ".join((uid, status, start, station, modality, f"received {received}", *patient))
+    return (*cells, str(step.received), str(step.referenced))
 
 
 def loop_lines(loop: "Loop") -> Iterator[str]:
@@ -75,7 +72,7 @@ def loop_lines(loop: "Loop") -> Iterator[str]:
         yield f"performed: {summary(step)}"
     if not loop.steps:
         yield "performed: no step refers to it"
-    yield f"received: {loop.instances_in_study} instances in its study"
+    yield f"received: {counted(loop.instances_in_study, 'instance')} in its study"
 
 
 def _described(step: "Step") -> Iterator[str]:

@@ -9,6 +9,7 @@ import typer
 
 from pacs_server.cli.options import ConfigOption, fail, open_archive
 from pacs_server.cli.tables import print_table
+from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.index.peers import PeerSeen
@@ -16,15 +17,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Peers that asked for an association.", no_args_is_help=True)
 
 _COLUMNS = (
-    "calling_ae",
-    "called_ae",
-    "address",
-    "last_seen",
-    "first_seen",
-    "count",
-    "outcome",
-    "tls",
-    "implementation",
+    *("CALLING AE", "CALLED AE", "ADDRESS", "LAST SEEN", "FIRST SEEN", "COUNT"),
+    *("OUTCOME", "TLS", "IMPLEMENTATION"),
 )
 
 
@@ -81,9 +75,9 @@ def _suggestion(title: str, peers: "Sequence[PeerSeen]") -> Iterator[str]:
     yield "      # Keep the addresses that you know."
     yield "      addresses:"
     for address in dict.fromkeys(peer.address for peer in peers):
-        times = sum(peer.count for peer in peers if peer.address == address)
+        times = counted(sum(peer.count for peer in peers if peer.address == address), "time")
         last = next(peer for peer in peers if peer.address == address)
-        yield f'        - "{address}"  # {times} times, last {last.last_seen_at:%Y-%m-%d %H:%M}: {last.outcome}'
+        yield f'        - "{address}"  # {times}, last {last.last_seen_at:%Y-%m-%d %H:%M}: {last.outcome}'
     yield "      # Take out what it does not need."
     yield f"      allow: [{', '.join(get_args(PeerService))}]"
     if all(peer.tls for peer in peers):

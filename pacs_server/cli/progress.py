@@ -1,18 +1,27 @@
-"""How far a command has got, on standard error if that is a terminal."""
+"""How far a command has got, on standard error: a bar on a terminal, a line now and then elsewhere."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import typer
+
+Show = Callable[[str, int, int], None]
+
+# What has taken less is over before anybody wonders.
+_SECONDS_BETWEEN_LINES = 10.0
+
 
 @contextmanager
-def progress_shown(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+def progress_shown(unit: str, *, lines: bool = False, clock: Callable[[], float] = time.monotonic) -> Iterator[Show]:
     """A function to call again and again with what is being done, how many are done, and of how many.
 
     A total of 0 says that nobody knows it. On a terminal the numbers are shown with a bar, which is gone at the end.
+    Elsewhere, with `lines`, they are printed as a line every ten seconds, and nothing is printed without.
     """
     if not sys.stderr.isatty():
-        yield lambda what, done, total: None
+        yield _lines(unit, clock) if lines else lambda what, done, total: None
         return
     # Not at the top of the file: `--help` shall not wait for it.
     from rich.console import Console
@@ -25,7 +34,25 @@ def progress_shown(unit: str) -> Iterator[Callable[[str, int, int], None]]:
         task = progress.add_task("", total=None, counted="")
 
         def show(what: str, done: int, total: int) -> None:
-            counted = f"{done} of {total} {unit}" if total else f"{done} {unit}"
-            progress.update(task, description=escape(what), completed=done, total=total or None, counted=counted)
+            progress.update(
+                task, description=escape(what), completed=done, total=total or None, counted=_counted(done, total, unit)
+            )
 
         yield show
+
+
+def _lines(unit: str, clock: Callable[[], float]) -> Show:
+    due = clock() + _SECONDS_BETWEEN_LINES
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal due
+        now = clock()
+        if now >= due:
+            due = now + _SECONDS_BETWEEN_LINES
+            typer.echo(f"{what}: {_counted(done, total, unit)}", err=True)
+
+    return show
+
+
+def _counted(done: int, total: int, unit: str) -> str:
+    return f"{done} of {total} {unit}" if total else f"{done} {unit}"

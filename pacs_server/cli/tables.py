@@ -1,10 +1,10 @@
-"""Tables on standard output: aligned columns for people at a terminal, plain lines for scripts.
+"""The one look of all lists: aligned columns for people at a terminal, tab-separated lines for scripts.
 
-The plain lines are an interface that scripts parse. They are the same whatever the terminal's tables look like.
+The tab-separated lines are an interface that scripts parse: a header, then one line for each row.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import typer
 
@@ -15,30 +15,21 @@ _GAP = "  "
 _WRAPPED_WIDTH = 24
 
 
-def print_table(
-    titles: Cells,
-    rows: Iterable[Cells],
-    *,
-    wrapping: Cells = (),
-    line: Callable[[Cells], str] = "\t".join,
-    titled: bool = True,
-) -> None:
-    """Print a table with a row of titles; cells may hold anything.
+def print_table(titles: Cells, rows: Iterable[Cells], *, wrapping: Cells = ()) -> None:
+    """Print a table with a row of titles; cells may hold anything, and an empty one is shown as `-`.
 
     On a terminal only the columns of the titles `wrapping` may be broken into several lines; all others stay whole, so
-    that their values can be copied. Elsewhere each row is printed as soon as it is known, as `line` makes it of its
-    cells, and the titles only if `titled`.
+    that their values can be copied. Elsewhere each row is printed as soon as it is known.
     """
     from pacs_server.kit.logs import escaped
 
-    escaped_rows = ([escaped(cell) for cell in row] for row in rows)
+    escaped_rows = ([escaped(cell) or "-" for cell in row] for row in rows)
     if sys.stdout.isatty():
         _print_on_terminal(titles, escaped_rows, wrapping)
         return
-    if titled:
-        typer.echo(line(titles))
+    typer.echo("\t".join(titles))
     for row in escaped_rows:
-        typer.echo(line(row))
+        typer.echo("\t".join(row))
 
 
 def _print_on_terminal(titles: Cells, rows: Iterable[Cells], wrapping: Cells) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from pacs_server.cli.options import ConfigOption, age, echo, fail, open_archive
 from pacs_server.cli.tables import print_table
+from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.index.task_values import Task
@@ -19,7 +20,7 @@ app = typer.Typer(help="Background work: what waits, what runs, and what was giv
 
 # So many dead tasks are retried by one command.
 _AT_ONCE = 100_000
-_COLUMNS = ("id", "kind", "target", "priority", "state", "age", "due", "attempts", "last_error")
+_COLUMNS = ("ID", "KIND", "TARGET", "PRIORITY", "STATE", "AGE", "DUE", "ATTEMPTS", "LAST ERROR")
 
 _IDS = typer.Argument(metavar="ID...", help="Numbers as `tasks list` shows them.")
 KindOption = Annotated[str | None, typer.Option(help="Only tasks of this kind.")]
@@ -55,7 +56,7 @@ def list_tasks(
         typer.echo(json.dumps([asdict(task) for task in found], indent=1, default=str))
         return
     now = datetime.now(UTC)
-    print_table(_COLUMNS, (_cells(task, now) for task in found), wrapping=("last_error",))
+    print_table(_COLUMNS, (_cells(task, now) for task in found), wrapping=("LAST ERROR",))
 
 
 @app.command()
@@ -127,7 +128,7 @@ def _retry(tasks: "TaskService", key: int) -> str | None:
 
 
 def _end(what: str, count: int, *, failed: bool) -> None:
-    echo(f"{count} tasks are {what}")
+    echo(f"{counted(count, 'task')} {'is' if count == 1 else 'are'} {what}")
     if failed:
         raise typer.Exit(1)
 

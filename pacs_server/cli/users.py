@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pacs_server.cli.options import ConfigOption, load_config
+from pacs_server.cli.tables import print_table
 from pacs_server.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def list_users(context: typer.Context, config: ConfigOption = None) -> None:
     """List the names of the users."""
     from pacs_server.config.users import read_users
 
-    for name in sorted(read_users(load_config(context, config, check=False).user_identity.users_path)):
-        typer.echo(name)
+    names = sorted(read_users(load_config(context, config, check=False).user_identity.users_path))
+    print_table(("USER",), ([name] for name in names))
 
 
 def _change(config: "Config", name: str, done: str, change: Callable[[Path], None]) -> None:

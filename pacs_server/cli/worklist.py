@@ -1,7 +1,7 @@
 """The commands of the worklist: `pacs-server worklist add|import|list|show|update|cancel|remove|unmatched`."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The worklist: scheduled procedure steps that modalities ask for.", rich_markup_mode=None)
 
 _COLUMNS: Final = (
-    *(("ID", 6), ("STATUS", 12), ("DATE", 8), ("TIME", 6), ("MODALITY", 8), ("STATION", 16)),
-    *(("ACCESSION", 16), ("PATIENT ID", 16), ("PATIENT NAME", 24), ("DESCRIPTION", 0)),
+    *("ID", "STATUS", "DATE", "TIME", "MODALITY", "STATION"),
+    *("ACCESSION", "PATIENT ID", "PATIENT NAME", "DESCRIPTION"),
 )
 
 IDArgument = Annotated[
@@ -101,7 +101,7 @@ def list_(
             accession_number=accession,
             limit=limit,
         )
-        print_table([title for title, _ in _COLUMNS], map(_cells, rows), wrapping=("DESCRIPTION",), line=_padded)
+        print_table(_COLUMNS, map(_cells, rows), wrapping=("DESCRIPTION",))
 
 
 @app.command()
@@ -170,10 +170,7 @@ def unmatched(context: typer.Context, config: ConfigOption = None) -> None:
     """List the studies in the archive that no item is about: UID, date, modalities, accession number, instances."""
     with open_archive(context, config) as archive:
         print_table(
-            ("STUDY", "DATE", "MODALITIES", "ACCESSION", "INSTANCES"),
-            map(_study_cells, archive.mpps.unmatched()),
-            line=lambda cells: "  ".join(cells) + " instances",
-            titled=False,
+            ("STUDY UID", "DATE", "MODALITIES", "ACCESSION", "INSTANCES"), map(_study_cells, archive.mpps.unmatched())
         )
 
 
@@ -193,11 +190,6 @@ def _found(archive: "OpenArchive", key: str) -> "ItemRow":
     return row
 
 
-def _padded(cells: Sequence[str]) -> str:
-    padded = (f"{cell:<{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
-    return "  ".join(padded).rstrip()
-
-
 def _cells(row: "ItemRow") -> list[str]:
     from pacs_server.dicom.json_model import text_of
 
@@ -209,7 +201,7 @@ def _cells(row: "ItemRow") -> list[str]:
 
 def _study_cells(study: "UnmatchedStudy") -> tuple[str, ...]:
     cells = (study.study_instance_uid, study.study_date, study.modalities, study.accession_number)
-    return (*(cell or "-" for cell in cells), str(study.instances))
+    return (*cells, str(study.instances))
 
 
 def _attributes(data_set: Mapping[str, Any], indent: str = "") -> Iterator[str]:

@@ -24,6 +24,7 @@ from pacs_server.index.decisions import Decision, DecisionIndex
 from pacs_server.index.deletion_document import DeletionStatus, Document, decode
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import Arrival, InstanceIndex
+from pacs_server.kit.words import counted
 from pacs_server.services.decisions import DecisionJournal
 from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.storage.contract import ByteSource
@@ -55,7 +56,8 @@ class RebuildReport:
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.instances} instances from {self.files} files, {self.problem_count} not indexed"
+        found = f"{counted(self.instances, 'instance')} from {counted(self.files, 'file')}"
+        return f"{found}, {self.problem_count} not indexed"
 
     def problem(self, path: str, reason: str) -> None:
         """Count and log a file that is not in the index."""

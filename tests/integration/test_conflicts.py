@@ -66,7 +66,7 @@ def test_a_study_of_two_patients_is_stored_shown_resolved_and_taken_back(pacs: P
     assert "would reassign" in command(pacs, *move, "--dry-run")
     assert pacs.metric("pacs_identity_conflicts") == 1
     command(pacs, *move)
-    assert command(pacs, "conflicts") == "no conflicts\n"
+    assert len(command(pacs, "conflicts").splitlines()) == 1
     assert pacs.metric("pacs_identity_conflicts") == 0
 
     send(pacs, make_ct(STUDY, uid(3), PatientID="P2", PatientName="Roe^Richard", PatientSex="M"))
@@ -91,7 +91,7 @@ def test_a_study_of_two_patients_is_stored_shown_resolved_and_taken_back(pacs: P
 
 def test_merging_two_records_of_one_person(pacs: PacsProcess) -> None:
     send(pacs, make_ct(PatientID="P1", PatientName="Doe^Jane"), make_ct(PatientID="P1", PatientName="Doe^Jnae"))
-    assert "patient ID P1: 2 patients" in command(pacs, "conflicts")
+    assert command(pacs, "conflicts").count("patient\t-\t-\t-\t@") == 2
     refused = call_command(
         "--config", pacs.config_file, "merge", "P1", "--into", "P1", "--reason", "x", cwd=pacs.directory
     )
@@ -102,7 +102,7 @@ def test_merging_two_records_of_one_person(pacs: PacsProcess) -> None:
     send(pacs, make_ct(PatientID="P1", PatientName="Doe^Jnae"))
     one, gone = json.loads(command(pacs, "patients", "P1", "--json"))
     assert (one["instances"], gone["moved_away"], gone["patient_name"]) == (3, True, "Doe^Jnae")
-    assert command(pacs, "conflicts") == "no conflicts\n"
+    assert len(command(pacs, "conflicts").splitlines()) == 1
 
 
 def test_a_change_that_a_crash_left_on_paper_is_made_at_the_next_start(pacs: PacsProcess, tmp_path: Path) -> None:

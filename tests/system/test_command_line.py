@@ -197,7 +197,7 @@ def test_people_at_a_terminal_see_bars_and_tables(tmp_path: Path) -> None:
     assert str(ds.StudyInstanceUID) in shown
     # The same without a terminal is for scripts.
     done = run_command("worklist", "unmatched", cwd=tmp_path, PACS_SERVER__STORAGE__MIN_FREE_SPACE="0")
-    assert done.stdout.startswith(f"{ds.StudyInstanceUID}  ")
+    assert done.stdout.splitlines()[1].startswith(f"{ds.StudyInstanceUID}\t")
 
 
 def test_import_of_what_is_not_there(tmp_path: Path) -> None:

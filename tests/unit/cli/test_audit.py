@@ -95,11 +95,18 @@ def test_who_touched_a_patient(run: Run) -> None:
     assert numbers(run, "--patient", "P1") == [1, 3, 6, 8, 10]
     code, lines, _ = run("search", "--patient", "P1")
     assert code == 0
-    assert lines[0] == "2026-03-01 12:00:00  Query  success  dr.who at CT1 from 10.0.0.7  P1 study 1.1"
-    assert lines[2] == (
-        "2026-03-02 12:00:00  Query  minor_failure  WS1 from 10.0.0.9  PatientID=P9\\P1  PatientName=M*\\x1b[2J  moved"
-    )
-    assert lines[4] == "2026-03-03 12:00:00  Query  minor_failure  WS1 from 10.0.0.9  P1 study 1.3  moved"
+    titles, *rows = [line.split("\t") for line in lines]
+    assert titles == ["TIME", "EVENT", "OUTCOME", "WHO", "ABOUT", "QUERY", "DETAIL"]
+    assert rows[0] == [
+        *("2026-03-01 12:00:00", "Query", "success", "dr.who at CT1 from 10.0.0.7", "P1 study 1.1", "-", "-")
+    ]
+    assert rows[2] == [
+        *("2026-03-02 12:00:00", "Query", "minor failure", "WS1 from 10.0.0.9", "-"),
+        *("PatientID=P9\\P1, PatientName=M*\\x1b[2J", "moved"),
+    ]
+    assert rows[4] == [
+        *("2026-03-03 12:00:00", "Query", "minor failure", "WS1 from 10.0.0.9", "P1 study 1.3", "-", "moved")
+    ]
 
 
 def test_searching_narrows(run: Run) -> None:

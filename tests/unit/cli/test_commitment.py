@@ -50,7 +50,7 @@ def test_an_empty_list(run: Run) -> None:
     code, printed, _ = run("list")
     assert code == 0
     assert printed.splitlines() == [
-        "id\tstatus\tage\tae_title\tinstances\tfailed\tattempts\ttransaction_uid\tlast_error"
+        "ID\tSTATUS\tAGE\tAE TITLE\tINSTANCES\tFAILED\tATTEMPTS\tTRANSACTION UID\tLAST ERROR"
     ]
 
 

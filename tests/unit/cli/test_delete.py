@@ -35,7 +35,7 @@ def test_delete_list_restore(run: Run, ct: Dataset) -> None:
     code, printed, _ = run("delete", "study", ct.StudyInstanceUID, "--reason", "wrong\x1b patient", "--yes")
     assert code == 0
     (found,) = listed(run)
-    assert printed == f"deleted 1 instances, in the trash as {found['id']} for 30 days\n"
+    assert printed == f"deleted 1 instance, in the trash as {found['id']} for 30 days\n"
     assert (found["level"], found["uid"], found["instances"]) == ("study", ct.StudyInstanceUID, 1)
     assert (found["reason"], found["status"]) == ("wrong\x1b patient", "KEPT")
     code, table, _ = run("trash", "list")
@@ -44,7 +44,7 @@ def test_delete_list_restore(run: Run, ct: Dataset) -> None:
     # What somebody typed does not reach the terminal as it is, and nothing tells whose it is.
     assert line.split("\t")[-1] == "wrong\\x1b patient"
     assert "SECRET" not in table + printed + json.dumps(found)
-    assert run("trash", "restore", found["id"])[:2] == (0, "restored 1 instances\n")
+    assert run("trash", "restore", found["id"])[:2] == (0, "restored 1 instance\n")
     assert listed(run) == []
 
 
@@ -67,7 +67,7 @@ def test_whose_it_is_only_if_asked(run: Run, ct: Dataset) -> None:
 def test_a_dry_run_changes_nothing(run: Run, ct: Dataset) -> None:
     code, printed, _ = run("delete", "study", ct.StudyInstanceUID, "--reason", "why", "--dry-run")
     assert code == 0
-    assert printed.startswith("would delete 1 studies, 1 series, 1 instances (")
+    assert printed.startswith("would delete 1 study, 1 series, 1 instance (")
     assert listed(run) == []
 
 
@@ -75,7 +75,7 @@ def test_it_asks(run: Run, ct: Dataset) -> None:
     command = ("delete", "series", ct.SeriesInstanceUID, "--reason", "why")
     code, printed, _ = run(*command, typed=b"n\n")
     assert (code, listed(run)) == (1, [])
-    assert "Delete 1 studies, 1 series, 1 instances" in printed
+    assert "Delete 1 study, 1 series, 1 instance" in printed
     assert "SECRET" not in printed
     # Nobody there to ask: nothing is done.
     assert (run(*command)[0], listed(run)) == (1, [])
@@ -89,7 +89,7 @@ def test_empty(run: Run, ct: Dataset) -> None:
     run("delete", "study", ct.StudyInstanceUID, "--reason", "why", "--yes")
     (found,) = listed(run)
     assert run("trash", "empty", "--older-than", 1, "--yes")[1] == "removed 0 deletions, 0 instances\n"
-    assert run("trash", "empty", "--yes")[1] == "removed 1 deletions, 1 instances\n"
+    assert run("trash", "empty", "--yes")[1] == "removed 1 deletion, 1 instance\n"
     code, _, error = run("trash", "restore", found["id"])
     assert code == 1
     assert "no deletion of this ID" in error

@@ -57,11 +57,12 @@ def run(run: Any, config_file: Path) -> Run:
 
 
 def test_list(run: Run) -> None:
-    first = "1.2.3  COMPLETED  20250301 1015  CT1  CT  received 0 of 2  P1\\x1b[2J"
-    second = "1.2.4  IN PROGRESS  20250301 1015  CT1  CT  received 0 of 25  P1\\x1b[2J"
-    assert run("mpps", "list") == (0, [second, first], "")
-    assert run("mpps", "list", "--limit", 1) == (0, [second], "")
-    assert run("mpps", "list", "--status", "completed") == (0, [first], "")
+    first = "1.2.3\tCOMPLETED\t20250301 1015\tCT1\tCT\t0\t2\tP1\\x1b[2J"
+    second = "1.2.4\tIN PROGRESS\t20250301 1015\tCT1\tCT\t0\t25\tP1\\x1b[2J"
+    titles = "UID\tSTATUS\tSTART\tSTATION\tMODALITY\tRECEIVED\tREFERENCED\tPATIENT ID"
+    assert run("mpps", "list") == (0, [titles, second, first], "")
+    assert run("mpps", "list", "--limit", 1) == (0, [titles, second], "")
+    assert run("mpps", "list", "--status", "completed") == (0, [titles, first], "")
 
 
 def test_show(run: Run) -> None:
@@ -107,8 +108,9 @@ def test_worklist_show_tells_what_was_performed_and_received(run: Run) -> None:
 
 
 def test_worklist_unmatched(run: Run) -> None:
-    assert run("worklist", "unmatched") == (0, [], "")
+    titles = "STUDY UID\tDATE\tMODALITIES\tACCESSION\tINSTANCES"
+    assert run("worklist", "unmatched") == (0, [titles], "")
     image = str(pydicom.data.get_testdata_file("CT_small.dcm"))
     assert run("import", image)[0] == 0
     study = "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322"
-    assert run("worklist", "unmatched") == (0, [f"{study}  20040119  CT  -  1 instances"], "")
+    assert run("worklist", "unmatched") == (0, [titles, f"{study}\t20040119\tCT\t-\t1"], "")

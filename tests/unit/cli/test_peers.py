@@ -50,7 +50,7 @@ def run(run: Any, config_file: Path) -> Run:
 def test_the_list_has_the_last_one_first(run: Run) -> None:
     code, lines, _ = run("peers", "seen")
     assert code == 0
-    assert lines[0].startswith("calling_ae\tcalled_ae\taddress\t")
+    assert lines[0].startswith("CALLING AE\tCALLED AE\tADDRESS\t")
     assert lines[1].split("\t") == [
         *("CT1", "PACS", "10.0.0.7", "2026-03-01 12:05:00", "2026-03-01 12:00:00", "3", "accepted", "yes", "SCANNER_2")
     ]

@@ -1,4 +1,4 @@
-"""Progress is for people: a bar on a terminal, which is gone at the end, and not a byte anywhere else."""
+"""Progress is for people: a bar on a terminal, which is gone at the end; elsewhere a line now and then, or nothing."""
 
 import re
 import sys
@@ -13,6 +13,15 @@ def test_nothing_is_said_without_a_terminal(capsys: pytest.CaptureFixture[str]) 
     with progress_shown("files") as show:
         show("importing", 1, 10)
     assert capsys.readouterr() == ("", "")
+
+
+def test_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    with progress_shown("files", lines=True, clock=lambda: now) as show:
+        for done in range(1, 26):
+            now += 1
+            show("importing", done, 0)
+    assert capsys.readouterr() == ("", "importing: 10 files\nimporting: 20 files\n")
 
 
 def test_what_is_done_is_shown_and_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def listed(printed: str) -> list[list[str]]:
 
 
 def test_an_empty_list(run: Run) -> None:
-    assert run("list") == (0, "id\tkind\ttarget\tpriority\tstate\tage\tdue\tattempts\tlast_error\n", "")
+    assert run("list") == (0, "ID\tKIND\tTARGET\tPRIORITY\tSTATE\tAGE\tDUE\tATTEMPTS\tLAST ERROR\n", "")
     assert run("list", "--json") == (0, "[]\n", "")
 
 
@@ -105,7 +105,7 @@ def test_retry(run: Run, node: OutboxNode) -> None:
     assert [node.task(key).state for key in keys] == ["ready", "ready", "dead"]
     running = node.claim()[0].id
     code, printed, error = run("retry", running, keys[2], 99)
-    assert (code, printed) == (1, "1 tasks are due\n")
+    assert (code, printed) == (1, "1 task is due\n")
     assert error.splitlines() == [f"pacs-server: task {running} is running", "pacs-server: there is no task 99"]
     assert node.task(keys[2]).state == "ready"
 
@@ -122,7 +122,7 @@ def test_retry_of_one_whose_work_waits_already(run: Run, node: OutboxNode) -> No
 def test_retry_of_all_that_are_dead(run: Run, node: OutboxNode) -> None:
     for kind, target in (("send", "A"), ("send", "B"), ("look", "A")):
         give_up(node, node.add(target, kind=kind))
-    assert run("retry", "--dead", "--kind", "send", "--target", "B")[:2] == (0, "1 tasks are due\n")
+    assert run("retry", "--dead", "--kind", "send", "--target", "B")[:2] == (0, "1 task is due\n")
     assert node.states() == ["dead", "ready", "dead"]
     assert run("retry", "--dead")[:2] == (0, "2 tasks are due\n")
     assert run("retry", "--dead")[:2] == (0, "0 tasks are due\n")
@@ -131,9 +131,9 @@ def test_retry_of_all_that_are_dead(run: Run, node: OutboxNode) -> None:
 
 def test_cancel(run: Run, node: OutboxNode) -> None:
     one, two = node.add(), node.add()
-    assert run("cancel", one)[:2] == (0, "1 tasks are cancelled\n")
+    assert run("cancel", one)[:2] == (0, "1 task is cancelled\n")
     code, printed, error = run("cancel", one, two)
-    assert (code, printed) == (1, "1 tasks are cancelled\n")
+    assert (code, printed) == (1, "1 task is cancelled\n")
     assert error == f"pacs-server: there is no task {one} that is ready, running or dead\n"
     assert node.states() == ["cancelled", "cancelled"]
     assert run("cancel")[0] == 2

@@ -68,12 +68,12 @@ def test_a_password_comes_from_standard_input(run: Run, tmp_path: Path, end: byt
 
 
 def test_list_and_remove(run: Run, tmp_path: Path) -> None:
-    assert run("list") == (0, "", "")
+    assert run("list") == (0, "USER\n", "")
     for name in ("zoe", "anna"):
         assert run("add", name, "--password-stdin", typed=PASSWORD.encode())[0] == 0
-    assert run("list") == (0, "anna\nzoe\n", "")
+    assert run("list") == (0, "USER\nanna\nzoe\n", "")
     assert run("remove", "zoe") == (0, "user zoe removed\n", "")
-    assert run("list") == (0, "anna\n", "")
+    assert run("list") == (0, "USER\nanna\n", "")
 
 
 @pytest.mark.parametrize(

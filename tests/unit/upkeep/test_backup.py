@@ -755,9 +755,10 @@ def test_the_commands(run: Callable[..., Any], small: Place, backups: BackupDire
     code, out, _ = run("backup", backups.root, "--json")
     assert (code, json.loads(out)["there"]) == (0, 4)
     code, out, _ = run("backup", backups.root, "--list")
-    assert (code, len(out.splitlines()), out.split()[0]) == (0, 2, name)
+    assert (code, len(out.splitlines()), out.split()[0]) == (0, 3, "SNAPSHOT")
+    assert out.splitlines()[2].split("\t")[0] != name or out.splitlines()[1].split("\t")[0] == name
     code, out, _ = run("backup", backups.root, "--prune", "1")
-    assert (code, out.split(" and ")[0]) == (0, "removed 1 snapshots")
+    assert (code, out.split(" and ")[0]) == (0, "removed 1 snapshot")
     copy = Place(tmp_path / "copy")
     code, out, _ = run("restore", backups.root, "--json", place=copy)
     assert (code, json.loads(out)["problem_count"]) == (0, 0)
