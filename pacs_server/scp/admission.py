@@ -3,7 +3,6 @@
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 from pacs_server.config.sections.access_control import AccessControlConfig
 from pacs_server.config.sections.server import ServerConfig
@@ -71,7 +70,7 @@ class Admission:
             if per_ae is not None and self._admitted[caller.ae_title] >= per_ae:
                 return LOCAL_LIMIT_OF_AE_EXCEEDED
             self._admitted[caller.ae_title] += 1
-        return Admitted(replace(caller, user=identified.name, rule=rule), identified.response)
+        return Admitted(caller.admitted(identified.name, rule), identified.response)
 
     def leave(self, caller: Caller) -> None:
         """Give back the place of a caller whose association is over."""

@@ -109,7 +109,8 @@ class ApplicationEntity:
             return
         self._associate(connection, transport, settings)
         self._metrics.traffic(transport.bytes_in, transport.bytes_out)
-        transport.close()
+        if connection.tls:
+            transport.close()
 
     def _turn_away(self, connection: Connection, settings: EntitySettings) -> None:
         """Reject a connection from an address that connects too often; with TLS, close it before the handshake."""
