@@ -241,7 +241,9 @@ def test_a_lost_report_comes_after_a_restart(tmp_path, database_url):
     with listening(port=port) as (reports, _), running(configured) as pacs:
         assert reports.wait()[1].TransactionUID == "1.2.3"
         assert eventually(lambda: statuses(pacs) == [CommitmentStatus.REPORTED])
-        assert b'pacs_commitment_transactions_total{outcome="reported"} 1.0' in pacs.metrics.render()
+        # The transaction is counted after its status is stored.
+        counted = b'pacs_commitment_transactions_total{outcome="reported"} 1.0'
+        assert eventually(lambda: counted in pacs.metrics.render())
         assert b"pacs_commitment_pending 0.0" in pacs.metrics.render()
     with listening(port=port) as (reports, _), running(configured):
         assert not reports.arrived.wait(0.5)
