@@ -82,12 +82,37 @@ class Auditor:
 
         The instances go to `destination`, or else to the caller. Raises AuditUnavailable, and what `subjects` raises.
         """
+        requestor = participant_of(caller, None if destination else Role.DESTINATION)
+        participants = (self._archive(caller, Role.SOURCE), *((destination,) if destination else ()), requestor)
+        with self._leaving(participants, subjects, planned, _SENDING) as sent:
+            yield sent
+
+    @contextmanager
+    def exporting(
+        self, caller: Caller, subjects: Callable[[], Sequence[Subject]], planned: InstanceCounts, media: str
+    ) -> Iterator["SentCounts"]:
+        """Record an export to `media`, such as a path: durably before, and with its numbers afterwards (A.5.3.5).
+
+        Raises AuditUnavailable, and what `subjects` raises.
+        """
+        destination = Participant(media, role=Role.DESTINATION_MEDIA)
+        participants = (self._archive(caller, Role.SOURCE), destination, participant_of(caller))
+        with self._leaving(participants, subjects, planned, _EXPORTING) as sent:
+            yield sent
+
+    @contextmanager
+    def _leaving(
+        self,
+        participants: tuple[Participant, ...],
+        subjects: Callable[[], Sequence[Subject]],
+        planned: InstanceCounts,
+        way: "_Way",
+    ) -> Iterator["SentCounts"]:
+        """Record instances that leave the archive, one event before and one afterwards for each patient."""
         sent = SentCounts()
         if not planned:
             yield sent
             return
-        requestor = participant_of(caller, None if destination else Role.DESTINATION)
-        participants = (self._archive(caller, Role.SOURCE), *((destination,) if destination else ()), requestor)
         patients = _by_patient(subjects())
         for number, studies in enumerate(patients, 1):
             counted = tuple(_counted(study, planned) for study in studies)
@@ -98,7 +123,7 @@ class Auditor:
             yield sent
         finally:
             for studies in patients:
-                self._recorder.note(_transferred(studies, planned, sent, participants))
+                self._recorder.note(_left(studies, planned, sent, participants, way))
 
     # ---------------------------------------------------------------- procedure steps, storage commitment
 
@@ -207,13 +232,29 @@ def _counted(subject: Subject, counts: InstanceCounts) -> Subject:
     return replace(subject, sop_classes=dict(counts.get(subject.study_instance_uid, {})))
 
 
-def _transferred(
-    studies: Sequence[Subject], planned: InstanceCounts, sent: SentCounts, participants: tuple[Participant, ...]
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """In which way instances leave: the event that tells how many, and the word for it."""
+
+    event_id: EventID
+    word: str
+
+
+_SENDING = _Way(EventID.INSTANCES_TRANSFERRED, "sent")
+_EXPORTING = _Way(EventID.EXPORT, "exported")
+
+
+def _left(
+    studies: Sequence[Subject],
+    planned: InstanceCounts,
+    sent: SentCounts,
+    participants: tuple[Participant, ...],
+    way: _Way,
 ) -> Event:
     wanted = sum(sum(planned[study.study_instance_uid].values()) for study in studies)
     failed = sum(sent.failed[study.study_instance_uid] for study in studies)
     counted = tuple(_counted(study, sent.completed) for study in studies)
     completed = sum(sum(study.sop_classes.values()) for study in counted)
-    detail = f"{completed} of {wanted} sent, {failed} failed"
+    detail = f"{completed} of {wanted} {way.word}, {failed} failed"
     outcome = outcome_of(completed, wanted - completed)
-    return Event(EventID.INSTANCES_TRANSFERRED, Action.READ, participants, outcome, subjects=counted, detail=detail)
+    return Event(way.event_id, Action.READ, participants, outcome, subjects=counted, detail=detail)

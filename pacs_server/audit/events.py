@@ -71,6 +71,7 @@ class Role(Enum):
     APPLICATION_LAUNCHER = ("110151", "Application Launcher")
     DESTINATION = ("110152", "Destination Role ID")
     SOURCE = ("110153", "Source Role ID")
+    DESTINATION_MEDIA = ("110154", "Destination Media")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,5 @@
 """Export records as JSON lines, as CSV or as PS3.15 audit messages, one record after the other."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -10,15 +8,13 @@ from typing import Final, Literal
 from pacs_server.audit.record import Record
 from pacs_server.audit.xml import audit_message
 from pacs_server.dicom.subject import Subject
+from pacs_server.kit.csv_rows import csv_row
 
 _COLUMNS: Final = (
     *("sequence", "time", "host", "process", "event", "type", "action", "outcome", "users", "ae_titles"),
     *("addresses", "patient_id", "issuer_of_patient_id", "study_instance_uid", "accession_number", "instances"),
     *("sop_class_uid", "query", "detail"),
 )
-# Spreadsheets take a cell that begins like this for a formula, and the content of cells comes from peers.
-_FORMULA: Final = re.compile(r"\s*[=+\-@\t\r\n]")
-
 Format = Literal["json", "csv", "xml"]
 
 
@@ -42,7 +38,7 @@ def _csv(records: Iterable[Record]) -> Iterator[bytes]:
     yield _row(_COLUMNS)
     for record in records:
         for subject in record.event.subjects or (Subject(""),):
-            yield _row([_safe(cell) for cell in _cells(record, subject)])
+            yield _row(_cells(record, subject))
 
 
 def _cells(record: Record, subject: Subject) -> tuple[str, ...]:
@@ -62,14 +58,8 @@ def _cells(record: Record, subject: Subject) -> tuple[str, ...]:
     )
 
 
-def _safe(cell: str) -> str:
-    return f"'{cell}" if _FORMULA.match(cell) else cell
-
-
 def _row(cells: Iterable[str]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerow(cells)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    return csv_row(cells).encode("utf-8", "backslashreplace")
 
 
 def _xml(records: Iterable[Record]) -> Iterator[bytes]:

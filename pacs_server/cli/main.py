@@ -17,6 +17,8 @@ from pacs_server.cli import (
     commitment,
     conflicts,
     delete,
+    exporting,
+    find,
     importing,
     mpps,
     peers,
@@ -46,6 +48,8 @@ app.add_typer(rebuild.app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(commitment.app, name="commitment")
 app.add_typer(conflicts.app)
+app.add_typer(find.app)
+app.add_typer(exporting.app)
 app.add_typer(delete.app, name="delete")
 app.add_typer(delete.trash, name="trash")
 app.add_typer(mpps.app, name="mpps")

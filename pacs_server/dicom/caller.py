@@ -18,6 +18,7 @@ class Door(StrEnum):
 
     DIMSE = "dimse"
     IMPORT = "import"
+    COMMAND = "command"
 
 
 @dataclass(frozen=True, slots=True)

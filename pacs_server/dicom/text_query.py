@@ -1,0 +1,31 @@
+"""Queries from texts: for doors that name attributes by keyword and have no encoded identifier."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pacs_server.dicom.attributes import BY_KEYWORD
+from pacs_server.dicom.identifier import Query, QueryOptions, parse_find
+from pacs_server.dicom.json_codec import encode_data_set
+from pacs_server.dicom.json_input import element_of_text
+from pacs_server.dicom.levels import InformationModel, Level
+from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
+
+_UTF_8 = "ISO_IR 192"
+
+
+def query_of(level: Level, keys: Mapping[str, str], returned: Iterable[str]) -> Query:
+    """The query at `level` for what matches `keys`, keyword to text as in a C-FIND, that returns `returned` as well.
+
+    Keys of the levels above may be matched too. Other than in a C-FIND, an empty value does not match every key: who
+    asks for an accession number gets no studies without one. Raises InvalidIdentifier.
+    """
+    texts = dict.fromkeys(returned, "") | dict(keys)
+    data_set: dict[str, Any] = {"00080052": {"vr": "CS", "Value": [level.name]}}
+    for keyword, text in texts.items():
+        attribute = BY_KEYWORD[keyword]
+        data_set[f"{attribute.tag:08X}"] = element_of_text(attribute.vr, text) if text else {"vr": attribute.vr}
+    data = encode_data_set(dict(sorted(data_set.items())), EXPLICIT_VR_LITTLE_ENDIAN, _UTF_8)
+    options = QueryOptions(relational=True)
+    query = parse_find(data, EXPLICIT_VR_LITTLE_ENDIAN, InformationModel.STUDY_ROOT, options)
+    return replace(query, keys=tuple(replace(key, unknown=False) for key in query.keys))

@@ -1,0 +1,202 @@
+"""The export service: writes stored instances as the files of a medium, with a DICOMDIR (PS3.10 8)."""
+
+import hashlib
+import io
+import struct
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
+
+from pacs_server.audit.auditor import Auditor
+from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.dicomdir import HEADER_KEYWORDS, DicomDir, ReferencedFile
+from pacs_server.dicom.encoding import encoding_of, inflated, is_deflated
+from pacs_server.dicom.part10 import encode_head
+from pacs_server.errors import PacsError, StorageUnavailable, TranscodeError
+from pacs_server.index.instances import StoredInstance
+from pacs_server.services.export_targets import ExportTarget
+from pacs_server.services.retrieve import RetrieveService
+
+_PIECE: Final = 1024 * 1024
+_BUFFER: Final = 64 * 1024
+# PS3.3 C.7.6.3: the first of the elements that hold pixels. No record needs what follows.
+_FIRST_PIXELS: Final = 0x7FE00000
+_MAX_INFLATED: Final = 64 * 1024 * 1024
+_TAGS: Final = [Tag(keyword) for keyword in HEADER_KEYWORDS]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An instance with which something is wrong, and what."""
+
+    sop_instance_uid: str
+    reason: str
+
+
+@dataclass(slots=True)
+class ExportReport:
+    """The result of an export: `unlisted` were exported and are not in the DICOMDIR, `failed` were not exported."""
+
+    exported: int = 0
+    bytes: int = 0
+    unlisted: list[Trouble] = field(default_factory=list)
+    failed: list[Trouble] = field(default_factory=list)
+
+
+class ExportService:
+    """Exports instances; may be shared by all threads."""
+
+    def __init__(self, retrieve: RetrieveService, auditor: Auditor) -> None:
+        self._retrieve = retrieve
+        self._auditor = auditor
+
+    def export(
+        self,
+        instances: Sequence[StoredInstance],
+        target: ExportTarget,
+        caller: Caller,
+        progress: Callable[[int, int], None],
+    ) -> ExportReport:
+        """Write the instances and their DICOMDIR to `target`, and record it in the audit trail.
+
+        `progress` is called after each instance with how many of how many are done.
+
+        An instance that cannot be read, or is not as it was received, is left out and told of. Memory: a megabyte, and
+        some hundred bytes for each instance. Raises AuditUnavailable, IndexUnavailable, OSError, what `target` raises,
+        and StorageUnavailable if a file that could be read a moment before cannot be read now; then nothing is left
+        behind.
+        """
+        planned: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        for instance in instances:
+            planned[instance.uids.study][instance.sop_class_uid] += 1
+        report, directory = ExportReport(), DicomDir()
+        subjects = self._retrieve.subjects
+        with target, self._auditor.exporting(caller, lambda: subjects(instances), planned, str(target.path)) as sent:
+            for number, (instance, file_id) in enumerate(_named(instances), 1):
+                if self._export(instance, file_id, target, directory, report):
+                    sent.completed[instance.uids.study][instance.sop_class_uid] += 1
+                else:
+                    sent.failed[instance.uids.study] += 1
+                progress(number, len(instances))
+            encoded = directory.encoded()
+            with target.file("DICOMDIR", len(encoded)) as file:
+                file.write(encoded)
+        return report
+
+    def _export(
+        self,
+        instance: StoredInstance,
+        file_id: tuple[str, ...],
+        target: ExportTarget,
+        directory: DicomDir,
+        report: ExportReport,
+    ) -> bool:
+        """Write one instance and add it to the directory; returns whether it could be read."""
+        uid, syntax = instance.uids.sop, instance.transfer_syntax_uid
+        try:
+            self._check(instance)
+        except PacsError as error:
+            report.failed.append(Trouble(uid, str(error)))
+            return False
+        try:
+            directory.add(self._header(instance), ReferencedFile(file_id, instance.sop_class_uid, uid, syntax))
+        except _UNREADABLE as error:
+            report.unlisted.append(Trouble(uid, str(error)))
+        head = encode_head(instance.sop_class_uid, uid, syntax, "")
+        with self._retrieve.open(instance) as source:
+            size = len(head) + source.size
+            with target.file("/".join(file_id), size) as file:
+                file.write(head)
+                for piece in _pieces(source.read, source.size):
+                    file.write(piece)
+        report.exported += 1
+        report.bytes += size
+        return True
+
+    def _check(self, instance: StoredInstance) -> None:
+        """Read a whole data set. Raises StorageUnavailable, also if it is not the one that was received."""
+        digest = hashlib.sha256()
+        with self._retrieve.open(instance) as source:
+            for piece in _pieces(source.read, source.size):
+                digest.update(piece)
+        if digest.hexdigest() != instance.digest:
+            raise StorageUnavailable(f"{instance.path} is not as it was received")
+
+    def _header(self, instance: StoredInstance) -> Dataset:
+        """What a DICOMDIR says of an instance. Raises an error of `_UNREADABLE`."""
+        with self._retrieve.open(instance) as source:
+            if is_deflated(instance.transfer_syntax_uid):
+                data, _ = inflated(source.read(0, source.size), _MAX_INFLATED)
+                return _read_header(io.BytesIO(data), instance.transfer_syntax_uid)
+            readable = _Readable(source.read, source.size)
+            return _read_header(io.BufferedReader(readable, _BUFFER), instance.transfer_syntax_uid)
+
+
+# What pydicom raises when it reads a value that is not as its VR says.
+_UNREADABLE: Final = (
+    *(ValueError, TypeError, KeyError, AttributeError, NotImplementedError, EOFError, OverflowError, RecursionError),
+    *(struct.error, TranscodeError),
+)
+
+
+def _read_header(file: io.BufferedIOBase, transfer_syntax_uid: str) -> Dataset:
+    encoding = encoding_of(transfer_syntax_uid)
+    return read_dataset(
+        file,
+        encoding.implicit_vr,
+        encoding.little_endian,
+        stop_when=_is_pixels,
+        specific_tags=_TAGS,
+    )
+
+
+def _is_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return int(tag) >= _FIRST_PIXELS
+
+
+def _named(instances: Sequence[StoredInstance]) -> Iterator[tuple[StoredInstance, tuple[str, ...]]]:
+    """The instances with their File IDs: a directory for each series, no more than 8 characters (PS3.10 8.2)."""
+    series: dict[tuple[str, str], int] = {}
+    files: Counter[int] = Counter()
+    for instance in instances:
+        number = series.setdefault((instance.uids.study, instance.uids.series), len(series) + 1)
+        files[number] += 1
+        yield instance, ("DICOM", f"SE{number:06}", f"IM{files[number]:06}")
+
+
+def _pieces(read: Callable[[int, int], bytes], size: int) -> Iterator[bytes]:
+    for offset in range(0, size, _PIECE):
+        yield read(offset, _PIECE)
+
+
+class _Readable(io.RawIOBase):
+    """A data set as a file to read, for pydicom."""
+
+    def __init__(self, read_at: Callable[[int, int], bytes], size: int) -> None:
+        self._read_at = read_at
+        self._size = size
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        data = self._read_at(self._position, len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
