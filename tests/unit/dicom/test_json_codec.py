@@ -1,6 +1,7 @@
 """Data sets to the DICOM JSON Model and back, also against pydicom and DCMTK."""
 
 import base64
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from strategies import encoded
 
+from pacs_server.dicom.encoding import deflated
 from pacs_server.dicom.json_codec import decode_data_set, encode_data_set
 from pacs_server.dicom.json_model import first_value, items_of, values_of
 from pacs_server.errors import TranscodeError
@@ -160,6 +162,18 @@ def test_values_without_end_are_refused(tag: int, value: bytes) -> None:
     assert decode_data_set(implicit(tag, value * 100), IMPLICIT, LIMIT)
     with pytest.raises(TranscodeError, match="too many values"):
         decode_data_set(implicit(tag, value * 100_002), IMPLICIT, LIMIT)
+
+
+def test_what_inflates_beyond_the_limit_is_refused() -> None:
+    data = deflated(explicit(0x00080106, b"OB", b"\0" * 1000))
+    assert decode_data_set(data, DEFLATED, 1012)
+    with pytest.raises(TranscodeError, match="too long"):
+        decode_data_set(data, DEFLATED, 1011)
+
+
+def test_numbers_that_json_cannot_hold_are_text() -> None:
+    data = implicit(0x00189087, struct.pack("<3d", math.inf, -math.inf, 1.5))
+    assert decode_data_set(data, IMPLICIT, LIMIT)["00189087"] == {"vr": "FD", "Value": ["inf", "-inf", 1.5]}
 
 
 def test_a_sequence_in_the_place_of_pixel_representation_decides_nothing() -> None:
