@@ -4,8 +4,11 @@ These are pure functions. An association is planned from what is to be sent, and
 instance is chosen from what the remote AE accepted.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -28,22 +31,39 @@ class AssociationPlan:
 def plan(kinds: Iterable[tuple[str, str]]) -> list[AssociationPlan]:
     """Associations for all `kinds` (SOP class, stored transfer syntax), with at most 128 contexts each.
 
-    Every stored transfer syntax has a context of its own, so that the remote AE cannot choose another
-    one in its place. A second context of the same association proposes the uncompressed transfer
-    syntaxes to fall back on.
+    The first context of a SOP class is enough to send all of its kinds, so that it does not matter if the remote AE
+    takes only one context for a SOP class. It proposes the uncompressed transfer syntaxes, and the stored one
+    before them if there is only one.
+
+    The remote AE chooses one transfer syntax of that context, not always the stored one. So every stored transfer
+    syntax is proposed once more in a context of its own, except Explicit VR Little Endian: some receivers decode
+    whatever they receive by the last context that they accepted, and Implicit VR Little Endian, which they prefer, has
+    to be that one whatever else is sent.
     """
     plans: list[AssociationPlan] = []
-    contexts: dict[tuple[str, tuple[str, ...]], None] = {}  # a set that keeps its order
+    contexts: list[tuple[str, tuple[str, ...]]] = []
     members: list[tuple[str, str]] = []
-    for sop_class, transfer_syntax in sorted(set(kinds)):
-        fallback = tuple(uid for uid in _UNCOMPRESSED if uid != transfer_syntax)
-        wanted = dict.fromkeys(((sop_class, (transfer_syntax,)), (sop_class, fallback)))
-        if len(contexts | wanted) > _CONTEXTS_PER_ASSOCIATION:
-            plans.append(_association(contexts, members))
-            contexts, members = {}, []
-        contexts |= wanted
-        members.append((sop_class, transfer_syntax))
+    for sop_class, group in groupby(sorted(set(kinds)), itemgetter(0)):
+        stored = deque(transfer_syntax for _, transfer_syntax in group)
+        while stored:
+            if len(contexts) + 2 > _CONTEXTS_PER_ASSOCIATION:
+                plans.append(_association(contexts, members))
+                contexts, members = [], []
+            room = _CONTEXTS_PER_ASSOCIATION - len(contexts) - 1
+            taken = [stored.popleft() for _ in range(min(len(stored), room))]
+            contexts += ((sop_class, proposed) for proposed in _proposed(taken))
+            members += ((sop_class, transfer_syntax) for transfer_syntax in taken)
     return [*plans, _association(contexts, members)] if members else plans
+
+
+def _proposed(stored: list[str]) -> Iterator[tuple[str, ...]]:
+    """The transfer syntaxes of each context to propose for one SOP class."""
+    # A remote AE that chooses one of several compressed transfer syntaxes could not get the instances in the others.
+    first = stored if len(stored) == 1 else []
+    yield tuple(dict.fromkeys((*first, *_UNCOMPRESSED)))
+    for transfer_syntax in stored:
+        if transfer_syntax != ExplicitVRLittleEndian:
+            yield (transfer_syntax,)
 
 
 def choose(

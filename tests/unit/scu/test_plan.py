@@ -1,11 +1,14 @@
 """Presentation contexts for retrieval."""
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import (
     CTImageStorage,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -19,27 +22,137 @@ from pacs_server.scu.plan import choose, plan
 BOTH = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
 
 
-def test_a_compressed_kind_gets_its_own_context_and_the_uncompressed_to_fall_back_on() -> None:
-    [association] = plan([(CTImageStorage, JPEG2000Lossless)])
-    assert association.contexts == (
-        ProposedContext(1, CTImageStorage, (JPEG2000Lossless,)),
-        ProposedContext(3, CTImageStorage, BOTH),
-    )
-    assert association.kinds == {(CTImageStorage, JPEG2000Lossless)}
-
-
-def test_an_uncompressed_kind_falls_back_on_the_other_one() -> None:
-    [explicit] = plan([(CTImageStorage, ExplicitVRLittleEndian)])
-    [implicit] = plan([(CTImageStorage, ImplicitVRLittleEndian)])
-    assert [c.transfer_syntaxes for c in explicit.contexts] == [BOTH[:1], BOTH[1:]]
-    assert [c.transfer_syntaxes for c in implicit.contexts] == [BOTH[1:], BOTH[:1]]
-
-
-def test_no_context_is_proposed_twice() -> None:
-    kinds = [(CTImageStorage, syntax) for syntax in (*BOTH, JPEG2000Lossless, JPEGLSLossless)] * 3
+def contexts_of(*kinds: tuple[str, str]) -> list[tuple[str, tuple[str, ...]]]:
     [association] = plan(kinds)
-    proposed = [(context.abstract_syntax, context.transfer_syntaxes) for context in association.contexts]
-    assert len(proposed) == len(set(proposed)) == 5
+    assert [context.context_id for context in association.contexts] == list(range(1, 2 * len(association.contexts), 2))
+    assert association.kinds == set(kinds)
+    return [(context.abstract_syntax, context.transfer_syntaxes) for context in association.contexts]
+
+
+def test_explicit_has_one_context_with_implicit_to_fall_back_on() -> None:
+    assert plan([(CTImageStorage, BOTH[0])])[0].contexts == (ProposedContext(1, CTImageStorage, BOTH),)
+
+
+@pytest.mark.parametrize("stored", [BOTH[1], JPEG2000Lossless, ExplicitVRBigEndian])
+def test_one_transfer_syntax_is_first_in_the_context_of_its_sop_class_and_has_one_of_its_own(stored: str) -> None:
+    others = tuple(uid for uid in BOTH if uid != stored)
+    assert contexts_of((CTImageStorage, stored)) == [(CTImageStorage, (stored, *others)), (CTImageStorage, (stored,))]
+
+
+def test_of_several_transfer_syntaxes_the_first_context_has_what_all_can_be_sent_in() -> None:
+    kinds = [(str(CTImageStorage), str(syntax)) for syntax in (*BOTH, JPEG2000Lossless, JPEGLSLossless)]
+    assert contexts_of(*kinds) == [
+        (CTImageStorage, BOTH),
+        (CTImageStorage, (BOTH[1],)),
+        (CTImageStorage, (JPEGLSLossless,)),
+        (CTImageStorage, (JPEG2000Lossless,)),
+    ]
+
+
+def test_each_sop_class_has_its_own_contexts() -> None:
+    assert contexts_of((MRImageStorage, JPEG2000Lossless), (CTImageStorage, BOTH[0])) == [
+        (CTImageStorage, BOTH),
+        (MRImageStorage, (JPEG2000Lossless, *BOTH)),
+        (MRImageStorage, (JPEG2000Lossless,)),
+    ]
+
+
+# Acceptors: they are given the proposed contexts in order, and return the accepted transfer syntaxes by context ID.
+Acceptor = Callable[[Sequence[ProposedContext]], dict[int, str]]
+
+
+def by_own_order(*wanted: str) -> Acceptor:
+    """Decides about each context on its own, as storescp, Orthanc and GDCM do."""
+
+    def accept(contexts: Sequence[ProposedContext]) -> dict[int, str]:
+        found = ((c.context_id, [uid for uid in wanted if uid in c.transfer_syntaxes]) for c in contexts)
+        return {context_id: syntaxes[0] for context_id, syntaxes in found if syntaxes}
+
+    return accept
+
+
+def by_our_order(*wanted: str) -> Acceptor:
+    """Decides about each context on its own, and takes the first transfer syntax of ours that it knows."""
+
+    def accept(contexts: Sequence[ProposedContext]) -> dict[int, str]:
+        found = ((c.context_id, [uid for uid in c.transfer_syntaxes if uid in wanted]) for c in contexts)
+        return {context_id: syntaxes[0] for context_id, syntaxes in found if syntaxes}
+
+    return accept
+
+
+def first_of_a_sop_class(accept: Acceptor) -> Acceptor:
+    """Looks at the first context of a SOP class only."""
+
+    def accept_first(contexts: Sequence[ProposedContext]) -> dict[int, str]:
+        first = {context.abstract_syntax: context for context in reversed(contexts)}
+        return accept(list(reversed(first.values())))
+
+    return accept_first
+
+
+def one_of_a_sop_class(accept: Acceptor) -> Acceptor:
+    """Accepts one context of a SOP class only, the first that it can."""
+
+    def accept_one(contexts: Sequence[ProposedContext]) -> dict[int, str]:
+        classes = {context.context_id: context.abstract_syntax for context in contexts}
+        one: dict[str, int] = {}
+        accepted = accept(contexts)
+        for context_id in accepted:
+            one.setdefault(classes[context_id], context_id)
+        return {context_id: accepted[context_id] for context_id in one.values()}
+
+    return accept_one
+
+
+def sent(kinds: Iterable[tuple[str, str]], acceptor: Acceptor) -> dict[tuple[str, str], str | None]:
+    """The transfer syntax that each kind is sent in."""
+    found: dict[tuple[str, str], str | None] = {}
+    for association in plan(kinds):
+        classes = {context.context_id: context.abstract_syntax for context in association.contexts}
+        answers = acceptor(association.contexts)
+        accepted = {(classes[context_id], syntax): context_id for context_id, syntax in answers.items()}
+        for kind in association.kinds:
+            choice = choose(accepted, *kind)
+            found[kind] = None if choice is None else choice[1]
+    return found
+
+
+COMPRESSED = st.integers(1, 4).map(lambda n: f"1.3.{n}")
+KINDS = st.lists(st.tuples(st.sampled_from(["1.2.1", "1.2.2"]), st.sampled_from(BOTH) | COMPRESSED), max_size=9)
+EVERYTHING = (*BOTH, "1.3.1", "1.3.2", "1.3.3", "1.3.4")
+
+
+@given(KINDS, st.permutations(EVERYTHING), st.integers(1, len(EVERYTHING)))
+def test_what_the_receiver_takes_is_sent_as_it_is_stored(
+    kinds: list[tuple[str, str]], order: list[str], number: int
+) -> None:
+    """Only Explicit is not, for a receiver that takes it but likes Implicit better."""
+    wanted = order[:number]
+    for acceptor in (by_own_order(*wanted), by_our_order(*wanted)):
+        for (_, stored), syntax in sent(kinds, acceptor).items():
+            if stored != BOTH[0] or BOTH[1] not in wanted:
+                assert syntax == stored or stored not in wanted
+            elif stored in wanted:
+                assert syntax in BOTH
+
+
+@given(KINDS, st.permutations(EVERYTHING), st.integers(1, len(EVERYTHING)))
+def test_a_receiver_that_takes_one_context_of_a_sop_class_gets_everything(
+    kinds: list[tuple[str, str]], order: list[str], number: int
+) -> None:
+    wanted = [*order[:number], BOTH[1]]
+    for acceptor in (by_own_order(*wanted), by_our_order(*wanted)):
+        for simple in (first_of_a_sop_class(acceptor), one_of_a_sop_class(acceptor)):
+            assert None not in sent(kinds, simple).values()
+
+
+@given(KINDS)
+def test_a_receiver_that_remembers_the_last_accepted_context_only_decodes_everything(
+    kinds: list[tuple[str, str]],
+) -> None:
+    """GDCM takes Implicit, or Explicit if there is no Implicit, and decodes by what it has accepted last."""
+    assert set(sent(kinds, by_own_order(BOTH[1], BOTH[0])).values()) <= {BOTH[1]}
 
 
 def test_nothing_to_send_needs_no_association() -> None:
@@ -61,9 +174,8 @@ def test_every_kind_is_in_one_association_of_at_most_128_contexts(kinds: list[tu
         assert all(1 <= i <= 255 and i % 2 == 1 for i in ids)
         proposed = {(context.abstract_syntax, context.transfer_syntaxes) for context in association.contexts}
         for sop_class, syntax in association.kinds:
-            assert (sop_class, (syntax,)) in proposed
-            fallback = tuple(uid for uid in BOTH if uid != syntax)
-            assert (sop_class, fallback) in proposed
+            assert (sop_class, (syntax,)) in proposed or syntax == BOTH[0]
+            assert any(name == sop_class and set(BOTH) <= set(syntaxes) for name, syntaxes in proposed)
 
 
 @given(st.integers(1, 600), st.integers(1, 7))
