@@ -11,7 +11,7 @@ from datasets import data_set_bytes, make_study, pydicom_test_files, write_part1
 from processes import PacsProcess, run_command, wait_for
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless
 from rawpeer import Instance, association, store
 
 pytestmark = pytest.mark.interop
@@ -193,6 +193,39 @@ def test_a_destination_of_uncompressed_only_gets_equal_pixels(
         assert not ds.file_meta.TransferSyntaxUID.is_compressed
         wanted = pydicom.pixels.pixel_array(originals[uid], raw=True)
         assert (pydicom.pixels.pixel_array(ds, raw=True) == wanted).all()
+
+
+EXPLICIT, IMPLICIT, JPEG_LS = str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian), str(JPEGLSLossless)
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("+x=", [EXPLICIT, IMPLICIT, EXPLICIT]),
+        ("+xe", [EXPLICIT, IMPLICIT, EXPLICIT]),
+        ("+xi", [IMPLICIT, IMPLICIT, IMPLICIT]),
+        ("+xt", [EXPLICIT, IMPLICIT, JPEG_LS]),
+        ("+xs", [EXPLICIT, IMPLICIT, EXPLICIT]),
+        ("+xa", [EXPLICIT, IMPLICIT, JPEG_LS]),
+    ],
+)
+def test_objects_of_one_series_go_out_as_they_are_stored_if_the_destination_takes_that(
+    sqlite_pacs: PacsProcess, tmp_path: Path, option: str, expected: list[str]
+) -> None:
+    """Whatever storescp likes best: it decides about each presentation context by its own order."""
+    study = make_study(1, 3)
+    study[1].file_meta.TransferSyntaxUID = IMPLICIT
+    files = [write_part10(ds, tmp_path / f"{number}.dcm") for number, ds in enumerate(study)]
+    done = dcmtk.run("dcmcjpls", files[2], tmp_path / "compressed.dcm")
+    assert done.returncode == 0, done.stderr
+    for file in (*files[:2], tmp_path / "compressed.dcm"):
+        import_file(sqlite_pacs, file)
+
+    with dcmtk.StoreSCP(tmp_path / "moved", option, "+B") as scp:
+        know(sqlite_pacs, (scp.ae_title, scp.port))
+        move(sqlite_pacs.port, scp.ae_title, study[0])
+        received = {str(dcmread(path).SOPInstanceUID): data_set_bytes(path)[0] for path in scp.files()}
+    assert [received[ds.SOPInstanceUID] for ds in study] == expected
 
 
 def test_an_odd_deflated_object_is_sent_padded(tmp_path: Path) -> None:
