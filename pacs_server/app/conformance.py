@@ -108,10 +108,10 @@ _STEP_ANSWERS = {
 _ANSWERS: dict[str, dict[Status, str]] = {
     "C-ECHO": {Status.SUCCESS: "The server is there."},
     "C-STORE": {
-        Status.SUCCESS: "The object and its index row are on stable storage, or the same bytes were there already, or "
-        "the duplicate policy `ignore` dropped other bytes under a known UID.",
-        Status.DUPLICATE_SOP_INSTANCE: "Other bytes are stored under this SOP Instance UID and the duplicate policy is "
-        "`reject`. Sending it again does not help.",
+        Status.SUCCESS: "The object and its index row are on stable storage, or the same object was there already, or "
+        "the duplicate policy `ignore` dropped another one under a known UID.",
+        Status.DUPLICATE_SOP_INSTANCE: "Another object is stored under this SOP Instance UID and the duplicate policy "
+        "is `reject`. Sending it again does not help.",
         Status.OUT_OF_RESOURCES: "Free space is below `storage.min_free_space`, the disk or the index does not take "
         "the object, or memory ran out. The object counts as not stored; try again later.",
         Status.DOES_NOT_MATCH_SOP_CLASS: "SOP Class or SOP Instance UID differ between data set, command and "

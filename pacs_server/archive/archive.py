@@ -21,8 +21,10 @@ from enum import Enum
 from typing import Final
 
 from pacs_server.archive.stored_file import StoredFile
+from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
+from pacs_server.dicom.same_data_set import same_data_set
 from pacs_server.errors import (
     DuplicateInstance,
     IndexUnavailable,
@@ -33,7 +35,7 @@ from pacs_server.errors import (
     StorageUnavailable,
 )
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
-from pacs_server.storage.contract import ByteSource, Storage, pieces
+from pacs_server.storage.contract import ByteSource, Readable, Storage, pieces
 from pacs_server.storage.keys import instance_key
 from pacs_server.storage.spool import IncomingFile, Spool
 
@@ -93,7 +95,8 @@ class Archive:
         """Place the file and commit its row; when this returns, the instance survives a power loss.
 
         If the same bytes are stored already, this is success and changes nothing, unless the stored bytes are lost or
-        damaged: then the new ones take their place. Other bytes under a known UID go by the duplicate policy.
+        damaged: then the new ones take their place. Other bytes that encode the same elements and values are success
+        too and change nothing. All other bytes under a known UID go by the duplicate policy.
         Raises DuplicateInstance, StorageFull, StorageUnavailable, IndexUnavailable.
         """
         with self._claims.hold(received.header.uids.sop):
@@ -178,6 +181,8 @@ class Archive:
         # The sender may have the only good copy: a file that the disk has lost or damaged is stored again.
         if same and self.verify(known):
             return StoreOutcome.ALREADY_STORED
+        if not same and self._has_same_values(received, known):
+            return StoreOutcome.ALREADY_STORED
         if not same and self.duplicate_policy != "replace":
             return self._conflict(received)
         stored = self._place_beside(received, known.version + 1)
@@ -188,6 +193,21 @@ class Archive:
             return StoreOutcome.ALREADY_STORED
         log.warning("instance replaced by other bytes", extra={"sop_instance_uid": uid})
         return StoreOutcome.REPLACED
+
+    def _has_same_values(self, received: ReceivedInstance, known: StoredInstance) -> bool:
+        """Whether the stored data set has the elements and values of the received one in another encoding."""
+        syntax = received.header.transfer_syntax_uid
+        arrived = _data_set(received.file, received.data_set_offset, syntax)
+        try:
+            with self._storage.open(known.path) as file:
+                same = same_data_set(_data_set(file, known.data_set_offset, known.transfer_syntax_uid), arrived)
+        except StorageUnavailable as error:
+            log.warning("file not compared", extra={"sop_instance_uid": known.uids.sop, "reason": str(error)})
+            return False
+        if same:
+            fields = {"transfer_syntax": syntax, "stored_transfer_syntax": known.transfer_syntax_uid}
+            log.info("same data set stored in another encoding", extra={"sop_instance_uid": known.uids.sop, **fields})
+        return same
 
     def _place(self, received: ReceivedInstance, version: int) -> StoredInstance:
         path = instance_key(received.header, self._naming, version)
@@ -255,6 +275,12 @@ class _Claims:
 
 def _same(received: ReceivedInstance, known: StoredInstance) -> bool:
     return received.digest == known.digest and received.header.transfer_syntax_uid == known.transfer_syntax_uid
+
+
+def _data_set(file: Readable, offset: int, transfer_syntax_uid: str) -> DataSetBytes:
+    return DataSetBytes(
+        lambda start, length: file.read(offset + start, length), file.size - offset, transfer_syntax_uid
+    )
 
 
 def _stored(received: ReceivedInstance, path: str, version: int) -> StoredInstance:

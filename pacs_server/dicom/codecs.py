@@ -5,6 +5,7 @@ plugin decodes JPEG Baseline with Pillow. Deflated Image Frame Compression needs
 registers the plugin.
 """
 
+import struct
 import zlib
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -41,6 +42,19 @@ _JPEG = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
 HAVE_IMAGECODECS = find_spec("imagecodecs") is not None
 # pydicom's plugin interface requires this name.
 DECODER_DEPENDENCIES = {uid: ("imagecodecs",) for uid in (*_JPEG, JPEG_XL_LOSSLESS, JPEG_XL_RECOMPRESSION, JPEG_XL)}
+BROKEN_DATA = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What reading and codecs raise on broken data; pydicom makes a RuntimeError of what its plugins raise."""
 _PLUGIN = "pacs_server"
 _DECODERS: dict[str, Decoder] = {}
 

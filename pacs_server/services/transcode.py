@@ -4,9 +4,6 @@ Pixel values come out as they are decoded and nothing else changes: elements tha
 how pixels are encoded keep their bytes. Video and the like cannot be had uncompressed.
 """
 
-import struct
-import zlib
-
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -15,7 +12,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from pacs_server.dicom.codecs import decoder_for
+from pacs_server.dicom.codecs import BROKEN_DATA, decoder_for
 from pacs_server.dicom.encoding import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Encoding, inflated
 from pacs_server.dicom.pixels import LENGTH_LIMIT, native
 from pacs_server.dicom.reader import read_elements
@@ -29,19 +26,6 @@ _NATIVE: dict[str, Encoding] = {
     ExplicitVRBigEndian: EXPLICIT_BE,
 }
 _TARGETS: dict[str, Encoding] = {ExplicitVRLittleEndian: EXPLICIT_LE, ImplicitVRLittleEndian: IMPLICIT_LE}
-# What reading, codecs and pydicom raise on broken data; pydicom makes a RuntimeError of what its plugins raise.
-_BROKEN = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
 
 
 def transcode(data: bytes | memoryview, stored_transfer_syntax: str, wanted: str) -> bytes:
@@ -54,7 +38,7 @@ def transcode(data: bytes | memoryview, stored_transfer_syntax: str, wanted: str
         return bytes(data)
     try:
         return _transcoded(memoryview(data), stored_transfer_syntax, wanted)
-    except (TranscodeError, *_BROKEN) as error:
+    except (TranscodeError, *BROKEN_DATA) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         names = f"{UID(stored_transfer_syntax).name} ({stored_transfer_syntax}) to {UID(wanted).name}"
         raise TranscodeError(f"cannot transcode {names}: {reason}") from error

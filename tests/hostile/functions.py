@@ -22,6 +22,7 @@ from servers import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
 from pacs_server.config.load import load
 from pacs_server.dicom import mpps
 from pacs_server.dicom.commitment import parse_request
+from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.encoding import EXPLICIT_LE, deflated, encoding_of
 from pacs_server.dicom.header import read_header
 from pacs_server.dicom.identifier import QueryOptions, parse_find, parse_retrieve
@@ -30,6 +31,7 @@ from pacs_server.dicom.levels import InformationModel
 from pacs_server.dicom.part10 import decode_head, encode_head
 from pacs_server.dicom.reader import read_elements
 from pacs_server.dicom.reencode import encode
+from pacs_server.dicom.same_data_set import same_data_set
 from pacs_server.dicom.worklist_query import parse_worklist
 from pacs_server.errors import (
     AttributeRefused,
@@ -129,6 +131,14 @@ def _header(syntax: str, data: bytes) -> None:
 
 def _reencode(syntax: str, data: bytes) -> None:
     encode(read_elements(memoryview(data), encoding_of(syntax)), EXPLICIT_LE)
+
+
+def _same(syntax: str, data: bytes) -> None:
+    data_set = DataSetBytes(lambda offset, length: data[offset : offset + length], len(data), syntax)
+    for valid in objects(syntax)[:2]:
+        of_valid = DataSetBytes(lambda offset, length, held=valid: held[offset : offset + length], len(valid), syntax)
+        same_data_set(data_set, of_valid)
+    same_data_set(data_set, data_set)
 
 
 def _hl7(data: bytes) -> None:
@@ -244,6 +254,7 @@ FUNCTIONS = (
     Function("command", _command, (ProtocolError,), _commands),
     *_for_each_syntax("header", _header, (), objects),
     *_for_each_syntax("data set", _reencode, (TranscodeError,), objects),
+    *_for_each_syntax("same data set", _same, (), objects),
     *_for_each_syntax("identifier", _find, (), identifiers),
     *_for_each_syntax(
         "worklist query", lambda syntax, data: parse_worklist(data, syntax), (InvalidIdentifier,), identifiers

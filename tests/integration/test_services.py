@@ -1,14 +1,18 @@
 """C-STORE and C-FIND: statuses, and what is kept and found."""
 
+import copy
 import errno
 import hashlib
 import os
 
+import numpy as np
 import pytest
 from datasets import data_set_bytes, make_ct, parse_data_set, pydicom_test_files, uid
 from pydicom import dcmread
 from servers import (
+    BIG_ENDIAN,
     CT,
+    DEFLATED,
     EXPLICIT,
     IMPLICIT,
     STUDY_FIND,
@@ -165,6 +169,28 @@ def test_other_bytes_under_a_known_uid_go_by_the_policy(serve, policy, status, k
     assert _instances(pacs) == 1
     _, got = get(pacs, identifier("STUDY", StudyInstanceUID=first.StudyInstanceUID))
     assert [parse_data_set(data, EXPLICIT).StudyDescription for _, data in got] == [kept]
+
+
+@pytest.mark.parametrize("policy", ["reject", "replace", "ignore"])
+def test_the_same_object_in_another_transfer_syntax_is_success_and_changes_nothing(serve, policy):
+    pacs = serve(storage={"duplicate_policy": policy})
+    ds = make_ct()
+    assert store(pacs, ds) == [0]
+    (file,) = stored_files(pacs)
+    before = file.read_bytes()
+    for syntax in (IMPLICIT, BIG_ENDIAN, DEFLATED):
+        assert _send(pacs, str(ds.SOPInstanceUID), in_syntax(ds, syntax), syntax=syntax).status == 0
+    assert [path.read_bytes() for path in stored_files(pacs)] == [before]
+    ds.StudyDescription = "Another"
+    status = _send(pacs, str(ds.SOPInstanceUID), in_syntax(ds, IMPLICIT), syntax=IMPLICIT).status
+    assert status == (0x0111 if policy == "reject" else 0)
+
+
+def in_syntax(ds, syntax):
+    made = copy.deepcopy(ds)
+    if syntax == BIG_ENDIAN:  # pydicom leaves the byte order of words to its callers
+        made.PixelData = np.frombuffer(ds.PixelData, "u2").byteswap().tobytes()
+    return encoded(made, syntax)
 
 
 # ------------------------------------------------------------------------------------ C-FIND

@@ -1,6 +1,7 @@
 """Verification and storage by DCMTK: echoscu, storescu, dcmsend."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import dcmtk
@@ -160,3 +161,46 @@ def test_unusable_uids_are_refused_and_leave_nothing(sqlite_pacs: PacsProcess, t
     assert sqlite_pacs.files() == before
     assert sqlite_pacs.instances() == len(before)
     assert sqlite_pacs.incoming() == []
+
+
+# How DCMTK writes an object in another transfer syntax, and what storescu proposes for it.
+OTHERWISE = {
+    "implicit": (("dcmconv", "+ti"), "-xi"),
+    "big endian": (("dcmconv", "+tb"), "-xb"),
+    "deflated": (("dcmconv", "+td"), "-xd"),
+    "defined lengths": (("dcmconv", "+te", "+e", "+g", "+p", "512", "256"), "-xe"),
+    "JPEG-LS": (("dcmcjpls",), "-xt"),
+    "JPEG lossless": (("dcmcjpeg",), "-xs"),
+    "RLE": (("dcmcrle",), "-xr"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_the_same_object_written_otherwise_is_success_and_changes_nothing(
+    sqlite_pacs: PacsProcess, tmp_path: Path, name: str
+) -> None:
+    (tool, *options), propose = OTHERWISE[name]
+    ds = make_ct(ReferencedImageSequence=[Dataset()])
+    first = write_part10(ds, tmp_path / "first.dcm")
+    assert stored_by_storescu(sqlite_pacs, first, "-xe") == "Success"
+    before = digests(sqlite_pacs)
+
+    again = tmp_path / "again.dcm"
+    done = dcmtk.run(tool, *options, first, again)
+    assert done.returncode == 0, done.stderr
+    assert stored_by_storescu(sqlite_pacs, again, propose) == "Success"
+    assert digests(sqlite_pacs) == before
+
+    ds.PatientName = "Another^Name"
+    other = tmp_path / "other.dcm"
+    done = dcmtk.run(tool, *options, write_part10(ds, tmp_path / "second.dcm"), other)
+    assert done.returncode == 0, done.stderr
+    assert "0x111" in stored_by_storescu(sqlite_pacs, other, propose)
+    assert digests(sqlite_pacs) == before
+
+
+def stored_by_storescu(pacs: PacsProcess, file: Path, propose: str) -> str:
+    """What storescu says of the response."""
+    done = dcmtk.run("storescu", "-v", propose, "127.0.0.1", pacs.port, file)
+    (said,) = re.findall(r"Received Store Response \((.*)\)", done.stdout + done.stderr)
+    return str(said)

@@ -1,5 +1,6 @@
 """The reader and the writer of elements against pydicom: all VRs, all encodings, sequences, character sets."""
 
+import copy
 import json
 from collections.abc import Iterator
 from io import BytesIO
@@ -17,10 +18,12 @@ from pydicom.sequence import Sequence
 from strategies import encoded
 
 from pacs_server.dicom.element import Element, Item
+from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.encoding import EXPLICIT_LE, IMPLICIT_LE, Encoding, encoding_of, inflated
 from pacs_server.dicom.json_codec import decode_data_set, encode_data_set
 from pacs_server.dicom.reader import read_elements
 from pacs_server.dicom.reencode import encode
+from pacs_server.dicom.same_data_set import same_data_set
 from pacs_server.dicom.text_encoder import encoders_for
 from pacs_server.dicom.vr import BYTES_VRS, LONG_VRS, NUMBERS, SHORT_VRS, TEXT_VRS, VRS, WORD_BYTES
 from pacs_server.dicom.writer import Writer, writer_for
@@ -263,3 +266,57 @@ def test_damage_is_an_error_or_a_data_set(given: tuple[Dataset, str], syntax: st
             continue
         # No byte is in two elements, and none is made up.
         assert sum(len(element.raw or b"") for element in elements) <= len(whole)
+
+
+def same(one: bytes, one_syntax: str, other: bytes, other_syntax: str) -> bool:
+    def of(data: bytes, syntax: str) -> DataSetBytes:
+        return DataSetBytes(lambda offset, length: data[offset : offset + length], len(data), syntax)
+
+    return same_data_set(of(one, one_syntax), of(other, other_syntax))
+
+
+@given(sent(), st.sampled_from(SYNTAXES), st.sampled_from(SYNTAXES))
+def test_a_data_set_is_the_same_in_every_transfer_syntax(given: tuple[Dataset, str], one: str, other: str) -> None:
+    made, _ = given
+    assert same(encoded(made, one), one, encoded(made, other), other)
+
+
+@given(sent(), st.sampled_from(SYNTAXES), st.sampled_from(SYNTAXES), st.data())
+def test_a_data_set_with_one_other_value_is_another(
+    given: tuple[Dataset, str], one: str, other: str, data: st.DataObject
+) -> None:
+    made, _ = given
+    changed = copy.deepcopy(made)
+    leaves = list(leaves_of(changed))
+    if leaves:
+        leaf = data.draw(st.sampled_from(leaves))
+        leaf._value = another(leaf)
+        assert not same(encoded(made, one), one, encoded(changed, other), other)
+
+
+def leaves_of(made: Dataset) -> Iterator[DataElement]:
+    for element in made:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from leaves_of(item)
+        elif element.keyword != "SpecificCharacterSet":
+            yield element
+
+
+def another(element: DataElement) -> Any:
+    """A value that the element does not have."""
+    value, vr = element.value, element.VR
+    if vr in ("FL", "FD"):
+        return 1.5 if value != 1.5 else 2.5
+    if vr in NUMBERS:
+        return 1 if value != 1 else 2
+    if vr == "AT":
+        return 0x00100010
+    if vr in BYTES_VRS:
+        return (value or b"") + b"\1" * 16
+    return f"{value or ''}1"
+
+
+@given(st.binary(max_size=80), st.binary(max_size=80), st.sampled_from(SYNTAXES), st.sampled_from(SYNTAXES))
+def test_any_bytes_are_compared(one: bytes, other: bytes, one_syntax: str, other_syntax: str) -> None:
+    assert same(one, one_syntax, other, other_syntax) in (True, False)

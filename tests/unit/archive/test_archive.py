@@ -13,14 +13,14 @@ from pacs_server.dicom.caller import Door
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
-from pacs_server.errors import DuplicateInstance, IndexUnavailable, StorageFull
+from pacs_server.errors import DuplicateInstance, IndexUnavailable, StorageFull, StorageUnavailable
 from pacs_server.index.database import Database
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
-from pacs_server.storage.memory import MemoryStorage
+from pacs_server.storage.memory import MemorySource, MemoryStorage
 
 ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
 CT = "1.2.840.10008.5.1.4.1.1.2"
-EXPLICIT = "1.2.840.10008.1.2.1"
+IMPLICIT, EXPLICIT = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 
 
 class FaultyIndex(InstanceIndex):
@@ -58,12 +58,14 @@ def archive_of(storage: MemoryStorage, index: InstanceIndex, policy: str = "reje
     return Archive(storage, spool, index, naming="hierarchical", duplicate_policy=policy)
 
 
-def received(archive: Archive, data: bytes, *, series: str = "1.2.3", sop: str = "1.2.3.4") -> ReceivedInstance:
+def received(
+    archive: Archive, data: bytes, *, series: str = "1.2.3", sop: str = "1.2.3.4", syntax: str = EXPLICIT
+) -> ReceivedInstance:
     file = archive.receive()
     file.write(b"HEAD" + data)
     uids = InstanceUIDs("1.2", series, sop)
     values = {"study_instance_uid": "1.2", "series_instance_uid": series, "sop_instance_uid": sop, "modality": "CT"}
-    header = Header(uids, CT, EXPLICIT, values | {"patient_id": "P1", "sop_class_uid": CT})
+    header = Header(uids, CT, syntax, values | {"patient_id": "P1", "sop_class_uid": CT})
     return ReceivedInstance(file, header, hashlib.sha256(data).hexdigest(), 4, ORIGIN)
 
 
@@ -108,6 +110,86 @@ def test_other_bytes_are_ignored_when_told_so(storage: MemoryStorage, index: Fau
     archive.add(received(archive, b"one"))
     assert archive.add(received(archive, b"two")) is StoreOutcome.DUPLICATE_IGNORED
     assert list(storage.files.values()) == [b"HEADone"]
+
+
+# One attribute in the two VR encodings, and the same with another value.
+EXPLICIT_NAME, IMPLICIT_NAME = b"\x10\0\x10\0PN\6\0Doe^Jo", b"\x10\0\x10\0\6\0\0\0Doe^Jo"
+OTHER_NAME = IMPLICIT_NAME.replace(b"Jo", b"Al")
+
+
+@pytest.mark.parametrize("series", ["1.2.3", "1.2.9"])
+@pytest.mark.parametrize("policy", ["reject", "replace", "ignore"])
+def test_the_same_values_in_another_encoding_are_success_and_change_nothing(
+    storage: MemoryStorage, index: FaultyIndex, policy: str, series: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    archive = archive_of(storage, index, policy)
+    archive.add(received(archive, EXPLICIT_NAME))
+    stored, files = index.get("1.2.3.4"), dict(storage.files)
+    again = received(archive, IMPLICIT_NAME, series=series, syntax=IMPLICIT)
+    assert archive.add(again) is StoreOutcome.ALREADY_STORED
+    assert (index.get("1.2.3.4"), storage.files) == (stored, files)
+    [told] = [record for record in caplog.records if record.name == "pacs_server.archive.archive"]
+    assert told.getMessage() == "same data set stored in another encoding"
+    assert (vars(told)["transfer_syntax"], vars(told)["stored_transfer_syntax"]) == (IMPLICIT, EXPLICIT)
+
+
+@pytest.mark.parametrize("policy", ["reject", "replace", "ignore"])
+def test_another_value_in_another_encoding_goes_by_the_policy(
+    storage: MemoryStorage, index: FaultyIndex, policy: str
+) -> None:
+    archive = archive_of(storage, index, policy)
+    archive.add(received(archive, EXPLICIT_NAME))
+    other = received(archive, OTHER_NAME, syntax=IMPLICIT)
+    if policy == "reject":
+        with pytest.raises(DuplicateInstance):
+            archive.add(other)
+    else:
+        outcomes = {"replace": StoreOutcome.REPLACED, "ignore": StoreOutcome.DUPLICATE_IGNORED}
+        assert archive.add(other) is outcomes[policy]
+
+
+@pytest.mark.parametrize("damage", ["lost", "unreadable", "changed", "cut"])
+def test_a_stored_file_that_is_lost_or_damaged_is_not_the_same(
+    storage: MemoryStorage, index: FaultyIndex, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = archive_of(storage, index, "replace")
+    archive.add(received(archive, EXPLICIT_NAME))
+    [path] = storage.files
+    match damage:
+        case "lost":
+            del storage.files[path]
+        case "unreadable":
+            monkeypatch.setattr(MemorySource, "read", unreadable)
+        case "changed":
+            storage.files[path] = storage.files[path].replace(b"Jo", b"Jx")
+        case "cut":
+            storage.files[path] = storage.files[path][:-1]
+    assert archive.add(received(archive, IMPLICIT_NAME, syntax=IMPLICIT)) is StoreOutcome.REPLACED
+    monkeypatch.undo()
+    assert in_step(storage, index)
+
+
+def unreadable(*_: object) -> bytes:
+    raise StorageUnavailable("Input/output error")
+
+
+def test_only_other_bytes_under_a_known_uid_are_compared(
+    storage: MemoryStorage, index: FaultyIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[object] = []
+    opened: list[str] = []
+    really = storage.open
+    monkeypatch.setattr("pacs_server.archive.archive.same_data_set", lambda *both: compared.append(both))
+    monkeypatch.setattr(storage, "open", lambda key: (opened.append(key), really(key))[1])
+    archive = archive_of(storage, index, "ignore")
+    archive.add(received(archive, EXPLICIT_NAME))
+    archive.add(received(archive, EXPLICIT_NAME, sop="1.2.3.5"))
+    assert (compared, opened) == ([], [])
+    archive.add(received(archive, EXPLICIT_NAME))
+    assert (compared, len(opened)) == ([], 1)
+    archive.add(received(archive, IMPLICIT_NAME, syntax=IMPLICIT))
+    assert (len(compared), len(opened)) == (1, 2)
 
 
 def test_a_replaced_version_is_kept_beside_the_new_one(storage: MemoryStorage, index: FaultyIndex) -> None:

@@ -2,7 +2,6 @@
 
 import struct
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
+from compressed import COLOUR, GRAY12, GRAY16, LOSSLESS, RNG, compressed, deflate_frame, rle_frame
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -22,14 +22,10 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    HTJ2KLossless,
     ImplicitVRLittleEndian,
-    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGLossless,
     JPEGLosslessSV1,
-    JPEGLSLossless,
     RLELossless,
 )
 
@@ -280,68 +276,6 @@ def test_a_deflated_data_set_without_pixels_is_inflated(tmp_path: Path) -> None:
         transcode(stored(tmp_path, deflated[:50]), 0, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian)
 
 
-def compressed(syntax: str, frames: list[bytes], pixels: np.ndarray, **attributes: Any) -> bytes:
-    """An Explicit VR Little Endian data set of encapsulated `frames` of `pixels` (frames first)."""
-    ds = datasets.make_ct()
-    ds.Rows, ds.Columns = pixels.shape[1:3]
-    ds.BitsAllocated = ds.BitsStored = 8 * pixels.dtype.itemsize
-    ds.HighBit, ds.PixelRepresentation = ds.BitsStored - 1, int(pixels.dtype.kind == "i")
-    if pixels.ndim == 4:
-        ds.SamplesPerPixel, ds.PlanarConfiguration, ds.PhotometricInterpretation = 3, 0, "RGB"
-    if len(frames) > 1:
-        ds.NumberOfFrames = len(frames)
-    ds.PixelData = encapsulate(frames)
-    ds["PixelData"].is_undefined_length = True
-    ds["PixelData"].VR = "OB"
-    for keyword, value in attributes.items():
-        setattr(ds, keyword, value)
-    stream = pydicom.filebase.DicomBytesIO()
-    stream.is_implicit_VR, stream.is_little_endian = False, True
-    pydicom.filewriter.write_dataset(stream, ds)
-    return stream.getvalue()
-
-
-RNG = np.random.default_rng(7)
-GRAY12 = RNG.integers(0, 4096, (2, 20, 30)).astype("u2")
-GRAY16 = RNG.integers(-32768, 32768, (2, 20, 30)).astype("i2")
-COLOUR = RNG.integers(0, 256, (2, 20, 30, 3)).astype("u1")
-
-
-def _sv1(frame: np.ndarray) -> bytes:
-    return imagecodecs.jpeg8_encode(frame, lossless=True, predictor=1, bitspersample=8 * frame.dtype.itemsize)
-
-
-def _deflate(frame: np.ndarray) -> bytes:
-    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return deflater.compress(frame.tobytes()) + deflater.flush()
-
-
-def _rle(frame: np.ndarray) -> bytes:
-    samples = frame.reshape(*frame.shape[:2], -1)
-    planes = [
-        samples[..., s].tobytes()[byte :: frame.dtype.itemsize]
-        for s in range(samples.shape[2])
-        for byte in reversed(range(frame.dtype.itemsize))
-    ]
-    # Literal runs only (PS3.5 G.3.1).
-    coded = [b"".join(bytes([len(p[i : i + 128]) - 1]) + p[i : i + 128] for i in range(0, len(p), 128)) for p in planes]
-    coded = [segment + b"\0" * (len(segment) % 2) for segment in coded]
-    starts = [64 + sum(map(len, coded[:n])) for n in range(len(coded))]
-    return struct.pack("<16L", len(coded), *starts, *[0] * (15 - len(starts))) + b"".join(coded)
-
-
-LOSSLESS: dict[str, tuple[str, Callable[[np.ndarray], bytes]]] = {
-    "rle": (RLELossless, _rle),
-    "jpeg-ls": (JPEGLSLossless, lambda a: imagecodecs.jpegls_encode(a, level=0)),
-    "jpeg-2000": (JPEG2000Lossless, lambda a: imagecodecs.jpeg2k_encode(a, level=0, codecformat="J2K")),
-    "htj2k": (HTJ2KLossless, lambda a: imagecodecs.htj2k_encode(a, reversible=True)),
-    "jpeg-lossless": (JPEGLossless, _sv1),
-    "jpeg-lossless-sv1": (JPEGLosslessSV1, _sv1),
-    "jpeg-xl": (codecs.JPEG_XL_LOSSLESS, lambda a: imagecodecs.jpegxl_encode(a, lossless=True)),
-    "deflated-frame": (codecs.DEFLATED_IMAGE_FRAME, _deflate),
-}
-
-
 @pytest.mark.parametrize("wanted", TARGETS, ids=TARGET_IDS)
 @pytest.mark.parametrize("pixels", [GRAY12, GRAY16, COLOUR], ids=["gray12", "gray16", "colour"])
 @pytest.mark.parametrize("name", LOSSLESS)
@@ -411,14 +345,14 @@ def test_signed_jpeg_lossless_is_sign_extended(tmp_path: Path) -> None:
 
 def test_bits_beyond_bits_stored_may_be_overlays_and_stay(tmp_path: Path) -> None:
     pixels = RNG.integers(0, 65536, (1, 20, 30)).astype("u2")
-    data = compressed(RLELossless, [_rle(pixels[0])], pixels, BitsStored=12, HighBit=11)
+    data = compressed(RLELossless, [rle_frame(pixels[0])], pixels, BitsStored=12, HighBit=11)
     out = transcode(stored(tmp_path, data), 0, RLELossless, ExplicitVRLittleEndian)
     assert datasets.parse_data_set(out, ExplicitVRLittleEndian).PixelData == pixels.tobytes()
 
 
 def test_single_bits_in_deflated_frames_are_packed_across_frames(tmp_path: Path) -> None:
     bits = RNG.integers(0, 2, (3, 5, 5)).astype("u1")
-    frames = [_deflate(np.packbits(frame, bitorder="little")) for frame in bits]
+    frames = [deflate_frame(np.packbits(frame, bitorder="little")) for frame in bits]
     data = compressed(codecs.DEFLATED_IMAGE_FRAME, frames, bits, BitsAllocated=1, BitsStored=1, HighBit=0)
     out = transcode(stored(tmp_path, data), 0, codecs.DEFLATED_IMAGE_FRAME, ExplicitVRLittleEndian)
     new = datasets.parse_data_set(out, ExplicitVRLittleEndian)
@@ -427,8 +361,8 @@ def test_single_bits_in_deflated_frames_are_packed_across_frames(tmp_path: Path)
 
 
 def test_an_encapsulated_icon_is_decoded_too(tmp_path: Path) -> None:
-    data = compressed(RLELossless, [_rle(GRAY12[0])], GRAY12[:1])
-    icon = read_elements(memoryview(compressed(RLELossless, [_rle(COLOUR[0])], COLOUR[:1])), EXPLICIT_LE)
+    data = compressed(RLELossless, [rle_frame(GRAY12[0])], GRAY12[:1])
+    icon = read_elements(memoryview(compressed(RLELossless, [rle_frame(COLOUR[0])], COLOUR[:1])), EXPLICIT_LE)
     sequence = Element(0x00880200, "SQ", (Item(icon, undefined_length=True),), undefined_length=True)
     elements = (*read_elements(memoryview(data), EXPLICIT_LE), sequence)
     file = stored(tmp_path, encode(sorted(elements, key=lambda e: e.tag), EXPLICIT_LE))
@@ -438,7 +372,7 @@ def test_an_encapsulated_icon_is_decoded_too(tmp_path: Path) -> None:
 
 
 def test_extended_offsets_are_used_and_dropped(tmp_path: Path) -> None:
-    frames = [_rle(frame) for frame in GRAY12]
+    frames = [rle_frame(frame) for frame in GRAY12]
     offsets = struct.pack("<2Q", 0, len(frames[0]) + 8)
     data = compressed(
         RLELossless,
@@ -456,7 +390,7 @@ def test_extended_offsets_are_used_and_dropped(tmp_path: Path) -> None:
 
 
 def test_frames_beyond_the_announced_number_are_kept_and_counted(tmp_path: Path) -> None:
-    frames = [_rle(frame) for frame in GRAY12]
+    frames = [rle_frame(frame) for frame in GRAY12]
     data = compressed(RLELossless, frames, GRAY12, NumberOfFrames=1)
     out = transcode(stored(tmp_path, data), 0, RLELossless, ExplicitVRLittleEndian)
     new = datasets.parse_data_set(out, ExplicitVRLittleEndian)
@@ -464,7 +398,7 @@ def test_frames_beyond_the_announced_number_are_kept_and_counted(tmp_path: Path)
 
 
 def test_missing_frames_are_an_error(tmp_path: Path) -> None:
-    data = compressed(RLELossless, [_rle(frame) for frame in GRAY12], GRAY12, NumberOfFrames=3)
+    data = compressed(RLELossless, [rle_frame(frame) for frame in GRAY12], GRAY12, NumberOfFrames=3)
     with pytest.raises(TranscodeError, match="2 frames where 3"):
         transcode(stored(tmp_path, data), 0, RLELossless, ExplicitVRLittleEndian)
 
@@ -580,7 +514,7 @@ def test_damaged_data_sets_are_errors_or_data_sets(data: st.DataObject) -> None:
 
 
 def test_elements_that_were_not_touched_are_copied_as_they_stand() -> None:
-    data = compressed(RLELossless, [_rle(GRAY12[0])], GRAY12[:1])
+    data = compressed(RLELossless, [rle_frame(GRAY12[0])], GRAY12[:1])
     elements = read_elements(memoryview(data), EXPLICIT_LE)
     assert encode(elements, EXPLICIT_LE) == data
     assert encode((e._replace(raw=None) for e in elements), EXPLICIT_LE) == data
