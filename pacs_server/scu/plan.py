@@ -4,8 +4,7 @@ These are pure functions. An association is planned from what is to be sent, and
 instance is chosen from what the remote AE accepted.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -17,7 +16,8 @@ from pacs_server.net.negotiation import ProposedContext
 # PS3.8 9.3.2.2: context ids are odd numbers from 1 to 255.
 _CONTEXTS_PER_ASSOCIATION = 128
 # PS3.5 10.1: Implicit VR Little Endian is the one that every AE takes.
-_UNCOMPRESSED: tuple[str, ...] = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+_EXPLICIT, _IMPLICIT = str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian)
+_UNCOMPRESSED: tuple[str, ...] = (_EXPLICIT, _IMPLICIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,41 +29,39 @@ class AssociationPlan:
 
 
 def plan(kinds: Iterable[tuple[str, str]]) -> list[AssociationPlan]:
-    """Associations for all `kinds` (SOP class, stored transfer syntax), with at most 128 contexts each.
-
-    The first context of a SOP class is enough to send all of its kinds, so that it does not matter if the remote AE
-    takes only one context for a SOP class. It proposes the uncompressed transfer syntaxes, and the stored one
-    before them if there is only one.
-
-    The remote AE chooses one transfer syntax of that context, not always the stored one. So every stored transfer
-    syntax is proposed once more in a context of its own, except Explicit VR Little Endian: some receivers decode
-    whatever they receive by the last context that they accepted, and Implicit VR Little Endian, which they prefer, has
-    to be that one whatever else is sent.
-    """
+    """Associations for all `kinds` (SOP class, stored transfer syntax), with at most 128 contexts each."""
     plans: list[AssociationPlan] = []
-    contexts: list[tuple[str, tuple[str, ...]]] = []
     members: list[tuple[str, str]] = []
-    for sop_class, group in groupby(sorted(set(kinds)), itemgetter(0)):
-        stored = deque(transfer_syntax for _, transfer_syntax in group)
-        while stored:
-            if len(contexts) + 2 > _CONTEXTS_PER_ASSOCIATION:
-                plans.append(_association(contexts, members))
-                contexts, members = [], []
-            room = _CONTEXTS_PER_ASSOCIATION - len(contexts) - 1
-            taken = [stored.popleft() for _ in range(min(len(stored), room))]
-            contexts += ((sop_class, proposed) for proposed in _proposed(taken))
-            members += ((sop_class, transfer_syntax) for transfer_syntax in taken)
-    return [*plans, _association(contexts, members)] if members else plans
+    for kind in sorted(set(kinds)):
+        if len(_contexts([*members, kind])) > _CONTEXTS_PER_ASSOCIATION:
+            plans.append(_association(members))
+            members = []
+        members.append(kind)
+    return [*plans, _association(members)] if members else plans
 
 
-def _proposed(stored: list[str]) -> Iterator[tuple[str, ...]]:
-    """The transfer syntaxes of each context to propose for one SOP class."""
+def _contexts(kinds: Iterable[tuple[str, str]]) -> list[tuple[str, tuple[str, ...]]]:
+    """The contexts to propose for `kinds`: SOP classes, each with the transfer syntaxes to choose from.
+
+    First each SOP class has a context that is enough to send all of its kinds, so that it does not matter if the
+    remote AE takes only one context for a SOP class: the uncompressed transfer syntaxes, and the stored one before
+    them if there is only one. The remote AE chooses one of these, not always the stored one. So the stored ones
+    follow, each in a context of its own.
+
+    Some receivers (GDCM) decode whatever they receive by the context that they accepted last, and like Implicit VR
+    Little Endian best. So Explicit VR Little Endian alone is proposed at the very end and for all SOP classes, and not
+    at all if something is stored in Implicit VR Little Endian: then they get everything in one transfer syntax.
+    """
+    by_class = {name: [stored for _, stored in group] for name, group in groupby(kinds, itemgetter(0))}
+    alone = [(name, (uid,)) for name, stored in by_class.items() for uid in stored if uid != _EXPLICIT]
+    every = {uid for stored in by_class.values() for uid in stored}
+    explicit = [(name, (_EXPLICIT,)) for name in by_class] if _EXPLICIT in every and _IMPLICIT not in every else []
+    return [*((name, _first(stored)) for name, stored in by_class.items()), *alone, *explicit]
+
+
+def _first(stored: list[str]) -> tuple[str, ...]:
     # A remote AE that chooses one of several compressed transfer syntaxes could not get the instances in the others.
-    first = stored if len(stored) == 1 else []
-    yield tuple(dict.fromkeys((*first, *_UNCOMPRESSED)))
-    for transfer_syntax in stored:
-        if transfer_syntax != ExplicitVRLittleEndian:
-            yield (transfer_syntax,)
+    return tuple(dict.fromkeys((*(stored if len(stored) == 1 else ()), *_UNCOMPRESSED)))
 
 
 def choose(
@@ -81,6 +79,6 @@ def choose(
     return None
 
 
-def _association(contexts: Iterable[tuple[str, tuple[str, ...]]], kinds: Iterable[tuple[str, str]]) -> AssociationPlan:
-    proposed = (ProposedContext(2 * n + 1, *context) for n, context in enumerate(contexts))
+def _association(kinds: list[tuple[str, str]]) -> AssociationPlan:
+    proposed = (ProposedContext(2 * n + 1, *context) for n, context in enumerate(_contexts(kinds)))
     return AssociationPlan(tuple(proposed), frozenset(kinds))
