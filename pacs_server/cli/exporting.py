@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.find import StudyArgument, caller, studies_named, whole_study
+from pacs_server.cli.find import caller
 from pacs_server.cli.options import ConfigOption, echo, fail, open_archive
 from pacs_server.cli.progress import progress_shown
+from pacs_server.cli.show import StudyArgument, studies_named, whole_study
 from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:

@@ -1,21 +1,19 @@
-"""The commands that say what is stored: `pacs-server find` and `show`. A query is recorded in the audit trail."""
+"""`pacs-server find`: list what is stored. Each query is recorded in the audit trail."""
 
 import json
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, day_option, echo, fail, open_archive
+from pacs_server.cli.options import ConfigOption, day_option, fail, open_archive
 from pacs_server.cli.tables import print_table
-from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.app.assembly import OpenArchive
     from pacs_server.dicom.caller import Caller
-    from pacs_server.dicom.identifier import RetrieveKeys
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -24,7 +22,7 @@ What = Literal["studies", "series", "instances"]
 
 _LEVELS: Final = {"studies": "STUDY", "series": "SERIES", "instances": "IMAGE"}
 # The columns of the tables, by keyword.
-_TITLES: Final = {
+TITLES: Final = {
     "studies": {
         **{"PatientID": "PATIENT ID", "PatientName": "PATIENT NAME", "StudyDate": "DATE"},
         **{"ModalitiesInStudy": "MODALITIES", "AccessionNumber": "ACCESSION"},
@@ -43,7 +41,7 @@ _TITLES: Final = {
     },
 }
 # What JSON and CSV have as well.
-_MORE: Final = {
+MORE: Final = {
     "studies": (
         "IssuerOfPatientID",
         "PatientBirthDate",
@@ -55,16 +53,12 @@ _MORE: Final = {
     "series": ("PatientName", "AccessionNumber", "SeriesDate", "SeriesTime", "ProtocolName", "StationName"),
     "instances": ("PatientName", "StudyDate", "AccessionNumber", "Rows", "Columns", "NumberOfFrames"),
 }
-_OF_THE_STUDY: Final = ("PatientID", "StudyDate", "StudyInstanceUID")
-_WRAPPING: Final = ("PATIENT NAME", "DESCRIPTION")
+WRAPPING: Final = ("PATIENT NAME", "DESCRIPTION")
 _STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
 _CONTROLS: Final = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 # So many matches are read before the audit trail is told how many there are.
 _BATCH: Final = 1000
 
-StudyArgument = Annotated[
-    str, typer.Argument(metavar="STUDY", help="Its Study Instance UID, or its accession number if no other has that.")
-]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON, with DICOM's keywords as names.")]
 
 
@@ -106,8 +100,8 @@ def find(  # noqa: PLR0913
         "StudyInstanceUID": study,
         "SeriesInstanceUID": series,
     }
-    titles = _TITLES[what]
-    keywords = (*titles, *(_MORE[what] if as_json or as_csv else ()))
+    titles = TITLES[what]
+    keywords = (*titles, *(MORE[what] if as_json or as_csv else ()))
     given = {key: text for key, text in keys.items() if text}
     with open_archive(context, config) as archive, closing(matches(archive, what, given, keywords, limit)) as rows:
         if as_json:
@@ -116,32 +110,7 @@ def find(  # noqa: PLR0913
             _print_csv(keywords, rows)
         else:
             cells = ([row[keyword].replace("\\", ", ") for keyword in titles] for row in rows)
-            print_table(tuple(titles.values()), cells, wrapping=_WRAPPING)
-
-
-@app.command()
-def show(
-    context: typer.Context, study: StudyArgument, *, as_json: JSONOption = False, config: ConfigOption = None
-) -> None:
-    """Show a study: whose it is, its series with the number of their instances, and its size."""
-    with open_archive(context, config) as archive:
-        found = studies_named(archive, study)
-        uid = found[0]["StudyInstanceUID"]
-        series = list(matches(archive, "series", {"StudyInstanceUID": uid}, (*_TITLES["series"], *_MORE["series"])))
-        size = sum(instance.size for instance in archive.retrieve.select(whole_study(uid)))
-    if as_json:
-        studies = [_values(each) for each in found]
-        shown = {"studies": studies, "series": [_values(each) for each in series], "bytes": size}
-        typer.echo(json.dumps(shown, ensure_ascii=False, indent=1))
-        return
-    for each in found:
-        for line in _described(each):
-            echo(line)
-    instances = sum(int(each["NumberOfSeriesRelatedInstances"]) for each in series)
-    sizes = (counted(len(series), "series", "series"), counted(instances, "instance"), f"{size} bytes")
-    typer.echo(f"size: {', '.join(sizes)}\n")
-    titles = {key: title for key, title in _TITLES["series"].items() if key not in _OF_THE_STUDY}
-    print_table(tuple(titles.values()), ([each[key] for key in titles] for each in series), wrapping=_WRAPPING)
+            print_table(tuple(titles.values()), cells, wrapping=WRAPPING)
 
 
 def caller() -> "Caller":
@@ -177,37 +146,6 @@ def matches(
         record.matched(count, complete=True)
 
 
-def studies_named(archive: "OpenArchive", text: str) -> list[Texts]:
-    """The study that `text` names, once for each patient that it is known with; ends the process if there is none."""
-    from pacs_server.dicom.uids import is_uid
-    from pacs_server.kit.logs import escaped
-
-    keywords = (*_TITLES["studies"], *_MORE["studies"])
-    found: list[Texts] = []
-    if is_uid(text):
-        found = list(matches(archive, "studies", {"StudyInstanceUID": text}, keywords))
-    if not found and text and not set(text) & set("*?\\"):
-        found = list(matches(archive, "studies", {"AccessionNumber": text}, keywords))
-    if not found:
-        fail(
-            f"there is no study of the UID or accession number {escaped(text)}; `pacs-server find studies` lists all", 1
-        )
-    uids = {each["StudyInstanceUID"] for each in found}
-    if len(uids) > 1:
-        fail(
-            f"there are {len(uids)} studies of that accession number, name one by its UID: {', '.join(sorted(uids))}", 1
-        )
-    return found
-
-
-def whole_study(uid: str) -> "RetrieveKeys":
-    """The keys that retrieve all of a study."""
-    from pacs_server.dicom.identifier import RetrieveKeys
-    from pacs_server.dicom.levels import Level
-
-    return RetrieveKeys(Level.STUDY, study_instance_uids=(uid,))
-
-
 def _dates(day: str | None, first: str | None, last: str | None) -> str | None:
     """The matching key for a study date: one day, or a range that may be open at one end (PS3.4 C.2.2.2.5)."""
     if day is not None:
@@ -224,7 +162,7 @@ def _dates(day: str | None, first: str | None, last: str | None) -> str | None:
     return f"{begin}-{end}"
 
 
-def _values(row: Texts) -> dict[str, Any]:
+def values(row: Texts) -> dict[str, Any]:
     """A match as JSON: counts as numbers, attributes that may have several values as arrays."""
     return {keyword: _value(keyword, text) for keyword, text in row.items()}
 
@@ -238,13 +176,16 @@ def _value(keyword: str, text: str) -> Any:
     return int(text) if text and attribute.computed and attribute.vr == "IS" else text
 
 
+def json_text(document: object, indent: int | None = None) -> str:
+    """A document as JSON, with the characters escaped that steer a terminal and that JSON leaves as they are."""
+    return json.dumps(document, ensure_ascii=False, indent=indent).translate(_CONTROLS)
+
+
 def _print_json(rows: Iterable[Texts]) -> None:
     """Print an array, row by row, since there may be more rows than fit into memory."""
     between = "[\n "
     for row in rows:
-        # JSON leaves some characters as they are that steer a terminal.
-        text = json.dumps(_values(row), ensure_ascii=False).translate(_CONTROLS)
-        typer.echo(between + text, nl=False)
+        typer.echo(between + json_text(values(row)), nl=False)
         between = ",\n "
     typer.echo("[]" if between.startswith("[") else "\n]")
 
@@ -257,17 +198,3 @@ def _print_csv(keywords: Iterable[str], rows: Iterable[Texts]) -> None:
     typer.echo(csv_row(names), nl=False)
     for row in rows:
         typer.echo(csv_row(escaped(row[name]) for name in names), nl=False)
-
-
-def _described(study: Texts) -> Iterator[str]:
-    patient = (study["PatientName"], study["PatientID"], study["PatientBirthDate"], study["PatientSex"])
-    fields = {
-        "study": study["StudyInstanceUID"],
-        "patient": ", ".join(text for text in patient if text) or "-",
-        "date": f"{study['StudyDate']} {study['StudyTime']}".strip(),
-        "accession number": study["AccessionNumber"],
-        "description": study["StudyDescription"],
-        "modalities": study["ModalitiesInStudy"].replace("\\", ", "),
-        "referring physician": study["ReferringPhysicianName"],
-    }
-    yield from (f"{name}: {text or '-'}" for name, text in fields.items())

@@ -24,6 +24,7 @@ from pacs_server.cli import (
     peers,
     rebuild,
     setup,
+    show,
     tasks,
     users,
     verify,
@@ -49,6 +50,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(commitment.app, name="commitment")
 app.add_typer(conflicts.app)
 app.add_typer(find.app)
+app.add_typer(show.app)
 app.add_typer(exporting.app)
 app.add_typer(delete.app, name="delete")
 app.add_typer(delete.trash, name="trash")

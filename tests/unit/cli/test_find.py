@@ -112,6 +112,7 @@ def test_what_peers_sent_steers_neither_terminals_nor_spreadsheets(run: Run) -> 
     assert (rows[3]["PatientName"], rows[3]["PatientID"]) == ("'=HYPERLINK(1)", "P\\x9b4")
     printed = run("find", "studies", "--json")[1]
     assert "\x9b" not in printed
+    assert "\x9b" not in run("show", "1.2.4", "--json")[1]
     assert json.loads(printed)[3]["PatientID"] == "P\x9b4"
 
 
