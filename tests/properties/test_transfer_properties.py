@@ -38,7 +38,8 @@ from pacs_server.storage.filesystem.archive_directory import archive_directory
 ABORT = b"\x07\0\0\0\0\x04\0\0\0\0"
 DEFLATED = servers.DEFLATED
 CONTEXTS = {1: EXPLICIT, 3: IMPLICIT, 5: DEFLATED}
-_numbers = itertools.count(1)
+# All of one length: Hypothesis wants the same data set each time that it repeats an example.
+_numbers = itertools.count(100_000)
 
 
 class Wire:
