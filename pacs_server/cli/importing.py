@@ -67,7 +67,9 @@ def _import(settings: "Config", paths: list[Path]) -> "ImportSummary":
             recover(archive.archive, archive.files, archive.audit)
         participants = (local_user(), archive.audit.own(Role.DESTINATION))
         arrivals = Arrivals(archive.audit, participants, EventID.IMPORT)
-        return run_import(paths, archive.store, arrivals, progress=progress)
+        return run_import(
+            paths, archive.store, arrivals, progress=progress, tell=lambda line: typer.echo(line, err=True)
+        )
 
 
 @contextmanager
@@ -100,11 +102,6 @@ def _progress(paths: list[Path]) -> Iterator[Callable[[Path], None]]:
 
 
 def _print_summary(summary: "ImportSummary") -> None:
-    for rejection in summary.rejections:
-        typer.echo(f"rejected {rejection.path}: {rejection.reason}", err=True)
-    hidden = summary.rejected - len(summary.rejections)
-    if hidden:
-        typer.echo(f"and {hidden} more; with logging.file set, the log names them all", err=True)
     if summary.stopped is not None:
         typer.echo(f"pacs-server: the import stopped early: {summary.stopped}", err=True)
     if summary.interrupted:

@@ -54,6 +54,7 @@ class FileHead:
     data_set_offset: int
     source_ae: str = ""
     provenance: Provenance | None = None
+    media_storage_sop_instance_uid: str = ""
 
 
 def encode_head(
@@ -122,7 +123,7 @@ def _decode_meta(head: bytes, offset: int) -> FileHead:
         raise InvalidInstance("File Meta Information without Transfer Syntax UID")
     ours = _text(values, 0x0100) == PRIVATE_INFORMATION_CREATOR_UID
     provenance = _provenance(values.get(0x0102, b"")) if ours else None
-    return FileHead(syntax, _text(values, 0x0002), offset, _text(values, 0x0016), provenance)
+    return FileHead(syntax, _text(values, 0x0002), offset, _text(values, 0x0016), provenance, _text(values, 0x0003))
 
 
 def _text(values: dict[int, bytes], element: int) -> str:

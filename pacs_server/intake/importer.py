@@ -7,9 +7,8 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from pacs_server.archive.archive import StoreOutcome
 from pacs_server.audit.transfers import Arrivals
@@ -21,26 +20,22 @@ from pacs_server.services.store import StoreService
 
 log = logging.getLogger(__name__)
 
-_SHOWN: Final = 20
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedFile:
-    """A file or folder that could not be imported, and why."""
-
-    path: str
-    reason: str
+Tell = Callable[[str], None]
+"""Called with a line for people about a file; it names the file, which the log does only at level debug."""
 
 
 @dataclass(slots=True)
 class ImportSummary:
-    """The result of an import. `rejections` holds the first 20; `stopped` says why the import ended early."""
+    """The result of an import. `corrected` counts files that are stored with other UIDs in their head.
+
+    `stopped` says why the import ended early.
+    """
 
     stored: int = 0
     duplicate: int = 0
     rejected: int = 0
     skipped: int = 0
-    rejections: list[RejectedFile] = field(default_factory=list)
+    corrected: int = 0
     stopped: str | None = None
     interrupted: bool = False
 
@@ -52,18 +47,11 @@ class ImportSummary:
         return 1 if self.rejected or self.stopped is not None else 0
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"stored {self.stored}, duplicate {self.duplicate}, rejected {self.rejected}, "
             f"skipped {self.skipped} (not DICOM)"
         )
-
-    def reject(self, path: Path, error: Exception) -> None:
-        """Count and log `path` as rejected."""
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        self.rejected += 1
-        if len(self.rejections) < _SHOWN:
-            self.rejections.append(RejectedFile(escaped(str(path)), escaped(reason)))
-        log.warning("file rejected", extra={"path": str(path), "reason": reason})
+        return f"{text}, corrected {self.corrected}" if self.corrected else text
 
 
 def check_paths(paths: Sequence[Path]) -> None:
@@ -74,18 +62,19 @@ def check_paths(paths: Sequence[Path]) -> None:
 
 
 def run_import(
-    paths: Sequence[Path], store: StoreService, arrivals: Arrivals, *, progress: Callable[[Path], None]
+    paths: Sequence[Path], store: StoreService, arrivals: Arrivals, *, progress: Callable[[Path], None], tell: Tell
 ) -> ImportSummary:
     """Store every DICOM file in `paths` and below, and call `progress` after each file.
 
-    A KeyboardInterrupt, also one from `progress`, ends it with the summary so far. Raises ConfigError if one
-    of `paths` does not exist.
+    `tell` hears of each file that is rejected or corrected. A KeyboardInterrupt, also one from `progress`, ends the
+    import with the summary so far. Raises ConfigError if one of `paths` does not exist.
     """
     check_paths(paths)
-    summary = ImportSummary()
+    importer = _Importer(store, arrivals, tell)
+    summary = importer.summary
     try:
-        for path in files_below(paths, summary.reject):
-            _import(path, store, arrivals, summary)
+        for path in files_below(paths, importer.reject):
+            importer.take(path)
             progress(path)
     except KeyboardInterrupt:
         summary.interrupted = True
@@ -94,31 +83,59 @@ def run_import(
         summary.stopped = str(error)
     finally:
         arrivals.end()
-    log.info("import ended", extra={"summary": str(summary), "stopped": summary.stopped or "no"})
+    stopped = "interrupted" if summary.interrupted else summary.stopped or "no"
+    log.info("import ended", extra={"summary": str(summary), "stopped": stopped})
     return summary
 
 
-def _import(path: Path, store: StoreService, arrivals: Arrivals, summary: ImportSummary) -> None:
-    try:
-        # Opening a pipe or a device could wait for ever.
-        regular = stat.S_ISREG(path.stat().st_mode)
-        origin = Origin(calling_ae="", called_ae="", peer=escaped(str(path)), via=Door.IMPORT)
-        outcome = store.store_file(path, origin, arrivals.begin) if regular else None
-    except (StorageFull, IndexUnavailable, AuditUnavailable) as error:
-        arrivals.failed(str(error))
-        raise
-    except (PacsError, OSError) as error:
-        arrivals.failed(str(error))
-        summary.reject(path, error)
-        return
-    if outcome is None:
-        summary.skipped += 1
-        return
-    arrivals.stored(outcome.value)
-    if outcome in (StoreOutcome.STORED, StoreOutcome.REPLACED):
-        summary.stored += 1
-    else:
-        summary.duplicate += 1
+class _Importer:
+    """Stores one file after the other, and counts what becomes of them in `summary`."""
+
+    def __init__(self, store: StoreService, arrivals: Arrivals, tell: Tell) -> None:
+        self.summary = ImportSummary()
+        self._store = store
+        self._arrivals = arrivals
+        self._tell = tell
+
+    def take(self, path: Path) -> None:
+        """Store one file. Raises what would happen to the next file too."""
+        try:
+            # Opening a pipe or a device could wait for ever.
+            regular = stat.S_ISREG(path.stat().st_mode)
+            origin = Origin(calling_ae="", called_ae="", peer=escaped(str(path)), via=Door.IMPORT)
+            outcome = self._store_file(path, origin) if regular else None
+        except (StorageFull, IndexUnavailable, AuditUnavailable) as error:
+            self._arrivals.failed(str(error))
+            raise
+        except (PacsError, OSError) as error:
+            self._arrivals.failed(str(error))
+            self.reject(path, error)
+            return
+        if outcome is None:
+            self.summary.skipped += 1
+            return
+        self._arrivals.stored(outcome.value)
+        if outcome in (StoreOutcome.STORED, StoreOutcome.REPLACED):
+            self.summary.stored += 1
+        else:
+            self.summary.duplicate += 1
+
+    def _store_file(self, path: Path, origin: Origin) -> StoreOutcome | None:
+        return self._store.store_file(path, origin, self._arrivals.begin, lambda note: self._correct(path, note))
+
+    def _correct(self, path: Path, note: str) -> None:
+        self.summary.corrected += 1
+        self._say("corrected", path, note)
+
+    def reject(self, path: Path, error: Exception) -> None:
+        """Count `path` as rejected, and tell people."""
+        self.summary.rejected += 1
+        self._say("rejected", path, error.strerror if isinstance(error, OSError) and error.strerror else str(error))
+
+    def _say(self, what: str, path: Path, reason: str) -> None:
+        self._tell(escaped(f"{what} {path}: {reason}"))
+        # The name of a file is often that of a patient, which has no place in the log.
+        log.debug("file rejected or corrected", extra={"path": str(path), "reason": reason})
 
 
 def files_below(paths: Sequence[Path], unreadable: Callable[[Path, OSError], None]) -> Iterator[Path]:

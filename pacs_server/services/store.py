@@ -13,7 +13,7 @@ from pacs_server.archive.archive import Archive, ReceivedInstance, StoreOutcome
 from pacs_server.archive.stored_file import USUAL_HEAD, header_of
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
-from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY, Provenance, decode_head, encode_head
+from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY, FileHead, Provenance, decode_head, encode_head
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
@@ -26,9 +26,16 @@ _READ_SIZE = 1024 * 1024
 Begin = Callable[[Subject, str], None]
 """Called with the patient and study of an instance and its SOP Class UID before the instance is placed; may raise."""
 
+Note = Callable[[str], None]
+"""Called with a sentence for people about an instance that was stored in another form than the file it came from."""
+
 
 def _begin(subject: Subject, sop_class_uid: str) -> None:
     """Do nothing."""
+
+
+def _ignore(note: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +105,12 @@ class StoreService:
                 self._last.failed(str(error))
             raise
 
-    def store_file(self, path: Path, origin: Origin, begin: Begin = _begin) -> StoreOutcome | None:
+    def store_file(
+        self, path: Path, origin: Origin, begin: Begin = _begin, note: Note = _ignore
+    ) -> StoreOutcome | None:
         """Store a DICOM file from the disk as `store` does; None if it holds no instance (not DICOM, or a DICOMDIR).
 
+        Calls `note` if the file names another instance in its File Meta Information than in its data set.
         Raises what `store` raises, and StorageUnavailable if the file cannot be read.
         """
         with _reading():
@@ -114,7 +124,11 @@ class StoreService:
             syntax = head.transfer_syntax_uid
             header = header_of(_FileStart(file), head.data_set_offset, syntax)
             request = StoreRequest(header.sop_class_uid, header.uids.sop, syntax, origin)
-            return self.store(request, _pieces(file, head.data_set_offset), begin)
+            outcome = self.store(request, _pieces(file, head.data_set_offset), begin)
+        corrected = _corrected(head, request)
+        if corrected:
+            note(f"its File Meta Information has another {' and '.join(corrected)} than its data set, which counts")
+        return outcome
 
 
 class _FileStart:
@@ -136,6 +150,15 @@ def _check(request: StoreRequest, header: Header) -> None:
         raise InstanceMismatch("SOP Instance UID differs from the command's")
     if header.sop_class_uid != request.sop_class_uid:
         raise InstanceMismatch("SOP Class UID differs from the command's")
+
+
+def _corrected(head: FileHead, request: StoreRequest) -> list[str]:
+    """The names of the UIDs that a file has in its head otherwise than in its data set; a bare data set has no head."""
+    uids = {
+        "SOP Class UID": (head.media_storage_sop_class_uid, request.sop_class_uid),
+        "SOP Instance UID": (head.media_storage_sop_instance_uid, request.sop_instance_uid),
+    }
+    return [name for name, (in_head, in_data_set) in uids.items() if in_head not in ("", in_data_set)]
 
 
 def _subject(header: Header) -> Subject:

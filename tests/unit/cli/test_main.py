@@ -198,24 +198,46 @@ def test_import_and_again(run: Run, config_file: Path, tmp_path: Path) -> None:
     assert "import ended" in (tmp_path / "logs" / "pacs.log").read_text()
 
 
-def test_import_tells_what_was_rejected(run: Run, config_file: Path, tmp_path: Path) -> None:
+def test_import_tells_what_was_rejected_once(run: Run, config_file: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.dcm").write_bytes(CT.read_bytes()[:200])
+    # Without a log file the log goes to standard error too.
+    config_file.write_text(config_file.read_text().replace("file: logs/pacs.log", "level: info"))
     code, printed, error = run("--config", config_file, "import", "cut.dcm")
     assert code == 1
-    assert error.startswith("rejected cut.dcm: ")
+    assert "import ended" in error
+    assert [line.partition(": ")[0] for line in error.splitlines() if "cut.dcm" in line] == ["rejected cut.dcm"]
     assert printed == "stored 0, duplicate 0, rejected 1, skipped 0 (not DICOM)\n"
 
 
-def test_the_report_is_bounded(run: Run, config_file: Path, tmp_path: Path) -> None:
+def test_names_of_files_are_not_in_the_log(run: Run, config_file: Path, tmp_path: Path) -> None:
+    """They are often those of patients; standard error names all of them."""
     source = tmp_path / "source"
     source.mkdir()
     for number in range(23):
-        (source / f"{number}.dcm").symlink_to("nowhere")
+        (source / f"QUILLANZYX_{number}.dcm").symlink_to("nowhere")
     code, _, error = run("--config", config_file, "import", source)
     assert code == 1
-    assert error.count("rejected ") == 20
-    assert "and 3 more" in error
-    assert (tmp_path / "logs" / "pacs.log").read_text().count("file rejected") == 23
+    assert error.count("rejected ") == 23
+    logged = (tmp_path / "logs" / "pacs.log").read_text()
+    assert "rejected 23" in logged
+    assert "QUILLANZYX" not in logged
+
+
+def test_import_says_which_file_it_corrects(run: Run, config_file: Path, tmp_path: Path) -> None:
+    data = CT.read_bytes()
+    own = pydicom.dcmread(CT).file_meta.MediaStorageSOPInstanceUID.encode()
+    other = own[:-1] + (b"1" if own[-1:] != b"1" else b"2")
+    (tmp_path / "other.dcm").write_bytes(data.replace(own, other, 1))
+    code, printed, error = run("--config", config_file, "import", "other.dcm")
+    assert (code, printed) == (0, "stored 1, duplicate 0, rejected 0, skipped 0 (not DICOM), corrected 1\n")
+    assert error == (
+        "corrected other.dcm: its File Meta Information has another SOP Instance UID than its data set, which counts\n"
+    )
+    [stored] = (tmp_path / "archive").rglob("*.dcm")
+    assert pydicom.dcmread(stored).file_meta.MediaStorageSOPInstanceUID == own.decode()
+    logged = (tmp_path / "logs" / "pacs.log").read_text()
+    assert "corrected 1" in logged
+    assert "other.dcm" not in logged
 
 
 def test_ctrl_c_ends_the_import_after_the_file(
@@ -225,17 +247,18 @@ def test_ctrl_c_ends_the_import_after_the_file(
     for name in ("1", "2", "3"):
         (tmp_path / "source" / name).write_text("x")
     before = signal.getsignal(signal.SIGINT)
-    one = importer._import
+    one = importer._Importer.take
 
-    def interrupted(path: Path, *rest: object) -> None:
+    def interrupted(self: importer._Importer, path: Path) -> None:
         if path.name == "2":
             os.kill(os.getpid(), signal.SIGINT)
-        one(path, *rest)  # type: ignore[arg-type]
+        one(self, path)
 
-    monkeypatch.setattr(importer, "_import", interrupted)
+    monkeypatch.setattr(importer._Importer, "take", interrupted)
     code, printed, error = run("--config", config_file, "import", "source")
     assert (code, printed) == (130, "stored 0, duplicate 0, rejected 0, skipped 2 (not DICOM)\n")
     assert "run it again to resume" in error
+    assert "stopped=interrupted" in (tmp_path / "logs" / "pacs.log").read_text()
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -23,7 +23,7 @@ from pacs_server.errors import (
     StorageUnavailable,
 )
 from pacs_server.intake.importer import ImportSummary, files_below, run_import
-from pacs_server.services.store import Begin, StoreService
+from pacs_server.services.store import Begin, Note, StoreService
 
 
 def unheard() -> Arrivals:
@@ -39,7 +39,9 @@ class Store(StoreService):
         self.seen: list[str] = []
         self.origins: list[Origin] = []
 
-    def store_file(self, path: Path, origin: Origin, begin: Begin = lambda *_: None) -> StoreOutcome | None:
+    def store_file(
+        self, path: Path, origin: Origin, begin: Begin = lambda *_: None, note: Note = lambda _: None
+    ) -> StoreOutcome | None:
         self.seen.append(path.name)
         self.origins.append(origin)
         answer = self.answers.get(path.name, StoreOutcome.STORED)
@@ -48,8 +50,14 @@ class Store(StoreService):
         return answer
 
 
-def ignore(path: Path) -> None:
-    """No progress is shown."""
+def ignore(_: object) -> None:
+    """No progress is shown, and nobody is told."""
+
+
+def imported(
+    store: Store, *paths: Path, progress: Callable[[Path], None] = ignore, tell: Callable[[str], None] = ignore
+) -> ImportSummary:
+    return run_import(paths, store, unheard(), progress=progress, tell=tell)
 
 
 def walk(*paths: Path) -> list[str]:
@@ -99,9 +107,10 @@ def test_counts(tree: Path) -> None:
         }
     )
     progress: list[Path] = []
-    summary = run_import([tree], store, unheard(), progress=progress.append)
+    told: list[str] = []
+    summary = imported(store, tree, progress=progress.append, tell=told.append)
     assert str(summary) == "stored 1, duplicate 1, rejected 1, skipped 1 (not DICOM)"
-    assert [(one.path, one.reason) for one in summary.rejections] == [(f"{tree}/b/2", "other bytes are stored")]
+    assert told == [f"rejected {tree}/b/2: other bytes are stored"]
     assert len(progress) == 4
     assert summary.exit_code == 1
 
@@ -117,7 +126,7 @@ def test_counts(tree: Path) -> None:
     ],
 )
 def test_outcomes(tree: Path, outcome: StoreOutcome | None, text: str) -> None:
-    summary = run_import([tree / "c"], Store({"c": outcome}), unheard(), progress=ignore)
+    summary = imported(Store({"c": outcome}), tree / "c")
     assert (str(summary), summary.exit_code) == (text, 0)
 
 
@@ -125,34 +134,38 @@ def test_outcomes(tree: Path, outcome: StoreOutcome | None, text: str) -> None:
     "error", [InvalidInstance("x"), DuplicateInstance("x"), StorageUnavailable("x"), OSError(5, "x")]
 )
 def test_one_bad_file_is_one_rejection(tree: Path, error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "pacs_server")
-    summary = run_import([tree], Store({"10": error}), unheard(), progress=ignore)
-    assert (summary.stored, summary.rejected, summary.rejections[0].reason) == (3, 1, "x")
-    logged = [record.__dict__ for record in caplog.records if record.levelname == "WARNING"]
-    assert [(one["path"], one["reason"]) for one in logged] == [(f"{tree}/b/10", "x")]
+    caplog.set_level("DEBUG", "pacs_server")
+    told: list[str] = []
+    summary = imported(Store({"10": error}), tree, tell=told.append)
+    assert (summary.stored, summary.rejected, told) == (3, 1, [f"rejected {tree}/b/10: x"])
+    # Names of files are often those of patients.
+    [named] = [record for record in caplog.records if str(tree) in str(record.__dict__)]
+    assert (named.levelname, named.__dict__["path"], named.__dict__["reason"]) == ("DEBUG", f"{tree}/b/10", "x")
 
 
 @pytest.mark.parametrize("error", [StorageFull("no space"), IndexUnavailable("no database")])
 def test_what_would_fail_for_every_file_stops_it(tree: Path, error: PacsError) -> None:
     store = Store({"10": error})
-    summary = run_import([tree], store, unheard(), progress=ignore)
+    summary = imported(store, tree)
     assert store.seen == ["1", "10"]
     assert (summary.stored, summary.rejected, summary.stopped, summary.exit_code) == (1, 0, str(error), 1)
 
 
-def test_an_interrupt_keeps_the_summary(tree: Path) -> None:
+def test_an_interrupt_keeps_the_summary(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     def interrupt(path: Path) -> None:
         if path.name == "10":
             raise KeyboardInterrupt
 
-    summary = run_import([tree], Store(), unheard(), progress=interrupt)
+    caplog.set_level("INFO", "pacs_server")
+    summary = imported(Store(), tree, progress=interrupt)
+    assert [record.__dict__["stopped"] for record in caplog.records] == ["interrupted"]
     assert (summary.stored, summary.interrupted, summary.exit_code) == (2, True, 130)
 
 
 def test_a_missing_path_is_told_before_anything_is_stored(tree: Path) -> None:
     store = Store()
     with pytest.raises(ConfigError, match=r"/none\\n does not exist"):
-        run_import([tree, tree / "none\n"], store, unheard(), progress=ignore)
+        imported(store, tree, tree / "none\n")
     assert store.seen == []
 
 
@@ -165,10 +178,10 @@ def test_an_unreadable_folder_is_a_rejection(tree: Path, monkeypatch: pytest.Mon
         return listdir(path)
 
     monkeypatch.setattr(os, "listdir", forbidding)
-    summary = run_import([tree], Store(), unheard(), progress=ignore)
+    told: list[str] = []
+    summary = imported(Store(), tree, tell=told.append)
     assert (summary.stored, summary.rejected) == (2, 1)
-    assert summary.rejections[0].path == f"{tree}/b"
-    assert summary.rejections[0].reason == "Permission denied"
+    assert told == [f"rejected {tree}/b: Permission denied"]
 
 
 def test_pipes_and_sockets_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,35 +190,28 @@ def test_pipes_and_sockets_are_not_opened(tmp_path: Path, monkeypatch: pytest.Mo
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind("socket")
         store = Store()
-        assert run_import([tmp_path], store, unheard(), progress=ignore).skipped == 2
+        assert imported(store, tmp_path).skipped == 2
     assert store.seen == []
 
 
 def test_a_broken_link_is_a_rejection(tree: Path) -> None:
     (tree / "broken").symlink_to("nowhere")
-    summary = run_import([tree], Store(), unheard(), progress=ignore)
+    summary = imported(Store(), tree)
     assert (summary.stored, summary.rejected) == (4, 1)
 
 
 def test_the_origin_tells_the_path(tmp_path: Path) -> None:
     (tmp_path / "a\nb").touch()
     store = Store()
-    run_import([tmp_path], store, unheard(), progress=ignore)
+    imported(store, tmp_path)
     assert store.origins == [Origin(calling_ae="", called_ae="", peer=f"{tmp_path}/a\\nb", via=Door.IMPORT)]
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"\xff")).touch()
-    summary = run_import([tmp_path], Store({os.fsdecode(b"\xff"): InvalidInstance("x")}), unheard(), progress=ignore)
-    assert summary.rejections[0].path.isprintable()
-
-
-def test_only_the_first_rejections_are_kept(tmp_path: Path) -> None:
-    names = [f"{number:02}" for number in range(30)]
-    for name in names:
-        (tmp_path / name).touch()
-    summary = run_import([tmp_path], Store(dict.fromkeys(names, InvalidInstance("x"))), unheard(), progress=ignore)
-    assert (summary.rejected, len(summary.rejections)) == (30, 20)
+    told: list[str] = []
+    imported(Store({os.fsdecode(b"\xff"): InvalidInstance("x")}), tmp_path, tell=told.append)
+    assert [line.isprintable() for line in told] == [True]
 
 
 def test_an_empty_import_is_fine() -> None:
