@@ -153,6 +153,11 @@ class HL7Message:
         return self.header.get(10)
 
     @property
+    def sender(self) -> str:
+        """Sending Application (MSH-3) and Sending Facility (MSH-4), with a | between them if there are both."""
+        return "|".join(filter(None, (self.header.get(3), self.header.get(4))))
+
+    @property
     def kind(self) -> str:
         """Message code and trigger event (MSH-9), as ORM^O01."""
         return f"{self.header.get(9, 1)}^{self.header.get(9, 2)}"

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 
 # Once a procedure step has begun, the system that ordered it can no longer cancel it.
 _BEGUN = (ItemStatus.IN_PROGRESS, ItemStatus.COMPLETED)
+# How many characters of what a rejected message says of itself the log shows.
+_LONGEST = 64
 
 
 class OrderService:
@@ -44,14 +46,12 @@ class OrderService:
             )
             problem = InvalidMessage("the worklist is not available, try again later", ErrorCondition.INTERNAL)
         if problem is not None:
-            log.warning("order rejected", extra={"peer": peer, "reason": str(problem)})
+            log.warning("order rejected", extra={"peer": peer, **_named(message), "reason": str(problem)})
         self._taken(problem is None)
         return acknowledgment(message, datetime.now(), problem)
 
     def _apply(self, order: Order, message: HL7Message, peer: str) -> None:
-        # MSH-3 and MSH-4: who sends it, and where.
-        sender = "|".join(filter(None, (message.header.get(3), message.header.get(4))))
-        by = Participant(sender or "HL7", address=peer, requestor=True)
+        by = Participant(message.sender or "HL7", address=peer, requestor=True)
         if order.action is OrderAction.CANCEL:
             rows = [row for key in order.keys for row in self._items(key)]
             self._worklist.set_status(rows, ItemStatus.CANCELLED, by)
@@ -80,3 +80,10 @@ class OrderService:
         if any(row.item.status in _BEGUN for row in rows):
             raise InvalidMessage("the procedure step has begun and cannot be cancelled", ErrorCondition.RECORD_LOCKED)
         return rows
+
+
+def _named(message: HL7Message | None) -> dict[str, str]:
+    """What the log says of a message so that its sender finds it; nothing if it has no header that can be read."""
+    if message is None:
+        return {}
+    return {"sender": message.sender[:_LONGEST], "message_id": message.control_id[:_LONGEST]}

@@ -42,11 +42,12 @@ class Admitted:
 
 
 class Rejected(AssociationEnded):
-    """The association was rejected, by us or by the peer."""
+    """The association was rejected, by the peer, or by us; then `proposal` is what the peer proposed."""
 
-    def __init__(self, rejection: Rejection) -> None:
+    def __init__(self, rejection: Rejection, proposal: Proposal | None = None) -> None:
         super().__init__(f"rejected: {rejection.name.replace('_', ' ')}")
         self.rejection = rejection
+        self.proposal = proposal
 
 
 # How many answers are cached, and for proposals of how many bytes at most: modalities send the same ones each time.
@@ -107,7 +108,7 @@ class Acceptor:
         admitted = _check_protocol(proposal) or admit(proposal)
         if isinstance(admitted, Rejection):
             transport.send([encode_reject(admitted.result, admitted.source, admitted.reason)], network)
-            raise Rejected(admitted)
+            raise Rejected(admitted, proposal)
         if negotiated is None:
             negotiated = self._negotiate(proposal, body, admitted)
         transport.send([negotiated.encoded], network)

@@ -1,6 +1,5 @@
 """The application entity: serves a connection from its first to its last byte and logs one line about it."""
 
-import contextlib
 import logging
 import socket
 import ssl
@@ -115,16 +114,8 @@ class ApplicationEntity:
     def _turn_away(self, connection: Connection, settings: EntitySettings) -> None:
         """Reject a connection from an address that connects too often; with TLS, close it before the handshake."""
         self._metrics.rejected(TEMPORARY_CONGESTION.name)
-        self._sparingly.log(logging.INFO, "no association", connection.address, TEMPORARY_CONGESTION.name)
-        if connection.tls:
-            return
-        patience = min(settings.terms.association_timeout, _TURN_AWAY_SECONDS)
-        with contextlib.suppress(OSError, AssociationEnded):
-            connection.transport = transport = Transport(connection.socket, tick=min(settings.tick, patience))
-            try:
-                settings.acceptor.accept(transport, patience, admit=lambda proposal: TEMPORARY_CONGESTION)
-            except Rejected:
-                transport.finish()
+        titles = {} if connection.tls else _reject_for_rate(connection, settings)
+        self._sparingly.log(logging.INFO, "no association", connection.address, TEMPORARY_CONGESTION.name, **titles)
 
     def _associate(self, connection: Connection, transport: Transport, settings: EntitySettings) -> None:
         # The caller whose association was admitted, and how many contexts were proposed.
@@ -155,8 +146,9 @@ class ApplicationEntity:
 
     def _not_established(self, transport: Transport, connection: Connection, ended: AssociationEnded) -> None:
         why = "timeout"
+        titles: dict[str, str] = {}
         if isinstance(ended, Rejected):
-            why = ended.rejection.name
+            why, titles = ended.rejection.name, _titles(ended)
             transport.finish()
         elif isinstance(ended, ProtocolError):
             why = "protocol"
@@ -165,7 +157,7 @@ class ApplicationEntity:
             why = "lost"
         if why != "lost":
             self._metrics.rejected(why)
-        self._sparingly.log(logging.INFO, "no association", connection.address, why, ended=ended.how)
+        self._sparingly.log(logging.INFO, "no association", connection.address, why, ended=ended.how, **titles)
 
     def _serve(self, association: Association, connection: Connection, proposed: int) -> None:
         operations: Counter[str] = Counter()
@@ -178,6 +170,26 @@ class ApplicationEntity:
             _end(association, ended)
         finally:
             log.info("association", extra=_summary(association, connection, proposed, operations) | {"ended": how})
+
+
+def _reject_for_rate(connection: Connection, settings: EntitySettings) -> dict[str, str]:
+    """Wait a moment for a proposal and reject it; returns the AE titles in it, none if nothing was proposed in time."""
+    patience = min(settings.terms.association_timeout, _TURN_AWAY_SECONDS)
+    try:
+        connection.transport = transport = Transport(connection.socket, tick=min(settings.tick, patience))
+        settings.acceptor.accept(transport, patience, admit=lambda proposal: TEMPORARY_CONGESTION)
+    except Rejected as rejected:
+        transport.finish()
+        return _titles(rejected)
+    except (OSError, AssociationEnded):
+        pass
+    return {}
+
+
+def _titles(rejected: Rejected) -> dict[str, str]:
+    """The AE titles of a rejected proposal, for the log."""
+    proposal = rejected.proposal
+    return {} if proposal is None else {"calling_ae": proposal.calling_ae, "called_ae": proposal.called_ae}
 
 
 def _secure(connection: Connection, settings: EntitySettings) -> None:

@@ -11,7 +11,7 @@ from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.contexts import SOP_CLASSES
 from pacs_server.scp.dispatch import Result
-from pacs_server.scp.matches import send_matches
+from pacs_server.scp.matches import keys_used, send_matches
 from pacs_server.services.query import QueryService
 
 
@@ -36,7 +36,7 @@ class QueryRetrieveFindSCP:
             unsupported = bool(query.unsupported)
             count, status = send_matches(association, message, rows, encoder.encode, record, unsupported=unsupported)
         self._metrics.matches(count)
-        return Result(status, {"level": query.level.name, "matches": count})
+        return Result(status, {"level": query.level.name, "matches": count, "keys": keys_used(query.texts)})
 
     def _query(self, association: Association, message: Message) -> Query:
         data = identifier_of(association, message)

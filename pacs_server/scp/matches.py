@@ -1,6 +1,7 @@
 """The responses of a C-FIND, sent while the matches are read (PS3.7 9.1.2)."""
 
-from collections.abc import Callable, Generator
+import itertools
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from typing import TypeVar
 
@@ -15,6 +16,15 @@ Match = TypeVar("Match")
 
 # How many responses go into one write. After each write the server looks for a C-CANCEL.
 _BATCH = 16
+# How many keys the log names.
+_MOST_KEYS = 20
+
+
+def keys_used(texts: Mapping[str, str]) -> str:
+    """The keywords of the keys that a query was sent with, for the log; their values are data of patients."""
+    shown = ",".join(itertools.islice(texts, _MOST_KEYS)) or "none"
+    left_out = len(texts) - _MOST_KEYS
+    return shown if left_out <= 0 else f"{shown} and {left_out} more"
 
 
 def send_matches(

@@ -7,7 +7,7 @@ from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of
-from pacs_server.scp.matches import send_matches
+from pacs_server.scp.matches import keys_used, send_matches
 from pacs_server.services.worklist import WorklistService
 
 
@@ -33,4 +33,4 @@ class ModalityWorklistSCP:
 
             count, status = send_matches(association, message, items, encode, record, unsupported=unsupported)
         self._metrics.matches(count)
-        return Result(status, {"matches": count})
+        return Result(status, {"matches": count, "keys": keys_used(query.texts)})

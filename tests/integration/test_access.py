@@ -258,3 +258,13 @@ def test_an_open_server_says_so(tmp_path, caplog, monkeypatch):
     with running(with_rules(config(tmp_path), peer("CT1"))):
         pass
     assert not any("set access_control.peers" in line for line in caplog.messages)
+
+
+def test_a_rejection_is_logged_with_both_ae_titles(guarded, caplog):
+    caplog.set_level("INFO", "pacs_server")
+    with guarded(allowed=("CT1",)) as pacs:
+        assert asks(pacs, "CT9") == (1, 1, 3)
+        told = eventually(lambda: [vars(r) for r in caplog.records if r.getMessage() == "no association"])
+        assert told
+    [line] = [vars(r) for r in caplog.records if r.getMessage() == "no association"]
+    assert (line["reason"], line["calling_ae"], line["called_ae"]) == ("calling_ae_title", "CT9", "PACS")

@@ -208,7 +208,8 @@ def test_large_messages_to_a_peer_that_takes_short_pdus() -> None:
 # ------------------------------------------------------------------------------------ rates and places
 
 
-def test_the_rate_of_one_address(tmp_path: Path) -> None:
+def test_the_rate_of_one_address(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "pacs_server")
     with running(limited(tmp_path, association_rate=0.001, association_burst=2)) as pacs:
         for _ in range(2):
             with RawPeer.associated(pacs.address) as peer:
@@ -225,6 +226,8 @@ def test_the_rate_of_one_address(tmp_path: Path) -> None:
             assert silent.ending() == "closed"
             assert time.monotonic() - began < 4
         assert refusals(pacs, "association_rate") == 4
+        [told] = [vars(record) for record in caplog.records if record.getMessage() == "no association"]
+        assert (told["reason"], told["calling_ae"], told["called_ae"]) == ("association_rate", "RAW", "PACS")
         with RawPeer(pacs.address, source="127.0.0.2") as peer:
             peer.associate(proposal((VERIFICATION, [IMPLICIT])))
             assert peer.echo() == 0

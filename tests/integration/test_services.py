@@ -213,6 +213,16 @@ def test_find_answers_what_was_asked_for(serve):
     assert answers[1][1] is None
 
 
+def test_the_log_names_the_keys_of_a_query_and_not_their_values(serve, caplog):
+    caplog.set_level("INFO", "pacs_server")
+    with associated(serve(), STUDY_FIND) as association:
+        keys = identifier("STUDY", PatientName="QUILLANZYX*", PatientID="", StudyDate="20260105-")
+        assert [int(status.Status) for status, _ in association.send_c_find(keys, STUDY_FIND)] == [0]
+    [line] = [vars(record) for record in caplog.records if vars(record).get("operation") == "C-FIND"]
+    assert (line["level"], line["matches"], line["keys"]) == ("STUDY", 0, "StudyDate,PatientName")
+    assert "QUILLANZYX" not in caplog.text
+
+
 def test_find_says_when_a_key_is_not_supported(serve):
     pacs = serve()
     assert store(pacs, make_ct()) == [0]

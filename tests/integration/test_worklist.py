@@ -38,7 +38,8 @@ def accession_numbers(answers: Answers) -> list[str]:
     return [data.AccessionNumber for _, data in answers if data is not None]
 
 
-def test_a_day_at_a_station(pacs: PacsServer) -> None:
+def test_a_day_at_a_station(pacs: PacsServer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pacs_server")
     worklist(pacs).put([numbered(1), numbered(2, {"ScheduledStationAETitle": "MR1", "Modality": "MR"})])
     step = {"ScheduledStationAETitle": "CT1", "ScheduledProcedureStepStartDate": "20260105", "Modality": "CT"}
     answers = find(pacs, keys(step, StudyInstanceUID=""))
@@ -47,6 +48,11 @@ def test_a_day_at_a_station(pacs: PacsServer) -> None:
     assert found is not None
     assert (found.PatientID, found.PatientName, found.StudyInstanceUID) == ("P1", "Müller^Anna", "1.2.3.1")
     assert found.ScheduledProcedureStepSequence[0].ScheduledStationAETitle == "CT1"
+    [line] = [vars(record) for record in caplog.records if vars(record).get("operation") == "C-FIND"]
+    assert sorted(line["keys"].split(",")) == [
+        f"ScheduledProcedureStepSequence.{keyword}"
+        for keyword in ("Modality", "ScheduledProcedureStepStartDate", "ScheduledStationAETitle")
+    ]
 
 
 def test_unsupported_keys_are_told_by_the_status(pacs: PacsServer) -> None:

@@ -143,3 +143,15 @@ def test_no_patient_data_is_logged(service: OrderService, caplog: pytest.LogCapt
     assert len(caplog.records) == 2
     logged = " ".join(str(record.__dict__) for record in caplog.records)
     assert not any(secret in logged for secret in ("Müller", "Anna", "P1", "1970"))
+
+
+def test_a_rejected_order_is_logged_with_its_sender_and_control_id(
+    service: OrderService, caplog: pytest.LogCaptureFixture
+) -> None:
+    take(service, orders.order(control="CA"))
+    take(service, orders.order().replace(b"8859/1", b"EBCDIC").replace(b"M1", b"M" * 100_000))
+    take(service, b"no message")
+    first, long, headless = (vars(record) for record in caplog.records if record.message == "order rejected")
+    assert (first["sender"], first["message_id"], first["peer"]) == ("RIS|HOSP", "M1", "10.0.0.1")
+    assert (long["sender"], long["message_id"]) == ("RIS|HOSP", "M" * 64)
+    assert "message_id" not in headless
