@@ -26,14 +26,17 @@ $(BIN)/python:
 		echo "$(PYTHON) is $$($(PYTHON) --version), this needs >= 3.11: say make PYTHON=python3.12 or the like"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "Python's venv is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@echo 'making a virtual environment in $(VENV)'
+	@$(PYTHON) -m venv $(VENV)
 
 $(RUN_STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@echo 'installing the server and its libraries in $(VENV); the first time they are downloaded'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres,codecs,test,dev]'
+	@echo 'installing the server and all that its development needs in $(VENV); the first time that takes minutes'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres,codecs,test,dev]'
 	@touch $@ $(RUN_STAMP)
 
 .PHONY: install
@@ -41,6 +44,8 @@ install: $(DEV_STAMP) ## Install the server with all that development needs into
 
 .PHONY: run
 run: $(RUN_STAMP) ## Start the server, with pacs_server.yaml if it is here
+	@if [ -f pacs_server.yaml ]; then echo 'starting the server with pacs_server.yaml'; \
+		else echo 'starting the server with its defaults; the archive is kept in this directory'; fi
 	@if [ -f pacs_server.yaml ]; then exec $(BIN)/pacs-server --config pacs_server.yaml; else exec $(BIN)/pacs-server; fi
 
 .PHONY: test
