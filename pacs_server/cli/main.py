@@ -15,11 +15,13 @@ from pacs_server.cli import (
     audit,
     backup,
     commitment,
+    completion,
     conflicts,
     delete,
     exporting,
     find,
     importing,
+    manual,
     mpps,
     peers,
     rebuild,
@@ -60,14 +62,18 @@ app.add_typer(tasks.app, name="tasks")
 app.add_typer(users.app, name="user")
 app.add_typer(verify.app)
 app.add_typer(worklist.app, name="worklist")
+app.add_typer(completion.app)
+app.add_typer(manual.app)
 
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
     # The warnings of pydicom quote values, and values are patient data.
     warnings.filterwarnings("ignore", module="pydicom")
+    completion.prepare()
     try:
-        app()
+        # Also for `python -m pacs_server`, so that usage and completion are the same.
+        app(prog_name=completion.PROGRAM)
     except ConfigError as error:
         fail(str(error), 2)
     except PacsError as error:
