@@ -46,6 +46,7 @@ class PacsServer:
         self.config = config
         self.metrics = Metrics()
         self._listening_at(Addresses((config.server.host, config.server.port)))
+        self._started_with = config
         self._read_config = reload
         self._connections = Connections()
         self._parts = RunningParts()
@@ -64,6 +65,8 @@ class PacsServer:
         If the server cannot start, raise a PacsError and leave nothing open.
         """
         check_filesystem(self.config)
+        # What needs a restart stays as it is in this configuration, whatever a reload reads.
+        self._started_with = self.config
         settings = LiveSettings.of(self.config)
         self._runtime = Runtime(settings, self.metrics, self._connections, own_logs=own_logs)
         self._parts.start(server_parts(self._runtime, self._parts))
@@ -125,7 +128,7 @@ class PacsServer:
         return self._runtime.archive
 
     def _take_over(self, new: LiveSettings) -> None:
-        restart, changes = changed_needing_restart(self.config, new.config), changed(self.config, new.config)
+        restart, changes = changed_needing_restart(self._started_with, new.config), changed(self.config, new.config)
         self.config, self._runtime.settings = new.config, new
         self._parts.reload()
         self._reload_ended("ok", needs_restart=restart)

@@ -174,12 +174,18 @@ def test_a_bad_file_keeps_the_old_configuration(pacs: PacsProcess) -> None:
     associate(pacs.port, [VERIFICATION], calling_ae="CT1").transport.close()
 
 
-def test_what_needs_a_restart_is_named(pacs: PacsProcess) -> None:
-    port = pacs.port
-    pacs.reload({"storage": {"naming": "flat"}})
-    assert pacs.status()["last_reload"]["needs_restart"] == ["storage.naming"]
-    assert pacs.port == port
+def test_what_needs_a_restart_is_named_as_long_as_it_differs_from_what_runs(pacs: PacsProcess) -> None:
+    def needs_restart(settings: dict[str, Any]) -> list[str]:
+        pacs.reload(settings)
+        return list(pacs.status()["last_reload"]["needs_restart"])
+
+    flat, port = {"storage": {"naming": "flat"}}, pacs.port
+    assert needs_restart(flat) == ["storage.naming"]
     assert "storage.naming" in pacs.log()
+    assert needs_restart(flat) == ["storage.naming"]
+    assert needs_restart(flat | {"logging": {"level": "debug"}}) == ["storage.naming"]
+    assert needs_restart({}) == []
+    assert pacs.port == port
 
 
 def test_the_log_file_is_opened_anew_after_rotation(tmp_path: Path) -> None:
