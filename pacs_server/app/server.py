@@ -10,15 +10,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Self
 
-from pacs_server import __version__
 from pacs_server.app.allocator import give_back_large_blocks
 from pacs_server.app.assembly import OpenArchive
 from pacs_server.app.lifecycle import RunningParts
 from pacs_server.app.parts import server_parts
 from pacs_server.app.ports import Addresses
 from pacs_server.app.runtime import LiveSettings, ReloadResult, Runtime
+from pacs_server.app.welcome import welcome
 from pacs_server.config.cautions import cautions
-from pacs_server.config.load import check_filesystem
+from pacs_server.config.disk import check_filesystem
 from pacs_server.config.model import Config, changed, changed_needing_restart, is_about_security
 from pacs_server.errors import ConfigError
 from pacs_server.kit import logs
@@ -194,18 +194,6 @@ class PacsServer:
             log.warning(warning)
 
     def _print_welcome(self) -> None:
-        host, port = self.address
-        peer = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        title = self.config.server.ae_title
-        print(f"pacs-server {__version__} listening on {host} port {port} as {title}")
-        if self.tls_address is not None:
-            print("DICOM over TLS at {} port {}".format(*self.tls_address))
-        if self.monitoring_address is not None:
-            print("monitoring at http://{}:{}/status".format(*self.monitoring_address))
-        if self.hl7_address is not None:
-            print("HL7 orders at {} port {}".format(*self.hl7_address))
-        # DCMTK's options for TLS without a client certificate, and without checking the certificate of the server.
-        tls = " +tla -ic" if self.tls_address == self.address else ""
-        print(f"try: echoscu -aec {title}{tls} {peer} {port}")
-        print(f"     storescu -aec {title}{tls} {peer} {port} image.dcm")
+        for line in welcome(self.config, self._runtime.addresses):
+            print(line)
         sys.stdout.flush()
