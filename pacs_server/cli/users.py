@@ -2,14 +2,14 @@
 
 import getpass
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, load_config
+from pacs_server.cli.options import ConfigOption, fail, load_config
 from pacs_server.cli.tables import print_table
 from pacs_server.errors import UserError
 
@@ -31,9 +31,15 @@ def add(
     """Add a user; the running server knows the user at once."""
     from pacs_server.config.users import add_user, check_name
 
-    check_name(name)
+    with _arguments_checked():
+        check_name(name)
     password = _password(from_stdin=password_stdin)
-    _change(load_config(context, config, check=False), name, "added", lambda path: add_user(path, name, password))
+    settings = load_config(context, config, check=False)
+    file = settings.user_identity.users_path
+    is_new = not file.exists()
+    _change(settings, name, "added", lambda path: add_user(path, name, password))
+    if is_new:
+        typer.echo(f"the file of users is new: {file} ({settings.where('user_identity.users_path')})", err=True)
 
 
 @app.command()
@@ -85,15 +91,37 @@ def _change(config: "Config", name: str, done: str, change: Callable[[Path], Non
 
 
 def _password(*, from_stdin: bool) -> str:
-    """Read the password from standard input, or have it typed twice without being shown. Raises UserError."""
-    if from_stdin:
-        try:
-            return sys.stdin.readline(8192).removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise UserError("the password is not UTF-8 text") from None
-    if not sys.stdin.isatty():
-        raise UserError("there is no terminal to ask for the password, use --password-stdin")
-    first = getpass.getpass("Password: ")
-    if getpass.getpass("The same again: ") != first:
+    """Read a password that is allowed from standard input, or have it typed twice without being shown.
+
+    Raises UserError if the two differ. Ends the process with exit code 2 if the password is not allowed.
+    """
+    from pacs_server.config.users import check_password
+
+    with _arguments_checked():
+        first = _password_of_stdin() if from_stdin else _typed_password()
+        check_password(first)
+    if not from_stdin and getpass.getpass("The same again: ") != first:
         raise UserError("the two passwords differ, nothing was changed")
     return first
+
+
+def _password_of_stdin() -> str:
+    try:
+        return sys.stdin.readline(8192).removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise UserError("the password is not UTF-8 text") from None
+
+
+def _typed_password() -> str:
+    if not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask for the password, use --password-stdin")
+    return getpass.getpass("Password: ")
+
+
+@contextmanager
+def _arguments_checked() -> Iterator[None]:
+    """End the process with exit code 2 if the block finds a name or a password that is not allowed."""
+    try:
+        yield
+    except UserError as error:
+        fail(str(error), 2)

@@ -103,13 +103,19 @@ def _check_known(users: dict[str, str], name: str) -> None:
         raise UserError(f"there is no user {name if is_name(name) else 'of that name'}")
 
 
-def _hashed(password: str) -> str:
+def check_password(password: str) -> None:
+    """Raise UserError if `password` is not allowed as a password."""
     if not MIN_PASSWORD <= len(password) <= _MAX_PASSWORD:
         raise UserError(f"a password has {MIN_PASSWORD} to {_MAX_PASSWORD} characters")
     try:
-        return HASHER.hash(password.encode())
+        password.encode()
     except UnicodeEncodeError:
         raise UserError("the password is not UTF-8 text") from None
+
+
+def _hashed(password: str) -> str:
+    check_password(password)
+    return HASHER.hash(password.encode())
 
 
 @contextmanager

@@ -50,8 +50,13 @@ def events(tmp_path: Path) -> list[tuple[str, str]]:
 
 def test_a_password_is_typed_twice(run: Run, typed: list[str], tmp_path: Path) -> None:
     typed += [PASSWORD, PASSWORD]
-    assert run("add", "anna") == (0, "user anna added\n", "")
+    made = f"the file of users is new: {tmp_path}/users (default)\n"
+    assert run("add", "anna") == (0, "user anna added\n", made)
+    typed += [PASSWORD, PASSWORD]
+    assert run("add", "jo") == (0, "user jo added\n", "")
     assert has(tmp_path / "users", "anna", PASSWORD)
+    typed.append("short")  # it is not asked for again
+    assert run("passwd", "anna") == (2, "", "pacs-server: a password has 8 to 1024 characters\n")
     typed += ["another word", "an other word"]
     assert run("passwd", "anna") == (1, "", "pacs-server: the two passwords differ, nothing was changed\n")
     typed += ["another word"] * 2
@@ -77,25 +82,26 @@ def test_list_and_remove(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin", "says"),
+    ("arguments", "stdin", "ends", "says"),
     [
-        (["add", "anna", "--password-stdin"], b"short\n", "a password has 8 to 1024 characters"),
-        (["add", "anna", "--password-stdin"], b"", "a password has 8 to 1024 characters"),
-        (["add", "anna", "--password-stdin"], b"p\xe4sswords\n", "the password is not UTF-8 text"),
-        (["add", "anna"], b"", "there is no terminal to ask for the password, use --password-stdin"),
-        (["add", "a:b"], b"", "a user name has 1 to 64 printable characters"),
-        (["add", "known", "--password-stdin"], PASSWORD.encode(), "there is a user known already"),
-        (["passwd", "anna", "--password-stdin"], PASSWORD.encode(), "there is no user anna"),
-        (["remove", "anna"], b"", "there is no user anna"),
+        (["add", "anna", "--password-stdin"], b"short\n", 2, "a password has 8 to 1024 characters"),
+        (["add", "anna", "--password-stdin"], b"", 2, "a password has 8 to 1024 characters"),
+        (["passwd", "known", "--password-stdin"], b"short\n", 2, "a password has 8 to 1024 characters"),
+        (["add", "anna", "--password-stdin"], b"p\xe4sswords\n", 2, "the password is not UTF-8 text"),
+        (["add", "anna"], b"", 2, "there is no terminal to ask for the password, use --password-stdin"),
+        (["add", "a:b"], b"", 2, "a user name has 1 to 64 printable characters"),
+        (["add", "known", "--password-stdin"], PASSWORD.encode(), 1, "there is a user known already"),
+        (["passwd", "anna", "--password-stdin"], PASSWORD.encode(), 1, "there is no user anna"),
+        (["remove", "anna"], b"", 1, "there is no user anna"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence_and_leaves_no_trace(
-    run: Run, tmp_path: Path, arguments: list[str], stdin: bytes, says: str
+    run: Run, tmp_path: Path, arguments: list[str], stdin: bytes, ends: int, says: str
 ) -> None:
     add_user(tmp_path / "users", "known", PASSWORD)
     before = (tmp_path / "users").read_bytes()
     code, out, err = run(*arguments, typed=stdin)
-    assert (code, out) == (1, "")
+    assert (code, out) == (ends, "")
     assert err.startswith(f"pacs-server: {says}")
     assert err.count("\n") == 1
     assert (tmp_path / "users").read_bytes() == before
