@@ -31,13 +31,13 @@ def open_trail(settings: AuditConfig) -> "AuditTrail":
     Raises ConfigError if the key cannot be used or is not the one that signed the trail, else AuditUnavailable.
     """
     directory = settings.directory
-    with unavailable(f"use {directory}"):
+    with unavailable(f"use audit.directory {directory}"):
         if not directory.is_dir():
             make_directory(directory)
             sync_directory(directory.parent)
         head = create(directory / HEAD, os.O_RDWR)
     try:
-        with locked(head), unavailable(f"use {directory}"):
+        with locked(head), unavailable(f"use audit.directory {directory}"):
             key, last = _prepared(settings, head)
             return AuditTrail(directory, key, head, last.sequence)
     except BaseException:

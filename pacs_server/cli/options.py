@@ -32,7 +32,8 @@ def load_config(context: typer.Context, file: Path | None = None, *, check: bool
 
     If `check`, the settings are checked against the disk as well.
     """
-    from pacs_server.config.load import check_filesystem, load
+    from pacs_server.config.disk import check_filesystem
+    from pacs_server.config.load import load
 
     options: Options = context.obj
     config = load(file or options.config, environ=os.environ, overrides=options.overrides)

@@ -1,18 +1,20 @@
-"""Warnings about settings that work and are less safe than they could be."""
+"""Warnings about settings that work, and are less safe than they could be or do not fit the disk."""
 
 import ipaddress
+import shutil
 
 from pacs_server.config.model import Config
 from pacs_server.config.secrets import open_to_every_user, readable_by_others
 
 
 def cautions(config: Config) -> list[str]:
-    """A sentence for each setting, or file, that works and is less safe than it could be."""
+    """A sentence for each setting, or file, that is less safe than it could be, or keeps objects out."""
     found = (
         open_to_everyone(config),
         passwords_in_clear(config),
         *readable_by_others(config),
         *open_to_every_user(config),
+        less_room_than_kept_free(config),
     )
     return [warning for warning in found if warning is not None]
 
@@ -40,6 +42,26 @@ def open_to_everyone(config: Config) -> str | None:
         f"everybody who reaches {config.server.host} port {config.server.port} may store, query and retrieve: "
         "set access_control.peers or access_control.allowed_ae_titles, or tls.require_client_cert"
     )
+
+
+def less_room_than_kept_free(config: Config) -> str | None:
+    """A warning if the disk of the storage is so small or so full that every object is refused."""
+    wanted, directory = config.storage.min_free_space, config.storage.directory
+    place = next((path for path in (directory, *directory.parents) if path.is_dir()), None)
+    if place is None:
+        return None
+    disk = shutil.disk_usage(place)
+    if wanted <= disk.free:
+        return None
+    if wanted > disk.total:
+        room = f"more than the whole disk of {directory} has ({_gigabytes(disk.total)})"
+    else:
+        room = f"more than is free now on the disk of {directory} ({_gigabytes(disk.free)})"
+    return f"storage.min_free_space: {_gigabytes(wanted)} are {room}: every object is refused"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"
 
 
 def _is_loopback(host: str) -> bool:

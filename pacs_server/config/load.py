@@ -1,11 +1,10 @@
-"""Read the settings from the YAML file, the environment and the command line, and check them against the disk.
+"""Read the settings from the YAML file, the environment and the command line.
 
 Every failure is a ConfigError with one sentence that names the place, the dotted key and what is wrong.
 """
 
 import difflib
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -13,13 +12,12 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pacs_server.config import tls
 from pacs_server.config.model import Config, setting
 from pacs_server.config.secrets import is_secret, read_secret_files
 from pacs_server.config.sections.access_control import PeerRule
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.config.yaml import Layer, Place, YAMLReader, one_line, read, shown_key
-from pacs_server.errors import ConfigError, UserError
+from pacs_server.errors import ConfigError
 
 _PREFIX: Final = "PACS_SERVER__"
 _SECTIONS: Final[dict[str, type[BaseModel]]] = {
@@ -28,7 +26,15 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
 }
 _KEYS: Final = {f"{name}.{key}": info for name, model in _SECTIONS.items() for key, info in model.model_fields.items()}
-_ENVIRONMENT: Final = {_PREFIX + key.replace(".", "__").upper(): key for key in (*_KEYS, "remote_aes")}
+_TOP: Final = (*_SECTIONS, "remote_aes")
+
+
+def _variable(key: str) -> str:
+    """The environment variable of a dotted key."""
+    return _PREFIX + key.replace(".", "__").upper()
+
+
+_ENVIRONMENT: Final = {_variable(key): key for key in (*_KEYS, "remote_aes")}
 _EXPECTED: Final = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -126,7 +132,8 @@ def _from_environment(environ: Mapping[str, str]) -> Layer:
             continue
         place = f"environment variable {shown_key(name)}"
         if name not in _ENVIRONMENT:
-            raise ConfigError(f"{place} is not known{_suggestion(name, _ENVIRONMENT)}")
+            owners = [_variable(key) for key in _keys_named(name.removeprefix(_PREFIX).lower())]
+            raise ConfigError(f"{place} is not known{_either(owners) or _suggestion(name, _ENVIRONMENT)}")
         key = _ENVIRONMENT[name]
         layer.places[key] = Place(place, Path.cwd())
         if _takes_text(key):
@@ -163,8 +170,8 @@ def _from_file(path: Path | None) -> Layer:
 
 def _add_section(layer: Layer, name: str, section: object) -> None:
     place = layer.places[name].text
-    if name not in _SECTIONS and name != "remote_aes":
-        raise ConfigError(f"{place}: {shown_key(name)}: is not known{_suggestion(name, [*_SECTIONS, 'remote_aes'])}")
+    if name not in _TOP:
+        raise ConfigError(f"{place}: {shown_key(name)}: is not known{_suggestion_at_top(name)}")
     if section is None:  # all keys of the section are commented out
         return
     if name == "remote_aes":
@@ -176,7 +183,7 @@ def _add_section(layer: Layer, name: str, section: object) -> None:
     for key, value in section.items():
         dotted = f"{name}.{key}"
         if dotted not in _KEYS:
-            hint = _suggestion(key, _SECTIONS[name].model_fields)
+            hint = _suggestion(key, _SECTIONS[name].model_fields) or _either(_keys_named(key))
             raise ConfigError(f"{layer.places[dotted].text}: {name}.{shown_key(key)}: is not known{hint}")
         layer.values[dotted] = value
 
@@ -224,9 +231,25 @@ def _limit(detail: ErrorDetails) -> str:
     return message if message == detail["msg"] else f"it must be {message}"
 
 
+def _suggestion_at_top(name: str) -> str:
+    if name in _KEYS:
+        section, _, key = name.partition(".")
+        return f" here, write {key}: below {section}:"
+    return _either(_keys_named(name)) or _suggestion(name, _TOP)
+
+
+def _keys_named(key: str) -> list[str]:
+    """The dotted keys of all sections that have a key of this name."""
+    return [dotted for dotted in _KEYS if dotted.partition(".")[2] == key]
+
+
+def _either(names: list[str]) -> str:
+    return f", did you mean {' or '.join(names)}?" if names else ""
+
+
 def _suggestion(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.75)
-    return f", did you mean {close[0]}?" if close else ""
+    return _either(close)
 
 
 def _shown(value: object) -> str:
@@ -235,64 +258,3 @@ def _shown(value: object) -> str:
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
     return repr(value if len(str(value)) <= 60 else f"{str(value)[:60]}...")
-
-
-# --- check against the disk ---
-
-
-def check_filesystem(config: Config) -> None:
-    """Check that the directories can be created and written, and that the certificates load. Creates nothing.
-
-    Raises ConfigError with the key and the place of the first setting that cannot work.
-    """
-    _check(config, "storage.directory", _cannot_hold_files(config.storage.directory))
-    if config.database.url is None:
-        _check(config, "database.path", _cannot_write(config.database.path))
-    if config.audit.enabled:
-        _check(config, "audit.directory", _cannot_hold_files(config.audit.directory))
-    if config.logging.file is not None:
-        _check(config, "logging.file", _cannot_write(config.logging.file))
-    if config.user_identity.mode != "off":
-        _check(config, "user_identity.users_path", _cannot_tell_users(config.user_identity.users_path))
-    if config.worklist.folder is not None:
-        _check(config, "worklist.folder", _cannot_hold_files(config.worklist.folder))
-    tls.check(config)
-
-
-def _check(config: Config, key: str, problem: str | None) -> None:
-    if problem is not None:
-        raise config.error(key, problem)
-
-
-def _cannot_hold_files(directory: Path) -> str | None:
-    for path in (directory, *directory.parents):
-        try:
-            mode = path.stat().st_mode
-        except (FileNotFoundError, NotADirectoryError):
-            if path.is_symlink():
-                return f"{path} is a link to nowhere"
-            continue
-        except OSError as error:
-            return f"{path}: {error.strerror}"
-        if not stat.S_ISDIR(mode):
-            return f"{path} is not a directory"
-        return None if os.access(path, os.W_OK | os.X_OK) else f"{path} is not writable"
-    return f"{directory} has no parent directory"
-
-
-def _cannot_tell_users(file: Path) -> str | None:
-    from pacs_server.config.users import read_users  # importing argon2 takes long
-
-    try:
-        read_users(file)
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def _cannot_write(file: Path) -> str | None:
-    if file.is_dir():
-        return f"{file} is a directory"
-    if file.exists() and not os.access(file, os.W_OK):
-        return f"{file} is not writable"
-    return _cannot_hold_files(file.parent)

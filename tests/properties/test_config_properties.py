@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pacs_server.config import Config, PeerRule, RemoteAEConfig
-from pacs_server.config.load import check_filesystem, load
+from pacs_server.config.disk import check_filesystem
+from pacs_server.config.load import load
 from pacs_server.errors import ConfigError
 
 SECTIONS = {

@@ -46,7 +46,9 @@ class FileSystemLock:
             make_directory(self._root, durable=True)
             descriptor = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise StorageUnavailable(f"cannot use {self._root}: {error.strerror or error}") from error
+            raise StorageUnavailable(
+                f"storage.directory: cannot use {self._root}: {error.strerror or error}"
+            ) from error
         try:
             try:
                 fcntl.flock(descriptor, kind | fcntl.LOCK_NB)

@@ -24,7 +24,7 @@ class FileSystemRestoration:
 
     def unfinished(self) -> str | None:
         """The snapshot that the mark names; see `Restoration`."""
-        with disk_errors(f"use {self._root}"):
+        with disk_errors(f"use storage.directory {self._root}"):
             return self._mark.read_text(encoding="utf-8") if self._mark.exists() else None
 
     def refuse_unfinished(self) -> None:
@@ -36,7 +36,7 @@ class FileSystemRestoration:
 
     def is_archive_empty(self) -> bool:
         """Whether there is no file, not even in the folders of `RESERVED`; see `Restoration`."""
-        with disk_errors(f"use {self._root}"):
+        with disk_errors(f"use storage.directory {self._root}"):
             return not any(self._files())
 
     def begin(self, snapshot: str) -> None:

@@ -1,19 +1,17 @@
-"""Settings: defaults, the file with its line numbers, precedence, the checks on disk, and the example file."""
+"""Settings: defaults, the file with its line numbers, precedence, and the example file."""
 
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
-import trustme
 import yaml
 from pydantic import ValidationError
 
 from pacs_server.config import Config, DatabaseConfig, PeerRule, RemoteAEConfig, ServerConfig, StorageConfig
 from pacs_server.config.cautions import open_to_everyone
-from pacs_server.config.load import check_filesystem, load
+from pacs_server.config.load import load
 from pacs_server.config.model import changed, changed_needing_restart, setting, settings, takes_effect
 from pacs_server.config.types import TakesEffect
 from pacs_server.errors import ConfigError
@@ -97,6 +95,10 @@ def test_values_are_frozen() -> None:
         ("server:\n  port:", "line 2: server.port: has no value"),
         ("server:\n\n  prot: 1", "line 3: server.prot: is not known, did you mean port?"),
         ("sever:\n  port: 1", "line 1: sever: is not known, did you mean server?"),
+        ("port: 11112", "line 1: port: is not known, did you mean server.port or tls.port?"),
+        ("level: info", "line 1: level: is not known, did you mean logging.level?"),
+        ("server.port: 11112", "line 1: server.port: is not known here, write port: below server:"),
+        ("server: {directory: x}", "server.directory: is not known, did you mean storage.directory or audit.directory"),
         ("source: x", "line 1: source: is not known"),
         ("server: 3", "line 1: server: 3 is not a mapping of keys to values"),
         ("server: [a]", "line 1: server: a list is not a mapping of keys to values"),
@@ -248,6 +250,7 @@ def test_environment(load_text: Load, name: str, value: str, key: str, expected:
     ("name", "value", "message"),
     [
         ("SERVER__PROT", "1", " is not known, did you mean PACS_SERVER__SERVER__PORT?"),
+        ("PORT", "1", " is not known, did you mean PACS_SERVER__SERVER__PORT or PACS_SERVER__TLS__PORT?"),
         ("SERVER__port", "1", " is not known"),
         ("SERVER", "{port: 1}", " is not known"),
         ("SERVER__PORT", "x", ": server.port: 'x' is not a whole number"),
@@ -395,65 +398,6 @@ def test_changes_that_need_a_restart() -> None:
     assert changed_needing_restart(old, same) == []
     new = Config.model_validate({"server": {"port": 1}, "database": {"path": "x"}, "logging": {"format": "json"}})
     assert changed_needing_restart(old, new) == ["server.port", "database.path", "logging.format"]
-
-
-# --- on disk ---
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    issued = trustme.CA().issue_cert("localhost")
-    certificate, key = tmp_path / "server.crt", tmp_path / "server.key"
-    issued.cert_chain_pems[0].write_to_path(str(certificate))
-    issued.private_key_pem.write_to_path(str(key))
-    return certificate, key
-
-
-def test_the_check_creates_nothing(load_text: Load, tmp_path: Path) -> None:
-    config = load_text("storage: {directory: a/b/c}\ndatabase: {path: d/pacs.db}\nlogging: {file: e/f.log}")
-    before = sorted(tmp_path.rglob("*"))
-    check_filesystem(config)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("storage:\n  directory: file", "line 2: storage.directory: {}/file is not a directory"),
-        ("storage:\n  directory: file/x/y", "line 2: storage.directory: {}/file is not a directory"),
-        ("storage:\n  directory: broken", "line 2: storage.directory: {}/broken is a link to nowhere"),
-        ("database:\n  path: folder", "line 2: database.path: {}/folder is a directory"),
-        ("database:\n  path: file/x", "line 2: database.path: {}/file is not a directory"),
-        ("logging:\n  file: folder", "line 2: logging.file: {}/folder is a directory"),
-        ("worklist:\n  folder: file/x", "line 2: worklist.folder: {}/file is not a directory"),
-        ("tls:\n  enabled: true\n  cert_path: none", "line 3: tls.cert_path: {}/none: No such file"),
-        ("tls:\n  enabled: true\n  cert_path: file", "default: tls.key_path: {}/certs/server.key: No such file"),
-        ("tls: {enabled: true, cert_path: file, key_path: file}", "tls.cert_path: {}/file holds no certificate in PEM"),
-    ],
-)
-def test_what_cannot_work_on_disk(load_text: Load, tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
-    error = error_of(lambda: check_filesystem(load_text(text)))
-    assert message.format(tmp_path) in error
-    assert error.isprintable()
-
-
-def test_a_directory_that_may_not_be_written(load_text: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = load_text("")
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
-    assert error_of(lambda: check_filesystem(config)) == f"default: storage.directory: {tmp_path} is not writable"
-
-
-def test_a_certificate_with_its_key(load_text: Load, certificate: tuple[Path, Path]) -> None:
-    check_filesystem(load_text("tls: {enabled: true, cert_path: server.crt, key_path: server.key}"))
-
-
-def test_a_certificate_without_its_key(load_text: Load, certificate: tuple[Path, Path], tmp_path: Path) -> None:
-    trustme.CA().issue_cert("other").private_key_pem.write_to_path(str(tmp_path / "other.key"))
-    config = load_text("tls: {enabled: true, cert_path: server.crt, key_path: other.key}")
-    assert "other.key is not the key of the certificate in" in error_of(lambda: check_filesystem(config))
 
 
 # --- the example file ---

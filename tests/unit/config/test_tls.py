@@ -11,7 +11,8 @@ import pytest
 from certificates import NAME, Authority, days, encrypted
 
 from pacs_server.config import Config, RemoteAEConfig, TLSConfig
-from pacs_server.config.load import check_filesystem, load
+from pacs_server.config.disk import check_filesystem
+from pacs_server.config.load import load
 from pacs_server.config.tls import ExpiryWatch, client_contexts, expiries, peer_names, reason, server_context
 from pacs_server.errors import ConfigError
 

@@ -8,7 +8,8 @@ import pytest
 from argon2 import PasswordHasher
 
 from pacs_server.config import users
-from pacs_server.config.load import check_filesystem, load
+from pacs_server.config.disk import check_filesystem
+from pacs_server.config.load import load
 from pacs_server.config.passwords import PasswordChecker, Verdict
 from pacs_server.config.users import add_user, read_users, remove_user, set_password
 from pacs_server.errors import ConfigError, UserError

@@ -1,0 +1,67 @@
+"""Check the settings against the disk: directories, files and certificates. Nothing is created."""
+
+import os
+import stat
+from pathlib import Path
+
+from pacs_server.config import tls
+from pacs_server.config.model import Config
+from pacs_server.errors import UserError
+
+
+def check_filesystem(config: Config) -> None:
+    """Check that the directories can be created and written, and that the certificates load. Creates nothing.
+
+    Raises ConfigError with the key and the place of the first setting that cannot work.
+    """
+    _check(config, "storage.directory", _cannot_hold_files(config.storage.directory))
+    if config.database.url is None:
+        _check(config, "database.path", _cannot_write(config.database.path))
+    if config.audit.enabled:
+        _check(config, "audit.directory", _cannot_hold_files(config.audit.directory))
+    if config.logging.file is not None:
+        _check(config, "logging.file", _cannot_write(config.logging.file))
+    if config.user_identity.mode != "off":
+        _check(config, "user_identity.users_path", _cannot_tell_users(config.user_identity.users_path))
+    if config.worklist.folder is not None:
+        _check(config, "worklist.folder", _cannot_hold_files(config.worklist.folder))
+    tls.check(config)
+
+
+def _check(config: Config, key: str, problem: str | None) -> None:
+    if problem is not None:
+        raise config.error(key, problem)
+
+
+def _cannot_hold_files(directory: Path) -> str | None:
+    for path in (directory, *directory.parents):
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            if path.is_symlink():
+                return f"{path} is a link to nowhere"
+            continue
+        except OSError as error:
+            return f"{path}: {error.strerror}"
+        if not stat.S_ISDIR(mode):
+            return f"{path} is not a directory"
+        return None if os.access(path, os.W_OK | os.X_OK) else f"{path} is not writable"
+    return f"{directory} has no parent directory"
+
+
+def _cannot_tell_users(file: Path) -> str | None:
+    from pacs_server.config.users import read_users  # importing argon2 takes long
+
+    try:
+        read_users(file)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _cannot_write(file: Path) -> str | None:
+    if file.is_dir():
+        return f"{file} is a directory"
+    if file.exists() and not os.access(file, os.W_OK):
+        return f"{file} is not writable"
+    return _cannot_hold_files(file.parent)
