@@ -28,6 +28,13 @@ from pacs_server.upkeep.verify import Verification, VerificationProgress, Verifi
 ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
 
 
+def make_empty(root: Path) -> None:
+    """Make the directory of an archive without instances, as a server leaves it; the index is made elsewhere."""
+    spool = archive_directory(root, fsync=False).spool
+    spool.prepare()
+    spool.close()
+
+
 def stored_at(storage: Storage, key: str) -> StoredFile:
     """What the file under a key tells by itself."""
     with storage.open(key) as source:

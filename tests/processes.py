@@ -40,7 +40,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> An
 
 def clean_environment(**variables: str) -> dict[str, str]:
     """This process's environment without settings of the server, plus `variables`."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PACS_SERVER__")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PACS_SERVER_")}
     return kept | {"PYTHONWARNINGS": "default"} | variables
 
 

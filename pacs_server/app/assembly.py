@@ -174,7 +174,13 @@ def _open_database(config: Config, files: ArchiveFiles, resources: ExitStack) ->
 
 def refuse_lost_index(files: ArchiveFiles, database: Database) -> None:
     """Raise IndexUnavailable if the database is new and the archive is not: it would begin without its index."""
-    if database.revision() is None and files.storage.holds_instances():
+    if database.revision() is None:
+        refuse_instances(files)
+
+
+def refuse_instances(files: ArchiveFiles) -> None:
+    """Raise IndexUnavailable if there are instances, whose index is missing."""
+    if files.storage.holds_instances():
         raise IndexUnavailable(
             f"the database is empty and {files.name} holds instances: is it the right database? "
             "Put the index back, or make a new one with `pacs-server rebuild-index`"

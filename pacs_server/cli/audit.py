@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, fail, load_config, source
 from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ def verify(context: typer.Context, config: ConfigOption = None) -> None:
     from pacs_server.audit.verify import InvalidTrail
     from pacs_server.audit.verify import verify as verify_trail
 
+    settings = _settings(context, config)
     try:
-        found = verify_trail(load_config(context, config, check=False).audit)
+        found = verify_trail(settings)
     except InvalidTrail as broken:
         fail(f"the audit trail is broken: {broken}", 1)
     typer.echo(f"ok: {found.records} records in {found.files} files, the first is record {found.first}")
@@ -59,7 +60,7 @@ def search(
 
     if patient is None and study is None and user is None:
         fail("say whom to search for: --patient, --study or --user", 2)
-    settings = load_config(context, config, check=False).audit
+    settings = _settings(context, config)
     criteria = searching.Criteria(patient, study, user, from_ and from_.date(), to and to.date())
     with _reading(settings, f"search patient={patient} study={study} user={user}") as trail:
         found = searching.search(trail, criteria)
@@ -83,10 +84,19 @@ def export(
     """Write out the records of some days, or all: JSON lines, CSV, or the audit messages of PS3.15."""
     from pacs_server.audit.export import export as exported
 
-    settings = load_config(context, config, check=False).audit
+    settings = _settings(context, config)
     with _reading(settings, f"export format={format_} output={output or '-'}") as trail, _destination(output) as file:
         for piece in exported(trail.records_between(from_ and from_.date(), to and to.date()), format_):
             file.write(piece)
+
+
+def _settings(context: typer.Context, config: Path | None) -> "AuditConfig":
+    """The settings of an audit trail that is there; opening it would make one. Raises ConfigError."""
+    whole = load_config(context, config, check=False)
+    directory = whole.audit.directory
+    if not directory.is_dir():
+        fail(f"there is no audit trail in {directory} ({whole.where('audit.directory')}). {source(whole)}", 1)
+    return whole.audit
 
 
 @contextmanager
@@ -96,8 +106,6 @@ def _reading(settings: "AuditConfig", detail: str) -> Iterator["AuditTrail"]:
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.trail import open_trail
 
-    if not settings.directory.is_dir():
-        fail(f"there is no audit trail in {settings.directory}", 1)
     with open_trail(settings) as trail:
         trail.write(Event(EventID.AUDIT_LOG_USED, Action.READ, (local_user(),), detail=detail))
         yield trail

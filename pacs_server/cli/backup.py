@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, audited, bytes_per_second, fail, load_config
+from pacs_server.cli.options import (
+    ConfigOption,
+    audited,
+    bytes_per_second,
+    fail,
+    load_config,
+    places,
+    require_archive,
+)
 from pacs_server.cli.progress import progress_shown
 from pacs_server.cli.tables import print_table
 from pacs_server.kit.words import counted
@@ -60,6 +68,7 @@ def backup(
         settings = load_config(context, config)
         if backups.root.is_relative_to(settings.storage.directory):
             fail(f"{directory} lies in the archive itself", 2)
+        require_archive(settings)
         raise typer.Exit(_back_up(settings, backups, rate, verify=verify, as_json=as_json))
 
 
@@ -86,6 +95,7 @@ def restore(
     chosen = backups.snapshot(snapshot)
     audit = settings.audit.directory
     beside = audit.with_name(f"{audit.name}.{chosen.name}")
+    typer.echo(f"restoring {chosen.name} into {' and '.join(places(settings))}", err=True)
     with _database(settings) as database, progress_shown("instances") as show:
         target = RestoreTarget(database, files_of(settings.storage), beside)
         event = Event(EventID.IMPORT, Action.READ, (), detail=f"restore of {chosen.name} from {backups.root}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, load_config
+from pacs_server.cli.options import ConfigOption, load_config, places
 from pacs_server.cli.progress import progress_shown
 
 if TYPE_CHECKING:
@@ -56,13 +56,17 @@ def _configure_log(settings: "LoggingConfig") -> None:
 
 def _import(settings: "Config", paths: list[Path]) -> "ImportSummary":
     from pacs_server.app.assembly import open_archive
+    from pacs_server.app.existence import parts_there
     from pacs_server.audit.events import EventID, Role
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.transfers import Arrivals
     from pacs_server.intake.importer import run_import
     from pacs_server.upkeep.recovery import recover
 
+    new = [place for place, is_there in zip(places(settings), parts_there(settings), strict=True) if not is_there]
     with open_archive(settings) as archive, _progress(paths) as progress:
+        if new:
+            typer.echo(f"made {' and '.join(new)}", err=True)
         with archive.deletions.settled():
             recover(archive.archive, archive.files, archive.audit)
         participants = (local_user(), archive.audit.own(Role.DESTINATION))

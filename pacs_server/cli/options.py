@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pacs_server.config.model import Config
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="The configuration file.")]
+# The name that the documents give the configuration file.
+USUAL_FILE = "pacs_server.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class Options:
 def load_config(context: typer.Context, file: Path | None = None, *, check: bool = True) -> "Config":
     """Read the settings from the file that was named after the subcommand, or before it. Raises ConfigError.
 
-    If `check`, the settings are checked against the disk as well.
+    Without either, the variable PACS_SERVER_CONFIG names the file. If `check`, the settings are checked against the
+    disk as well.
     """
     from pacs_server.config.disk import check_filesystem
     from pacs_server.config.load import load
@@ -44,11 +47,46 @@ def load_config(context: typer.Context, file: Path | None = None, *, check: bool
 
 @contextmanager
 def open_archive(context: typer.Context, file: Path | None = None) -> Iterator["OpenArchive"]:
-    """The archive of the settings, open until the block ends. Raises a PacsError."""
+    """The archive of the settings, open until the block ends; refused if there is none. Raises a PacsError."""
     from pacs_server.app import assembly
 
-    with assembly.open_archive(load_config(context, file)) as archive:
+    settings = load_config(context, file)
+    require_archive(settings)
+    with assembly.open_archive(settings) as archive:
         yield archive
+
+
+def require_archive(settings: "Config") -> None:
+    """End the process with exit code 2 if the archive of the settings is not there. Raises a PacsError.
+
+    Opening an archive makes what is missing, so a command that was given the wrong settings would work on a new one.
+    """
+    from pacs_server.app.existence import is_archive_there
+
+    if not is_archive_there(settings):
+        index, storage = places(settings)
+        fail(f"there is no archive: neither {index} nor {storage} is there. {source(settings)}", 2)
+
+
+def places(settings: "Config") -> tuple[str, str]:
+    """The index and the storage of the settings, each with the place where it was set, for messages."""
+    database = "database.path" if settings.database.url is None else "database.url"
+    return (
+        f"the index {settings.database.name} ({settings.where(database)})",
+        f"the storage {settings.storage.directory} ({settings.where('storage.directory')})",
+    )
+
+
+def source(settings: "Config") -> str:
+    """Where the settings came from, and how to name other ones."""
+    from pacs_server.config.load import FILE_VARIABLE
+
+    how = f"with --config FILE or with the variable {FILE_VARIABLE}"
+    if settings.source is not None:
+        by = f", which {FILE_VARIABLE} names" if os.environ.get(FILE_VARIABLE) == str(settings.source) else ""
+        return f"The settings are those of {settings.source}{by}; name another file {how}"
+    hint = f"; try --config {USUAL_FILE}" if Path(USUAL_FILE).is_file() else ""
+    return f"No configuration file was read; name it {how}{hint}"
 
 
 def echo(line: str, *, err: bool = False) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, audited, fail, load_config
+from pacs_server.cli.options import ConfigOption, audited, fail, load_config, places, source
 from pacs_server.cli.progress import progress_shown
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def rebuild_index(
 
     settings = load_config(context, config)
     if not settings.storage.directory.is_dir():
-        fail(f"there is no archive at {settings.storage.directory}", 1)
+        fail(f"there is no archive: {places(settings)[1]} is not there. {source(settings)}", 2)
     _configure_log(settings)
     event = Event(
         EventID.SECURITY_ALERT,

@@ -63,6 +63,6 @@ def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     finally:
         database.close()
     if before == after:
-        typer.echo(f"the database is at revision {after} already")
+        typer.echo(f"the database is at revision {after} already: {settings.name}")
     else:
-        typer.echo(f"migrated from {before or 'an empty database'} to revision {after}")
+        typer.echo(f"migrated from {before or 'an empty database'} to revision {after}: {settings.name}")

@@ -20,6 +20,8 @@ from pacs_server.config.yaml import Layer, Place, YAMLReader, one_line, read, sh
 from pacs_server.errors import ConfigError
 
 _PREFIX: Final = "PACS_SERVER__"
+# Names the configuration file if the command line does not.
+FILE_VARIABLE: Final = "PACS_SERVER_CONFIG"
 _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     name: info.annotation
     for name, info in Config.model_fields.items()
@@ -51,12 +53,16 @@ _TEXTUAL: Final = ("string_type", "is_instance_of")
 def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:
     """Read the settings. The command line overrides the environment, the environment the file, the file the defaults.
 
-    `overrides` holds the values from the command line by dotted key; None means not given. Relative paths become
-    absolute: paths in the file, and default paths if there is a file, start from the directory of the file, all others
-    from the working directory. The disk is not checked. Raises ConfigError.
+    Without `path`, the variable PACS_SERVER_CONFIG may name the file. `overrides` holds the values from the command
+    line by dotted key; None means not given. Relative paths become absolute: paths in the file, and default paths if
+    there is a file, start from the directory of the file, all others from the working directory. The disk is not
+    checked. Raises ConfigError.
     """
+    by_variable = environ.get(FILE_VARIABLE) if path is None else None
+    path = Path(by_variable) if by_variable else path
+    file = _from_file(path, f"environment variable {FILE_VARIABLE}: " if by_variable else "")
     merged = Layer()
-    for layer in (_from_file(path), _from_environment(environ), _from_command_line(overrides)):
+    for layer in (file, _from_environment(environ), _from_command_line(overrides)):
         _lay_over(merged, layer)
     secret_files = read_secret_files(merged)
     origins = {key: place.text for key, place in merged.places.items()}
@@ -153,12 +159,16 @@ def _takes_text(key: str) -> bool:
     return kind not in (int, float, bool, tuple)
 
 
-def _from_file(path: Path | None) -> Layer:
+def _from_file(path: Path | None, named_by: str) -> Layer:
     layer = Layer()
     if path is None:
         return layer
+    try:
+        text = read(path)
+    except ConfigError as error:
+        raise ConfigError(f"{named_by}{error}") from error
     reader = YAMLReader(str(path), path.absolute().parent, layer, lines=True)
-    root = reader.parse(read(path), "")
+    root = reader.parse(text, "")
     if root is None:
         return layer
     if not isinstance(root, dict):

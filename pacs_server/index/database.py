@@ -245,6 +245,18 @@ class Database:
             found = f"at revision {current}" if current else "empty"
             raise SchemaError(f"the database is {found}, this program needs {head}; run `pacs-server migrate`")
 
+    def exists(self) -> bool:
+        """Whether the database has the tables of an index; makes no file. Raises IndexUnavailable."""
+        try:
+            # A file without a byte is an empty database.
+            if self.file is not None and not self.file.stat().st_size:
+                return False
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise IndexUnavailable(f"the database cannot be looked at: {error.strerror}") from error
+        return self.revision() is not None
+
     def revision(self) -> str | None:
         """The schema's revision, None for an empty database; raises IndexUnavailable."""
         with self.connect() as connection:

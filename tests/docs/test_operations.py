@@ -20,6 +20,7 @@ from pacs_server.scp.rejections import REJECTIONS
 
 PAGE = "docs/operations.md"
 WITHOUT_OPTIONS = {"completion", "man"}
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (Path(__file__).parents[2] / "docs").glob("*.md"))]
 Document = Callable[[str], str]
 
 
@@ -123,7 +124,18 @@ def test_the_changelog_has_this_version(document: Document) -> None:
     assert f"## [{__version__}]" in document("CHANGELOG.md")
 
 
-def test_the_tour_shows_what_the_server_prints(root: Path, document: Document) -> None:
-    """The words of the tour, without its numbers, come from the code."""
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_people_copy_name_the_configuration(document: Document, page: str) -> None:
+    """Each line has --config, or the page has named the variable before."""
+    text = document(page)
+    told = text.find("PACS_SERVER_CONFIG")
+    for found in re.finditer(r"^(?:    )?(?:\$ )?(?:[A-Z_]+=\S+ )?pacs-server [a-z].*", text, re.MULTILINE):
+        if found[0].startswith(("    ", "$ ")):
+            assert "--config" in found[0] or -1 < told < found.start(), found[0]
+
+
+def test_the_tour_shows_what_the_server_prints(document: Document) -> None:
+    config = Config(server=ServerConfig(ae_title="MY_PACS"))
+    said = welcome(config, Addresses(("127.0.0.1", 11112), monitoring=("127.0.0.1", 9090)))
     tour = document("README.md").partition("## Five minutes")[2]
     assert "$ pacs-server --config pacs_server.yaml\n" + "".join(f"{line}\n" for line in said) in tour

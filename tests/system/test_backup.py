@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -38,6 +39,13 @@ def backup(pacs: PacsProcess, directory: Path, *options: object) -> subprocess.C
 
 def restore(pacs: PacsProcess, directory: Path, *options: object) -> subprocess.CompletedProcess[str]:
     return call_command("--config", pacs.config_file, "restore", directory, *options, cwd=pacs.directory)
+
+
+def assert_restored(pacs: PacsProcess, done: subprocess.CompletedProcess[str]) -> None:
+    """All went well, and nothing is said but where it went."""
+    assert done.returncode == 0, done.stderr
+    said = rf"restoring \S+ into the index \S+ \(.+\) and the storage {re.escape(str(pacs.archive))} \(.+\)\n"
+    assert re.fullmatch(said, done.stderr), done.stderr
 
 
 def whole(directory: Path, snapshot: Snapshot) -> bool:
@@ -84,8 +92,7 @@ def test_storing_goes_on_during_the_backup(database_url: str, tmp_path: Path) ->
         assert whole(directory, snapshot)
         assert snapshot.instances == snapshot.rows["instance"]
         copy = PacsProcess(tmp_path / f"copy{number}")
-        done = restore(copy, directory, "--snapshot", snapshot.name)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert_restored(copy, restore(copy, directory, "--snapshot", snapshot.name))
         restored = {Path(path).stem for path in digests(copy.archive)}
         assert expected[number] <= restored
         assert digests(copy.archive).items() <= digests(pacs.archive).items()
@@ -150,8 +157,7 @@ def test_restores_that_are_killed(database_url: str, tmp_path: Path) -> None:
         killed += kill_at(start(copy, "restore", directory, "--rate", "2MB"), copy.archive, files, chance)
     assert killed > 0
     if (copy.archive / "restore" / "snapshot").exists() or not digests(copy.archive):
-        done = restore(copy, directory)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert_restored(copy, restore(copy, directory))
     assert digests(copy.archive) == digests(source.archive)
     with copy:
         assert copy.instances() == 200

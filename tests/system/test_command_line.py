@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from commandline import call_command
 from datasets import data_set_offset, make_study, pydicom_test_files, write_part10
 from processes import COMMAND, PacsProcess, clean_environment, run_command, wait_for
 from pydicom.uid import CTImageStorage
@@ -198,6 +199,22 @@ def test_people_at_a_terminal_see_bars_and_tables(tmp_path: Path) -> None:
     # The same without a terminal is for scripts.
     done = run_command("worklist", "unmatched", cwd=tmp_path, PACS_SERVER__STORAGE__MIN_FREE_SPACE="0")
     assert done.stdout.splitlines()[1].startswith(f"{ds.StudyInstanceUID}\t")
+
+
+def test_commands_find_the_archive_of_a_server(tmp_path: Path) -> None:
+    """On default paths in the directory where it runs, and elsewhere by the variable that named its configuration."""
+    (tmp_path / "elsewhere").mkdir()
+    free = {"PACS_SERVER__MONITORING__METRICS_PORT": "0", "PACS_SERVER__STORAGE__MIN_FREE_SPACE": "0"}
+    with PacsProcess(tmp_path / "default", arguments=["--port", "0"], environment=free) as pacs:
+        assert call_command("verify", cwd=pacs.directory).stdout.startswith("ok: 0 files")
+        sentence = refused(call_command("verify", cwd=tmp_path / "elsewhere"))
+        assert sentence.startswith("there is no archive: neither the index ")
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+    named = {"PACS_SERVER_CONFIG": str(tmp_path / "named" / "pacs.yaml")}
+    with PacsProcess(tmp_path / "named", arguments=[], environment=named) as pacs:
+        assert pacs.archive.is_dir()
+        done = call_command("verify", cwd=tmp_path / "elsewhere", **named)
+        assert done.stdout.startswith("ok: 0 files"), done.stderr
 
 
 def test_import_of_what_is_not_there(tmp_path: Path) -> None:

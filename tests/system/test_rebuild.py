@@ -183,6 +183,7 @@ def test_the_audit_trail_tells_who_did_it(stopped: PacsProcess) -> None:
 def test_without_an_archive_there_is_nothing_to_rebuild(tmp_path: Path) -> None:
     pacs = PacsProcess(tmp_path / "pacs")
     done = rebuild(pacs)
-    assert done.returncode == 1
-    assert "there is no archive" in done.stderr
+    assert done.returncode == 2
+    assert f"there is no archive: the storage {pacs.archive} ({pacs.config_file} line " in done.stderr
+    assert f"The settings are those of {pacs.config_file}" in done.stderr
     assert not pacs.archive.exists()

@@ -34,6 +34,11 @@ class DatabaseConfig(Section):
         return self.url if self.url is not None else f"sqlite:///{self.path}"
 
     @property
+    def name(self) -> str:
+        """The path of the file, or the URL without passwords, for people and logs."""
+        return str(self.path) if self.url is None else self.masked_url
+
+    @property
     def masked_url(self) -> str:
         """The URL with every password replaced by ***, for people and logs."""
         hidden = re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", self.sqlalchemy_url)

@@ -1,10 +1,11 @@
-"""The command line, run in this process as if it had been typed in an empty directory."""
+"""The command line, run in this process as if it had been typed beside an empty archive on default paths."""
 
 import io
 import os
 import sys
 from pathlib import Path
 
+import archives
 import pytest
 import schema
 from commandline import Input
@@ -40,9 +41,10 @@ class CommandLine:
 @pytest.fixture(autouse=True)
 def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in [name for name in os.environ if name.startswith("PACS_SERVER__")]:
+    for name in [name for name in os.environ if name.startswith("PACS_SERVER_")]:
         monkeypatch.delenv(name)
     schema.prepare(tmp_path / "pacs.db")
+    archives.make_empty(tmp_path / "archive")
 
 
 @pytest.fixture

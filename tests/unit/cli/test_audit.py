@@ -86,7 +86,8 @@ def test_without_a_trail(run: Run, settings: AuditConfig, command: list[str]) ->
     settings.directory.rename(settings.directory.with_name("moved"))
     code, lines, error = run(*command)
     assert (code, lines) == (1, [])
-    assert "there is no audit trail in" in error
+    assert f"there is no audit trail in {settings.directory} (" in error
+    assert "--config FILE or with the variable PACS_SERVER_CONFIG" in error
     assert not settings.directory.exists()
 
 

@@ -171,6 +171,7 @@ def test_migrate(run: Run, tmp_path: Path) -> None:
     code, printed, _ = run("migrate")
     assert code == 0
     assert printed.startswith("migrated from an empty database to revision ")
+    assert printed.endswith(f": {tmp_path}/pacs.db\n")
     assert run("migrate")[1].startswith("the database is at revision ")
 
 
