@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Literal
 
@@ -15,6 +16,7 @@ from pacs_server.cli.tables import print_table
 
 if TYPE_CHECKING:
     from pacs_server.audit.record import Record
+    from pacs_server.audit.search import Criteria
     from pacs_server.audit.trail import AuditTrail
     from pacs_server.config.sections.audit import AuditConfig
 
@@ -57,13 +59,18 @@ def search(
     """Print who touched a patient's or a study's data, or what a user did, the oldest first."""
     from pacs_server.audit import search as searching
     from pacs_server.audit.export import as_json as json_line
+    from pacs_server.kit.logs import escaped
 
     if patient is None and study is None and user is None:
         fail("say whom to search for: --patient, --study or --user", 2)
     settings = _settings(context, config)
     criteria = searching.Criteria(patient, study, user, from_ and from_.date(), to and to.date())
     with _reading(settings, f"search patient={patient} study={study} user={user}") as trail:
-        found = searching.search(trail, criteria)
+        records = searching.search(trail, criteria)
+        first = next(records, None)
+        if first is None:
+            fail(escaped(f"nothing is known of {_sought(criteria)}: the audit trail has no such record"), 1)
+        found = chain((first,), records)
         if not as_json:
             print_table(_COLUMNS, (_cells(record, patient, study) for record in found), wrapping=_WRAPPING)
             return
@@ -97,6 +104,14 @@ def _settings(context: typer.Context, config: Path | None) -> "AuditConfig":
     if not directory.is_dir():
         fail(f"there is no audit trail in {directory} ({whole.where('audit.directory')}). {source(whole)}", 1)
     return whole.audit
+
+
+def _sought(criteria: "Criteria") -> str:
+    """What a search was for, in words."""
+    named = {"patient": criteria.patient_id, "study": criteria.study_instance_uid, "user": criteria.user}
+    what = " and ".join(f"{kind} {name}" for kind, name in named.items() if name is not None)
+    days = (f"{word} {day}" for word, day in (("from", criteria.first), ("to", criteria.last)) if day is not None)
+    return " ".join((what, *days))
 
 
 @contextmanager

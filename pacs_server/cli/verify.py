@@ -43,6 +43,7 @@ def verify(  # noqa: PLR0913
     ] = None,
 ) -> None:
     """Check that every file has its row in the index, every row its file, and that they agree."""
+    from pacs_server.kit.logs import escaped
     from pacs_server.upkeep.rate_limit import RateLimit
     from pacs_server.upkeep.verify import Verification
 
@@ -61,10 +62,14 @@ def verify(  # noqa: PLR0913
                     lambda now: show(f"{now.phase}: {now.files} files", now.instances, 0),
                 )
                 report = run.run(_repair(archive, sources) if repair else None)
-            _print_report(report, run, output)
+            unknown = _is_unknown(sources, report)
+            if not unknown or output is not None:
+                _print_report(report, run, output)
             run.forget()
     except KeyboardInterrupt:
         fail("interrupted; verify --resume goes on from here", 130)
+    if unknown:
+        fail(f"nothing is known of study {escaped(progress.study or '')}: no instance in the index, and no file", 1)
     raise typer.Exit(0 if report.clean else 1)
 
 
@@ -89,6 +94,16 @@ def _progress(
     if progress is None:
         fail("no run was interrupted, there is nothing to go on with", 2)
     return progress
+
+
+def _is_unknown(sources: "VerificationSources", report: "VerificationReport") -> bool:
+    """Whether the run was about a study of which there is neither an instance nor a file, however old."""
+    from pacs_server.index.integrity import Scope
+
+    progress = report.progress
+    if progress.study is None or progress.files or progress.instances or report.findings:
+        return False
+    return not sources.index.page(0, 1, Scope(study_instance_uid=progress.study))
 
 
 def _repair(archive: "OpenArchive", sources: "VerificationSources") -> "Repair":

@@ -116,7 +116,17 @@ def test_searching_narrows(run: Run) -> None:
     assert numbers(run, "--patient", "P1", "--study", "1.3") == [10]
     assert numbers(run, "--study", "1.1") == [1, 3, 4, 8]
     assert numbers(run, "--user", "ct1") == [1, 2, 11]
-    assert numbers(run, "--patient", "nobody") == []
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_what_the_trail_does_not_know_looks_like_no_success(run: Run, form: list[str]) -> None:
+    for options, what in (
+        (["--patient", "nobody"], "patient nobody"),
+        (["--study", "1.9", "--user", "ct\x1b1"], "study 1.9 and user ct\\x1b1"),
+        (["--patient", "P1", "--from", "2026-03-04", "--to", "2026-03-05"], "patient P1 from 2026-03-04 to 2026-03-05"),
+    ):
+        problem = f"pacs-server: nothing is known of {what}: the audit trail has no such record\n"
+        assert run("search", *options, *form) == (1, [], problem)
 
 
 def test_searching_needs_something_to_search_for(run: Run) -> None:

@@ -1,0 +1,48 @@
+"""`pacs-server verify --study`: what is not known looks like no success."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from datasets import make_ct, write_part10
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def study(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The UID of a study of one instance, beside another study."""
+    monkeypatch.setenv("PACS_SERVER__STORAGE__MIN_FREE_SPACE", "0")
+    for name in ("other", "this"):
+        ds = make_ct()
+        write_part10(ds, tmp_path / "images" / f"{name}.dcm")
+    assert run("import", "images")[0] == 0
+    return str(ds.StudyInstanceUID)
+
+
+@pytest.mark.parametrize("uid", ["1.2.3", "no\x1bUID"])
+def test_a_study_of_which_nothing_is_known(run: Run, study: str, uid: str) -> None:
+    shown = uid.replace("\x1b", "\\x1b")
+    problem = f"pacs-server: nothing is known of study {shown}: no instance in the index, and no file\n"
+    assert run("verify", "--study", uid) == (1, "", problem)
+    code, printed, error = run("verify", "--study", uid, "--json", "-")
+    assert (code, error) == (1, problem)
+    assert (json.loads(printed)["study"], json.loads(printed)["files"]) == (uid, 0)
+    # The run is over.
+    assert run("verify", "--resume")[0] == 2
+
+
+def test_a_study_that_is_known(run: Run, study: str, tmp_path: Path) -> None:
+    code, printed, error = run("verify", "--study", study)
+    assert (code, printed[:27], error) == (0, "ok: 1 files, 1 instances ch", "")
+    # It came in on another day, but it is there.
+    code, printed, error = run("verify", "--study", study, "--since", "2999-01-01")
+    assert (code, printed[:9], error) == (0, "ok: 0 fil", "")
+    # The files are enough to know it, and so is the index.
+    (file,) = (tmp_path / "archive" / study).rglob("*.dcm")
+    file.rename(tmp_path / "moved.dcm")
+    assert run("verify", "--study", study)[1].startswith("missing: ")
+    (tmp_path / "archive" / "1.2.3" / "4").mkdir(parents=True)
+    (tmp_path / "moved.dcm").rename(tmp_path / "archive" / "1.2.3" / "4" / file.name)
+    assert "1.2.3/4/" in run("verify", "--study", "1.2.3")[1]
