@@ -159,8 +159,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
 def _open_database(config: Config, files: ArchiveFiles, resources: ExitStack) -> Database:
     """Open the database with a schema of today, and hold the lock of the archive that it belongs to."""
     settings = config.database
-    if settings.url is None:
-        make_directory(settings.path.parent)
+    make_database_directory(config)
     database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode, fsync=config.storage.fsync)
     resources.callback(database.close)
     resources.enter_context(files.lock.shared())
@@ -170,6 +169,16 @@ def _open_database(config: Config, files: ArchiveFiles, resources: ExitStack) ->
     else:
         database.check_schema()
     return database
+
+
+def make_database_directory(config: Config) -> None:
+    """Make the directory of the embedded database if it is missing. Raises ConfigError."""
+    directory = config.database.path.parent
+    try:
+        if config.database.url is None:
+            make_directory(directory)
+    except OSError as error:
+        raise config.error("database.path", f"cannot make {directory}: {error.strerror}") from None
 
 
 def refuse_lost_index(files: ArchiveFiles, database: Database) -> None:

@@ -181,11 +181,10 @@ def _report(report: "CopyReport", what: str, *, as_json: bool) -> int:
 
 @contextmanager
 def _database(settings: "Config") -> Iterator["Database"]:
+    from pacs_server.app.assembly import make_database_directory
     from pacs_server.index.database import Database
-    from pacs_server.kit.private_files import make_directory
 
-    if settings.database.url is None:
-        make_directory(settings.database.path.parent)
+    make_database_directory(settings)
     database = Database(settings.database.sqlalchemy_url, wal_mode=settings.database.wal_mode)
     try:
         yield database

@@ -45,15 +45,13 @@ def _described(config: "Config") -> Iterator[tuple[str, str]]:
 @app.command()
 def migrate(context: typer.Context, config: ConfigOption = None) -> None:
     """Bring the database schema up to date."""
-    from pacs_server.app.assembly import refuse_lost_index
+    from pacs_server.app.assembly import make_database_directory, refuse_lost_index
     from pacs_server.index.database import Database
-    from pacs_server.kit.private_files import make_directory
     from pacs_server.storage.assembly import files_of
 
     whole = load_config(context, config)
     settings = whole.database
-    if settings.url is None:
-        make_directory(settings.path.parent)
+    make_database_directory(whole)
     database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode)
     try:
         refuse_lost_index(files_of(whole.storage), database)

@@ -8,7 +8,14 @@ import pytest
 from pacs_server.app import assembly
 from pacs_server.app.assembly import open_archive, start_archive
 from pacs_server.config import AuditConfig, Config, DatabaseConfig, StorageConfig
-from pacs_server.errors import AuditUnavailable, IndexUnavailable, PacsError, SchemaError, StorageUnavailable
+from pacs_server.errors import (
+    AuditUnavailable,
+    ConfigError,
+    IndexUnavailable,
+    PacsError,
+    SchemaError,
+    StorageUnavailable,
+)
 from pacs_server.index.database import Database
 from pacs_server.storage.filesystem.archive_directory import archive_directory
 from pacs_server.storage.filesystem.spool import FileSystemSpool
@@ -73,3 +80,21 @@ def test_a_reload_reaches_storage_and_archive(tmp_path: Path) -> None:
         assert (archive.files.spool.min_free_space, archive.archive.duplicate_policy) == (7, "replace")
     finally:
         archive.stop()
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "error", "says"),
+    [
+        ("storage", {"directory": Path("/proc/none/x")}, StorageUnavailable, "storage.directory: cannot use /proc/n"),
+        ("database", {"path": Path("/proc/none/pacs.db")}, ConfigError, "database.path: cannot make /proc/none: No "),
+        ("audit", {"directory": Path("/proc/none/x")}, AuditUnavailable, "cannot use audit.directory /proc/none/x"),
+    ],
+)
+def test_a_directory_that_cannot_be_made_is_named_by_its_key(
+    tmp_path: Path, section: str, value: dict[str, Path], error: type[PacsError], says: str
+) -> None:
+    config = settings(tmp_path)
+    changed = getattr(config, section).model_copy(update=value)
+    with pytest.raises(error, match=says):
+        start_archive(lambda: config.model_copy(update={section: changed}))
+    assert below(tmp_path) == []
