@@ -15,6 +15,7 @@ from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence
+from pydicom.valuerep import PersonName
 from strategies import encoded
 
 from pacs_server.dicom.element import Element, Item
@@ -314,7 +315,8 @@ def another(element: DataElement) -> Any:
         return 0x00100010
     if vr in BYTES_VRS:
         return (value or b"") + b"\1" * 16
-    return f"{value or ''}1"
+    text = f"{value or ''}1"
+    return PersonName(text) if vr == "PN" else text
 
 
 @given(st.binary(max_size=80), st.binary(max_size=80), st.sampled_from(SYNTAXES), st.sampled_from(SYNTAXES))
