@@ -86,7 +86,7 @@ _SOURCES = {1: "1, service user", 2: "2, service provider (ACSE)", 3: "3, servic
 
 _SUB_OPERATIONS = {
     Status.SUCCESS: "Every instance that matched was sent and taken; also when nothing matched, with all counts zero.",
-    Status.PENDING: "After each sub-operation while more remain; carries the counts.",
+    Status.PENDING: "After each sub-operation while more remain, and after a C-MOVE's only one; carries the counts.",
     Status.CANCEL: "A C-CANCEL came in; the counts say how far the operation got, *remaining* included.",
     Status.SUBOPERATIONS_COMPLETE_WITH_FAILURES: "Some instances were taken with a warning, or some failed and others "
     "did not. The identifier lists the failed SOP Instance UIDs, if there are any.",

@@ -66,7 +66,9 @@ class QueryRetrieveMoveSCP:
                 suboperations.count(instance, status)
             if suboperations.cancel_requested():
                 return True
-            if suboperations.remaining:
+            # At least one, even if nothing remains: GDCM, which is both requester and destination, answers the release
+            # of the other association only after a pending response.
+            if suboperations.remaining or len(instances) == 1:
                 association.send(message.context.context_id, suboperations.pending_response())
             return False
 

@@ -2,8 +2,10 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from pydicom.uid import UID
 
 from pacs_server.dicom.status import Status
 from pacs_server.errors import PacsError, TranscodeError
@@ -112,7 +114,7 @@ def send_instance(
     choice = choose(association.contexts_as_scu, instance.sop_class_uid, instance.transfer_syntax_uid)
     try:
         if choice is None:
-            raise TranscodeError("the receiver took no context for its SOP class")
+            raise TranscodeError(_why_not(association.contexts_as_scu, instance))
         context_id, transfer_syntax = choice
         if transfer_syntax == instance.transfer_syntax_uid:
             with retrieve.open(instance) as source:
@@ -123,3 +125,12 @@ def send_instance(
         log.warning("instance not sent", extra={"sop_instance_uid": instance.uids.sop, "reason": str(error)})
         return Status.PROCESSING_FAILURE
     return None
+
+
+def _why_not(accepted: Mapping[tuple[str, str], int], instance: StoredInstance) -> str:
+    """Why an instance cannot be sent although the association is up."""
+    taken = sorted(UID(syntax).name for sop_class, syntax in accepted if sop_class == instance.sop_class_uid)
+    if not taken:
+        return "the receiver took no context for its SOP class"
+    stored = UID(instance.transfer_syntax_uid).name
+    return f"it is stored in {stored}, and the receiver takes its SOP class only in {', '.join(taken)}"

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from datasets import make_study, parse_data_set
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian, JPEGLosslessSV1
 from servers import (
     CT,
     EXPLICIT,
@@ -169,6 +169,18 @@ def test_get_transcodes_for_a_peer_that_takes_only_implicit(serve):
     assert encoded(parse_data_set(got[0][1], IMPLICIT), EXPLICIT) == data[got[0][0]]
 
 
+def test_get_for_a_peer_that_takes_only_what_cannot_be_made_says_so(serve, caplog):
+    pacs = serve()
+    keys, data = _study(pacs, 1)
+    responses, got = get(pacs, keys, syntaxes=(JPEGLosslessSV1,))
+    assert (responses[-1][0].Status, got, _failed(responses)) == (0xA702, [], sorted(data))
+    [line] = [vars(record) for record in caplog.records if record.message == "instance not sent"]
+    assert line["reason"] == (
+        "it is stored in Explicit VR Little Endian, and the receiver takes its SOP class only in "
+        f"{JPEGLosslessSV1.name}"
+    )
+
+
 @pytest.mark.parametrize(("size", "status", "remaining"), [(5, 0xFE00, 4), (1, 0, None)])
 def test_get_is_cancelled_between_sub_operations(serve, size, status, remaining):
     """Unless the cancel comes when the last one is done."""
@@ -214,6 +226,17 @@ def test_move_brings_the_bytes_that_were_stored_and_says_who_asked(serve):
     assert "NumberOfRemainingSuboperations" not in responses[-1][0]
     assert _final(responses) == (0, (5, 0, 0))
     assert responses[-1][1] is None
+
+
+def test_a_move_of_one_instance_has_a_pending_response_too(serve):
+    """GDCM, requester and destination in one, answers the release of the sub-operations only after one."""
+    with collecting() as destination:
+        pacs = serve(remote_aes=[destination.remote])
+        keys, _ = _study(pacs, 1)
+        responses = _move(pacs, keys)
+    assert [response.Status for response, _ in responses] == [0xFF00, 0]
+    assert responses[0][0].NumberOfRemainingSuboperations == 0
+    assert [_counts(response) for response, _ in responses] == [(1, 0, 0), (1, 0, 0)]
 
 
 def test_move_to_a_destination_that_takes_only_implicit(serve):
