@@ -5,7 +5,7 @@ PacsError
 |- InvalidInstance            the object cannot be understood or has unusable UIDs
 |- InstanceMismatch           the object is not what the command said
 |- InvalidIdentifier          a query or retrieve identifier breaks the model's rules
-|- DuplicateInstance          other bytes are stored under this SOP Instance UID
+|- DuplicateInstance          another object is stored under this SOP Instance UID
 |- InstanceNotFound           no such instance
 |- StorageFull                not enough free space
 |- StorageUnavailable         the storage does not take or give what it should

@@ -250,7 +250,7 @@ class Archive:
         if self.duplicate_policy == "ignore":
             log.warning("other bytes under a known UID ignored", extra={"sop_instance_uid": uid})
             return StoreOutcome.DUPLICATE_IGNORED
-        raise DuplicateInstance("other bytes are stored under this SOP Instance UID")
+        raise DuplicateInstance("another object is stored under this SOP Instance UID")
 
 
 class _Claims:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from pacs_server.dicom.status import Status
+from pacs_server.dicom.uids import clean_uid, is_uid
 from pacs_server.errors import NotAuthorised, PacsError
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
@@ -172,7 +173,12 @@ class Dispatcher:
         # A peer sends its whole data set before it reads a response.
         association.skip_data()
         association.send(message.context.context_id, response_to(message, status, comment))
-        return Result(status, {"reason": comment})
+        details: dict[str, object] = {"reason": comment}
+        command = message.command
+        uid = clean_uid(command.affected_sop_instance_uid or command.requested_sop_instance_uid or "")
+        if is_uid(uid):
+            details["sop_instance_uid"] = uid
+        return Result(status, details)
 
 
 def _let_others_work(association: Association, seconds: float) -> None:

@@ -171,6 +171,24 @@ def test_other_bytes_under_a_known_uid_go_by_the_policy(serve, policy, status, k
     assert [parse_data_set(data, EXPLICIT).StudyDescription for _, data in got] == [kept]
 
 
+def test_the_log_names_the_instance_that_was_refused(serve, caplog):
+    caplog.set_level("INFO", "pacs_server")
+    pacs = serve()
+    first = make_ct(StudyDescription="First")
+    second = make_ct(first.StudyInstanceUID, first.SeriesInstanceUID, first.SOPInstanceUID, StudyDescription="Second")
+    assert store(pacs, first, second) == [0, 0x0111]
+    [line] = [vars(record) for record in caplog.records if vars(record).get("status") == "0x0111"]
+    assert line["sop_instance_uid"] == first.SOPInstanceUID
+    assert line["reason"] == "another object is stored under this SOP Instance UID"
+
+
+def test_what_is_no_uid_is_not_logged(serve, caplog):
+    caplog.set_level("INFO", "pacs_server")
+    assert _send(serve(), "DOE^QUILLANZYX", b"").status != 0
+    assert "QUILLANZYX" not in caplog.text
+    assert not any("QUILLANZYX" in str(vars(record)) for record in caplog.records)
+
+
 @pytest.mark.parametrize("policy", ["reject", "replace", "ignore"])
 def test_the_same_object_in_another_transfer_syntax_is_success_and_changes_nothing(serve, policy):
     pacs = serve(storage={"duplicate_policy": policy})
