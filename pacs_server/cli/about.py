@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config, shown
+from pacs_server.cli.options import ConfigOption, fail, load_config, shown, source
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -16,17 +16,20 @@ def status(context: typer.Context, config: ConfigOption = None) -> None:
     """Ask the running server how it is."""
     from pacs_server.kit.logs import escaped
 
-    monitoring = load_config(context, config, check=False).monitoring
+    settings = load_config(context, config, check=False)
+    monitoring = settings.monitoring
     if not monitoring.enabled or monitoring.metrics_port == 0:
         fail("the status needs monitoring.enabled and a fixed monitoring.metrics_port", 1)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(monitoring.host, monitoring.host)
     url = f"http://{f'[{host}]' if ':' in host else host}:{monitoring.metrics_port}/status"
-    for line in _readable(_get(url)):
+    # Without a file the server may well run, and its port be another one.
+    hint = f". {source(settings)}" if settings.source is None else ""
+    for line in _readable(_get(url, hint)):
         typer.echo(escaped(line))
 
 
-def _get(url: str) -> object:
-    """The JSON document at `url`, requested without a proxy."""
+def _get(url: str, hint: str) -> object:
+    """The JSON document at `url`, requested without a proxy; `hint` follows the sentence that nobody answers."""
     import json
     from http.client import HTTPException
     from urllib.error import HTTPError
@@ -40,7 +43,7 @@ def _get(url: str) -> object:
         fail(f"{url} answers {error.code} {error.reason}; is it this server?", 1)
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        fail(f"no server answers at {url}: {getattr(reason, 'strerror', None) or reason}", 1)
+        fail(f"no server answers at {url}: {getattr(reason, 'strerror', None) or reason}{hint}", 1)
     except ValueError:
         fail(f"what answers at {url} is not this server", 1)
 

@@ -98,11 +98,14 @@ def export(
 
 
 def _settings(context: typer.Context, config: Path | None) -> "AuditConfig":
-    """The settings of an audit trail that is there; opening it would make one. Raises ConfigError."""
+    """The settings of an audit trail that is there, because opening it would make one. Raises ConfigError.
+
+    Ends the process with exit code 2 if it is not there.
+    """
     whole = load_config(context, config, check=False)
     directory = whole.audit.directory
     if not directory.is_dir():
-        fail(f"there is no audit trail in {directory} ({whole.where('audit.directory')}). {source(whole)}", 1)
+        fail(f"there is no audit trail in {directory} ({whole.where('audit.directory')}). {source(whole)}", 2)
     return whole.audit
 
 

@@ -14,7 +14,10 @@ pacs-server is a small DICOM archive: it stores, finds and sends images, keeps a
 procedure steps and answers requests for storage commitment.
 Without a command it runs the server until it is told to stop."""
 _EXIT_CODES = {"0": "Done.", "1": "Failed.", "2": "A setting or an argument is wrong.", "130": "Interrupted."}
-_ENVIRONMENT = {"PACS_SERVER__SECTION__KEY": "The setting section.key, such as PACS_SERVER__SERVER__PORT."}
+_ENVIRONMENT = {
+    "PACS_SERVER_CONFIG": "The configuration file, where the option --config does not name one.",
+    "PACS_SERVER__SECTION__KEY": "The setting section.key, such as PACS_SERVER__SERVER__PORT.",
+}
 _SIGNALS = {"SIGTERM, SIGINT": "Stop; running operations may end first.", "SIGHUP": "Read the configuration again."}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pacs_server.cli.options import ConfigOption, fail, load_config
+from pacs_server.cli.options import ConfigOption, fail, load_config, source
 from pacs_server.cli.tables import print_table
 from pacs_server.errors import UserError
 
@@ -49,7 +49,7 @@ def passwd(
     """Give a user another password; associations in force stay."""
     from pacs_server.config.users import set_password
 
-    settings = load_config(context, config, check=False)
+    settings = _settings_with_users(context, config)
     password = _password(from_stdin=password_stdin)
     _change(settings, name, "given another password", lambda path: set_password(path, name, password))
 
@@ -59,7 +59,7 @@ def remove(context: typer.Context, name: _NameArgument, config: ConfigOption = N
     """Remove a user; associations in force stay."""
     from pacs_server.config.users import remove_user
 
-    _change(load_config(context, config, check=False), name, "removed", lambda path: remove_user(path, name))
+    _change(_settings_with_users(context, config), name, "removed", lambda path: remove_user(path, name))
 
 
 @app.command("list")
@@ -67,8 +67,22 @@ def list_users(context: typer.Context, config: ConfigOption = None) -> None:
     """List the names of the users."""
     from pacs_server.config.users import read_users
 
-    names = sorted(read_users(load_config(context, config, check=False).user_identity.users_path))
+    names = sorted(read_users(_settings_with_users(context, config).user_identity.users_path))
     print_table(("USER",), ([name] for name in names))
+
+
+def _settings_with_users(context: typer.Context, config: Path | None) -> "Config":
+    """The settings, if their file of users is there; ends the process with exit code 2 if not. Raises ConfigError."""
+    settings = load_config(context, config, check=False)
+    file = settings.user_identity.users_path
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        place = f"{file} ({settings.where('user_identity.users_path')})"
+        fail(f"there is no file of users: {place} is not there, user add makes it. {source(settings)}", 2)
+    except OSError:
+        pass  # whoever reads the file says what is wrong with it
+    return settings
 
 
 def _change(config: "Config", name: str, done: str, change: Callable[[Path], None]) -> None:

@@ -85,7 +85,7 @@ def test_verify_names_the_first_record_that_is_broken(run: Run, settings: AuditC
 def test_without_a_trail(run: Run, settings: AuditConfig, command: list[str]) -> None:
     settings.directory.rename(settings.directory.with_name("moved"))
     code, lines, error = run(*command)
-    assert (code, lines) == (1, [])
+    assert (code, lines) == (2, [])
     assert f"there is no audit trail in {settings.directory} (" in error
     assert "--config FILE or with the variable PACS_SERVER_CONFIG" in error
     assert not settings.directory.exists()

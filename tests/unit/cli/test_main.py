@@ -316,15 +316,18 @@ def test_another_program_on_the_port(
     assert sentence in error
 
 
-def test_no_server_answers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_answers(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as bound:  # bound but not listening: nobody else can take the port
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
         monkeypatch.setenv("PACS_SERVER__MONITORING__METRICS_PORT", str(port))
         code, _, error = run("status")
-    assert (code, error) == (
-        1, f"pacs-server: no server answers at http://127.0.0.1:{port}/status: Connection refused\n",
-    )  # fmt: skip
+        (tmp_path / "named.yaml").touch()
+        code_of_named, _, error_of_named = run("status", "--config", "named.yaml")
+    sentence = f"pacs-server: no server answers at http://127.0.0.1:{port}/status: Connection refused"
+    hint = "No configuration file was read; name it with --config FILE or with the variable PACS_SERVER_CONFIG"
+    assert (code, error) == (1, f"{sentence}. {hint}\n")
+    assert (code_of_named, error_of_named) == (1, f"{sentence}\n")
 
 
 @pytest.mark.parametrize(("name", "value"), [("ENABLED", "false"), ("METRICS_PORT", "0")])

@@ -47,6 +47,8 @@ def test_it_has_the_sections_of_a_manual_page(printed: str) -> None:
         *("EXIT STATUS", "ENVIRONMENT", "SIGNALS"),
     ]
     assert "pacs\\-server \\- A DICOM archive server\n" in printed
+    environment = printed.partition(".SH ENVIRONMENT\n")[2].partition(".SH ")[0]
+    assert re.findall(r"^\.B (.+)$", environment, re.MULTILINE) == ["PACS_SERVER_CONFIG", "PACS_SERVER__SECTION__KEY"]
 
 
 def test_texts_are_no_requests() -> None:

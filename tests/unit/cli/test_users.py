@@ -73,6 +73,7 @@ def test_a_password_comes_from_standard_input(run: Run, tmp_path: Path, end: byt
 
 
 def test_list_and_remove(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "users").touch()
     assert run("list") == (0, "USER\n", "")
     for name in ("zoe", "anna"):
         assert run("add", name, "--password-stdin", typed=PASSWORD.encode())[0] == 0
@@ -106,6 +107,18 @@ def test_what_cannot_be_done_is_a_sentence_and_leaves_no_trace(
     assert err.count("\n") == 1
     assert (tmp_path / "users").read_bytes() == before
     assert events(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", [["list"], ["remove", "anna"], ["passwd", "anna", "--password-stdin"]])
+def test_without_a_file_of_users_nothing_is_made(run: Run, tmp_path: Path, command: list[str]) -> None:
+    code, out, error = run(*command, typed=PASSWORD.encode())
+    assert (code, out) == (2, "")
+    assert error == (
+        f"pacs-server: there is no file of users: {tmp_path}/users (default) is not there, user add makes it. "
+        "No configuration file was read; name it with --config FILE or with the variable PACS_SERVER_CONFIG\n"
+    )
+    assert not (tmp_path / "users").exists()
+    assert not (tmp_path / "audit").exists()
 
 
 def test_a_password_is_no_argument(run: Run, tmp_path: Path) -> None:
