@@ -66,14 +66,20 @@ def _import(settings: "Config", paths: list[Path]) -> "ImportSummary":
     new = [place for place, is_there in zip(places(settings), parts_there(settings), strict=True) if not is_there]
     with open_archive(settings) as archive, _progress(paths) as progress:
         if new:
-            typer.echo(f"made {' and '.join(new)}", err=True)
+            _tell(f"made {' and '.join(new)}")
         with archive.deletions.settled():
             recover(archive.archive, archive.files, archive.audit)
         participants = (local_user(), archive.audit.own(Role.DESTINATION))
         arrivals = Arrivals(archive.audit, participants, EventID.IMPORT)
-        return run_import(
-            paths, archive.store, arrivals, progress=progress, tell=lambda line: typer.echo(line, err=True)
-        )
+        return run_import(paths, archive.store, arrivals, progress=progress, tell=_tell)
+
+
+def _tell(line: str) -> None:
+    """Print a line on standard error, above the progress bar if there is one.
+
+    The bar takes the place of `sys.stderr`, and typer.echo would go past it and write into the bar.
+    """
+    print(line, file=sys.stderr)
 
 
 @contextmanager

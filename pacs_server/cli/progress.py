@@ -30,7 +30,9 @@ def progress_shown(unit: str, *, lines: bool = False, clock: Callable[[], float]
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[counted]}"), TimeElapsedColumn())
     # Standard output may be a file that the command's result goes to.
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True, redirect_stdout=False) as progress:
+    with Progress(
+        *columns, console=Console(file=sys.stderr, soft_wrap=True), transient=True, redirect_stdout=False
+    ) as progress:
         task = progress.add_task("", total=None, counted="")
 
         def show(what: str, done: int, total: int) -> None:

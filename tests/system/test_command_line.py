@@ -1,6 +1,7 @@
 """The command line from outside: what it says when it cannot start, and the import."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -176,6 +177,24 @@ def test_import_and_import_again(database_url: str, tmp_path: Path, folder: Path
     with pacs:
         assert pacs.status()["counts"] == {"patients": 1, "studies": 1, "series": 2, "instances": 6}
         assert len(pacs.files()) == 6
+
+
+def test_an_import_at_a_terminal_names_rejected_files_above_its_bar(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 20)
+    for number, ds in enumerate(make_study(1, 3)):
+        ds.Rows, ds.Columns, ds.PixelData = 512, 512, b"\0" * 524288
+        write_part10(ds, folder / f"{number}.dcm")
+    for name in ("0.dcm", "2.dcm"):
+        (folder / f"cut{name}").write_bytes((folder / name).read_bytes()[:100_000])
+    environ = clean_environment(PACS_SERVER__STORAGE__MIN_FREE_SPACE="0")
+    code, shown = run_at_terminal([*COMMAND, "import", folder.name], cwd=tmp_path, environ=environ)
+    assert code == 1
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "\n").split("\n")
+    why = "the data set ends in the middle of Pixel Data"
+    assert [line for line in lines if "rejected long" in line] == [
+        f"rejected {folder.name}/cut{name}: {why}" for name in ("0.dcm", "2.dcm")
+    ]
+    assert f"made the index {tmp_path}/pacs.db (default) and the storage {tmp_path}/archive (default)" in lines
 
 
 def test_people_at_a_terminal_see_bars_and_tables(tmp_path: Path) -> None:
