@@ -4,6 +4,7 @@ That signals, exit codes and output of a real process are the same is tested in 
 """
 
 import contextlib
+import functools
 import io
 import os
 import sys
@@ -11,9 +12,13 @@ from pathlib import Path
 from subprocess import CompletedProcess
 from unittest import mock
 
+import typer.main
 from processes import clean_environment
 
 from pacs_server.cli import main as cli
+
+# A process makes its commands once; this one would make all of them again for each that it runs.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 
 class Input(io.TextIOWrapper):
