@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import schema
 from datasets import make_study, write_part10
 from pydicom.dataset import Dataset
 from sqlalchemy import text
@@ -47,6 +48,7 @@ class SmallArchive:
     def __init__(self, directory: Path, url: str, *, policy: str = "replace") -> None:
         self._scratch = directory / "scratch"
         self.root = directory / "archive"
+        schema.prepare_at(url)
         self.database = Database(url, fsync=False)
         self.database.migrate()
         self.files = archive_directory(self.root, fsync=False)

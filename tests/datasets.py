@@ -111,9 +111,10 @@ def _transfer_syntax(path: Path) -> str:
     return str(pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID", ""))
 
 
+@cache
 def _has_uids(path: Path) -> bool:
     with warnings.catch_warnings(action="ignore"):  # some of these files are odd on purpose
-        ds = pydicom.dcmread(path, stop_before_pixels=True)
+        ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_IDENTITY))
     return all(is_uid(str(ds.get(keyword, ""))) for keyword in _IDENTITY)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import schema
 from sqlalchemy import delete
 
 from pacs_server.index.database import Database
@@ -40,6 +41,7 @@ class OutboxNode:
         policy: RetryPolicy | None = None,
         **options: Any,
     ) -> None:
+        schema.prepare_at(url)
         self.database = Database(url, fsync=False)
         self.database.migrate()
         self.counted: list[tuple[str, str]] = []

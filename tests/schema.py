@@ -6,6 +6,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from pacs_server.index.database import Database
 
 
@@ -14,6 +16,13 @@ def prepare(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError), open(path, "xb", opener=_for_its_owner) as file:
         file.write(_migrated())
+
+
+def prepare_at(url: str) -> None:
+    """The same for the URL of a database; one on PostgreSQL stays as it is."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        prepare(Path(str(parsed.database)))
 
 
 def _for_its_owner(path: str, flags: int) -> int:
