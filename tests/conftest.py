@@ -20,8 +20,9 @@ from pacs_server.index.database import Database
 
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, print_blob=True)
+settings.register_profile("fast", parent=settings.get_profile("dev"), max_examples=10, stateful_step_count=10)
 settings.register_profile("soak", parent=settings.get_profile("dev"), max_examples=10_000)
-# `--hypothesis-profile=soak` on the command line wins over this.
+# `--hypothesis-profile` on the command line wins over this.
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -61,6 +61,7 @@ def is_noticed(directory: Path, file: str, line: int) -> None:
         assert (order(directory).index(found.file), found.line) >= (order(directory).index(file), line)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_any_changed_byte_is_noticed(whole: Path, data: st.DataObject) -> None:
     with copied(whole) as directory:
@@ -91,6 +92,7 @@ def _cut(lines: Lines, at: int, _: int) -> Lines:
     return lines[:at]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [_deleted, _swapped, _repeated, _cut])
 @given(data=st.data())
 def test_lines_that_are_not_where_they_were_are_noticed(
@@ -106,6 +108,7 @@ def test_lines_that_are_not_where_they_were_are_noticed(
             is_noticed(directory, file, min(at, other) + 1 if damage in (_swapped, _repeated) else at + 1)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_a_line_of_another_file_is_noticed(whole: Path, data: st.DataObject) -> None:
     with copied(whole) as directory:
@@ -117,6 +120,7 @@ def test_a_line_of_another_file_is_noticed(whole: Path, data: st.DataObject) -> 
         is_noticed(directory, file, at + 1)
 
 
+@pytest.mark.slow
 @given(event=events())
 def test_any_event_comes_back_as_it_was(whole: Path, event: Event) -> None:
     with copied(whole) as directory, open_trail(AuditConfig(directory=directory)) as trail:
@@ -128,6 +132,7 @@ def test_any_event_comes_back_as_it_was(whole: Path, event: Event) -> None:
         verify(AuditConfig(directory=directory))
 
 
+@pytest.mark.slow
 @given(
     line=st.binary(max_size=60)
     | st.recursive(

@@ -253,6 +253,7 @@ def test_the_first_encoder_that_can_is_the_one_that_was_asked_for(charset: str, 
     pytest.fail("nothing holds the text")
 
 
+@pytest.mark.slow
 @given(sent(), st.sampled_from([IMPLICIT, EXPLICIT, BIG_ENDIAN]), st.data())
 def test_damage_is_an_error_or_a_data_set(given: tuple[Dataset, str], syntax: str, data: st.DataObject) -> None:
     damaged = bytearray(encoded(given[0], syntax))

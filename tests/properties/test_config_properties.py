@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -83,6 +84,7 @@ def test_any_yaml(text: str) -> None:
     loads_or_says_why(text.encode(), {})
 
 
+@pytest.mark.slow
 @given(documents())
 def test_any_settings(text: str) -> None:
     loads_or_says_why(text.encode("utf-8", "surrogatepass"), {})
@@ -98,6 +100,7 @@ def test_any_variable_name(name: str, value: str) -> None:
     loads_or_says_why(b"", {f"PACS_SERVER__{name}": value, name: value})
 
 
+@pytest.mark.slow
 @given(documents(), st.integers(0, 65535))
 def test_the_command_line_always_wins(text: str, port: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

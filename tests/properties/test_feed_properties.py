@@ -305,6 +305,7 @@ class World(RuleBasedStateMachine):
         assert kept == unread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def test_every_consumer_is_shown_everything_in_order_exactly_once(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -136,6 +136,7 @@ def keys_like(stored: list[str]) -> st.SearchStrategy[str]:
     return st.sampled_from(stored).flatmap(asking_for)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keyword", [keyword for keyword in STORED if keyword != "RequestAttributesSequence"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much], max_examples=25)
 @given(data=st.data())
@@ -150,6 +151,7 @@ def test_sql_equals_the_pure_definition(keyword: str, database: Database, data: 
     check(database, data, keyword, stored, matchers)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(data=st.data())
 def test_sequences_equal_the_pure_definition(database: Database, data: st.DataObject) -> None:
@@ -163,6 +165,7 @@ def test_sequences_equal_the_pure_definition(database: Database, data: st.DataOb
     check(database, data, "RequestAttributesSequence", stored, [Items(keys, unknown=data.draw(st.booleans()))])
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(
     stored=st.lists(st.tuples(dates(), times()), min_size=1, max_size=8),
@@ -179,6 +182,7 @@ def test_combined_date_and_time_equal_the_pure_definition(
     assert found(database, [key]) == {n for n, moment in enumerate(stored, 1) if key.matches(*moment)}
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(data=st.data())
 def test_all_keys_have_to_match(database: Database, data: st.DataObject) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import schema
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -96,7 +97,9 @@ class Service(RuleBasedStateMachine):
         self.worklist.put([self.item(name) for name in ITEMS])
 
     def open(self) -> None:
-        self.database = Database(f"sqlite:///{Path(self.directory.name) / 'pacs.db'}", fsync=False)
+        path = Path(self.directory.name) / "pacs.db"
+        schema.prepare(path)
+        self.database = Database(f"sqlite:///{path}", fsync=False)
         self.database.migrate()
         self.worklist = WorklistIndex(self.database)
         self.service = MPPSService(ProcedureStepIndex(self.database), discontinued_returns=lambda: self.returns)
@@ -168,5 +171,5 @@ class Service(RuleBasedStateMachine):
 
 
 TestPureSteps = PureSteps.TestCase
-TestService = Service.TestCase
+TestService = pytest.mark.slow(Service.TestCase)
 TestService.settings = settings(max_examples=30, stateful_step_count=20)

@@ -54,11 +54,13 @@ def commands():
     return st.builds(Command, command_field=US, **optional)
 
 
+@pytest.mark.slow
 @given(commands())
 def test_commands_come_back(command):
     assert decode_command(encode_command(command)) == command
 
 
+@pytest.mark.slow
 @given(commands(), st.data())
 def test_damaged_commands_raise_nothing_else(command, data):
     encoded = bytearray(encode_command(command))
@@ -111,6 +113,7 @@ def proposals(draw):
     return Proposal(draw(TITLES), draw(TITLES), contexts, user)
 
 
+@pytest.mark.slow
 @given(proposals())
 def test_proposals_come_back_also_by_way_of_pynetdicom(proposal):
     encoded = encode_request(proposal)
@@ -120,6 +123,7 @@ def test_proposals_come_back_also_by_way_of_pynetdicom(proposal):
     assert pdu.encode() == encoded
 
 
+@pytest.mark.slow
 @given(proposals(), st.data())
 def test_damaged_proposals_raise_nothing_else_and_can_be_answered(proposal, data):
     encoded = bytearray(encode_request(proposal)[6:])
@@ -130,6 +134,7 @@ def test_damaged_proposals_raise_nothing_else_and_can_be_answered(proposal, data
         encode_accept(damaged, negotiate(damaged, supports(accept_unknown=True))[0])
 
 
+@pytest.mark.slow
 @given(proposals(), st.booleans())
 def test_every_context_is_answered_once_and_only_as_proposed(proposal, accept_unknown):
     answer, accepted = negotiate(proposal, supports(accept_unknown=accept_unknown))
@@ -147,6 +152,7 @@ def test_every_context_is_answered_once_and_only_as_proposed(proposal, accept_un
     assert decode_accept(encode_accept(proposal, answer)[6:]) == answer
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(0, 127).map(lambda n: 2 * n + 1), st.integers(0, 4), UIDS)),
     proposals(),

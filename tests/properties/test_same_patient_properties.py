@@ -62,6 +62,7 @@ def where(desk: Desk) -> dict[str, tuple[int, int, str, str]]:
         return {uid: tuple(place) for uid, *place in found}
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(arrivals=ARRIVALS, batch=st.sampled_from([1, 3, 12]))
 def test_no_patient_ever_holds_two_people(desk: Desk, arrivals: list[dict[str, str]], batch: int):
@@ -89,6 +90,7 @@ DECISIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(arrivals=ARRIVALS, between=ARRIVALS, decisions=DECISIONS)
 def test_whatever_is_decided_later_arrivals_follow_and_everybody_is_told_of(

@@ -288,6 +288,7 @@ def nodes(database_url: str) -> Iterator[tuple[OutboxNode, OutboxNode]]:
         node.database.close()
 
 
+@pytest.mark.slow
 def test_the_outbox_and_its_model_agree(nodes: tuple[OutboxNode, OutboxNode]) -> None:
     clock = nodes[0].service.now
 

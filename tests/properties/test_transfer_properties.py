@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import schema
 import servers
 from hostile.payloads import ct, data_set, element
 from hypothesis import given
@@ -82,6 +83,7 @@ class Store:
     """An archive on disk behind the Storage SCP, without a network."""
 
     def __init__(self, directory: Path) -> None:
+        schema.prepare(directory / "pacs.db")
         self.database = Database(f"sqlite:///{directory / 'pacs.db'}", fsync=False)
         self.database.migrate()
         self.files = archive_directory(directory / "archive", fsync=False)
@@ -144,6 +146,7 @@ def new_uid() -> str:
 # ------------------------------------------------------------------------------------ ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [b"", ABORT, RELEASE_RQ], ids=["closed", "aborted", "released"])
 def test_a_store_that_ends_at_any_byte_leaves_nothing_and_may_be_sent_again(archive: Store, ending: bytes) -> None:
     sop = new_uid()

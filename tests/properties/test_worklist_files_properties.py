@@ -4,6 +4,7 @@ import io
 import json
 from contextlib import suppress
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from worklists import item_dataset
@@ -50,6 +51,7 @@ def test_any_json(document: object) -> None:
     take(json.dumps(document).encode(), ".json")
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(["00100010", "00080060", "00400100", "00080050", "0020000D"]), JSON))
 def test_an_item_with_other_attributes(changes: dict[str, object]) -> None:
     take(json.dumps(item_dataset().to_json_dict() | changes).encode(), ".json")

@@ -124,6 +124,7 @@ def keys_like(data: st.DataObject, item: WorklistItem) -> tuple[dict[str, Any], 
     return {k: v for k, v in step.items() if k in chosen}, {k: v for k, v in top.items() if k in chosen}
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.data())
 def test_the_database_finds_what_matches(database: Database, data: st.DataObject) -> None:
@@ -158,6 +159,7 @@ def answer(query: Dataset, item: WorklistItem) -> dict[str, Any]:
     return json_of(read_dataset(BytesIO(data), False, True))
 
 
+@pytest.mark.slow
 @given(step=STORED_STEP, order=STORED, charset=st.sampled_from(["", "ISO_IR 100", "ISO_IR 192", "\\ISO 2022 IR 87"]))
 def test_answers_are_what_the_item_holds(step: dict[str, Any], order: dict[str, Any], charset: str) -> None:
     try:

@@ -31,6 +31,7 @@ def _kept(mode: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library is not glibc")
 def test_large_blocks_go_back_to_the_system() -> None:
     assert _kept("give") < 8 <= _kept("keep")

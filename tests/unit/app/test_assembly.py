@@ -40,6 +40,7 @@ def below(directory: Path) -> list[str]:
     return [path for path in opened if path.startswith(str(directory))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "name", "error"),
     [
@@ -70,6 +71,7 @@ def test_what_cannot_be_opened_leaves_nothing_open(
         pass
 
 
+@pytest.mark.slow
 def test_a_reload_reaches_storage_and_archive(tmp_path: Path) -> None:
     now = [settings(tmp_path)]
     archive = start_archive(lambda: now[0])
@@ -82,6 +84,7 @@ def test_a_reload_reaches_storage_and_archive(tmp_path: Path) -> None:
         archive.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "value", "error", "says"),
     [

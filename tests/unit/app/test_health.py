@@ -51,10 +51,12 @@ def per_day(database: Database) -> float:
     return Growth(database, now=lambda: NOW).bytes_per_day()
 
 
+@pytest.mark.slow
 def test_nothing_came_in(database):
     assert per_day(database) == 0
 
 
+@pytest.mark.slow
 def test_the_last_week_counts(database):
     receive(database, (30 * DAY, 9999), (6 * DAY, 400), (DAY, 300))
     assert per_day(database) == pytest.approx(100)

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import schema
 from memory_archive import MemoryQuarantine, MemorySpool
 
 from pacs_server.archive.archive import Archive, ReceivedInstance, StoreOutcome
@@ -43,6 +44,7 @@ class FaultyIndex(InstanceIndex):
 
 @pytest.fixture
 def index(tmp_path: Path) -> FaultyIndex:
+    schema.prepare(tmp_path / "pacs.db")
     database = Database(f"sqlite:///{tmp_path}/pacs.db")
     database.migrate()
     return FaultyIndex(database)

@@ -67,6 +67,7 @@ def drained(feed: Feed, consumer: Consumer) -> list[str]:
 # ------------------------------------------------------------------------------------ order
 
 
+@pytest.mark.slow
 def test_an_instance_that_comes_after_the_newest_was_deleted_is_shown(place: Place) -> None:
     """Its id would be the one of the deleted instance, and that is behind the cursor already."""
     assert place.take_all(ROUTING) == []
@@ -77,6 +78,7 @@ def test_an_instance_that_comes_after_the_newest_was_deleted_is_shown(place: Pla
     assert place.take_all(ROUTING) == ["DELETED 1.1 1.1.1 1.1.1.1", "ARRIVED 1.1 1.1.1 1.1.1.2"]
 
 
+@pytest.mark.slow
 def test_what_was_replaced_or_restored_is_no_arrival(place: Place) -> None:
     place.take_all(ROUTING)
     place.store("1.1", "1.1.1", "1.1.1.1")
@@ -96,6 +98,7 @@ def test_what_was_replaced_or_restored_is_no_arrival(place: Place) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new", [("1.2", "1.2.1"), ("1.1", "1.1.9")])
 def test_a_place_that_loses_an_instance_to_another_one_is_told_so(place: Place, new: tuple[str, str]) -> None:
     """A study or series of which nothing else changes has one instance less."""
@@ -143,6 +146,7 @@ class Hold:
             assert self.let_go.wait(PATIENT_SECONDS)
 
 
+@pytest.mark.slow
 def test_no_instance_is_seen_before_one_of_a_lower_id(url: str, database: Database) -> None:
     """A writer that has its id and is slow to commit is not overtaken: a cursor would go past it."""
     feed = Feed(database)
@@ -162,6 +166,7 @@ def test_no_instance_is_seen_before_one_of_a_lower_id(url: str, database: Databa
         assert seen + drained(feed, ROUTING) == ["ARRIVED 1.1 1.1.1 1", "ARRIVED 1.2 1.2.1 2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["worklist", "step", "state"])
 def test_no_change_is_seen_before_one_of_a_lower_number(url: str, database: Database, kind: str) -> None:
     """Whoever writes a change holds the same lock, whatever other locks there are."""
@@ -201,6 +206,7 @@ def test_without_a_consumer_nobody_waits_for_the_writer_of_instances(
         writers[kind](other)
 
 
+@pytest.mark.slow
 def test_a_consumer_does_not_come_while_a_change_is_made_that_it_would_miss(url: str, database: Database) -> None:
     with closing(Database(url)) as other, ThreadPoolExecutor(1) as thread:
         with database.begin() as connection:
@@ -212,6 +218,7 @@ def test_a_consumer_does_not_come_while_a_change_is_made_that_it_would_miss(url:
     assert drained(Feed(database), ROUTING) == []
 
 
+@pytest.mark.slow
 def test_a_change_that_waits_for_a_new_consumer_is_shown_to_it(url: str, database: Database) -> None:
     with closing(Database(url)) as slow, ThreadPoolExecutor(2) as threads:
         hold = Hold(slow)
@@ -284,6 +291,7 @@ def test_steps_and_the_items_that_follow_them_are_shown(database: Database) -> N
 # ------------------------------------------------------------------------------------ consumers
 
 
+@pytest.mark.slow
 def test_a_new_consumer_begins_with_what_is_there_or_with_what_comes(place: Place) -> None:
     place.take_all(Consumer("other"))
     for number in (1, 2, 3):
@@ -378,6 +386,7 @@ def _take_for_ever(root: str, url: str, kill_at: int) -> None:
             pass
 
 
+@pytest.mark.slow
 def test_a_consumer_that_is_killed_goes_on_where_it_was(place: Place, tmp_path: Path) -> None:
     place.take_all(ROUTING)
     for number in range(20):
@@ -407,6 +416,7 @@ def follow(feed: Feed, consumer: Consumer, ended: threading.Event) -> list[str]:
             feed.wait(batch, 0.2)
 
 
+@pytest.mark.slow
 def test_several_writers_and_consumers_at_once_lose_nothing(url: str, database: Database) -> None:
     """Writers with databases of their own, as in processes of their own; consumers that never stop reading."""
     writers, each = range(3), 25
@@ -458,6 +468,7 @@ def rows_of_changes(database: Database) -> int:
         return int(connection.exec_driver_sql("SELECT count(*) FROM change").scalar_one())
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_for_nobody(place: Place) -> None:
     place.store("1.1", "1.1.1", "1.1.1.1")
     place.worklist.put([numbered(1)])
@@ -470,6 +481,7 @@ def test_nothing_is_kept_for_nobody(place: Place) -> None:
     assert rows_of_changes(place.database) == 0
 
 
+@pytest.mark.slow
 def test_what_every_consumer_has_read_is_removed_and_nothing_else(place: Place) -> None:
     late = Consumer("late")
     place.take_all(ROUTING)
@@ -487,6 +499,7 @@ def test_what_every_consumer_has_read_is_removed_and_nothing_else(place: Place) 
     assert len(place.take_all(ROUTING)) == len(place.take_all(late)) == 1
 
 
+@pytest.mark.slow
 def test_lag_is_known_while_there_is_a_consumer(place: Place) -> None:
     place.store("1.1", "1.1.1", "1.1.1.1")
     assert place.feed.gauges() == {}
@@ -506,6 +519,7 @@ def test_lag_is_known_while_there_is_a_consumer(place: Place) -> None:
 # ------------------------------------------------------------------------------------ another index
 
 
+@pytest.mark.slow
 def test_a_rebuilt_index_is_a_new_epoch_with_all_cursors_at_its_end(place: Place, tmp_path: Path) -> None:
     place.take_all(ROUTING)
     place.take_all(PAGES)
@@ -531,6 +545,7 @@ def epoch_of(database: Database) -> int:
         return batch.epoch
 
 
+@pytest.mark.slow
 def test_each_restored_index_is_a_new_epoch(database: Database, tmp_path: Path) -> None:
     """Ids that were given after the backup are given again, and again if it is restored once more."""
     epochs = [epoch_of(database)]
@@ -559,6 +574,7 @@ def test_a_batch_of_an_earlier_epoch_is_not_taken(database: Database) -> None:
     assert drained(feed, ROUTING) == ["ARRIVED 1.1 1.1.1 1"]
 
 
+@pytest.mark.slow
 def test_consumers_of_a_restored_index_go_on(database: Database, tmp_path: Path) -> None:
     """The newest instance and change were deleted before the backup; what comes next is behind the cursors."""
     feed = Feed(database)
@@ -578,6 +594,7 @@ def test_consumers_of_a_restored_index_go_on(database: Database, tmp_path: Path)
         assert drained(Feed(restored), ROUTING) == ["ARRIVED 1.1 1.1.1 1.4", "FINDING second"]
 
 
+@pytest.mark.slow
 def test_an_index_is_restored_into_postgresql_with_its_consumers(url: str, tmp_path: Path, request: Any) -> None:
     import postgres
 
@@ -631,6 +648,7 @@ def causes(database: Database) -> dict[str, Callable[[], object]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", ["an arrival", "an item", "a finding"])
 def test_a_consumer_is_woken_by_every_commit_that_concerns_it(database: Database, cause: str) -> None:
     feed = Feed(database)
@@ -640,6 +658,7 @@ def test_a_consumer_is_woken_by_every_commit_that_concerns_it(database: Database
     assert len(drained(feed, ROUTING)) == 1
 
 
+@pytest.mark.slow
 def test_nobody_sleeps_over_what_came_between_reading_and_waiting(database: Database) -> None:
     feed = Feed(database)
     batch = at_rest(feed, ROUTING)
@@ -647,6 +666,7 @@ def test_nobody_sleeps_over_what_came_between_reading_and_waiting(database: Data
     assert feed.wait(batch, 0)
 
 
+@pytest.mark.slow
 def test_a_consumer_that_has_to_stop_is_woken(database: Database) -> None:
     feed = Feed(database)
     with waiting(feed, ROUTING) as woken:

@@ -106,6 +106,7 @@ def assert_recovers(scene: Scene, acknowledged: dict[str, str]) -> Node:
     return node
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", [synced, in_order, at_random])
 def test_power_fails_at_any_step_of_a_store(tmp_path: Path, lose: Lose) -> None:
     url = sqlite(tmp_path)
@@ -119,6 +120,7 @@ def test_power_fails_at_any_step_of_a_store(tmp_path: Path, lose: Lose) -> None:
                 break
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("then", ["goes on", "is killed"])
 def test_others_may_have_made_the_directories_and_not_synced_them(tmp_path: Path, then: str) -> None:
     """The first instance of a study gets so far; another one of its series is stored whole, and then power fails."""
@@ -167,6 +169,7 @@ def leftovers(scene: Scene) -> dict[str, str]:
     return {ds.SOPInstanceUID: digest(ds) for ds in (whole, complete, later, refused)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lose", [killed, synced])
 def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose, monkeypatch: pytest.MonkeyPatch) -> None:
     # Dealt with in the order in which they came to be: what comes last has nothing after it that would sync it too.
@@ -202,6 +205,7 @@ def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose, monkeypatch
             break
 
 
+@pytest.mark.slow
 def test_power_fails_after_recovery_from_a_kill_at_any_step_of_a_store(tmp_path: Path) -> None:
     """A file that recovery gives a row has a durable name, whoever made the name and did not sync it."""
     url = sqlite(tmp_path)
@@ -231,6 +235,7 @@ def deleting(node: Node) -> DeletionService:
     return DeletionService(DeletionIndex(node.database), node.files, recorder)
 
 
+@pytest.mark.slow
 def test_power_fails_at_any_step_of_deleting(tmp_path: Path) -> None:
     url = sqlite(tmp_path)
     for at in STEPS:
@@ -248,6 +253,7 @@ def test_power_fails_at_any_step_of_deleting(tmp_path: Path) -> None:
             break
 
 
+@pytest.mark.slow
 def test_directories_that_were_removed_and_made_again_are_durable_again(tmp_path: Path) -> None:
     scene, gone = Scene(tmp_path, "1", sqlite(tmp_path)(1)), make_ct()
     again = make_ct(gone.StudyInstanceUID, gone.SeriesInstanceUID)
@@ -261,6 +267,7 @@ def test_directories_that_were_removed_and_made_again_are_durable_again(tmp_path
     assert_recovers(scene, {again.SOPInstanceUID: digest(again)}).die()
 
 
+@pytest.mark.slow
 def test_power_fails_after_a_restore_that_was_killed_at_any_step_before(tmp_path: Path) -> None:
     url = sqlite(tmp_path)
     for at in STEPS:
@@ -293,6 +300,7 @@ def assert_restorable(scene: Scene, ds: Dataset) -> None:
 # ------------------------------------------------------------------------------------ what lies beside the instances
 
 
+@pytest.mark.slow
 def test_power_fails_after_a_merge_that_was_killed_at_any_step_before(tmp_path: Path) -> None:
     """What the index has of it is written down too: else no later change had a number."""
     url = sqlite(tmp_path)

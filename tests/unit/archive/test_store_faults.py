@@ -214,17 +214,20 @@ def test_the_disk_fails_a_new_instance(tmp_path: Path, fault: str) -> None:
     expect(tmp_path / "archive", url, None, make_ct(), *ON_DISK[fault])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", sorted(set(ON_DISK) - ONLY_AT_FIRST))
 def test_the_disk_fails_a_replacement(tmp_path: Path, fault: str) -> None:
     url, ds = sqlite(tmp_path)(1), make_ct()
     expect(tmp_path / "archive", url, ds, other_bytes(ds), *ON_DISK[fault])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", IN_THE_INDEX)
 def test_the_index_fails_a_new_instance(tmp_path: Path, database_url: str, fault: str) -> None:
     expect(tmp_path / "archive", database_url, None, make_ct(), *IN_THE_INDEX[fault])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", IN_THE_INDEX)
 def test_the_index_fails_a_replacement(tmp_path: Path, database_url: str, fault: str) -> None:
     ds = make_ct()

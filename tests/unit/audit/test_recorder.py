@@ -73,6 +73,7 @@ def test_a_flood_of_alerts_is_one_a_minute(recorder: Recorder, trail: Kept, cloc
     assert trail.durable == 0
 
 
+@pytest.mark.slow
 def test_a_flood_from_everywhere_fills_no_memory(recorder: Recorder, trail: Kept, clock: Clock) -> None:
     for number in range(5000):
         recorder.alert(ALERT, peer=f"10.0.{number >> 8}.{number & 255}", kind="tls")

@@ -84,6 +84,7 @@ def test_tls_counts_octets(receiver: TLSReceiver, link: SyslogOverTLS) -> None:
     assert receiver.records == records
 
 
+@pytest.mark.slow
 def test_a_peer_that_says_no_goodbye(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     serving, calling = contexts
     with TLSReceiver(serving) as receiver:
@@ -117,6 +118,7 @@ def test_a_peer_that_closes_is_noticed(receiver: TLSReceiver, link: SyslogOverTL
     wait_for(lambda: gone(link), "the end is noticed")
 
 
+@pytest.mark.slow
 def test_a_peer_that_reads_nothing_ends_in_a_deadline(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     serving, calling = contexts
     with TLSReceiver(serving) as receiver:
@@ -127,6 +129,7 @@ def test_a_peer_that_reads_nothing_ends_in_a_deadline(contexts: tuple[ssl.SSLCon
         link.close()
 
 
+@pytest.mark.slow
 def test_a_handshake_has_a_deadline(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(TimeoutError):
         SyslogOverTLS("127.0.0.1", server.getsockname()[1], contexts[1], timeout=0.3)

@@ -139,6 +139,7 @@ def test_a_durable_record_is_synced_before_write_returns(opened: AuditTrail) -> 
         assert sync.call_count == 1
 
 
+@pytest.mark.slow
 def test_others_are_synced_together_soon_after(opened: AuditTrail) -> None:
     with mock.patch.object(trail.os, "fdatasync", wraps=os.fdatasync) as sync:
         for _ in range(50):

@@ -149,6 +149,7 @@ def test_any_query_reads_back(query: dict[str, str], sop_class_uid: str) -> None
         assert others == {key: replaced(value) for key, value in query.items() if key not in QUERY_KEYS}
 
 
+@pytest.mark.slow
 @given(events)
 def test_a_shortened_event_is_valid(event: Event) -> None:
     said(shortened(event))

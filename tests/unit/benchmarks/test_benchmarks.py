@@ -149,6 +149,7 @@ def test_store_and_negotiate_with_the_receiver() -> None:
     assert timing.rate > 0
 
 
+@pytest.mark.slow
 def test_workers_add_up_and_report_failures() -> None:
     with Receiver() as receiver, Workers(1) as workers, socket.create_server(("127.0.0.1", 0)) as silent:
         job = StoreJob(receiver.address, SIDE, 1, range(1, 6), limit=60)

@@ -36,6 +36,7 @@ def completed(program: Path, shell: str, script: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [

@@ -31,6 +31,7 @@ def listed(run: Run, *options: str) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.slow
 def test_delete_list_restore(run: Run, ct: Dataset) -> None:
     code, printed, _ = run("delete", "study", ct.StudyInstanceUID, "--reason", "wrong\x1b patient", "--yes")
     assert code == 0
@@ -48,6 +49,7 @@ def test_delete_list_restore(run: Run, ct: Dataset) -> None:
     assert listed(run) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("level", "keyword"),
     [("study", "StudyInstanceUID"), ("series", "SeriesInstanceUID"), ("instance", "SOPInstanceUID")],
@@ -57,6 +59,7 @@ def test_each_level(run: Run, ct: Dataset, level: str, keyword: str) -> None:
     assert [one["level"] for one in listed(run)] == [level]
 
 
+@pytest.mark.slow
 def test_whose_it_is_only_if_asked(run: Run, ct: Dataset) -> None:
     run("delete", "study", ct.StudyInstanceUID, "--reason", "why", "--yes")
     assert [one["patient_id"] for one in listed(run, "--patient")] == ["SECRET-4711"]
@@ -71,6 +74,7 @@ def test_a_dry_run_changes_nothing(run: Run, ct: Dataset) -> None:
     assert listed(run) == []
 
 
+@pytest.mark.slow
 def test_it_asks(run: Run, ct: Dataset) -> None:
     command = ("delete", "series", ct.SeriesInstanceUID, "--reason", "why")
     code, printed, _ = run(*command, typed=b"n\n")
@@ -85,6 +89,7 @@ def test_it_asks(run: Run, ct: Dataset) -> None:
     assert (run("trash", "empty")[0], len(listed(run))) == (1, 1)
 
 
+@pytest.mark.slow
 def test_empty(run: Run, ct: Dataset) -> None:
     run("delete", "study", ct.StudyInstanceUID, "--reason", "why", "--yes")
     (found,) = listed(run)
@@ -102,6 +107,7 @@ def test_what_is_wrong(run: Run, ct: Dataset) -> None:
     assert run("delete", "study", ct.StudyInstanceUID, "--yes")[0] == 2
 
 
+@pytest.mark.slow
 def test_what_was_stored_again_is_named(run: Run, ct: Dataset) -> None:
     run("delete", "study", ct.StudyInstanceUID, "--reason", "why", "--yes")
     assert run("import", "image.dcm")[0] == 0

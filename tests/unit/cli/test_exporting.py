@@ -19,6 +19,7 @@ def run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_a_directory_and_a_zip_file(run: Run, tmp_path: Path) -> None:
     code, printed, error = run("export", "A1", "cd")
     assert (code, error) == (0, "")
@@ -34,6 +35,7 @@ def test_a_directory_and_a_zip_file(run: Run, tmp_path: Path) -> None:
         assert error.startswith(f"pacs-server: {arguments[0]} is there already")
 
 
+@pytest.mark.slow
 def test_what_is_not_in_the_dicomdir_or_not_exported_is_said(run: Run, tmp_path: Path) -> None:
     odd = make_ct("1.2.1", SOPClassUID="1.2.840.10008.5.1.4.1.1.11.1", Modality="PR", SeriesNumber=2)
     odd.file_meta.MediaStorageSOPClassUID = odd.SOPClassUID
@@ -48,6 +50,7 @@ def test_what_is_not_in_the_dicomdir_or_not_exported_is_said(run: Run, tmp_path:
     assert error.startswith(f"not exported {odd.SOPInstanceUID}: ")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, _, error = run("export", "1.2.1", "file/below")
@@ -57,6 +60,7 @@ def test_what_cannot_be_written(run: Run, tmp_path: Path) -> None:
     assert (code, error) == (2, "pacs-server: archive/cd lies in the archive itself\n")
 
 
+@pytest.mark.slow
 def test_a_study_of_several_patients_is_not_exported(run: Run, tmp_path: Path) -> None:
     other = make_ct("1.2.1", PatientID="P2", PatientName="Roe^Richard")
     write_part10(other, tmp_path / "other.dcm")

@@ -73,6 +73,7 @@ NARROWED: list[tuple[tuple[object, ...], list[str]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_studies(run: Run) -> None:
     for options, found in NARROWED:
         code, printed, error = run("find", "studies", *options)
@@ -80,6 +81,7 @@ def test_studies(run: Run) -> None:
         assert [row["STUDY UID"] for row in table(printed)] == found, options
 
 
+@pytest.mark.slow
 def test_the_columns_of_each_list(run: Run) -> None:
     (study,) = table(run("find", "studies", "--study", "1.2.1")[1])
     assert study == {
@@ -100,6 +102,7 @@ def test_the_columns_of_each_list(run: Run) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_peers_sent_steers_neither_terminals_nor_spreadsheets(run: Run) -> None:
     (study,) = table(run("find", "studies", "--study", "1.2.4")[1])
     assert (study["PATIENT ID"], study["DATE"], study["ACCESSION"]) == ("P\\x9b4", "-", "-")
@@ -116,6 +119,7 @@ def test_what_peers_sent_steers_neither_terminals_nor_spreadsheets(run: Run) -> 
     assert json.loads(printed)[3]["PatientID"] == "P\x9b4"
 
 
+@pytest.mark.slow
 def test_json(run: Run) -> None:
     first, *_, last = json.loads(run("find", "studies", "--json")[1])
     assert first["NumberOfStudyRelatedInstances"] == 3
@@ -144,6 +148,7 @@ def test_what_is_refused(run: Run) -> None:
         assert error.startswith(f"pacs-server: {sentence}")
 
 
+@pytest.mark.slow
 def test_show(run: Run) -> None:
     code, printed, error = run("show", "A1")
     assert (code, error) == (0, "")
@@ -166,6 +171,7 @@ def test_show(run: Run) -> None:
     assert (shown["bytes"], len(shown["series"]), shown["studies"][0]["StudyInstanceUID"]) == (size, 2, "1.2.1")
 
 
+@pytest.mark.slow
 def test_a_study_that_is_not_there(run: Run) -> None:
     for name in ("9.9", "A9", "*", "A?", ""):
         for command in (("show", name), ("export", name, "out")):
@@ -181,6 +187,7 @@ def test_an_accession_number_of_two_studies(run: Run) -> None:
     assert error == "pacs-server: there are 2 studies of that accession number, name one by its UID: 1.2.2, 1.2.3\n"
 
 
+@pytest.mark.slow
 def test_a_query_is_in_the_audit_trail(run: Run) -> None:
     assert run("find", "studies", "--patient-name", "doe*", "--from", "1.3.2024")[0] == 0
     assert run("find", "series", "--patient-id", "nobody")[0] == 0

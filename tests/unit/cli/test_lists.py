@@ -144,6 +144,7 @@ def steady(text: str) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("archive")
 def test_scripts_get_a_header_and_lines_with_tabs(run: Run) -> None:
     for command, lines in LISTS.items():
@@ -155,6 +156,7 @@ def test_scripts_get_a_header_and_lines_with_tabs(run: Run) -> None:
         assert lines[0].isupper()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("archive")
 def test_people_get_a_table_with_the_same_cells(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")

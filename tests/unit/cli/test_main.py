@@ -62,6 +62,7 @@ def test_version(run: Run) -> None:
     assert run("--version") == (0, f"pacs-server {__version__}\n", "")
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['pacs-server', '--help']\n"
@@ -166,6 +167,7 @@ def test_check_config_looks_at_the_disk(run: Run, tmp_path: Path) -> None:
     assert (code, error) == (2, f"pacs-server: command line: storage.directory: {tmp_path}/file is not a directory\n")
 
 
+@pytest.mark.slow
 def test_migrate(run: Run, tmp_path: Path) -> None:
     (tmp_path / "pacs.db").unlink()
     code, printed, _ = run("migrate")
@@ -286,7 +288,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, bytes]
         monkeypatch.setenv("PACS_SERVER__MONITORING__METRICS_PORT", str(server.server_address[1]))
         monkeypatch.setenv("PACS_SERVER__MONITORING__HOST", "0.0.0.0")
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield lambda code, body: answer.append((code, body))
         server.shutdown()

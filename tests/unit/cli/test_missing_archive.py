@@ -183,6 +183,7 @@ def test_an_unfinished_restore_is_told(run: Run, nowhere: Path) -> None:
 # --- the variable ---
 
 
+@pytest.mark.slow
 def test_the_variable_names_the_file(run: Run, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = nowhere.parent / "place"
     archives.make_empty(place / "archive")
@@ -221,6 +222,7 @@ def test_an_empty_variable_names_nothing(run: Run, nowhere: Path, monkeypatch: p
 # --- those that make something say where ---
 
 
+@pytest.mark.slow
 def test_an_import_says_what_it_makes(run: Run, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACS_SERVER__STORAGE__MIN_FREE_SPACE", "0")
     monkeypatch.setenv("PACS_SERVER__LOGGING__LEVEL", "error")
@@ -231,6 +233,7 @@ def test_an_import_says_what_it_makes(run: Run, nowhere: Path, monkeypatch: pyte
     assert json.loads(run("verify", "--json", "-")[1])["files"] == 1
 
 
+@pytest.mark.slow
 def test_a_restore_says_where_it_goes(run: Run, nowhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.chdir(tmp_path)  # where the empty archive is
     assert run("backup", tmp_path / "backup")[0] == 0

@@ -56,6 +56,7 @@ def run(run: Any, config_file: Path) -> Run:
     return partial(run.lines, "--config", config_file)
 
 
+@pytest.mark.slow
 def test_list(run: Run) -> None:
     first = "1.2.3\tCOMPLETED\t20250301 1015\tCT1\tCT\t0\t2\tP1\\x1b[2J"
     second = "1.2.4\tIN PROGRESS\t20250301 1015\tCT1\tCT\t0\t25\tP1\\x1b[2J"
@@ -65,6 +66,7 @@ def test_list(run: Run) -> None:
     assert run("mpps", "list", "--status", "completed") == (0, [titles, first], "")
 
 
+@pytest.mark.slow
 def test_show(run: Run) -> None:
     code, lines, _ = run("mpps", "show", "1.2.3")
     assert code == 0
@@ -76,6 +78,7 @@ def test_show(run: Run) -> None:
     assert lines[-2:] == ["not received: 6.19", "not received: 5 more"]
 
 
+@pytest.mark.slow
 def test_show_as_json(run: Run) -> None:
     code, lines, _ = run("mpps", "show", "1.2.3", "--json")
     assert code == 0
@@ -96,6 +99,7 @@ def test_the_loop_of_an_item(config_file: Path) -> None:
         assert next(loop_lines(parts.mpps.loop_of(2, "9.2"))) == "performed: no step refers to it"
 
 
+@pytest.mark.slow
 def test_worklist_show_tells_what_was_performed_and_received(run: Run) -> None:
     code, lines, _ = run("worklist", "show", "A1")
     assert code == 0
@@ -107,6 +111,7 @@ def test_worklist_show_tells_what_was_performed_and_received(run: Run) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_worklist_unmatched(run: Run) -> None:
     titles = "STUDY UID\tDATE\tMODALITIES\tACCESSION\tINSTANCES"
     assert run("worklist", "unmatched") == (0, [titles], "")

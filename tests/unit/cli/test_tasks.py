@@ -62,6 +62,7 @@ def test_a_wait_is_shown(run: Run, node: OutboxNode) -> None:
     assert row[6:] == ["in 2.0d", "0", "busy"]
 
 
+@pytest.mark.slow
 def test_a_list_can_be_narrowed(run: Run, node: OutboxNode) -> None:
     one = node.add("A")
     give_up(node, one)
@@ -87,6 +88,7 @@ def test_a_list_can_be_narrowed(run: Run, node: OutboxNode) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_all_that_is_known_of_one(run: Run, node: OutboxNode) -> None:
     key = node.add("A", payload={"study": "1.2.3"}, dedupe_key="1.2.3 to A")
     code, printed, _ = run("show", key)
@@ -98,6 +100,7 @@ def test_all_that_is_known_of_one(run: Run, node: OutboxNode) -> None:
     assert run("show", 99) == (1, "", "pacs-server: there is no task 99\n")
 
 
+@pytest.mark.slow
 def test_retry(run: Run, node: OutboxNode) -> None:
     keys = [node.add() for _ in range(3)]
     give_up(node, *keys)
@@ -110,6 +113,7 @@ def test_retry(run: Run, node: OutboxNode) -> None:
     assert node.task(keys[2]).state == "ready"
 
 
+@pytest.mark.slow
 def test_retry_of_one_whose_work_waits_already(run: Run, node: OutboxNode) -> None:
     dead = node.add(dedupe_key="x")
     give_up(node, dead)
@@ -119,6 +123,7 @@ def test_retry_of_one_whose_work_waits_already(run: Run, node: OutboxNode) -> No
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_retry_of_all_that_are_dead(run: Run, node: OutboxNode) -> None:
     for kind, target in (("send", "A"), ("send", "B"), ("look", "A")):
         give_up(node, node.add(target, kind=kind))
@@ -129,6 +134,7 @@ def test_retry_of_all_that_are_dead(run: Run, node: OutboxNode) -> None:
     assert run("retry")[0] == run("retry", "--dead", 1)[0] == 2
 
 
+@pytest.mark.slow
 def test_cancel(run: Run, node: OutboxNode) -> None:
     one, two = node.add(), node.add()
     assert run("cancel", one)[:2] == (0, "1 task is cancelled\n")

@@ -48,6 +48,7 @@ def events(tmp_path: Path) -> list[tuple[str, str]]:
     return [(event.participants[0].user_id, event.detail) for event in kept]
 
 
+@pytest.mark.slow
 def test_a_password_is_typed_twice(run: Run, typed: list[str], tmp_path: Path) -> None:
     typed += [PASSWORD, PASSWORD]
     made = f"the file of users is new: {tmp_path}/users (default)\n"
@@ -65,6 +66,7 @@ def test_a_password_is_typed_twice(run: Run, typed: list[str], tmp_path: Path) -
     assert not has(tmp_path / "users", "anna", PASSWORD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\nmore\n"])
 def test_a_password_comes_from_standard_input(run: Run, tmp_path: Path, end: bytes) -> None:
     code, _, _ = run("add", "Jörg", "--password-stdin", typed="pässwörd".encode() + end)
@@ -72,6 +74,7 @@ def test_a_password_comes_from_standard_input(run: Run, tmp_path: Path, end: byt
     assert has(tmp_path / "users", "Jörg", "pässwörd")
 
 
+@pytest.mark.slow
 def test_list_and_remove(run: Run, tmp_path: Path) -> None:
     (tmp_path / "users").touch()
     assert run("list") == (0, "USER\n", "")
@@ -82,6 +85,7 @@ def test_list_and_remove(run: Run, tmp_path: Path) -> None:
     assert run("list") == (0, "USER\nanna\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "stdin", "ends", "says"),
     [
@@ -127,6 +131,7 @@ def test_a_password_is_no_argument(run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "users").exists()
 
 
+@pytest.mark.slow
 def test_changes_are_in_the_audit_trail_without_passwords(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ def study(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(ds.StudyInstanceUID)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uid", ["1.2.3", "no\x1bUID"])
 def test_a_study_of_which_nothing_is_known(run: Run, study: str, uid: str) -> None:
     shown = uid.replace("\x1b", "\\x1b")
@@ -33,6 +34,7 @@ def test_a_study_of_which_nothing_is_known(run: Run, study: str, uid: str) -> No
     assert run("verify", "--resume")[0] == 2
 
 
+@pytest.mark.slow
 def test_a_study_that_is_known(run: Run, study: str, tmp_path: Path) -> None:
     code, printed, error = run("verify", "--study", study)
     assert (code, printed[:27], error) == (0, "ok: 1 files, 1 instances ch", "")

@@ -28,6 +28,7 @@ def without(*options: str) -> list[str]:
     return [part for pair in pairs if pair[0] not in options for part in pair]
 
 
+@pytest.mark.slow
 def test_an_item_from_beginning_to_end(run: Run) -> None:
     assert run("add", *ITEM) == (0, "1\n", "")
     assert run("add", *ITEM) == (0, "1\n", "")  # the same again is the same item
@@ -45,6 +46,7 @@ def test_an_item_from_beginning_to_end(run: Run) -> None:
     assert len(run("list")[1].splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_dates_and_times_as_people_write_them(run: Run) -> None:
     day = date.today()
     for written in (f"{day.day}.{day.month}.{day.year}", "today", day.isoformat()):
@@ -52,6 +54,7 @@ def test_dates_and_times_as_people_write_them(run: Run) -> None:
     assert [line.split()[2:4] for line in run("list")[1].splitlines()[1:]] == [[f"{day:%Y%m%d}", "0930"]]
 
 
+@pytest.mark.slow
 def test_a_csv_file_from_excel(run: Run) -> None:
     titles = "PatientName;PatientID;Modality;ScheduledStationAETitle;AccessionNumber;"
     titles += "ScheduledProcedureStepStartDate;ScheduledProcedureStepStartTime;ScheduledProcedureStepDescription\r\n"
@@ -70,6 +73,7 @@ def test_a_csv_file_from_excel(run: Run) -> None:
     assert run("import", "a.csv", "--encoding", "klingon")[0] == 2
 
 
+@pytest.mark.slow
 def test_show(run: Run) -> None:
     run("add", *ITEM, "--procedure-code", "C1^99L^Skull")
     lines = run("show", "A1")[1].splitlines()
@@ -79,6 +83,7 @@ def test_show(run: Run) -> None:
     assert "  ScheduledStationAETitle (0040,0001): CT1" in lines
 
 
+@pytest.mark.slow
 def test_what_show_prints_can_be_imported(run: Run, tmp_path: Path) -> None:
     run("add", *ITEM)
     printed = run("show", 1, "--json")[1]
@@ -87,6 +92,7 @@ def test_what_show_prints_can_be_imported(run: Run, tmp_path: Path) -> None:
     assert json.loads(run("show", 1, "--json")[1]) == json.loads(printed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "found"),
     [
@@ -152,6 +158,7 @@ def test_wrong_fields(run: Run, left_out: str, given: tuple[str, ...], message: 
     assert len(run("list")[1].splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_updates(run: Run) -> None:
     run("add", *ITEM, "--referring", "Semmelweis^Ignaz")
     assert run("update", 1)[0] == 2
@@ -193,6 +200,7 @@ def test_a_file_that_the_worklist_does_not_take(run: Run) -> None:
     assert err.startswith("rejected b.json: another patient")
 
 
+@pytest.mark.slow
 def test_imports(run: Run) -> None:
     Path("good.json").write_text(item_dataset().to_json())
     Path("bad.json").write_text(f"[{item_dataset(AccessionNumber='A2').to_json()}, {{}}]")

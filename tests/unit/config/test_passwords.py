@@ -44,6 +44,7 @@ def check(
     return who.check(path, name, password.encode(), address)
 
 
+@pytest.mark.slow
 def test_right_wrong_and_unknown(known: Path) -> None:
     who = PasswordChecker()
     assert check(who, known) is Verdict.RIGHT
@@ -54,6 +55,7 @@ def test_right_wrong_and_unknown(known: Path) -> None:
     assert check(who, known.with_name("elsewhere")) is Verdict.WRONG
 
 
+@pytest.mark.slow
 def test_a_change_counts_at_once(known: Path) -> None:
     who = PasswordChecker()
     assert check(who, known, "bert") is Verdict.WRONG
@@ -67,6 +69,7 @@ def test_a_change_counts_at_once(known: Path) -> None:
     assert check(who, known, "bert", "other password") is Verdict.WRONG
 
 
+@pytest.mark.slow
 def test_a_name_that_is_not_known_costs_a_check_as_well(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[str] = []
     matches = passwords._matches

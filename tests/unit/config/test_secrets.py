@@ -197,6 +197,7 @@ def test_no_setting_that_looks_secret_is_missing_from_the_table() -> None:
     assert looks == set(SECRETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -220,6 +221,7 @@ def test_the_commands_do_not_show_secrets(full: Path, tmp_path: Path, command: s
         assert "audit.key: **********" in told
 
 
+@pytest.mark.slow
 def test_a_running_server_does_not_show_secrets(write: Write, tmp_path: Path) -> None:
     """Not on its pages, not in its log at level debug, and not when a bad configuration is to be taken over."""
     write(SECRET, "pacs/secret")

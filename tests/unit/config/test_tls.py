@@ -157,6 +157,7 @@ def test_what_calling_needs_is_checked_too(authority: Authority, tmp_path: Path)
     check_filesystem(_config(TLSConfig(cert_path=missing, ca_path=missing), _remote(tls=False)))
 
 
+@pytest.mark.slow
 def test_a_certificate_beside_the_file_is_not_one_that_was_set(tmp_path: Path) -> None:
     """Absolute paths are made of all, and only one that somebody wrote is shown to peers that we call."""
     file = tmp_path / "pacs.yaml"

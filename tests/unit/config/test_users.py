@@ -47,6 +47,7 @@ def test_the_same_password_has_another_hash(known: Path) -> None:
     assert hashes["anna"] != hashes["bert"]
 
 
+@pytest.mark.slow
 def test_users_are_removed_and_get_other_passwords(known: Path) -> None:
     add_user(known, "bert", PASSWORD)
     before = read_users(known)
@@ -58,6 +59,7 @@ def test_users_are_removed_and_get_other_passwords(known: Path) -> None:
     assert read_users(known) == {"anna": before["anna"]}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_changed_is_refused_and_changes_nothing(known: Path) -> None:
     before = known.read_bytes()
     for wrong, says in (
@@ -81,6 +83,7 @@ def test_names_that_nobody_can_have(path: Path, name: str) -> None:
         add_user(path, name, PASSWORD)
 
 
+@pytest.mark.slow
 def test_names_may_be_of_any_script(path: Path) -> None:
     for name in ("a", "Jörg Müller", "山田", "DOMAIN\\me", "me@example.org"):
         add_user(path, name, PASSWORD)
@@ -146,6 +149,7 @@ def test_the_server_does_not_start_on_a_file_that_it_cannot_use(known: Path) -> 
     check_filesystem(load(None, environ={}, overrides=overrides | {"user_identity.mode": "off"}))
 
 
+@pytest.mark.slow
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(known: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = known.read_bytes()
 

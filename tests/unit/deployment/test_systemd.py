@@ -49,6 +49,7 @@ def test_it_is_not_root_and_writes_below_its_own_directories_only() -> None:
     assert len(switched) >= 15
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_knows_every_word_of_it(tmp_path: Path) -> None:
     copy = tmp_path / UNIT.name

@@ -111,6 +111,7 @@ def test_a_deflated_bomb(monkeypatch):
         parse_request(encoded(information("1.2.3", *[item(CT, "1.2")] * 100), DEFLATED), DEFLATED)
 
 
+@pytest.mark.slow
 def test_as_many_as_are_allowed():
     """The largest request is read, in well less memory than data set objects would take."""
     value = item(CT, "1.2.3")

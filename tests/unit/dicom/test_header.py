@@ -212,12 +212,14 @@ def test_nesting_of_an_indexed_sequence_is_bounded():
         read_header(with_bytes(raw), EXPLICIT, complete=True)
 
 
+@pytest.mark.slow
 def test_number_of_elements_is_bounded():
     raw = element(0x00090010, "LO", b"") * (MAX_ELEMENTS + 1)
     with pytest.raises(InvalidInstance, match=f"more than {MAX_ELEMENTS} elements"):
         read_header(with_bytes(raw), EXPLICIT, complete=True)
 
 
+@pytest.mark.slow
 def test_deflate_bomb_is_bounded():
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     plain = element(0x00090010, "OB", bytes(64 * 1024 * 1024))

@@ -325,6 +325,7 @@ def test_relational_retrieve_needs_no_keys_above() -> None:
         retrieve("IMAGE", PATIENT_ROOT, RELATIONAL, SOPInstanceUID="")
 
 
+@pytest.mark.slow
 def test_an_identifier_that_inflates_without_end_is_refused() -> None:
     bomb = zlib.compressobj(wbits=-15)
     data = bomb.compress(b"\0" * 50_000_000) + bomb.flush()

@@ -225,6 +225,7 @@ def test_unknown_that_holds_no_items_stays_bytes(value: bytes) -> None:
     assert found["00081080"] == {"vr": "LO", "Value": ["text"]}
 
 
+@pytest.mark.slow
 def test_sequences_that_came_as_unknown_count_as_all_others() -> None:
     value = b""
     for _ in range(16):

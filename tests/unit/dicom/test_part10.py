@@ -18,6 +18,7 @@ CT, SOP, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4", "1.2.840.10008.1.2.1
 TOLD = Provenance(datetime(2026, 3, 1, 12, 30, 15, 678, tzinfo=UTC), "CT1", "10.0.0.7")
 
 
+@pytest.mark.slow
 @given(
     moment=st.datetimes(timezones=st.just(UTC)),
     calling_ae=st.text(max_size=16),

@@ -155,6 +155,7 @@ def test_the_same_keys_in_another_form_are_answered_in_that_form() -> None:
     assert respond(asked, "20200101", "Doe", syntax=ImplicitVRLittleEndian).StudyDate == "20200101"
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_queries_is_bounded_and_holds_nothing_of_their_items() -> None:
     for number in range(200):
         item = Dataset()
@@ -243,6 +244,7 @@ def test_a_value_is_cut_to_what_its_length_can_say(value: str, syntax: str) -> N
     assert 60_000 < len(cut.encode()) <= 0xFFFE
 
 
+@pytest.mark.slow
 def test_a_list_is_cut_between_values() -> None:
     value = "\\".join(f"1.2.{n}" for n in range(20_000))
     kept = respond(query_for(SOPClassesInStudy=""), value).SOPClassesInStudy
@@ -266,6 +268,7 @@ def _elements(data: bytes, syntax: str) -> tuple[Element, ...]:
     return read_elements(memoryview(data), encodings.get(syntax, EXPLICIT_LE))
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(CHARSETS),
     st.sampled_from(SYNTAXES),

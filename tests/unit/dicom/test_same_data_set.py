@@ -419,6 +419,7 @@ def test_every_file_of_pydicom_is_the_same_as_its_transcoded_data_set(path: Path
 # ------------------------------------------------------------------------------------ memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [EXPLICIT, BIG_ENDIAN, DEFLATED])
 def test_memory_does_not_grow_with_the_pixels(other: str) -> None:
     size = 128 << 20

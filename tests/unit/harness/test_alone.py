@@ -4,6 +4,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from alone import Room
 from servers import eventually
 
@@ -29,6 +30,7 @@ def test_others_are_beside_each_other(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_those_who_come_later_do_not_overtake_who_waits_to_be_alone(tmp_path: Path) -> None:
     order: list[str] = []
     threads = []

@@ -53,6 +53,7 @@ def test_what_is_no_frame(data: bytes) -> None:
         FrameReader(100).feed(data)
 
 
+@pytest.mark.slow
 def test_each_byte_is_looked_at_once() -> None:
     """A message that comes byte by byte costs no more than one that comes at once."""
     reader = FrameReader(1 << 20)
@@ -157,6 +158,7 @@ def test_a_peer_that_stops_within_a_message_is_cut_off(start: Start) -> None:
         assert read(peer) == b""
 
 
+@pytest.mark.slow
 def test_a_peer_that_dribbles_is_cut_off(start: Start) -> None:
     with connect(start(transfer=0.3)) as peer:
         peer.sendall(b"\x0b")
@@ -174,6 +176,7 @@ def test_a_peer_that_dribbles_is_cut_off(start: Start) -> None:
         assert servers.eventually(is_cut)
 
 
+@pytest.mark.slow
 def test_a_peer_that_takes_no_answers_is_cut_off(start: Start) -> None:
     address = start(lambda message, peer: b"x" * (1 << 24) if message == b"large" else b"ACK", transfer=0.1)
     with connect(address) as deaf, connect(address) as good:

@@ -43,6 +43,7 @@ def statuses(worklist: WorklistService) -> list[tuple[str, str]]:
     return sorted((row.item.scheduled_procedure_step_id, row.item.status) for row in worklist.list())
 
 
+@pytest.mark.slow
 def test_an_order_and_the_same_again(service: OrderService, worklist: WorklistService, accepted: list[bool]) -> None:
     assert take(service, orders.order()) == ("AA", "M1", "")
     assert take(service, orders.order()) == ("AA", "M1", "")
@@ -109,6 +110,7 @@ def test_an_answer_names_the_message_even_if_it_cannot_be_read(service: OrderSer
     assert take(service, orders.order().replace(b"8859/1", b"EBCDIC"))[:2] == ("AE", "M1")
 
 
+@pytest.mark.slow
 def test_hostile_messages_cost_little(service: OrderService) -> None:
     started = time.process_time()
     header = b"MSH|^~\\&|||||||ORM^O01|M|P|2.3\r"

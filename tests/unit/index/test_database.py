@@ -104,6 +104,7 @@ def test_many_threads_hold_connections_at_once(database):
         assert all(threads.map(hold, range(24)))
 
 
+@pytest.mark.slow
 def test_parallel_writers_wait_for_each_other(database):
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda number: add(database, str(number)), range(64)))

@@ -139,6 +139,7 @@ def test_rows_hold_the_header_and_its_match_forms(index, database):
     assert instance["received_at"] is not None
 
 
+@pytest.mark.slow
 def test_counters_are_exact(index, database):
     for one in some_headers(60):
         add(index, one)
@@ -146,6 +147,7 @@ def test_counters_are_exact(index, database):
     assert_counters_exact(database)
 
 
+@pytest.mark.slow
 def test_counters_are_exact_under_parallel_adds_and_commits_are_shared(database):
     commits: list[int] = []
     index = InstanceIndex(database, on_commit=lambda seconds, size: commits.append(size))
@@ -157,6 +159,7 @@ def test_counters_are_exact_under_parallel_adds_and_commits_are_shared(database)
     assert len(commits) < 400
 
 
+@pytest.mark.slow
 def test_counters_are_exact_with_several_nodes_writing(database, connect):
     """Two indexes share nothing but the database, as two processes would."""
     nodes = itertools.cycle([InstanceIndex(connect()) for _ in range(2)])
@@ -341,6 +344,7 @@ def test_replace_goes_forward_only(index):
             index.replace(stored(header(sop="1.0"), version, "cd"), header(sop="1.0"), ORIGIN)
 
 
+@pytest.mark.slow
 def test_remove_takes_empty_parents_along(index, database):
     headers = some_headers(60)
     for one in headers:

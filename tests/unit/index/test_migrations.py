@@ -31,6 +31,7 @@ def database(database_url: str) -> Iterator[Database]:
     database.close()
 
 
+@pytest.mark.slow
 def test_migrated_schema_is_the_one_of_the_tables(database):
     database.migrate()
     with database.connect() as connection:
@@ -39,6 +40,7 @@ def test_migrated_schema_is_the_one_of_the_tables(database):
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
 
 
+@pytest.mark.slow
 def test_migrated_columns_are_those_of_the_tables(tmp_path):
     migrated, created = Database(f"sqlite:///{tmp_path}/a.db"), Database(f"sqlite:///{tmp_path}/b.db")
     migrated.migrate()
@@ -57,6 +59,7 @@ def _columns(database: Database, table: str) -> set[tuple[object, ...]]:
     return {tuple(row)[1:] for row in rows}
 
 
+@pytest.mark.slow
 def test_migrating_twice_changes_nothing(database):
     database.migrate()
     revision = database.revision()
@@ -71,6 +74,7 @@ def test_check_schema_of_an_empty_database_names_the_command(database):
         database.check_schema()
 
 
+@pytest.mark.slow
 def test_newer_schema_is_refused_and_left_alone(database):
     database.migrate()
     with database.begin() as connection:
@@ -91,6 +95,7 @@ def test_a_database_of_something_else_is_refused_and_left_alone(database, table)
         assert inspect(connection).get_table_names() == [table]
 
 
+@pytest.mark.slow
 def test_migration_leaves_logging_as_it_is(database):
     root = logging.getLogger()
     before = (list(root.handlers), root.level, logging.getLogger("alembic").level)
@@ -98,6 +103,7 @@ def test_migration_leaves_logging_as_it_is(database):
     assert (list(root.handlers), root.level, logging.getLogger("alembic").level) == before
 
 
+@pytest.mark.slow
 def test_threads_may_migrate_at_once(database):
     with ThreadPoolExecutor(4) as threads:
         for done in [threads.submit(database.migrate) for _ in range(4)]:
@@ -111,6 +117,7 @@ def _migrate_in_process(url: str) -> None:
     database.close()
 
 
+@pytest.mark.slow
 def test_processes_may_migrate_at_once(database, database_url):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_migrate_in_process, args=(database_url,)) for _ in range(3)]
@@ -122,6 +129,7 @@ def test_processes_may_migrate_at_once(database, database_url):
     database.check_schema()
 
 
+@pytest.mark.slow
 def test_construction_makes_no_file(tmp_path: Path):
     path = tmp_path / "pacs.db"
     database = Database(f"sqlite:///{path}")
@@ -157,6 +165,7 @@ def fill_at_revision(database: Database, revision: str, studies: int, per_study:
         )
 
 
+@pytest.mark.slow
 def test_patients_studies_and_series_outlive_the_migration_of_their_constraints(database):
     fill_at_revision(database, "0004", studies=20, per_study=3)
     database.migrate()
@@ -180,6 +189,7 @@ def test_patients_studies_and_series_outlive_the_migration_of_their_constraints(
             connection.execute(text(statement))
 
 
+@pytest.mark.slow
 def test_migration_that_is_interrupted_leaves_the_data_as_it_was(database):
     fill_at_revision(database, "0004", studies=5, per_study=2)
     with database.begin() as connection:

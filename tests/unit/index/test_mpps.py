@@ -272,6 +272,7 @@ def test_of_many_ends_at_once_one_wins(database: Database, steps: ProcedureStepI
     assert statuses(database) == {"S1": "COMPLETED" if won == ["COMPLETED"] else "SCHEDULED"}
 
 
+@pytest.mark.slow
 def test_two_steps_of_an_item_ending_at_once(database: Database, steps: ProcedureStepIndex) -> None:
     """Neither may see the other one as still open, or the item would stay open for ever."""
     for number in range(5):

@@ -181,6 +181,7 @@ def test_a_query_may_ask_for_nothing_but_matches(index: QueryIndex) -> None:
     assert list(index.find(query("STUDY"))) == [(), (), ()]
 
 
+@pytest.mark.slow
 def test_thousands_of_uids_and_of_rows(database: Database) -> None:
     add(database, patient, patient_row(1, "A", "P"))
     with database.begin() as connection:
@@ -192,6 +193,7 @@ def test_thousands_of_uids_and_of_rows(database: Database) -> None:
     assert index.select(keys) == []
 
 
+@pytest.mark.slow
 def test_many_alternatives_are_left_to_python(index: QueryIndex) -> None:
     classes = [f"1.{n}" for n in range(2, 3000)]
     assert studies(index, SOPClassesInStudy=classes, PatientID="P1") == ["1.1", "1.2"]

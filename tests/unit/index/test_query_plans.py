@@ -76,6 +76,7 @@ def test_every_row_of_the_benchmark_is_expected_here() -> None:
     assert {row.title for row in ROWS} == USED.keys() | READ_ALL
 
 
+@pytest.mark.slow
 def test_queries_by_key_use_its_index_and_read_no_table_through(large: Database) -> None:
     for row in ROWS:
         if row.title in USED:

@@ -67,6 +67,7 @@ def upgraded_by_a_newer_program(directory: Path, url: str, steps: int) -> str:
         return str(database.revision())
 
 
+@pytest.mark.slow
 def test_a_server_goes_on_with_a_schema_that_is_one_step_newer(tmp_path, database_url, caplog):
     configured = servers.config(tmp_path).model_copy(update={"database": DatabaseConfig(url=database_url)})
     first, second, third = (make_study(1, 2) for _ in range(3))
@@ -107,6 +108,7 @@ def test_two_steps_are_refused_and_nothing_is_changed(tmp_path, database_url):
         assert database.revision() == revision
 
 
+@pytest.mark.slow
 def test_what_copies_all_tables_is_left_to_the_newer_program(tmp_path, database_url):
     """It would leave out what it does not know, and nobody would notice before they need it."""
     upgraded_by_a_newer_program(tmp_path, database_url, 1)
@@ -122,6 +124,7 @@ def test_what_copies_all_tables_is_left_to_the_newer_program(tmp_path, database_
         restore_snapshot(newer, into)
 
 
+@pytest.mark.slow
 @pytest.mark.no_tables
 def test_migrations_only_add(database_url):
     """A server of the version before reads and writes what it always did."""

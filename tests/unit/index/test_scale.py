@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import indexes
+import pytest
 
 from benchmarks.chart import chart
 from benchmarks.filling import PER_STUDY, fill, study
@@ -16,6 +17,7 @@ from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.integrity import IntegrityIndex
 
 
+@pytest.mark.slow
 def test_filled_index_adds_up(database_url: str) -> None:
     with closing(Database(database_url, fsync=False)) as database:
         database.migrate()
@@ -28,6 +30,7 @@ def test_filled_index_adds_up(database_url: str) -> None:
         assert stored.uids == study(6).uids(99)
 
 
+@pytest.mark.slow
 def test_measured_stores_are_taken_out_again(database_url: str) -> None:
     with closing(Database(database_url, fsync=False)) as database:
         database.migrate()
@@ -41,6 +44,7 @@ def test_measured_stores_are_taken_out_again(database_url: str) -> None:
         fill(database, range(3, 5))
 
 
+@pytest.mark.slow
 def test_names_repeat_and_uids_do_not() -> None:
     made = [study(number) for number in range(1, 2001)]
     assert len({each.uid for each in made}) == len({each.accession_number for each in made}) == 2000
@@ -48,6 +52,7 @@ def test_names_repeat_and_uids_do_not() -> None:
     assert {each.modality for each in made} >= {"CT", "MR", "NM"}
 
 
+@pytest.mark.slow
 def test_every_row_is_measured_and_finds_something(tmp_path: Path) -> None:
     results = run(f"sqlite:///{tmp_path / 'pacs.db'}", [2000])
     assert set(results) == {row.title for row in ROWS}

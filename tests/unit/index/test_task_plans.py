@@ -81,6 +81,7 @@ def _row(state: str, n: int) -> dict[str, object]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", OPERATIONS)
 def test_what_a_worker_does_reads_indexes_in_their_order(database: Database, what: str) -> None:
     act, expected = OPERATIONS[what]
@@ -93,6 +94,7 @@ def test_what_a_worker_does_reads_indexes_in_their_order(database: Database, wha
             assert not OUT_OF_ORDER.search(plan), plan
 
 
+@pytest.mark.slow
 def test_tasks_are_counted_in_the_indexes_of_their_states(database: Database) -> None:
     with explained(database) as plans:
         counts = TaskOverview(database).counts()

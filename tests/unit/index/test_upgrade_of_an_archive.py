@@ -104,6 +104,7 @@ def data_set(path: str, offset: int) -> bytes:
     return (FIXTURE / "archive" / path).read_bytes()[offset:]
 
 
+@pytest.mark.slow
 def test_an_archive_of_the_version_before_is_all_there(pacs, database):
     database.check_schema(exactly=True)
     # Merged, reassigned, and what came later and followed.
@@ -122,6 +123,7 @@ def test_an_archive_of_the_version_before_is_all_there(pacs, database):
     assert [tuple(row) for row in kept] == [(row["transaction_uid"], row["status"]) for row in ROWS["commitment"]]
 
 
+@pytest.mark.slow
 def test_what_was_in_the_trash_comes_back(pacs, database):
     folders = {deletion.uid: deletion.folder for deletion in pacs.archive.deletions.contents()}
     assert pacs.archive.deletions.restore(folders["1.2.3"]).instances == 2
@@ -132,6 +134,7 @@ def test_what_was_in_the_trash_comes_back(pacs, database):
     assert list(IntegrityIndex(database).counter_faults()) == []
 
 
+@pytest.mark.slow
 def test_decisions_and_replacements_go_on(pacs, database):
     new = make_ct("1.2.6", "1.2.6.1", "1.2.6.1.1", rows=2, columns=2, PatientID="P2", PatientName="Muller^Anna")
     again = make_ct("1.2.1", "1.2.1.2", "1.2.1.1.2", rows=2, columns=2, PatientID="P1", InstanceNumber=99)
@@ -149,6 +152,7 @@ def test_decisions_and_replacements_go_on(pacs, database):
         assert connection.scalar(text("SELECT value FROM archive_state WHERE key = 'changes'")) == "2"
 
 
+@pytest.mark.slow
 def test_a_rebuild_takes_over_all_there_is_of_a_schema_without_tasks_and_a_feed(tmp_path, database):
     """The tables that were added since are not lost: they never were there."""
     with closing(Database(f"sqlite:///{tmp_path}/rebuilt.db")) as rebuilt:
@@ -161,6 +165,7 @@ def test_a_rebuild_takes_over_all_there_is_of_a_schema_without_tasks_and_a_feed(
     assert database.revision() == "0008"
 
 
+@pytest.mark.slow
 def test_ids_go_on_and_consumers_of_the_feed_get_everything(tmp_path, database, database_url):
     database.migrate()
     shutil.copytree(FIXTURE / "archive", tmp_path / "archive")

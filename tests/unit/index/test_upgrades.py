@@ -65,6 +65,7 @@ def kept(before: dict[str, list[dict[str, object]]], after: dict[str, list[dict[
 # ------------------------------------------------------------------------------------ upgrades
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", REVISIONS[:-1])
 def test_every_value_outlives_the_upgrade(database, revision):
     at_revision(database, revision)
@@ -79,6 +80,7 @@ def test_every_value_outlives_the_upgrade(database, revision):
             assert connection.scalar(text("PRAGMA integrity_check")) == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", REVISIONS[:-1])
 def test_an_upgraded_index_is_the_one_that_would_be_made_today(tmp_path, revision):
     """So it answers queries as one does that is made anew from the same files."""
@@ -109,6 +111,7 @@ def test_an_upgraded_index_is_the_one_that_would_be_made_today(tmp_path, revisio
     today.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", REVISIONS[:-1])
 def test_an_archive_of_an_earlier_version_is_served(tmp_path, database_url, revision):
     database = Database(database_url)
@@ -155,6 +158,7 @@ def _settings(tmp_path: Path, url: str) -> Any:
     return base.model_copy(update={"database": DatabaseConfig(url=url)})
 
 
+@pytest.mark.slow
 def test_ids_of_instances_do_not_come_again_after_the_upgrade(database):
     at_revision(database, "0008")
     with database.begin() as connection:
@@ -193,6 +197,7 @@ def _break_off() -> None:
     raise _BrokenOff
 
 
+@pytest.mark.slow
 def test_a_migration_that_fails_at_any_statement_changes_nothing(database, database_url):
     # All migrations are in its way.
     revision = REVISIONS[0]
@@ -225,6 +230,7 @@ def _killed_at(url: str, at: int) -> None:
 
 
 # Killed before that statement: the third of 0009 drops the table that the rows are copied from.
+@pytest.mark.slow
 @pytest.mark.parametrize(("revision", "at"), [("0003", 15), ("0008", 3)])
 def test_a_migration_that_is_killed_is_done_by_the_next(database, database_url, revision, at):
     at_revision(database, revision)
@@ -240,6 +246,7 @@ def test_a_migration_that_is_killed_is_done_by_the_next(database, database_url, 
     assert kept(before, everything(database))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revision", REVISIONS[:-1])
 def test_a_migration_without_room_changes_nothing(tmp_path, revision):
     path = tmp_path / "pacs.db"
@@ -270,6 +277,7 @@ def _migrate(url: str) -> None:
     database.close()
 
 
+@pytest.mark.slow
 def test_processes_that_upgrade_at_once_do_it_once(database, database_url):
     at_revision(database, "0002")
     before = everything(database)
@@ -284,6 +292,7 @@ def test_processes_that_upgrade_at_once_do_it_once(database, database_url):
     assert kept(before, everything(database))
 
 
+@pytest.mark.slow
 def test_an_upgrade_says_so_before_and_after(database, caplog):
     caplog.set_level(logging.INFO, "pacs_server")
     at_revision(database, "0003")

@@ -235,12 +235,14 @@ NARROW = (
 )
 
 
+@pytest.mark.slow
 def test_the_database_gives_no_more_than_it_has_to(busy: WorklistIndex, database: Database) -> None:
     for asked, most in NARROW:
         assert rows_read(database, find_statement(asked, None)) == most, asked
         assert len(found(busy, asked)) <= most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_query_is_one_statement(busy: WorklistIndex, database: Database) -> None:
     with statements(database) as sent:
@@ -263,6 +265,7 @@ INDEXES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 def test_queries_use_their_index(database: Database) -> None:
     for asked, used in INDEXES:

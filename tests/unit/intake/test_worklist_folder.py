@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import schema
 import servers
 from trails import silent
 from worklists import item_dataset
@@ -25,6 +26,7 @@ def content(accession_number: str = "A1", **order: Any) -> bytes:
 
 @pytest.fixture
 def worklist(tmp_path: Path) -> Iterator[WorklistService]:
+    schema.prepare(tmp_path / "pacs.db")
     database = Database(f"sqlite:///{tmp_path / 'pacs.db'}", fsync=False)
     database.migrate()
     yield WorklistService(WorklistIndex(database), silent(), only_own_station=lambda: False)

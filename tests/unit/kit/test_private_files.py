@@ -48,6 +48,7 @@ def test_files(tmp_path: Path) -> None:
     assert (tmp_path / "new").read_text() == "text"
 
 
+@pytest.mark.slow
 def test_sqlite_with_its_side_files(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'pacs.db'}")
     database.migrate()
@@ -58,6 +59,7 @@ def test_sqlite_with_its_side_files(tmp_path: Path) -> None:
     database.close()
 
 
+@pytest.mark.slow
 def test_sqlite_by_a_uri_makes_no_other_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     database = Database(f"sqlite:///file:{tmp_path}/pacs.db?mode=rwc&uri=true")

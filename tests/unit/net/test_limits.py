@@ -350,6 +350,7 @@ def test_depth_of_a_header() -> None:
             header.read_header(data, ImplicitVRLittleEndian, complete=True)
 
 
+@pytest.mark.slow
 def test_numbers_of_elements() -> None:
     assert refusal(identifier, empty_elements(10_000)) == ""
     assert refusal(identifier, empty_elements(10_001)).startswith("InvalidIdentifier")
@@ -365,6 +366,7 @@ def test_elements_of_a_header() -> None:
         header.read_header(struct.pack("<HHL", 8, 0, 0) * 100_001, ImplicitVRLittleEndian, complete=True)
 
 
+@pytest.mark.slow
 def test_bombs_are_inflated_no_further_than_they_may_be_long() -> None:
     bomb = deflated(bytes(64 << 20))
     assert len(bomb) < 70_000

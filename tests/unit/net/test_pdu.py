@@ -60,6 +60,7 @@ def test_a_silent_peer_gets_the_time_that_the_caller_gives(ends):
     assert 0.1 <= time.monotonic() - began < 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [b"\4", HEADER.pack(PDUType.P_DATA, 100), HEADER.pack(PDUType.P_DATA, 100) + b"x"])
 def test_a_pdu_that_was_begun_has_its_own_deadline(ends, begun):
     peer, reader = ends
@@ -70,6 +71,7 @@ def test_a_pdu_that_was_begun_has_its_own_deadline(ends, begun):
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.slow
 def test_a_trickle_resets_no_clock(ends):
     peer, reader = ends
     stop = threading.Event()

@@ -98,6 +98,7 @@ def test_due_tasks_are_run_at_once(node: OutboxNode, caplog: pytest.LogCaptureFi
     assert [(record.kind, record.target, record.task) for record in done][:1] == [("send", "A", keys[0])]
 
 
+@pytest.mark.slow
 def test_a_task_is_run_when_it_becomes_due(node: OutboxNode) -> None:
     handler = Recording()
     with working(node, handler):
@@ -106,6 +107,7 @@ def test_a_task_is_run_when_it_becomes_due(node: OutboxNode) -> None:
         assert eventually(lambda: node.states() == ["done"])
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_is_run_again_until_it_is_dead(node: OutboxNode, caplog: pytest.LogCaptureFixture) -> None:
     handler = Recording(lambda work: work.failed(work.tasks[0], "no answer"))
     key = node.add()
@@ -134,6 +136,7 @@ def test_what_a_handler_can_make_of_a_task(node: OutboxNode) -> None:
     assert node.counted == [("send", "done"), ("send", "dead"), ("send", "busy")]
 
 
+@pytest.mark.slow
 def test_a_handler_that_forgets_a_task_has_failed(node: OutboxNode) -> None:
     first, second = node.add(), node.add()
     with working(node, Recording(lambda work: work.done(work.tasks[0]))):
@@ -141,6 +144,7 @@ def test_a_handler_that_forgets_a_task_has_failed(node: OutboxNode) -> None:
     assert node.task(second).attempts == 2
 
 
+@pytest.mark.slow
 def test_a_handler_that_raises_has_failed(node: OutboxNode) -> None:
     def act(work: Work) -> None:
         # What an error of this program says may quote patients.
@@ -187,6 +191,7 @@ def test_it_works_without_further_threads(node: OutboxNode, monkeypatch: pytest.
 # ------------------------------------------------------------------------------------ who goes first
 
 
+@pytest.mark.slow
 def test_one_slot_is_kept_for_urgent_tasks(node: OutboxNode) -> None:
     slow = Recording(together=1)
     slow.act = hang(slow)
@@ -224,6 +229,7 @@ def test_a_target_that_hangs_leaves_room_for_others(node: OutboxNode) -> None:
         assert len(handler.batches) == 5
 
 
+@pytest.mark.slow
 def test_a_full_worker_sleeps(node: OutboxNode, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
 
@@ -261,6 +267,7 @@ def hasty(tmp_path: Any) -> Iterator[OutboxNode]:
     node.database.close()
 
 
+@pytest.mark.slow
 def test_a_lease_is_kept_while_the_handler_runs(hasty: OutboxNode) -> None:
     ready = threading.Event()
 
@@ -283,6 +290,7 @@ def test_a_lease_is_kept_while_the_handler_runs(hasty: OutboxNode) -> None:
     assert hasty.task(key).attempts == 1
 
 
+@pytest.mark.slow
 def test_a_handler_hears_that_its_task_was_cancelled(hasty: OutboxNode) -> None:
     heard = threading.Event()
 
@@ -299,6 +307,7 @@ def test_a_handler_hears_that_its_task_was_cancelled(hasty: OutboxNode) -> None:
     assert hasty.states() == ["cancelled"]
 
 
+@pytest.mark.slow
 def test_what_a_dead_process_has_left_is_taken_over(hasty: OutboxNode, caplog: pytest.LogCaptureFixture) -> None:
     key = hasty.add()
     (left,) = hasty.claim()
@@ -308,6 +317,7 @@ def test_what_a_dead_process_has_left_is_taken_over(hasty: OutboxNode, caplog: p
     assert "task taken over" in [record.message for record in caplog.records]
 
 
+@pytest.mark.slow
 def test_what_runs_here_is_not_taken_over_after_an_outage_of_the_index(
     hasty: OutboxNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -372,6 +382,7 @@ def test_a_clock_that_jumps_takes_no_task_from_its_owner(tmp_path: Any) -> None:
     node.database.close()
 
 
+@pytest.mark.slow
 def test_the_log_says_which_tasks_died_with_their_processes(
     hasty: OutboxNode, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -405,6 +416,7 @@ def test_a_stop_gives_tasks_back_at_once(node: OutboxNode) -> None:
     assert node.counted == [("send", "released")]
 
 
+@pytest.mark.slow
 def test_a_handler_that_does_not_stop_is_not_waited_for(node: OutboxNode, caplog: pytest.LogCaptureFixture) -> None:
     ends = threading.Event()
     late: list[bool] = []
@@ -439,6 +451,7 @@ def test_nothing_is_claimed_after_the_stop(node: OutboxNode) -> None:
 # ------------------------------------------------------------------------------------ an index that fails
 
 
+@pytest.mark.slow
 def test_an_index_that_takes_nothing_is_not_asked_without_end(
     node: OutboxNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -458,6 +471,7 @@ def test_an_index_that_takes_nothing_is_not_asked_without_end(
     assert [record.message for record in caplog.records] == ["tasks not run yet"]
 
 
+@pytest.mark.slow
 def test_it_goes_on_when_the_index_is_back(node: OutboxNode, monkeypatch: pytest.MonkeyPatch) -> None:
     claim, failures = node.service.claim, iter([True] * 3)
 
@@ -473,6 +487,7 @@ def test_it_goes_on_when_the_index_is_back(node: OutboxNode, monkeypatch: pytest
         assert eventually(lambda: node.states() == ["done"])
 
 
+@pytest.mark.slow
 def test_a_fault_of_this_program_does_not_end_the_worker(
     node: OutboxNode, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -492,6 +507,7 @@ def test_a_fault_of_this_program_does_not_end_the_worker(
     assert told == [("tasks not run yet", "internal error (ValueError)")] * 2
 
 
+@pytest.mark.slow
 def test_a_task_that_cannot_be_settled_is_left_to_its_lease(hasty: OutboxNode, monkeypatch: pytest.MonkeyPatch) -> None:
     settle, failures = hasty.service._index.settle, iter([True] * 2)
 

@@ -193,6 +193,7 @@ def test_every_kind_is_in_one_association_of_at_most_128_contexts(kinds: list[tu
             assert any(name == sop_class and set(BOTH) <= set(syntaxes) for name, syntaxes in proposed)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 600), st.integers(1, 7))
 def test_associations_are_filled_before_another_is_opened(number: int, syntaxes: int) -> None:
     kinds = [(f"1.2.{n // syntaxes}", f"1.3.{n % syntaxes}") for n in range(number)]
@@ -213,6 +214,7 @@ def test_the_stored_syntax_is_preferred_then_explicit_then_implicit() -> None:
     assert choose({}, CTImageStorage, BOTH[0]) is None
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_instances_are_planned_at_once() -> None:
     kinds = [(f"1.2.{n % 150}", JPEG2000Lossless) for n in range(100_000)]
     start = time.process_time()

@@ -167,6 +167,7 @@ def test_each_instance_gets_what_is_true_of_it(node: Node) -> None:
     assert (summary.instances, summary.failed) == (6, 5)
 
 
+@pytest.mark.slow
 def test_a_verification_goes_on_where_it_was_interrupted(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     references = [node.store(make_ct(rows=1, columns=1)) for _ in range(6)]
     checked: list[str] = []
@@ -261,6 +262,7 @@ def test_what_somebody_holds_is_not_taken_by_asking_again(node: Node) -> None:
     assert (again.task.owner, again.task.claimed_until) == (held.task.owner, held.task.claimed_until)
 
 
+@pytest.mark.slow
 def test_many_at_once_with_one_uid(node_of: Callable[[], Node]) -> None:
     nodes = [node_of(), node_of()]
     keys: list[int] = []
@@ -287,6 +289,7 @@ def test_a_database_that_is_down_is_no_promise(node: Node, tmp_path) -> None:
 # ------------------------------------------------------------------------------------ when and by whom
 
 
+@pytest.mark.slow
 def test_it_waits_twice_as_long_each_time_and_is_given_up(node: Node, caplog: pytest.LogCaptureFixture) -> None:
     remote = RemoteAE("CT1", "127.0.0.1", free_port(), 1.0, 1.0)
     node.request()
@@ -375,6 +378,7 @@ class Peer:
         self.ends.append("aborted")
 
 
+@pytest.mark.slow
 def test_a_report_is_not_sent_again_before_the_peer_has_had_its_time(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +400,7 @@ def test_a_report_is_not_sent_again_before_the_peer_has_had_its_time(
     assert peer.ends == ["aborted", "closed"]
 
 
+@pytest.mark.slow
 def test_what_is_deleted_while_others_are_reported_is_not_committed_to(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,6 +422,7 @@ def test_what_is_deleted_while_others_are_reported_is_not_committed_to(
 # ------------------------------------------------------------------------------------ the task behind it
 
 
+@pytest.mark.slow
 def test_a_transaction_shows_what_has_become_of_its_task(node: Node) -> None:
     node.request()
     (claimed,) = node.claim_due()
@@ -467,6 +473,7 @@ def test_a_report_that_was_taken_is_not_made_again_with_its_task(node: Node) -> 
     assert node.counted == ["requested", "reported"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["request", "retry"])
 def test_asking_again_while_a_report_fails_is_no_deadlock(node_of: Callable[[], Node], by: str) -> None:
     """Both change the transaction and its task."""
@@ -498,6 +505,7 @@ def test_asking_again_while_a_report_fails_is_no_deadlock(node_of: Callable[[], 
     assert (node.task().attempts, node.task().due) == (1, node.clock.now)
 
 
+@pytest.mark.slow
 def test_a_task_whose_transaction_was_reported_is_done(node: Node) -> None:
     late = node.request(claim=True)
     node.clock.advance(LEASE_SECONDS)
@@ -518,6 +526,7 @@ def test_request_and_task_are_committed_together(node: Node, monkeypatch: pytest
     assert node.service.summaries(everything=True, limit=1) == []
 
 
+@pytest.mark.slow
 def test_transactions_without_a_task_get_one(node: Node) -> None:
     """What a node of the version before has left, whose schedule was in the table of transactions."""
     now = node.clock.now
@@ -563,6 +572,7 @@ def test_a_node_of_the_version_before_leaves_new_transactions_alone(node: Node) 
     assert row.next_try_at == row.give_up_at
 
 
+@pytest.mark.slow
 def test_two_nodes_never_claim_the_same(node_of: Callable[[], Node]) -> None:
     nodes = [node_of(), node_of()]
     for number in range(60):
@@ -594,6 +604,7 @@ def test_the_oldest_is_measured(node: Node) -> None:
     assert node.counted == ["requested", "requested", "reported"]
 
 
+@pytest.mark.slow
 def test_very_many_instances(node: Node) -> None:
     references = tuple(Reference(CT, f"1.2.{number}") for number in range(20_000))
     claimed = node.request(*references, claim=True)

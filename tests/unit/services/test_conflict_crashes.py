@@ -57,6 +57,7 @@ def _merge_and_die(url: str, directory: str, step: str | int) -> None:
     _die()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [*NEVER_BEGUN, *BEGUN])
 def test_a_merge_that_is_killed(database_url: str, tmp_path: Path, step: str | int) -> None:
     (tmp_path / "archive").mkdir()

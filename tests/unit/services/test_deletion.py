@@ -129,6 +129,7 @@ def a_study(series: int = 2, instances: int = 2, study: str | None = None, **att
 # ------------------------------------------------------------------------------------ out and back
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", [Level.STUDY, Level.SERIES, Level.IMAGE])
 @pytest.mark.parametrize("others", [0, 1], ids=["alone", "beside another study"])
 def test_out_and_back_is_as_it_was(site: Site, level: Level, others: int) -> None:
@@ -180,6 +181,7 @@ def assert_counters_exact(site: Site) -> None:
             assert row[f"number_of_patient_related_{what}"] == total
 
 
+@pytest.mark.slow
 def test_modalities_follow(site: Site) -> None:
     study = uid()
     ct, mr = make_ct(study), make_ct(study, Modality="MR")
@@ -190,6 +192,7 @@ def test_modalities_follow(site: Site) -> None:
     assert site.rows()["study"][0]["modalities_in_study"] == "CT\\MR"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where", [("1.1", "1.1", "1.1", "1.1"), ("1.1", "1.1", "1.2", "1.2"), ("1.1", "1.2", "1.3", "1.1")]
 )
@@ -219,6 +222,7 @@ def test_what_is_not_there(site: Site) -> None:
         site.deletions.restore("../incoming")
 
 
+@pytest.mark.slow
 def test_a_lost_file_does_not_keep_its_row(site: Site) -> None:
     kept, lost = a_study(1, 2)
     site.keep(kept, lost)
@@ -234,6 +238,7 @@ def test_a_lost_file_does_not_keep_its_row(site: Site) -> None:
 # ------------------------------------------------------------------------------------ stored again meanwhile
 
 
+@pytest.mark.slow
 def test_stored_again_and_then_restored(site: Site) -> None:
     study = a_study(1, 3)
     site.keep(*study)
@@ -268,6 +273,7 @@ def assert_whole(site: Site, instances: int) -> None:
     assert set(site.stored()) == {row["path"] for row in rows}
 
 
+@pytest.mark.slow
 def test_stored_again_while_it_is_being_restored(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the look and the commit: what came has the row, and nothing is lost or there twice."""
     one, other = a_study(1, 2)
@@ -340,6 +346,7 @@ def test_a_file_that_is_in_the_index_again_keeps_its_name(site: Site) -> None:
     assert_whole(site, 1)
 
 
+@pytest.mark.slow
 def test_an_earlier_version_that_cannot_be_looked_for_is_not_left_behind(
     tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,6 +372,7 @@ def test_an_earlier_version_that_cannot_be_looked_for_is_not_left_behind(
     assert site.stored() == {}
 
 
+@pytest.mark.slow
 def test_a_trash_that_cannot_be_looked_into_is_not_said_to_be_empty(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +393,7 @@ def test_a_trash_that_cannot_be_looked_into_is_not_said_to_be_empty(
     assert site.deletions.restore(folder) == RestoreResult(4, (), ())
 
 
+@pytest.mark.slow
 def test_a_file_that_is_just_being_stored_is_no_earlier_version(tmp_path: Path, database: Database) -> None:
     site = Site(tmp_path / "archive", database, Kept(), policy="replace")
     ds = make_ct()
@@ -402,6 +411,7 @@ def test_a_file_that_is_just_being_stored_is_no_earlier_version(tmp_path: Path, 
     coming.discard()
 
 
+@pytest.mark.slow
 def test_a_study_that_changes_while_it_is_looked_at_is_looked_at_again(site: Site) -> None:
     first, second = a_study(1, 2)
     site.keep(first)
@@ -421,6 +431,7 @@ def test_a_study_that_changes_while_it_is_looked_at_is_looked_at_again(site: Sit
     assert len(site.trash.folders()) == 1
 
 
+@pytest.mark.slow
 def test_another_person_of_the_same_id_does_not_get_the_study(site: Site) -> None:
     mary, bob = make_ct(PatientName="Mary"), make_ct(PatientName="Bob", PatientBirthDate="19991231")
     site.keep(mary)
@@ -491,6 +502,7 @@ def restarted(site: Site) -> Site:
     return site
 
 
+@pytest.mark.slow
 def test_a_deletion_killed_at_any_step(site: Site) -> None:
     study = a_study(2, 1)
     site.keep(*study)
@@ -519,6 +531,7 @@ def test_a_deletion_killed_at_any_step(site: Site) -> None:
     steps(run)
 
 
+@pytest.mark.slow
 def test_a_restore_killed_at_any_step(site: Site) -> None:
     study = a_study(2, 1)
     site.keep(*study)
@@ -543,6 +556,7 @@ def test_a_restore_killed_at_any_step(site: Site) -> None:
     steps(run)
 
 
+@pytest.mark.slow
 def test_a_restore_beside_what_was_stored_again_killed_at_any_step(site: Site) -> None:
     study = a_study(1, 2)
     site.keep(*study)
@@ -571,6 +585,7 @@ def test_a_restore_beside_what_was_stored_again_killed_at_any_step(site: Site) -
     steps(run)
 
 
+@pytest.mark.slow
 def test_a_removal_killed_at_any_step(site: Site) -> None:
     study = a_study(2, 1)
 
@@ -596,6 +611,7 @@ def test_a_removal_killed_at_any_step(site: Site) -> None:
     steps(run)
 
 
+@pytest.mark.slow
 def test_the_trash_outlives_a_lost_index(site: Site, tmp_path: Path) -> None:
     study = a_study(1, 2)
     site.keep(*study)
@@ -620,6 +636,7 @@ def test_a_folder_that_cannot_be_understood_stays(site: Site) -> None:
     assert site.deletions.contents() == []
 
 
+@pytest.mark.slow
 def test_one_at_a_time(site: Site) -> None:
     (ds,) = a_study(1, 1)
     site.keep(ds)
@@ -637,6 +654,7 @@ def test_one_at_a_time(site: Site) -> None:
 # ------------------------------------------------------------------------------------ for good
 
 
+@pytest.mark.slow
 def test_what_is_past_its_time_goes_for_good(site: Site) -> None:
     old, young = make_ct(), make_ct()
     site.keep(old, young)
@@ -650,6 +668,7 @@ def test_what_is_past_its_time_goes_for_good(site: Site) -> None:
     assert site.trash.folders() == [folder]
 
 
+@pytest.mark.slow
 def test_removal_ends_when_it_is_to_stop(site: Site) -> None:
     both = [make_ct(), make_ct()]
     site.keep(*both)
@@ -663,6 +682,7 @@ def test_removal_ends_when_it_is_to_stop(site: Site) -> None:
 # ------------------------------------------------------------------------------------ audit, commitment
 
 
+@pytest.mark.slow
 def test_all_of_it_is_in_the_audit_trail(site: Site) -> None:
     study = a_study(2, 1)
     site.keep(*study)
@@ -686,6 +706,7 @@ def test_all_of_it_is_in_the_audit_trail(site: Site) -> None:
     assert first.participants[0].requestor
 
 
+@pytest.mark.slow
 def test_nothing_is_done_that_cannot_be_recorded(site: Site) -> None:
     (ds,) = a_study(1, 1)
     site.keep(ds)
@@ -707,6 +728,7 @@ def test_nothing_is_done_that_cannot_be_recorded(site: Site) -> None:
     assert site.stored() == before[1]
 
 
+@pytest.mark.slow
 def test_commitment_looks_again_at_what_was_deleted_or_restored(site: Site) -> None:
     (ds,) = a_study(1, 1)
     site.keep(ds)
@@ -762,6 +784,7 @@ def test_no_path_leads_outside(tmp_path: Path, path: str) -> None:
         trash.bring_back("folder", [path])
 
 
+@pytest.mark.slow
 def test_a_thousand_instances_in_few_statements(site: Site) -> None:
     """The transaction's statements do not grow with the instances."""
     from sqlalchemy import event

@@ -64,6 +64,7 @@ def names(directory: Path) -> list[str]:
     return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_files_and_directory(small: SmallArchive, export: Export, tmp_path: Path) -> None:
     stored = small.store(make_study(2, 2, PatientName="Müller^Jörg"))
     report = export(stored, DirectoryTarget(tmp_path / "cd"))
@@ -95,6 +96,7 @@ def test_files_and_directory(small: SmallArchive, export: Export, tmp_path: Path
     ]
 
 
+@pytest.mark.slow
 def test_a_zip_file_holds_the_same(small: SmallArchive, export: Export, tmp_path: Path) -> None:
     stored = small.study(3)
     assert export(stored, ZipTarget(tmp_path / "study.zip")).exported == 3
@@ -282,6 +284,7 @@ def test_a_disk_that_fails_between_two_reads(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_an_instance(small: SmallArchive, export: Export, tmp_path: Path) -> None:
     stored = small.store([make_ct(rows=4096, columns=4096)])
     assert stored[0].size > 32_000_000
@@ -295,6 +298,7 @@ def test_memory_does_not_grow_with_an_instance(small: SmallArchive, export: Expo
         assert peak < 8_000_000
 
 
+@pytest.mark.slow
 def test_a_thousand_instances_have_their_records(small: SmallArchive, tmp_path: Path) -> None:
     """The offsets of a large directory lead from record to record."""
     from pacs_server.dicom.dicomdir import DicomDir, ReferencedFile

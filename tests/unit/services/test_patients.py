@@ -82,6 +82,7 @@ def test_one_batch_keeps_apart_too(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_merge_moves_all_and_what_comes_later(desk):
     desk.add("1.0", patient_id="P1", patient_name="Doe^Jane")
     desk.add("2.0", study="2.2", patient_id="P1X", patient_name="Doe^Jnae", patient_sex="F")
@@ -99,6 +100,7 @@ def test_merge_moves_all_and_what_comes_later(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_merge_joins_studies_and_series_of_one_uid(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("1.1", patient_id="P2", modality="MR")
@@ -113,6 +115,7 @@ def test_merge_joins_studies_and_series_of_one_uid(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_patients_of_one_id_merge_by_their_keys(desk):
     desk.add("1.0", patient_name="Doe")
     desk.add("2.0", study="2.2", patient_name="Roe")
@@ -126,6 +129,7 @@ def test_patients_of_one_id_merge_by_their_keys(desk):
     assert desk.people() == [("P1", "Doe", 3), ("P1", "Poe", 1)]
 
 
+@pytest.mark.slow
 def test_merges_follow_one_another(desk):
     for number in (1, 2, 3):
         desk.add(f"{number}.0", study=f"{number}.1", patient_id=f"P{number}")
@@ -137,6 +141,7 @@ def test_merges_follow_one_another(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_the_target_of_a_merge_comes_back_when_its_instances_were_deleted(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2", patient_name="Doe")
@@ -148,6 +153,7 @@ def test_the_target_of_a_merge_comes_back_when_its_instances_were_deleted(desk):
     assert desk.people() == [("P2", "Doe", 1)]
 
 
+@pytest.mark.slow
 def test_reassign_moves_one_study_and_what_comes_of_it(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P1")
@@ -169,6 +175,7 @@ def test_a_reassigned_study_that_was_deleted_goes_to_the_same_patient_again(desk
     assert desk.studies() == [("2.2", "P2"), ("1.1", "P2")]
 
 
+@pytest.mark.slow
 def test_a_study_without_patient_id_can_be_given_to_somebody(desk):
     desk.add("1.0", patient_id="", patient_name="Doe")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -182,6 +189,7 @@ def test_a_study_without_patient_id_can_be_given_to_somebody(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_reassigning_back_undoes(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P1", patient_sex="F")
@@ -196,6 +204,7 @@ def test_reassigning_back_undoes(desk):
     assert desk.service.count() == 0
 
 
+@pytest.mark.slow
 def test_a_study_that_joined_another_goes_on_whole(desk):
     """Part of it was never where the other part came from, so it is no way back, and later arrivals follow it."""
     desk.add("1.0", patient_id="P1")
@@ -211,6 +220,7 @@ def test_a_study_that_joined_another_goes_on_whole(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_reassigning_all_back_undoes_a_merge(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2", patient_name="Doe", patient_sex="F")
@@ -231,6 +241,7 @@ def test_reassigning_all_back_undoes_a_merge(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_merging_back_and_forth_ends_somewhere(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -242,6 +253,7 @@ def test_merging_back_and_forth_ends_somewhere(desk):
     assert desk.people() == [("P1", "", 4)]
 
 
+@pytest.mark.slow
 def test_a_study_of_a_merge_that_was_deleted_and_sent_again_is_of_the_patient_it_was_merged_into(desk):
     """Where one decision leads to another and that one back, the way ends at who is there."""
     desk.add("1.0", patient_id="P1")
@@ -255,6 +267,7 @@ def test_a_study_of_a_merge_that_was_deleted_and_sent_again_is_of_the_patient_it
     assert desk.service.count() == 0
 
 
+@pytest.mark.slow
 def test_a_chain_of_merges_is_followed_to_its_end(desk):
     for number in range(30):
         desk.add(f"{number}.0", study=f"{number}.1", patient_id=f"P{number}")
@@ -264,6 +277,7 @@ def test_a_chain_of_merges_is_followed_to_its_end(desk):
     assert desk.people() == [("P29", "", 31)]
 
 
+@pytest.mark.slow
 def test_a_patient_is_not_given_to_whom_they_are_taken_for(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -287,6 +301,7 @@ def _rows_without_state(state: dict[str, list[dict]]) -> dict[str, list[dict]]:
     return {name: found for name, found in state.items() if name != "archive_state"}
 
 
+@pytest.mark.slow
 def test_what_follows_a_merge_is_kept_as_if_it_had_been_there(desk):
     desk.add("1.0", patient_id="P1", patient_name="Doe^Jane")
     desk.add("2.0", study="2.2", patient_id="P1X", patient_name="Doe^Jnae")
@@ -305,6 +320,7 @@ def test_what_follows_a_merge_is_kept_as_if_it_had_been_there(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_what_was_sent_for_both_does_not_come_back_in_silence(desk):
     """A study that got instances of its new patient is no longer only what was moved."""
     desk.add("1.0", patient_id="P1")
@@ -319,6 +335,7 @@ def test_what_was_sent_for_both_does_not_come_back_in_silence(desk):
     assert desk.service.count() == 0
 
 
+@pytest.mark.slow
 def test_a_study_that_went_in_a_circle_takes_what_comes_for_all_stations(desk):
     for number in (1, 2, 3):
         desk.add(f"{number}.0", study=f"{number}.1", patient_id=f"P{number}")
@@ -332,6 +349,7 @@ def test_a_study_that_went_in_a_circle_takes_what_comes_for_all_stations(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_a_merge_of_somebody_without_a_name_does_not_take_two_people(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -342,6 +360,7 @@ def test_a_merge_of_somebody_without_a_name_does_not_take_two_people(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_a_study_given_back_to_nobody_takes_what_comes_for_the_other(desk):
     desk.add("1.0", patient_id="", patient_name="Doe")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -354,6 +373,7 @@ def test_a_study_given_back_to_nobody_takes_what_comes_for_the_other(desk):
     assert desk.people() == [("P2", "", 1), ("", "Doe", 4)]
 
 
+@pytest.mark.slow
 def test_who_is_there_again_is_known_as_well_as_before(desk):
     desk.add("1.0", patient_id="P1", patient_name="Doe")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -366,6 +386,7 @@ def test_who_is_there_again_is_known_as_well_as_before(desk):
     assert desk.people() == [("P2", "", 1), ("P1", "Doe", 3), ("P1", "", 1)]
 
 
+@pytest.mark.slow
 def test_a_study_that_another_one_joined_has_no_way_back_on_its_own(desk):
     for number in (0, 1, 2):
         desk.add(f"{number}.5", study=f"{number}.2", patient_id=f"P{number}")
@@ -392,6 +413,7 @@ def test_a_study_is_given_to_somebody_who_was_moved_away(desk):
     assert desk.people() == [("P9", "", 2), ("P1", "Doe", 2), ("P1", "Roe", 1)]
 
 
+@pytest.mark.slow
 def test_what_comes_for_whom_a_study_was_follows_to_another_patient_of_that_id(desk):
     desk.add("9.0", study="9.9", patient_id="P9")
     desk.add("7.0", study="7.7", patient_id="P1")
@@ -406,6 +428,7 @@ def test_what_comes_for_whom_a_study_was_follows_to_another_patient_of_that_id(d
     assert len(desk.originals("1.1")) == 2
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused_and_changes_nothing(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="")
@@ -446,6 +469,7 @@ def test_both_patients_have_an_audit_event(desk):
     assert gone.participants[0].requestor
 
 
+@pytest.mark.slow
 def test_a_change_is_written_down_before_it_is_made(desk, monkeypatch):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -468,6 +492,7 @@ def test_a_change_is_written_down_before_it_is_made(desk, monkeypatch):
     assert person("P1").merged
 
 
+@pytest.mark.slow
 def test_a_number_that_somebody_else_has_by_now_names_nobody(desk):
     desk.add("1.0", patient_name="Doe")
     desk.add("2.0", study="2.2", patient_name="Roe")
@@ -484,6 +509,7 @@ def test_a_number_that_somebody_else_has_by_now_names_nobody(desk):
     assert desk.people() == [("P1", "Doe", 1), ("P5", "Stranger", 1)]
 
 
+@pytest.mark.slow
 def test_a_change_that_is_made_after_a_crash_is_audited_as_whose_it_is(desk, monkeypatch):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -500,6 +526,7 @@ def test_a_change_that_is_made_after_a_crash_is_audited_as_whose_it_is(desk, mon
     assert gone.participants[0].user_id == "somebody"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_audited_is_not_changed(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -513,6 +540,7 @@ def test_what_cannot_be_audited_is_not_changed(desk):
     desk.merge("P1", into="P2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("failing", ["fsync", "pwrite"])
 def test_a_change_that_the_disk_did_not_take_is_not_made_later(desk, monkeypatch, failing):
     desk.add("1.0", patient_id="P1")
@@ -535,6 +563,7 @@ def test_a_change_that_the_disk_did_not_take_is_not_made_later(desk, monkeypatch
     assert desk.state() == before
 
 
+@pytest.mark.slow
 def test_a_journal_that_is_behind_the_index_is_asked_for(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -556,6 +585,7 @@ def test_nothing_is_changed_that_cannot_be_written_down(desk):
     assert desk.state() == before
 
 
+@pytest.mark.slow
 def test_a_line_that_a_crash_cut_off_is_as_if_never_written(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -573,6 +603,7 @@ def test_a_line_that_a_crash_cut_off_is_as_if_never_written(desk):
         decisions_in(desk.directory)
 
 
+@pytest.mark.slow
 def test_two_operators_at_once_do_not_lose_a_change(desk):
     from concurrent.futures import ThreadPoolExecutor
 
@@ -586,6 +617,7 @@ def test_two_operators_at_once_do_not_lose_a_change(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_replay_gives_the_same_index(desk):
     """What arrives between the changes goes the same way when the changes are replayed in between."""
     arrivals: list = []

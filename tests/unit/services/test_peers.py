@@ -60,6 +60,7 @@ def test_the_oldest_go_and_the_rejected_ones_first(index: PeerIndex, monkeypatch
     assert [peer.calling_ae for peer in index.list()] == ["B", "A", "NEW"]
 
 
+@pytest.mark.slow
 def test_a_thousand_are_kept(index: PeerIndex) -> None:
     index.add([seen(f"T{n}", n) for n in range(1001)])
     kept = index.list()

@@ -113,6 +113,7 @@ def test_a_retry_that_comes_after_the_addition_is_enough(node: OutboxNode, clock
     assert node.states() == ["done"]
 
 
+@pytest.mark.slow
 def test_a_storm_of_additions_makes_one_task(node_of: Callable[..., OutboxNode]) -> None:
     nodes = [node_of(), node_of()]
     keys: list[int] = []
@@ -185,6 +186,7 @@ def test_a_more_urgent_task_goes_first(node: OutboxNode) -> None:
     assert order == [keys[priority] for priority in Priority]
 
 
+@pytest.mark.slow
 def test_a_low_task_is_not_starved(node: OutboxNode, clock: Clock) -> None:
     """One more urgent task comes each minute, and one task is done each minute: the low one is done all the same."""
     low = node.add("low", Priority.LOW)
@@ -202,6 +204,7 @@ def test_a_low_task_is_not_starved(node: OutboxNode, clock: Clock) -> None:
     assert 40 <= waited <= 60
 
 
+@pytest.mark.slow
 def test_nodes_never_claim_the_same(node_of: Callable[..., OutboxNode]) -> None:
     nodes = [node_of(), node_of()]
     for number in range(60):
@@ -306,6 +309,7 @@ def test_what_a_newer_version_left_running_is_left_to_it(node: OutboxNode, clock
     assert node.service.expire(WANTED.kinds) == []
 
 
+@pytest.mark.slow
 def test_a_task_with_a_deadline_outlives_lost_leases_until_then(
     node_of: Callable[..., OutboxNode], clock: Clock
 ) -> None:

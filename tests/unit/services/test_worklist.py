@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
+import schema
 from feeds import add_consumer
 from orders import order
 from sqlalchemy import text
@@ -29,7 +31,8 @@ def trail() -> Kept:
 
 
 @pytest.fixture
-def worklist(tmp_path: object, trail: Kept) -> WorklistService:
+def worklist(tmp_path: Path, trail: Kept) -> WorklistService:
+    schema.prepare(tmp_path / "pacs.db")
     return _worklist(Database(f"sqlite:///{tmp_path}/pacs.db", fsync=False), trail)
 
 

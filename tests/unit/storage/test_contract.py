@@ -229,6 +229,7 @@ def test_names_that_are_no_keys_are_refused(storage: Storage, at: At) -> None:
     assert everything(storage) == {}
 
 
+@pytest.mark.slow
 @given(st.text())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 def test_any_text_is_a_key_or_refused(make_storage: MakeStorage, text: str) -> None:
@@ -300,6 +301,7 @@ def without_conflicts(keys: list[str]) -> list[str]:
     return [key for key in set(keys) if not any(other.startswith(f"{key}/") for other in keys)]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     keys=st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=12).map(without_conflicts),

@@ -46,6 +46,7 @@ def entry_of(receiver: subprocess.Popen[str]) -> Path:
     return entry
 
 
+@pytest.mark.slow
 def test_entries_are_abandoned_when_their_process_dies_and_not_before(
     directory: Path, receiver: subprocess.Popen[str]
 ) -> None:

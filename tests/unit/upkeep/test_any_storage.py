@@ -7,6 +7,7 @@ from pathlib import Path
 
 import indexes
 import pytest
+import schema
 from archives import ORIGIN
 from datasets import make_ct, write_part10
 from memory_archive import MemorySpool, memory_archive
@@ -51,6 +52,7 @@ class Site:
     def __init__(self, files: ArchiveFiles, url: str, scratch: Path) -> None:
         self.files, self.scratch = files, scratch
         files.spool.prepare()
+        schema.prepare_at(url)
         self.database = Database(url, fsync=False)
         self.database.migrate()
         self.index = InstanceIndex(self.database)
@@ -122,6 +124,7 @@ def site(make_files: MakeFiles, tmp_path: Path) -> Iterator[Site]:
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[Database]:
     """An empty index."""
+    schema.prepare(tmp_path / "other.db")
     with closing(Database(f"sqlite:///{tmp_path / 'other.db'}", fsync=False)) as database:
         database.migrate()
         yield database
@@ -145,6 +148,7 @@ def a_study(count: int, **attributes: str) -> list[Dataset]:
     return [first, *more]
 
 
+@pytest.mark.slow
 def test_store_replace_and_retrieve(site: Site) -> None:
     (ds,) = a_study(1)
     (first,) = site.store(ds)
@@ -159,6 +163,7 @@ def test_store_replace_and_retrieve(site: Site) -> None:
     assert site.verify() == []
 
 
+@pytest.mark.slow
 def test_verify_and_repair(site: Site) -> None:
     missing, changed, orphan, moved, whole = site.store(*a_study(5))
     assert site.verify() == []
@@ -201,6 +206,7 @@ def test_the_scrub(site: Site) -> None:
     assert (len(read), scrub.findings()["changed"]) == (2, 1)
 
 
+@pytest.mark.slow
 def test_delete_restore_and_purge(site: Site) -> None:
     study = a_study(3)
     stored = site.store(*study, *a_study(1))
@@ -221,6 +227,7 @@ def test_delete_restore_and_purge(site: Site) -> None:
     assert site.verify() == []
 
 
+@pytest.mark.slow
 def test_a_deletion_that_is_cut_off_is_finished(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = site.store(*a_study(2))
 
@@ -238,6 +245,7 @@ def test_a_deletion_that_is_cut_off_is_finished(site: Site, monkeypatch: pytest.
     assert site.verify() == []
 
 
+@pytest.mark.slow
 def test_the_rebuilt_index_is_the_same(site: Site, other: Database) -> None:
     replaced, *_ = study = a_study(3, PatientID="P1", PatientName="Doe^Jane")
     site.store(*study, *a_study(2, PatientID="P2", PatientName="Roe^Richard"))
@@ -250,6 +258,7 @@ def test_the_rebuilt_index_is_the_same(site: Site, other: Database) -> None:
     assert indexes.contents(other) == indexes.contents(site.database)
 
 
+@pytest.mark.slow
 def test_a_backup_restored_into_another_archive(site: Site, make_files: MakeFiles, tmp_path: Path) -> None:
     site.store(*a_study(4, PatientID="P1"), *a_study(1, PatientID="P2"))
     deleted, *_ = site.store(*a_study(2))
@@ -278,6 +287,7 @@ def test_a_backup_restored_into_another_archive(site: Site, make_files: MakeFile
     copy.close()
 
 
+@pytest.mark.slow
 def test_a_restore_that_was_stopped_goes_on(site: Site, make_files: MakeFiles, tmp_path: Path) -> None:
     site.store(*a_study(4))
     backups, pace = BackupDirectory(tmp_path / "backups"), RateLimit(None)

@@ -15,6 +15,7 @@ from typing import Any
 
 import postgres
 import pytest
+import schema
 from alembic import command
 from audits import an_event
 from datasets import make_study, write_part10
@@ -76,7 +77,7 @@ class Place:
         return self.directory / "audit"
 
     def fill(self, count: int, **attributes: Any) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        schema.prepare_at(self.database_url)
         with open_archive(self.config) as archive:
             for number, ds in enumerate(make_study(2, count // 2, **attributes)):
                 file = write_part10(ds, self.directory / "in" / f"{number}.dcm")
@@ -159,6 +160,7 @@ def kept(backups: BackupDirectory, kind: str = "objects") -> dict[Path, int]:
 # ------------------------------------------------------------------------------ there and back
 
 
+@pytest.mark.slow
 def test_a_restored_archive_is_the_same(source: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     report = source.back_up(backups)
     assert (report.problem_count, report.written, report.there) == (0, 6, 0)
@@ -195,6 +197,7 @@ def test_every_table_is_copied(database_url: str) -> None:
     assert tables == {table.name for table in copying._TABLES}
 
 
+@pytest.mark.slow
 def test_a_snapshot_with_an_older_schema_is_migrated(small: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     small.back_up(backups)
     index, manifest = make_older(backups, tmp_path)
@@ -232,6 +235,7 @@ def make_older(backups: BackupDirectory, tmp_path: Path) -> tuple[Path, Path]:
 # ------------------------------------------------------------------------------ incremental
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_copied(small: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     first = small.back_up(backups)
     before = kept(backups)
@@ -246,6 +250,7 @@ def test_only_what_is_new_is_copied(small: Place, backups: BackupDirectory, tmp_
     assert len(copy.paths()) == 4
 
 
+@pytest.mark.slow
 def test_the_same_data_set_received_again_is_another_file(small: Place, backups: BackupDirectory) -> None:
     small.back_up(backups)
     with closing(Database(small.database_url)) as database, database.begin() as connection:
@@ -253,6 +258,7 @@ def test_the_same_data_set_received_again_is_another_file(small: Place, backups:
     assert small.back_up(backups).written == 1
 
 
+@pytest.mark.slow
 def test_a_file_of_the_backup_that_was_cut_is_copied_again(small: Place, backups: BackupDirectory) -> None:
     small.back_up(backups)
     victim = next(iter(kept(backups)))
@@ -261,6 +267,7 @@ def test_a_file_of_the_backup_that_was_cut_is_copied_again(small: Place, backups
     assert list(verify(backups, backups.snapshot(None), lambda done, total: None)) == []
 
 
+@pytest.mark.slow
 def test_other_files_of_the_archive(small: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     content = {"trash/d1/deletion.json": b"{}", "trash/d1/a/1.dcm": b"DICM", "changes/changes.jsonl": b"{}\n"}
     for name, data in content.items():
@@ -283,6 +290,7 @@ def test_other_files_of_the_archive(small: Place, backups: BackupDirectory, tmp_
     assert {name: data for name, data in copy.files().items() if name not in small.paths()} == content
 
 
+@pytest.mark.slow
 def test_the_audit_trail_is_put_beside_the_new_one(small: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     with open_trail(AuditConfig(directory=small.audit)) as trail:
         trail.write(an_event("P1", "1.1"))
@@ -298,6 +306,7 @@ def test_the_audit_trail_is_put_beside_the_new_one(small: Place, backups: Backup
     assert verify_trail(old).last == verify_trail(AuditConfig(directory=small.audit)).last
 
 
+@pytest.mark.slow
 def test_the_audit_trail_may_be_on_another_file_system(
     small: Place, backups: BackupDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +329,7 @@ def test_the_audit_trail_may_be_on_another_file_system(
 # ------------------------------------------------------------------------------ what is found
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_or_is_gone_is_reported_and_the_rest_backed_up(
     small: Place, backups: BackupDirectory
 ) -> None:
@@ -334,6 +344,7 @@ def test_a_file_that_changed_or_is_gone_is_reported_and_the_rest_backed_up(
     assert backups.snapshot(None).problems == 2
 
 
+@pytest.mark.slow
 def test_a_file_of_the_audit_trail_that_cannot_be_opened_is_reported_and_the_rest_backed_up(
     small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,6 +367,7 @@ def test_a_file_of_the_audit_trail_that_cannot_be_opened_is_reported_and_the_res
     assert small.back_up(backups).problems == []
 
 
+@pytest.mark.slow
 def test_a_restored_archive_is_backed_up_although_a_file_is_missing(
     small: Place, backups: BackupDirectory, tmp_path: Path
 ) -> None:
@@ -369,6 +381,7 @@ def test_a_restored_archive_is_backed_up_although_a_file_is_missing(
     assert (report.problems, report.written) == ([f"{gone} is missing"], 3)
 
 
+@pytest.mark.slow
 def test_a_directory_of_the_trash_that_cannot_be_listed_is_reported(
     small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,6 +399,7 @@ def test_a_directory_of_the_trash_that_cannot_be_listed_is_reported(
     assert small.back_up(backups).problems == [f"trash/{folder}/{uid}/ cannot be listed: Input/output error"]
 
 
+@pytest.mark.slow
 def test_what_comes_in_while_the_index_is_copied_is_not_in_it(
     source: Place, backups: BackupDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,6 +421,7 @@ def test_what_comes_in_while_the_index_is_copied_is_not_in_it(
     assert copy.rows() == before
 
 
+@pytest.mark.slow
 def test_what_is_deleted_during_the_backup_is_not_in_it(
     small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,6 +442,7 @@ def test_what_is_deleted_during_the_backup_is_not_in_it(
     assert backups.snapshot(None).instances == backups.snapshot(None).rows["instance"] == 3
 
 
+@pytest.mark.slow
 def test_verify_finds_what_rots_in_the_backup(small: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     small.back_up(backups)
     rotten, gone, *_ = sorted(kept(backups))
@@ -446,6 +462,7 @@ def test_verify_finds_what_rots_in_the_backup(small: Place, backups: BackupDirec
     assert len(copy.files()) == 2
 
 
+@pytest.mark.slow
 def test_verify_copies_again_what_has_rotted(run: Callable[..., Any], small: Place, backups: BackupDirectory) -> None:
     small.back_up(backups)
     sound = {path: path.read_bytes() for path in kept(backups)}
@@ -468,6 +485,7 @@ def test_verify_copies_again_what_has_rotted(run: Callable[..., Any], small: Pla
     assert lost.read_bytes() == sound[lost]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["db", "files"])
 def test_a_damaged_index_is_not_restored(small: Place, backups: BackupDirectory, tmp_path: Path, suffix: str) -> None:
     report = small.back_up(backups)
@@ -481,6 +499,7 @@ def test_a_damaged_index_is_not_restored(small: Place, backups: BackupDirectory,
         assert is_empty(database)
 
 
+@pytest.mark.slow
 def test_a_path_that_leads_elsewhere_is_refused(small: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     with closing(Database(small.database_url)) as database, database.begin() as connection:
         path = small.paths()[0]
@@ -494,6 +513,7 @@ def test_a_path_that_leads_elsewhere_is_refused(small: Place, backups: BackupDir
 # ------------------------------------------------------------------------------ stopped in between
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_older_snapshots_whole_and_the_next_run_goes_on(
     small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,6 +540,7 @@ def test_a_full_disk_leaves_older_snapshots_whole_and_the_next_run_goes_on(
     assert list(backups.partial.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_manifest_comes_last(small: Place, backups: BackupDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that it speaks of has its name by then, and is durable."""
     steps: list[str] = []
@@ -534,6 +555,7 @@ def test_the_manifest_comes_last(small: Place, backups: BackupDirectory, monkeyp
     assert after == ["sync"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_backup_left_is_swept_away(small: Place, backups: BackupDirectory) -> None:
     small.back_up(backups)
     leftovers = (backups.index / "2026-01-01T000000.000000Z.db", backups.partial / "1.part")
@@ -544,6 +566,7 @@ def test_what_a_killed_backup_left_is_swept_away(small: Place, backups: BackupDi
     assert len(list(backups.index.iterdir())) == 2 * 3
 
 
+@pytest.mark.slow
 def test_a_restore_goes_on_where_it_stopped(
     small: Place, backups: BackupDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -569,6 +592,7 @@ def _stop(*_: object) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_restore_that_stopped_after_its_commit_only_ends(
     small: Place, backups: BackupDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -582,6 +606,7 @@ def test_a_restore_that_stopped_after_its_commit_only_ends(
     assert copy.rows() == small.rows()
 
 
+@pytest.mark.slow
 def test_another_snapshot_does_not_go_on_with_it(
     small: Place, backups: BackupDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -595,6 +620,7 @@ def test_another_snapshot_does_not_go_on_with_it(
         copy.restore(backups, first)
 
 
+@pytest.mark.slow
 def test_it_does_not_end_in_another_database(
     source: Place, small: Place, backups: BackupDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -618,6 +644,7 @@ def test_it_does_not_end_in_another_database(
 # ------------------------------------------------------------------------------ refused
 
 
+@pytest.mark.slow
 def test_a_restore_needs_an_empty_place(source: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     source.back_up(backups)
     before = source.files(), source.rows()
@@ -634,6 +661,7 @@ def test_a_restore_needs_an_empty_place(source: Place, backups: BackupDirectory,
     assert full.files() == {"somebody's": b"file"}
 
 
+@pytest.mark.slow
 def test_a_restore_needs_the_archive_alone(small: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     small.back_up(backups)
     copy = Place(tmp_path / "copy")
@@ -647,11 +675,13 @@ def test_a_restore_needs_the_archive_alone(small: Place, backups: BackupDirector
         pass
 
 
+@pytest.mark.slow
 def test_one_backup_at_a_time(small: Place, backups: BackupDirectory) -> None:
     with backups.locked(), pytest.raises(StorageUnavailable, match="another backup"):
         small.back_up(BackupDirectory(backups.root))
 
 
+@pytest.mark.slow
 def test_a_row_count_of_every_table(small: Place, backups: BackupDirectory) -> None:
     small.back_up(backups)
     snapshot = backups.snapshot(None)
@@ -662,6 +692,7 @@ def test_a_row_count_of_every_table(small: Place, backups: BackupDirectory) -> N
 # ------------------------------------------------------------------------------ prune, pace, files
 
 
+@pytest.mark.slow
 def test_prune_keeps_what_the_newest_need(small: Place, backups: BackupDirectory) -> None:
     small.back_up(backups)
     only_old = small.paths()[0]
@@ -679,6 +710,7 @@ def test_prune_keeps_what_the_newest_need(small: Place, backups: BackupDirectory
     assert prune(backups, 2).files == 0
 
 
+@pytest.mark.slow
 def test_prune_removes_nothing_while_a_snapshot_is_damaged(small: Place, backups: BackupDirectory) -> None:
     small.back_up(backups)
     small.back_up(backups)
@@ -747,6 +779,7 @@ def run(small: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     return run
 
 
+@pytest.mark.slow
 def test_the_commands(run: Callable[..., Any], small: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     code, out, err = run("backup", backups.root, "--verify", "--rate", "1GB")
     assert (code, err) == (0, "")
@@ -765,6 +798,7 @@ def test_the_commands(run: Callable[..., Any], small: Place, backups: BackupDire
     assert copy.rows() == small.rows()
 
 
+@pytest.mark.slow
 def test_both_are_in_the_audit_trail(
     run: Callable[..., Any], small: Place, backups: BackupDirectory, tmp_path: Path
 ) -> None:
@@ -779,6 +813,7 @@ def test_both_are_in_the_audit_trail(
         ]
 
 
+@pytest.mark.slow
 def test_exit_codes(run: Callable[..., Any], small: Place, backups: BackupDirectory, tmp_path: Path) -> None:
     (small.archive / small.paths()[0]).unlink()
     code, out, err = run("backup", backups.root)

@@ -15,6 +15,7 @@ import indexes
 import postgres
 import pytest
 import rows
+import schema
 from archives import stored_at
 from datasets import make_ct, pydicom_test_files, write_part10
 from hypothesis import HealthCheck, given, settings
@@ -54,6 +55,7 @@ def make_database(request: pytest.FixtureRequest, database_url: str, tmp_path: P
             if database_url.startswith("sqlite"):
                 number = len(list(tmp_path.glob("index-*.db")))
                 url = f"sqlite:///{tmp_path}/index-{number}.db"
+                schema.prepare_at(url)
             else:
                 url = stack.enter_context(postgres.fresh_database(request.getfixturevalue("postgres_server")))
             database = stack.enter_context(closing(Database(url, fsync=False)))
@@ -169,6 +171,7 @@ DELETIONS = st.one_of(
 DECISIONS = st.tuples(st.sampled_from(["merge", "reassign"]), st.integers(1, 3), st.integers(0, 3))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     happened=st.lists(st.one_of(ARRIVALS, ARRIVALS, ARRIVALS, DELETIONS, DECISIONS), min_size=1, max_size=14),
@@ -189,6 +192,7 @@ def test_whatever_happened_the_index_is_the_same_again(
         assert indexes.contents(second) == indexes.contents(first)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     happened=st.lists(
@@ -219,6 +223,7 @@ def eight(series: int, number: int = 1) -> dict[str, Any]:
     return {"study": 2, "series": series, "sop": 8, "InstanceNumber": number}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("happened", "left"),
     [
@@ -269,6 +274,7 @@ def test_an_instance_was_restored_after_another_one_of_its_uid_was_deleted(
         assert afterwards.paths() == []
 
 
+@pytest.mark.slow
 def test_an_earlier_version_that_an_old_row_did_not_tell_of_does_not_come_back(
     make_database: MakeDatabase, tmp_path: Path
 ) -> None:
@@ -286,6 +292,7 @@ def test_an_earlier_version_that_an_old_row_did_not_tell_of_does_not_come_back(
         assert indexes.contents(second)["instances"] == {}
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_set_back_before_a_deletion(make_database: MakeDatabase, tmp_path: Path) -> None:
     """A row without its file would be left in the new index."""
     first, second = make_database(), make_database()
@@ -316,6 +323,7 @@ def two() -> list[Database]:
     return []
 
 
+@pytest.mark.slow
 def test_a_study_of_which_part_was_restored(make_database: MakeDatabase, tmp_path: Path) -> None:
     """What came back beside an instance that had been sent again is in the new index as well."""
     first, second = make_database(), make_database()
@@ -330,6 +338,7 @@ def test_a_study_of_which_part_was_restored(make_database: MakeDatabase, tmp_pat
         assert sorted(indexes.contents(second)["instances"]) == ["1.2.8.1", "1.2.8.2", "1.2.8.3"]
 
 
+@pytest.mark.slow
 def test_an_older_deletion_is_restored_and_a_newer_one_is_not(make_database: MakeDatabase, tmp_path: Path) -> None:
     """Both took the same instance: the one in the archive is indexed, the other one stays in the trash."""
     first, second = make_database(), make_database()
@@ -343,6 +352,7 @@ def test_an_older_deletion_is_restored_and_a_newer_one_is_not(make_database: Mak
         assert indexes.contents(second)["instances"]["1.2.8.1"]["instance.instance_number"] == "1"
 
 
+@pytest.mark.slow
 def test_a_deletion_that_was_interrupted_is_brought_to_its_end(
     make_database: MakeDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,6 +377,7 @@ def test_a_deletion_that_was_interrupted_is_brought_to_its_end(
         assert archive.paths() == []
 
 
+@pytest.mark.slow
 def test_an_earlier_version_in_another_series_does_not_come_back(make_database: MakeDatabase, tmp_path: Path) -> None:
     first, second = make_database(), make_database()
     with site(first) as archive:
@@ -381,6 +392,7 @@ def test_an_earlier_version_in_another_series_does_not_come_back(make_database: 
         assert indexes.contents(second)["instances"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deleted", [(Level.STUDY, "1.2.1"), (Level.SERIES, "1.2.9.2"), (Level.IMAGE, "1.2.8.1")])
 @pytest.mark.parametrize("back", [False, True])
 def test_what_comes_back_from_the_trash_goes_where_its_patient_went_meanwhile(
@@ -408,6 +420,7 @@ def test_what_comes_back_from_the_trash_goes_where_its_patient_went_meanwhile(
         assert list(IntegrityIndex(first).counter_faults()) == []
 
 
+@pytest.mark.slow
 def test_every_file_of_pydicom(make_database: MakeDatabase) -> None:
     first, second = make_database(), make_database()
     files = list(pydicom_test_files())
@@ -421,6 +434,7 @@ def test_every_file_of_pydicom(make_database: MakeDatabase) -> None:
         assert indexes.contents(second) == then
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("naming", ["flat", "date_hierarchical"])
 def test_every_naming(tmp_path: Path, naming: str) -> None:
     databases = [Database(f"sqlite:///{tmp_path}/{n}.db") for n in range(2)]
@@ -451,6 +465,7 @@ def plain(tmp_path: Path) -> Iterator[tuple[Site, Database]]:
         database.close()
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_are_reported_and_left(plain: tuple[Site, Database]) -> None:
     archive, index = plain
     cut, foreign, other = *archive.paths()[:2], archive.root / "README.txt"
@@ -465,6 +480,7 @@ def test_files_that_cannot_be_read_are_reported_and_left(plain: tuple[Site, Data
     assert foreign.read_bytes() == b"no DICOM"
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_trash_that_cannot_be_looked_into_ends_the_rebuild(
     plain: tuple[Site, Database], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,6 +499,7 @@ def test_a_folder_of_the_trash_that_cannot_be_looked_into_ends_the_rebuild(
         archive.rebuilt(index)
 
 
+@pytest.mark.slow
 def test_an_instance_under_any_name(plain: tuple[Site, Database]) -> None:
     """`verify --repair` takes such files into the index, so they are in the next one too."""
     archive, index = plain
@@ -492,12 +509,14 @@ def test_an_instance_under_any_name(plain: tuple[Site, Database]) -> None:
     assert (rebuilt.files, rebuilt.instances, rebuilt.problem_count) == (3, 3, 0)
 
 
+@pytest.mark.slow
 def test_what_is_still_coming_in_is_not_indexed(plain: tuple[Site, Database]) -> None:
     archive, index = plain
     (archive.root / "incoming" / "half.dcm").write_bytes(archive.paths()[0].read_bytes())
     assert archive.rebuilt(index).files == 3
 
 
+@pytest.mark.slow
 def test_a_file_that_says_nothing_of_itself_is_as_old_as_its_last_change(plain: tuple[Site, Database]) -> None:
     archive, index = plain
     path = archive.paths()[0]
@@ -508,6 +527,7 @@ def test_a_file_that_says_nothing_of_itself_is_as_old_as_its_last_change(plain: 
     assert archive.rebuilt(index).instances == 3
 
 
+@pytest.mark.slow
 def test_the_same_file_twice_is_one_instance(plain: tuple[Site, Database]) -> None:
     archive, index = plain
     path = archive.paths()[0]
@@ -516,6 +536,7 @@ def test_the_same_file_twice_is_one_instance(plain: tuple[Site, Database]) -> No
     assert (rebuilt.files, rebuilt.instances, rebuilt.problem_count) == (4, 3, 0)
 
 
+@pytest.mark.slow
 def test_no_room_for_temporary_files(
     plain: tuple[Site, Database], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -535,6 +556,7 @@ def test_no_room_for_temporary_files(
     assert indexes.contents(index)["instances"] == {}
 
 
+@pytest.mark.slow
 def test_many_in_one_transaction_and_one_that_is_known(plain: tuple[Site, Database]) -> None:
     archive, database = plain
     archive.rebuilt(database)
@@ -546,6 +568,7 @@ def test_many_in_one_transaction_and_one_that_is_known(plain: tuple[Site, Databa
     assert indexes.contents(database) == before
 
 
+@pytest.mark.slow
 def test_the_workflow_is_taken_over(make_database: MakeDatabase) -> None:
     old, new = make_database(), make_database()
     table = workflow_models.peer_seen
@@ -556,6 +579,7 @@ def test_the_workflow_is_taken_over(make_database: MakeDatabase) -> None:
         assert after.execute(select(table)).all() == before.execute(select(table)).all() != []
 
 
+@pytest.mark.slow
 def test_an_old_index_that_cannot_be_read_gives_what_it_can(tmp_path: Path) -> None:
     new = Database(f"sqlite:///{tmp_path}/new.db")
     new.migrate()
@@ -582,6 +606,7 @@ HAPPENED = (
 )
 
 
+@pytest.mark.slow
 def test_every_table_is_rebuilt_or_taken_over_or_lost_as_it_is_said_of_it(
     make_database: MakeDatabase, tmp_path: Path
 ) -> None:
@@ -616,6 +641,7 @@ def not_empty_of(found: dict[str, list[dict[str, object]]]) -> set[str]:
     return {name for name in found if found[name]}
 
 
+@pytest.mark.slow
 def test_rows_that_are_added_after_a_rebuild_have_numbers_of_their_own(make_database: MakeDatabase) -> None:
     old, new = make_database(), make_database()
     for _ in range(2):

@@ -65,6 +65,7 @@ def cases(
             node.database.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("how", ["killed before", "killed after"])
 def test_killed_at_any_step(tmp_path: Path, policy: str, how: str) -> None:
@@ -98,6 +99,7 @@ def test_killed_at_any_step(tmp_path: Path, policy: str, how: str) -> None:
         node.database.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_failing_at_any_step(tmp_path: Path, policy: str) -> None:
     for node, acknowledged, ds in cases(tmp_path, sqlite(tmp_path), policy, "fail"):
@@ -198,6 +200,7 @@ def test_a_placed_file_that_cannot_be_read_goes_to_quarantine(directory: Path, d
     node.database.close()
 
 
+@pytest.mark.slow
 def test_what_was_replaced_or_deleted_since_is_left_alone(directory: Path, database_url: str) -> None:
     ds = make_ct()
     interrupted(directory, database_url, ds)
@@ -216,6 +219,7 @@ def test_what_was_replaced_or_deleted_since_is_left_alone(directory: Path, datab
     living.database.close()
 
 
+@pytest.mark.slow
 def test_a_replacement_that_was_not_committed_goes_to_quarantine(directory: Path, database_url: str) -> None:
     node = Node(directory, database_url)
     ds = make_ct()
@@ -264,6 +268,7 @@ def test_the_living_are_left_alone(directory: Path, database_url: str) -> None:
 # ------------------------------------------------------------------------------------ two nodes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("first", ["one", "other"])
 def test_two_nodes_store_one_uid_at_the_same_instant(
@@ -302,6 +307,7 @@ def test_two_nodes_store_one_uid_at_the_same_instant(
     assert one.entries() == []
 
 
+@pytest.mark.slow
 def test_two_nodes_replace_one_instance_at_the_same_instant(directory: Path, database_url: str) -> None:
     one, other = (Node(directory, database_url, "replace") for _ in range(2))
     ds = make_ct()

@@ -91,6 +91,7 @@ def found(one: Running) -> dict[str, int]:
     return {kind: count for kind, count in one.scrub.findings().items() if count}
 
 
+@pytest.mark.slow
 def test_it_finds_what_is_lost(small: SmallArchive, caplog: pytest.LogCaptureFixture) -> None:
     changed, missing, cut, *_ = small.study(5)
     small.change(changed)
@@ -105,6 +106,7 @@ def test_it_finds_what_is_lost(small: SmallArchive, caplog: pytest.LogCaptureFix
     assert told == {(stored.uids.sop, stored.path) for stored in (changed, missing, cut)}
 
 
+@pytest.mark.slow
 def test_consumers_of_the_feed_are_told_of_a_finding_once_and_when_it_is_over(small: SmallArchive) -> None:
     (stored,) = small.study(1)
     feed, consumer = Feed(small.database), Consumer("findings")
@@ -120,6 +122,7 @@ def test_consumers_of_the_feed_are_told_of_a_finding_once_and_when_it_is_over(sm
     assert told == [("FINDING", stored.uids.sop, "changed"), ("FINDING", stored.uids.sop, "in order")]
 
 
+@pytest.mark.slow
 def test_what_is_replaced_or_deleted_while_it_is_read_is_no_finding(
     small: SmallArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +147,7 @@ def test_what_is_replaced_or_deleted_while_it_is_read_is_no_finding(
     assert looked.count(lost.uids.sop) == 2
 
 
+@pytest.mark.slow
 def test_what_is_in_order_again_is_forgotten(small: SmallArchive) -> None:
     changed, deleted, missing = small.study(3)
     for stored in (changed, deleted):
@@ -174,6 +178,7 @@ def test_findings_outlive_the_process(small: SmallArchive) -> None:
         assert one.passed()
 
 
+@pytest.mark.slow
 def test_a_pass_goes_on_after_a_restart(sqlite: SmallArchive) -> None:
     """Stopped again and again, it reads each instance once."""
     stored = sqlite.study(6)
@@ -188,6 +193,7 @@ def test_a_pass_goes_on_after_a_restart(sqlite: SmallArchive) -> None:
     assert read == 6
 
 
+@pytest.mark.slow
 def test_a_small_archive_is_read_once_a_day(sqlite: SmallArchive) -> None:
     sqlite.study(2)
     one_pass(sqlite)
@@ -199,6 +205,7 @@ def test_a_small_archive_is_read_once_a_day(sqlite: SmallArchive) -> None:
         assert eventually(lambda: len(one.read) == 2)
 
 
+@pytest.mark.slow
 def test_off_and_on(sqlite: SmallArchive) -> None:
     sqlite.study(2)
     with running(sqlite, rate=None) as one:
@@ -266,6 +273,7 @@ def test_idle_time_is_not_saved_up(sqlite: SmallArchive, monkeypatch: pytest.Mon
     assert waited[1] == pytest.approx(2, abs=0.1)
 
 
+@pytest.mark.slow
 def test_many_missing_files_are_not_read_in_a_rush(sqlite: SmallArchive) -> None:
     for stored in sqlite.study(4):
         sqlite.file(stored).unlink()
@@ -352,6 +360,7 @@ def test_a_file_that_shrinks_is_read_to_its_end(big: Path) -> None:
         assert len(b"".join(gentle_pieces(source, shrink))) == checking.CHUNK
 
 
+@pytest.mark.slow
 def test_too_many_open_files_say_nothing_of_an_instance(sqlite: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite.study(1)
     monkeypatch.setattr(module, "_PAUSE", 0.05)
@@ -372,6 +381,7 @@ def test_too_many_open_files_say_nothing_of_an_instance(sqlite: SmallArchive, mo
     assert found(one) == {}
 
 
+@pytest.mark.slow
 def test_it_takes_in_what_comes_during_a_pass(sqlite: SmallArchive) -> None:
     sqlite.study(2)
     with running(sqlite, rate=module._LEAST * 20) as one:

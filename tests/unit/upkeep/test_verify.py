@@ -43,6 +43,7 @@ def test_nothing_is_wrong(small: SmallArchive) -> None:
     assert (report.progress.files, report.progress.instances) == (3, 3)
 
 
+@pytest.mark.slow
 def test_a_missing_file(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.file(stored).unlink()
@@ -51,6 +52,7 @@ def test_a_missing_file(small: SmallArchive) -> None:
     assert not report.clean
 
 
+@pytest.mark.slow
 def test_a_changed_bit_of_the_pixels(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.change(stored)
@@ -67,6 +69,7 @@ def test_another_size(small: SmallArchive) -> None:
     assert found[0].detail == f"{stored.size + 2} bytes instead of {stored.size}"
 
 
+@pytest.mark.slow
 def test_a_header_that_cannot_be_parsed(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     data = small.file(stored).read_bytes()
@@ -75,12 +78,14 @@ def test_a_header_that_cannot_be_parsed(small: SmallArchive) -> None:
     assert told(small.verify(digest=False)[1]) == [(FindingKind.DAMAGED, stored.uids.sop, stored.path)]
 
 
+@pytest.mark.slow
 def test_a_file_without_dicom_in_it(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.file(stored).write_bytes(bytes(stored.size))
     assert told(small.verify()[1]) == [(FindingKind.DAMAGED, stored.uids.sop, stored.path)]
 
 
+@pytest.mark.slow
 def test_a_row_that_says_otherwise_than_its_file(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.sql(f"UPDATE instance SET rows = '99' WHERE sop_instance_uid = '{stored.uids.sop}'")
@@ -89,6 +94,7 @@ def test_a_row_that_says_otherwise_than_its_file(small: SmallArchive) -> None:
     assert found.detail == "the file says otherwise: rows"
 
 
+@pytest.mark.slow
 def test_a_file_without_a_row(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.forget(stored)
@@ -101,6 +107,7 @@ def test_a_file_that_is_no_instance(small: SmallArchive) -> None:
     assert told(small.verify()[1]) == [(FindingKind.ORPHAN, "", "notes.txt")]
 
 
+@pytest.mark.slow
 def test_a_file_that_lies_elsewhere_is_told_once(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.move(stored, "zz/moved.dcm")
@@ -109,6 +116,7 @@ def test_a_file_that_lies_elsewhere_is_told_once(small: SmallArchive) -> None:
     assert found.detail == f"the index has it at {stored.path}"
 
 
+@pytest.mark.slow
 def test_other_bytes_elsewhere_are_not_the_missing_file(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.change(stored)
@@ -119,6 +127,7 @@ def test_other_bytes_elsewhere_are_not_the_missing_file(small: SmallArchive) -> 
     ]
 
 
+@pytest.mark.slow
 def test_a_second_copy(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     (small.root / "copy.dcm").write_bytes(small.file(stored).read_bytes())
@@ -127,6 +136,7 @@ def test_a_second_copy(small: SmallArchive) -> None:
     assert found.detail == f"its instance is stored at {stored.path}"
 
 
+@pytest.mark.slow
 def test_the_earlier_version_of_a_replaced_instance_is_kept(small: SmallArchive) -> None:
     ds = make_ct()
     (first,) = small.store([ds])
@@ -137,6 +147,7 @@ def test_the_earlier_version_of_a_replaced_instance_is_kept(small: SmallArchive)
     assert (findings, report.progress.older_versions) == ([], 1)
 
 
+@pytest.mark.slow
 def test_the_earlier_version_stays_when_the_later_one_is_lost(small: SmallArchive) -> None:
     ds = make_ct()
     (first,) = small.store([ds])
@@ -151,6 +162,7 @@ def test_the_earlier_version_stays_when_the_later_one_is_lost(small: SmallArchiv
     assert small.file(first).exists()
 
 
+@pytest.mark.slow
 def test_a_good_copy_of_a_damaged_file(small: SmallArchive) -> None:
     """Somebody put it beside it, from a backup perhaps: it is what the index is to point to."""
     changed, cut, _ = small.study(3)
@@ -171,6 +183,7 @@ def test_a_good_copy_of_a_damaged_file(small: SmallArchive) -> None:
     assert small.verify()[1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["../../elsewhere.dcm", "/etc/passwd", ""])
 def test_a_row_that_points_outside_the_archive(small: SmallArchive, path: str) -> None:
     stored, _ = small.study(2)
@@ -181,6 +194,7 @@ def test_a_row_that_points_outside_the_archive(small: SmallArchive, path: str) -
     assert small.row(stored.uids.sop) == stored
 
 
+@pytest.mark.slow
 def test_a_directory_that_cannot_be_listed(small: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     """A failing disk: it is named, and all the rest is looked at."""
     stored, other = (small.store([ds])[0] for ds in (make_ct(), make_ct()))
@@ -201,6 +215,7 @@ def test_a_directory_that_cannot_be_listed(small: SmallArchive, monkeypatch: pyt
     assert told(small.verify()[1]) == [changed]
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_beside_its_earlier_version(
     small: SmallArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +238,7 @@ def test_a_file_that_cannot_be_read_beside_its_earlier_version(
     assert report.progress.older_versions == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "value"),
     [
@@ -243,6 +259,7 @@ def test_counters_of_a_study(small: SmallArchive, column: str, value: str) -> No
     assert small.verify()[1] == []
 
 
+@pytest.mark.slow
 def test_counters_of_series_and_patient(small: SmallArchive) -> None:
     small.study(2)
     small.sql("UPDATE series SET number_of_series_related_instances = 9")
@@ -254,6 +271,7 @@ def test_counters_of_series_and_patient(small: SmallArchive) -> None:
     assert small.verify()[1] == []
 
 
+@pytest.mark.slow
 def test_what_is_on_its_way_in_is_no_finding(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.forget(stored)
@@ -279,6 +297,7 @@ def test_what_is_put_right_before_the_second_look_is_no_finding(
     assert small.verify()[1] == []
 
 
+@pytest.mark.slow
 def test_a_deletion_is_kept_from_running_at_the_second_look(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     small.forget(stored)
@@ -297,6 +316,7 @@ def test_a_deletion_is_kept_from_running_at_the_second_look(small: SmallArchive)
 # ------------------------------------------------------------------------------------ scope
 
 
+@pytest.mark.slow
 def test_one_study_only(small: SmallArchive) -> None:
     one, other = small.study(1)[0], small.study(1)[0]
     for stored in (one, other):
@@ -322,6 +342,7 @@ def test_since_a_day(small: SmallArchive) -> None:
 # ------------------------------------------------------------------------------------ repair
 
 
+@pytest.mark.slow
 def test_repair_removes_nothing_and_leaves_nothing_wrong(small: SmallArchive) -> None:
     orphan, moved, copied, _ = small.study(4)
     small.forget(orphan)
@@ -343,6 +364,7 @@ def test_repair_removes_nothing_and_leaves_nothing_wrong(small: SmallArchive) ->
     assert contents(small) == before
 
 
+@pytest.mark.slow
 def test_an_orphan_is_durable_before_it_has_a_row(small: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     stored, _ = small.study(2)
     small.forget(stored)
@@ -364,6 +386,7 @@ def test_a_row_that_moved_meanwhile_is_not_moved_again(small: SmallArchive) -> N
     assert small.row(stored.uids.sop) == stored
 
 
+@pytest.mark.slow
 def test_repair_leaves_what_an_index_in_pieces_still_needs(tmp_path: Path) -> None:
     """Without its series a row cannot be read: its file is no second one."""
     small = SmallArchive(tmp_path, f"sqlite:///{tmp_path}/pacs.db")
@@ -377,6 +400,7 @@ def test_repair_leaves_what_an_index_in_pieces_still_needs(tmp_path: Path) -> No
     small.close()
 
 
+@pytest.mark.slow
 def test_repair_does_not_pretend(small: SmallArchive) -> None:
     missing, changed, _ = small.study(3)
     small.file(missing).unlink()
@@ -394,6 +418,7 @@ class Killed(BaseException):
     """The process ends here."""
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on(small: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at each read in turn, it comes to the same end without beginning anew."""
     monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
@@ -431,6 +456,7 @@ def test_an_interrupted_run_goes_on(small: SmallArchive, monkeypatch: pytest.Mon
     assert told(list(run.findings())) == expected
 
 
+@pytest.mark.slow
 def test_files_that_were_looked_at_are_not_looked_at_again(small: SmallArchive) -> None:
     paths = sorted(stored.path for stored in small.study(4))
     progress = small.progress()
@@ -448,6 +474,7 @@ def test_two_runs_at_once_do_not_mix(small: SmallArchive, monkeypatch: pytest.Mo
         first.run()
 
 
+@pytest.mark.slow
 def test_what_was_told_is_forgotten(small: SmallArchive) -> None:
     small.file(small.study(1)[0]).unlink()
     run = Verification(small.parts, small.progress(), lambda size: None, lambda progress: None)
@@ -467,6 +494,7 @@ def test_an_archive_that_is_not_there_is_no_finding(small: SmallArchive) -> None
     small.root.with_name("elsewhere").rename(small.root)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_archive(small: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but one page of rows, paths or findings is held at a time."""
     monkeypatch.setattr(module, "_FILES_AT_A_TIME", 3)
