@@ -31,6 +31,7 @@ from pacs_server.scp.contexts import (
     SOP_CLASSES,
     STORAGE_SOP_CLASSES,
     STORAGE_TRANSFER_SYNTAXES,
+    WINDOW,
     Service,
     supports,
 )
@@ -207,6 +208,7 @@ def _settings(config: Config) -> dict[str, str]:
         "implementation_class_uid": IMPLEMENTATION_CLASS_UID,
         "implementation_version_name": IMPLEMENTATION_VERSION_NAME,
         "application_context": APPLICATION_CONTEXT,
+        "window": str(WINDOW),
         "called_rule": "must be this one" if server.check_called_ae_title else "may be any",
         "calling_patterns": patterns or "none",
         "user_identity": _USER_IDENTITY[config.user_identity.mode],

@@ -112,6 +112,7 @@ class Acceptor:
         if negotiated is None:
             negotiated = self._negotiate(proposal, body, admitted)
         transport.send([negotiated.encoded], network)
+        operations = negotiated.answer.user.async_operations
         return Association(
             transport,
             reader,
@@ -123,6 +124,7 @@ class Acceptor:
             peer=admitted.caller.address,
             caller=admitted.caller,
             extended=negotiated.answer.user.extended,
+            window=1 if operations is None else operations[0],
         )
 
     def _cached(self, body: bytes) -> Negotiated | None:

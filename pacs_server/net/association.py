@@ -98,7 +98,7 @@ class Association:
     """An established association.
 
     `contexts` maps presentation context IDs to the accepted contexts; `max_pdu_size` is the limit of
-    the peer, 0 for none.
+    the peer, 0 for none. `window` is how many requests the peer may send before the first of them is answered.
     """
 
     def __init__(  # noqa: PLR0913
@@ -114,6 +114,7 @@ class Association:
         peer: str,
         extended: Mapping[str, bytes] | None = None,
         caller: Caller | None = None,
+        window: int = 1,
     ) -> None:
         self.transport = transport
         self.contexts = contexts
@@ -124,6 +125,7 @@ class Association:
         # If we requested the association, the peer is the one we called, and may answer anything that we ask for.
         self.caller = caller or Caller(Door.DIMSE, peer, called_ae)
         self.extended = extended or {}
+        self.window = window
         self.busy = False
         self.draining = False
         # Whether any request of the peer was answered with success.

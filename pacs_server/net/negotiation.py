@@ -1,6 +1,6 @@
 """Association negotiation: proposals and answers as values, and our answer to a proposal (PS3.8 7.1, PS3.7 D.3)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
@@ -91,13 +91,15 @@ class Support:
     """What we accept for an abstract syntax.
 
     `transfer_syntaxes` are in our order of preference; with `proposer_prefers` the order of the proposal
-    decides instead. `extended` is the most that we agree to of the application information.
+    decides instead. `extended` is the most that we agree to of the application information. `window` is how many
+    requests the peer may send before the first of them is answered.
     """
 
     transfer_syntaxes: tuple[str, ...]
     proposer_prefers: bool = False
     as_scu: bool = False
     extended: bytes | None = None
+    window: int = 1
 
 
 def negotiate(proposal: Proposal, supports: Callable[[str], Support | None]) -> tuple[Answer, list[AcceptedContext]]:
@@ -132,8 +134,7 @@ def negotiate(proposal: Proposal, supports: Callable[[str], Support | None]) -> 
         results.append((context.context_id, ACCEPTANCE, chosen))
         accepted.append(AcceptedContext(context.context_id, name, chosen, as_scu=their_scp, as_scp=their_scu))
     user = UserInformation(
-        # PS3.7 D.3.3.3.2: we take one operation at a time, whatever was proposed.
-        async_operations=None if proposal.user.async_operations is None else (1, 1),
+        async_operations=_window(proposal.user.async_operations, accepted, supports),
         roles=roles,
         extended=extended,
     )
@@ -145,6 +146,20 @@ def _choose(proposed: tuple[str, ...], support: Support) -> str | None:
     if not support.proposer_prefers:
         first, second = second, first
     return next((uid for uid in first if uid in second), None)
+
+
+def _window(
+    proposed: tuple[int, int] | None, accepted: Sequence[AcceptedContext], supports: Callable[[str], Support | None]
+) -> tuple[int, int] | None:
+    """The numbers of operations that the peer and we may have outstanding: as few as any accepted context allows.
+
+    PS3.7 D.3.3.3: 0 is proposed for any number, and what was not proposed is not answered. We invoke one at a time.
+    """
+    if proposed is None:
+        return None
+    found = (supports(context.abstract_syntax) for context in accepted)
+    allowed = min((support.window for support in found if support is not None), default=1)
+    return min(proposed[0] or allowed, allowed), 1
 
 
 def _agree(proposed: bytes, offered: bytes) -> bytes:

@@ -101,9 +101,21 @@ _EXTENDED = {
     Service.MOVE: b"\x01",
     Service.GET: b"\x01",
 }
-_STORAGE = Support(STORAGE_TRANSFER_SYNTAXES, proposer_prefers=True, as_scu=True, extended=_STORAGE_EXTENDED)
+# How many requests a peer may have outstanding (PS3.7 D.3.3.3). They wait in the socket and are answered in order,
+# which saves a far sender the round trips. Other services read from the association while they answer (C-CANCEL,
+# responses to our requests), and another request would be in the way.
+WINDOW = 32
+_WINDOWS = {Service.VERIFICATION: WINDOW, Service.STORAGE: WINDOW}
+_STORAGE = Support(
+    STORAGE_TRANSFER_SYNTAXES,
+    proposer_prefers=True,
+    as_scu=True,
+    extended=_STORAGE_EXTENDED,
+    window=WINDOW,
+)
 _OTHERS = {
-    uid: Support(QUERY_TRANSFER_SYNTAXES, extended=_EXTENDED.get(entry.service)) for uid, entry in SOP_CLASSES.items()
+    uid: Support(QUERY_TRANSFER_SYNTAXES, extended=_EXTENDED.get(entry.service), window=_WINDOWS.get(entry.service, 1))
+    for uid, entry in SOP_CLASSES.items()
 }
 
 

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import lru_cache
 
 from pacs_server.dicom.status import Status
@@ -28,6 +29,7 @@ _PAUSE_FACTOR = 3.0
 _LONGEST_PAUSE = 5.0
 # Stray messages are cancels and responses that nothing waits for. Hasty requests are sent before the last request was
 # answered, although one operation at a time was negotiated (PS3.7 D.3.3.3). A good peer does that a few times in a row.
+# If more at a time were negotiated, instances that were stored are not hasty.
 _FEW = 10
 _STRAY_SECONDS = 0.01
 _HASTE_SECONDS = 0.002
@@ -70,6 +72,14 @@ def response_to(message: Message, status: Status, error_comment: str | None = No
     )
 
 
+class _Served(Enum):
+    """What a message that was served tells of its sender."""
+
+    STRAY = auto()
+    IN_TURN = auto()
+    MAY_BE_AHEAD = auto()
+
+
 class Dispatcher:
     """Serves the messages of associations with the handler for their service and command."""
 
@@ -84,8 +94,9 @@ class Dispatcher:
         try:
             strays = hasty = 0
             while True:
-                strays = 0 if self._serve_one(association, operations) else strays + 1
-                hasty = hasty + 1 if association.ahead() else 0
+                served = self._serve_one(association, operations)
+                strays = strays + 1 if served is _Served.STRAY else 0
+                hasty = hasty + 1 if served is not _Served.MAY_BE_AHEAD and association.ahead() else 0
                 if strays > _FEW:
                     association.transport.pause(_STRAY_SECONDS)
                 elif hasty and hasty % _FEW == 0:
@@ -96,30 +107,32 @@ class Dispatcher:
             association.expect_no_more()
             self._auditor.ended(association)
 
-    def _serve_one(self, association: Association, operations: Counter[str]) -> bool:
-        """Serve the next message; return False if the message was a stray one."""
-        awaited = True
+    def _serve_one(self, association: Association, operations: Counter[str]) -> _Served:
+        """Serve the next message."""
+        served = _Served.IN_TURN
         message = association.read_message()
         command_field = message.command.command_field
         if command_field == CommandField.C_CANCEL:
             # PS3.7 9.3.2.3: the operation has ended already.
             association.skip_data()
-            awaited = False
+            served = _Served.STRAY
         elif command_field is not None and not command_field & RESPONSE:
             name = _NAMES.get(command_field, "unknown")
             operations[name] += 1
-            after = self._operate(association, message, name)
-            if after is not None:
-                after()
+            result = self._operate(association, message, name)
+            if result.after is not None:
+                result.after()
+            if association.window > 1 and command_field == CommandField.C_STORE and result.status == Status.SUCCESS:
+                served = _Served.MAY_BE_AHEAD
         elif not association.take_response(message):
             association.skip_data()
-            awaited = False
+            served = _Served.STRAY
             log.warning("response to nothing that was asked", extra={"peer": association.peer})
         association.done()
-        return awaited
+        return served
 
-    def _operate(self, association: Association, message: Message, name: str) -> Callable[[], None] | None:
-        """Have the request answered, log and count the operation; return what is to be called afterwards."""
+    def _operate(self, association: Association, message: Message, name: str) -> Result:
+        """Have the request answered, log and count the operation."""
         began, work = time.perf_counter(), time.thread_time()
         try:
             result = self._answer(association, message)
@@ -153,7 +166,7 @@ class Dispatcher:
                 **result.details,
             }
             log.log(level, "operation", extra=extra)
-        return result.after
+        return result
 
     def _answer(self, association: Association, message: Message) -> Result:
         service, handler = self._route(message.context.abstract_syntax, message.command.command_field or 0)

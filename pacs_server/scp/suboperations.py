@@ -105,8 +105,8 @@ def counts_of(instances: Sequence[StoredInstance]) -> InstanceCounts:
 def cancel_requested(association: Association, message: Message) -> bool:
     """Whether the peer has sent a C-CANCEL for the running operation. Never waits for one.
 
-    Raises AssociationEnded, also if the peer has sent another request: one operation at a time was
-    negotiated (PS3.7 D.3.3.3).
+    Raises AssociationEnded, also if the peer has sent another request: where this service was accepted, one operation
+    at a time was negotiated (PS3.7 D.3.3.3).
     """
     if not association.waiting():
         return False

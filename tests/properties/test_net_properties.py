@@ -24,7 +24,14 @@ from pacs_server.net.negotiation import (
 )
 from pacs_server.net.pdu import COMMAND, HEADER, LAST, PDV_HEADER, PDUReader, PDUType, ProtocolError
 from pacs_server.net.transport import ConnectionLost, Transport
-from pacs_server.scp.contexts import SOP_CLASSES, STORAGE_SOP_CLASSES, STORAGE_TRANSFER_SYNTAXES, supports
+from pacs_server.scp.contexts import (
+    SOP_CLASSES,
+    STORAGE_SOP_CLASSES,
+    STORAGE_TRANSFER_SYNTAXES,
+    Service,
+    service_of,
+    supports,
+)
 from pacs_server.services.retrieve import DataSetSource
 from pacs_server.storage.file_source import FileSource
 
@@ -149,6 +156,14 @@ def test_every_context_is_answered_once_and_only_as_proposed(proposal, accept_un
         assert (scu, scp) <= proposal.user.roles[name]
     for name, information in answer.user.extended.items():
         assert all(ours <= theirs for ours, theirs in zip(information, proposal.user.extended[name], strict=False))
+    if proposal.user.async_operations is None:
+        assert answer.user.async_operations is None
+    else:
+        asked, (granted, ours) = proposal.user.async_operations[0], answer.user.async_operations
+        assert 1 <= granted <= (asked or granted)
+        assert ours == 1
+        services = {service_of(context.abstract_syntax) for context in accepted}
+        assert granted == 1 or services <= {Service.VERIFICATION, Service.STORAGE}
     assert decode_accept(encode_accept(proposal, answer)[6:]) == answer
 
 

@@ -6,7 +6,7 @@ from servers import BIG_ENDIAN, CT, DEFLATED, EXPLICIT, IMPLICIT, STUDY_FIND, ST
 from pacs_server.net.negotiation import (
     negotiate,
 )
-from pacs_server.scp.contexts import supports
+from pacs_server.scp.contexts import SOP_CLASSES, WINDOW, supports
 
 RLE, JPEG = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50"
 PRIVATE = "1.2.826.0.1.3680043.8.498.99"
@@ -91,7 +91,27 @@ def test_extended_negotiation_is_not_answered_where_there_is_nothing_to_agree():
     assert answer.user.extended == {}
 
 
-@pytest.mark.parametrize(("proposed", "answered"), [(None, None), ((0, 0), (1, 1)), ((8, 8), (1, 1))])
-def test_one_operation_at_a_time(proposed, answered):
-    answer, _ = _negotiate((CT, [EXPLICIT]), async_operations=proposed)
+@pytest.mark.parametrize(
+    ("proposed", "answered"),
+    [
+        (None, None),
+        ((0, 0), (WINDOW, 1)),
+        ((8, 5), (8, 1)),
+        ((1, 0), (1, 1)),
+        ((WINDOW + 1, 1), (WINDOW, 1)),
+        ((65535, 65535), (WINDOW, 1)),
+    ],
+)
+def test_the_window_is_what_is_proposed_up_to_a_limit(proposed, answered):
+    answer, _ = _negotiate((CT, [EXPLICIT]), (VERIFICATION, [EXPLICIT]), (PRIVATE, [RLE]), async_operations=proposed)
     assert answer.user.async_operations == answered
+
+
+@pytest.mark.parametrize("other", sorted(SOP_CLASSES.keys() - {VERIFICATION}))
+def test_the_window_is_for_associations_that_only_store(other):
+    """Other services read from the association while they answer; a context that is refused does not matter."""
+    with_it, _ = _negotiate((CT, [EXPLICIT]), (other, [EXPLICIT]), async_operations=(0, 0))
+    refused, _ = _negotiate((CT, [EXPLICIT]), (other, [JPEG]), async_operations=(0, 0))
+    nothing, _ = _negotiate((other, [JPEG]), async_operations=(0, 0))
+    assert (with_it.user.async_operations, refused.user.async_operations) == ((1, 1), (WINDOW, 1))
+    assert nothing.user.async_operations == (1, 1)
