@@ -111,13 +111,18 @@ def repeat(requests: Iterable[T], operation: Callable[[T], int], limit: float) -
 
 
 class Association:
-    """An association with a peer, between `with` and its release; `context_ids` says what was accepted."""
+    """An association with a peer, between `with` and its release; `context_ids` says what was accepted.
 
-    def __init__(self, address: Address, abstract_syntaxes: Sequence[str], *, no_delay: bool = True) -> None:
+    `window` is how many requests to ask for that may be outstanding, and then how many were granted.
+    """
+
+    def __init__(
+        self, address: Address, abstract_syntaxes: Sequence[str], *, no_delay: bool = True, window: int = 1
+    ) -> None:
         self.wire = Wire(socket.socket(), no_delay=no_delay)
         try:
             self.wire.socket.connect((address.host, address.port))
-            self.max_pdu, self.context_ids = self._associate(address, abstract_syntaxes)
+            self.max_pdu, self.window, self.context_ids = self._associate(address, abstract_syntaxes, window)
         except BaseException:
             self.wire.close()
             raise
@@ -151,6 +156,20 @@ class Association:
             self.wire.send(write)
         _succeeded(self.wire.read_command())
         return 1
+
+    def store_ahead(self, requests: Iterable[Writes]) -> int:
+        """Send encoded C-STORE requests, as many ahead of their answers as the window has room for."""
+        sent = answered = 0
+        for writes in requests:
+            if sent - answered == self.window:
+                _succeeded(self.wire.read_command())
+                answered += 1
+            for write in writes:
+                self.wire.send(write)
+            sent += 1
+        for _ in range(sent - answered):
+            _succeeded(self.wire.read_command())
+        return sent
 
     def echo(self, request: Sequence[Buffer]) -> int:
         """One C-ECHO."""
@@ -207,8 +226,10 @@ class Association:
             raise ClientError(f"the peer does not take {abstract_syntax}")
         return self.context_ids[abstract_syntax]
 
-    def _associate(self, address: Address, abstract_syntaxes: Sequence[str]) -> tuple[int, dict[str, int]]:
-        self.wire.send([_association_request(address.ae_title, tuple(abstract_syntaxes))])
+    def _associate(
+        self, address: Address, abstract_syntaxes: Sequence[str], window: int
+    ) -> tuple[int, int, dict[str, int]]:
+        self.wire.send([_association_request(address.ae_title, tuple(abstract_syntaxes), window)])
         kind, body = self.wire.read_pdu()
         if kind != PDUType.ASSOCIATE_AC:
             raise ClientError(f"the association was not accepted: a PDU of type {kind}, {bytes(body[:4]).hex()}")
@@ -217,22 +238,24 @@ class Association:
 
 # Answers are the same again and again; so are the requests below.
 @lru_cache(maxsize=64)
-def _accepted(answer: bytes, abstract_syntaxes: tuple[str, ...]) -> tuple[int, dict[str, int]]:
+def _accepted(answer: bytes, abstract_syntaxes: tuple[str, ...]) -> tuple[int, int, dict[str, int]]:
     decoded = decode_accept(answer)
     accepted = {number for number, result, _ in decoded.results if result == 0}
     context_ids = {name: 2 * n + 1 for n, name in enumerate(abstract_syntaxes) if 2 * n + 1 in accepted}
-    return min(decoded.user.max_pdu_size or MAX_PDU, MAX_PDU), context_ids
+    window, _ = decoded.user.async_operations or (1, 1)
+    return min(decoded.user.max_pdu_size or MAX_PDU, MAX_PDU), window, context_ids
 
 
 @lru_cache(maxsize=64)
-def _association_request(called_ae: str, abstract_syntaxes: tuple[str, ...]) -> bytes:
+def _association_request(called_ae: str, abstract_syntaxes: tuple[str, ...], window: int) -> bytes:
     contexts = []
     for n, name in enumerate(abstract_syntaxes):
         syntax = EXPLICIT_VR_LITTLE_ENDIAN if name == CT_IMAGE_STORAGE else IMPLICIT_VR_LITTLE_ENDIAN
         contexts.append(ProposedContext(2 * n + 1, name, (syntax,)))
     # PS3.7 D.3.3.4: whoever asks for a C-GET is the SCP of the C-STORE that it gets.
     roles = {CT_IMAGE_STORAGE: (True, True)} if STUDY_ROOT_GET in abstract_syntaxes else {}
-    user = UserInformation(MAX_PDU, "1.2.826.0.1.3680043.8.498.7", "BENCH", roles=roles)
+    operations = (window, 1) if window > 1 else None
+    user = UserInformation(MAX_PDU, "1.2.826.0.1.3680043.8.498.7", "BENCH", async_operations=operations, roles=roles)
     return encode_request(Proposal(CALLING_AE, called_ae, tuple(contexts), user))
 
 

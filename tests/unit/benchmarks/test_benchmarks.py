@@ -4,14 +4,17 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 from datasets import parse_data_set
 from processes import wait_for
 
-from benchmarks import instances, processes, stages
+from benchmarks import instances, processes, stages, window
 from benchmarks.client import CALLING_AE, STUDY_ROOT_GET, Address, Association, Timing, repeat
 from benchmarks.concurrency import fall
 from benchmarks.goals import GOALS, Times, goal_cell
@@ -27,6 +30,7 @@ from pacs_server.net.associate import decode_accept, encode_request
 from pacs_server.net.message import Command, CommandField, decode_command, encode_command, encode_message
 from pacs_server.net.negotiation import Proposal, ProposedContext, UserInformation
 from pacs_server.net.pdu import COMMAND, HEADER, LAST
+from pacs_server.scp.contexts import WINDOW
 
 SIDE = 64
 
@@ -275,6 +279,56 @@ def test_processes_are_counted_with_their_children() -> None:
         assert processes.cpu_seconds(process.pid) < 30
         process.communicate(b"\n", timeout=20)
     assert processes.threads(process.pid) == 0
+
+
+# ------------------------------------------------------------------------------------ window
+
+
+@pytest.mark.parametrize(("asked", "granted"), [(1, 1), (3, 3), (1000, WINDOW)])
+def test_requests_go_ahead_as_far_as_was_granted_and_no_further(serve: Any, asked: int, granted: int) -> None:
+    host, port = serve().address
+    ahead = most = 0
+    with Association(Address("PACS", port, host), [CT_IMAGE_STORAGE], window=asked) as association:
+        assert association.window == granted
+        send, read = association.wire.send, association.wire.read_command
+
+        def counted_send(buffers: Any) -> None:
+            nonlocal ahead, most
+            ahead += 1
+            most = max(most, ahead)
+            send(buffers)
+
+        def counted_read() -> bytes:
+            nonlocal ahead
+            ahead -= 1
+            return read()
+
+        with mock.patch.multiple(association.wire, send=counted_send, read_command=counted_read):
+            framing = association.framing(CT_IMAGE_STORAGE)
+            requests = instances.store_requests(instances.ct_template(SIDE), 7, range(40), framing)
+            assert association.store_ahead(requests) == 40
+    assert (ahead, most) == (0, granted)
+
+
+def test_a_slow_link_delays_every_byte_and_loses_none() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        target = Address("", listener.getsockname()[1])
+        with window.SlowLink(target, 0.2) as link, socket.create_connection(("127.0.0.1", link.port)) as near:
+            far, _ = listener.accept()
+            with far:
+                began = time.monotonic()
+                near.sendall(b"x" * 1_000_000)
+                near.shutdown(socket.SHUT_WR)
+                received = b"".join(iter(lambda: far.recv(65536), b""))
+                assert 0.2 <= time.monotonic() - began < 5
+    assert received == b"x" * 1_000_000
+
+
+def test_the_table_of_windows(serve: Any) -> None:
+    host, port = serve().address
+    lines = window.table(Address("PACS", port, host), 0.01, [1, 4], 8).splitlines()
+    assert lines[0].startswith("| window | granted | 10 KB with 10 ms |")
+    assert [line.split(" | ")[:2] for line in lines[2:]] == [["| 1", "1"], ["| 4", "4"]]
 
 
 # ------------------------------------------------------------------------------------ stages
