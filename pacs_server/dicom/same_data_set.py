@@ -1,10 +1,12 @@
 """Compares two data sets by their elements and values, however they are encoded (PS3.5 7, 10, A).
 
 What depends on the encoding is left out: VRs that only one data set tells, group lengths, defined or undefined
-lengths, Data Set Trailing Padding, padding of values, and the compression of Pixel Data if it is lossless. Both data
-sets are read forwards together, so that little memory is needed, and the first difference ends it.
+lengths, Data Set Trailing Padding, padding of values, zeros that numbers of VR DS and IS are written with, and the
+compression of Pixel Data if it is lossless. Both data sets are read forwards together, so that little memory is
+needed, and the first difference ends it.
 """
 
+from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 
 from pacs_server.dicom.codecs import BROKEN_DATA
@@ -22,6 +24,8 @@ _CHANGED_BY_CODECS = (PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION)
 # Longer values are compared chunk by chunk.
 _SHORT_VALUE = 64 * 1024
 _MAX_OFFSET_TABLE = 1024 * 1024
+# VRs of numbers that are written as text.
+_NUMBERS = frozenset(("DS", "IS"))
 
 
 def same_data_set(one: DataSetBytes, other: DataSetBytes) -> bool:
@@ -92,8 +96,21 @@ def _same_value(one: StreamedElement, other: StreamedElement) -> bool:
         elif is_private_creator(element.tag):
             element.level.creators[element.tag & 0xFFFF] = value.decode("latin-1").strip(" \0")
     if vr in TEXT_VRS:
-        return _without_padding(first, vr) == _without_padding(second, vr)
+        first, second = _without_padding(first, vr), _without_padding(second, vr)
+        return first == second or (vr in _NUMBERS and _same_numbers(first, second))
     return same_bytes(iter((first,)), iter((second,)), b"\0", 1 if vr in BYTES_VRS else 0)
+
+
+def _same_numbers(one: bytes, other: bytes) -> bool:
+    """Whether two values are the same numbers, as 1.50 and 1.5 are: some programs write all numbers anew."""
+    try:
+        return _numbers(one) == _numbers(other)
+    except (InvalidOperation, UnicodeDecodeError):
+        return False
+
+
+def _numbers(value: bytes) -> list[Decimal]:
+    return [Decimal(text) for text in value.decode("ascii").split("\\")]
 
 
 def _same_chunks(one: StreamedElement, other: StreamedElement, vr: str) -> bool:

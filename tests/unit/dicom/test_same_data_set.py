@@ -442,3 +442,37 @@ def test_memory_does_not_grow_with_the_pixels(other: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
     finally:
         tracemalloc.stop()
+
+
+# ------------------------------------------------------------------------------------ numbers as text
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        (b"80.0000 ", b"80", True),
+        (b"0.5000\\-91.2000 ", b"0.5\\ -91.2", True),
+        (b"1.0E2 ", b"100 ", True),
+        (b"0080", b"80", True),
+        (b"80.0001 ", b"80", False),
+        (b"1\\2 ", b"1\\2\\2 ", False),
+        (b"1\\ ", b"1 ", False),
+        (b"1.0\\ ", b"1\\ ", False),
+        (b"NaN ", b"NAN ", False),
+        (b"n/a ", b"N/A ", False),
+        (b"\xff1", b"\xff1.0 ", False),
+    ],
+)
+def test_numbers_are_the_same_however_many_zeros_they_are_written_with(one: bytes, other: bytes, alike: bool) -> None:
+    def thickness(value: bytes) -> Encoded:  # (0018,0050) is of VR DS
+        value += b" " * (len(value) % 2)
+        return struct.pack("<HHL", 0x0018, 0x0050, len(value)) + value, IMPLICIT
+
+    assert same(thickness(one), thickness(other)) is alike
+
+
+def test_text_with_other_zeros_is_another_text() -> None:
+    def identifier(value: bytes) -> Encoded:  # (0010,0020), Patient ID, is of VR LO
+        return struct.pack("<HHL", 0x0010, 0x0020, len(value)) + value, IMPLICIT
+
+    assert not same(identifier(b"0080"), identifier(b"80"))
