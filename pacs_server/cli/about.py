@@ -53,12 +53,12 @@ def _readable(value: object, indent: str = "") -> Iterator[str]:
         yield f"{indent}{shown(value)}"
         return
     for key, item in value.items():
-        if isinstance(item, dict | list):
+        if isinstance(item, dict | list) and item:
             yield f"{indent}{key}:"
             for part in [item] if isinstance(item, dict) else item:
                 yield from _readable(part, indent + "  ")
         else:
-            yield f"{indent}{key}: {shown(item)}"
+            yield f"{indent}{key}: {shown(None if item in ([], {}) else item)}"
 
 
 @app.command()

@@ -94,7 +94,8 @@ def find(  # noqa: PLR0913
         "PatientID": patient_id,
         "PatientName": patient_name,
         "StudyDate": _dates(date, from_, to),
-        "ModalitiesInStudy" if of_study else "Modality": modality,
+        # Values of VR CS have no lower case (PS3.5 6.2).
+        "ModalitiesInStudy" if of_study else "Modality": modality and modality.upper(),
         "AccessionNumber": accession,
         "StudyDescription" if of_study else "SeriesDescription": description,
         "StudyInstanceUID": study,

@@ -100,8 +100,15 @@ class BackupDirectory:
         finally:
             os.close(descriptor)
 
+    def require(self) -> None:
+        """Raise StorageUnavailable if the directory holds no backup at all."""
+        with disk_errors(f"read {self.index}"):
+            if not self.index.is_dir():
+                raise StorageUnavailable(f"there is no backup in {self.root}")
+
     def snapshots(self) -> list[Snapshot]:
         """All snapshots, the oldest first. Raises StorageUnavailable for no backup at all, or a damaged manifest."""
+        self.require()
         with disk_errors(f"read {self.index}"):
             return [_read_manifest(path) for path in sorted(self.index.iterdir()) if path.suffix == ".json"]
 

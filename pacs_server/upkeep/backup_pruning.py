@@ -26,6 +26,7 @@ def prune(directory: BackupDirectory, keep: int) -> PruneResult:
 
     Raises StorageUnavailable, also if a snapshot that is to be kept cannot be read: then no file is removed.
     """
+    directory.require()  # the lock would make it
     with directory.locked():
         snapshots = directory.snapshots()
         gone, kept = snapshots[:-keep], snapshots[-keep:]

@@ -64,6 +64,7 @@ NARROWED: list[tuple[tuple[object, ...], list[str]]] = [
     (("--to", "20240301"), ["1.2.1", "1.2.2"]),
     (("--from", "1.3.2024", "--to", "yesterday"), ["1.2.2"]),
     (("--modality", "SR"), ["1.2.1"]),
+    (("--modality", "sr"), ["1.2.1"]),
     (("--modality", "CT", "--description", "*1.2.1"), ["1.2.1"]),
     # An empty accession number is not the one that was asked for.
     (("--accession", "A2"), ["1.2.2", "1.2.3"]),

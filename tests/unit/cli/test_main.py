@@ -297,12 +297,13 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, bytes]
 
 def test_status(run: Run, answering: Callable[[int, bytes], None]) -> None:
     answer = {"version": "1", "ready": True, "reload": None, "free": {"bytes": 5}, "peers": ["A", "B"], "evil": "\x1b"}
+    answer["restart"] = []
     answering(200, json.dumps(answer).encode())
     code, printed, error = run("status")
     assert (code, error) == (0, "")
     assert printed.splitlines() == [
         *("version: 1", "ready: true", "reload: none"),
-        *("free:", "  bytes: 5", "peers:", "  A", "  B", "evil: \\x1b"),
+        *("free:", "  bytes: 5", "peers:", "  A", "  B", "evil: \\x1b", "restart: none"),
     ]
 
 

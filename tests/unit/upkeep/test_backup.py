@@ -710,6 +710,13 @@ def test_prune_keeps_what_the_newest_need(small: Place, backups: BackupDirectory
     assert prune(backups, 2).files == 0
 
 
+def test_where_no_backup_is_none_is_made(tmp_path: Path) -> None:
+    for ask in (BackupDirectory.snapshots, lambda backups: backups.snapshot(None), lambda backups: prune(backups, 1)):
+        with pytest.raises(StorageUnavailable, match=f"^there is no backup in {tmp_path}/typo$"):
+            ask(BackupDirectory(tmp_path / "typo"))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_prune_removes_nothing_while_a_snapshot_is_damaged(small: Place, backups: BackupDirectory) -> None:
     small.back_up(backups)
