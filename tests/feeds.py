@@ -1,7 +1,6 @@
 """An archive whose feed is read, and consumers that write down what they are shown when their cursor moves."""
 
 import itertools
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import Any
 
 import postgres
 import pytest
+import schema
 from datasets import make_ct
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
@@ -132,23 +132,17 @@ def line_of(change: Change) -> str:
 def databases(kind: str, directory: Path, request: pytest.FixtureRequest) -> Iterator[MakeDatabase]:
     """Makes databases with an empty index; of those on PostgreSQL the last two are there at a time."""
     if kind == "sqlite":
-        template = directory / "template.db"
-        with closing(Database(f"sqlite:///{template}", wal_mode=False)) as database:
-            database.migrate()
         numbers = itertools.count()
 
         def copy() -> str:
             path = directory / f"index-{next(numbers)}.db"
-            shutil.copy(template, path)
+            schema.prepare(path)
             return f"sqlite:///{path}"
 
         yield copy
         return
-    server = request.getfixturevalue("postgres_server")
-    with postgres.fresh_database(server) as one, postgres.fresh_database(server) as other:
-        for url in (one, other):
-            with closing(Database(url)) as database:
-                database.migrate()
+    server, template = map(request.getfixturevalue, ("postgres_server", "postgres_template"))
+    with postgres.fresh_database(server, template) as one, postgres.fresh_database(server, template) as other:
         # To make a database takes longer than to empty one, and nobody needs more than two at a time.
         turns = itertools.cycle((one, other))
 

@@ -15,8 +15,9 @@ def pacs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         with PacsProcess(directory) as server:
             yield server
         return
+    postgres_server, template = map(request.getfixturevalue, ("postgres_server", "postgres_template"))
     with (
-        postgres.fresh_database(request.getfixturevalue("postgres_server")) as url,
+        postgres.fresh_database(postgres_server, template) as url,
         PacsProcess(directory, url) as server,
     ):
         yield server

@@ -30,7 +30,8 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path_factory.mktemp('tasks') / 'pacs.db'}"
         return
-    with postgres.fresh_database(request.getfixturevalue("postgres_server")) as url:
+    server, template = map(request.getfixturevalue, ("postgres_server", "postgres_template"))
+    with postgres.fresh_database(server, template) as url:
         yield url
 
 

@@ -57,7 +57,8 @@ def make_database(request: pytest.FixtureRequest, database_url: str, tmp_path: P
                 url = f"sqlite:///{tmp_path}/index-{number}.db"
                 schema.prepare_at(url)
             else:
-                url = stack.enter_context(postgres.fresh_database(request.getfixturevalue("postgres_server")))
+                server, template = map(request.getfixturevalue, ("postgres_server", "postgres_template"))
+                url = stack.enter_context(postgres.fresh_database(server, template))
             database = stack.enter_context(closing(Database(url, fsync=False)))
             database.migrate()
             return database
