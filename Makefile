@@ -64,7 +64,7 @@ coverage: $(DEV_STAMP) ## Run all tests, which takes longer here, and show the l
 
 .PHONY: test-fast
 test-fast: $(DEV_STAMP) ## Run the unit and property tests that need nothing else and are not slow: a minute at most
-	$(BIN)/python -m pytest -n auto --hypothesis-profile=fast tests/unit tests/properties \
+	$(BIN)/python -m pytest -n logical --hypothesis-profile=fast tests/unit tests/properties \
 		-m 'not interop and not slow and not postgres'
 
 .PHONY: lint

@@ -38,9 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Workers for `-n auto`: half as many again as there are processors, because tests also wait for servers."""
-    return min(max(2, len(os.sched_getaffinity(0)) * 3 // 2), _MOST_WORKERS)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Workers for `-n auto`: half as many again as there are processors, because tests also wait for servers.
+
+    For `-n logical` as many as there are processors, at least two, for tests that wait for nothing.
+    """
+    processors = len(os.sched_getaffinity(0))
+    if config.option.numprocesses == "logical":
+        return min(max(2, processors), _MOST_WORKERS)
+    return min(max(2, processors * 3 // 2), _MOST_WORKERS)
 
 
 @pytest.hookimpl(trylast=True)

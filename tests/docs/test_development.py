@@ -24,7 +24,7 @@ def test_it_leaves_out_what_is_slow_or_needs_something_else(root: Path, pytestco
     found = re.search(r"^test-fast:.*\n\t.*pytest (.*)", makefile, re.MULTILINE)
     assert found is not None
     options, _, marks = found[1].partition("-m ")
-    assert options.split() == ["-n", "auto", "--hypothesis-profile=fast", *FOLDERS]
+    assert options.split() == ["-n", "logical", "--hypothesis-profile=fast", *FOLDERS]
     left_out = re.findall(r"not (\w+)", marks)
     assert left_out == ["interop", "slow", "postgres"]
     known = [line.partition(":")[0] for line in pytestconfig.getini("markers")]

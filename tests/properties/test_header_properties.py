@@ -117,6 +117,7 @@ def test_damaged_files_are_read_or_refused(data):
     read_or_refuse(bytes(damaged), transfer_syntax, complete=data.draw(st.booleans()))
 
 
+@pytest.mark.slow
 @given(st.text(max_size=64), st.binary(max_size=200), st.sampled_from(["PN", "LO", "LT", "CS", "UI"]))
 def test_any_bytes_become_text(character_set, raw, vr):
     for value in text_values(raw, vr, encodings_of(character_set)):
@@ -138,6 +139,7 @@ def test_a_plain_value_is_the_same_by_all_the_rules(character_set, raw, vr):
     assert text is None or text == "\\".join(text_values(raw, vr, encodings_of(character_set)))
 
 
+@pytest.mark.slow
 @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters="\\="), max_size=16))
 def test_printable_ascii_is_plain(text):
     assert plain_value(text.encode() + b"\0", b"PN") == text.strip()

@@ -257,6 +257,7 @@ def _cut(draw, data, flag):
             return pieces
 
 
+@pytest.mark.slow
 @given(st.lists(fragmented(), min_size=1, max_size=3), st.lists(st.integers(1, 300), max_size=40))
 def test_messages_come_in_the_same_however_they_are_cut(messages, sizes):
     association = _association(_Chunks(b"".join(stream for _, _, stream in messages), sizes))

@@ -200,6 +200,7 @@ def _values(data: bytes, sizes: Sequence[int], flag: int) -> list[bytes]:
     return [pdv(1, flag | (LAST if n == len(pieces) else 0), piece) for n, piece in enumerate(pieces, 1)]
 
 
+@pytest.mark.slow
 @given(framings(), st.lists(st.integers(1, 300), max_size=40))
 def test_a_store_is_the_same_however_it_is_cut(
     archive: Store, frame: Callable[[bytes, bytes], bytes], sizes: list[int]
@@ -334,6 +335,7 @@ def test_what_is_no_data_set_is_refused_and_the_association_goes_on(
     assert archive.index.get(sop) is None
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_a_data_set_with_changed_bytes_is_stored_as_it_is_or_refused(archive: Store, data: st.DataObject) -> None:
     sop, sound = new_uid(), new_uid()

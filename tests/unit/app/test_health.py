@@ -62,6 +62,7 @@ def test_the_last_week_counts(database):
     assert per_day(database) == pytest.approx(100)
 
 
+@pytest.mark.slow
 def test_a_young_archive_counts_since_it_began(database):
     receive(database, (2 * DAY, 500), (DAY, 300))
     assert per_day(database) == pytest.approx(400)

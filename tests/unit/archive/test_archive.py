@@ -271,6 +271,7 @@ def test_a_damaged_file_comes_back_from_its_sender(
     assert storage.files[path] == rotten
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("series", ["1.2.3", "1.2.9"])
 def test_a_lost_version_comes_back_too(storage: MemoryStorage, index: FaultyIndex, series: str) -> None:
     archive = archive_of(storage, index, "replace")

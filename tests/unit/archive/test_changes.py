@@ -115,6 +115,7 @@ def test_a_place_that_loses_an_instance_to_another_one_is_told_so(place: Place, 
     ]
 
 
+@pytest.mark.slow
 def test_a_change_comes_between_the_arrivals_before_and_after_it(place: Place) -> None:
     place.take_all(ROUTING)
     place.store("1.1", "1.1.1", "1.1.1.1")
@@ -233,6 +234,7 @@ def test_a_change_that_waits_for_a_new_consumer_is_shown_to_it(url: str, databas
     assert drained(Feed(database), ROUTING) == ["FINDING first"]
 
 
+@pytest.mark.slow
 def test_a_batch_is_of_one_moment(place: Place, url: str) -> None:
     """What is replaced while a batch is being read is not taken for an arrival, because its change was read before."""
     place.take_all(ROUTING)

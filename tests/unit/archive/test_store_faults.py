@@ -234,6 +234,7 @@ def test_the_index_fails_a_replacement(tmp_path: Path, database_url: str, fault:
     expect(tmp_path / "archive", database_url, ds, other_bytes(ds), *IN_THE_INDEX[fault])
 
 
+@pytest.mark.slow
 def test_the_index_has_no_room(tmp_path: Path) -> None:
     """SQLite says so before anything of it is in the file."""
     expect(tmp_path / "archive", sqlite(tmp_path)(1), None, make_ct(), commit_has_no_room, NOTHING)

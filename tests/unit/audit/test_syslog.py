@@ -75,6 +75,7 @@ def link(receiver: TLSReceiver, contexts: tuple[ssl.SSLContext, ssl.SSLContext])
     link.close()
 
 
+@pytest.mark.slow
 def test_tls_counts_octets(receiver: TLSReceiver, link: SyslogOverTLS) -> None:
     records = [b"<85>1 one", "<85>1 zwölf 12 ".encode(), b"", b"x" * 200_000, b"12 12 12"]
     for record in records:
@@ -188,6 +189,7 @@ def test_what_is_in_doubt_falls_back(path: Path) -> None:
     assert ForwardCursor(path).sent == position(2)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=50), st.floats(0, 100))
 def test_nothing_younger_is_confirmed(
     tmp_path_factory: pytest.TempPathFactory, times: list[float], before: float

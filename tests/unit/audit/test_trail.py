@@ -211,6 +211,7 @@ def test_a_full_disk_is_told_and_repaired(settings: AuditConfig, opened: AuditTr
 # --- several processes, here as several trails ---
 
 
+@pytest.mark.slow
 def test_a_disk_that_stays_full_costs_no_descriptors(settings: AuditConfig, opened: AuditTrail) -> None:
     opened.write(an_event("before"))
     before = len(os.listdir("/proc/self/fd"))

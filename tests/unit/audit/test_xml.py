@@ -83,6 +83,7 @@ def test_characters_that_xml_cannot_carry() -> None:
     assert root.findtext("EventIdentification/EventOutcomeDescription") == "a�b�\n�"
 
 
+@pytest.mark.slow
 @given(events)
 def test_any_event_is_valid_and_reads_back(event: Event) -> None:
     root = said(event)

@@ -253,6 +253,7 @@ def test_the_fall_after_the_peak() -> None:
 # ------------------------------------------------------------------------------------ what a server needs
 
 
+@pytest.mark.slow
 def test_a_huge_object_is_made_while_it_is_sent() -> None:
     start, piece, last = instances.huge_request(7, 1, Framing(3, 131072))
     assert len(start) + len(piece) + len(last) < 3_000_000
@@ -269,6 +270,7 @@ def test_a_huge_object_is_made_while_it_is_sent() -> None:
     assert sum(one != other for one, other in zip(piece, last, strict=True)) == 1
 
 
+@pytest.mark.slow
 def test_processes_are_counted_with_their_children() -> None:
     script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, start_new_session=True) as process:

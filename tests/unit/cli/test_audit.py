@@ -91,6 +91,7 @@ def test_without_a_trail(run: Run, settings: AuditConfig, command: list[str]) ->
     assert not settings.directory.exists()
 
 
+@pytest.mark.slow
 def test_who_touched_a_patient(run: Run) -> None:
     # Record 5 and 9 are the anchors; 3 is about the patient's study, 4 about another patient's of the same UID.
     assert numbers(run, "--patient", "P1") == [1, 3, 6, 8, 10]
@@ -110,6 +111,7 @@ def test_who_touched_a_patient(run: Run) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_searching_narrows(run: Run) -> None:
     assert numbers(run, "--patient", "P1", "--from", "2026-03-02", "--to", "2026-03-02") == [6, 8]
     assert numbers(run, "--patient", "P1", "--user", "DR.WHO") == [1]
@@ -118,6 +120,7 @@ def test_searching_narrows(run: Run) -> None:
     assert numbers(run, "--user", "ct1") == [1, 2, 11]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_what_the_trail_does_not_know_looks_like_no_success(run: Run, form: list[str]) -> None:
     for options, what in (
@@ -135,6 +138,7 @@ def test_searching_needs_something_to_search_for(run: Run) -> None:
     assert "--patient, --study or --user" in error
 
 
+@pytest.mark.slow
 def test_reading_is_an_event(run: Run, settings: AuditConfig) -> None:
     numbers(run, "--patient", "P1")
     run("export", "--format", "csv")

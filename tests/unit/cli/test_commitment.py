@@ -54,6 +54,7 @@ def test_an_empty_list(run: Run) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_what_waits_and_why(run: Run, index: CommitmentIndex, tasks: TaskIndex) -> None:
     (old, old_task), (new, _) = add(index, "1.1", age=timedelta(hours=36)), add(index, "1.2")
     rows = index.unverified(old, 10)
@@ -69,6 +70,7 @@ def test_what_waits_and_why(run: Run, index: CommitmentIndex, tasks: TaskIndex) 
     assert re.fullmatch(r"\d+s", age)
 
 
+@pytest.mark.slow
 def test_retry(run: Run, index: CommitmentIndex, tasks: TaskIndex) -> None:
     transaction, task = add(index, "1.1")
     assert tasks.settle(task, Settlement(TaskState.DEAD, 1, "no"), datetime.now(UTC))

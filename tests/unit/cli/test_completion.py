@@ -67,6 +67,7 @@ def test_the_script_of_each_shell(run: Run, shell: Shell) -> None:
     assert f"_PACS_SERVER_COMPLETE=complete_{shell.value}" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_what_the_other_shells_ask_for(run: Run, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
     monkeypatch.setenv("_PACS_SERVER_COMPLETE", f"complete_{shell}")

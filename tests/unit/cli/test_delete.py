@@ -67,6 +67,7 @@ def test_whose_it_is_only_if_asked(run: Run, ct: Dataset) -> None:
     assert [line.split("\t")[-1] for line in table.splitlines()] == ["PATIENT ID", "SECRET-4711"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing(run: Run, ct: Dataset) -> None:
     code, printed, _ = run("delete", "study", ct.StudyInstanceUID, "--reason", "why", "--dry-run")
     assert code == 0
@@ -100,6 +101,7 @@ def test_empty(run: Run, ct: Dataset) -> None:
     assert "no deletion of this ID" in error
 
 
+@pytest.mark.slow
 def test_what_is_wrong(run: Run, ct: Dataset) -> None:
     code, _, error = run("delete", "study", "1.2.3", "--reason", "why", "--yes")
     assert (code, error) == (1, "pacs-server: no study of this UID is in the archive\n")

@@ -142,6 +142,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 def test_what_is_refused(run: Run) -> None:
     for options, sentence in REFUSED:
         code, printed, error = run("find", *options)
@@ -182,6 +183,7 @@ def test_a_study_that_is_not_there(run: Run) -> None:
     assert not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_an_accession_number_of_two_studies(run: Run) -> None:
     code, _, error = run("show", "A2")
     assert code == 1

@@ -178,6 +178,7 @@ def test_people_get_a_table_with_the_same_cells(run: Run, monkeypatch: pytest.Mo
             assert {word for word in line.split() if not word.lstrip("@").isupper()} <= set(shown), command
 
 
+@pytest.mark.slow
 def test_an_empty_list_is_a_header(run: Run, tmp_path: Path) -> None:
     (tmp_path / "users").touch()
     for command in (("conflicts",), ("tasks", "list"), ("user", "list")):

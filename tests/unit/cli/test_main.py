@@ -188,6 +188,7 @@ def test_a_broken_database_is_one_sentence(run: Run, tmp_path: Path) -> None:
 # --- import ---
 
 
+@pytest.mark.slow
 def test_import_and_again(run: Run, config_file: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -85,10 +85,12 @@ def test_show_as_json(run: Run) -> None:
     assert json.loads("\n".join(lines)) == step("5.1", "5.2") | {"00400252": text("COMPLETED", "CS")}
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_there(run: Run) -> None:
     assert run("mpps", "show", "1.2.9") == (1, [], "pacs-server: there is no procedure step of this UID\n")
 
 
+@pytest.mark.slow
 def test_the_loop_of_an_item(config_file: Path) -> None:
     with open_archive(load(config_file, environ={}, overrides={})) as parts:
         assert list(loop_lines(parts.mpps.loop_of(1, "9.1"))) == [

@@ -47,6 +47,7 @@ def run(run: Any, config_file: Path) -> Run:
     return partial(run.lines, "--config", config_file)
 
 
+@pytest.mark.slow
 def test_the_list_has_the_last_one_first(run: Run) -> None:
     code, lines, _ = run("peers", "seen")
     assert code == 0
@@ -57,6 +58,7 @@ def test_the_list_has_the_last_one_first(run: Run) -> None:
     assert [line.split("\t")[0] for line in lines[1:]] == ["CT1", "CT1", "CT1", "-", "A\\x1b[2J", "*", '#": [']
 
 
+@pytest.mark.slow
 def test_the_rejected_ones_alone(run: Run) -> None:
     code, lines, _ = run("peers", "seen", "--rejected")
     assert code == 0

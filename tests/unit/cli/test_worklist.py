@@ -117,6 +117,7 @@ def test_list(run: Run, options: tuple[str, ...], found: list[str]) -> None:
     assert sorted(line.split()[0] for line in lines) == found
 
 
+@pytest.mark.slow
 def test_terminals_are_safe(run: Run) -> None:
     ds = item_dataset(PatientName="Doe\x1b[31m")
     Path("a.json").write_text(ds.to_json())
@@ -191,6 +192,7 @@ def test_wrong_filters(run: Run, arguments: tuple[str, ...], message: str) -> No
     assert err.startswith(f"pacs-server: {message}")
 
 
+@pytest.mark.slow
 def test_a_file_that_the_worklist_does_not_take(run: Run) -> None:
     """Without accession numbers the ids are all that tells two patients' orders apart."""
     for name, patient in (("a.json", "P1"), ("b.json", "P2")):

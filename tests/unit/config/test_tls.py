@@ -44,6 +44,7 @@ def test_without_tls_there_is_no_context() -> None:
     assert client_contexts(Config()) == {}
 
 
+@pytest.mark.slow
 def test_only_forward_secret_authenticated_suites(authority: Authority) -> None:
     client = client_contexts(_config(TLSConfig(), _remote()))[True]
     for context in (_context(authority.settings()), client):
@@ -149,6 +150,7 @@ def test_checking_peers_needs_an_authority(tmp_path: Path, key: str) -> None:
         load(file, environ={}, overrides={})
 
 
+@pytest.mark.slow
 def test_what_calling_needs_is_checked_too(authority: Authority, tmp_path: Path) -> None:
     missing = tmp_path / "no"
     assert _wrong(TLSConfig(ca_path=missing), _remote()) == f"tls.ca_path: {missing}: No such file or directory"

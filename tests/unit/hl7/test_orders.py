@@ -51,6 +51,7 @@ def test_an_order_and_the_same_again(service: OrderService, worklist: WorklistSe
     assert accepted == [True, True]
 
 
+@pytest.mark.slow
 def test_a_changed_order(service: OrderService, worklist: WorklistService) -> None:
     take(service, orders.order())
     changed = orders.ORDER.replace("20260105093000", "20260107110000")

@@ -315,6 +315,7 @@ def test_studies_without_patient_id_are_different_patients(index, database, batc
     assert_counters_exact(database)
 
 
+@pytest.mark.slow
 def test_replace_puts_the_new_version_in_place(index, database):
     add(index, header(sop="1.0", modality="CT"))
     add(index, header(sop="1.1", modality="CT"))
@@ -366,6 +367,7 @@ def test_unknown_instances_are_not_found(index):
     assert index.counts() == Counts(0, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_locked_database_fails_everybody_and_leaves_nothing(database, connect):
     option = {"timeout": "0.1"} if database.is_sqlite else {"options": "-c lock_timeout=100ms"}
     index = InstanceIndex(connect(**option))
@@ -494,6 +496,7 @@ def test_statements_per_add_are_few(index, database):
     assert len(second) == 6
 
 
+@pytest.mark.slow
 def test_statements_per_batch_do_not_grow_with_it(index, database):
     headers = some_headers(30)
     seen = statements_of(database, lambda: adds_in_one_batch(index, headers))

@@ -129,6 +129,7 @@ def test_a_change_that_is_refused_changes_nothing(database: Database, steps: Pro
     assert statuses(database) == {"S1": "IN PROGRESS"}
 
 
+@pytest.mark.slow
 def test_a_step_may_not_grow_without_end(steps: ProcedureStepIndex) -> None:
     create(steps, "1.2.3", step())
     with pytest.raises(InvalidAttributeValue):
@@ -164,6 +165,7 @@ def test_an_item_that_comes_in_late(database: Database, steps: ProcedureStepInde
     assert statuses(database) == {"S1": "COMPLETED"}
 
 
+@pytest.mark.slow
 def test_several_steps_for_one_item(database: Database, steps: ProcedureStepIndex) -> None:
     put(database, worklist_item())
     create(steps, "1", step())

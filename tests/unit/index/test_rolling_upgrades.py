@@ -95,6 +95,7 @@ def test_a_server_goes_on_with_a_schema_that_is_one_step_newer(tmp_path, databas
         assert connection.scalar(text(f"SELECT value FROM made_{revision}")) == "of a newer version"
 
 
+@pytest.mark.slow
 def test_two_steps_are_refused_and_nothing_is_changed(tmp_path, database_url):
     revision = upgraded_by_a_newer_program(tmp_path, database_url, 2)
     with closing(Database(database_url)) as database:

@@ -70,6 +70,7 @@ def test_an_update_keeps_the_status(index: WorklistIndex) -> None:
     assert row.item.status is ItemStatus.COMPLETED
 
 
+@pytest.mark.slow
 def test_an_update_keeps_the_study_unless_another_is_given(index: WorklistIndex) -> None:
     index.put([numbered(1, StudyInstanceUID="1.2.77")])
     assert index.put([numbered(1, StudyInstanceUID=None)]).updated == 1

@@ -110,6 +110,7 @@ def test_what_is_no_data_set(data: bytes) -> None:
     assert problem(data, ".wl").startswith("x: ")
 
 
+@pytest.mark.slow
 def test_a_data_set_that_is_cut_off() -> None:
     whole = encoded(item_dataset())
     # Between two elements nothing tells that there were more.

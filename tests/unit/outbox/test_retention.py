@@ -60,6 +60,7 @@ def spied(node: OutboxNode, monkeypatch: pytest.MonkeyPatch, act: Callable[[int]
     monkeypatch.setattr(node.index, "remove_finished", spy)
 
 
+@pytest.mark.slow
 def test_tasks_are_removed_even_if_the_index_fails_at_first(node: OutboxNode, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
 

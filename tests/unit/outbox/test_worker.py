@@ -119,6 +119,7 @@ def test_a_task_that_fails_is_run_again_until_it_is_dead(node: OutboxNode, caplo
     assert messages == [("task put off", "no answer")] * 2 + [("task dead", "no answer")]
 
 
+@pytest.mark.slow
 def test_what_a_handler_can_make_of_a_task(node: OutboxNode) -> None:
     def act(work: Work) -> None:
         done, dead, busy = work.tasks
@@ -211,6 +212,7 @@ def test_one_slot_is_kept_for_urgent_tasks(node: OutboxNode) -> None:
         assert eventually(lambda: node.task(medium).state == "done")
 
 
+@pytest.mark.slow
 def test_a_target_that_hangs_leaves_room_for_others(node: OutboxNode) -> None:
     def act(work: Work) -> None:
         if work.tasks[0].target == "dead":

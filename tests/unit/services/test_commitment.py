@@ -186,6 +186,7 @@ def test_a_verification_goes_on_where_it_was_interrupted(node: Node, monkeypatch
     assert checked == [reference.sop_instance_uid for reference in references]
 
 
+@pytest.mark.slow
 def test_an_interruption_does_not_wait_for_the_end_of_a_file(node: Node) -> None:
     claimed = node.request(node.store(make_ct(rows=2000, columns=2000)), claim=True)
     asked: list[bool] = []
@@ -447,6 +448,7 @@ def test_a_transaction_shows_what_has_become_of_its_task(node: Node) -> None:
     assert (node.only().attempts, node.only().last_error, node.only().reported_at) == (3, "", node.clock.now)
 
 
+@pytest.mark.slow
 def test_a_late_answer_counts_whoever_holds_the_task_by_then(node: Node) -> None:
     late = node.request(claim=True)
     node.clock.advance(LEASE_SECONDS)
@@ -461,6 +463,7 @@ def test_a_late_answer_counts_whoever_holds_the_task_by_then(node: Node) -> None
     assert node.counted == ["requested", "reported"]
 
 
+@pytest.mark.slow
 def test_a_report_that_was_taken_is_not_made_again_with_its_task(node: Node) -> None:
     claimed = node.request(claim=True)
     again = NewTask(KIND, "a test", "CT1", claimed.task.payload, dedupe_key=claimed.task.dedupe_key)

@@ -295,6 +295,7 @@ def test_stored_again_while_it_is_being_restored(site: Site, monkeypatch: pytest
     assert [deletion.instances for deletion in site.deletions.contents()] == [1]
 
 
+@pytest.mark.slow
 def test_stored_again_while_it_is_being_deleted(site: Site) -> None:
     """Between the commit and the moving of files the same instance arrives: it is stored anew, and stays."""
     (ds,) = a_study(1, 1)
@@ -314,6 +315,7 @@ def test_stored_again_while_it_is_being_deleted(site: Site) -> None:
     assert_whole(site, 1)
 
 
+@pytest.mark.slow
 def test_a_file_that_took_the_place_is_not_taken_away(site: Site) -> None:
     """Another file comes to lie at the first name just before that is taken: it goes back there."""
     (ds,) = a_study(1, 1)
@@ -333,6 +335,7 @@ def test_a_file_that_took_the_place_is_not_taken_away(site: Site) -> None:
     assert not list((site.root / "trash").rglob("*.taken"))
 
 
+@pytest.mark.slow
 def test_a_file_that_is_in_the_index_again_keeps_its_name(site: Site) -> None:
     """The deletion was cut off after its commit, and somebody indexed the files anew: they are not taken away."""
     (ds,) = a_study(1, 1)

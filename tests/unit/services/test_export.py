@@ -139,6 +139,7 @@ def test_documents_have_records_of_their_own(small: SmallArchive, export: Export
     assert b"long story" not in (tmp_path / "cd" / "DICOMDIR").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
 def test_other_transfer_syntaxes(small: SmallArchive, export: Export, tmp_path: Path, syntax: str) -> None:
     study = uid()
@@ -153,6 +154,7 @@ def test_other_transfer_syntaxes(small: SmallArchive, export: Export, tmp_path: 
         assert where[instance.uids.sop][1] == syntax
 
 
+@pytest.mark.slow
 def test_what_a_dicomdir_cannot_hold_is_exported_and_told_of(
     small: SmallArchive, export: Export, tmp_path: Path
 ) -> None:
@@ -186,6 +188,7 @@ def test_what_modalities_leave_empty_is_made_up_for_the_directory_alone(
     assert len(listed(tmp_path / "cd")) == 2
 
 
+@pytest.mark.slow
 def test_one_that_cannot_be_read_or_has_changed_is_left_out(
     small: SmallArchive, export: Export, trail: Kept, tmp_path: Path
 ) -> None:
@@ -202,6 +205,7 @@ def test_one_that_cannot_be_read_or_has_changed_is_left_out(
     assert (event.detail, event.outcome) == ("2 of 4 exported, 2 failed", Outcome.MINOR_FAILURE)
 
 
+@pytest.mark.slow
 def test_the_audit_trail_has_it_before_and_after(
     small: SmallArchive, export: Export, trail: Kept, tmp_path: Path
 ) -> None:
@@ -251,6 +255,7 @@ def test_an_empty_directory_is_taken(small: SmallArchive, export: Export, tmp_pa
     assert len(names(tmp_path / "stick")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [DirectoryTarget, ZipTarget])
 @pytest.mark.parametrize("existed", [False, True])
 def test_what_fails_leaves_nothing_behind(

@@ -31,6 +31,7 @@ def archive_directory(tmp_path: Path) -> None:
     (tmp_path / "archive").mkdir()
 
 
+@pytest.mark.slow
 def test_people_of_one_id_are_kept_apart_and_listed(desk, caplog):
     desk.add("1.0", patient_name="Doe^Jane")
     desk.add("2.0", study="2.2", patient_name="Roe^Richard")
@@ -166,6 +167,7 @@ def test_reassign_moves_one_study_and_what_comes_of_it(desk):
     assert_counters_exact(desk.database)
 
 
+@pytest.mark.slow
 def test_a_reassigned_study_that_was_deleted_goes_to_the_same_patient_again(desk):
     desk.add("1.0", patient_id="P1")
     desk.add("2.0", study="2.2", patient_id="P2")
@@ -401,6 +403,7 @@ def test_a_study_that_another_one_joined_has_no_way_back_on_its_own(desk):
     assert desk.service.count() == 0
 
 
+@pytest.mark.slow
 def test_a_study_is_given_to_somebody_who_was_moved_away(desk):
     """Whom the key says, though less was sent of them since; and nobody who contradicts what was sent."""
     desk.add("9.0", study="9.9", patient_id="P9")
@@ -458,6 +461,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(desk):
     assert len(decisions_in(desk.directory)) == 1
 
 
+@pytest.mark.slow
 def test_both_patients_have_an_audit_event(desk):
     desk.add("1.0", patient_id="P1", accession_number="A1")
     desk.add("2.0", study="2.2", patient_id="P2", issuer_of_patient_id="X")

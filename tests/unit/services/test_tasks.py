@@ -138,6 +138,7 @@ def _in_threads(work: Callable[[OutboxNode], None], nodes: list[OutboxNode], cou
 # ------------------------------------------------------------------------------------ claiming
 
 
+@pytest.mark.slow
 def test_the_tasks_of_one_target_are_claimed_together(node: OutboxNode, clock: Clock) -> None:
     for number in range(12):
         node.add("A" if number % 2 else "B")
@@ -326,6 +327,7 @@ def test_a_task_with_a_deadline_outlives_lost_leases_until_then(
     assert node.task(key).lost_leases == 2 * MOST_LOST_LEASES
 
 
+@pytest.mark.slow
 def test_a_task_that_ends_its_process_each_time_is_given_up(node: OutboxNode, clock: Clock) -> None:
     key = node.add()
     for _ in range(MOST_LOST_LEASES):
@@ -337,6 +339,7 @@ def test_a_task_that_ends_its_process_each_time_is_given_up(node: OutboxNode, cl
     assert node.task(key).lost_leases == 0
 
 
+@pytest.mark.slow
 def test_a_task_that_sometimes_loses_its_process_goes_on(node_of: Callable[..., OutboxNode], clock: Clock) -> None:
     node = node_of(RetryPolicy(first=1, longest=1, attempts=None))
     key = node.add()
@@ -354,6 +357,7 @@ def test_a_task_that_sometimes_loses_its_process_goes_on(node_of: Callable[..., 
 # ------------------------------------------------------------------------------------ failures
 
 
+@pytest.mark.slow
 def test_it_waits_twice_as_long_each_time(node_of: Callable[..., OutboxNode], clock: Clock) -> None:
     node = node_of(RetryPolicy(first=10, longest=60, attempts=6))
     key = node.add()
@@ -377,6 +381,7 @@ def test_waits_differ_by_a_fifth_at_most() -> None:
     assert RetryPolicy(first=10, jitter=0.0).delay(1, 1) == 10
 
 
+@pytest.mark.slow
 def test_waits_are_spread_at_random(node: OutboxNode, clock: Clock) -> None:
     node.service._spread = services.TaskService(node.service._index, node.service._overview, {})._spread
     for _ in range(10):
@@ -414,6 +419,7 @@ def test_a_permanent_error_is_the_end(node: OutboxNode) -> None:
     assert node.claim() == []
 
 
+@pytest.mark.slow
 def test_a_busy_target_is_no_failure(node: OutboxNode, clock: Clock) -> None:
     key = node.add()
     for _ in range(5):
@@ -494,6 +500,7 @@ def test_a_retry_does_not_make_a_second_task_of_a_key(node: OutboxNode) -> None:
     assert node.states() == ["dead", "ready"]
 
 
+@pytest.mark.slow
 def test_a_cancelled_task_is_over_for_its_owner_too(node: OutboxNode) -> None:
     waits, runs = node.add("B", dedupe_key="x"), node.add("A")
     (task,) = node.claim(busy=[("send", "B")])

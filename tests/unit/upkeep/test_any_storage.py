@@ -311,6 +311,7 @@ def test_a_restore_that_was_stopped_goes_on(site: Site, make_files: MakeFiles, t
     assert everything(files.storage) == everything(site.files.storage)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_a_backup_is_copied_again(site: Site, tmp_path: Path) -> None:
     first, _ = site.store(*a_study(2))
     backups = BackupDirectory(tmp_path / "backups")

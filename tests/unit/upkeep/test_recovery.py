@@ -124,6 +124,7 @@ def test_failing_at_any_step(tmp_path: Path, policy: str) -> None:
         after.database.close()
 
 
+@pytest.mark.slow
 def test_an_uncertain_commit_keeps_the_file_and_its_entry(directory: Path, database_url: str) -> None:
     node = Node(directory / "archive", database_url)
     node.index.lose_the_answer = True

@@ -170,6 +170,7 @@ def test_what_is_in_order_again_does_not_come_back_with_a_restart(sqlite: SmallA
     assert list(sqlite.parts.state.items("scrub.finding.")) == []
 
 
+@pytest.mark.slow
 def test_findings_outlive_the_process(small: SmallArchive) -> None:
     small.change(small.study(2)[0])
     one_pass(small)
@@ -283,6 +284,7 @@ def test_many_missing_files_are_not_read_in_a_rush(sqlite: SmallArchive) -> None
         assert time.monotonic() - began > 0.15
 
 
+@pytest.mark.slow
 def test_a_failing_index_is_asked_again(
     sqlite: SmallArchive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

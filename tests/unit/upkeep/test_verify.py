@@ -36,6 +36,7 @@ def contents(small: SmallArchive) -> list[bytes]:
     return sorted(path.read_bytes() for path in files)
 
 
+@pytest.mark.slow
 def test_nothing_is_wrong(small: SmallArchive) -> None:
     small.study(3)
     report, findings = small.verify()
@@ -60,6 +61,7 @@ def test_a_changed_bit_of_the_pixels(small: SmallArchive) -> None:
     assert small.verify(digest=False)[1] == []
 
 
+@pytest.mark.slow
 def test_another_size(small: SmallArchive) -> None:
     stored, _ = small.study(2)
     with small.file(stored).open("ab") as file:
@@ -465,6 +467,7 @@ def test_files_that_were_looked_at_are_not_looked_at_again(small: SmallArchive) 
     assert (report.progress.files, report.progress.path) == (1, paths[3])
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_mix(small: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SAVE_SECONDS", 0.0)
     small.study(2)
