@@ -48,6 +48,8 @@ def seen(
         typer.echo(json.dumps([asdict(peer) for peer in peers], indent=1, default=str))
     else:
         print_table(_COLUMNS, map(_cells, peers))
+        if not peers:
+            typer.echo("none yet; a running server is a minute behind at most", err=True)
 
 
 def _cells(peer: "PeerSeen") -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """`pacs-server peers seen`, and the rules that it suggests."""
 
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -63,6 +65,14 @@ def test_the_rejected_ones_alone(run: Run) -> None:
     code, lines, _ = run("peers", "seen", "--rejected")
     assert code == 0
     assert [line.split("\t")[6] for line in lines[1:]] == ["peer_address", "calling_ae_title", "calling_ae_title"]
+
+
+def test_an_empty_list_says_that_a_server_may_be_behind(run: Run, config_file: Path) -> None:
+    with closing(sqlite3.connect(config_file.parent / "pacs.db")) as index, index:
+        index.execute("DELETE FROM peer_seen")
+    code, lines, error = run("peers", "seen")
+    assert (code, len(lines)) == (0, 1)
+    assert error == "none yet; a running server is a minute behind at most\n"
 
 
 def test_as_json(run: Run) -> None:
