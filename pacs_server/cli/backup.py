@@ -125,7 +125,7 @@ def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *
             snapshot, shown = backups.snapshot(report.snapshot), partial(show, "verifying")
             for problem in verify_and_renew(files, backups, snapshot, shown):
                 report.problem(problem)
-    return _report(report, "backed up", as_json=as_json)
+    return _report(report, "backed up and verified" if verify else "backed up", as_json=as_json)
 
 
 def _detail(event: "Event", report: "CopyReport") -> str:

@@ -260,7 +260,7 @@ def test_reload_takes_new_destinations(reloading):
             assert association.send_c_store(ds).Status == 0
             assert [status.Status for status, _ in association.send_c_move(keys, "DEST", STUDY_MOVE)] == [0xA801]
             assert pacs.reload() is True
-            assert [status.Status for status, _ in association.send_c_move(keys, "DEST", STUDY_MOVE)] == [0]
+            assert [status.Status for status, _ in association.send_c_move(keys, "DEST", STUDY_MOVE)] == [0xFF00, 0]
     assert [found.sop_instance_uid for found in destination.instances] == [ds.SOPInstanceUID]
 
 

@@ -791,7 +791,7 @@ def test_the_commands(run: Callable[..., Any], small: Place, backups: BackupDire
     code, out, err = run("backup", backups.root, "--verify", "--rate", "1GB")
     assert (code, err) == (0, "")
     name = backups.snapshot(None).name
-    assert out.startswith(f"backed up {name}: 4 files written (")
+    assert out.startswith(f"backed up and verified {name}: 4 files written (")
     code, out, _ = run("backup", backups.root, "--json")
     assert (code, json.loads(out)["there"]) == (0, 4)
     code, out, _ = run("backup", backups.root, "--list")
