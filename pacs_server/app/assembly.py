@@ -115,6 +115,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     archive = Archive(
         files.storage, files.spool, index, naming=settings.naming, duplicate_policy=settings.duplicate_policy
     )
+    resources.callback(archive.checkpoints.stop)
     trail = resources.enter_context(open_trail(config().audit)) if config().audit.enabled else None
     audit = Recorder(trail or NoAudit(), lambda: config().server.ae_title)
     queries = QueryIndex(database)
@@ -149,7 +150,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
             ProcedureStepIndex(database), discontinued_returns=lambda: config().worklist.discontinued_returns
         ),
         peers=PeersSeenService(PeerIndex(database)),
-        deletions=DeletionService(DeletionIndex(database), files, audit),
+        deletions=DeletionService(DeletionIndex(database), files, archive.checkpoints, audit),
         patients=PatientService(database, files.decisions, audit, lambda: config().server.ae_title),
         audit=audit,
         trail=trail,
@@ -160,7 +161,8 @@ def _open_database(config: Config, files: ArchiveFiles, resources: ExitStack) ->
     """Open the database with a schema of today, and hold the lock of the archive that it belongs to."""
     settings = config.database
     make_database_directory(config)
-    database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode, fsync=config.storage.fsync)
+    fsync = config.storage.fsync != "off"
+    database = Database(settings.sqlalchemy_url, wal_mode=settings.wal_mode, fsync=fsync)
     resources.callback(database.close)
     resources.enter_context(files.lock.shared())
     refuse_lost_index(files, database)

@@ -229,7 +229,7 @@ def _settings(config: Config) -> dict[str, str]:
         if config.commitment.same_association
         else "never sent on the association of the request",
         **{name: f"{value:g}" for name, value in config.commitment.model_dump(exclude={"same_association"}).items()},
-        "fsync": "on" if storage.fsync else "off, so that success does not mean durable",
+        "fsync": "off, so that success does not mean durable" if storage.fsync == "off" else storage.fsync,
         "min_free_space": f"{storage.min_free_space:,}",
         "max_values": f"{MAX_VALUES:,}",
         "idle_timeout": f"{server.idle_timeout:g}",

@@ -47,6 +47,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     yield runtime.archive
     yield from _audit_trail(runtime)
     yield Steps(start=partial(_recover, runtime))
+    yield Steps(start=runtime.archive.archive.checkpoints.start)
     health = Health(runtime)
     runtime.metrics.watch_tasks(health.task_counts)
     yield health

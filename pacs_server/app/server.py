@@ -186,7 +186,7 @@ class PacsServer:
         if os.geteuid() == 0:
             log.warning("running as root: give the server a user of its own")
         self._warn_of_cautions()
-        if not self.config.storage.fsync:
+        if self.config.storage.fsync == "off":
             log.warning("storage.fsync is off: success does not mean durable, a power loss may lose instances")
 
     def _warn_of_cautions(self) -> None:

@@ -1,9 +1,10 @@
 """Keep the stored files and the index in step.
 
 The order is fixed: the file is durable under its final name -> the index row is committed -> only then does `add`
-return. So a crash may leave a file without a row, but never a row without its file. When a step fails, the earlier
-steps are undone, unless nobody can tell whether the row was committed: then the file stays stored, and stays on the
-list of what recovery looks at.
+return. So a crash may leave a file without a row, but never a row without its file. Where the file is in a slot, it is
+durable there, and its name and its row may follow later (see `checkpoints`): then recovery completes what a crash has
+taken. When a step fails, the earlier steps are undone, unless nobody can tell whether the row was committed: then the
+file stays stored, and stays on the list of what recovery looks at.
 
 Several processes may share the storage and the index. A file without a row may belong to another process that is about
 to commit: nobody overwrites or removes it, the next process takes another name, and the row that is committed first
@@ -13,6 +14,7 @@ decides.
 import hashlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,10 +22,12 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
+from pacs_server.archive.checkpoints import Checkpoints
 from pacs_server.archive.stored_file import StoredFile
 from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
+from pacs_server.dicom.part10 import NO_SEAL, Seal
 from pacs_server.dicom.same_data_set import same_data_set
 from pacs_server.errors import (
     DuplicateInstance,
@@ -34,10 +38,10 @@ from pacs_server.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
+from pacs_server.index.instances import Arrival, Counts, InstanceIndex, StoredInstance
 from pacs_server.storage.contract import ByteSource, Readable, Storage, pieces
 from pacs_server.storage.keys import instance_key
-from pacs_server.storage.spool import IncomingFile, Spool
+from pacs_server.storage.spool import IncomingFile, Spool, Stamp
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +66,7 @@ class ReceivedInstance:
     """An instance that has been received as a whole and checked, and not placed yet.
 
     `digest` is the SHA-256 of the data set in hexadecimal, `data_set_offset` is where the data set begins in the file,
-    and `received_at` is in UTC.
+    `seal_offset` where its head has room for a seal, if it has, and `received_at` is in UTC.
     """
 
     file: IncomingFile
@@ -71,6 +75,13 @@ class ReceivedInstance:
     data_set_offset: int
     origin: Origin
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seal_offset: int | None = None
+
+    def stamp(self, number: int, version: int) -> Stamp | None:
+        """What seals the file; None if it has no room for a seal."""
+        if self.seal_offset is None:
+            return None
+        return Stamp(self.seal_offset, Seal(self.file.size, self.digest, number, version).encode(), NO_SEAL)
 
 
 class Archive:
@@ -84,11 +95,17 @@ class Archive:
         self._storage = storage
         self._spool = spool
         self._index = index
-        self._naming = naming
+        self.naming = naming
         self._claims = _Claims()
+        self._numbers = _Numbers()
+        self.checkpoints = Checkpoints(spool, index)
 
     def receive(self) -> IncomingFile:
-        """Begin to receive a file, which the caller discards in the end, placed or not. Raises as `Spool.receive`."""
+        """Begin to receive a file, which the caller discards in the end, placed or not.
+
+        Raises as `Spool.receive`, and IndexUnavailable if what was stored before cannot be made durable.
+        """
+        self.checkpoints.ensure_possible()
         return self._spool.receive()
 
     def add(self, received: ReceivedInstance) -> StoreOutcome:
@@ -156,19 +173,20 @@ class Archive:
         raise IndexUnavailable("other processes change this instance all the time")
 
     def _add(self, received: ReceivedInstance) -> StoreOutcome | None:
+        later = received.seal_offset is not None and self.checkpoints.relaxed()
         try:
-            stored = self._place(received, 1)
+            stored = self._place(received, 1, later=later)
         except ObjectExists:
             known = self._index.get(received.header.uids.sop)
             if known is not None:
                 return self._again(received, known)
             # The file has no row: a crash came between the two, or another process has not committed yet.
-            stored = self._place_beside(received, 2)
-        return self._new(received, stored)
+            stored = self._place_beside(received, 2, later=later)
+        return self._new(received, stored, later=later)
 
-    def _new(self, received: ReceivedInstance, stored: StoredInstance) -> StoreOutcome | None:
+    def _new(self, received: ReceivedInstance, stored: StoredInstance, *, later: bool) -> StoreOutcome | None:
         """Commit the first row of a UID; None if a row was in the way and is gone by now."""
-        if self._commit(received, stored, self._index.add):
+        if self._commit(received, stored, self._index.add, later=later):
             return StoreOutcome.STORED
         # The UID is known: its file is stored under another study or series, or was lost, or another process was first.
         known = self._index.get(stored.uids.sop)
@@ -209,41 +227,61 @@ class Archive:
             log.info("same data set stored in another encoding", extra={"sop_instance_uid": known.uids.sop, **fields})
         return same
 
-    def _place(self, received: ReceivedInstance, version: int) -> StoredInstance:
-        path = instance_key(received.header, self._naming, version)
-        self._spool.place(received.file, path)
+    def _place(self, received: ReceivedInstance, version: int, *, later: bool = False) -> StoredInstance:
+        path = instance_key(received.header, self.naming, version)
+        self._spool.place(received.file, path, received.stamp(self._numbers.next(), version), name_later=later)
         return _stored(received, path, version)
 
-    def _place_beside(self, received: ReceivedInstance, version: int) -> StoredInstance:
+    def _place_beside(self, received: ReceivedInstance, version: int, *, later: bool = False) -> StoredInstance:
         """Place the file as the first version from `version` on whose key is free."""
         for free in range(version, version + NAMES):
             with suppress(ObjectExists):
-                return self._place(received, free)
+                return self._place(received, free, later=later)
         raise StorageUnavailable("too many files of this instance lie there without a row")
 
-    def _commit(self, received: ReceivedInstance, stored: StoredInstance, write: Callable[..., None]) -> bool:
+    def _commit(
+        self, received: ReceivedInstance, stored: StoredInstance, write: Callable[..., None], *, later: bool = False
+    ) -> bool:
         """Write the row of a placed file; False, and the placement is undone, if another row is in the way.
 
-        Replaced versions stay stored.
+        With `later` the next checkpoint makes name and row durable. Replaced versions stay stored.
         """
+        arrival = Arrival(stored, received.header, received.origin, received.received_at)
+        connections = self.checkpoints.connections
         try:
-            write(stored, received.header, received.origin, received.received_at)
+            if later:
+                write(*arrival, relaxed=True)
+            else:
+                write(*arrival)
         except PacsError as error:
             if isinstance(error, IndexUnavailable) and error.uncertain:
+                self._doubt(received, stored)
                 raise
             self._take_back(received, stored)
             if isinstance(error, DuplicateInstance | InstanceNotFound):
                 return False
             raise
-        received.file.settled()
+        if later:
+            self.checkpoints.keep(received.file, arrival, connections)
+        else:
+            received.file.settled()
         return True
 
     def _take_back(self, received: ReceivedInstance, stored: StoredInstance) -> None:
         try:
-            self._spool.take_back(received.file, stored.path)
+            self._spool.take_back(received.file, stored.path, received.stamp(0, stored.version))
         except (StorageUnavailable, StorageFull) as error:
             # The file stays on the list of what recovery looks at. The sender is told the first error, not this one.
             log.error("file without a row", extra={"path": stored.path, "reason": str(error)})
+
+    def _doubt(self, received: ReceivedInstance, stored: StoredInstance) -> None:
+        """Have the seal say that the sender is refused: what it sends next comes first in recovery."""
+        stamp = received.stamp(0, stored.version)
+        try:
+            if stamp is not None:
+                self._spool.restamp(received.file, stamp)
+        except (StorageUnavailable, StorageFull) as error:
+            log.error("file in doubt not marked", extra={"path": stored.path, "reason": str(error)})
 
     def _conflict(self, received: ReceivedInstance) -> StoreOutcome:
         uid = received.header.uids.sop
@@ -251,6 +289,19 @@ class Archive:
             log.warning("other bytes under a known UID ignored", extra={"sop_instance_uid": uid})
             return StoreOutcome.DUPLICATE_IGNORED
         raise DuplicateInstance("another object is stored under this SOP Instance UID")
+
+
+class _Numbers:
+    """Numbers that grow: also from one process to the next one, if the clock does not go back."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def next(self) -> int:
+        with self._lock:
+            self._last = max(self._last + 1, time.time_ns())
+            return self._last
 
 
 class _Claims:

@@ -4,6 +4,7 @@ The head consists of preamble, prefix and File Meta Information.
 """
 
 import json
+import re
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,10 +44,34 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True)
+class Seal:
+    """What a file says of itself just before it is synced: if all of it is so, the file is whole.
+
+    `size` is the size of the file in bytes, `digest` the SHA-256 of its data set in hexadecimal, `version` that of the
+    instance. Of two files of one process the one with the higher `number` was sealed later; 0 says that its sender was
+    refused all the same.
+    """
+
+    size: int
+    digest: str
+    number: int
+    version: int
+
+    def encode(self) -> bytes:
+        """The seal as it stands in the head, in `SEAL_SIZE` bytes."""
+        return b"%016d %s %020d %010d" % (self.size, self.digest.encode("ascii"), self.number, self.version)
+
+
+SEAL_SIZE = 16 + 1 + 64 + 1 + 20 + 1 + 10
+NO_SEAL = b" " * SEAL_SIZE
+
+
+@dataclass(frozen=True, slots=True)
 class FileHead:
     """The content of a file's head. `data_set_offset` is the offset in bytes at which the data set begins.
 
-    `provenance` is None unless this server wrote the file and recorded the provenance in it.
+    `provenance` is None unless this server wrote the file and recorded the provenance in it; `seal` is None unless the
+    file was sealed.
     """
 
     transfer_syntax_uid: str
@@ -55,6 +80,7 @@ class FileHead:
     source_ae: str = ""
     provenance: Provenance | None = None
     media_storage_sop_instance_uid: str = ""
+    seal: Seal | None = None
 
 
 def encode_head(
@@ -66,7 +92,8 @@ def encode_head(
 ) -> bytes:
     """Preamble, prefix and File Meta Information for one instance (PS3.10 Table 7.1-1).
 
-    `provenance` is written to Private Information (0002,0102), whose format only the writer of a file has to know.
+    `provenance` is written to Private Information (0002,0102), whose format only the writer of a file has to know. It
+    leaves room for a seal, which `seal_offset` finds.
     """
     meta = b"".join(
         (
@@ -80,6 +107,11 @@ def encode_head(
         )
     )
     return _PREAMBLE + _GROUP_LENGTH + len(meta).to_bytes(4, "little") + meta
+
+
+def seal_offset(head: bytes) -> int:
+    """Where in a head that `encode_head` made with a provenance there is room for a seal."""
+    return len(head) - len(_SEAL_END) - SEAL_SIZE
 
 
 def decode_head(head: bytes) -> FileHead | None:
@@ -122,8 +154,9 @@ def _decode_meta(head: bytes, offset: int) -> FileHead:
     if not syntax:
         raise InvalidInstance("File Meta Information without Transfer Syntax UID")
     ours = _text(values, 0x0100) == PRIVATE_INFORMATION_CREATOR_UID
-    provenance = _provenance(values.get(0x0102, b"")) if ours else None
-    return FileHead(syntax, _text(values, 0x0002), offset, _text(values, 0x0016), provenance, _text(values, 0x0003))
+    provenance, seal = _told(values.get(0x0102, b"")) if ours else (None, None)
+    source_ae, sop_instance_uid = _text(values, 0x0016), _text(values, 0x0003)
+    return FileHead(syntax, _text(values, 0x0002), offset, source_ae, provenance, sop_instance_uid, seal)
 
 
 def _text(values: dict[int, bytes], element: int) -> str:
@@ -134,23 +167,34 @@ def _private_information(provenance: Provenance) -> bytes:
     received_at = provenance.received_at.astimezone(UTC).isoformat(timespec="microseconds")
     # JSON in ASCII preserves any character. Encoding each text by itself is ten times faster than encoding a dict.
     calling_ae, peer = json.dumps(provenance.calling_ae), json.dumps(provenance.peer)
-    told = f'{{"received_at": "{received_at}", "calling_ae": {calling_ae}, "peer": {peer}}}'
-    return _CREATOR + _PRIVATE_INFORMATION.element((told + " " * (len(told) % 2)).encode("ascii"))
+    told = f'{{"received_at": "{received_at}", "calling_ae": {calling_ae}, "peer": {peer}, '
+    # The seal comes last, so that its place is known from the end.
+    even = " " * ((len(told) + len(_SEAL_BEGIN) + SEAL_SIZE + len(_SEAL_END)) % 2)
+    return _CREATOR + _PRIVATE_INFORMATION.element(f"{told}{even}".encode("ascii") + _SEAL_BEGIN + NO_SEAL + _SEAL_END)
 
 
-def _provenance(value: bytes) -> Provenance | None:
-    """The provenance that `_private_information` encoded; None if it is damaged, as the data set is usable without."""
+def _told(value: bytes) -> tuple[Provenance | None, Seal | None]:
+    """What `_private_information` encoded; None for what is damaged, as the data set is usable without."""
     try:
         told = json.loads(value)
         received_at = datetime.fromisoformat(told["received_at"]).astimezone(UTC)
-        return Provenance(received_at, str(told["calling_ae"]), str(told["peer"]))
+        provenance = Provenance(received_at, str(told["calling_ae"]), str(told["peer"]))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
+        return None, None
+    return provenance, _seal(told.get("seal"))
+
+
+def _seal(text: object) -> Seal | None:
+    found = _SEAL.fullmatch(text) if isinstance(text, str) else None
+    return Seal(int(found[1]), found[2], int(found[3]), int(found[4])) if found else None
 
 
 def _text_element(field: Field, text: str) -> bytes:
     return field.element(text.encode("latin-1", "replace"))
 
+
+_SEAL = re.compile(r"([0-9]{16}) ([0-9a-f]{64}) ([0-9]{20}) ([0-9]{10})")
+_SEAL_BEGIN, _SEAL_END = b'"seal": "', b'"}'
 
 # These parts are the same in every file.
 _GROUP_LENGTH = _writer.head(0x00020000, "UL", 4)

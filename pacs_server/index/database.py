@@ -7,7 +7,7 @@ and every failure of the database is `IndexUnavailable`.
 import logging
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 import pacs_server
 from pacs_server.errors import ConfigError, IndexUnavailable, SchemaError
-from pacs_server.index.sqlite import is_damage, lack_of_room, sqlite_engine
+from pacs_server.index.sqlite import DatabaseFile, Synchronous, is_damage, lack_of_room, sqlite_engine
 from pacs_server.index.wakeups import Wakeups
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ _migrating = threading.Lock()
 _DISK_FULL = "53100"
 _WHERE = re.compile(r"^(connection (failed|is bad): )?(connection to server .*? failed: )?(FATAL: *)?")
 
+# Runs a SELECT and returns its first row.
+FirstRow = Callable[[str, Sequence[object]], tuple[Any, ...]]
+
 
 class Database:
     """One database by URL; connects when first used, and may be shared by all threads.
@@ -64,16 +67,35 @@ class Database:
 
     def __init__(self, url: str, *, wal_mode: bool = True, fsync: bool = True) -> None:
         self._url = _supported(url)
-        if self.is_sqlite:
-            self._engine = sqlite_engine(self._url, lock_wait=LOCK_WAIT_SECONDS, wal_mode=wal_mode, fsync=fsync)
-        else:
-            self._engine = _postgresql(self._url)
+        self._wal_mode = wal_mode
+        self._fsync = fsync
+        self._file = DatabaseFile(self.file) if self.file is not None else None
         self._damage: str | None = None
         self._closed = False
+        self._check: Callable[[FirstRow], None] | None = None
+        self._engine = self._new_engine("FULL" if fsync else "OFF")
+        self._relaxed_lock = threading.Lock()
+        self._relaxed: Engine | None = None
         self._wakeups = Wakeups()
         self._listener: NotificationListener | None = None
         self._listener_lock = threading.Lock()
-        event.listen(self._engine, "checkin", self._given_back)
+
+    def _new_engine(self, synchronous: Synchronous) -> Engine:
+        if self.is_sqlite:
+            engine = sqlite_engine(
+                self._url, self._file, lock_wait=LOCK_WAIT_SECONDS, wal_mode=self._wal_mode, synchronous=synchronous
+            )
+        else:
+            engine = _postgresql(self._url, relaxed=synchronous == "NORMAL")
+            event.listen(engine, "connect", self._connected)
+        event.listen(engine, "checkin", self._given_back)
+        return engine
+
+    def _relaxed_engine(self) -> Engine:
+        with self._relaxed_lock:
+            if self._relaxed is None:
+                self._relaxed = self._new_engine("NORMAL")
+            return self._relaxed
 
     @property
     def is_sqlite(self) -> bool:
@@ -84,6 +106,38 @@ class Database:
     def file(self) -> Path | None:
         """The file of the embedded database; None if it is on a server, or its URL gives no path."""
         return Path(str(self._url.database)) if self.is_sqlite and "uri" not in self._url.query else None
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether there are `relaxed` transactions; asks SQLite whether its file is in WAL mode, which they need."""
+        if not self.is_sqlite or not self._fsync:
+            return self._fsync
+        with self.connect() as connection:
+            return bool(connection.scalar(text("PRAGMA journal_mode")) == "wal")
+
+    def when_connected(self, check: "Callable[[FirstRow], None]") -> None:
+        """Have `check` look at each new connection to a database server before it is used.
+
+        A database server that was killed may have lost `relaxed` transactions. `check` gets a function that runs a
+        SELECT of the driver on the connection and returns the first row. What it raises, whoever wanted the connection
+        gets.
+        """
+        self._check = check
+
+    def _connected(self, connection: Any, _record: object) -> None:
+        if self._check is None:
+            return
+
+        def first(select: str, values: Sequence[object]) -> tuple[Any, ...]:
+            row: tuple[Any, ...] = connection.execute(select, values).fetchone()
+            connection.rollback()
+            return row
+
+        try:
+            self._check(first)
+        except BaseException:
+            connection.close()
+            raise
 
     @property
     def engine(self) -> Engine:
@@ -140,9 +194,11 @@ class Database:
         return cursor
 
     @contextmanager
-    def begin(self, *, lock: int | None = None) -> Iterator[Connection]:
+    def begin(self, *, lock: int | None = None, relaxed: bool = False) -> Iterator[Connection]:
         """A connection to write on, committed at the end and rolled back on any exception; raises IndexUnavailable.
 
+        A `relaxed` commit, where `relaxes` says so, does not wait for the disk: a power loss may take the last of them,
+        and the next other commit that has written something makes all before it durable.
         With `lock`, any number, no two transactions of that number run at a time, in all processes
         together; on SQLite that holds for every transaction. A commit of one that holds WRITER_LOCK wakes
         the consumers of the feed. An IntegrityError passes through as it is: what a taken key means is the
@@ -152,7 +208,7 @@ class Database:
             raise IndexUnavailable(self._damage)
         with (
             self._errors_named(),
-            self._engine.connect() as connection,
+            (self._relaxed_engine() if relaxed else self._engine).connect() as connection,
             connection.execution_options(write=True).begin(),
         ):
             connection.info.pop(_HOLDS_WRITER_LOCK, None)
@@ -295,6 +351,8 @@ class Database:
         if listener is not None:
             listener.stop()
         self._engine.dispose()
+        if self._relaxed is not None:
+            self._relaxed.dispose()
 
     def _given_back(self, connection: Any, record: Any) -> None:
         # A thread used the connection for longer than the pool existed, so nothing else would close it.
@@ -328,12 +386,12 @@ def _supported(url: str) -> URL:
     raise ConfigError("the database must be sqlite:///FILE or postgresql://...")
 
 
-def _postgresql(url: URL) -> Engine:
+def _postgresql(url: URL, *, relaxed: bool) -> Engine:
     try:
         from pacs_server.index.postgresql import postgresql_engine  # its driver is an extra
     except ModuleNotFoundError as error:
         raise ConfigError("PostgreSQL needs its driver: pip install 'pacs-server[postgres]'") from error
-    return postgresql_engine(url, lock_wait=LOCK_WAIT_SECONDS)
+    return postgresql_engine(url, lock_wait=LOCK_WAIT_SECONDS, relaxed=relaxed)
 
 
 def cause_of(error: BaseException | None) -> BaseException | None:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
@@ -22,10 +22,11 @@ T = TypeVar("T")
 class _Pending(Generic[T]):
     """An entry that waits to be committed. Unless it is `done`, it must not be treated as committed."""
 
-    __slots__ = ("done", "entry", "error")
+    __slots__ = ("done", "entry", "error", "relaxed")
 
-    def __init__(self, entry: T) -> None:
+    def __init__(self, entry: T, relaxed: bool) -> None:
         self.entry = entry
+        self.relaxed = relaxed
         self.done = False
         self.error: PacsError | None = None
 
@@ -59,9 +60,12 @@ class GroupCommit(Generic[T]):
         self._pending_lock = threading.Lock()
         self._leading = threading.Lock()
 
-    def add(self, entry: T) -> None:
-        """Return when the entry is committed; raises IndexUnavailable, or the error that `write` returned for it."""
-        mine = _Pending(entry)
+    def add(self, entry: T, *, relaxed: bool = False) -> None:
+        """Return when the entry is committed; raises IndexUnavailable, or the error that `write` returned for it.
+
+        If all entries of a transaction are `relaxed`, its commit does not wait for the disk.
+        """
+        mine = _Pending(entry, relaxed)
         with self._pending_lock:
             self._pending.append(mine)
         with self._leading:
@@ -74,6 +78,12 @@ class GroupCommit(Generic[T]):
             raise mine.error
         if not mine.done:
             raise IndexUnavailable(_INTERRUPTED, uncertain=True)
+
+    def make_durable(self, write: Callable[[Connection], object]) -> None:
+        """Commit what `write` writes so that it survives a power loss, with every commit before; IndexUnavailable."""
+        # On SQLite a writer that waits for another one sleeps longer than it has to.
+        with self._leading if self._database.is_sqlite else nullcontext(), self._database.begin() as connection:
+            write(connection)
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
@@ -121,7 +131,8 @@ class GroupCommit(Generic[T]):
         started = time.perf_counter()
         errors: list[PacsError | None] | None = None
         try:
-            with self._database.begin(lock=self._lock) as connection:
+            relaxed = all(pending.relaxed for pending in batch)
+            with self._database.begin(lock=self._lock, relaxed=relaxed) as connection:
                 errors = self._write(connection, [pending.entry for pending in batch])
         except IndexUnavailable as error:
             # All rows were written and the COMMIT failed: it is unknown whether the database has committed.

@@ -5,12 +5,13 @@ A batch of instances costs a handful of statements, whatever its size; the batch
 """
 
 import logging
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, text, update
 
 from pacs_server.dicom.attributes import at_level
 from pacs_server.dicom.header import Header
@@ -30,6 +31,16 @@ log = logging.getLogger(__name__)
 
 # Statements are built once, because that costs more than running them.
 _KNOWN = PreparedForMany(models.instance.c.sop_instance_uid, select(models.instance.c.sop_instance_uid))
+_PATHS = PreparedForMany(
+    models.instance.c.sop_instance_uid, select(models.instance.c.sop_instance_uid, models.instance.c.path)
+)
+_COUNT = "SELECT count(*) FROM instance WHERE sop_instance_uid = ANY (%s)"
+_CHECKPOINT = text(
+    "INSERT INTO archive_state (key, value) VALUES ('checkpoint', :value) "
+    "ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+)
+# So many UIDs are looked up at a time.
+_CHUNK = 64
 _INSERT_INSTANCE = Prepared(
     insert(models.instance).values(
         {column.name: bindparam(column.name) for column in models.instance.c if not column.primary_key}
@@ -97,14 +108,58 @@ class InstanceIndex:
         return None if row is None else _stored(row)
 
     def add(
-        self, instance: StoredInstance, header: Header, origin: Origin, received_at: datetime | None = None
+        self,
+        instance: StoredInstance,
+        header: Header,
+        origin: Origin,
+        received_at: datetime | None = None,
+        *,
+        relaxed: bool = False,
     ) -> None:
         """Index an instance, and return when that is committed; raises DuplicateInstance, IndexUnavailable.
 
-        Without `received_at`, in UTC, it was received now. After IndexUnavailable the row may be there
-        all the same, if the database was lost while it committed: the file has to stay where it is.
+        Without `received_at`, in UTC, it was received now. With `relaxed` a power loss may take the row until
+        `make_durable` has returned. After IndexUnavailable the row may be there all the same, if the database was lost
+        while it committed: the file has to stay where it is.
         """
-        self._commits.add(_new(Arrival(instance, header, origin, received_at or datetime.now(UTC))))
+        arrival = Arrival(instance, header, origin, received_at or datetime.now(UTC))
+        self._commits.add(_new(arrival), relaxed=relaxed)
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the database lives and dies with the processes that use it, and on their disk."""
+        return self._database.is_sqlite
+
+    @property
+    def relaxes(self) -> bool:
+        """Whether the database has commits that do not wait for the disk, and keep their order after a power loss."""
+        return self._database.relaxes
+
+    def make_durable(self) -> None:
+        """Have every row that is committed survive a power loss; raises IndexUnavailable."""
+        # SQLite syncs nothing for a row that is written as it was.
+        value = {"value": secrets.token_hex(8)}
+        self._commits.make_durable(lambda connection: connection.execute(_CHECKPOINT, value))
+
+    def known(self, uids: Sequence[str]) -> dict[str, str]:
+        """The paths of the instances that the index holds, by SOP Instance UID; raises IndexUnavailable."""
+        found: dict[str, str] = {}
+        with self._database.connect() as connection:
+            for start in range(0, len(uids), _CHUNK):
+                found |= dict(_PATHS.all(connection, uids[start : start + _CHUNK]))
+        return found
+
+    def restore(self, arrivals: Sequence[Arrival]) -> None:
+        """Write the rows of instances that the database has lost; raises IndexUnavailable."""
+        with self._database.begin(lock=WRITER_LOCK) as connection:
+            _write(connection, [_new(arrival) for arrival in arrivals])
+
+    def when_connected(self, check: Callable[[Callable[[list[str]], bool]], None]) -> None:
+        """Have each new connection to a database server checked before it is used; see `Database`.
+
+        `check` is given a function that tells whether the connection finds the instances of all UIDs.
+        """
+        self._database.when_connected(lambda first: check(lambda uids: first(_COUNT, (uids,))[0] == len(set(uids))))
 
     def add_many(self, arrivals: list[Arrival]) -> list[PacsError | None]:
         """Index instances in one transaction and return what is wrong with each; raises IndexUnavailable."""

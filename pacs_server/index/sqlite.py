@@ -5,9 +5,11 @@ import sqlite3
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
+
+Synchronous = Literal["OFF", "NORMAL", "FULL"]
 
 # With less free space than this, in bytes, a transaction may fail.
 _LEAST_ROOM: Final = 1 << 20
@@ -15,14 +17,17 @@ _LEAST_ROOM: Final = 1 << 20
 _DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-def sqlite_engine(url: URL, *, lock_wait: int, wal_mode: bool, fsync: bool) -> Engine:
-    """An engine whose writers wait up to `lock_wait` seconds for each other."""
+def sqlite_engine(
+    url: URL, file: "DatabaseFile | None", *, lock_wait: int, wal_mode: bool, synchronous: Synchronous
+) -> Engine:
+    """An engine whose writers wait up to `lock_wait` seconds for each other; `file` is None if the URL has no path."""
     pragmas = {
         # First, because the following pragmas may have to wait for a lock.
         "busy_timeout": int(float(str(url.query.get("timeout", lock_wait))) * 1000),
         "journal_mode": "WAL" if wal_mode else "DELETE",
-        # FULL: in WAL mode only this syncs at every commit.
-        "synchronous": "FULL" if fsync else "OFF",
+        # In WAL mode only FULL syncs at every commit. With NORMAL a power loss may take the last ones, in their order,
+        # and each commit with FULL makes all before it durable.
+        "synchronous": synchronous,
         "foreign_keys": "ON",
         "case_sensitive_like": "ON",
     }
@@ -32,8 +37,8 @@ def sqlite_engine(url: URL, *, lock_wait: int, wal_mode: bool, fsync: bool) -> E
         url, poolclass=QueuePool, pool_size=16, max_overflow=-1, pool_use_lifo=True, hide_parameters=True,
         connect_args={"check_same_thread": False},
     )  # fmt: skip
-    if "uri" not in url.query:  # then it is no path
-        _stay_with(engine, _File(Path(str(url.database))))
+    if file is not None:
+        _stay_with(engine, file)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
@@ -73,7 +78,7 @@ def lack_of_room(path: Path) -> str | None:
     return "the database is on a full disk" if state.f_bavail * state.f_frsize < _LEAST_ROOM else None
 
 
-class _File:
+class DatabaseFile:
     """The file of a database. It is created at most once.
 
     Connections to a file that was removed go on without a word, and what they commit is lost; a new connection
@@ -113,7 +118,7 @@ class _File:
         return status.st_dev, status.st_ino
 
 
-def _stay_with(engine: Engine, file: _File) -> None:
+def _stay_with(engine: Engine, file: DatabaseFile) -> None:
     @event.listens_for(engine, "do_connect")
     def make(_dialect: object, _record: object, _args: object, _options: object) -> None:
         file.make()

@@ -1,8 +1,8 @@
 """Delete studies, series and instances: move them to the trash, restore them, and purge them when retention ends.
 
 The order of the steps, in which a crash at any point loses nothing:
-    Delete: deletion.json durable -> files in the trash too, durable -> audit trail -> rows out, one transaction ->
-    files out of the storage -> status KEPT.
+    Delete: checkpoint -> deletion.json durable -> files in the trash too, durable -> audit trail -> rows out, one
+    transaction -> files out of the storage -> status KEPT.
     Restore: files in the storage again, durable -> audit trail -> rows in, one transaction -> files out of the trash.
     Purge: audit trail -> status REMOVING -> files -> deletion.json -> row of the deletion.
 `resume` finishes what was interrupted, or undoes it if nothing was committed.
@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 from typing import Any, Final
 
+from pacs_server.archive.checkpoints import Checkpoints
 from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.dicom.levels import Level
@@ -94,8 +95,17 @@ class DeletionService:
     AuditUnavailable before it does so.
     """
 
-    def __init__(self, index: DeletionIndex, files: ArchiveFiles, recorder: Recorder, *, clock: Clock = _now) -> None:
+    def __init__(
+        self,
+        index: DeletionIndex,
+        files: ArchiveFiles,
+        checkpoints: Checkpoints,
+        recorder: Recorder,
+        *,
+        clock: Clock = _now,
+    ) -> None:
         self._index = index
+        self._checkpoints = checkpoints
         self._storage = files.storage
         self._spool = files.spool
         self._trash = files.trash
@@ -116,7 +126,11 @@ class DeletionService:
         who = by or local_user()
         with self.settled():
             for _ in range(_ATTEMPTS):
+                # No earlier version is taken for one that is on its way.
+                self._checkpoints.take_everywhere()
                 document = self._document(level, uid, reason, who)
+                # No slot may bring back after a crash what is deleted here. What comes now changes the rows.
+                self._checkpoints.take_everywhere()
                 folder = document.deletion.folder
                 self._trash.write(folder, encode(document))
                 self._trash.add(folder, document.files)
@@ -250,6 +264,7 @@ class DeletionService:
         who = by or local_user()
         purged = []
         with self.settled():
+            self._checkpoints.take_everywhere()
             before = self._clock() - older_than
             for deletion in self._index.list():
                 if deletion.deleted_at <= before and not stopping():

@@ -13,7 +13,14 @@ from pacs_server.archive.archive import Archive, ReceivedInstance, StoreOutcome
 from pacs_server.archive.stored_file import USUAL_HEAD, header_of
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
-from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY, FileHead, Provenance, decode_head, encode_head
+from pacs_server.dicom.part10 import (
+    MEDIA_STORAGE_DIRECTORY,
+    FileHead,
+    Provenance,
+    decode_head,
+    encode_head,
+    seal_offset,
+)
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
@@ -87,7 +94,9 @@ class StoreService:
             header = header_of(file, len(head), request.transfer_syntax_uid)
             _check(request, header)
             begin(_subject(header), header.sop_class_uid)
-            received = ReceivedInstance(file, header, digest.hexdigest(), len(head), origin, received_at)
+            received = ReceivedInstance(
+                file, header, digest.hexdigest(), len(head), origin, received_at, seal_offset(head)
+            )
             outcome = self._archive.add(received)
             self._last.worked()
             return outcome

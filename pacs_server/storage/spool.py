@@ -1,9 +1,20 @@
 """What the archive asks of the disk on which it receives: files on their way in, what a crash left, and quarantine."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from pacs_server.storage.contract import Bytes, ByteSource, Readable
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Bytes at `offset` of a file that say that it is whole, and those of the same length that do not."""
+
+    offset: int
+    whole: bytes
+    blank: bytes
 
 
 class IncomingFile(Readable, Protocol):
@@ -13,10 +24,10 @@ class IncomingFile(Readable, Protocol):
         """Append `data`. Raises StorageFull and StorageUnavailable."""
 
     def settled(self) -> None:
-        """The row of the placed file is committed, so the spool may forget that the file was on its way; never raises.
+        """The row of the placed file is durable, so the spool may forget that the file was on its way; never raises."""
 
-        The spool may do so at once or later, but not before the row is durable.
-        """
+    def is_listed(self) -> bool:
+        """Whether recovery would find the file after a crash."""
 
     def discard(self) -> None:
         """Remove the file unless it was placed; never raises.
@@ -26,7 +37,7 @@ class IncomingFile(Readable, Protocol):
 
 
 class Leftover(Protocol):
-    """A file that a process which is dead now left on its way in."""
+    """A file that another process has on its way in, or that a process which is dead now left there."""
 
     @property
     def name(self) -> str:
@@ -34,11 +45,14 @@ class Leftover(Protocol):
 
     @property
     def size(self) -> int:
-        """The bytes that were received; 0 if the file was moved away."""
+        """The bytes that were received; 0 if nothing was, or if the file was moved away."""
 
     @property
     def placed(self) -> bool:
-        """Whether the file was placed; its sender may have been told of success only if it was."""
+        """Whether the file is in the storage, as far as the disk has kept that.
+
+        Unless its stamp says that it is whole, its sender may have been told of success only if it was placed.
+        """
 
     @property
     def key(self) -> str | None:
@@ -53,18 +67,22 @@ class Leftover(Protocol):
     def quarantine(self, reason: str) -> str:
         """Move the file into quarantine; raises and returns as `Quarantine.add`."""
 
-    def remove(self) -> None:
-        """Forget the file, which stays stored if it was placed. Raises StorageUnavailable."""
-
 
 class Spool(Protocol):
     """Receives files and places them in the storage; knows after a crash what was on its way.
 
-    A file goes through `receive`, `place`, and then either `settled` when its row is committed, or `take_back`.
+    A file goes through `receive`, `place`, and then either `settled` when its row is durable, or `take_back`.
     Recovery goes through `leftovers`, whatever the number of objects in the storage.
+
+    A spool with `slots` has the names of its files durable before anything is received: then a stamped file that is on
+    its way survives a power loss by itself, and its final name need not be durable before `sync_names` and `retire`.
     """
 
     min_free_space: int
+
+    @property
+    def slots(self) -> bool:
+        """Whether `place` may leave the final name for later."""
 
     def prepare(self) -> None:
         """Make what the spool needs on its disk. Raises StorageUnavailable."""
@@ -75,15 +93,37 @@ class Spool(Protocol):
     def receive(self) -> IncomingFile:
         """Begin a file. Raises StorageFull below `min_free_space` bytes of free space, and StorageUnavailable."""
 
-    def place(self, file: IncomingFile, key: str) -> None:
+    def place(self, file: IncomingFile, key: str, stamp: Stamp | None = None, *, name_later: bool = False) -> None:
         """Store `file` under `key`: when this returns, the object can be read there and survives a power loss.
 
-        Never overwrites: raises ObjectExists if an object is stored there; also StorageFull and StorageUnavailable,
-        and then the file is not placed.
+        `stamp` is written before the file is synced. With `name_later`, which needs `slots` and a stamp, the object
+        survives as a leftover, and its name once `sync_names` has returned. Never overwrites: raises ObjectExists if an
+        object is stored there; also StorageFull and StorageUnavailable. Then the file is neither placed nor stamped.
         """
 
-    def take_back(self, file: IncomingFile, key: str) -> None:
-        """Undo the placement of `file` under `key`; it may be placed again. Raises StorageUnavailable."""
+    def take_back(self, file: IncomingFile, key: str, stamp: Stamp | None = None) -> None:
+        """Undo the placement of `file` under `key`, and the stamp; it may be placed again.
+
+        Raises StorageFull, StorageUnavailable.
+        """
+
+    def restamp(self, file: IncomingFile, stamp: Stamp) -> None:
+        """Write another stamp into a file that was placed, durably. Raises StorageFull, StorageUnavailable."""
+
+    def sync_names(self, keys: Collection[str]) -> None:
+        """Have the names of placed objects survive a power loss. Raises StorageUnavailable."""
+
+    def retire(self, entries: Iterable["IncomingFile | Leftover"]) -> None:
+        """Forget durably that files were on their way, and all that was forgotten before. Raises StorageUnavailable."""
+
+    def others(self) -> Iterator["Leftover"]:
+        """What other processes, alive or dead, have on its way; nothing may be done to it but to open and retire it.
+
+        Raises StorageUnavailable.
+        """
+
+    def is_shared(self) -> bool:
+        """Whether another process that is alive receives files here too. Raises StorageUnavailable."""
 
     def is_in_flight(self, key: str) -> bool:
         """Whether somebody has placed the object under `key` and its row is not settled. Raises StorageUnavailable.
@@ -91,8 +131,11 @@ class Spool(Protocol):
         Looks at what is on its way only, not at the storage.
         """
 
-    def leftovers(self) -> Iterator[Leftover]:
-        """What dead processes left, each to one caller only at a time. Raises StorageUnavailable."""
+    def leftovers(self) -> AbstractContextManager[list[Leftover]]:
+        """What dead processes left; nobody else gets it before the block ends. Raises StorageUnavailable."""
+
+    def put_back(self, leftover: Leftover, key: str) -> None:
+        """Give a leftover its name in the storage again, not durably; raises as `place`."""
 
     def make_durable(self, key: str) -> None:
         """Have an object survive a power loss, whoever put it there and how. Raises StorageUnavailable."""

@@ -1,7 +1,9 @@
 """Recover from a crash: index or quarantine the files that dead processes left on their way in.
 
 No other file of the archive is looked at, so the time depends on what was under way and not on the size of the archive.
-A file that is indexed here was durable and not acknowledged; its sender may send it again.
+A file whose seal holds is whole, wherever else it has a name: a power loss may have taken its final name and its row,
+and its sender may have been told of success. Such files come first, in the order in which they were sealed. Any other
+file was never acknowledged; one that was placed is indexed all the same.
 """
 
 import logging
@@ -11,26 +13,28 @@ from contextlib import suppress
 from dataclasses import replace
 from enum import StrEnum
 from itertools import product
-from typing import Final
+from typing import Final, NamedTuple
 
 from pacs_server.archive.archive import NAMES, Archive
 from pacs_server.archive.stored_file import USUAL_HEAD, StoredFile, read_stored
 from pacs_server.audit.events import EventID
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals
-from pacs_server.dicom.part10 import PREFIX_END, decode_head
+from pacs_server.dicom.part10 import PREFIX_END, Seal, decode_head
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import (
     DuplicateInstance,
     InvalidInstance,
     InvalidKey,
+    ObjectExists,
     ObjectNotFound,
     StorageFull,
     StorageUnavailable,
 )
+from pacs_server.index.instances import StoredInstance
 from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.storage.keys import NAMINGS, instance_key
-from pacs_server.storage.spool import Leftover
+from pacs_server.storage.spool import Leftover, Spool
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +63,59 @@ def recover(
     outcomes: Counter[RecoveryOutcome] = Counter()
     arrivals = Arrivals(audit, (audit.own(),), EventID.INSTANCES_TRANSFERRED)
     recovery = _LeftoverRecovery(archive, files, arrivals)
-    try:
-        for leftover in files.spool.leftovers():
-            outcome = recovery.deal_with(leftover)
-            outcomes[outcome] += 1
-            counted(outcome.value)
-    finally:
-        arrivals.end()
+    with files.spool.leftovers() as left:
+        if not left:
+            return outcomes
+        try:
+            # A process that was killed leaves rows that a power loss may still take.
+            archive.checkpoints.make_rows_durable()
+            # An empty slot is nothing to tell of.
+            done = [leftover for leftover in left if _is_empty(leftover)]
+            for found in sorted(map(_found, (each for each in left if not _is_empty(each))), key=_turn):
+                outcome = recovery.deal_with(found)
+                outcomes[outcome] += 1
+                counted(outcome.value)
+                if outcome is not RecoveryOutcome.FAILED:
+                    done.append(found.leftover)
+        finally:
+            arrivals.end()
+        _retire(files.spool, done)
     if outcomes:
         log.warning("recovered", extra={outcome.value: count for outcome, count in sorted(outcomes.items())})
     return outcomes
+
+
+def _is_empty(leftover: Leftover) -> bool:
+    return not leftover.size and leftover.key is None
+
+
+def _retire(spool: Spool, done: list[Leftover]) -> None:
+    try:
+        spool.retire(done)
+    except (StorageUnavailable, StorageFull) as error:
+        # All of it is done again at the next start, and comes to the same.
+        log.error("cannot tidy up after recovery", extra={"reason": str(error)})
+
+
+class _Found(NamedTuple):
+    """A leftover and its seal, if it has one."""
+
+    leftover: Leftover
+    seal: Seal | None
+
+
+def _found(leftover: Leftover) -> _Found:
+    with suppress(StorageUnavailable, InvalidInstance, InvalidKey):  # dealing with it finds out again
+        with leftover.open() as file:
+            head = decode_head(file.read(0, USUAL_HEAD))
+        return _Found(leftover, head.seal if head is not None else None)
+    return _Found(leftover, None)
+
+
+def _turn(found: _Found) -> tuple[bool, int]:
+    """The order of recovery: what was acknowledged comes before what may stand in its way."""
+    number = found.seal.number if found.seal is not None else 0
+    return number == 0, number
 
 
 class _LeftoverRecovery:
@@ -79,14 +126,48 @@ class _LeftoverRecovery:
         self._files = files
         self._arrivals = arrivals
 
-    def deal_with(self, leftover: Leftover) -> RecoveryOutcome:
+    def deal_with(self, found: _Found) -> RecoveryOutcome:
+        leftover = found.leftover
         try:
-            outcome = self._placed(leftover) if leftover.placed else self._received(leftover)
-            leftover.remove()
+            if found.seal is not None and (outcome := self._sealed(leftover, found.seal)) is not None:
+                return outcome
+            return self._placed(leftover) if leftover.placed else self._received(leftover)
         except (StorageUnavailable, StorageFull) as error:
             log.error("cannot recover", extra={"path": leftover.name, "reason": str(error)})
             return RecoveryOutcome.FAILED
-        return outcome
+
+    def _sealed(self, leftover: Leftover, seal: Seal) -> RecoveryOutcome | None:
+        """Deal with a sealed file; None if its seal does not hold, so that it was not synced."""
+        if leftover.size != seal.size:
+            return None
+        try:
+            with leftover.open() as file:
+                stored = read_stored(file, leftover.name)
+        except InvalidInstance:
+            return None
+        if stored.instance.digest != seal.digest:
+            return None
+        stored = replace(stored, instance=replace(stored.instance, version=seal.version))
+        known = self._archive.find(stored.instance.uids.sop)
+        if known is not None and known.version > seal.version:
+            return RecoveryOutcome.SUPERSEDED
+        if leftover.placed:
+            return self._settle(self._under_its_key(leftover, stored))
+        return self._settle(self._put_under(leftover, stored, known))
+
+    def _put_under(self, leftover: Leftover, stored: StoredFile, known: StoredInstance | None) -> StoredFile:
+        """Give a file the final name again that a power loss has taken."""
+        instance = stored.instance
+        same = known is not None and (known.version, known.digest) == (instance.version, instance.digest)
+        if known is not None and same and not self._files.storage.exists(known.path):
+            self._files.spool.put_back(leftover, known.path)
+            return replace(stored, instance=replace(instance, path=known.path))
+        for version in range(instance.version, instance.version + NAMES):
+            key = instance_key(stored.header, self._archive.naming, version)
+            with suppress(ObjectExists):
+                self._files.spool.put_back(leftover, key)
+                return replace(stored, instance=replace(instance, path=key, version=version))
+        raise StorageUnavailable("too many files of this instance lie there without a row")
 
     def _received(self, leftover: Leftover) -> RecoveryOutcome:
         """Deal with a file that was never placed, so that nobody was told of success."""
@@ -116,6 +197,10 @@ class _LeftoverRecovery:
         except InvalidInstance as error:
             reason = f"it cannot be read: {error}"
             return _quarantined(leftover.quarantine(reason), reason)
+        return self._settle(found)
+
+    def _settle(self, found: StoredFile | None) -> RecoveryOutcome:
+        """Make a file with its final name durable and index it; None has lost that name by now."""
         if found is None:
             # The file is in the trash now, or in quarantine, which a power loss may undo.
             self._files.quarantine.sync()

@@ -8,6 +8,11 @@ from pydantic import BeforeValidator, Field
 from pacs_server.config.types import FilePath, Live, Restart, Section, empty_is_none, parse_size
 
 
+def _fsync(value: object) -> object:
+    # YAML reads `off` as false; true and false are what the setting was once.
+    return {True: "slots", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class StorageConfig(Section):
     """Where the objects are kept and how; min_free_space in bytes."""
 
@@ -21,5 +26,5 @@ class StorageConfig(Section):
             Annotated[int, Field(ge=1, le=2**62)] | None, BeforeValidator(parse_size), BeforeValidator(empty_is_none)
         ]
     ] = 1_000_000
-    fsync: Restart[bool] = True
+    fsync: Restart[Annotated[Literal["slots", "each", "off"], BeforeValidator(_fsync)]] = "slots"
     accept_unknown_sop_classes: Live[bool] = True

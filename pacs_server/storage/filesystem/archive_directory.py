@@ -13,14 +13,15 @@ from pacs_server.storage.filesystem.storage import FileSystemSideFiles, FileSyst
 from pacs_server.storage.filesystem.trash import FileSystemTrash
 
 
-def archive_directory(root: Path, *, min_free_space: int = 0, fsync: bool = True) -> ArchiveFiles:
+def archive_directory(root: Path, *, min_free_space: int = 0, fsync: bool = True, slots: bool = False) -> ArchiveFiles:
     """The files of the archive in the directory `root`, which is neither made nor looked at yet.
 
     Below `min_free_space` bytes of free space nothing is received; without `fsync` nothing that is received is durable.
+    With `slots` files are received in slots (see `spool`), where the file system has hard links.
     """
     directories = Directories(root, fsync=fsync)
     quarantine = FileSystemQuarantine(directories)
-    spool = FileSystemSpool(directories, quarantine, min_free_space=min_free_space)
+    spool = FileSystemSpool(directories, quarantine, min_free_space=min_free_space, slots=slots and fsync)
     restoration = FileSystemRestoration(root)
     return ArchiveFiles(
         name=str(root),

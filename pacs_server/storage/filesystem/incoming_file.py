@@ -1,5 +1,6 @@
-"""A file that is being received: it has a name in `incoming/` until its row is committed."""
+"""A file that is being received: it has a name in `incoming/` until its row is durable."""
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -13,12 +14,11 @@ from pacs_server.storage.filesystem.incoming_journal import MOVED
 class FileSystemIncoming:
     """A file in `incoming/`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
+        self.descriptor = descriptor
         self.size = 0
         self.placed = self.moved = self._gone = False
-        with storage_errors("create a file"):
-            self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def write(self, data: Bytes) -> None:
         """Append `data`."""
@@ -29,15 +29,24 @@ class FileSystemIncoming:
                 written += os.write(self.descriptor, memoryview(data)[written:] if written else data)
         self.size += len(data)
 
+    def overwrite(self, offset: int, data: bytes) -> None:
+        """Write `data` over bytes that were written; raises OSError."""
+        if os.pwrite(self.descriptor, data, offset) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def read(self, offset: int, length: int) -> bytes:
         """The `length` bytes from `offset` on, as far as they were written."""
         with storage_errors("read a file back"):
             return read_at(self.descriptor, offset, min(length, self.size - offset))
 
     def settled(self) -> None:
-        """Remove the name in `incoming/`: the row is committed."""
+        """Remove the name in `incoming/`: the row is durable."""
         self.placed = False
         self.discard()
+
+    def is_listed(self) -> bool:
+        """Whether the name in `incoming/` is there."""
+        return os.path.lexists(self.path)
 
     def discard(self) -> None:
         """Remove the name in `incoming/`, unless the file was placed and is not settled."""

@@ -1,6 +1,6 @@
 """The entries of `incoming/`: one for each file that is on its way into the archive, until its row is committed.
 
-An entry is a hard link to the file, from its first byte until some time after the commit. So after a crash, recovery
+An entry is a hard link to the file, from its first byte until its row is durable. So after a crash, recovery
 looks at the entries of `incoming/` and at nothing else. Each process has names of its own there, and holds a lock on a
 file beside them for as long as it lives: a process ID may be used again, and hosts may share the storage.
 """
@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +48,11 @@ class IncomingJournal:
                     self._owner = self._begin()
         return f"{self.directory}/{self._owner}-{next(self._numbers)}{FILE}"
 
+    def passing_entries(self, number: int) -> list[str]:
+        """Paths of entries that their maker removes at once; if it is killed before, recovery does."""
+        owner = _new_owner()
+        return [f"{self.directory}/{owner}-{each}{FILE}" for each in range(number)]
+
     def close(self) -> None:
         """Release the lock; the next process recovers the entries that are left."""
         with self._opening:
@@ -58,21 +63,36 @@ class IncomingJournal:
             os.close(self._lock)
             self._owner, self._lock = None, -1
 
-    def abandoned(self) -> Iterator[Path]:
-        """The entries of dead processes; no other process gets those of one owner at the same time."""
-        owners = {_owner_of(name) for name in os.listdir(self.directory)}
-        for owner in sorted(owner for owner in owners if owner is not None and owner != self._owner):
-            with self._taken_over(owner) as dead:
-                if dead:
-                    yield from self._entries_of(owner)
+    @contextmanager
+    def abandoned(self) -> Iterator[list[Path]]:
+        """The entries of dead processes, which no other process gets before the block ends."""
+        with ExitStack() as taken_over:
+            owners = [owner for owner in self._others() if taken_over.enter_context(self._taken_over(owner))]
+            yield [path for owner in owners for path in self._entries_of(owner)]
 
     def entries(self) -> list[Path]:
         """The entries of all processes."""
         return [self.directory / name for name in os.listdir(self.directory) if name.endswith((FILE, MOVED))]
 
+    def entries_of_others(self) -> list[Path]:
+        """The entries of all other processes, dead or alive."""
+        return [path for path in self.entries() if _owner_of(path.name) not in (self._owner, None)]
+
+    def is_shared(self) -> bool:
+        """Whether another process that is alive holds a lock here."""
+        return any(not self._is_dead(owner) for owner in self._others())
+
+    def _others(self) -> list[str]:
+        owners = {_owner_of(name) for name in os.listdir(self.directory)}
+        return sorted(owner for owner in owners if owner is not None and owner != self._owner)
+
+    def _is_dead(self, owner: str) -> bool:
+        with self._taken_over(owner) as dead:
+            return dead
+
     def _begin(self) -> str:
         for _ in range(_TRIES):
-            owner = f"{socket.gethostname()}-{os.getpid()}-r{secrets.token_hex(4)}"
+            owner = _new_owner()
             descriptor = os.open(self._lock_file(owner), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 # A process that recovers may have seen the file before it was locked, and removed it.
@@ -112,6 +132,10 @@ class IncomingJournal:
 
     def _lock_file(self, owner: str) -> Path:
         return self.directory / f"{owner}{_LOCK}"
+
+
+def _new_owner() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-r{secrets.token_hex(4)}"
 
 
 def _owner_of(name: str) -> str | None:

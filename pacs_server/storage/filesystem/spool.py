@@ -1,15 +1,17 @@
 """Files are received in `incoming/`, on the same file system as the archive, and placed by a hard link.
 
-Order of a placement, which the promise of durability rests on: file synced -> linked under its final name -> directory
-synced, and the directories above it that are new. The caller then commits the index row and calls `settled`, which
-removes the name in `incoming/`.
+Order of a placement, which the promise of durability rests on: file stamped as whole and synced -> linked under its
+final name -> directory synced, and the directories above it that are new. The caller then commits the index row and
+calls `settled`, which removes the name in `incoming/`. In slots, whose names are durable beforehand, the file is safe
+once it is synced: the directories and the row follow for many files at once, and then `retire` removes the names.
 """
 
 import errno
+import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,8 +25,11 @@ from pacs_server.storage.filesystem.directories import Directories, rename_new
 from pacs_server.storage.filesystem.incoming_file import FileSystemIncoming, moved_note
 from pacs_server.storage.filesystem.incoming_journal import FILE, MOVED, IncomingJournal
 from pacs_server.storage.filesystem.quarantine import FileSystemQuarantine
+from pacs_server.storage.filesystem.slots import Slots
 from pacs_server.storage.keys import INCOMING, check_key
-from pacs_server.storage.spool import IncomingFile, Leftover
+from pacs_server.storage.spool import IncomingFile, Leftover, Stamp
+
+log = logging.getLogger(__name__)
 
 # The first object of a study needs its file, and up to five directories above it.
 _FILES_OF_A_STUDY: Final = 6
@@ -35,20 +40,43 @@ _NO_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 class FileSystemSpool:
     """Files in `incoming/`; below `min_free_space` bytes of free space nothing is received."""
 
-    def __init__(self, directories: Directories, quarantine: FileSystemQuarantine, *, min_free_space: int) -> None:
+    def __init__(
+        self, directories: Directories, quarantine: FileSystemQuarantine, *, min_free_space: int, slots: bool = False
+    ) -> None:
         self.min_free_space = min_free_space
+        self.slots = slots
         self._directories = directories
         self._quarantine = quarantine
         self._incoming = directories.root / INCOMING
         self._journal = IncomingJournal(self._incoming, fsync=directories.fsync)
+        self._slots = Slots(self._journal)
 
     def prepare(self) -> None:
         """Make `incoming/`; see `Spool`."""
         with storage_errors(f"create {self._incoming}"):
             make_directory(self._incoming, durable=self._directories.fsync)
+            if self.slots and not self._has_links():
+                self.slots = False
+                log.info("the file system of the archive has no hard links, so every name is synced by itself")
+
+    def _has_links(self) -> bool:
+        """Try whether the file system has hard links, without which a slot would lose its name when it is placed."""
+        probe, second = self._journal.passing_entries(2)
+        try:
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.link(probe, second)
+        except OSError as error:
+            # Any other error comes again when something is received, and is told then.
+            return error.errno not in _NO_LINKS
+        finally:
+            for entry in (second, probe):
+                with suppress(OSError):
+                    os.unlink(entry)
+        return True
 
     def close(self) -> None:
         """Give up what is on its way; see `Spool`."""
+        self._slots.close()
         with suppress(OSError):
             self._journal.close()
 
@@ -64,41 +92,110 @@ class FileSystemSpool:
         if free < self.min_free_space:
             raise StorageFull(f"{free} bytes free, storage.min_free_space is {self.min_free_space}")
         with storage_errors("create a file"):
+            if self.slots:
+                return FileSystemIncoming(*self._slots.take())
             entry = self._journal.entry()
-        return FileSystemIncoming(entry)
+            return FileSystemIncoming(entry, os.open(entry, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
-    def place(self, file: IncomingFile, key: str) -> None:
+    def place(self, file: IncomingFile, key: str, stamp: Stamp | None = None, *, name_later: bool = False) -> None:
         """Store a file under `key`; see `Spool`."""
         check_key(key)
-        self.place_at(_own(file), self._directories.path(key))
+        self.place_at(_own(file), self._directories.path(key), stamp, name_later=name_later)
 
-    def place_at(self, file: FileSystemIncoming, target: str) -> None:
+    def place_at(
+        self, file: FileSystemIncoming, target: str, stamp: Stamp | None = None, *, name_later: bool = False
+    ) -> None:
         """Store a file at a path below the root; raises as `place`."""
         with storage_errors("place a file"):
-            if self._directories.fsync:
-                os.fdatasync(file.descriptor)
-            folder = os.path.dirname(target)
+            if os.path.lexists(target):  # that costs less than to sync in vain, and to take the stamp back
+                raise _taken(self._directories.key(target))
+            if stamp is not None:
+                file.overwrite(stamp.offset, stamp.whole)
             try:
-                self._link(file, target)
-            except FileNotFoundError:
-                self._directories.make(folder)
-                self._link(file, target)
-            file.placed = True
-            try:
-                self._directories.sync(folder)
-                self._directories.sync_above(folder)
-            except OSError:
-                # Nobody knows whether the name would survive a power loss: it counts as not placed.
-                _unlink(file, target)
+                self._place(file, target, name_later=name_later)
+            except (OSError, ObjectExists):
+                self._blank(file, stamp)
                 raise
 
-    def take_back(self, file: IncomingFile, key: str) -> None:
+    def _place(self, file: FileSystemIncoming, target: str, *, name_later: bool) -> None:
+        if self._directories.fsync:
+            os.fdatasync(file.descriptor)
+        folder = os.path.dirname(target)
+        try:
+            self._link(file, target)
+        except FileNotFoundError:
+            self._directories.make(folder)
+            self._link(file, target)
+        file.placed = True
+        if name_later:
+            return
+        try:
+            self._directories.sync(folder)
+            self._directories.sync_above(folder)
+        except OSError:
+            # Nobody knows whether the name would survive a power loss: it counts as not placed.
+            _unlink(file, target)
+            raise
+
+    def take_back(self, file: IncomingFile, key: str, stamp: Stamp | None = None) -> None:
         """Undo a placement; see `Spool`."""
         check_key(key)
-        target = self._directories.path(key)
+        own, target = _own(file), self._directories.path(key)
         with storage_errors(f"take back {key}"):
-            _unlink(_own(file), target)
+            _unlink(own, target)
             self._directories.sync(os.path.dirname(target))
+            self._blank(own, stamp)
+
+    def _blank(self, file: FileSystemIncoming, stamp: Stamp | None) -> None:
+        """Take a stamp back durably: after a crash nobody may take the file for one that was acknowledged."""
+        if stamp is not None:
+            self._restamp(file, stamp.offset, stamp.blank)
+
+    def restamp(self, file: IncomingFile, stamp: Stamp) -> None:
+        """Write another stamp; see `Spool`."""
+        with storage_errors("stamp a file"):
+            self._restamp(_own(file), stamp.offset, stamp.whole)
+
+    def _restamp(self, file: FileSystemIncoming, offset: int, data: bytes) -> None:
+        file.overwrite(offset, data)
+        if self._directories.fsync:
+            os.fdatasync(file.descriptor)
+
+    def sync_names(self, keys: Collection[str]) -> None:
+        """Sync the directories of files; see `Spool`."""
+        folders = {os.path.dirname(self._directories.path(key)) for key in keys}
+        with storage_errors("sync what was stored"):
+            self._directories.sync_all(folders)
+
+    def retire(self, entries: Iterable[IncomingFile | Leftover]) -> None:
+        """Remove names in `incoming/`, and make new ones; see `Spool`."""
+        paths = [
+            entry.path if isinstance(entry, FileSystemIncoming) else self._directories.path(_left(entry).name)
+            for entry in entries
+        ]
+
+        def remove() -> None:
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
+
+        with storage_errors("retire what was stored"):
+            if self.slots:
+                self._slots.renew(remove)
+            else:
+                remove()
+                self._directories.sync(self._incoming)
+
+    def put_back(self, leftover: Leftover, key: str) -> None:
+        """Link a leftover to a key; see `Spool`."""
+        check_key(key)
+        source, target = self._directories.path(_left(leftover).name), self._directories.path(key)
+        with storage_errors("place a file"):
+            try:
+                self._directories.make(os.path.dirname(target))
+                os.link(source, target)
+            except FileExistsError as error:
+                raise _taken(key) from error
 
     def make_durable(self, key: str) -> None:
         """Sync a file and the names on the way to it; see `Spool`."""
@@ -130,25 +227,45 @@ class FileSystemSpool:
                         return True
         return False
 
-    def leftovers(self) -> Iterator[Leftover]:
+    @contextmanager
+    def leftovers(self) -> Iterator[list[Leftover]]:
         """What dead processes left in `incoming/`; see `Spool`."""
+        with ExitStack() as stack:
+            with storage_errors("list what comes in"):
+                entries = stack.enter_context(self._journal.abandoned())
+                left = [leftover for entry in entries for leftover in self._left(entry)]
+            yield left
+
+    def others(self) -> Iterator[Leftover]:
+        """What other processes have in `incoming/`; see `Spool`."""
         with storage_errors("list what comes in"):
-            for entry in self._journal.abandoned():
-                state = entry.stat()
-                if entry.suffix != MOVED:
-                    yield self._leftover(entry, state.st_size, placed=state.st_nlink > 1)
-                elif entry.with_suffix(FILE).exists():
-                    entry.unlink()  # the file was not moved in the end
-                else:
-                    yield self._leftover(entry, 0, placed=True, key=entry.read_text(errors="replace"))
+            for entry in self._journal.entries_of_others():
+                with suppress(FileNotFoundError):
+                    state = entry.stat()
+                    if entry.suffix == FILE and state.st_size:
+                        yield self._leftover(entry, state.st_size, placed=state.st_nlink > 1)
+
+    def is_shared(self) -> bool:
+        """Whether another process receives files; see `Spool`."""
+        with storage_errors("list what comes in"):
+            return self._journal.is_shared()
+
+    def _left(self, entry: Path) -> Iterator[Leftover]:
+        state = entry.stat()
+        if entry.suffix != MOVED:
+            yield self._leftover(entry, state.st_size, placed=state.st_nlink > 1)
+        elif entry.with_suffix(FILE).exists():
+            entry.unlink()  # the file was not moved in the end
+        else:
+            yield self._leftover(entry, 0, placed=True, key=entry.read_text(errors="replace"))
 
     def _leftover(self, entry: Path, size: int, *, placed: bool, key: str | None = None) -> "FileSystemLeftover":
         return FileSystemLeftover(f"{INCOMING}/{entry.name}", size, placed, key, self._directories, self._quarantine)
 
     def count(self) -> int:
         """How many files are in `incoming/`; see `Spool`."""
-        with storage_errors("list what comes in"), os.scandir(self._incoming) as entries:
-            return sum(not entry.name.endswith(".lock") for entry in entries)
+        with storage_errors("list what comes in"):
+            return sum(1 for entry in self._journal.entries() if _is_in_use(entry))
 
     # ---------------------------------------------------------------- room
 
@@ -237,14 +354,6 @@ class FileSystemLeftover:
         """Move the file into quarantine; see `Leftover`."""
         return self._quarantine.add_file(self._place(), reason)
 
-    def remove(self) -> None:
-        """Remove the entry; see `Leftover`."""
-        path = self._directories.path(self.name)
-        with storage_errors(f"remove {self.name}"):
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-            self._directories.sync(os.path.dirname(path))
-
     def _place(self) -> str:
         """Where the file is, below the root."""
         if self.key is None:
@@ -266,6 +375,20 @@ def _unlink(file: FileSystemIncoming, target: str) -> None:
 
 def _taken(key: str) -> ObjectExists:
     return ObjectExists(f"{key} is stored already")
+
+
+def _is_in_use(entry: Path) -> bool:
+    """Whether an entry is more than an empty slot."""
+    try:
+        return entry.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _left(entry: object) -> FileSystemLeftover:
+    if not isinstance(entry, FileSystemLeftover):
+        raise TypeError("a file of another storage")
+    return entry
 
 
 def _own(file: IncomingFile) -> FileSystemIncoming:

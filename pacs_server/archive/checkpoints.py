@@ -1,0 +1,251 @@
+"""Instances that only their slots keep until the next checkpoint, and the checkpoints.
+
+An instance that is stored in a slot is safe once the slot is synced: recovery finds it there. Its final name and its
+row are made at once, and a checkpoint makes them durable for many instances together, in this order: names synced -> a
+row committed so that the disk has it, and with it every row before -> the rows looked up -> slots retired, which is
+synced too. If any of it fails, nothing is retired, and nothing more is stored before a checkpoint succeeds.
+
+A database server that is killed may lose rows that no checkpoint has made durable. Each new connection is asked for
+them, and what is missing is written again before anybody gets an answer from it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple
+
+from pacs_server.archive.stored_file import USUAL_HEAD
+from pacs_server.dicom.part10 import decode_head
+from pacs_server.errors import IndexUnavailable, InvalidInstance, ObjectNotFound, StorageFull, StorageUnavailable
+from pacs_server.index.instances import Arrival, InstanceIndex
+from pacs_server.storage.spool import IncomingFile, Leftover, Spool
+
+log = logging.getLogger(__name__)
+
+# A checkpoint comes after so many instances or so many seconds, whichever comes first.
+_AFTER_INSTANCES: Final = 256
+_AFTER_SECONDS: Final = 0.25
+# Who stores does it itself if nobody else does, or does not keep up.
+_MOST_INSTANCES: Final = 1024
+# After a failure a checkpoint is tried again so many seconds later at the earliest.
+_PAUSE_SECONDS: Final = 1.0
+
+
+class _Kept(NamedTuple):
+    """An instance that its slot keeps."""
+
+    file: IncomingFile
+    arrival: Arrival
+
+    @property
+    def uid(self) -> str:
+        return self.arrival.instance.uids.sop
+
+
+class Checkpoints:
+    """The checkpoints of one process; shared by all threads."""
+
+    def __init__(self, spool: Spool, index: InstanceIndex) -> None:
+        self._spool = spool
+        self._index = index
+        self._kept: list[_Kept] = []
+        self._changed = threading.Condition()
+        self._taking = threading.Lock()
+        self._restoring = threading.RLock()
+        self._here = threading.local()
+        self._connections = 0
+        self._relaxes: bool | None = None
+        self._shared = False
+        self._failed: tuple[StorageUnavailable | StorageFull | IndexUnavailable, float] | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        if spool.slots:
+            index.when_connected(self._connected)
+
+    # ---------------------------------------------------------------- while instances are stored
+
+    def relaxed(self) -> bool:
+        """Whether the names and rows of new instances may wait for the next checkpoint. Raises IndexUnavailable."""
+        if not self._spool.slots:
+            return False
+        if self._relaxes is None:
+            self._relaxes = self._index.relaxes
+            if not self._relaxes:
+                log.info("the database has no write-ahead log, so every name and row is synced by itself")
+            self._look_for_others()
+        return self._relaxes and not self._shared
+
+    def ensure_possible(self) -> None:
+        """If the last checkpoint failed, take one.
+
+        Raises StorageFull, StorageUnavailable, IndexUnavailable.
+        """
+        if self._failed is not None:
+            error, at = self._failed
+            if time.monotonic() - at < _PAUSE_SECONDS:
+                raise type(error)(str(error))
+            self.take()
+
+    @property
+    def connections(self) -> int:
+        """How many connections to a database server there were; read it before a row is committed, for `keep`."""
+        return self._connections
+
+    def keep(self, file: IncomingFile, arrival: Arrival, connections: int) -> None:
+        """Have the next checkpoint make the name and the row of an instance durable; the row has been committed.
+
+        Raises IndexUnavailable if the row was lost again and cannot be written; then recovery will find the slot.
+        """
+        kept = _Kept(file, arrival)
+        with self._changed:
+            self._kept.append(kept)
+            number = len(self._kept)
+            if number in (1, _AFTER_INSTANCES):
+                self._changed.notify_all()
+            lost = self._connections != connections
+        if lost:
+            # The database may have been killed after the commit, and nobody knew yet that the row was to be there.
+            self._write_again([kept])
+        if number >= _MOST_INSTANCES:
+            with suppress(StorageFull, StorageUnavailable, IndexUnavailable):  # told to whoever stores next
+                self.take()
+
+    # ---------------------------------------------------------------- the checkpoint
+
+    def take(self) -> None:
+        """Make durable what was stored here, and retire its slots.
+
+        Raises StorageFull, StorageUnavailable, IndexUnavailable; then nothing was retired.
+        """
+        with self._taken():
+            if self._kept:
+                self._take([])
+
+    def take_everywhere(self) -> None:
+        """Do so for what all processes have stored whose rows are there, dead ones too, whether anything is kept here.
+
+        After this no slot holds an instance whose row was there before. Raises as `take`.
+        """
+        with self._taken():
+            # A row that is there now is durable after the commit that follows; one that comes later may not be.
+            others = _by_uid(self._spool.others())
+            there = self._index.known(list(others))
+            self._take([leftover for uid, each in others.items() if uid in there for leftover in each], there)
+
+    def _take(self, others: Sequence[Leftover], paths: dict[str, str] | None = None) -> None:
+        with self._changed:
+            kept = self._kept[:]
+        paths = {each.uid: each.arrival.instance.path for each in kept} | (paths or {})
+        self._spool.sync_names({*paths.values(), *(each.arrival.instance.path for each in kept)})
+        self._index.make_durable()
+        self._write_again(kept)
+        if not self._index.known(list(paths)).keys() >= {each.uid for each in kept if each.file.is_listed()}:
+            raise IndexUnavailable("the index has lost rows")
+        self._spool.retire([*(each.file for each in kept), *others])
+        with self._changed:
+            del self._kept[: len(kept)]
+        self._look_for_others()
+
+    def make_rows_durable(self) -> None:
+        """Have every row that is committed survive a power loss. Raises IndexUnavailable."""
+        self._index.make_durable()
+
+    @contextmanager
+    def _taken(self) -> Iterator[None]:
+        with self._taking:
+            try:
+                yield
+            except (StorageFull, StorageUnavailable, IndexUnavailable) as error:
+                if self._failed is None:
+                    log.error("checkpoint failed, nothing is stored until one succeeds", extra={"reason": str(error)})
+                self._failed = error, time.monotonic()
+                raise
+            if self._failed is not None:
+                log.warning("checkpoint succeeded again")
+            self._failed = None
+
+    def _look_for_others(self) -> None:
+        """Notice another process that answers queries from the same database server.
+
+        If the database is killed, it would answer without the rows that this process has to write again.
+        """
+        if self._relaxes and not self._index.is_embedded:
+            shared = self._spool.is_shared()
+            if shared and not self._shared:
+                log.info("another process stores in this archive, so every name and row is synced by itself")
+            self._shared = shared
+
+    # ---------------------------------------------------------------- rows that a database server has lost
+
+    def _connected(self, finds_all: Callable[[list[str]], bool]) -> None:
+        """Have a new connection find every instance that is kept."""
+        if getattr(self._here, "restores", False):
+            return
+        with self._changed:
+            self._connections += 1
+            kept = self._kept[:]
+        if kept and not finds_all([each.uid for each in kept]):
+            self._write_again(kept)
+
+    def _write_again(self, kept: Sequence[_Kept]) -> None:
+        """Write the rows that the index does not have, durably; raises IndexUnavailable."""
+        with self._restoring:
+            self._here.restores = True
+            try:
+                known = self._index.known([each.uid for each in kept])
+                # Whoever deletes an instance has retired its slot before.
+                lost = [each.arrival for each in kept if each.uid not in known and each.file.is_listed()]
+                if lost:
+                    self._index.restore(lost)
+                    log.warning("rows that the database had lost were written again", extra={"instances": len(lost)})
+            finally:
+                self._here.restores = False
+
+    # ---------------------------------------------------------------- the thread
+
+    def start(self) -> None:
+        """Take checkpoints from now on. Raises IndexUnavailable."""
+        self.relaxed()  # the log tells at the start what is not possible here
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more, except the last one; what that cannot do, recovery does at the next start."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        with suppress(StorageFull, StorageUnavailable, IndexUnavailable):  # it has been logged
+            self.take()
+
+    def _run(self) -> None:
+        while self._wait():
+            try:
+                self.take()
+            except (StorageFull, StorageUnavailable, IndexUnavailable):
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stopping, _PAUSE_SECONDS)
+
+    def _wait(self) -> bool:
+        """Wait until a checkpoint is due; False if no more are to be taken."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._kept or self._stopping)
+            self._changed.wait_for(lambda: len(self._kept) >= _AFTER_INSTANCES or self._stopping, _AFTER_SECONDS)
+            return not self._stopping
+
+
+def _by_uid(leftovers: Iterator[Leftover]) -> dict[str, list[Leftover]]:
+    """What was placed and sealed, by SOP Instance UID."""
+    found: dict[str, list[Leftover]] = {}
+    for leftover in leftovers:
+        with suppress(ObjectNotFound, InvalidInstance):
+            with leftover.open() as file:
+                head = decode_head(file.read(0, USUAL_HEAD))
+            if leftover.placed and head is not None and head.seal is not None:
+                found.setdefault(head.media_storage_sop_instance_uid, []).append(leftover)
+    return found
