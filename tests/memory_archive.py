@@ -5,7 +5,7 @@ Two names are of one file here if they have the same `bytes` object, as hard lin
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.storage.contract import Bytes, ByteSource
 from pacs_server.storage.keys import DECISIONS_PREFIX, TRASH, check_key, check_side_key, trash_prefix
 from pacs_server.storage.memory import MemorySource, MemoryStorage
-from pacs_server.storage.spool import IncomingFile, Leftover
+from pacs_server.storage.spool import IncomingFile, Leftover, Stamp
 
 _DOCUMENT: Final = "deletion.json"
 _DECISIONS: Final = f"{DECISIONS_PREFIX}changes.jsonl"
@@ -41,9 +41,17 @@ class MemoryIncoming:
         """Append `data`."""
         self.data += data
 
+    def stamped(self, offset: int, data: bytes) -> bytes:
+        """What was received, with `data` in place of the bytes at `offset`."""
+        return bytes(self.data[:offset] + data + self.data[offset + len(data) :])
+
     def read(self, offset: int, length: int) -> bytes:
         """The `length` bytes from `offset` on."""
         return bytes(self.data[offset : offset + max(length, 0)])
+
+    def is_listed(self) -> bool:
+        """Whether the file is on its way."""
+        return self.on_its_way
 
     def settled(self) -> None:
         """Forget that the file is on its way."""
@@ -56,6 +64,8 @@ class MemoryIncoming:
 
 class MemorySpool:
     """Receives files in memory; `crash` has what is on its way left over."""
+
+    slots = False
 
     def __init__(self, storage: MemoryStorage, quarantine: "MemoryQuarantine", *, min_free_space: int) -> None:
         self.min_free_space = min_free_space
@@ -84,25 +94,55 @@ class MemorySpool:
         self._receiving = [*(one for one in self._receiving if one.on_its_way), file]
         return file
 
-    def place(self, file: IncomingFile, key: str) -> None:
+    def place(self, file: IncomingFile, key: str, stamp: Stamp | None = None, *, name_later: bool = False) -> None:
         own = _own(file)
-        data = bytes(own.data)
+        data = own.stamped(stamp.offset, stamp.whole) if stamp is not None else bytes(own.data)
         self._storage.put_bytes(key, data)
         own.placed, own.key = data, key
 
-    def take_back(self, file: IncomingFile, key: str) -> None:
+    def take_back(self, file: IncomingFile, key: str, stamp: Stamp | None = None) -> None:
         self._storage.remove(key)
         own = _own(file)
         own.placed, own.key = None, None
+
+    def restamp(self, file: IncomingFile, stamp: Stamp) -> None:
+        own = _own(file)
+        assert own.key is not None
+        own.placed = own.stamped(stamp.offset, stamp.whole)
+        self._storage.replace(own.key, own.placed)
+
+    def sync_names(self, keys: Collection[str]) -> None:
+        """Nothing survives anything here."""
+
+    def retire(self, entries: Iterable[IncomingFile | Leftover]) -> None:
+        for entry in entries:
+            if isinstance(entry, MemoryLeftover):
+                entry.remove()
+            else:
+                _own(entry).settled()
+
+    def others(self) -> Iterator[Leftover]:
+        return iter(())
+
+    def is_shared(self) -> bool:
+        return False
 
     def is_in_flight(self, key: str) -> bool:
         check_key(key)
         files = (*self._receiving, *self._left)
         return any(file.on_its_way and file.placed is not None and file.key == key for file in files)
 
-    def leftovers(self) -> Iterator[Leftover]:
-        for file in list(self._left):
-            yield MemoryLeftover(file, self._storage, self._quarantine, partial(self._left.remove, file))
+    @contextmanager
+    def leftovers(self) -> Iterator[list[Leftover]]:
+        yield [
+            MemoryLeftover(file, self._storage, self._quarantine, partial(self._left.remove, file))
+            for file in self._left
+        ]
+
+    def put_back(self, leftover: Leftover, key: str) -> None:
+        assert isinstance(leftover, MemoryLeftover)
+        with leftover.open() as file:
+            self._storage.put_bytes(key, file.read(0, file.size))
 
     def make_durable(self, key: str) -> None:
         """Nothing survives anything here."""
@@ -151,6 +191,7 @@ class MemoryLeftover:
         return self._quarantine.keep(self.name, self._data, reason)
 
     def remove(self) -> None:
+        """Forget the file."""
         self._forget()
 
 

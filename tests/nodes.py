@@ -78,16 +78,27 @@ class FaultyIndex(InstanceIndex):
     faults = Faults()
     lose_the_answer = False
 
-    def _step(self, write: Callable[..., None], *args: Any) -> None:
+    def _step(self, write: Callable[..., None], *args: Any, **options: bool) -> None:
         try:
-            self.faults.step(write, *args)
+            self.faults.step(write, *args, **options)
         except OSError as error:
             raise IndexUnavailable("down") from error
         if self.lose_the_answer:
             raise IndexUnavailable("lost at COMMIT", uncertain=True)
 
-    def add(self, instance: StoredInstance, header: Header, origin: Origin, received_at: Any = None) -> None:
-        self._step(super().add, instance, header, origin, received_at)
+    def add(
+        self,
+        instance: StoredInstance,
+        header: Header,
+        origin: Origin,
+        received_at: Any = None,
+        *,
+        relaxed: bool = False,
+    ) -> None:
+        self._step(super().add, instance, header, origin, received_at, relaxed=relaxed)
+
+    def make_durable(self) -> None:
+        self._step(super().make_durable)
 
     def replace(self, instance: StoredInstance, header: Header, origin: Origin, received_at: Any = None) -> None:
         self._step(super().replace, instance, header, origin, received_at)
@@ -104,10 +115,11 @@ class Node:
         naming: str = "hierarchical",
         *,
         migrated: bool = False,
+        slots: bool = False,
     ) -> None:
         """With `migrated` the database is up to date, which takes its time to find out."""
         self.root = directory
-        self.files = archive_directory(directory)
+        self.files = archive_directory(directory, slots=slots)
         self.storage, self.spool = self.files.storage, self.files.spool
         self.spool.prepare()
         self.database = Database(url, fsync=False)
@@ -210,7 +222,7 @@ def interrupted(directory: Path, url: str, ds: Dataset, policy: str = "reject", 
     """A process that was killed when the file of `ds` was durable and its row was not written."""
     node = Node(directory, url, policy, naming)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(node.index, "_step", lambda *_: (_ for _ in ()).throw(Killed()))
+        patch.setattr(node.index, "_step", lambda *_, **__: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             node.store(ds)
     node.die()

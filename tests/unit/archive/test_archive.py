@@ -33,11 +33,17 @@ class FaultyIndex(InstanceIndex):
         self.lose_the_answer = False
 
     def add(
-        self, instance: StoredInstance, header: Header, origin: Origin, received_at: datetime | None = None
+        self,
+        instance: StoredInstance,
+        header: Header,
+        origin: Origin,
+        received_at: datetime | None = None,
+        *,
+        relaxed: bool = False,
     ) -> None:
         if self.fail_before:
             raise IndexUnavailable("down")
-        super().add(instance, header, origin, received_at)
+        super().add(instance, header, origin, received_at, relaxed=relaxed)
         if self.lose_the_answer:
             raise IndexUnavailable("lost at COMMIT", uncertain=True)
 

@@ -193,6 +193,7 @@ ON_DISK: dict[str, tuple[Break, After]] = {
 }
 # What else there is of these when another instance of the series lies there already.
 ONLY_AT_FIRST = {
+    "no second link",
     "no lock",
     "the lock's name cannot be synced",
     "no directory for the study",

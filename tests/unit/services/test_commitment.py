@@ -76,12 +76,12 @@ class Node:
         self.database.migrate()
         assert isinstance(files.storage, MemoryStorage)
         self.storage = files.storage
-        self.deletions = DeletionService(DeletionIndex(self.database), files, silent())
         self.clock = clock
         self.counted: list[str] = []
         archive = Archive(
             files.storage, files.spool, InstanceIndex(self.database), naming="flat", duplicate_policy="reject"
         )
+        self.deletions = DeletionService(DeletionIndex(self.database), files, archive.checkpoints, silent())
         self.store_service = StoreService(archive)
         self.index = CommitmentIndex(self.database)
         self.tasks = TaskService(

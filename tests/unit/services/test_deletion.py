@@ -64,8 +64,9 @@ class Site:
         self.store = StoreService(self.archive)
         self.trash = self.files.trash
         self.index = DeletionIndex(self.database)
+        audit = Recorder(self.trail, lambda: "PACS")
         self.deletions = DeletionService(
-            self.index, self.files, Recorder(self.trail, lambda: "PACS"), clock=lambda: self.now
+            self.index, self.files, self.archive.checkpoints, audit, clock=lambda: self.now
         )
 
     def keep(self, *instances: Dataset) -> list[StoreOutcome]:

@@ -46,17 +46,22 @@ def entry_of(receiver: subprocess.Popen[str]) -> Path:
     return entry
 
 
+def abandoned(journal: IncomingJournal) -> list[Path]:
+    with journal.abandoned() as entries:
+        return entries
+
+
 @pytest.mark.slow
 def test_entries_are_abandoned_when_their_process_dies_and_not_before(
     directory: Path, receiver: subprocess.Popen[str]
 ) -> None:
     entry = entry_of(receiver)
     journal = IncomingJournal(directory)
-    assert list(journal.abandoned()) == []
+    assert abandoned(journal) == []
     receiver.communicate(timeout=60)
-    assert list(journal.abandoned()) == [entry]
+    assert abandoned(journal) == [entry]
     entry.unlink()
-    assert list(journal.abandoned()) == []
+    assert abandoned(journal) == []
     assert list(directory.iterdir()) == []
 
 
@@ -66,23 +71,23 @@ def test_the_lock_tells_and_not_the_pid(directory: Path) -> None:
     for owner in dead:
         (directory / f"{owner}.lock").touch()
         (directory / f"{owner}-0.part").touch()
-    assert {path.name for path in IncomingJournal(directory).abandoned()} == {f"{owner}-0.part" for owner in dead}
+    assert {path.name for path in abandoned(IncomingJournal(directory))} == {f"{owner}-0.part" for owner in dead}
 
 
 def test_two_journals_of_one_process_are_two_owners(directory: Path) -> None:
     one, other = IncomingJournal(directory), IncomingJournal(directory)
     Path(one.entry()).touch()
-    assert list(other.abandoned()) == []
+    assert abandoned(other) == []
     one.close()
-    assert len(list(other.abandoned())) == 1
+    assert len(abandoned(other)) == 1
 
 
 def test_nobody_else_recovers_what_somebody_is_at(directory: Path) -> None:
     (directory / "elsewhere-5-r00000000.lock").touch()
     (directory / "elsewhere-5-r00000000-0.part").touch()
-    one, other = IncomingJournal(directory).abandoned(), IncomingJournal(directory)
-    assert next(one).name == "elsewhere-5-r00000000-0.part"
-    assert list(other.abandoned()) == []
+    with IncomingJournal(directory).abandoned() as entries:
+        assert [entry.name for entry in entries] == ["elsewhere-5-r00000000-0.part"]
+        assert abandoned(IncomingJournal(directory)) == []
 
 
 def test_a_lock_that_was_taken_for_a_dead_one_is_made_anew(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +129,7 @@ def test_without_locks_it_goes_by_host_and_pid(directory: Path, monkeypatch: pyt
             (directory / f"{owner}.lock").touch()
     (directory / "x").touch()
     gone = [owner for owner in owners if str(DEAD) in owner or str(os.getpid()) in owner]
-    assert {path.name for path in IncomingJournal(directory).abandoned()} == {f"{owner}-0.part" for owner in gone}
+    assert {path.name for path in abandoned(IncomingJournal(directory))} == {f"{owner}-0.part" for owner in gone}
 
 
 def test_closing_leaves_what_is_not_settled(directory: Path) -> None:
@@ -132,7 +137,7 @@ def test_closing_leaves_what_is_not_settled(directory: Path) -> None:
     entry = Path(journal.entry())
     entry.touch()
     journal.close()
-    assert list(IncomingJournal(directory).abandoned()) == [entry]
+    assert abandoned(IncomingJournal(directory)) == [entry]
     # It may be used again, under another name.
     again = Path(journal.entry())
     assert again.name.rpartition("-")[0] != entry.name.rpartition("-")[0]

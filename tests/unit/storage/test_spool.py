@@ -104,7 +104,8 @@ def test_below_the_limit_nothing_is_received(files: ArchiveFiles) -> None:
 
 
 def left(files: ArchiveFiles) -> list[Leftover]:
-    return list(files.spool.leftovers())
+    with files.spool.leftovers() as left:
+        return left
 
 
 def test_the_living_leave_nothing_over(files: ArchiveFiles) -> None:
@@ -123,7 +124,7 @@ def test_what_was_being_received_is_left_over(files: ArchiveFiles, crash: Crash)
         assert source.read(1, 10) == b"alf"
     assert not leftover.is_stored_as(KEY)
     assert leftover.quarantine("it is half").startswith("quarantine/")
-    leftover.remove()
+    files.spool.retire([leftover])
     assert left(after) == []
     assert (after.quarantine.count(), after.spool.count()) == (1, 0)
 
@@ -142,7 +143,7 @@ def test_what_was_placed_and_not_settled_is_left_over(files: ArchiveFiles, crash
     assert not leftover.is_stored_as(OTHER)
     with leftover.open() as source:
         assert source.read(0, 100) == b"whole 0"
-    leftover.remove()
+    files.spool.retire([leftover])
     assert left(after) == []
     assert stored(after.storage) == {KEY: b"whole 0", OTHER: b"whole 1"}
     assert not after.spool.is_in_flight(KEY)
@@ -157,7 +158,7 @@ def test_a_leftover_whose_object_is_another_one_by_now(files: ArchiveFiles, cras
     [leftover] = left(after)
     if leftover.key is None:  # where files are moved, the key is all that is known
         assert not leftover.is_stored_as(KEY)
-    leftover.remove()
+    files.spool.retire([leftover])
     assert stored(after.storage) == {KEY: b"another"}
 
 

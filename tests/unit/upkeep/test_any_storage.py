@@ -59,7 +59,7 @@ class Site:
         self.archive = Archive(
             files.storage, files.spool, self.index, naming="hierarchical", duplicate_policy="replace"
         )
-        self.deletions = DeletionService(DeletionIndex(self.database), files, silent())
+        self.deletions = DeletionService(DeletionIndex(self.database), files, self.archive.checkpoints, silent())
         self.patients = PatientService(self.database, files.decisions, silent(), lambda: "PACS")
 
     def store(self, *instances: Dataset) -> list[StoredInstance]:

@@ -78,10 +78,10 @@ class Site:
         self.storage = self.files.storage
         self.files.spool.prepare()
         index = InstanceIndex(database)
-        archive = Archive(self.storage, self.files.spool, index, naming=naming, duplicate_policy=policy)
-        self.store = StoreService(archive)
+        self.archive = Archive(self.storage, self.files.spool, index, naming=naming, duplicate_policy=policy)
+        self.store = StoreService(self.archive)
         audit = Recorder(NoAudit(), lambda: "PACS")
-        self.deletions = DeletionService(DeletionIndex(database), self.files, audit)
+        self.deletions = DeletionService(DeletionIndex(database), self.files, self.archive.checkpoints, audit)
         self.patients = PatientService(database, self.files.decisions, audit, lambda: "PACS")
 
     def store_file(self, path: Path, calling_ae: str = "CT1", peer: str = "10.0.0.7") -> StoreOutcome | None:
@@ -301,7 +301,9 @@ def test_a_clock_that_was_set_back_before_a_deletion(make_database: MakeDatabase
         for number in (1, 2):
             arrive(archive, eight(1, number), tmp_path)
         audit, past = Recorder(NoAudit(), lambda: "PACS"), datetime.now(UTC) - timedelta(minutes=5)
-        archive.deletions = DeletionService(DeletionIndex(first), archive.files, audit, clock=lambda: past)
+        archive.deletions = DeletionService(
+            DeletionIndex(first), archive.files, archive.archive.checkpoints, audit, clock=lambda: past
+        )
         archive.delete(Level.STUDY, "1.2.2")
         assert archive.rebuilt(second).problems == []
         assert indexes.contents(second) == indexes.contents(first)
