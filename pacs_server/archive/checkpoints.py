@@ -12,7 +12,7 @@ them, and what is missing is written again before anybody gets an answer from it
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
@@ -121,7 +121,7 @@ class Checkpoints:
         """
         with self._taken():
             if self._kept:
-                self._take([])
+                self._take({}, {})
 
     def take_everywhere(self) -> None:
         """Do so for what all processes have stored whose rows are there, dead ones too, whether anything is kept here.
@@ -131,19 +131,18 @@ class Checkpoints:
         with self._taken():
             # A row that is there now is durable after the commit that follows; one that comes later may not be.
             others = _by_uid(self._spool.others())
-            there = self._index.known(list(others))
-            self._take([leftover for uid, each in others.items() if uid in there for leftover in each], there)
+            self._take(others, self._index.known(list(others)))
 
-    def _take(self, others: Sequence[Leftover], paths: dict[str, str] | None = None) -> None:
+    def _take(self, others: Mapping[str, Sequence[Leftover]], paths: Mapping[str, str]) -> None:
+        """Take a checkpoint of what is kept here and of what `others` have placed; `paths` are those of their rows."""
         with self._changed:
             kept = self._kept[:]
-        paths = {each.uid: each.arrival.instance.path for each in kept} | (paths or {})
         self._spool.sync_names({*paths.values(), *(each.arrival.instance.path for each in kept)})
         self._index.make_durable()
+        # The database server may have been killed before that, and have lost what was found before.
         self._write_again(kept)
-        if not self._index.known(list(paths)).keys() >= {each.uid for each in kept if each.file.is_listed()}:
-            raise IndexUnavailable("the index has lost rows")
-        self._spool.retire([*(each.file for each in kept), *others])
+        there = self._index.known(list(paths)) if paths else {}
+        self._spool.retire([*(each.file for each in kept), *(left for uid in there for left in others[uid])])
         with self._changed:
             del self._kept[: len(kept)]
         self._look_for_others()

@@ -262,12 +262,13 @@ class DeletionService:
     ) -> list[Deletion]:
         """Purge the deletions that are older than that, until `stopping` says so; returns those that were purged."""
         who = by or local_user()
-        purged = []
+        purged: list[Deletion] = []
         with self.settled():
-            self._checkpoints.take_everywhere()
             before = self._clock() - older_than
             for deletion in self._index.list():
                 if deletion.deleted_at <= before and not stopping():
+                    if not purged:
+                        self._checkpoints.take_everywhere()
                     self._purge(deletion, who)
                     purged.append(deletion)
         return purged

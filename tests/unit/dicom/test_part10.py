@@ -1,5 +1,6 @@
 """The head of a file: what is written is read back, and every other software can read it."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -11,7 +12,7 @@ from datasets import make_ct, write_part10
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacs_server.dicom.part10 import Provenance, decode_head, encode_head
+from pacs_server.dicom.part10 import NO_SEAL, Provenance, Seal, decode_head, encode_head, seal_offset
 from pacs_server.dicom.uids import PRIVATE_INFORMATION_CREATOR_UID, is_uid
 
 CT, SOP, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4", "1.2.840.10008.1.2.1"
@@ -32,6 +33,38 @@ def test_provenance_comes_back_as_it_was(moment: datetime, calling_ae: str, peer
     assert read.provenance == told
     assert read.data_set_offset == len(head)
     assert len(head) % 2 == 0
+
+
+@given(
+    calling_ae=st.text(max_size=16),
+    peer=st.text(st.characters(codec=None), max_size=300),
+    size=st.integers(0, 10**16 - 1),
+    digest=st.binary(min_size=32, max_size=32),
+    number=st.integers(0, 10**20 - 1),
+    version=st.integers(0, 10**10 - 1),
+)
+def test_a_seal_is_written_over_the_head_and_taken_back(
+    calling_ae: str, peer: str, size: int, digest: bytes, number: int, version: int
+) -> None:
+    told, seal = Provenance(TOLD.received_at, calling_ae, peer), Seal(size, digest.hex(), number, version)
+    head = encode_head(CT, SOP, EXPLICIT, "CT1", told)
+    at, written = seal_offset(head), seal.encode()
+    sealed = head[:at] + written + head[at + len(written) :]
+    assert len(written) == len(NO_SEAL)
+    for now, expected in ((head, None), (sealed, seal), (sealed.replace(written, NO_SEAL), None)):
+        read = decode_head(now)
+        assert read is not None
+        assert (len(now), read.data_set_offset) == (len(head), len(head))
+        assert (read.provenance, read.seal) == (told, expected)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 15, 16, 80, 112])
+def test_a_seal_of_which_a_part_is_missing_is_none(cut: int) -> None:
+    head = encode_head(CT, SOP, EXPLICIT, "CT1", TOLD)
+    at, written = seal_offset(head), Seal(1000, "ab" * 32, 7, 1).encode()[:cut]
+    read = decode_head(head[:at] + written + head[at + cut :])
+    assert read is not None
+    assert (read.provenance, read.seal) == (TOLD, None)
 
 
 def test_a_moment_in_another_zone_is_kept_in_utc() -> None:
@@ -82,9 +115,12 @@ def stored(path: Path) -> Path:
 def test_pydicom_reads_it(tmp_path: Path) -> None:
     meta = pydicom.dcmread(stored(tmp_path / "one.dcm")).file_meta
     assert meta.PrivateInformationCreatorUID == PRIVATE_INFORMATION_CREATOR_UID
-    assert meta.PrivateInformation.rstrip() == (
-        b'{"received_at": "2026-03-01T12:30:15.000678+00:00", "calling_ae": "CT1", "peer": "10.0.0.7"}'
-    )
+    assert json.loads(meta.PrivateInformation) == {
+        "received_at": "2026-03-01T12:30:15.000678+00:00",
+        "calling_ae": "CT1",
+        "peer": "10.0.0.7",
+        "seal": NO_SEAL.decode(),
+    }
     assert meta.SourceApplicationEntityTitle == "CT1"
 
 
