@@ -121,7 +121,7 @@ class MemorySpool:
             else:
                 _own(entry).settled()
 
-    def others(self) -> Iterator[Leftover]:
+    def placed(self) -> Iterator[Leftover]:
         return iter(())
 
     def is_shared(self) -> bool:

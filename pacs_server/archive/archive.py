@@ -203,6 +203,8 @@ class Archive:
             return StoreOutcome.ALREADY_STORED
         if not same and self.duplicate_policy != "replace":
             return self._conflict(received)
+        # Recovery takes a later version for the one that has the row, so the row of the earlier one has to be durable.
+        self.checkpoints.take_everywhere()
         stored = self._place_beside(received, known.version + 1)
         if not self._commit(received, stored, self._index.replace):
             return None
@@ -229,7 +231,8 @@ class Archive:
 
     def _place(self, received: ReceivedInstance, version: int, *, later: bool = False) -> StoredInstance:
         path = instance_key(received.header, self.naming, version)
-        self._spool.place(received.file, path, received.stamp(self._numbers.next(), version), name_later=later)
+        stamp = received.stamp(self._numbers.next(), version) if self._spool.slots else None
+        self._spool.place(received.file, path, stamp, name_later=later)
         return _stored(received, path, version)
 
     def _place_beside(self, received: ReceivedInstance, version: int, *, later: bool = False) -> StoredInstance:
@@ -269,14 +272,15 @@ class Archive:
 
     def _take_back(self, received: ReceivedInstance, stored: StoredInstance) -> None:
         try:
-            self._spool.take_back(received.file, stored.path, received.stamp(0, stored.version))
+            stamp = received.stamp(0, stored.version) if self._spool.slots else None
+            self._spool.take_back(received.file, stored.path, stamp)
         except (StorageUnavailable, StorageFull) as error:
             # The file stays on the list of what recovery looks at. The sender is told the first error, not this one.
             log.error("file without a row", extra={"path": stored.path, "reason": str(error)})
 
     def _doubt(self, received: ReceivedInstance, stored: StoredInstance) -> None:
         """Have the seal say that the sender is refused: what it sends next comes first in recovery."""
-        stamp = received.stamp(0, stored.version)
+        stamp = received.stamp(0, stored.version) if self._spool.slots else None
         try:
             if stamp is not None:
                 self._spool.restamp(received.file, stamp)

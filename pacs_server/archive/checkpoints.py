@@ -3,12 +3,15 @@
 An instance that is stored in a slot is safe once the slot is synced: recovery finds it there. Its final name and its
 row are made at once, and a checkpoint makes them durable for many instances together, in this order: names synced -> a
 row committed so that the disk has it, and with it every row before -> the rows looked up -> slots retired, which is
-synced too. If any of it fails, nothing is retired, and nothing more is stored before a checkpoint succeeds.
+synced too. If any of it fails, nothing is retired, and nothing more is stored before a checkpoint succeeds. After an
+error of the disk itself no sync of what was there before can be trusted: then the slots stay until the next start, when
+recovery looks at them, and every name and row is synced by itself from then on.
 
 A database server that is killed may lose rows that no checkpoint has made durable. Each new connection is asked for
 them, and what is missing is written again before anybody gets an answer from it.
 """
 
+import errno
 import logging
 import threading
 import time
@@ -16,10 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from pacs_server.archive.stored_file import USUAL_HEAD
 from pacs_server.dicom.part10 import decode_head
 from pacs_server.errors import IndexUnavailable, InvalidInstance, ObjectNotFound, StorageFull, StorageUnavailable
+from pacs_server.index.database import is_input_output
 from pacs_server.index.instances import Arrival, InstanceIndex
+from pacs_server.storage.keys import version_of
 from pacs_server.storage.spool import IncomingFile, Leftover, Spool
 
 log = logging.getLogger(__name__)
@@ -29,6 +33,8 @@ _AFTER_INSTANCES: Final = 256
 _AFTER_SECONDS: Final = 0.25
 # Who stores does it itself if nobody else does, or does not keep up.
 _MOST_INSTANCES: Final = 1024
+# The head that this server writes is shorter.
+_LONGEST_HEAD: Final = 16 * 1024
 # After a failure a checkpoint is tried again so many seconds later at the earliest.
 _PAUSE_SECONDS: Final = 1.0
 
@@ -42,6 +48,18 @@ class _Kept(NamedTuple):
     @property
     def uid(self) -> str:
         return self.arrival.instance.uids.sop
+
+
+class _Sealed(NamedTuple):
+    """A file that was placed in a slot, of any process."""
+
+    leftover: Leftover
+    uid: str
+    version: int
+
+    def is_done(self, path: str | None) -> bool:
+        """Whether the row of its UID, which has `path`, is its own or that of a later version."""
+        return path is not None and (self.version < version_of(path) or self.leftover.is_stored_as(path))
 
 
 class Checkpoints:
@@ -58,11 +76,11 @@ class Checkpoints:
         self._connections = 0
         self._relaxes: bool | None = None
         self._shared = False
+        self._distrusts = False
         self._failed: tuple[StorageUnavailable | StorageFull | IndexUnavailable, float] | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
-        if spool.slots:
-            index.when_connected(self._connected)
+        index.when_connected(self._connected)
 
     # ---------------------------------------------------------------- while instances are stored
 
@@ -71,21 +89,24 @@ class Checkpoints:
         if not self._spool.slots:
             return False
         if self._relaxes is None:
-            self._relaxes = self._index.relaxes
-            if not self._relaxes:
-                log.info("the database has no write-ahead log, so every name and row is synced by itself")
+            relaxes = self._index.relaxes
+            if not relaxes:
+                log.info("without the database's write-ahead log every name and row is synced by itself")
             self._look_for_others()
-        return self._relaxes and not self._shared
+            self._relaxes = relaxes
+        return self._relaxes and not self._shared and not self._distrusts
 
     def ensure_possible(self) -> None:
         """If the last checkpoint failed, take one.
 
         Raises StorageFull, StorageUnavailable, IndexUnavailable.
         """
-        if self._failed is not None:
-            error, at = self._failed
-            if time.monotonic() - at < _PAUSE_SECONDS:
-                raise type(error)(str(error))
+        failed = self._failed
+        if failed is not None:
+            error, at = failed
+            # One at a time: if the database does not answer, each attempt takes its time.
+            if time.monotonic() - at < _PAUSE_SECONDS or self._taking.locked():
+                raise type(error)(str(error)) from error
             self.take()
 
     @property
@@ -100,6 +121,8 @@ class Checkpoints:
         """
         kept = _Kept(file, arrival)
         with self._changed:
+            if self._distrusts:
+                return
             self._kept.append(kept)
             number = len(self._kept)
             if number in (1, _AFTER_INSTANCES):
@@ -108,6 +131,9 @@ class Checkpoints:
         if lost:
             # The database may have been killed after the commit, and nobody knew yet that the row was to be there.
             self._write_again([kept])
+        if not file.is_listed():
+            # Somebody has deleted another instance of the UID, or this one already.
+            self.take()
         if number >= _MOST_INSTANCES:
             with suppress(StorageFull, StorageUnavailable, IndexUnavailable):  # told to whoever stores next
                 self.take()
@@ -121,28 +147,31 @@ class Checkpoints:
         """
         with self._taken():
             if self._kept:
-                self._take({}, {})
+                self._take([], {})
 
     def take_everywhere(self) -> None:
         """Do so for what all processes have stored whose rows are there, dead ones too, whether anything is kept here.
 
         After this no slot holds an instance whose row was there before. Raises as `take`.
         """
+        if self._distrusts:
+            raise StorageUnavailable("the disk has failed to sync: restart the server before this is done")
+        placed = _sealed(self._spool.placed())
         with self._taken():
             # A row that is there now is durable after the commit that follows; one that comes later may not be.
-            others = _by_uid(self._spool.others())
-            self._take(others, self._index.known(list(others)))
+            paths = self._index.known([each.uid for each in placed])
+            self._take([each for each in placed if each.is_done(paths.get(each.uid))], paths)
 
-    def _take(self, others: Mapping[str, Sequence[Leftover]], paths: Mapping[str, str]) -> None:
-        """Take a checkpoint of what is kept here and of what `others` have placed; `paths` are those of their rows."""
+    def _take(self, done: "Sequence[_Sealed]", paths: Mapping[str, str]) -> None:
+        """Take a checkpoint of what is kept here and of what all processes have `done`, whose rows have these paths."""
         with self._changed:
             kept = self._kept[:]
         self._spool.sync_names({*paths.values(), *(each.arrival.instance.path for each in kept)})
         self._index.make_durable()
         # The database server may have been killed before that, and have lost what was found before.
         self._write_again(kept)
-        there = self._index.known(list(paths)) if paths else {}
-        self._spool.retire([*(each.file for each in kept), *(left for uid in there for left in others[uid])])
+        there = self._index.known([each.uid for each in done])
+        self._spool.retire([*(each.file for each in kept), *(each.leftover for each in done if each.uid in there)])
         with self._changed:
             del self._kept[: len(kept)]
         self._look_for_others()
@@ -157,7 +186,9 @@ class Checkpoints:
             try:
                 yield
             except (StorageFull, StorageUnavailable, IndexUnavailable) as error:
-                if self._failed is None:
+                if _is_of_the_disk(error):
+                    self._distrust(str(error))
+                elif self._failed is None:
                     log.error("checkpoint failed, nothing is stored until one succeeds", extra={"reason": str(error)})
                 self._failed = error, time.monotonic()
                 raise
@@ -165,13 +196,26 @@ class Checkpoints:
                 log.warning("checkpoint succeeded again")
             self._failed = None
 
+    def _distrust(self, reason: str) -> None:
+        """Leave to recovery what was stored until now."""
+        with self._changed:
+            self._distrusts = True
+            self._kept.clear()
+        log.error(
+            "the disk failed to sync: restart the server soon; until then every name and row is synced by itself",
+            extra={"reason": reason},
+        )
+
     def _look_for_others(self) -> None:
         """Notice another process that answers queries from the same database server.
 
         If the database is killed, it would answer without the rows that this process has to write again.
         """
-        if self._relaxes and not self._index.is_embedded:
-            shared = self._spool.is_shared()
+        if not self._index.is_embedded:
+            try:
+                shared = self._spool.is_shared()
+            except StorageUnavailable:
+                shared = True
             if shared and not self._shared:
                 log.info("another process stores in this archive, so every name and row is synced by itself")
             self._shared = shared
@@ -227,8 +271,15 @@ class Checkpoints:
             try:
                 self.take()
             except (StorageFull, StorageUnavailable, IndexUnavailable):
-                with self._changed:
-                    self._changed.wait_for(lambda: self._stopping, _PAUSE_SECONDS)
+                self._pause()
+            except Exception:
+                # Without this thread what is stored would wait for others to take the checkpoint.
+                log.exception("checkpoint failed unexpectedly")
+                self._pause()
+
+    def _pause(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, _PAUSE_SECONDS)
 
     def _wait(self) -> bool:
         """Wait until a checkpoint is due; False if no more are to be taken."""
@@ -238,13 +289,19 @@ class Checkpoints:
             return not self._stopping
 
 
-def _by_uid(leftovers: Iterator[Leftover]) -> dict[str, list[Leftover]]:
-    """What was placed and sealed, by SOP Instance UID."""
-    found: dict[str, list[Leftover]] = {}
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether the kernel could not write: it may take the data for written from then on."""
+    cause = error.__cause__
+    return (isinstance(cause, OSError) and cause.errno == errno.EIO) or is_input_output(cause)
+
+
+def _sealed(leftovers: Iterator[Leftover]) -> list[_Sealed]:
+    """Those of the leftovers that have a seal. Raises StorageUnavailable."""
+    found: list[_Sealed] = []
     for leftover in leftovers:
         with suppress(ObjectNotFound, InvalidInstance):
             with leftover.open() as file:
-                head = decode_head(file.read(0, USUAL_HEAD))
-            if leftover.placed and head is not None and head.seal is not None:
-                found.setdefault(head.media_storage_sop_instance_uid, []).append(leftover)
+                head = decode_head(file.read(0, _LONGEST_HEAD))
+            if head is not None and head.seal is not None:
+                found.append(_Sealed(leftover, head.media_storage_sop_instance_uid, head.seal.version))
     return found

@@ -129,8 +129,12 @@ def empty(
 
 @contextmanager
 def _deletions(context: typer.Context, config: Path | None) -> "Iterator[tuple[DeletionService, StorageConfig]]":
+    from pacs_server.upkeep.recovery import recover
+
     with open_archive(context, config) as archive:
-        archive.deletions.resume()
+        # What a crash has left comes first: it might belong to what is to be deleted.
+        with archive.deletions.settled():
+            recover(archive.archive, archive.files, archive.audit)
         yield archive.deletions, archive.config().storage
 
 

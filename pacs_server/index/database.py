@@ -6,6 +6,7 @@ and every failure of the database is `IndexUnavailable`.
 
 import logging
 import re
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -39,10 +40,13 @@ WRITER_LOCK = 0x50414353_494E4458
 # PostgreSQL notifies other processes of a commit on this channel. One statement takes the lock and notifies, which
 # it does only if the feed has a consumer.
 _CHANNEL = "pacs_server_feed"
-_HOLD_WRITER_LOCK = text(
+_LOCK_AND_NOTIFY = (
     f"SELECT pg_advisory_xact_lock({WRITER_LOCK}), "  # noqa: S608
     f"CASE WHEN EXISTS (SELECT 1 FROM feed_cursor) THEN pg_notify('{_CHANNEL}', '')::text END"
 )
+_HOLD_WRITER_LOCK = text(_LOCK_AND_NOTIFY)
+# The setting ends with the transaction: a pooler in between may give the session to somebody else.
+_HOLD_WRITER_LOCK_RELAXED = text(f"{_LOCK_AND_NOTIFY}, set_config('synchronous_commit', 'off', true)")
 # In `Connection.info` while the transaction holds the writer's lock.
 _HOLDS_WRITER_LOCK = "holds_writer_lock"
 _CHUNK_ROWS = 256
@@ -86,12 +90,15 @@ class Database:
                 self._url, self._file, lock_wait=LOCK_WAIT_SECONDS, wal_mode=self._wal_mode, synchronous=synchronous
             )
         else:
-            engine = _postgresql(self._url, relaxed=synchronous == "NORMAL")
+            engine = _postgresql(self._url)
             event.listen(engine, "connect", self._connected)
         event.listen(engine, "checkin", self._given_back)
         return engine
 
     def _relaxed_engine(self) -> Engine:
+        """The engine for relaxed transactions: on SQLite the connection decides, on PostgreSQL the transaction."""
+        if not self.is_sqlite:
+            return self._engine
         with self._relaxed_lock:
             if self._relaxed is None:
                 self._relaxed = self._new_engine("NORMAL")
@@ -123,6 +130,10 @@ class Database:
         gets.
         """
         self._check = check
+
+    def forget_connections(self) -> None:
+        """Close the connections, those in use when they are given back: what they were checked for may have changed."""
+        self._engine.dispose()
 
     def _connected(self, connection: Any, _record: object) -> None:
         if self._check is None:
@@ -197,9 +208,9 @@ class Database:
     def begin(self, *, lock: int | None = None, relaxed: bool = False) -> Iterator[Connection]:
         """A connection to write on, committed at the end and rolled back on any exception; raises IndexUnavailable.
 
-        A `relaxed` commit, where `relaxes` says so, does not wait for the disk: a power loss may take the last of them,
-        and the next other commit that has written something makes all before it durable.
-        With `lock`, any number, no two transactions of that number run at a time, in all processes
+        A `relaxed` commit, which holds WRITER_LOCK and is there where `relaxes` says so, does not wait for the disk: a
+        power loss may take the last of them, and the next other commit that has written something makes all before it
+        durable. With `lock`, any number, no two transactions of that number run at a time, in all processes
         together; on SQLite that holds for every transaction. A commit of one that holds WRITER_LOCK wakes
         the consumers of the feed. An IntegrityError passes through as it is: what a taken key means is the
         caller's to say. Nothing is written to a file known to be damaged.
@@ -213,7 +224,7 @@ class Database:
         ):
             connection.info.pop(_HOLDS_WRITER_LOCK, None)
             if lock == WRITER_LOCK:
-                hold_writer_lock(connection)
+                hold_writer_lock(connection, relaxed=relaxed)
             elif lock is not None and not self.is_sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(lock)))
             yield connection
@@ -365,12 +376,12 @@ def holds_writer_lock(connection: Connection) -> bool:
     return _HOLDS_WRITER_LOCK in connection.info
 
 
-def hold_writer_lock(connection: Connection) -> None:
+def hold_writer_lock(connection: Connection, *, relaxed: bool = False) -> None:
     """Have a transaction of `Database.begin` hold WRITER_LOCK until it ends, and its commit wake consumers."""
     if not holds_writer_lock(connection):
         connection.info[_HOLDS_WRITER_LOCK] = True
         if connection.dialect.name == "postgresql":
-            connection.execute(_HOLD_WRITER_LOCK)
+            connection.execute(_HOLD_WRITER_LOCK_RELAXED if relaxed else _HOLD_WRITER_LOCK)
 
 
 def _supported(url: str) -> URL:
@@ -386,17 +397,23 @@ def _supported(url: str) -> URL:
     raise ConfigError("the database must be sqlite:///FILE or postgresql://...")
 
 
-def _postgresql(url: URL, *, relaxed: bool) -> Engine:
+def _postgresql(url: URL) -> Engine:
     try:
         from pacs_server.index.postgresql import postgresql_engine  # its driver is an extra
     except ModuleNotFoundError as error:
         raise ConfigError("PostgreSQL needs its driver: pip install 'pacs-server[postgres]'") from error
-    return postgresql_engine(url, lock_wait=LOCK_WAIT_SECONDS, relaxed=relaxed)
+    return postgresql_engine(url, lock_wait=LOCK_WAIT_SECONDS)
 
 
 def cause_of(error: BaseException | None) -> BaseException | None:
     """The error of the driver behind an error of SQLAlchemy, or the error itself."""
     return error.orig if isinstance(error, DBAPIError) else error
+
+
+def is_input_output(error: BaseException | None) -> bool:
+    """Whether the embedded database could not read or write its file."""
+    cause = cause_of(error)
+    return isinstance(cause, sqlite3.Error) and getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
 
 
 def _reason(error: Exception) -> str:

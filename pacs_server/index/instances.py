@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, text, update
+from sqlalchemy.exc import IntegrityError
 
 from pacs_server.dicom.attributes import at_level
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
-from pacs_server.errors import DuplicateInstance, InstanceNotFound, PacsError
+from pacs_server.errors import DuplicateInstance, IndexUnavailable, InstanceNotFound, PacsError
 from pacs_server.index import models
 from pacs_server.index.changes import ChangeKind, NewChange, not_arriving, record
 from pacs_server.index.database import WRITER_LOCK, Database
@@ -150,9 +151,19 @@ class InstanceIndex:
         return found
 
     def restore(self, arrivals: Sequence[Arrival]) -> None:
-        """Write the rows of instances that the database has lost; raises IndexUnavailable."""
-        with self._database.begin(lock=WRITER_LOCK) as connection:
-            _write(connection, [_new(arrival) for arrival in arrivals])
+        """Write the rows of instances that the database has lost; raises IndexUnavailable.
+
+        Connections that were opened meanwhile are not used any more if that fails.
+        """
+        try:
+            with self._database.begin(lock=WRITER_LOCK) as connection:
+                _write(connection, [_new(arrival) for arrival in arrivals])
+        except IntegrityError as error:
+            self._database.forget_connections()
+            raise IndexUnavailable("another writer is in the way of rows that were lost") from error
+        except BaseException:
+            self._database.forget_connections()
+            raise
 
     def when_connected(self, check: Callable[[Callable[[list[str]], bool]], None]) -> None:
         """Have each new connection to a database server checked before it is used; see `Database`.

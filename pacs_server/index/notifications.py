@@ -14,6 +14,8 @@ from psycopg import Error as DriverError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from pacs_server.errors import IndexUnavailable
+
 log = logging.getLogger(__name__)
 
 # How long to wait before a lost connection is made anew, in seconds.
@@ -46,7 +48,7 @@ class NotificationListener:
         while not self._stopping.is_set():
             try:
                 self._listen()
-            except (DriverError, SQLAlchemyError) as error:
+            except (DriverError, SQLAlchemyError, IndexUnavailable) as error:
                 # Consumers look again after a while without being woken, so nothing is lost meanwhile.
                 log.warning("notifications of PostgreSQL are lost for now", extra={"reason": type(error).__name__})
                 self._stopping.wait(_PAUSE)

@@ -31,7 +31,6 @@ _PLANNER: Final = "-c cursor_tuple_fraction=1.0"
 _SYNCHRONOUS: Final = (
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
-_RELAXED: Final = "SET synchronous_commit = off"
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -51,12 +50,8 @@ class _Connection(psycopg.Connection[Any]):
             raise
 
 
-def postgresql_engine(url: URL, *, lock_wait: int, relaxed: bool = False) -> Engine:
-    """An engine whose writers wait up to `lock_wait` seconds for each other.
-
-    Commits of a `relaxed` one do not wait for the disk. A crash of the database server may take the last of them, in
-    their order, and each commit of another engine makes all before it durable.
-    """
+def postgresql_engine(url: URL, *, lock_wait: int) -> Engine:
+    """An engine whose writers wait up to `lock_wait` seconds for each other."""
     defaults = _OPTIONS | {"options": f"-c lock_timeout={lock_wait}s {_SERVER_SIDE} {_PLANNER}"}
     url = url.update_query_dict({name: value for name, value in defaults.items() if name not in url.query})
     # The number of associations limits the connections, not the pool. A query that streams its answer to a slow peer
@@ -68,7 +63,7 @@ def postgresql_engine(url: URL, *, lock_wait: int, relaxed: bool = False) -> Eng
         connection = _Connection.connect(*args, **options)
         try:
             # If it is off, for a user or for the server, a crash of PostgreSQL loses acknowledged commits.
-            connection.execute(_RELAXED if relaxed else _SYNCHRONOUS)
+            connection.execute(_SYNCHRONOUS)
             connection.commit()
         except BaseException:
             connection.close()

@@ -109,7 +109,7 @@ class StoreService:
     def _receive(self) -> IncomingFile:
         try:
             return self._archive.receive()
-        except (StorageFull, StorageUnavailable) as error:
+        except (StorageFull, StorageUnavailable, IndexUnavailable) as error:
             if error.__cause__ is not None:  # without a cause it is `min_free_space`, which readiness checks itself
                 self._last.failed(str(error))
             raise

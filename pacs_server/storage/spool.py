@@ -116,8 +116,8 @@ class Spool(Protocol):
     def retire(self, entries: Iterable["IncomingFile | Leftover"]) -> None:
         """Forget durably that files were on their way, and all that was forgotten before. Raises StorageUnavailable."""
 
-    def others(self) -> Iterator["Leftover"]:
-        """What other processes, alive or dead, have on its way; nothing may be done to it but to open and retire it.
+    def placed(self) -> Iterator[Leftover]:
+        """What is placed and not settled, of all processes, dead and alive; it may be opened, compared and retired.
 
         Raises StorageUnavailable.
         """

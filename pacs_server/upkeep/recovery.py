@@ -98,9 +98,10 @@ def _retire(spool: Spool, done: list[Leftover]) -> None:
 
 
 class _Found(NamedTuple):
-    """A leftover and its seal, if it has one."""
+    """A leftover with its SOP Instance UID and its seal, if it has one."""
 
     leftover: Leftover
+    uid: str
     seal: Seal | None
 
 
@@ -108,14 +109,19 @@ def _found(leftover: Leftover) -> _Found:
     with suppress(StorageUnavailable, InvalidInstance, InvalidKey):  # dealing with it finds out again
         with leftover.open() as file:
             head = decode_head(file.read(0, USUAL_HEAD))
-        return _Found(leftover, head.seal if head is not None else None)
-    return _Found(leftover, None)
+        if head is not None:
+            return _Found(leftover, head.media_storage_sop_instance_uid, head.seal)
+    return _Found(leftover, "", None)
 
 
-def _turn(found: _Found) -> tuple[bool, int]:
-    """The order of recovery: what was acknowledged comes before what may stand in its way."""
-    number = found.seal.number if found.seal is not None else 0
-    return number == 0, number
+def _turn(found: _Found) -> tuple[bool, int, int]:
+    """The order of recovery: what was acknowledged comes before what may stand in its way.
+
+    Two processes may have placed two versions of an instance at one moment: the second one knew of the first.
+    """
+    if found.seal is None or found.seal.number == 0:
+        return True, 0, 0
+    return False, -found.seal.version, found.seal.number
 
 
 class _LeftoverRecovery:
@@ -129,17 +135,23 @@ class _LeftoverRecovery:
     def deal_with(self, found: _Found) -> RecoveryOutcome:
         leftover = found.leftover
         try:
-            if found.seal is not None and (outcome := self._sealed(leftover, found.seal)) is not None:
+            if found.seal is not None and (outcome := self._sealed(leftover, found.uid, found.seal)) is not None:
                 return outcome
             return self._placed(leftover) if leftover.placed else self._received(leftover)
         except (StorageUnavailable, StorageFull) as error:
             log.error("cannot recover", extra={"path": leftover.name, "reason": str(error)})
             return RecoveryOutcome.FAILED
 
-    def _sealed(self, leftover: Leftover, seal: Seal) -> RecoveryOutcome | None:
+    def _sealed(self, leftover: Leftover, uid: str, seal: Seal) -> RecoveryOutcome | None:
         """Deal with a sealed file; None if its seal does not hold, so that it was not synced."""
         if leftover.size != seal.size:
             return None
+        known = self._archive.find(uid)
+        same = known is not None and (known.version, known.digest) == (seal.version, seal.digest)
+        if known is not None and same and leftover.is_stored_as(known.path):
+            # The row was written when the file had been synced, so the file need not be read.
+            self._files.spool.make_durable(known.path)
+            return RecoveryOutcome.COMPLETE
         try:
             with leftover.open() as file:
                 stored = read_stored(file, leftover.name)
@@ -148,7 +160,6 @@ class _LeftoverRecovery:
         if stored.instance.digest != seal.digest:
             return None
         stored = replace(stored, instance=replace(stored.instance, version=seal.version))
-        known = self._archive.find(stored.instance.uids.sop)
         if known is not None and known.version > seal.version:
             return RecoveryOutcome.SUPERSEDED
         if leftover.placed:

@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from pacs_server.kit.private_files import sync_directory
-from pacs_server.storage.durable_files import sync_file_system
 
 # Of how many directories it is remembered that their names are durable.
 _REMEMBERED: Final = 10_000
-# More directories than this at a time are synced with their whole file system.
-_SYNCED_ONE_BY_ONE: Final = 16
 _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 _NOT_KNOWN: Final = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
@@ -79,13 +76,7 @@ class Directories:
         self._durable.add(folder)
 
     def sync_all(self, folders: Collection[str]) -> None:
-        """Make the names in directories durable, and their own names up to the root; raises OSError.
-
-        Many are synced with the whole file system, which takes less time than one after the other.
-        """
-        if self.fsync and len(folders) > _SYNCED_ONE_BY_ONE:
-            sync_file_system(self.root)
-            return
+        """Make the names in directories durable, and their own names up to the root; raises OSError."""
         for folder in folders:
             with suppress(FileNotFoundError):  # what was in it was deleted meanwhile
                 self.sync(folder)

@@ -12,6 +12,7 @@ import re
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,8 @@ FILE: Final = ".part"
 MOVED: Final = ".moved"
 _LOCK: Final = ".lock"
 _TRIES: Final = 100
+# So long at most a process holds the lock of a dead one to see that it is dead.
+_LOOK_SECONDS: Final = 0.05
 _OWNER: Final = re.compile(r"(?P<host>.+?)-(?P<pid>\d+)(-r[0-9a-f]{8})?")
 
 
@@ -67,16 +70,19 @@ class IncomingJournal:
     def abandoned(self) -> Iterator[list[Path]]:
         """The entries of dead processes, which no other process gets before the block ends."""
         with ExitStack() as taken_over:
-            owners = [owner for owner in self._others() if taken_over.enter_context(self._taken_over(owner))]
+            owners = self._others()
+            dead = [owner for owner in owners if taken_over.enter_context(self._taken_over(owner))]
+            if len(dead) < len(owners):
+                # Another process may just have looked whether they are alive, and have held their locks for that.
+                time.sleep(_LOOK_SECONDS)
+                rest = (owner for owner in owners if owner not in dead)
+                dead += [owner for owner in rest if taken_over.enter_context(self._taken_over(owner))]
+            owners = dead
             yield [path for owner in owners for path in self._entries_of(owner)]
 
     def entries(self) -> list[Path]:
         """The entries of all processes."""
         return [self.directory / name for name in os.listdir(self.directory) if name.endswith((FILE, MOVED))]
-
-    def entries_of_others(self) -> list[Path]:
-        """The entries of all other processes, dead or alive."""
-        return [path for path in self.entries() if _owner_of(path.name) not in (self._owner, None)]
 
     def is_shared(self) -> bool:
         """Whether another process that is alive holds a lock here."""

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +45,7 @@ class FileSystemSpool:
         self, directories: Directories, quarantine: FileSystemQuarantine, *, min_free_space: int, slots: bool = False
     ) -> None:
         self.min_free_space = min_free_space
-        self.slots = slots
+        self._wants_slots = slots
         self._directories = directories
         self._quarantine = quarantine
         self._incoming = directories.root / INCOMING
@@ -55,9 +56,16 @@ class FileSystemSpool:
         """Make `incoming/`; see `Spool`."""
         with storage_errors(f"create {self._incoming}"):
             make_directory(self._incoming, durable=self._directories.fsync)
-            if self.slots and not self._has_links():
-                self.slots = False
-                log.info("the file system of the archive has no hard links, so every name is synced by itself")
+
+    @cached_property
+    def slots(self) -> bool:
+        """Whether files are received in slots; see `Spool`. Tries whether the file system has hard links."""
+        if not self._wants_slots:
+            return False
+        has_links = self._has_links()
+        if not has_links:
+            log.info("without hard links there are no slots: every name and row is synced by itself")
+        return has_links
 
     def _has_links(self) -> bool:
         """Try whether the file system has hard links, without which a slot would lose its name when it is placed."""
@@ -65,9 +73,8 @@ class FileSystemSpool:
         try:
             os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             os.link(probe, second)
-        except OSError as error:
-            # Any other error comes again when something is received, and is told then.
-            return error.errno not in _NO_LINKS
+        except OSError:
+            return False
         finally:
             for entry in (second, probe):
                 with suppress(OSError):
@@ -142,9 +149,9 @@ class FileSystemSpool:
         check_key(key)
         own, target = _own(file), self._directories.path(key)
         with storage_errors(f"take back {key}"):
+            self._blank(own, stamp)
             _unlink(own, target)
             self._directories.sync(os.path.dirname(target))
-            self._blank(own, stamp)
 
     def _blank(self, file: FileSystemIncoming, stamp: Stamp | None) -> None:
         """Take a stamp back durably: after a crash nobody may take the file for one that was acknowledged."""
@@ -174,17 +181,8 @@ class FileSystemSpool:
             for entry in entries
         ]
 
-        def remove() -> None:
-            for path in paths:
-                with suppress(FileNotFoundError):
-                    os.unlink(path)
-
         with storage_errors("retire what was stored"):
-            if self.slots:
-                self._slots.renew(remove)
-            else:
-                remove()
-                self._directories.sync(self._incoming)
+            self._slots.retire(paths)
 
     def put_back(self, leftover: Leftover, key: str) -> None:
         """Link a leftover to a key; see `Spool`."""
@@ -236,14 +234,14 @@ class FileSystemSpool:
                 left = [leftover for entry in entries for leftover in self._left(entry)]
             yield left
 
-    def others(self) -> Iterator[Leftover]:
-        """What other processes have in `incoming/`; see `Spool`."""
+    def placed(self) -> Iterator[Leftover]:
+        """What lies in `incoming/` and in the storage; see `Spool`."""
         with storage_errors("list what comes in"):
-            for entry in self._journal.entries_of_others():
+            for entry in self._journal.entries():
                 with suppress(FileNotFoundError):
                     state = entry.stat()
-                    if entry.suffix == FILE and state.st_size:
-                        yield self._leftover(entry, state.st_size, placed=state.st_nlink > 1)
+                    if entry.suffix == FILE and state.st_nlink > 1:
+                        yield self._leftover(entry, state.st_size, placed=True)
 
     def is_shared(self) -> bool:
         """Whether another process receives files; see `Spool`."""
@@ -309,7 +307,7 @@ class FileSystemSpool:
         except FileExistsError as error:
             raise _taken(self._directories.key(target)) from error
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in _NO_LINKS or self.slots:
                 raise
             self._move(file, target)
 
