@@ -204,7 +204,8 @@ class Archive:
         if not same and self.duplicate_policy != "replace":
             return self._conflict(received)
         # Recovery takes a later version for the one that has the row, so the row of the earlier one has to be durable.
-        self.checkpoints.take_everywhere()
+        if self._spool.slots:
+            self.checkpoints.take_everywhere()
         stored = self._place_beside(received, known.version + 1)
         if not self._commit(received, stored, self._index.replace):
             return None
