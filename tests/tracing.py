@@ -45,16 +45,19 @@ class Window:
 
 @dataclass(slots=True)
 class Trace:
-    """What strace writes to `file`; complete when the server has ended."""
+    """What strace writes to `file`; complete when the server has ended. `only` names the calls, if not all."""
 
     strace: str
     file: Path
+    only: str = ""
     _calls: list[Call] = field(default_factory=list)
 
     @property
     def prefix(self) -> tuple[str, ...]:
         """The command to run the server under."""
-        options = ("-f", "-qq", "-ttt", "-y", "-yy", "-s", "24", "-e", "signal=none")
+        options = ["-f", "-qq", "-ttt", "-y", "-yy", "-s", "24", "-e", "signal=none"]
+        if self.only:
+            options += ["-e", f"trace={self.only}"]
         return (self.strace, *options, "-o", str(self.file))
 
     @contextmanager
@@ -70,20 +73,28 @@ class Trace:
         time.sleep(0.05)
         return self.file.stat().st_size == before
 
-    def calls(self, window: Window) -> list[Call]:
-        """Every call that began, or came back, within a window."""
+    def all(self) -> list[Call]:
+        """Every call that began, or came back."""
         if not self._calls:
             lines = self.file.read_text(errors="replace").splitlines()
             self._calls = [call for line in lines for call in _parsed(line)]
-        return [call for call in self._calls if window.began <= call.at < window.ended]
+        return self._calls
 
-    def per_operation(self, window: Window) -> dict[str, int]:
-        """How many calls of each name an operation needs, rounded.
+    def calls(self, window: Window) -> list[Call]:
+        """Every call that began, or came back, within a window."""
+        return [call for call in self.all() if window.began <= call.at < window.ended]
+
+    def per_operation(self, window: Window, who: str = "") -> dict[str, int]:
+        """How many calls of each name an operation needs, rounded; with `who` in threads that make calls of that name.
 
         What is left of the operation before the window, and rare work like SQLite's checkpoints, rounds to nothing.
         Locks are left out: whether a thread has to wait for one is chance.
         """
-        begun = [call.name for call in self.calls(window) if not call.resumed and call.name != "futex"]
+        calls = self.calls(window)
+        if who:
+            threads = {call.thread for call in calls if call.name == who}
+            calls = [call for call in calls if call.thread in threads]
+        begun = [call.name for call in calls if not call.resumed and call.name != "futex"]
         counted = Counter("send" if name in SENDS else name for name in begun)
         each = {name: round(count / window.operations) for name, count in counted.items()}
         return {name: count for name, count in sorted(each.items()) if count}
