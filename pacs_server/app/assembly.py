@@ -113,7 +113,12 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     _refuse_lost_files(files, index)
     resources.callback(files.spool.close)
     archive = Archive(
-        files.storage, files.spool, index, naming=settings.naming, duplicate_policy=settings.duplicate_policy
+        files.storage,
+        files.spool,
+        index,
+        naming=settings.naming,
+        duplicate_policy=settings.duplicate_policy,
+        counted=metrics.checkpoint if metrics else None,
     )
     resources.callback(archive.checkpoints.stop)
     trail = resources.enter_context(open_trail(config().audit)) if config().audit.enabled else None

@@ -75,7 +75,7 @@ class Health:
                 "total_bytes": _or_none(files.spool.total_bytes),
                 "days_left": index.days_left,
                 "quarantine_files": _or_none(files.quarantine.count),
-                "fsync": config.storage.fsync,
+                **self._fsync(config.storage.fsync),
             },
             "database": {
                 "url": self._archive.database.url_without_password,
@@ -91,7 +91,12 @@ class Health:
         if self._runtime.stopping:
             return "shutting down"
         archive = self._archive
-        found = (archive.files.spool.problem(), self._database_problem.result(), archive.audit.problem())
+        found = (
+            archive.files.spool.problem(),
+            self._database_problem.result(),
+            archive.audit.problem(),
+            archive.archive.checkpoints.problem(),
+        )
         reasons = [reason for reason in found if reason is not None]
         # A failed store also tells of problems that cannot be asked for: a quota, a disk that fails.
         return "; ".join(reasons) or archive.store.problem()
@@ -112,6 +117,7 @@ class Health:
             "pacs_associations_active": connections.associations(),
             "pacs_connections_open": len(connections),
             "pacs_ready": self.not_ready() is None,
+            "pacs_checkpoint_waiting": self._archive.archive.checkpoints.waiting,
         }
         free = _or_none(files.spool.free_bytes)
         if free is not None:
@@ -120,6 +126,11 @@ class Health:
         if quarantined is not None:
             values["pacs_quarantine_files"] = quarantined
         return values | self._index_gauges.result()
+
+    def _fsync(self, configured: str) -> dict[str, object]:
+        """How instances are synced, and why it is not as `configured`."""
+        reason = self._archive.archive.checkpoints.hindrance if configured == "slots" else None
+        return {"fsync": configured if reason is None else "each", "fsync_reason": reason}
 
     def _read_index_status(self) -> _IndexStatus:
         database, days = self._archive.database, _or_none(self.days_left)

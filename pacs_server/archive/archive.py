@@ -88,9 +88,19 @@ class Archive:
     """The stored files and their index, as one."""
 
     def __init__(
-        self, storage: Storage, spool: Spool, index: InstanceIndex, *, naming: str, duplicate_policy: str
+        self,
+        storage: Storage,
+        spool: Spool,
+        index: InstanceIndex,
+        *,
+        naming: str,
+        duplicate_policy: str,
+        counted: Callable[[str], None] | None = None,
     ) -> None:
-        """`naming` and `duplicate_policy` are the settings of these names in the section storage."""
+        """`naming` and `duplicate_policy` are the settings of these names in the section storage.
+
+        `counted` is told the outcome of each checkpoint.
+        """
         self.duplicate_policy = duplicate_policy
         self._storage = storage
         self._spool = spool
@@ -98,7 +108,7 @@ class Archive:
         self.naming = naming
         self._claims = _Claims()
         self._numbers = _Numbers()
-        self.checkpoints = Checkpoints(spool, index)
+        self.checkpoints = Checkpoints(spool, index, counted)
 
     def receive(self) -> IncomingFile:
         """Begin to receive a file, which the caller discards in the end, placed or not.

@@ -65,7 +65,9 @@ class _Sealed(NamedTuple):
 class Checkpoints:
     """The checkpoints of one process; shared by all threads."""
 
-    def __init__(self, spool: Spool, index: InstanceIndex) -> None:
+    def __init__(self, spool: Spool, index: InstanceIndex, counted: Callable[[str], None] | None = None) -> None:
+        """`counted` is told the outcome of each checkpoint: done, failed."""
+        self._counted = counted or (lambda outcome: None)
         self._spool = spool
         self._index = index
         self._kept: list[_Kept] = []
@@ -138,6 +140,27 @@ class Checkpoints:
             with suppress(StorageFull, StorageUnavailable, IndexUnavailable):  # told to whoever stores next
                 self.take()
 
+    # ---------------------------------------------------------------- how it is
+
+    @property
+    def waiting(self) -> int:
+        """How many instances only their slots keep until the next checkpoint."""
+        return len(self._kept)
+
+    def problem(self) -> str | None:
+        """Why what waits for a checkpoint gets none, so that nothing more is stored; None if it does."""
+        failed = self._failed
+        return f"no checkpoint succeeds: {failed[0]}" if failed is not None and self._kept else None
+
+    @property
+    def hindrance(self) -> str | None:
+        """Why names and rows do not wait for checkpoints, as far as is known; None if they do."""
+        if not self._spool.slots:
+            return "the file system of the archive has no hard links"
+        if self._relaxes is False:
+            return "the database has no write-ahead log"
+        return "another process stores in this archive" if self._shared else None
+
     # ---------------------------------------------------------------- the checkpoint
 
     def take(self) -> None:
@@ -174,6 +197,7 @@ class Checkpoints:
         self._spool.retire([*(each.file for each in kept), *(each.leftover for each in done if each.uid in there)])
         with self._changed:
             del self._kept[: len(kept)]
+        self._counted("done")
         self._look_for_others()
 
     def make_rows_durable(self) -> None:
@@ -191,6 +215,7 @@ class Checkpoints:
                 elif self._failed is None:
                     log.error("checkpoint failed, nothing is stored until one succeeds", extra={"reason": str(error)})
                 self._failed = error, time.monotonic()
+                self._counted("failed")
                 raise
             if self._failed is not None:
                 log.warning("checkpoint succeeded again")

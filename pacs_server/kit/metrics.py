@@ -49,6 +49,9 @@ class Metrics:
         self._recovered = Counter(
             "pacs_recovered", "Files that a crash left under way.", ["outcome"], registry=registry
         )
+        self._checkpoints = Counter(
+            "pacs_checkpoints", "Checkpoints that made stored instances durable.", ["outcome"], registry=registry
+        )
         self._suboperations = Counter(
             "pacs_retrieve_suboperations", "Instances sent for C-MOVE and C-GET.", ["outcome"], registry=registry
         )
@@ -124,6 +127,10 @@ class Metrics:
     def recovered(self, outcome: str) -> None:
         """Count a file that a dead process left in `incoming/`; `outcome` comes from a fixed set of names."""
         self._recovered.labels(outcome).inc()
+
+    def checkpoint(self, outcome: str) -> None:
+        """Count a checkpoint that is done or has failed."""
+        self._checkpoints.labels(outcome).inc()
 
     def traffic(self, bytes_in: int, bytes_out: int) -> None:
         """Add the bytes that an association received and sent."""
@@ -204,6 +211,7 @@ GAUGES = {
     "pacs_instances": "Instances in the index.",
     "pacs_storage_free_bytes": "Free space on the storage.",
     "pacs_quarantine_files": "Files in quarantine.",
+    "pacs_checkpoint_waiting": "Stored instances that wait for the next checkpoint.",
     "pacs_storage_days_left": "Days until the storage is full, at the rate of the last week.",
     "pacs_feed_lag": "Instances and changes that the slowest consumer of the feed has not read yet.",
     "pacs_commitment_pending": "Storage commitment transactions that wait to be reported.",

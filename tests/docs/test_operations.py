@@ -75,6 +75,7 @@ def rendered() -> str:
     metrics.worklist_input("hl7", accepted=True)
     metrics.reloaded(ok=True)
     metrics.recovered("indexed")
+    metrics.checkpoint("done")
     metrics.scrubbed(1)
     metrics.watch_scrub(lambda: {"changed": 1})
     metrics.watch(lambda: dict.fromkeys(GAUGES, 1.0))

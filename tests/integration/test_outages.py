@@ -34,6 +34,8 @@ from pacs_server.index import postgresql
 from pacs_server.index.database import Database
 from pacs_server.net.message import Command, CommandField
 
+# What a store asks of the disk before it is answered.
+CALLS = ("write", "pwrite", "fdatasync", "link", "mkdir")
 OUT_OF_RESOURCES, RESOURCE_LIMITATION = 0xA700, 0x0213
 MPPS, COMMITMENT = str(ModalityPerformedProcedureStep), str(StorageCommitmentPushModel)
 
@@ -49,6 +51,12 @@ def not_ready(pacs: PacsServer) -> str:
 
 def instances(pacs: PacsServer) -> int:
     return int(pacs.status()["counts"]["instances"])
+
+
+def waiting(pacs: PacsServer) -> int:
+    """How many instances wait for a checkpoint."""
+    metrics = pacs.metrics.render().decode()
+    return int(float(metrics.partition("\npacs_checkpoint_waiting ")[2].partition("\n")[0]))
 
 
 def dicom_files(pacs: PacsServer) -> list[Path]:
@@ -80,11 +88,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, call: str, code: int, root: Path) -
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
-@pytest.mark.parametrize("call", ["write", "fdatasync", "link", "mkdir", "fsync"])
-def test_a_disk_that_fails_at_any_call(serve, monkeypatch, call, code):
-    pacs = serve(storage={"fsync": True})
+@pytest.mark.parametrize(
+    ("fsync", "call"), [*((how, call) for how in ("slots", "each") for call in CALLS), ("each", "fsync")]
+)
+def test_a_disk_that_fails_at_any_call(serve, monkeypatch, fsync, call, code):
+    pacs = serve(storage={"fsync": fsync})
     kept, refused = make_ct(), make_ct()
     assert store(pacs, kept) == [0]
+    assert eventually(lambda: pacs.status()["counts"]["instances"] == 1 and not waiting(pacs))
     before = dicom_files(pacs)
     with failing(monkeypatch, call, code, pacs.config.storage.directory):
         with associated(pacs, (CT, EXPLICIT)) as association:
@@ -99,6 +110,26 @@ def test_a_disk_that_fails_at_any_call(serve, monkeypatch, call, code):
     assert store(pacs, refused) == [0]
     assert not_ready(pacs) == ""
     assert (instances(pacs), len(dicom_files(pacs))) == (2, 2)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
+def test_a_disk_that_fails_at_a_checkpoint(serve, monkeypatch, code):
+    """What was acknowledged stays in its slots; nothing more is stored until a checkpoint succeeds."""
+    pacs = serve(storage={"fsync": "slots"})
+    sent = [make_ct() for _ in range(3)]
+    assert store(pacs, sent[0]) == [0]
+    assert eventually(lambda: not waiting(pacs))
+    with failing(monkeypatch, "fsync", code, pacs.config.storage.directory):
+        assert store(pacs, sent[1]) == [0]
+        assert eventually(lambda: not_ready(pacs).startswith("no checkpoint succeeds: "))
+        assert store(pacs, sent[2]) == [OUT_OF_RESOURCES]
+        assert waiting(pacs) == 1
+        assert b'pacs_checkpoints_total{outcome="failed"}' in pacs.metrics.render()
+    # The disk is well again, and a checkpoint is tried once a second.
+    assert eventually(lambda: not waiting(pacs))
+    assert store(pacs, sent[2]) == [0]
+    assert not_ready(pacs) == ""
+    assert (instances(pacs), len(dicom_files(pacs))) == (3, 3)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
