@@ -24,7 +24,7 @@ from benchmarks.workers import Workers
 
 # Seen with strace; without it the table would compare what cannot be compared.
 _DURABILITY = (
-    "Before success is answered, pacs-server syncs the file, its directory and the index, Orthanc the file, "
+    "Before success is answered, pacs-server and Orthanc sync the file, "
     "dcmqrscp and storescp nothing; storescp keeps no index."
 )
 
