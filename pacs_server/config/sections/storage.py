@@ -3,14 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from pacs_server.config.types import FilePath, Live, Restart, Section, empty_is_none, parse_size
 
+_BOOL = TypeAdapter(bool)
+
 
 def _fsync(value: object) -> object:
-    # YAML reads `off` as false; true and false are what the setting was once.
-    return {True: "slots", False: "off"}[value] if isinstance(value, bool) else value
+    """`slots` and `off` for true and false in all their spellings, which the setting was once."""
+    try:
+        return "slots" if _BOOL.validate_python(value) else "off"
+    except ValidationError:
+        return value
 
 
 class StorageConfig(Section):
