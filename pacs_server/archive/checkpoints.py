@@ -159,6 +159,8 @@ class Checkpoints:
             return "the file system of the archive has no hard links"
         if self._relaxes is False:
             return "the database has no write-ahead log"
+        if self._distrusts:
+            return "the disk has failed to sync: restart the server"
         return "another process stores in this archive" if self._shared else None
 
     # ---------------------------------------------------------------- the checkpoint
