@@ -101,6 +101,15 @@ def postgres_template(postgres_server: URL) -> Iterator[str]:
         yield str(make_url(url).database)
 
 
+@pytest.fixture
+def own_postgres() -> Iterator[postgres.PostgresProcess]:
+    """A PostgreSQL server for one test, which may crash it."""
+    with postgres.own_server() as server:
+        if server is None:
+            pytest.skip("no PostgreSQL that a test may crash: install the Debian package postgresql")
+        yield server
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a database of each kind, with all tables and no rows; marked `no_tables` without tables either."""

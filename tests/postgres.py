@@ -6,13 +6,16 @@ on the machine is touched.
 
 import os
 import pwd
+import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 import uuid
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import URL, create_engine, make_url, text
@@ -34,10 +37,11 @@ def server() -> Iterator[URL | None]:
     """The address of a server's maintenance database, or None where no server can be had."""
     if dsn := os.environ.get(DSN_VARIABLE):
         yield make_url(dsn).set(drivername="postgresql+psycopg")
-    elif (binaries := _binaries()) and _account() is not None:
-        with _debian_server(binaries) as url:
-            yield url
     else:
+        with own_server() as own:
+            if own is not None:
+                yield own.url
+                return
         with _wheel_server() as url:
             yield url
 
@@ -70,22 +74,110 @@ def _account() -> str | None:
     return "postgres" if any(entry.pw_name == "postgres" for entry in pwd.getpwall()) else None
 
 
-@contextmanager
-def _debian_server(binaries: Path) -> Iterator[URL]:
-    directory = _directory()
-    data = directory / "data"
-    try:
+class PostgresProcess:
+    """A PostgreSQL server in a directory of its own, which may crash and be started again."""
+
+    def __init__(self, binaries: Path, directory: Path, settings: str) -> None:
+        self._binaries, self._directory = binaries, directory
+        self._data = directory / "data"
+        self._options = f"-k {directory} {settings}"
         if os.geteuid() == 0:
             shutil.chown(directory, _account())
-        _run(directory, str(binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync",
+        _run(directory, str(binaries / "initdb"), "-D", str(self._data), "-U", "postgres", "-A", "trust", "--no-sync",
              "-E", "UTF8", "--locale=C.UTF-8")  # fmt: skip
-        control = [str(binaries / "pg_ctl"), "-D", str(data), "-w", "-t", "60"]
-        options = f"-k {directory} {_SETTINGS}"
-        _run(directory, *control, "-l", str(directory / "log"), "-o", options, "start")
+
+    @property
+    def url(self) -> URL:
+        """The address of its maintenance database."""
+        return URL.create("postgresql+psycopg", "postgres", database="postgres", query={"host": str(self._directory)})
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        self._control("-l", str(self._directory / "log"), "-o", self._options, "start")
+
+    def stop(self) -> None:
+        """Stop it at once, if it runs."""
+        if (self._data / "postmaster.pid").exists() and Path(f"/proc/{self._pid()}").exists():
+            self.shut_down()
+
+    def hold_writes(self) -> None:
+        """Have nothing written to the disk before somebody waits for it: the WAL writer does no more."""
+        os.kill(self._writer(), signal.SIGSTOP)
+
+    def shut_down(self) -> None:
+        """Have it shut down immediately, which loses what was not written, and end."""
+        pid, children = self._pid(), self._children()
+        os.kill(pid, signal.SIGQUIT)
+        for held in filter(_is_held, children):
+            # It is to end before it writes.
+            _await(lambda pid=held: _is_pending(pid, signal.SIGQUIT))  # type: ignore[misc]
+            with suppress(ProcessLookupError):
+                os.kill(held, signal.SIGCONT)
+        _await(lambda: not Path(f"/proc/{pid}").exists())
+
+    def kill(self) -> None:
+        """Kill all of its processes, as a crash of the machine that the page cache survives."""
+        pid = self._pid()
+        os.kill(pid, signal.SIGSTOP)  # or it would end them in its own way
+        for each in [*self._children(), pid]:
+            os.kill(each, signal.SIGKILL)
+        _await(lambda: not Path(f"/proc/{pid}").exists())
+
+    def kill_a_part(self) -> None:
+        """Kill the WAL writer, upon which the server ends all others and recovers by itself."""
+        os.kill(self._writer(), signal.SIGKILL)
+
+    def _control(self, *arguments: str) -> None:
+        _run(self._directory, str(self._binaries / "pg_ctl"), "-D", str(self._data), "-w", "-t", "60", *arguments)
+
+    def _pid(self) -> int:
+        return int((self._data / "postmaster.pid").read_text().splitlines()[0])
+
+    def _children(self) -> list[int]:
+        pid = self._pid()
+        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def _writer(self) -> int:
+        return next(each for each in self._children() if b"walwriter" in Path(f"/proc/{each}/cmdline").read_bytes())
+
+
+def _is_held(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    return False
+
+
+def _is_pending(pid: int, number: signal.Signals) -> bool:
+    with suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        pending = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)$", status, re.MULTILINE)
+        return any(int(mask, 16) >> (number - 1) & 1 for mask in pending)
+    return True
+
+
+def _await(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError("PostgreSQL does not do what it is told")
+        time.sleep(0.005)
+
+
+@contextmanager
+def own_server(settings: str = _SETTINGS) -> Iterator[PostgresProcess | None]:
+    """A server of Debian's binaries that runs; None where there are none."""
+    binaries = _binaries()
+    if binaries is None or _account() is None:
+        yield None
+        return
+    directory = _directory()
+    try:
+        server = PostgresProcess(binaries, directory, settings)
+        server.start()
         try:
-            yield URL.create("postgresql+psycopg", "postgres", database="postgres", query={"host": str(directory)})
+            yield server
         finally:
-            _run(directory, *control, "-m", "immediate", "stop")
+            server.stop()
     finally:
         shutil.rmtree(directory)
 

@@ -253,6 +253,10 @@ class PacsProcess:
         """The half received files."""
         return sorted(path for path in (self.archive / "incoming").iterdir() if path.suffix != ".lock")
 
+    def incoming_files(self) -> int:
+        """How many files are received, or kept by their slots only; empty slots are none."""
+        return sum(1 for path in self.incoming() if path.exists() and path.stat().st_size)
+
     def reset_peak_memory(self) -> int:
         """Forget the peak of the resident memory so far; returns the present size in bytes."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")

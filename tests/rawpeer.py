@@ -1,6 +1,7 @@
 """A peer that speaks to a server over the server's own upper layer: stores and retrieves exact bytes, streaming."""
 
 import contextlib
+import io
 import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import datasets
 import pydicom
 from pydicom.dataset import Dataset
-from pynetdicom.dsutils import encode
+from pynetdicom.dsutils import decode, encode
 
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.associate import decode_accept, encode_request
@@ -126,6 +127,21 @@ def get(link: Association, keys: Dataset, take: Callable[[str, Iterator[memoryvi
             continue
         take(str(incoming.affected_sop_instance_uid), link.data())
         link.send(message.context.context_id, _stored(incoming))
+
+
+def find(link: Association, keys: Dataset) -> tuple[Command, list[Dataset]]:
+    """C-FIND by `keys` of the Study Root: the final response, and the matches."""
+    command = Command(command_field=CommandField.C_FIND, message_id=link.next_message_id(), priority=0)
+    command.affected_sop_class_uid = STUDY_ROOT_FIND
+    link.send(context_id(link, STUDY_ROOT_FIND), command, encode(keys, is_implicit_vr=True, is_little_endian=True))
+    matches: list[Dataset] = []
+    while True:
+        message = link.read_message(60.0)
+        data = b"".join(map(bytes, link.data())) if message.command.status == 0xFF00 else link.skip_data()
+        if not data:
+            link.busy = False
+            return message.command, matches
+        matches.append(decode(io.BytesIO(data), is_implicit_vr=True, is_little_endian=True))
 
 
 def _stored(request: Command) -> Command:
