@@ -15,7 +15,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
@@ -73,8 +73,7 @@ class Checkpoints:
         self._kept: list[_Kept] = []
         self._changed = threading.Condition()
         self._taking = threading.Lock()
-        self._restoring = threading.RLock()
-        self._here = threading.local()
+        self._restoring = threading.Lock()
         self._connections = 0
         self._relaxes: bool | None = None
         self._shared = False
@@ -132,7 +131,7 @@ class Checkpoints:
             lost = self._connections != connections
         if lost:
             # The database may have been killed after the commit, and nobody knew yet that the row was to be there.
-            self._write_again([kept])
+            self._ensure_rows([kept], {kept.uid})
         if not file.is_listed():
             # Somebody has deleted another instance of the UID, or this one already.
             self.take()
@@ -194,13 +193,22 @@ class Checkpoints:
         self._spool.sync_names({*paths.values(), *(each.arrival.instance.path for each in kept)})
         self._index.make_durable()
         # The database server may have been killed before that, and have lost what was found before.
-        self._write_again(kept)
-        there = self._index.known([each.uid for each in done])
-        self._spool.retire([*(each.file for each in kept), *(each.leftover for each in done if each.uid in there)])
+        self._ensure_rows(kept, {each.uid for each in (*kept, *done)})
+        self._spool.retire([*(each.file for each in kept), *(each.leftover for each in done)])
         with self._changed:
             del self._kept[: len(kept)]
         self._counted("done")
         self._look_for_others()
+
+    def _ensure_rows(self, kept: Sequence[_Kept], uids: Set[str]) -> None:
+        """See that all rows are there, except those of what was kept and deleted since; raises IndexUnavailable."""
+        lost = uids - self._index.known(list(uids)).keys()
+        if not lost:
+            return
+        self._write_again(kept)
+        lost -= self._index.known(list(lost)).keys()
+        if lost - {each.uid for each in kept if not each.file.is_listed()}:
+            raise IndexUnavailable("the index has lost rows")
 
     def make_rows_durable(self) -> None:
         """Have every row that is committed survive a power loss. Raises IndexUnavailable."""
@@ -251,27 +259,21 @@ class Checkpoints:
 
     def _connected(self, finds_all: Callable[[list[str]], bool]) -> None:
         """Have a new connection find every instance that is kept."""
-        if getattr(self._here, "restores", False):
-            return
         with self._changed:
             self._connections += 1
             kept = self._kept[:]
-        if kept and not finds_all([each.uid for each in kept]):
-            self._write_again(kept)
+        uids = [each.uid for each in kept]
+        if kept and not finds_all(uids):
+            with self._restoring:  # when several threads connect at once, the first one does it for all
+                if not finds_all(uids):
+                    self._write_again(kept)
 
     def _write_again(self, kept: Sequence[_Kept]) -> None:
         """Write the rows that the index does not have, durably; raises IndexUnavailable."""
-        with self._restoring:
-            self._here.restores = True
-            try:
-                known = self._index.known([each.uid for each in kept])
-                # Whoever deletes an instance has retired its slot before.
-                lost = [each.arrival for each in kept if each.uid not in known and each.file.is_listed()]
-                if lost:
-                    self._index.restore(lost)
-                    log.warning("rows that the database had lost were written again", extra={"instances": len(lost)})
-            finally:
-                self._here.restores = False
+        # Whoever deletes an instance has retired its slot before.
+        written = self._index.restore(lambda: [each.arrival for each in kept if each.file.is_listed()])
+        if written:
+            log.warning("rows that the database had lost were written again", extra={"instances": written})
 
     # ---------------------------------------------------------------- the thread
 

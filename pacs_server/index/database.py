@@ -78,8 +78,9 @@ class Database:
         self._closed = False
         self._check: Callable[[FirstRow], None] | None = None
         self._engine = self._new_engine("FULL" if fsync else "OFF")
-        self._relaxed_lock = threading.Lock()
+        self._others_lock = threading.Lock()
         self._relaxed: Engine | None = None
+        self._unchecked: Engine | None = None
         self._wakeups = Wakeups()
         self._listener: NotificationListener | None = None
         self._listener_lock = threading.Lock()
@@ -99,10 +100,18 @@ class Database:
         """The engine for relaxed transactions: on SQLite the connection decides, on PostgreSQL the transaction."""
         if not self.is_sqlite:
             return self._engine
-        with self._relaxed_lock:
+        with self._others_lock:
             if self._relaxed is None:
                 self._relaxed = self._new_engine("NORMAL")
             return self._relaxed
+
+    def _unchecked_engine(self) -> Engine:
+        if self.is_sqlite:
+            return self._engine
+        with self._others_lock:
+            if self._unchecked is None:
+                self._unchecked = _postgresql(self._url, pooled=False)
+            return self._unchecked
 
     @property
     def is_sqlite(self) -> bool:
@@ -127,13 +136,9 @@ class Database:
 
         A database server that was killed may have lost `relaxed` transactions. `check` gets a function that runs a
         SELECT of the driver on the connection and returns the first row. What it raises, whoever wanted the connection
-        gets.
+        gets. It must not use other connections than those of `begin(unchecked=True)`.
         """
         self._check = check
-
-    def forget_connections(self) -> None:
-        """Close the connections, those in use when they are given back: what they were checked for may have changed."""
-        self._engine.dispose()
 
     def _connected(self, connection: Any, _record: object) -> None:
         if self._check is None:
@@ -205,21 +210,23 @@ class Database:
         return cursor
 
     @contextmanager
-    def begin(self, *, lock: int | None = None, relaxed: bool = False) -> Iterator[Connection]:
+    def begin(self, *, lock: int | None = None, relaxed: bool = False, unchecked: bool = False) -> Iterator[Connection]:
         """A connection to write on, committed at the end and rolled back on any exception; raises IndexUnavailable.
 
         A `relaxed` commit, which holds WRITER_LOCK and is there where `relaxes` says so, does not wait for the disk: a
         power loss may take the last of them, and the next other commit that has written something makes all before it
-        durable. With `lock`, any number, no two transactions of that number run at a time, in all processes
-        together; on SQLite that holds for every transaction. A commit of one that holds WRITER_LOCK wakes
+        durable. An `unchecked` connection to a database server is a new one, which was not checked as `when_connected`
+        says and which nobody gets afterwards. With `lock`, any number, no two transactions of that number run at a time,
+        in all processes together; on SQLite that holds for every transaction. A commit of one that holds WRITER_LOCK wakes
         the consumers of the feed. An IntegrityError passes through as it is: what a taken key means is the
         caller's to say. Nothing is written to a file known to be damaged.
         """
         if self._damage is not None:
             raise IndexUnavailable(self._damage)
+        engine = self._relaxed_engine() if relaxed else self._unchecked_engine() if unchecked else self._engine
         with (
             self._errors_named(),
-            (self._relaxed_engine() if relaxed else self._engine).connect() as connection,
+            engine.connect() as connection,
             connection.execution_options(write=True).begin(),
         ):
             connection.info.pop(_HOLDS_WRITER_LOCK, None)
@@ -362,8 +369,9 @@ class Database:
         if listener is not None:
             listener.stop()
         self._engine.dispose()
-        if self._relaxed is not None:
-            self._relaxed.dispose()
+        for other in (self._relaxed, self._unchecked):
+            if other is not None:
+                other.dispose()
 
     def _given_back(self, connection: Any, record: Any) -> None:
         # A thread used the connection for longer than the pool existed, so nothing else would close it.
@@ -397,12 +405,12 @@ def _supported(url: str) -> URL:
     raise ConfigError("the database must be sqlite:///FILE or postgresql://...")
 
 
-def _postgresql(url: URL) -> Engine:
+def _postgresql(url: URL, *, pooled: bool = True) -> Engine:
     try:
         from pacs_server.index.postgresql import postgresql_engine  # its driver is an extra
     except ModuleNotFoundError as error:
         raise ConfigError("PostgreSQL needs its driver: pip install 'pacs-server[postgres]'") from error
-    return postgresql_engine(url, lock_wait=LOCK_WAIT_SECONDS)
+    return postgresql_engine(url, lock_wait=LOCK_WAIT_SECONDS, pooled=pooled)
 
 
 def cause_of(error: BaseException | None) -> BaseException | None:

@@ -13,7 +13,7 @@ from pacs_server.errors import IndexUnavailable, PacsError
 from pacs_server.index.database import Database, cause_of
 from pacs_server.index.sqlite import is_full
 
-_IN_THE_WAY = "another writer is in the way"
+IN_THE_WAY = "another writer is in the way"
 _INTERRUPTED = "the thread that was writing to the index was interrupted"
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class GroupCommit(Generic[T]):
                 yield connection
                 written = True
         except IntegrityError as error:
-            raise IndexUnavailable(_IN_THE_WAY) from error
+            raise IndexUnavailable(IN_THE_WAY) from error
         except IndexUnavailable as error:
             error.uncertain = written and not is_full(cause_of(error.__cause__))
             raise
@@ -123,7 +123,7 @@ class GroupCommit(Generic[T]):
             try:
                 self._commit([pending])
             except IntegrityError:
-                pending.finish(IndexUnavailable(_IN_THE_WAY))
+                pending.finish(IndexUnavailable(IN_THE_WAY))
             except IndexUnavailable as error:
                 pending.finish(IndexUnavailable(str(error), uncertain=error.uncertain))
 

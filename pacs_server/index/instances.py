@@ -24,7 +24,7 @@ from pacs_server.index import models
 from pacs_server.index.changes import ChangeKind, NewChange, not_arriving, record
 from pacs_server.index.database import WRITER_LOCK, Database
 from pacs_server.index.deletion_document import unversioned
-from pacs_server.index.group_commit import GroupCommit
+from pacs_server.index.group_commit import IN_THE_WAY, GroupCommit
 from pacs_server.index.parents import COUNTERS, Parents, joined
 from pacs_server.index.prepared import Prepared, PreparedForMany
 
@@ -150,20 +150,21 @@ class InstanceIndex:
                 found |= dict(_PATHS.all(connection, uids[start : start + _CHUNK]))
         return found
 
-    def restore(self, arrivals: Sequence[Arrival]) -> None:
-        """Write the rows of instances that the database has lost; raises IndexUnavailable.
+    def restore(self, arrivals: Callable[[], Sequence[Arrival]]) -> int:
+        """Write the rows of instances that the database has lost, durably, and return their number.
 
-        Connections that were opened meanwhile are not used any more if that fails.
+        `arrivals` is called when nobody else can write. While a connection is being checked nothing else of the index
+        may be used. Raises IndexUnavailable.
         """
+        written = 0
         try:
-            with self._database.begin(lock=WRITER_LOCK) as connection:
-                _write(connection, [_new(arrival) for arrival in arrivals])
+            with self._database.begin(lock=WRITER_LOCK, unchecked=True) as connection:
+                entries = [_new(arrival) for arrival in arrivals()]
+                for start in range(0, len(entries), _CHUNK):
+                    written += _write(connection, entries[start : start + _CHUNK]).count(None)
         except IntegrityError as error:
-            self._database.forget_connections()
-            raise IndexUnavailable("another writer is in the way of rows that were lost") from error
-        except BaseException:
-            self._database.forget_connections()
-            raise
+            raise IndexUnavailable(IN_THE_WAY) from error
+        return written
 
     def when_connected(self, check: Callable[[Callable[[list[str]], bool]], None]) -> None:
         """Have each new connection to a database server checked before it is used; see `Database`.

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.abc import RV, PQGen
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 
 # How long the server may take for one answer, in seconds. TCP keepalive detects a lost machine, but not a server
 # that hangs.
@@ -50,13 +50,14 @@ class _Connection(psycopg.Connection[Any]):
             raise
 
 
-def postgresql_engine(url: URL, *, lock_wait: int) -> Engine:
-    """An engine whose writers wait up to `lock_wait` seconds for each other."""
+def postgresql_engine(url: URL, *, lock_wait: int, pooled: bool = True) -> Engine:
+    """An engine whose writers wait up to `lock_wait` seconds for each other; not `pooled` it uses no connection twice."""
     defaults = _OPTIONS | {"options": f"-c lock_timeout={lock_wait}s {_SERVER_SIDE} {_PLANNER}"}
     url = url.update_query_dict({name: value for name, value in defaults.items() if name not in url.query})
     # The number of associations limits the connections, not the pool. A query that streams its answer to a slow peer
     # holds a connection for long, and must not prevent others from storing.
-    engine = create_engine(url, pool_size=16, max_overflow=-1, pool_pre_ping=True, hide_parameters=True)
+    pool: dict[str, Any] = {"pool_size": 16, "max_overflow": -1} if pooled else {"poolclass": NullPool}
+    engine = create_engine(url, pool_pre_ping=pooled, hide_parameters=True, **pool)
 
     @event.listens_for(engine, "do_connect")
     def connect(_dialect: object, _record: object, args: list[Any], options: dict[str, Any]) -> _Connection:
