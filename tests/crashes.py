@@ -171,8 +171,9 @@ def check(pacs: PacsProcess, senders: "list[_Sender]") -> None:
     told = pacs.status()["counts"]
     assert [told[name] for name in ("patients", "studies", "series", "instances")] == counts
     assert sums == [counts[3], counts[2]]
-    # Not even a lock.
-    assert list((pacs.archive / "incoming").iterdir()) == []
+    # Not even a lock, but for its own.
+    assert [path for path in (pacs.archive / "incoming").iterdir() if f"-{pacs.pid}-r" not in path.name] == []
+    assert pacs.incoming_files() == 0
     paths = {path for path, _ in rows.values()}
     for file in pacs.files():
         name = file.relative_to(pacs.archive)

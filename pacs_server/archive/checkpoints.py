@@ -35,7 +35,8 @@ _AFTER_SECONDS: Final = 0.25
 _MOST_INSTANCES: Final = 1024
 # The head that this server writes is shorter.
 _LONGEST_HEAD: Final = 16 * 1024
-# After a failure a checkpoint is tried again so many seconds later at the earliest.
+# After a failure a checkpoint is tried again so many seconds later at the earliest, and while another process stores
+# in the archive it is looked so often whether it still does.
 _PAUSE_SECONDS: Final = 1.0
 
 
@@ -78,6 +79,7 @@ class Checkpoints:
         self._relaxes: bool | None = None
         self._shared = False
         self._distrusts = False
+        self._looked = 0.0
         self._failed: tuple[StorageUnavailable | StorageFull | IndexUnavailable, float] | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -86,7 +88,10 @@ class Checkpoints:
     # ---------------------------------------------------------------- while instances are stored
 
     def relaxed(self) -> bool:
-        """Whether the names and rows of new instances may wait for the next checkpoint. Raises IndexUnavailable."""
+        """Whether the names and rows of new instances may wait for the next checkpoint.
+
+        Raises IndexUnavailable, StorageUnavailable.
+        """
         if not self._spool.slots:
             return False
         if self._relaxes is None:
@@ -95,6 +100,9 @@ class Checkpoints:
                 log.info("without the database's write-ahead log every name and row is synced by itself")
             self._look_for_others()
             self._relaxes = relaxes
+        elif self._shared and time.monotonic() - self._looked >= _PAUSE_SECONDS:
+            # Nothing is kept meanwhile, so no checkpoint looks.
+            self._look_for_others()
         return self._relaxes and not self._shared and not self._distrusts
 
     def ensure_possible(self) -> None:
@@ -193,7 +201,7 @@ class Checkpoints:
         self._spool.sync_names({*paths.values(), *(each.arrival.instance.path for each in kept)})
         self._index.make_durable()
         # The database server may have been killed before that, and have lost what was found before.
-        self._ensure_rows(kept, {each.uid for each in (*kept, *done)})
+        self._ensure_rows(kept, {each.uid for each in kept} | {each.uid for each in done})
         self._spool.retire([*(each.file for each in kept), *(each.leftover for each in done)])
         with self._changed:
             del self._kept[: len(kept)]
@@ -247,12 +255,15 @@ class Checkpoints:
         If the database is killed, it would answer without the rows that this process has to write again.
         """
         if not self._index.is_embedded:
+            self._looked = time.monotonic()
             try:
                 shared = self._spool.is_shared()
             except StorageUnavailable:
                 shared = True
             if shared and not self._shared:
                 log.info("another process stores in this archive, so every name and row is synced by itself")
+            elif self._shared and not shared:
+                log.info("no other process stores in this archive any more")
             self._shared = shared
 
     # ---------------------------------------------------------------- rows that a database server has lost
@@ -278,7 +289,7 @@ class Checkpoints:
     # ---------------------------------------------------------------- the thread
 
     def start(self) -> None:
-        """Take checkpoints from now on. Raises IndexUnavailable."""
+        """Take checkpoints from now on. Raises IndexUnavailable, StorageUnavailable."""
         self.relaxed()  # the log tells at the start what is not possible here
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="checkpoints", daemon=True)

@@ -216,10 +216,10 @@ class Database:
         A `relaxed` commit, which holds WRITER_LOCK and is there where `relaxes` says so, does not wait for the disk: a
         power loss may take the last of them, and the next other commit that has written something makes all before it
         durable. An `unchecked` connection to a database server is a new one, which was not checked as `when_connected`
-        says and which nobody gets afterwards. With `lock`, any number, no two transactions of that number run at a time,
-        in all processes together; on SQLite that holds for every transaction. A commit of one that holds WRITER_LOCK wakes
-        the consumers of the feed. An IntegrityError passes through as it is: what a taken key means is the
-        caller's to say. Nothing is written to a file known to be damaged.
+        says and which nobody gets afterwards. With `lock`, any number, no two transactions of that number run at a
+        time, in all processes together; on SQLite that holds for every transaction. A commit of one that holds
+        WRITER_LOCK wakes the consumers of the feed. An IntegrityError passes through as it is: what a taken key means
+        is the caller's to say. Nothing is written to a file known to be damaged.
         """
         if self._damage is not None:
             raise IndexUnavailable(self._damage)

@@ -51,7 +51,10 @@ class _Connection(psycopg.Connection[Any]):
 
 
 def postgresql_engine(url: URL, *, lock_wait: int, pooled: bool = True) -> Engine:
-    """An engine whose writers wait up to `lock_wait` seconds for each other; not `pooled` it uses no connection twice."""
+    """An engine whose writers wait up to `lock_wait` seconds for each other.
+
+    If it is not `pooled`, it uses no connection twice.
+    """
     defaults = _OPTIONS | {"options": f"-c lock_timeout={lock_wait}s {_SERVER_SIDE} {_PLANNER}"}
     url = url.update_query_dict({name: value for name, value in defaults.items() if name not in url.query})
     # The number of associations limits the connections, not the pool. A query that streams its answer to a slow peer

@@ -123,7 +123,7 @@ class Spool(Protocol):
         """
 
     def is_shared(self) -> bool:
-        """Whether another process that is alive receives files here too. Raises StorageUnavailable."""
+        """Whether another process that is alive has asked so or received files here. Raises StorageUnavailable."""
 
     def is_in_flight(self, key: str) -> bool:
         """Whether somebody has placed the object under `key` and its row is not settled. Raises StorageUnavailable.

@@ -45,11 +45,15 @@ class IncomingJournal:
 
     def entry(self) -> str:
         """The path of a new entry, whose name nobody else has. Raises OSError."""
+        self._show()
+        return f"{self.directory}/{self._owner}-{next(self._numbers)}{FILE}"
+
+    def _show(self) -> None:
+        """Let other processes see this one, by its lock."""
         if self._owner is None:
             with self._opening:
                 if self._owner is None:
                     self._owner = self._begin()
-        return f"{self.directory}/{self._owner}-{next(self._numbers)}{FILE}"
 
     def passing_entries(self, number: int) -> list[str]:
         """Paths of entries that their maker removes at once; if it is killed before, recovery does."""
@@ -85,7 +89,9 @@ class IncomingJournal:
         return [self.directory / name for name in os.listdir(self.directory) if name.endswith((FILE, MOVED))]
 
     def is_shared(self) -> bool:
-        """Whether another process that is alive holds a lock here."""
+        """Whether another process that is alive holds a lock here. This one does so too from now on."""
+        # Of two that begin at the same time at least one sees the other.
+        self._show()
         return any(not self._is_dead(owner) for owner in self._others())
 
     def _others(self) -> list[str]:

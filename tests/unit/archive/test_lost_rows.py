@@ -180,3 +180,29 @@ def test_rows_of_others_that_are_lost_in_a_checkpoint_keep_their_slots(
         second.archive.checkpoints.take_everywhere()
     assert listed(node) == 2
     assert node.rows().keys() == set(uids)
+
+
+def test_a_second_node_has_both_sync_everything(
+    node: Node, second: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    first = node.archive.checkpoints
+    store(node)
+    assert first.relaxed()
+    # It only asks, and is seen.
+    assert not second.archive.checkpoints.relaxed()
+    first.take()
+    assert not first.relaxed()
+    store(node)
+    assert listed(node) == 0
+    second.spool.close()
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.0)
+    assert first.relaxed()
+    store(node)
+    assert listed(node) == 1
+    told = [record.message for record in caplog.records if "process stores in this archive" in record.message]
+    assert told == [
+        "another process stores in this archive, so every name and row is synced by itself",
+        "another process stores in this archive, so every name and row is synced by itself",
+        "no other process stores in this archive any more",
+    ]
