@@ -110,13 +110,20 @@ class Checkpoints:
 
         Raises StorageFull, StorageUnavailable, IndexUnavailable.
         """
+        if self._failed is None:
+            return
+        self._refuse()
+        # Who waits for another one that tries again is told the same, and does not try once more.
+        with self._taken(self._refuse):
+            self._take_kept()
+
+    def _refuse(self) -> None:
+        """Raise the error of a checkpoint that has just failed."""
         failed = self._failed
         if failed is not None:
             error, at = failed
-            # One at a time: if the database does not answer, each attempt takes its time.
-            if time.monotonic() - at < _PAUSE_SECONDS or self._taking.locked():
+            if time.monotonic() - at < _PAUSE_SECONDS:
                 raise type(error)(str(error)) from error
-            self.take()
 
     @property
     def connections(self) -> int:
@@ -178,8 +185,11 @@ class Checkpoints:
         Raises StorageFull, StorageUnavailable, IndexUnavailable; then nothing was retired.
         """
         with self._taken():
-            if self._kept:
-                self._take([], {})
+            self._take_kept()
+
+    def _take_kept(self) -> None:
+        if self._kept:
+            self._take([], {})
 
     def take_everywhere(self) -> None:
         """Do so for what all processes have stored whose rows are there, dead ones too, whether anything is kept here.
@@ -223,8 +233,9 @@ class Checkpoints:
         self._index.make_durable()
 
     @contextmanager
-    def _taken(self) -> Iterator[None]:
+    def _taken(self, before: Callable[[], None] = lambda: None) -> Iterator[None]:
         with self._taking:
+            before()
             try:
                 yield
             except (StorageFull, StorageUnavailable, IndexUnavailable) as error:
