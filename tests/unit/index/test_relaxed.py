@@ -234,6 +234,25 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
+@on_postgresql
+def test_who_listens_outlives_a_check_that_fails(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pacs_server.index.notifications._PAUSE", 0.05)
+
+    def check(first: FirstRow) -> None:
+        raise IndexUnavailable("rows are lost")
+
+    database.when_connected(check)
+    seen = database.wakeups
+    assert not database.wait(seen, 0.2)
+    assert "notifications of PostgreSQL are lost for now" in caplog.text
+    database.when_connected(lambda first: None)
+    # It wakes everybody when it listens again.
+    assert database.wait(seen, 20)
+    assert "notifications" in [thread.name for thread in threading.enumerate()]
+
+
 # ---------------------------------------------------------------- the file of SQLite
 
 
