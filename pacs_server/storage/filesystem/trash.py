@@ -86,7 +86,8 @@ class FileSystemTrash:
                 if self._take(self._kept(folder, key), stored):
                     changed.add(os.path.dirname(stored))
             for directory in changed:
-                self._directories.sync(directory)
+                with suppress(FileNotFoundError):  # whoever was interrupted has removed it
+                    self._directories.sync(directory)
             for directory in changed:
                 self._directories.remove_empty(directory)
 

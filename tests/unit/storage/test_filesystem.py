@@ -263,6 +263,18 @@ def test_a_file_system_that_answers_nothing_is_no_fault_of_an_object(
     assert told == []
 
 
+def test_files_that_were_taken_from_a_folder_that_is_gone(root: Path, archive: ArchiveFiles) -> None:
+    """A power loss may keep that the folder was removed, and take what was done in the trash before."""
+    archive.storage.put("1/2", [b"two"])
+    archive.trash.write("d1", "{}")
+    archive.trash.add("d1", ["1/2"])
+    (root / "1/2").rename(root / "trash/d1/1/2.taken")
+    (root / "1").rmdir()
+    archive.trash.take_away("d1", ["1/2"])
+    assert archive.trash.holds("d1", "1/2")
+    assert [path.name for path in (root / "trash/d1/1").iterdir()] == ["2"]
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
 def test_what_cannot_be_looked_for_is_not_said_to_be_away(
     archive: ArchiveFiles, monkeypatch: pytest.MonkeyPatch, number: int
