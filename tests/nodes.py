@@ -27,11 +27,12 @@ from pacs_server.index import models
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex, StoredInstance
 from pacs_server.services.store import StoreRequest, StoreService
+from pacs_server.storage.filesystem import directories
 from pacs_server.storage.filesystem.archive_directory import archive_directory
 from pacs_server.storage.filesystem.spool import FileSystemSpool
 from pacs_server.upkeep.recovery import recover
 
-CALLS = ("open", "write", "fdatasync", "link", "mkdir", "fsync", "unlink", "rename")
+CALLS = ("open", "write", "pwrite", "fdatasync", "link", "mkdir", "fsync", "unlink", "rename", "rmdir")
 ORIGIN = Origin("CT1", "PACS", "192.0.2.7", Door.DIMSE)
 
 
@@ -77,6 +78,11 @@ class FaultyIndex(InstanceIndex):
 
     faults = Faults()
     lose_the_answer = False
+    relaxes_without_sync = False
+
+    @property
+    def relaxes(self) -> bool:
+        return self.relaxes_without_sync or super().relaxes
 
     def _step(self, write: Callable[..., None], *args: Any, **options: bool) -> None:
         try:
@@ -116,16 +122,21 @@ class Node:
         *,
         migrated: bool = False,
         slots: bool = False,
+        database: Database | None = None,
     ) -> None:
-        """With `migrated` the database is up to date, which takes its time to find out."""
+        """With `migrated` the database is up to date, which takes its time to find out.
+
+        With `slots` rows wait for the checkpoint too, whether or not the database syncs anything.
+        """
         self.root = directory
         self.files = archive_directory(directory, slots=slots)
         self.storage, self.spool = self.files.storage, self.files.spool
         self.spool.prepare()
-        self.database = Database(url, fsync=False)
+        self.database = database or Database(url, fsync=False)
         if not migrated:
             self.database.migrate()
         self.index = FaultyIndex(self.database)
+        self.index.relaxes_without_sync = slots
         self.archive = Archive(self.storage, self.spool, self.index, naming=naming, duplicate_policy=policy)
         self.trail = Trail()
 
@@ -156,6 +167,12 @@ class Node:
 
     def entries(self) -> list[str]:
         return [path.name for path in (self.root / "incoming").iterdir()]
+
+    def left(self) -> list[str]:
+        """What is in `incoming/` beside the lock and the empty slots of this process."""
+        assert isinstance(self.spool, FileSystemSpool)
+        own, free = f"{self.spool._journal._owner}.lock", {Path(path).name for path in self.spool._slots._free}
+        return [name for name in self.entries() if name != own and name not in free]
 
 
 def digest(ds: Dataset) -> str:
@@ -198,6 +215,8 @@ def faulty(faults: Faults, node: Node) -> Iterator[None]:
         for name in CALLS:
             real = getattr(os, name)
             patch.setattr(os, name, lambda *a, _real=real, **k: faults.step(_real, *a, **k))
+        real = directories.sync_file_system
+        patch.setattr(directories, "sync_file_system", lambda folder: faults.step(real, folder))
         try:
             yield
         finally:
@@ -218,9 +237,17 @@ def sqlite(directory: Path) -> Callable[[int], str]:
     return url
 
 
-def interrupted(directory: Path, url: str, ds: Dataset, policy: str = "reject", naming: str = "hierarchical") -> None:
+def interrupted(
+    directory: Path,
+    url: str,
+    ds: Dataset,
+    policy: str = "reject",
+    naming: str = "hierarchical",
+    *,
+    slots: bool = False,
+) -> None:
     """A process that was killed when the file of `ds` was durable and its row was not written."""
-    node = Node(directory, url, policy, naming)
+    node = Node(directory, url, policy, naming, slots=slots)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(node.index, "_step", lambda *_, **__: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):

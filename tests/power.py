@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from pacs_server.storage import durable_files
+from pacs_server.storage.filesystem import directories
+
 _ROOT = 0
 
 
@@ -32,6 +35,14 @@ Survives = Callable[[int, Change], bool]
 def synced_only(_number: int, _change: Change) -> bool:
     """Nothing is there that was not synced, as the weakest file system may have it."""
     return False
+
+
+Torn = Callable[[bytes, bytes], bytes]
+
+
+def as_synced(synced: bytes, _now: bytes) -> bytes:
+    """A file has the bytes that it had when it was synced, none if it never was."""
+    return synced
 
 
 class Disk:
@@ -70,10 +81,15 @@ class Disk:
                 patch.setattr(os, name, self._gone(getattr(os, name)))
             for name in ("fsync", "fdatasync"):
                 patch.setattr(os, name, self._sync)
+            for module in (durable_files, directories):
+                patch.setattr(module, "sync_file_system", self._sync_all)
             yield
 
-    def lose_power(self, survives: Survives = synced_only, torn: Callable[[bytes], bytes] = lambda data: b"") -> None:
-        """Leave below `base` what was synced, and what else `survives`; `torn` tells what is left of other bytes."""
+    def lose_power(self, survives: Survives = synced_only, torn: Torn = as_synced) -> None:
+        """Leave below `base` what was synced, and what else `survives`.
+
+        `torn` tells what is left of a file that was written since: it is given what was synced, and what was there.
+        """
         names: dict[int, dict[str, int]] = {_ROOT: {}}
         for number, change in enumerate(self.changes):
             if change.synced or survives(number, change):
@@ -90,7 +106,10 @@ class Disk:
                 os.link(written[node], path)
             else:
                 written[node] = path
-                path.write_bytes(self._synced[node] if node in self._synced else torn(bytes_of.get(node, b"")))
+                synced = self._synced.get(node, b"")
+                # A file that has no name any more is written no more.
+                now = bytes_of.get(node, synced)
+                path.write_bytes(synced if now == synced else torn(synced, now))
         self.all_is_synced()
 
     def last_synced(self) -> int:
@@ -146,6 +165,12 @@ class Disk:
                 change.synced |= any(folder == node for folder, _, _ in change.names)
         elif node is not None:
             self._synced[node] = Path(path).read_bytes()
+
+    def _sync_all(self, _folder: Path) -> None:
+        """Sync the file system: every name, and every file that still has one."""
+        for change in self.changes:
+            change.synced = True
+        self._synced |= {node: path.read_bytes() for node, path in self._files(_ROOT, self.base)}
 
     # ---------------------------------------------------------------- names
 

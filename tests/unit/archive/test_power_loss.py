@@ -1,74 +1,64 @@
 """Power fails at any step: what was not synced may be gone, and nothing that was acknowledged is."""
 
 import itertools
-import random
-import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from datasets import make_ct
-from nodes import Faults, Killed, Node, check, digest, faulty, interrupted, orphans, other_bytes, sqlite
+from nodes import Faults, Killed, Node, check, digest, orphans, other_bytes
 from patients import decisions_in
-from power import Change, Disk, synced_only
 from pydicom.dataset import Dataset
+from scenes import (
+    FEW_LOSSES,
+    KILLED,
+    LOSSES,
+    STEPS,
+    Loss,
+    Scene,
+    assert_recovers,
+    cut_off,
+    deleting,
+    few_slots,
+    in_order,
+    synced,
+)
 
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import InstanceNotFound
-from pacs_server.index.deletions import DeletionIndex
-from pacs_server.services.deletion import DeletionService
 from pacs_server.services.patients import PatientService
 from pacs_server.storage.filesystem import incoming_journal
 from pacs_server.storage.filesystem.incoming_file import FileSystemIncoming
 
-STEPS = range(1, 100)
-Lose = Callable[[Disk, int], None]
+ORDERS = [False, True]
+# In the old order every commit is synced.
+EACH = [(False, loss) for loss in LOSSES if loss.kept == "none"]
+OFTEN = [*EACH, (True, Loss(in_order)), *((True, loss) for loss in FEW_LOSSES)]
+SELDOM = [(True, loss) for loss in LOSSES if (True, loss) not in OFTEN]
+BRIEFLY = [(False, Loss(synced)), *((True, loss) for loss in FEW_LOSSES)]
+by_order = pytest.mark.parametrize("slots", ORDERS, ids=["each", "slots"])
 
 
-def synced(disk: Disk, _at: int) -> None:
-    disk.lose_power(synced_only)
+def both(losses: list[tuple[bool, Loss]], slow: Sequence[tuple[bool, Loss]] = ()) -> pytest.MarkDecorator:
+    """Each of these orders and losses."""
+    cases = [pytest.param(*case, id=_name(*case)) for case in losses]
+    cases += [pytest.param(*case, id=_name(*case), marks=pytest.mark.slow) for case in slow]
+    return pytest.mark.parametrize(("slots", "loss"), cases)
 
 
-def in_order(disk: Disk, _at: int) -> None:
-    """A journal of the file system keeps the order of names: what came before the last one that was synced is there."""
-    last = disk.last_synced()
-    disk.lose_power(lambda number, _: number <= last)
+def _name(slots: bool, loss: Loss) -> str:
+    return f"{'slots' if slots else 'each'}-{loss}"
 
 
-def at_random(disk: Disk, at: int) -> None:
-    choices = random.Random(at)
-
-    def survives(_number: int, _change: Change) -> bool:
-        return choices.random() < 0.5
-
-    def torn(data: bytes) -> bytes:
-        return choices.choice([b"", data[: len(data) // 2], bytes(len(data)), data])
-
-    disk.lose_power(survives, torn)
+@pytest.fixture(autouse=True)
+def _few_slots() -> Iterator[None]:
+    with few_slots():
+        yield
 
 
-def killed(_disk: Disk, _at: int) -> None:
-    """The process alone is gone: all it did is there, and no more of it synced than was."""
-
-
-class Scene:
-    """A disk with an archive on it, and a database that outlives everything; `at` tells it from other scenes."""
-
-    def __init__(self, directory: Path, at: str, url: str, policy: str = "replace") -> None:
-        self.root = directory / at / "disk" / "data" / "archive"
-        self.base = directory / at / "disk"
-        self.base.mkdir(parents=True)
-        self.disk = Disk(self.base)
-        self.url, self.policy = url, policy
-
-    def node(self) -> Node:
-        return Node(self.root, self.url, self.policy, migrated=True)
-
-
-def lost_at(scene: Scene, lose: Lose, at: int, before: list[Dataset], ds: Dataset) -> bool:
+def lost_at(scene: Scene, loss: Loss, at: int, before: list[Dataset], ds: Dataset) -> bool:
     """Whether power failed at step `at` of storing `ds`; what was acknowledged has to be there then."""
     acknowledged: dict[str, str] = {}
     faults = Faults(at, "killed after")
@@ -78,16 +68,17 @@ def lost_at(scene: Scene, lose: Lose, at: int, before: list[Dataset], ds: Datase
             dead.store(stored)
             acknowledged[stored.SOPInstanceUID] = digest(stored)
         try:
-            with faulty(faults, dead):
+            with cut_off(faults, dead):
                 dead.store(ds)
-            acknowledged[ds.SOPInstanceUID] = digest(ds)
+                acknowledged[ds.SOPInstanceUID] = digest(ds)
+                dead.archive.checkpoints.take()
         except Killed:
             if dead.rows().get(ds.SOPInstanceUID, ("", ""))[1] == digest(ds):
                 acknowledged[ds.SOPInstanceUID] = digest(ds)
         dead.die()
-    lose(scene.disk, at)
+    scene.lose(loss, at)
     node = assert_recovers(scene, acknowledged)
-    if lose is in_order:
+    if loss.names is in_order:
         assert orphans(node) == []
     node.store(ds)
     check(node, acknowledged | {ds.SOPInstanceUID: digest(ds)})
@@ -96,50 +87,42 @@ def lost_at(scene: Scene, lose: Lose, at: int, before: list[Dataset], ds: Datase
     return faults.steps >= at
 
 
-def assert_recovers(scene: Scene, acknowledged: dict[str, str]) -> Node:
-    """A process after the loss, and that all is well there."""
-    node = scene.node()
-    node.recover()
-    assert node.entries() == []
-    check(node, acknowledged)
-    assert node.recover() == {}
-    return node
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("lose", [synced, in_order, at_random])
-def test_power_fails_at_any_step_of_a_store(tmp_path: Path, lose: Lose) -> None:
-    url = sqlite(tmp_path)
+@both(OFTEN, SELDOM)
+def test_power_fails_at_any_step_of_a_store(tmp_path: Path, slots: bool, loss: Loss) -> None:
+    """Of a checkpoint too."""
     for again in (False, True):
         for at in STEPS:
             ds = make_ct()
             before = [ds] if again else []
-            scene = Scene(tmp_path, f"{again}-{at}", url(100 * again + at))
-            if not lost_at(scene, lose, at, before, other_bytes(ds) if again else ds):
+            scene = Scene(tmp_path, f"{again}-{at}", slots=slots)
+            if not lost_at(scene, loss, at, before, other_bytes(ds) if again else ds):
                 assert at > 5
                 break
 
 
-@pytest.mark.slow
+@both(BRIEFLY)
 @pytest.mark.parametrize("then", ["goes on", "is killed"])
-def test_others_may_have_made_the_directories_and_not_synced_them(tmp_path: Path, then: str) -> None:
+def test_others_may_have_made_the_directories_and_not_synced_them(
+    tmp_path: Path, then: str, slots: bool, loss: Loss
+) -> None:
     """The first instance of a study gets so far; another one of its series is stored whole, and then power fails."""
-    url = sqlite(tmp_path)
     for at in STEPS:
-        scene = Scene(tmp_path, str(at), url(at))
+        scene = Scene(tmp_path, str(at), slots=slots)
         first = make_ct()
         second = make_ct(first.StudyInstanceUID, first.SeriesInstanceUID)
         with scene.disk.watched():
             node = scene.node()
             faults = Faults(at, "killed after")
-            with suppress(Killed), faulty(faults, node):
+            with suppress(Killed), cut_off(faults, node):
                 node.store(first)
             if then == "is killed":
                 node.die()
                 node = scene.node()
             node.store(second)
+            if at % 2:
+                node.archive.checkpoints.take()
             node.die()
-        synced(scene.disk, at)
+        scene.lose(loss, at)
         assert_recovers(scene, {second.SOPInstanceUID: digest(second)}).die()
         if not faults.dead:
             assert at > 5
@@ -151,7 +134,7 @@ def test_others_may_have_made_the_directories_and_not_synced_them(tmp_path: Path
 
 def leftovers(scene: Scene) -> dict[str, str]:
     """Leave what a crash can leave, of each kind one; returns what has to be indexed afterwards."""
-    whole, complete, replaced, refused = (make_ct() for _ in range(4))
+    whole, nameless, complete, replaced, refused = (make_ct() for _ in range(5))
     node = scene.node()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FileSystemIncoming, "settled", lambda _: None)
@@ -160,39 +143,50 @@ def leftovers(scene: Scene) -> dict[str, str]:
     node.spool.receive().write(b"half" * 100)
     node.spool.receive()
     node.die()
-    interrupted(scene.root, scene.url, whole)
-    interrupted(scene.root, scene.url, replaced)
+    interrupted(scene, whole)
+    interrupted(scene, replaced)
+    interrupted(scene, nameless)
+    [path] = [path for path in scene.root.rglob("*.dcm") if nameless.SOPInstanceUID in path.name]
+    path.unlink()
     node = scene.node()
     node.store(later := other_bytes(replaced))
     node.die()
-    interrupted(scene.root, scene.url, other_bytes(refused), "replace")
-    return {ds.SOPInstanceUID: digest(ds) for ds in (whole, complete, later, refused)}
+    interrupted(scene, other_bytes(refused), "replace")
+    return {ds.SOPInstanceUID: digest(ds) for ds in (whole, nameless, complete, later, refused)}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lose", [killed, synced])
-def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupted(scene: Scene, ds: Dataset, policy: str = "reject") -> None:
+    """A process that was killed when the file of `ds` was durable and its row was not written."""
+    node = scene.node(policy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node.index, "_step", lambda *_, **__: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            node.store(ds)
+    node.die()
+
+
+@pytest.mark.parametrize("loss", [KILLED, Loss(synced)], ids=str)
+@by_order
+def test_recovery_is_cut_off_at_any_step(
+    tmp_path: Path, slots: bool, loss: Loss, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Dealt with in the order in which they came to be: what comes last has nothing after it that would sync it too.
     numbers = itertools.count()
     monkeypatch.setattr(incoming_journal.secrets, "token_hex", lambda _: f"{next(numbers):08x}")
-    first = Scene(tmp_path, "0", sqlite(tmp_path)(0))
+    first = Scene(tmp_path, "0", slots=slots)
     expected = leftovers(first)
     for at in STEPS:
-        shutil.copy(tmp_path / "0.db", tmp_path / f"{at}.db")
-        scene, faults = Scene(tmp_path, str(at), f"sqlite:///{tmp_path}/{at}.db"), Faults(at, "killed after")
-        # Hard links stay hard links.
-        subprocess.run(["cp", "-a", f"{first.base}/.", scene.base], check=True)
-        scene.disk.all_is_synced()
+        scene, faults = first.copy(tmp_path, str(at)), Faults(at, "killed after")
         with scene.disk.watched():
             node = scene.node()
-            with suppress(Killed), faulty(faults, node):
+            with suppress(Killed), cut_off(faults, node):
                 found = node.recover()
             node.die()
-        lose(scene.disk, at)
+        scene.lose(loss, at)
         with scene.disk.watched():
             assert_recovers(scene, expected).die()
         # What it came to is durable.
-        synced(scene.disk, at)
+        scene.lose(Loss(synced), at)
         node = assert_recovers(scene, expected)
         assert set(node.rows()) == set(expected)
         assert orphans(node) == []
@@ -201,26 +195,27 @@ def test_recovery_is_cut_off_at_any_step(tmp_path: Path, lose: Lose, monkeypatch
         assert all(path.with_name(f"{path.name}.reason").read_text().strip() for path in kept)
         node.die()
         if faults.steps < at:
-            assert found == {"complete": 1, "indexed": 1, "quarantined": 2, "superseded": 1}
+            # In slots what was stored without anything in its way is left too, as no checkpoint came.
+            complete = 3 if slots else 1
+            assert found == {"complete": complete, "indexed": 2, "quarantined": 2, "superseded": 1}
             break
 
 
-@pytest.mark.slow
-def test_power_fails_after_recovery_from_a_kill_at_any_step_of_a_store(tmp_path: Path) -> None:
+@both(BRIEFLY)
+def test_power_fails_after_recovery_from_a_kill_at_any_step_of_a_store(tmp_path: Path, slots: bool, loss: Loss) -> None:
     """A file that recovery gives a row has a durable name, whoever made the name and did not sync it."""
-    url = sqlite(tmp_path)
     for at in STEPS:
-        scene, ds, faults = Scene(tmp_path, str(at), url(at)), make_ct(), Faults(at, "killed after")
+        scene, ds, faults = Scene(tmp_path, str(at), slots=slots), make_ct(), Faults(at, "killed after")
         with scene.disk.watched():
             node = scene.node()
-            with suppress(Killed), faulty(faults, node):
+            with suppress(Killed), cut_off(faults, node):
                 node.store(ds)
             node.die()
             node = scene.node()
             node.recover()
             indexed = {uid: sha for uid, (_, sha) in node.rows().items()}
             node.die()
-        synced(scene.disk, at)
+        scene.lose(loss, at)
         assert_recovers(scene, indexed).die()
         if faults.steps < at:
             assert at > 5
@@ -230,93 +225,98 @@ def test_power_fails_after_recovery_from_a_kill_at_any_step_of_a_store(tmp_path:
 # ------------------------------------------------------------------------------------ deleted and restored
 
 
-def deleting(node: Node) -> DeletionService:
-    recorder = Recorder(node.trail, lambda: "PACS")
-    return DeletionService(DeletionIndex(node.database), node.files, node.archive.checkpoints, recorder)
-
-
-@pytest.mark.slow
-def test_power_fails_at_any_step_of_deleting(tmp_path: Path) -> None:
-    url = sqlite(tmp_path)
+@both(BRIEFLY)
+def test_power_fails_at_any_step_of_deleting(tmp_path: Path, slots: bool, loss: Loss) -> None:
     for at in STEPS:
-        scene, ds, faults = Scene(tmp_path, str(at), url(at)), make_ct(), Faults(at, "killed after")
+        scene, ds, faults = Scene(tmp_path, str(at), slots=slots), make_ct(), Faults(at, "killed after")
         with scene.disk.watched():
             node = scene.node()
             node.store(ds)
-            with suppress(Killed), faulty(faults, node):
+            with suppress(Killed), cut_off(faults, node):
                 deleting(node).delete(Level.STUDY, ds.StudyInstanceUID, "a test")
             node.die()
-        synced(scene.disk, at)
-        assert_restorable(scene, ds)
+        scene.lose(loss, at)
+        assert_restorable(scene, ds, deleted=not faults.dead)
         if faults.steps < at:
             assert at > 10
             break
 
 
-@pytest.mark.slow
-def test_directories_that_were_removed_and_made_again_are_durable_again(tmp_path: Path) -> None:
-    scene, gone = Scene(tmp_path, "1", sqlite(tmp_path)(1)), make_ct()
+@by_order
+def test_directories_that_were_removed_and_made_again_are_durable_again(tmp_path: Path, slots: bool) -> None:
+    scene, gone = Scene(tmp_path, "1", slots=slots), make_ct()
     again = make_ct(gone.StudyInstanceUID, gone.SeriesInstanceUID)
     with scene.disk.watched():
         node = scene.node()
         node.store(gone)
         deleting(node).delete(Level.STUDY, gone.StudyInstanceUID, "a test")
         node.store(again)
+        node.archive.checkpoints.take()
         node.die()
-    synced(scene.disk, 0)
+    scene.lose(Loss(synced), 0)
     assert_recovers(scene, {again.SOPInstanceUID: digest(again)}).die()
 
 
-@pytest.mark.slow
-def test_power_fails_after_a_restore_that_was_killed_at_any_step_before(tmp_path: Path) -> None:
-    url = sqlite(tmp_path)
+@both(BRIEFLY)
+def test_power_fails_after_a_restore_that_was_killed_at_any_step_before(
+    tmp_path: Path, slots: bool, loss: Loss
+) -> None:
     for at in STEPS:
-        scene, ds, faults = Scene(tmp_path, str(at), url(at)), make_ct(), Faults(at, "killed after")
+        scene, ds, faults = Scene(tmp_path, str(at), slots=slots), make_ct(), Faults(at, "killed after")
         with scene.disk.watched():
             node = scene.node()
             node.store(ds)
             folder = deleting(node).delete(Level.STUDY, ds.StudyInstanceUID, "a test").folder
-            with suppress(Killed), faulty(faults, node):
+            with suppress(Killed), cut_off(faults, node):
                 deleting(node).restore(folder)
             with suppress(InstanceNotFound):
                 deleting(node).restore(folder)
             node.die()
-        synced(scene.disk, at)
-        assert_restorable(scene, ds)
+        scene.lose(loss, at)
+        assert_restorable(scene, ds, deleted=False)
         if faults.steps < at:
             assert at > 10
             break
 
 
-def assert_restorable(scene: Scene, ds: Dataset) -> None:
-    """It is there, or comes back from the trash."""
+def assert_restorable(scene: Scene, ds: Dataset, *, deleted: bool) -> None:
+    """It is there, or comes back from the trash; if it was `deleted`, it does not come back by itself."""
     node = scene.node()
-    for deletion in [*(service := deleting(node)).contents()]:
-        assert service.restore(deletion.folder).instances == 1
+    with deleting(node).settled():
+        node.recover()
+    assert node.left() == []
+    contents = deleting(node).contents()
+    assert contents or ds.SOPInstanceUID in node.rows()
+    assert not deleted or ds.SOPInstanceUID not in node.rows()
+    for deletion in contents:
+        assert deleting(node).restore(deletion.folder).instances == 1
     check(node, {ds.SOPInstanceUID: digest(ds)})
+    assert orphans(node) == []
     node.die()
 
 
 # ------------------------------------------------------------------------------------ what lies beside the instances
 
 
-@pytest.mark.slow
-def test_power_fails_after_a_merge_that_was_killed_at_any_step_before(tmp_path: Path) -> None:
+@by_order
+def test_power_fails_after_a_merge_that_was_killed_at_any_step_before(tmp_path: Path, slots: bool) -> None:
     """What the index has of it is written down too: else no later change had a number."""
-    url = sqlite(tmp_path)
     for at in STEPS:
-        scene, faults = Scene(tmp_path, str(at), url(at)), Faults(at, "killed after")
+        scene, faults = Scene(tmp_path, str(at), slots=slots), Faults(at, "killed after")
+        stored = [make_ct(PatientID=patient) for patient in "123"]
         with scene.disk.watched():
             node = scene.node()
-            for patient in "123":
-                node.store(make_ct(PatientID=patient))
-            with suppress(Killed), faulty(faults, node):
+            for ds in stored:
+                node.store(ds)
+            with suppress(Killed), cut_off(faults, node):
                 merge(node, "1", "2")
             identity(node).catch_up()
             node.die()
-        synced(scene.disk, at)
+        scene.lose(Loss(synced), at)
         node = scene.node()
         written = identity(node).catch_up() + len(decisions_in(scene.root))
+        node.recover()
+        check(node, {ds.SOPInstanceUID: digest(ds) for ds in stored})
         merge(node, "2", "3")
         assert len(decisions_in(scene.root)) == written + 1
         node.die()
