@@ -190,8 +190,10 @@ class Archive:
             known = self._index.get(received.header.uids.sop)
             if known is not None:
                 return self._again(received, known)
-            # The file has no row: a crash came between the two, or another process has not committed yet.
-            stored = self._place_beside(received, 2, later=later)
+            # The file has no row: a crash came between the two, or another process has not committed yet. It may be
+            # sealed too and come first in recovery, so this row has to be durable before the sender is told.
+            later = False
+            stored = self._place_beside(received, 2)
         return self._new(received, stored, later=later)
 
     def _new(self, received: ReceivedInstance, stored: StoredInstance, *, later: bool) -> StoreOutcome | None:
@@ -246,11 +248,11 @@ class Archive:
         self._spool.place(received.file, path, stamp, name_later=later)
         return _stored(received, path, version)
 
-    def _place_beside(self, received: ReceivedInstance, version: int, *, later: bool = False) -> StoredInstance:
+    def _place_beside(self, received: ReceivedInstance, version: int) -> StoredInstance:
         """Place the file as the first version from `version` on whose key is free."""
         for free in range(version, version + NAMES):
             with suppress(ObjectExists):
-                return self._place(received, free, later=later)
+                return self._place(received, free)
         raise StorageUnavailable("too many files of this instance lie there without a row")
 
     def _commit(
@@ -288,6 +290,7 @@ class Archive:
         except (StorageUnavailable, StorageFull) as error:
             # The file stays on the list of what recovery looks at. The sender is told the first error, not this one.
             log.error("file without a row", extra={"path": stored.path, "reason": str(error)})
+            self._doubt(received, stored)
 
     def _doubt(self, received: ReceivedInstance, stored: StoredInstance) -> None:
         """Have the seal say that the sender is refused: what it sends next comes first in recovery."""
