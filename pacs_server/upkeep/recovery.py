@@ -160,8 +160,6 @@ class _LeftoverRecovery:
         if stored.instance.digest != seal.digest:
             return None
         stored = replace(stored, instance=replace(stored.instance, version=seal.version))
-        if known is not None and known.version > seal.version:
-            return RecoveryOutcome.SUPERSEDED
         if leftover.placed:
             return self._settle(self._under_its_key(leftover, stored))
         return self._settle(self._put_under(leftover, stored, known))

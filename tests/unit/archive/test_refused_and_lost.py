@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from datasets import make_ct
-from nodes import Faults, Killed, Node, digest, orphans, other_bytes
+from nodes import Faults, Killed, Node, digest, digest_at, orphans, other_bytes
 from pydicom.dataset import Dataset
 from scenes import LOSSES, STEPS, Loss, Scene, assert_recovers, cut_off, few_slots, synced
 
@@ -147,3 +147,20 @@ def test_who_gets_no_answer_takes_nothing_from_who_got_one(
         node.die()
         if faults.steps < at:
             break
+
+
+@pytest.mark.parametrize("second", [in_its_place, elsewhere])
+def test_what_was_replaced_is_kept_as_an_earlier_version(tmp_path: Path, second: Second) -> None:
+    """It was acknowledged too, whether or not a checkpoint came in between."""
+    for number, loss in enumerate(LOSSES):
+        scene, ds = Scene(tmp_path, str(number), slots=True), make_ct()
+        with scene.disk.watched():
+            node = scene.node()
+            node.store(ds)
+            other = second(ds)
+            assert node.store(other) is StoreOutcome.REPLACED
+            node.die()
+        scene.lose(loss, number)
+        node = assert_recovers(scene, {ds.SOPInstanceUID: digest(other)})
+        assert {digest_at(scene.root / path) for path in node.storage.list()} == {digest(ds), digest(other)}
+        node.die()
