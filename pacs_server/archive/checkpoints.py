@@ -194,7 +194,8 @@ class Checkpoints:
     def take_everywhere(self) -> None:
         """Do so for what all processes have stored whose rows are there, dead ones too, whether anything is kept here.
 
-        After this no slot holds an instance whose row was there before. Raises as `take`.
+        What is in doubt here counts too. After this no slot holds an instance whose row was there before. Raises as
+        `take`.
         """
         if self._distrusts:
             raise StorageUnavailable("the disk has failed to sync: restart the server before this is done")
