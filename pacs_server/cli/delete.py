@@ -143,7 +143,7 @@ def _delete(
 ) -> None:
     if not reason.strip():
         fail("--reason: say why", 2)
-    with _deletions(context, config) as (deletions, settings):
+    with _deletions(context, config, recovered=not dry_run) as (deletions, settings):
         extent = deletions.extent(level, uid)
         what = _described(extent)
         if dry_run:
