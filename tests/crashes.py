@@ -84,6 +84,8 @@ def crash_rounds(
         # Counters of every level, each file against its row, and no file without one.
         verified = run_command("verify", "--config", pacs.config_file, cwd=pacs.directory, timeout=600)
         assert verified.returncode == 0, verified.stdout
+    # Not even a lock.
+    assert list((pacs.archive / "incoming").iterdir()) == []
     return report
 
 

@@ -44,6 +44,14 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return kept | {"PYTHONWARNINGS": "default"} | variables
 
 
+def _is_in_use(path: Path) -> bool:
+    """Whether something in `incoming/` is neither a lock nor an empty slot."""
+    try:
+        return path.suffix != ".lock" and path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def run_command(
     *args: object, cwd: Path, prefix: Sequence[str] = (), timeout: float = 60, **environment: str
 ) -> subprocess.CompletedProcess[str]:
@@ -250,8 +258,8 @@ class PacsProcess:
         )
 
     def incoming(self) -> list[Path]:
-        """The half received files."""
-        return sorted(path for path in (self.archive / "incoming").iterdir() if path.suffix != ".lock")
+        """The half received files, and those that wait for a checkpoint."""
+        return sorted(path for path in (self.archive / "incoming").iterdir() if _is_in_use(path))
 
     def incoming_files(self) -> int:
         """How many files are received, or kept by their slots only; empty slots are none."""
