@@ -128,13 +128,20 @@ def empty(
 
 
 @contextmanager
-def _deletions(context: typer.Context, config: Path | None) -> "Iterator[tuple[DeletionService, StorageConfig]]":
+def _deletions(
+    context: typer.Context, config: Path | None, *, recovered: bool = False
+) -> "Iterator[tuple[DeletionService, StorageConfig]]":
+    """The trash; with `recovered`, what dead processes left is dealt with before.
+
+    What a power loss took the name of would not go into the trash, and come back when a server starts.
+    """
     from pacs_server.upkeep.recovery import recover
 
     with open_archive(context, config) as archive:
-        # What a crash has left comes first: it might belong to what is to be deleted.
-        with archive.deletions.settled():
-            recover(archive.archive, archive.files, archive.audit)
+        archive.deletions.resume()
+        if recovered:
+            with archive.deletions.settled():
+                recover(archive.archive, archive.files, archive.audit)
         yield archive.deletions, archive.config().storage
 
 

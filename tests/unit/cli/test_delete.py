@@ -50,6 +50,19 @@ def test_delete_list_restore(run: Run, ct: Dataset) -> None:
 
 
 @pytest.mark.slow
+def test_what_a_power_loss_took_the_name_of_goes_into_the_trash(run: Run, ct: Dataset, tmp_path: Path) -> None:
+    """The file is left in its slot, and no server has been started since."""
+    [stored] = tmp_path.rglob(f"{ct.SOPInstanceUID}.dcm")
+    [incoming] = tmp_path.rglob("incoming")
+    (incoming / "elsewhere-5-r00000000.lock").touch()
+    stored.rename(incoming / "elsewhere-5-r00000000-0.part")
+    assert run("delete", "study", ct.StudyInstanceUID, "--reason", "why", "--yes")[0] == 0
+    assert list(incoming.iterdir()) == []
+    (found,) = listed(run)
+    assert run("trash", "restore", found["id"])[:2] == (0, "restored 1 instance\n")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("level", "keyword"),
     [("study", "StudyInstanceUID"), ("series", "SeriesInstanceUID"), ("instance", "SOPInstanceUID")],
