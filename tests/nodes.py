@@ -27,7 +27,6 @@ from pacs_server.index import models
 from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex, StoredInstance
 from pacs_server.services.store import StoreRequest, StoreService
-from pacs_server.storage.filesystem import directories
 from pacs_server.storage.filesystem.archive_directory import archive_directory
 from pacs_server.storage.filesystem.spool import FileSystemSpool
 from pacs_server.upkeep.recovery import recover
@@ -215,8 +214,6 @@ def faulty(faults: Faults, node: Node) -> Iterator[None]:
         for name in CALLS:
             real = getattr(os, name)
             patch.setattr(os, name, lambda *a, _real=real, **k: faults.step(_real, *a, **k))
-        real = directories.sync_file_system
-        patch.setattr(directories, "sync_file_system", lambda folder: faults.step(real, folder))
         try:
             yield
         finally:

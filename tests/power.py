@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from pacs_server.storage import durable_files
-from pacs_server.storage.filesystem import directories
 
 _ROOT = 0
 
@@ -81,8 +80,7 @@ class Disk:
                 patch.setattr(os, name, self._gone(getattr(os, name)))
             for name in ("fsync", "fdatasync"):
                 patch.setattr(os, name, self._sync)
-            for module in (durable_files, directories):
-                patch.setattr(module, "sync_file_system", self._sync_all)
+            patch.setattr(durable_files, "sync_file_system", self._sync_all)
             yield
 
     def lose_power(self, survives: Survives = synced_only, torn: Torn = as_synced) -> None:

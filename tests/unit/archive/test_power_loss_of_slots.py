@@ -15,7 +15,6 @@ from scenes import FEW_LOSSES, LOSSES, STEPS, Loss, Scene, assert_recovers, cut_
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import IndexUnavailable
 from pacs_server.services.deletion import DeletionService
-from pacs_server.storage.filesystem import directories
 
 every_loss = pytest.mark.parametrize(
     "loss",
@@ -41,12 +40,8 @@ def stored(node: Node, *instances: Dataset) -> dict[str, str]:
 
 
 @every_loss
-@pytest.mark.parametrize("one_by_one", [16, 1], ids=["folder by folder", "the file system"])
-def test_power_fails_at_any_step_of_a_checkpoint(
-    tmp_path: Path, loss: Loss, one_by_one: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_power_fails_at_any_step_of_a_checkpoint(tmp_path: Path, loss: Loss) -> None:
     """And then at that step of the next one."""
-    monkeypatch.setattr(directories, "_SYNCED_ONE_BY_ONE", one_by_one)
     for at in STEPS:
         scene, first = Scene(tmp_path, str(at), slots=True), make_ct()
         beside = make_ct(first.StudyInstanceUID, first.SeriesInstanceUID)
