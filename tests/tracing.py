@@ -45,17 +45,21 @@ class Window:
 
 @dataclass(slots=True)
 class Trace:
-    """What strace writes to `file`; complete when the server has ended. `only` names the calls, if not all."""
+    """What strace writes to `file`; complete when the server has ended.
+
+    `only` names the calls, if not all; of texts it shows so many bytes.
+    """
 
     strace: str
     file: Path
     only: str = ""
+    shown: int = 24
     _calls: list[Call] = field(default_factory=list)
 
     @property
     def prefix(self) -> tuple[str, ...]:
         """The command to run the server under."""
-        options = ["-f", "-qq", "-ttt", "-y", "-yy", "-s", "24", "-e", "signal=none"]
+        options = ["-f", "-qq", "-ttt", "-y", "-yy", "-s", str(self.shown), "-e", "signal=none"]
         if self.only:
             options += ["-e", f"trace={self.only}"]
         return (self.strace, *options, "-o", str(self.file))

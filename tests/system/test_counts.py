@@ -215,7 +215,7 @@ CEILINGS = {
         "pread64": 2,  # the header is parsed from the file; pages of the index that a checkpoint has changed
         "fdatasync": 1,  # the slot
         "link": 1, "close": 1,  # its final name
-        "newfstatat": 2,  # is that name free, and is the index the one it was?
+        "newfstatat": 3,  # is that name free, is the index the one it was, and is the slot still there?
         "fcntl": 6,  # its locks
         "pwrite64": 15,  # the seal; the pages that the row changes, and the one with the last id that was given
     },
