@@ -106,14 +106,17 @@ def test_a_database_on_a_full_disk(tmp_path: Path) -> None:
             code, body = pacs.get("/readyz")
             assert (code, "the database is on a full disk" in body) == (503, True)
             assert len(pacs.files()) == pacs.instances() == len(taken)
-            assert pacs.incoming() == []
-            # What is there already takes no room, and says nothing of what is not.
+            # What waits for a checkpoint is stored, and the database does not take the checkpoint.
+            assert all(path.stat().st_nlink == 2 for path in pacs.incoming())
+            wait_for(lambda: not pacs.incoming() or "no checkpoint succeeds" in pacs.get("/readyz")[1], "a failure")
+            # What is there already takes no room, and says nothing of what is not; it is refused while others wait.
             with association(pacs.port, [(CT, EXPLICIT)]) as link:
-                assert store(link, taken[0]).status == 0
+                assert store(link, taken[0]).status == (FULL if pacs.incoming() else 0)
             assert pacs.get("/readyz")[0] == 503
             change("size=8m")
-            assert store_one(pacs) == 0
+            wait_for(lambda: store_one(pacs) == 0, "a store after there is room")
             assert pacs.get("/readyz")[0] == 200
+            wait_for(lambda: pacs.incoming() == [], "a checkpoint")
             assert len(pacs.files()) == pacs.instances() == len(taken) + 1
 
 
