@@ -3,8 +3,8 @@
 import errno
 import os
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import pytest
 from datasets import make_ct
 from nodes import Node, check, digest, orphans, other_bytes, sqlite
 from pydicom.dataset import Dataset
-from sqlalchemy import event
+from scenes import LOSSES, Scene, assert_recovers, few_slots
+from sqlalchemy import Engine, event
 
+from pacs_server.archive import checkpoints
 from pacs_server.archive.archive import StoreOutcome
 from pacs_server.dicom.status import Status
-from pacs_server.errors import PacsError
+from pacs_server.errors import IndexUnavailable, PacsError, StorageFull, StorageUnavailable
 from pacs_server.index.prepared import Prepared
 from pacs_server.scp.contexts import Service
 from pacs_server.scp.status import status_of
@@ -24,6 +26,12 @@ from pacs_server.scp.status import status_of
 NO_ROOM, BROKEN = errno.ENOSPC, errno.EIO
 Patch = pytest.MonkeyPatch
 Break = Callable[[Patch, Node], None]
+
+
+@pytest.fixture(autouse=True)
+def _few_slots() -> Iterator[None]:
+    with few_slots():
+        yield
 
 
 @dataclass(frozen=True)
@@ -110,9 +118,20 @@ def statement_fails(number: int) -> Break:
                 count()
 
         patch.setattr(Prepared, "run", prepared)
-        event.listen(node.database.engine, "before_cursor_execute", executed)
+        for engine in engines(node):
+            event.listen(engine, "before_cursor_execute", executed)
 
     return inject
+
+
+def engines(node: Node) -> list[Engine]:
+    """What rows are written with, in either order."""
+    return [node.database.engine, node.database._relaxed_engine()]
+
+
+def commits(patch: Patch, node: Node, act: Callable[[Any], None]) -> None:
+    for engine in engines(node):
+        patch.setattr(engine.dialect, "do_commit", act)
 
 
 def driver(node: Node) -> Any:
@@ -126,7 +145,7 @@ def commit_fails(patch: Patch, node: Node) -> None:
         connection.rollback()
         raise driver(node).OperationalError("connection lost")
 
-    patch.setattr(node.database.engine.dialect, "do_commit", act)
+    commits(patch, node, act)
 
 
 def commit_is_not_answered(patch: Patch, node: Node) -> None:
@@ -134,7 +153,7 @@ def commit_is_not_answered(patch: Patch, node: Node) -> None:
         connection.commit()
         raise driver(node).OperationalError("connection lost")
 
-    patch.setattr(node.database.engine.dialect, "do_commit", act)
+    commits(patch, node, act)
 
 
 def commit_has_no_room(patch: Patch, node: Node) -> None:
@@ -144,7 +163,7 @@ def commit_has_no_room(patch: Patch, node: Node) -> None:
         error.sqlite_errorcode = sqlite3.SQLITE_FULL
         raise error
 
-    patch.setattr(node.database.engine.dialect, "do_commit", act)
+    commits(patch, node, act)
 
 
 def both(*faults: Break) -> Break:
@@ -191,6 +210,13 @@ ON_DISK: dict[str, tuple[Break, After]] = {
         UNKNOWN,
     ),
 }
+SYNCED_LATER = {
+    "study not synced",
+    "series not synced",
+    "root not synced",
+    "entry not removed",
+    "directory not synced and name not taken back",
+}
 # What else there is of these when another instance of the series lies there already.
 ONLY_AT_FIRST = {
     "no second link",
@@ -207,6 +233,33 @@ IN_THE_INDEX: dict[str, tuple[Break, After]] = {
     "no answer to the commit": (commit_is_not_answered, UNKNOWN_BUT_THERE),
     "not taken back": (both(statement_fails(1), fails("unlink", where=".dcm")), UNKNOWN),
 }
+
+
+# In slots the names of the file's directories are synced later, and the name in `incoming/` stays until then.
+KEPT = replace(STORED, entries=1)
+IN_SLOTS: dict[str, tuple[Break, After]] = {
+    **{
+        fault: (inject, KEPT if after is STORED else after)
+        for fault, (inject, after) in ON_DISK.items()
+        if fault not in SYNCED_LATER
+    },
+    "the slots' names cannot be synced": (fails("fsync", 2, where="/incoming"), NOTHING),
+    "no room for a second slot": (fails("open", 2, NO_ROOM, where=".part"), NOTHING),
+    "seal not written": (fails("pwrite"), NOTHING),
+    "neither sealed nor taken back": (both(fails("link"), fails("pwrite", 2)), NOTHING),
+}
+
+
+@pytest.mark.parametrize("fault", IN_SLOTS)
+def test_the_disk_fails_a_new_instance_in_a_slot(tmp_path: Path, fault: str) -> None:
+    url = sqlite(tmp_path)(1)
+    expect(tmp_path / "archive", url, None, make_ct(), *IN_SLOTS[fault], slots=True)
+
+
+@pytest.mark.parametrize("fault", IN_THE_INDEX)
+def test_the_index_fails_a_new_instance_in_a_slot(tmp_path: Path, database_url: str, fault: str) -> None:
+    inject, after = IN_THE_INDEX[fault]
+    expect(tmp_path / "archive", database_url, None, make_ct(), inject, after, slots=True)
 
 
 @pytest.mark.parametrize("fault", ON_DISK)
@@ -241,8 +294,10 @@ def test_the_index_has_no_room(tmp_path: Path) -> None:
     expect(tmp_path / "archive", sqlite(tmp_path)(1), None, make_ct(), commit_has_no_room, NOTHING)
 
 
-def expect(root: Path, url: str, before: Dataset | None, ds: Dataset, inject: Break, after: After) -> None:
-    node = Node(root, url, "replace", migrated=url.endswith("/1.db"))
+def expect(
+    root: Path, url: str, before: Dataset | None, ds: Dataset, inject: Break, after: After, *, slots: bool = False
+) -> None:
+    node = Node(root, url, "replace", migrated=url.endswith("/1.db"), slots=slots)
     acknowledged = {}
     if before is not None:
         node.store(before)
@@ -258,7 +313,7 @@ def expect(root: Path, url: str, before: Dataset | None, ds: Dataset, inject: Br
     assert {uid: sha for uid, (_, sha) in node.rows().items()} == acknowledged
     check(node, acknowledged)
     assert len(list(node.storage.list())) == stored + after.files
-    assert len([name for name in node.entries() if not name.endswith(".lock")]) == after.entries
+    assert len(node.left()) == after.entries
 
     # The sender tries again.
     replaced = before is not None and after.again is StoreOutcome.STORED
@@ -268,9 +323,9 @@ def expect(root: Path, url: str, before: Dataset | None, ds: Dataset, inject: Br
 
     # And the server begins anew.
     node.die()
-    later = Node(root, url, "replace", migrated=True)
+    later = Node(root, url, "replace", migrated=True, slots=slots)
     later.recover()
-    assert later.entries() == []
+    assert later.left() == []
     assert orphans(later) == []
     check(later, {ds.SOPInstanceUID: digest(ds)})
     assert later.store(ds) is StoreOutcome.ALREADY_STORED
@@ -283,3 +338,49 @@ def told(node: Node, ds: Dataset) -> Status:
     except PacsError as error:
         return status_of(error, Service.STORAGE)
     return Status.SUCCESS
+
+
+# ------------------------------------------------------------------------------------ checkpoints
+
+
+def index_is_down(patch: Patch, node: Node) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise IndexUnavailable("down")
+
+    patch.setattr(node.index, "make_durable", fail)
+
+
+CHECKPOINTS: dict[str, Break] = {
+    "names not synced": fails("fsync", where="/archive/1."),
+    "index down": index_is_down,
+    "second slot not removed": fails("unlink", 2, where=".part"),
+    "slots not synced": fails("fsync", where="/incoming"),
+}
+
+
+@pytest.mark.parametrize("fault", CHECKPOINTS)
+@pytest.mark.parametrize("then", ["power fails", "it succeeds"])
+def test_a_checkpoint_fails(tmp_path: Path, fault: str, then: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is stored until one succeeds, and nothing is lost."""
+    for number, loss in enumerate(LOSSES):
+        scene, instances = Scene(tmp_path, str(number), slots=True), [make_ct(), make_ct()]
+        refused = make_ct()
+        with scene.disk.watched():
+            node = scene.node()
+            for ds in instances:
+                node.store(ds)
+            with pytest.MonkeyPatch.context() as patch:
+                CHECKPOINTS[fault](patch, node)
+                with pytest.raises((StorageUnavailable, StorageFull, IndexUnavailable)):
+                    node.archive.checkpoints.take()
+            monkeypatch.setattr(checkpoints, "_PAUSE_SECONDS", 1000)
+            assert told(node, refused) is Status.OUT_OF_RESOURCES
+            monkeypatch.setattr(checkpoints, "_PAUSE_SECONDS", 0)
+            if then == "it succeeds":
+                node.store(refused)
+                instances.append(refused)
+            node.die()
+        scene.lose(loss, number)
+        node = assert_recovers(scene, {ds.SOPInstanceUID: digest(ds) for ds in instances})
+        assert orphans(node) == []
+        node.die()

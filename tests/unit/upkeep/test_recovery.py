@@ -12,8 +12,10 @@ from nodes import Faults, Killed, Node, check, digest, digest_at, faulty, interr
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 from rawpeer import EXPLICIT
+from scenes import few_slots
 from sqlalchemy import select
 
+from pacs_server.archive import checkpoints
 from pacs_server.archive.archive import StoreOutcome
 from pacs_server.audit.events import EventID
 from pacs_server.dicom.part10 import encode_head
@@ -25,6 +27,14 @@ CT = str(CTImageStorage)
 POLICIES = ("reject", "replace", "ignore")
 
 
+@pytest.fixture(autouse=True)
+def _few_slots(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """And a checkpoint that has failed is tried again at once."""
+    monkeypatch.setattr(checkpoints, "_PAUSE_SECONDS", 0)
+    with few_slots():
+        yield
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """Where the archive is; the database may lie beside it."""
@@ -32,15 +42,15 @@ def directory(tmp_path: Path) -> Path:
 
 
 def cases(
-    directory: Path, url: Callable[[int], str], policy: str, how: str
+    directory: Path, url: Callable[[int], str], policy: str, how: str, *, slots: bool
 ) -> Iterator[tuple[Node, dict[str, str], Dataset]]:
     """A node after a store in which step 1, 2, 3... went wrong, what had been acknowledged, and what was being stored.
 
-    First a new instance is stored, and then other bytes under its UID.
+    First a new instance is stored, and then other bytes under its UID. With slots a checkpoint belongs to it.
     """
     for again in (False, True):
         for at in range(1, 100):
-            node = Node(directory / f"{again}-{at}", url(100 * again + at), policy, migrated=True)
+            node = Node(directory / f"{again}-{at}", url(100 * again + at), policy, migrated=True, slots=slots)
             acknowledged: dict[str, str] = {}
             ds = make_ct()
             if again:
@@ -51,8 +61,9 @@ def cases(
             try:
                 with faulty(faults, node):
                     outcome = node.store(ds)
-                if outcome is not StoreOutcome.DUPLICATE_IGNORED:
-                    acknowledged[ds.SOPInstanceUID] = digest(ds)
+                    if outcome is not StoreOutcome.DUPLICATE_IGNORED:
+                        acknowledged[ds.SOPInstanceUID] = digest(ds)
+                    node.archive.checkpoints.take()
             except DuplicateInstance:
                 assert again
             except (PacsError, Killed):
@@ -67,16 +78,20 @@ def cases(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("how", ["killed before", "killed after"])
-def test_killed_at_any_step(tmp_path: Path, policy: str, how: str) -> None:
-    for dead, acknowledged, ds in cases(tmp_path, sqlite(tmp_path), policy, how):
+@pytest.mark.parametrize(
+    ("how", "slots"),
+    [("killed before", False), ("killed after", False), ("killed after", True)],
+    ids=["killed before", "killed after", "killed after, slots"],
+)
+def test_killed_at_any_step(tmp_path: Path, policy: str, how: str, slots: bool) -> None:
+    for dead, acknowledged, ds in cases(tmp_path, sqlite(tmp_path), policy, how, slots=slots):
         # The replacement may have been committed when it was killed: then the old version is the older one.
         if dead.rows().get(ds.SOPInstanceUID, ("", ""))[1] == digest(ds):
             acknowledged[ds.SOPInstanceUID] = digest(ds)
         dead.die()
-        node = Node(dead.root, str(dead.database.engine.url), policy, migrated=True)
+        node = Node(dead.root, str(dead.database.engine.url), policy, migrated=True, slots=slots)
         node.recover()
-        assert node.entries() == []
+        assert node.left() == []
         check(node, acknowledged)
         paths = {path for path, _ in node.rows().values()}
         older = {path for path in node.storage.list() if path not in paths}
@@ -94,6 +109,7 @@ def test_killed_at_any_step(tmp_path: Path, policy: str, how: str) -> None:
         check(node, acknowledged)
         assert node.archive.counts().instances == 1
         assert node.recover() == {}
+        node.archive.checkpoints.stop()
         node.spool.close()
         assert node.entries() == []
         node.database.close()
@@ -101,8 +117,9 @@ def test_killed_at_any_step(tmp_path: Path, policy: str, how: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
-def test_failing_at_any_step(tmp_path: Path, policy: str) -> None:
-    for node, acknowledged, ds in cases(tmp_path, sqlite(tmp_path), policy, "fail"):
+@pytest.mark.parametrize("slots", [False, True], ids=["each", "slots"])
+def test_failing_at_any_step(tmp_path: Path, policy: str, slots: bool) -> None:
+    for node, acknowledged, ds in cases(tmp_path, sqlite(tmp_path), policy, "fail", slots=slots):
         check(node, acknowledged)
         rows = {path for path, _ in node.rows().values()}
         try:
@@ -117,9 +134,9 @@ def test_failing_at_any_step(tmp_path: Path, policy: str) -> None:
         orphans = [path for path in node.storage.list() if path not in rows and node.spool.is_in_flight(path)]
         assert len(orphans) <= 1
         node.die()
-        after = Node(node.root, str(node.database.engine.url), policy, migrated=True)
+        after = Node(node.root, str(node.database.engine.url), policy, migrated=True, slots=slots)
         after.recover()
-        assert after.entries() == []
+        assert after.left() == []
         check(after, acknowledged)
         after.database.close()
 
