@@ -204,9 +204,12 @@ def refuse_instances(files: ArchiveFiles) -> None:
 
 
 def _refuse_lost_files(files: ArchiveFiles, index: InstanceIndex) -> None:
-    """Raise StorageUnavailable if the index knows instances and there is not a single file."""
+    """Raise StorageUnavailable if the index knows instances and there is not a single file.
+
+    A power loss may have taken the names of all there were, if they were few: then recovery finds them in their slots.
+    """
     known = index.counts().instances
-    if known and not files.storage.holds_instances():
+    if known and not files.storage.holds_instances() and not files.spool.count():
         raise StorageUnavailable(
             f"the index knows {known} instances and {files.name} holds none: is its file system mounted?"
         )

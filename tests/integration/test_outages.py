@@ -338,6 +338,19 @@ def test_an_index_without_its_archive_is_not_served(tmp_path):
         assert instances(pacs) == 1
 
 
+def test_an_archive_whose_only_names_a_power_loss_took(tmp_path):
+    """Its first instances are in their slots, and their rows happen to be there."""
+    with running(settings(tmp_path)) as pacs:
+        ds = make_ct()
+        assert store(pacs, ds) == [0]
+    [stored] = (tmp_path / "archive").rglob("*.dcm")
+    (tmp_path / "archive" / "incoming" / "elsewhere-5-r00000000.lock").touch()
+    stored.rename(tmp_path / "archive" / "incoming" / "elsewhere-5-r00000000-0.part")
+    with running(settings(tmp_path)) as pacs:
+        assert instances(pacs) == 1
+    assert [path.stem for path in (tmp_path / "archive").rglob("*.dcm")] == [ds.SOPInstanceUID]
+
+
 # ------------------------------------------------------------------------------------ many at once
 
 
