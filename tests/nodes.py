@@ -131,6 +131,8 @@ class Node:
         self.files = archive_directory(directory, slots=slots)
         self.storage, self.spool = self.files.storage, self.files.spool
         self.spool.prepare()
+        # A process finds out when it first stores something; no fault comes before.
+        assert self.spool.slots == slots
         self.database = database or Database(url, fsync=False)
         if not migrated:
             self.database.migrate()

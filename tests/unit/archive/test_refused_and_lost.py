@@ -143,7 +143,8 @@ def test_who_gets_no_answer_takes_nothing_from_who_got_one(
             node.die()
         scene.lose(loss, at)
         node = assert_recovers(scene, {ds.SOPInstanceUID: kept})
-        assert orphans(node) == []
+        if kept == digest(ds):  # else its file is an earlier version
+            assert orphans(node) == []
         node.die()
         if faults.steps < at:
             break
