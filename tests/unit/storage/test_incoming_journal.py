@@ -52,6 +52,36 @@ def abandoned(journal: IncomingJournal) -> list[Path]:
 
 
 @pytest.mark.slow
+def test_who_asks_whether_others_are_there_is_there_for_them(directory: Path, receiver: subprocess.Popen[str]) -> None:
+    first, second = IncomingJournal(directory), IncomingJournal(directory)
+    entry_of(receiver).unlink()
+    assert first.is_shared()
+    receiver.communicate(timeout=60)
+    assert not first.is_shared()
+    # The second one only asks, and has no entries.
+    assert second.is_shared()
+    assert first.is_shared()
+    second.close()
+    assert not first.is_shared()
+    first.close()
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_what_a_dead_process_left_is_found_while_others_look_whether_it_lives(
+    directory: Path, receiver: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = entry_of(receiver)
+    receiver.communicate(timeout=60)
+    lock = next(directory.glob("*.lock"))
+    looking = os.open(lock, os.O_RDWR)
+    fcntl.flock(looking, fcntl.LOCK_EX)
+    # It has looked by then.
+    monkeypatch.setattr("time.sleep", lambda seconds: os.close(looking))
+    assert abandoned(IncomingJournal(directory)) == [entry]
+
+
+@pytest.mark.slow
 def test_entries_are_abandoned_when_their_process_dies_and_not_before(
     directory: Path, receiver: subprocess.Popen[str]
 ) -> None:
