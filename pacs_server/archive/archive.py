@@ -206,6 +206,7 @@ class Archive:
 
     def _again(self, received: ReceivedInstance, known: StoredInstance) -> StoreOutcome | None:
         """Decide about a UID that is known before anything is changed. None if its row has changed in the meantime."""
+        self.checkpoints.ensure_possible()
         uid = known.uids.sop
         same = _same(received, known)
         # The sender may have the only good copy: a file that the disk has lost or damaged is stored again.
@@ -272,6 +273,8 @@ class Archive:
         except PacsError as error:
             if isinstance(error, IndexUnavailable) and error.uncertain:
                 self._doubt(received, stored)
+                if later:
+                    self.checkpoints.doubt()
                 raise
             self._take_back(received, stored)
             if isinstance(error, DuplicateInstance | InstanceNotFound):

@@ -76,6 +76,7 @@ class Checkpoints:
         self._taking = threading.Lock()
         self._restoring = threading.Lock()
         self._connections = 0
+        self._doubts = 0
         self._relaxes: bool | None = None
         self._shared = False
         self._distrusts = False
@@ -106,11 +107,11 @@ class Checkpoints:
         return self._relaxes and not self._shared and not self._distrusts
 
     def ensure_possible(self) -> None:
-        """If the last checkpoint failed, take one.
+        """If the last checkpoint failed, or a row is in doubt, take one.
 
         Raises StorageFull, StorageUnavailable, IndexUnavailable.
         """
-        if self._failed is None:
+        if self._failed is None and not self._doubts:
             return
         self._refuse()
         # Who waits for another one that tries again is told the same, and does not try once more.
@@ -124,6 +125,14 @@ class Checkpoints:
             error, at = failed
             if time.monotonic() - at < _PAUSE_SECONDS:
                 raise type(error)(str(error)) from error
+
+    def doubt(self) -> None:
+        """A row may have been committed that nothing makes durable, since its sender is refused.
+
+        Whoever sends the instance again is not told that it is stored before a checkpoint has succeeded.
+        """
+        with self._changed:
+            self._doubts += 1
 
     @property
     def connections(self) -> int:
@@ -188,7 +197,7 @@ class Checkpoints:
             self._take_kept()
 
     def _take_kept(self) -> None:
-        if self._kept:
+        if self._kept or self._doubts:
             self._take([], {})
 
     def take_everywhere(self) -> None:
@@ -208,7 +217,7 @@ class Checkpoints:
     def _take(self, done: "Sequence[_Sealed]", paths: Mapping[str, str]) -> None:
         """Take a checkpoint of what is kept here and of what all processes have `done`, whose rows have these paths."""
         with self._changed:
-            kept = self._kept[:]
+            kept, doubts = self._kept[:], self._doubts
         self._spool.sync_names({*paths.values(), *(each.arrival.instance.path for each in kept)})
         self._index.make_durable()
         # The database server may have been killed before that, and have lost what was found before.
@@ -216,6 +225,7 @@ class Checkpoints:
         self._spool.retire([*(each.file for each in kept), *(each.leftover for each in done)])
         with self._changed:
             del self._kept[: len(kept)]
+            self._doubts -= doubts
         self._counted("done")
         self._look_for_others()
 

@@ -11,6 +11,7 @@ from datasets import make_ct, uid
 from nodes import Node
 from postgres import PostgresProcess
 
+from pacs_server.archive.archive import StoreOutcome
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
 
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
@@ -92,3 +93,18 @@ def test_the_database_crashes_in_a_checkpoint(
     after_all = node_of(tmp_path, crashing.url.render_as_string())
     assert after_all.recover() == {}
     after_all.die()
+
+
+def test_what_is_stored_again_after_an_answer_was_lost_is_durable(crashing: PostgresProcess, tmp_path: Path) -> None:
+    node = node_of(tmp_path, crashing.url.render_as_string())
+    ds = make_ct()
+    crashing.hold_writes()
+    # The row is committed, but its sender is refused, and no checkpoint knows of it.
+    node.index.lose_the_answer = True
+    with pytest.raises(IndexUnavailable):
+        node.store(ds)
+    node.index.lose_the_answer = False
+    assert node.store(ds) is StoreOutcome.ALREADY_STORED
+    crash(crashing)
+    assert str(ds.SOPInstanceUID) in node.rows()
+    node.die()
