@@ -67,7 +67,7 @@ def test_a_file_system_without_hard_links_has_no_slots(
     caplog.set_level("INFO")
     monkeypatch.setattr("os.link", link)
     pacs = serve(storage=SLOTS)
-    assert "the file system of the archive has no hard links, so every name is synced by itself" in caplog.text
+    assert "without hard links there are no slots: every name and row is synced by itself" in caplog.text
     assert store(pacs, make_ct()) == [0]
     # Nothing waits for a checkpoint.
     assert kept(pacs) == 0
