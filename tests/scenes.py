@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import schema
 from commits import Commits, Kept, RecordingDatabase
-from nodes import Faults, Node, check, faulty
+from nodes import Faults, Killed, Node, check, faulty
 from power import Change, Disk, synced_only
+from pydicom.dataset import Dataset
 
 from pacs_server.audit.recorder import Recorder
 from pacs_server.index.deletions import DeletionIndex
@@ -141,6 +142,17 @@ def cut_off(faults: Faults, node: Node) -> Iterator[None]:
             yield
     finally:
         node.database.after_commit = lambda: None
+
+
+def interrupted(scene: Scene, ds: Dataset, policy: str = "reject") -> None:
+    """A process that was killed when the file of `ds` was durable and its row was not written."""
+    node = scene.node(policy)
+    with pytest.MonkeyPatch.context() as patch:
+        for write in ("add", "replace"):
+            patch.setattr(node.index, write, lambda *_, **__: (_ for _ in ()).throw(Killed()))
+        with pytest.raises(Killed):
+            node.store(ds)
+    node.die()
 
 
 def assert_recovers(scene: Scene, acknowledged: dict[str, str]) -> Node:

@@ -22,6 +22,7 @@ from scenes import (
     deleting,
     few_slots,
     in_order,
+    interrupted,
     synced,
 )
 
@@ -156,17 +157,6 @@ def leftovers(scene: Scene) -> dict[str, str]:
     node.die()
     left = [whole, complete, later, refused, *([nameless] if scene.slots else [])]
     return {ds.SOPInstanceUID: digest(ds) for ds in left}
-
-
-def interrupted(scene: Scene, ds: Dataset, policy: str = "reject") -> None:
-    """A process that was killed when the file of `ds` was durable and its row was not written."""
-    node = scene.node(policy)
-    with pytest.MonkeyPatch.context() as patch:
-        for write in ("add", "replace"):
-            patch.setattr(node.index, write, lambda *_, **__: (_ for _ in ()).throw(Killed()))
-        with pytest.raises(Killed):
-            node.store(ds)
-    node.die()
 
 
 @pytest.mark.parametrize("loss", [KILLED, Loss(synced)], ids=str)

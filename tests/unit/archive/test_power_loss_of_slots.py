@@ -10,7 +10,19 @@ import pytest
 from datasets import make_ct
 from nodes import Faults, Killed, Node, check, digest, orphans
 from pydicom.dataset import Dataset
-from scenes import FEW_LOSSES, LOSSES, STEPS, Loss, Scene, assert_recovers, cut_off, deleting, few_slots, synced
+from scenes import (
+    FEW_LOSSES,
+    LOSSES,
+    STEPS,
+    Loss,
+    Scene,
+    assert_recovers,
+    cut_off,
+    deleting,
+    few_slots,
+    interrupted,
+    synced,
+)
 
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import IndexUnavailable
@@ -101,6 +113,23 @@ def test_power_fails_at_any_step_of_a_checkpoint_for_another_process(tmp_path: P
         if faults.steps < at:
             assert at > 5
             break
+
+
+def test_a_checkpoint_leaves_to_recovery_what_has_no_row_of_its_own(tmp_path: Path) -> None:
+    """A process died before it had an answer; its instance has the UID of another one."""
+    for number, loss in enumerate(LOSSES):
+        scene, ds = Scene(tmp_path, str(number), slots=True, policy="reject"), make_ct()
+        with scene.disk.watched():
+            node = scene.node()
+            stored(node, ds)
+            interrupted(scene, make_ct(sop=ds.SOPInstanceUID))
+            node.archive.checkpoints.take_everywhere()
+            node.die()
+        scene.lose(loss, number)
+        node = assert_recovers(scene, {ds.SOPInstanceUID: digest(ds)})
+        assert orphans(node) == []
+        assert node.files.quarantine.count() == 1
+        node.die()
 
 
 # ------------------------------------------------------------------------------------ deleted and purged
