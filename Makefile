@@ -111,7 +111,8 @@ bench-stages: $(DEV_STAMP) ## Where the time of one operation goes
 	$(BIN)/python -m benchmarks.stages
 
 .PHONY: soak
-soak: $(DEV_STAMP) ## Hostile peers, faults and crashes: make soak SECONDS=60 DATABASE=postgresql CRASHES=5
+soak: $(DEV_STAMP) ## Power loss, hostile peers, faults and crashes: make soak SECONDS=60 DATABASE=postgresql CRASHES=5
+	PACS_SERVER_TESTS_EVERY_STEP=1 $(BIN)/python -m pytest -n logical tests/unit/archive -k "power_loss or refused_and_lost"
 	$(BIN)/python tests/soak.py --seconds $(or $(SECONDS),600) --database $(or $(DATABASE),both) \
 		--crashes $(or $(CRASHES),50)
 

@@ -92,7 +92,7 @@ def lost_at(scene: Scene, loss: Loss, at: int, before: list[Dataset], ds: Datase
 def test_power_fails_at_any_step_of_a_store(tmp_path: Path, slots: bool, loss: Loss) -> None:
     """Of a checkpoint too."""
     for again in (False, True):
-        for at in STEPS:
+        for at in loss.steps():
             ds = make_ct()
             before = [ds] if again else []
             scene = Scene(tmp_path, f"{again}-{at}", slots=slots)
@@ -107,7 +107,7 @@ def test_others_may_have_made_the_directories_and_not_synced_them(
     tmp_path: Path, then: str, slots: bool, loss: Loss
 ) -> None:
     """The first instance of a study gets so far; another one of its series is stored whole, and then power fails."""
-    for at in STEPS:
+    for at in loss.steps():
         scene = Scene(tmp_path, str(at), slots=slots)
         first = make_ct()
         second = make_ct(first.StudyInstanceUID, first.SeriesInstanceUID)
@@ -169,7 +169,7 @@ def test_recovery_is_cut_off_at_any_step(
     monkeypatch.setattr(incoming_journal.secrets, "token_hex", lambda _: f"{next(numbers):08x}")
     first = Scene(tmp_path, "0", slots=slots)
     expected = leftovers(first)
-    for at in STEPS:
+    for at in loss.steps():
         scene, faults = first.copy(tmp_path, str(at)), Faults(at, "killed after")
         with scene.disk.watched():
             node = scene.node()
@@ -196,7 +196,7 @@ def test_recovery_is_cut_off_at_any_step(
 @both(BRIEFLY)
 def test_power_fails_after_recovery_from_a_kill_at_any_step_of_a_store(tmp_path: Path, slots: bool, loss: Loss) -> None:
     """A file that recovery gives a row has a durable name, whoever made the name and did not sync it."""
-    for at in STEPS:
+    for at in loss.steps():
         scene, ds, faults = Scene(tmp_path, str(at), slots=slots), make_ct(), Faults(at, "killed after")
         with scene.disk.watched():
             node = scene.node()
@@ -219,7 +219,7 @@ def test_power_fails_after_recovery_from_a_kill_at_any_step_of_a_store(tmp_path:
 
 @both(BRIEFLY)
 def test_power_fails_at_any_step_of_deleting(tmp_path: Path, slots: bool, loss: Loss) -> None:
-    for at in STEPS:
+    for at in loss.steps():
         scene, ds, faults = Scene(tmp_path, str(at), slots=slots), make_ct(), Faults(at, "killed after")
         with scene.disk.watched():
             node = scene.node()
@@ -253,7 +253,7 @@ def test_directories_that_were_removed_and_made_again_are_durable_again(tmp_path
 def test_power_fails_after_a_restore_that_was_killed_at_any_step_before(
     tmp_path: Path, slots: bool, loss: Loss
 ) -> None:
-    for at in STEPS:
+    for at in loss.steps():
         scene, ds, faults = Scene(tmp_path, str(at), slots=slots), make_ct(), Faults(at, "killed after")
         with scene.disk.watched():
             node = scene.node()

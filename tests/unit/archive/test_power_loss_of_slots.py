@@ -13,7 +13,6 @@ from pydicom.dataset import Dataset
 from scenes import (
     FEW_LOSSES,
     LOSSES,
-    STEPS,
     Loss,
     Scene,
     assert_recovers,
@@ -54,7 +53,7 @@ def stored(node: Node, *instances: Dataset) -> dict[str, str]:
 @every_loss
 def test_power_fails_at_any_step_of_a_checkpoint(tmp_path: Path, loss: Loss) -> None:
     """And then at that step of the next one."""
-    for at in STEPS:
+    for at in loss.steps():
         scene, first = Scene(tmp_path, str(at), slots=True), make_ct()
         beside = make_ct(first.StudyInstanceUID, first.SeriesInstanceUID)
         with scene.disk.watched():
@@ -89,7 +88,7 @@ def take_until(at: int, node: Node) -> Faults:
 @every_loss
 @pytest.mark.parametrize("server", ["alive", "dead"])
 def test_power_fails_at_any_step_of_a_checkpoint_for_another_process(tmp_path: Path, loss: Loss, server: str) -> None:
-    for at in STEPS:
+    for at in loss.steps():
         scene, faults = Scene(tmp_path, str(at), slots=True), Faults(at, "killed after")
         with scene.disk.watched():
             one = scene.node()
@@ -139,7 +138,7 @@ def test_a_checkpoint_leaves_to_recovery_what_has_no_row_of_its_own(tmp_path: Pa
 @pytest.mark.parametrize("by", ["its own process", "another process", "the next process"])
 def test_nothing_deleted_or_purged_returns(tmp_path: Path, loss: Loss, by: str) -> None:
     """Neither what was stored nor what was refused."""
-    for at in STEPS:
+    for at in loss.steps():
         scene, faults = Scene(tmp_path, str(at), slots=True, policy="ignore"), Faults(at, "killed after")
         ds, steps = make_ct(PatientComments=SECRET), []
         with scene.disk.watched():

@@ -11,7 +11,7 @@ import pytest
 from datasets import make_ct
 from nodes import Faults, Killed, Node, digest, digest_at, orphans, other_bytes
 from pydicom.dataset import Dataset
-from scenes import LOSSES, STEPS, Loss, Scene, assert_recovers, cut_off, few_slots, synced
+from scenes import LOSSES, Loss, Scene, assert_recovers, cut_off, few_slots, synced
 
 from pacs_server.archive.archive import StoreOutcome
 from pacs_server.errors import DuplicateInstance, IndexUnavailable
@@ -129,7 +129,7 @@ def test_what_is_acknowledged_after_a_refusal_is_kept(
 def test_who_gets_no_answer_takes_nothing_from_who_got_one(
     tmp_path: Path, policy: str, second: Second, loss: Loss
 ) -> None:
-    for at in STEPS:
+    for at in loss.steps():
         scene, faults = Scene(tmp_path, str(at), slots=True, policy=policy), Faults(at, "killed after")
         ds = make_ct()
         other, kept = second(ds), digest(ds)
