@@ -213,12 +213,15 @@ def test_what_comes_while_it_is_deleted_does_not_return(tmp_path: Path, monkeypa
         node.die()
 
 
-def test_an_earlier_version_is_deleted_too(tmp_path: Path) -> None:
-    """Though its slot is there yet."""
+@pytest.mark.parametrize("first", ["replaced", "without an answer"])
+def test_an_earlier_version_is_deleted_too(tmp_path: Path, first: str) -> None:
+    """Also one whose process died before it had a row."""
     scene, ds = Scene(tmp_path, "1", slots=True), make_ct(PatientComments=SECRET)
     with scene.disk.watched():
+        if first == "without an answer":
+            interrupted(scene, ds)
         node = scene.node()
-        stored(node, ds, again(ds))
+        stored(node, *([ds] if first == "replaced" else []), again(ds))
         deleting(node).delete(Level.STUDY, ds.StudyInstanceUID, "a test")
         deleting(node).empty(timedelta(0))
         node.die()
