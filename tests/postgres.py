@@ -80,7 +80,8 @@ class PostgresProcess:
     def __init__(self, binaries: Path, directory: Path, settings: str) -> None:
         self._binaries, self._directory = binaries, directory
         self._data = directory / "data"
-        self._options = f"-k {directory} {settings}"
+        # Shared memory in its own directory: a server that is killed leaves nothing elsewhere.
+        self._options = f"-k {directory} -c dynamic_shared_memory_type=mmap {settings}"
         if os.geteuid() == 0:
             shutil.chown(directory, _account())
         _run(directory, str(binaries / "initdb"), "-D", str(self._data), "-U", "postgres", "-A", "trust", "--no-sync",

@@ -13,16 +13,15 @@ decides.
 
 import hashlib
 import logging
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Final
 
 from pacs_server.archive.checkpoints import Checkpoints
+from pacs_server.archive.claims import Claims, Numbers
 from pacs_server.archive.stored_file import StoredFile
 from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.header import Header
@@ -106,8 +105,8 @@ class Archive:
         self._spool = spool
         self._index = index
         self.naming = naming
-        self._claims = _Claims()
-        self._numbers = _Numbers()
+        self._claims = Claims()
+        self._numbers = Numbers()
         self.checkpoints = Checkpoints(spool, index, counted)
 
     def receive(self) -> IncomingFile:
@@ -310,39 +309,6 @@ class Archive:
             log.warning("other bytes under a known UID ignored", extra={"sop_instance_uid": uid})
             return StoreOutcome.DUPLICATE_IGNORED
         raise DuplicateInstance("another object is stored under this SOP Instance UID")
-
-
-class _Numbers:
-    """Numbers that grow: also from one process to the next one, if the clock does not go back."""
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._lock = threading.Lock()
-
-    def next(self) -> int:
-        with self._lock:
-            self._last = max(self._last + 1, time.time_ns())
-            return self._last
-
-
-class _Claims:
-    """Lets one thread at a time work on a SOP Instance UID, from the first look to the commit."""
-
-    def __init__(self) -> None:
-        self._held: set[str] = set()
-        self._released = threading.Condition()
-
-    @contextmanager
-    def hold(self, uid: str) -> Iterator[None]:
-        with self._released:
-            self._released.wait_for(lambda: uid not in self._held)
-            self._held.add(uid)
-        try:
-            yield
-        finally:
-            with self._released:
-                self._held.discard(uid)
-                self._released.notify_all()
 
 
 def _same(received: ReceivedInstance, known: StoredInstance) -> bool:

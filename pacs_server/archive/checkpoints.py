@@ -19,12 +19,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
-from pacs_server.dicom.part10 import decode_head
-from pacs_server.errors import IndexUnavailable, InvalidInstance, ObjectNotFound, StorageFull, StorageUnavailable
+from pacs_server.archive.sealed import Sealed, sealed
+from pacs_server.errors import IndexUnavailable, StorageFull, StorageUnavailable
 from pacs_server.index.database import is_input_output
 from pacs_server.index.instances import Arrival, InstanceIndex
-from pacs_server.storage.keys import version_of
-from pacs_server.storage.spool import IncomingFile, Leftover, Spool
+from pacs_server.storage.spool import IncomingFile, Spool
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +32,6 @@ _AFTER_INSTANCES: Final = 256
 _AFTER_SECONDS: Final = 0.25
 # Who stores does it itself if nobody else does, or does not keep up.
 _MOST_INSTANCES: Final = 1024
-# The head that this server writes is shorter.
-_LONGEST_HEAD: Final = 16 * 1024
 # After a failure a checkpoint is tried again so many seconds later at the earliest, and while another process stores
 # in the archive it is looked so often whether it still does.
 _PAUSE_SECONDS: Final = 1.0
@@ -49,18 +46,6 @@ class _Kept(NamedTuple):
     @property
     def uid(self) -> str:
         return self.arrival.instance.uids.sop
-
-
-class _Sealed(NamedTuple):
-    """A file that was placed in a slot, of any process."""
-
-    leftover: Leftover
-    uid: str
-    version: int
-
-    def is_done(self, path: str | None) -> bool:
-        """Whether the row of its UID, which has `path`, is its own or that of a later version."""
-        return path is not None and (self.version < version_of(path) or self.leftover.is_stored_as(path))
 
 
 class Checkpoints:
@@ -208,13 +193,13 @@ class Checkpoints:
         """
         if self._distrusts:
             raise StorageUnavailable("the disk has failed to sync: restart the server before this is done")
-        placed = _sealed(self._spool.placed())
+        placed = sealed(self._spool.placed())
         with self._taken():
             # A row that is there now is durable after the commit that follows; one that comes later may not be.
             paths = self._index.known([each.uid for each in placed])
             self._take([each for each in placed if each.is_done(paths.get(each.uid))], paths)
 
-    def _take(self, done: "Sequence[_Sealed]", paths: Mapping[str, str]) -> None:
+    def _take(self, done: Sequence[Sealed], paths: Mapping[str, str]) -> None:
         """Take a checkpoint of what is kept here and of what all processes have `done`, whose rows have these paths."""
         with self._changed:
             kept, doubts = self._kept[:], self._doubts
@@ -355,15 +340,3 @@ def _is_of_the_disk(error: Exception) -> bool:
     """Whether the kernel could not write: it may take the data for written from then on."""
     cause = error.__cause__
     return (isinstance(cause, OSError) and cause.errno == errno.EIO) or is_input_output(cause)
-
-
-def _sealed(leftovers: Iterator[Leftover]) -> list[_Sealed]:
-    """Those of the leftovers that have a seal. Raises StorageUnavailable."""
-    found: list[_Sealed] = []
-    for leftover in leftovers:
-        with suppress(ObjectNotFound, InvalidInstance):
-            with leftover.open() as file:
-                head = decode_head(file.read(0, _LONGEST_HEAD))
-            if head is not None and head.seal is not None:
-                found.append(_Sealed(leftover, head.media_storage_sop_instance_uid, head.seal.version))
-    return found

@@ -12,19 +12,17 @@ import os
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from pacs_server.errors import ObjectExists, StorageFull, StorageUnavailable
 from pacs_server.kit.private_files import make_directory
-from pacs_server.storage.contract import ByteSource
 from pacs_server.storage.disk_errors import storage_error, storage_errors
-from pacs_server.storage.file_source import FileSource
 from pacs_server.storage.filesystem.directories import Directories, rename_new
 from pacs_server.storage.filesystem.incoming_file import FileSystemIncoming, moved_note
 from pacs_server.storage.filesystem.incoming_journal import FILE, MOVED, IncomingJournal
+from pacs_server.storage.filesystem.leftover import FileSystemLeftover, own_leftover
 from pacs_server.storage.filesystem.quarantine import FileSystemQuarantine
 from pacs_server.storage.filesystem.slots import Slots
 from pacs_server.storage.keys import INCOMING, check_key
@@ -177,7 +175,7 @@ class FileSystemSpool:
     def retire(self, entries: Iterable[IncomingFile | Leftover]) -> None:
         """Remove names in `incoming/`, and make new ones; see `Spool`."""
         paths = [
-            entry.path if isinstance(entry, FileSystemIncoming) else self._directories.path(_left(entry).name)
+            entry.path if isinstance(entry, FileSystemIncoming) else self._directories.path(own_leftover(entry).name)
             for entry in entries
         ]
 
@@ -187,7 +185,7 @@ class FileSystemSpool:
     def put_back(self, leftover: Leftover, key: str) -> None:
         """Link a leftover to a key; see `Spool`."""
         check_key(key)
-        source, target = self._directories.path(_left(leftover).name), self._directories.path(key)
+        source, target = self._directories.path(own_leftover(leftover).name), self._directories.path(key)
         with storage_errors("place a file"):
             try:
                 self._directories.make(os.path.dirname(target))
@@ -325,42 +323,6 @@ class FileSystemSpool:
             raise _taken(key) from error
 
 
-@dataclass(frozen=True, slots=True)
-class FileSystemLeftover:
-    """An entry that a dead process left in `incoming/`; `placed` if its file has another name too, or was moved."""
-
-    name: str
-    size: int
-    placed: bool
-    key: str | None
-    _directories: Directories
-    _quarantine: FileSystemQuarantine
-
-    def open(self) -> ByteSource:
-        """Open the file; see `Leftover`."""
-        place = self._place()
-        return FileSource(self._directories.path(place), place)
-
-    def is_stored_as(self, key: str) -> bool:
-        """Whether the file of a key is this file; see `Leftover`."""
-        try:
-            return os.path.samefile(self._directories.path(self._place()), self._directories.path(key))
-        except OSError:
-            return False
-
-    def quarantine(self, reason: str) -> str:
-        """Move the file into quarantine; see `Leftover`."""
-        return self._quarantine.add_file(self._place(), reason)
-
-    def _place(self) -> str:
-        """Where the file is, below the root."""
-        if self.key is None:
-            return self.name
-        # A crash may have left half a key in the note.
-        check_key(self.key)
-        return self.key
-
-
 def _unlink(file: FileSystemIncoming, target: str) -> None:
     """Take the final name away again."""
     if file.moved:
@@ -381,12 +343,6 @@ def _is_in_use(entry: Path) -> bool:
         return entry.stat().st_size > 0
     except FileNotFoundError:
         return False
-
-
-def _left(entry: object) -> FileSystemLeftover:
-    if not isinstance(entry, FileSystemLeftover):
-        raise TypeError("a file of another storage")
-    return entry
 
 
 def _own(file: IncomingFile) -> FileSystemIncoming:
