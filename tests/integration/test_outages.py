@@ -90,7 +90,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, call: str, code: int, root: Path) -
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
 @pytest.mark.parametrize(
-    ("fsync", "call"), [*((how, call) for how in ("slots", "each") for call in CALLS), ("each", "fsync")]
+    ("fsync", "call"),
+    [*(("slots", call) for call in CALLS), *(("each", call) for call in CALLS if call != "pwrite"), ("each", "fsync")],
 )
 def test_a_disk_that_fails_at_any_call(serve, monkeypatch, fsync, call, code):
     pacs = serve(storage={"fsync": fsync})
@@ -340,13 +341,14 @@ def test_an_index_without_its_archive_is_not_served(tmp_path):
 
 def test_an_archive_whose_only_names_a_power_loss_took(tmp_path):
     """Its first instances are in their slots, and their rows happen to be there."""
-    with running(settings(tmp_path)) as pacs:
+    given = settings(tmp_path, storage={"fsync": "slots"})
+    with running(given) as pacs:
         ds = make_ct()
         assert store(pacs, ds) == [0]
     [stored] = (tmp_path / "archive").rglob("*.dcm")
     (tmp_path / "archive" / "incoming" / "elsewhere-5-r00000000.lock").touch()
     stored.rename(tmp_path / "archive" / "incoming" / "elsewhere-5-r00000000-0.part")
-    with running(settings(tmp_path)) as pacs:
+    with running(given) as pacs:
         assert instances(pacs) == 1
     assert [path.stem for path in (tmp_path / "archive").rglob("*.dcm")] == [ds.SOPInstanceUID]
 
