@@ -521,6 +521,8 @@ def test_a_database_that_comes_and_goes_loses_and_doubles_nothing(behind_proxy):
     files = {file.relative_to(root).as_posix() for file in dicom_files(pacs)}
     assert paths <= files
     assert all(spool.is_in_flight(path) for path in files - paths)
+    for entry in (root / "incoming").glob("*.part"):
+        entry.unlink()
 
 
 @pytest.mark.postgres
