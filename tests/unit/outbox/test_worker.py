@@ -415,7 +415,8 @@ def test_a_stop_gives_tasks_back_at_once(node: OutboxNode) -> None:
     assert time.monotonic() - began < PATIENCE / 4
     task = node.task(key)
     assert (task.state, task.attempts, task.owner, task.lost_leases) == ("ready", 0, "", 0)
-    assert node.counted == [("send", "released")]
+    # Who was about to claim when it stopped may have claimed what was just given back, and given it back too.
+    assert set(node.counted) == {("send", "released")}
 
 
 @pytest.mark.slow
