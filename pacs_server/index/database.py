@@ -10,21 +10,17 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, event, func, inspect, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-import pacs_server
 from pacs_server.errors import ConfigError, IndexUnavailable, SchemaError
-from pacs_server.index.sqlite import DatabaseFile, Synchronous, is_damage, lack_of_room, sqlite_engine
+from pacs_server.index import revisions
+from pacs_server.index.engines import Engines, FirstRow
+from pacs_server.index.sqlite import is_damage, lack_of_room
 from pacs_server.index.wakeups import Wakeups
 
 if TYPE_CHECKING:
@@ -58,9 +54,6 @@ _migrating = threading.Lock()
 _DISK_FULL = "53100"
 _WHERE = re.compile(r"^(connection (failed|is bad): )?(connection to server .*? failed: )?(FATAL: *)?")
 
-# Runs a SELECT and returns its first row.
-FirstRow = Callable[[str, Sequence[object]], tuple[Any, ...]]
-
 
 class Database:
     """One database by URL; connects when first used, and may be shared by all threads.
@@ -71,47 +64,21 @@ class Database:
 
     def __init__(self, url: str, *, wal_mode: bool = True, fsync: bool = True) -> None:
         self._url = _supported(url)
-        self._wal_mode = wal_mode
         self._fsync = fsync
-        self._file = DatabaseFile(self.file) if self.file is not None else None
         self._damage: str | None = None
         self._closed = False
-        self._check: Callable[[FirstRow], None] | None = None
-        self._engine = self._new_engine("FULL" if fsync else "OFF")
-        self._others_lock = threading.Lock()
-        self._relaxed: Engine | None = None
-        self._unchecked: Engine | None = None
+        self._engines = Engines(
+            self._url,
+            self.file,
+            lock_wait=LOCK_WAIT_SECONDS,
+            wal_mode=wal_mode,
+            fsync=fsync,
+            given_back=self._given_back,
+        )
+        self._engine = self._engines.ordinary
         self._wakeups = Wakeups()
         self._listener: NotificationListener | None = None
         self._listener_lock = threading.Lock()
-
-    def _new_engine(self, synchronous: Synchronous) -> Engine:
-        if self.is_sqlite:
-            engine = sqlite_engine(
-                self._url, self._file, lock_wait=LOCK_WAIT_SECONDS, wal_mode=self._wal_mode, synchronous=synchronous
-            )
-        else:
-            engine = _postgresql(self._url)
-            event.listen(engine, "connect", self._connected)
-        event.listen(engine, "checkin", self._given_back)
-        return engine
-
-    def _relaxed_engine(self) -> Engine:
-        """The engine for relaxed transactions: on SQLite the connection decides, on PostgreSQL the transaction."""
-        if not self.is_sqlite:
-            return self._engine
-        with self._others_lock:
-            if self._relaxed is None:
-                self._relaxed = self._new_engine("NORMAL")
-            return self._relaxed
-
-    def _unchecked_engine(self) -> Engine:
-        if self.is_sqlite:
-            return self._engine
-        with self._others_lock:
-            if self._unchecked is None:
-                self._unchecked = _postgresql(self._url, pooled=False)
-            return self._unchecked
 
     @property
     def is_sqlite(self) -> bool:
@@ -131,29 +98,9 @@ class Database:
         with self.connect() as connection:
             return bool(connection.scalar(text("PRAGMA journal_mode")) == "wal")
 
-    def when_connected(self, check: "Callable[[FirstRow], None]") -> None:
-        """Have `check` look at each new connection to a database server before it is used.
-
-        A database server that was killed may have lost `relaxed` transactions. `check` gets a function that runs a
-        SELECT of the driver on the connection and returns the first row. What it raises, whoever wanted the connection
-        gets. It must not use other connections than those of `begin(unchecked=True)`.
-        """
-        self._check = check
-
-    def _connected(self, connection: Any, _record: object) -> None:
-        if self._check is None:
-            return
-
-        def first(select: str, values: Sequence[object]) -> tuple[Any, ...]:
-            row: tuple[Any, ...] = connection.execute(select, values).fetchone()
-            connection.rollback()
-            return row
-
-        try:
-            self._check(first)
-        except BaseException:
-            connection.close()
-            raise
+    def when_connected(self, check: Callable[[FirstRow], None]) -> None:
+        """Have `check` look at each new connection to a database server before it is used; see `Engines`."""
+        self._engines.check = check
 
     @property
     def engine(self) -> Engine:
@@ -223,7 +170,7 @@ class Database:
         """
         if self._damage is not None:
             raise IndexUnavailable(self._damage)
-        engine = self._relaxed_engine() if relaxed else self._unchecked_engine() if unchecked else self._engine
+        engine = self._engines.relaxed() if relaxed else self._engines.unchecked() if unchecked else self._engine
         with (
             self._errors_named(),
             engine.connect() as connection,
@@ -274,21 +221,19 @@ class Database:
                 # One process migrates, and the others wait without a time limit.
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-            before, head = _revision(connection), _head()
-            _refuse_unknown(before)
+            before, head = revisions.revision_of(connection), revisions.head()
+            revisions.refuse_unknown(before)
             if before is None:
-                _refuse_foreign(connection)
-            if _is_one_step_ahead(before):
-                _tell_of_newer(before)
+                revisions.refuse_foreign(connection)
+            if revisions.is_one_step_ahead(before):
+                revisions.tell_of_newer(before)
                 return
             if before == head:
                 return
             if before is not None:
                 # A large index takes a while, and the server does not listen meanwhile.
                 log.info("the database is being migrated", extra={"before": before, "to": head})
-            config = _alembic_config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            revisions.upgrade(connection)
         if before is not None:
             log.info("the database was migrated", extra={"before": before, "to": head})
 
@@ -305,15 +250,15 @@ class Database:
         Migrations only add, so that the servers of one index can be upgraded one after the other. Whoever copies
         all rows of all tables asks for `exactly` the own schema, because it knows no other tables.
         """
-        current, head = self.revision(), _head()
-        _refuse_unknown(current)
-        if _is_one_step_ahead(current):
+        current, head = self.revision(), revisions.head()
+        revisions.refuse_unknown(current)
+        if revisions.is_one_step_ahead(current):
             if exactly:
                 raise SchemaError(
                     f"the database schema ({current}) is one step newer than this version ({head}); "
                     "do this with the newer pacs-server"
                 )
-            _tell_of_newer(current)
+            revisions.tell_of_newer(current)
             return
         if current != head:
             found = f"at revision {current}" if current else "empty"
@@ -334,13 +279,13 @@ class Database:
     def revision(self) -> str | None:
         """The schema's revision, None for an empty database; raises IndexUnavailable."""
         with self.connect() as connection:
-            return _revision(connection)
+            return revisions.revision_of(connection)
 
     def problem(self) -> str | None:
         """Why the database cannot be used or written to; None if it can."""
         try:
             with self.connect() as connection:
-                _revision(connection)
+                revisions.revision_of(connection)
                 found = self._unwritable(connection)
         except IndexUnavailable as error:
             found = str(error)
@@ -368,10 +313,7 @@ class Database:
             listener, self._listener = self._listener, None
         if listener is not None:
             listener.stop()
-        self._engine.dispose()
-        for other in (self._relaxed, self._unchecked):
-            if other is not None:
-                other.dispose()
+        self._engines.dispose()
 
     def _given_back(self, connection: Any, record: Any) -> None:
         # A thread used the connection for longer than the pool existed, so nothing else would close it.
@@ -405,14 +347,6 @@ def _supported(url: str) -> URL:
     raise ConfigError("the database must be sqlite:///FILE or postgresql://...")
 
 
-def _postgresql(url: URL, *, pooled: bool = True) -> Engine:
-    try:
-        from pacs_server.index.postgresql import postgresql_engine  # its driver is an extra
-    except ModuleNotFoundError as error:
-        raise ConfigError("PostgreSQL needs its driver: pip install 'pacs-server[postgres]'") from error
-    return postgresql_engine(url, lock_wait=LOCK_WAIT_SECONDS, pooled=pooled)
-
-
 def cause_of(error: BaseException | None) -> BaseException | None:
     """The error of the driver behind an error of SQLAlchemy, or the error itself."""
     return error.orig if isinstance(error, DBAPIError) else error
@@ -432,58 +366,3 @@ def _reason(error: Exception) -> str:
     if getattr(cause, "sqlstate", None) == _DISK_FULL:
         return "the database server has no space left"
     return _WHERE.sub("", lines[0]) if lines else type(cause).__name__
-
-
-def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def _head() -> str:
-    return str(_scripts().get_current_head())
-
-
-def _is_one_step_ahead(revision: str | None) -> bool:
-    """Whether a revision is the next one after the newest that this program knows; revisions are numbered."""
-    return revision is not None and revision.isdecimal() and int(revision) == int(_head()) + 1
-
-
-def _tell_of_newer(revision: str | None) -> None:
-    log.warning("the database schema is one step newer than this program", extra={"schema": revision, "own": _head()})
-
-
-def _refuse_unknown(revision: str | None) -> None:
-    known = {script.revision for script in _scripts().walk_revisions()}
-    if revision is not None and revision not in known and not _is_one_step_ahead(revision):
-        raise SchemaError(
-            f"the database schema ({revision}) was made by a newer version; upgrade pacs-server or restore a backup "
-            f"(this version works with revision {_head()} and the next one)"
-        )
-
-
-def _refuse_foreign(connection: Connection) -> None:
-    tables = sorted(set(inspect(connection).get_table_names()) - {"alembic_version"})
-    if tables:
-        raise SchemaError(
-            f"the database holds what pacs-server has not made (table {tables[0]}): give it a database of its own, "
-            "or put back the whole of a backup"
-        )
-
-
-def _scripts() -> ScriptDirectory:
-    return _scripts_in(str(_alembic_config().get_main_option("script_location")))
-
-
-@cache
-def _scripts_in(directory: str) -> ScriptDirectory:
-    # Alembic imports every script anew for each of these; they do not change while the program runs.
-    return ScriptDirectory(directory)
-
-
-def _alembic_config() -> Config:
-    package = Path(pacs_server.__file__).parent
-    # A wheel carries the migrations inside the package; a checkout has them beside it.
-    installed = package / "migrations"
-    directory = installed if installed.is_dir() else package.parent / "migrations"
-    config = Config()
-    config.set_main_option("script_location", str(directory).replace("%", "%%"))
-    return config

@@ -35,7 +35,8 @@ from pacs_server.app.server import PacsServer
 from pacs_server.config import CommitmentConfig, RemoteAEConfig
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index.commitment import CommitmentIndex, CommitmentStatus, Schedule, Transaction
-from pacs_server.index.database import Database, _alembic_config
+from pacs_server.index.database import Database
+from pacs_server.index.revisions import alembic_config
 from pacs_server.index.task_overview import TaskFilter, TaskOverview
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Timeouts
@@ -262,7 +263,7 @@ def test_reports_of_an_index_without_tasks_go_on_after_the_upgrade(tmp_path, dat
         "1.5": ("REPORTED", 1, now, None),
     }
     with database.begin() as connection:
-        migration = _alembic_config()
+        migration = alembic_config()
         migration.attributes["connection"] = connection
         command.upgrade(migration, revision)
         tables = MetaData()

@@ -126,7 +126,7 @@ def statement_fails(number: int) -> Break:
 
 def engines(node: Node) -> list[Engine]:
     """What rows are written with, in either order."""
-    return [node.database.engine, node.database._relaxed_engine()]
+    return [node.database.engine, node.database._engines.relaxed()]
 
 
 def commits(patch: Patch, node: Node, act: Callable[[Any], None]) -> None:

@@ -15,7 +15,8 @@ from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable, SchemaError
 from pacs_server.index import archive_models, task_models, workflow_models
-from pacs_server.index.database import Database, _alembic_config
+from pacs_server.index.database import Database
+from pacs_server.index.revisions import alembic_config
 
 pytestmark = pytest.mark.no_tables
 
@@ -142,7 +143,7 @@ def test_construction_makes_no_file(tmp_path: Path):
 def fill_at_revision(database: Database, revision: str, studies: int, per_study: int) -> None:
     """A database of that revision with so many studies, each of a patient and a series of its own."""
     with database.begin() as connection:
-        config = _alembic_config()
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         numbers = [{"n": n, "uid": f"1.{n}", "series": f"2.{n}", "who": f"P{n}"} for n in range(1, studies + 1)]

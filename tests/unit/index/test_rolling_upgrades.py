@@ -19,11 +19,12 @@ from strategies import identifier
 from pacs_server.config.model import DatabaseConfig
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import SchemaError
-from pacs_server.index import database as database_module
+from pacs_server.index import revisions
 from pacs_server.index.copying import restore_snapshot, take_snapshot
-from pacs_server.index.database import Database, _alembic_config, _scripts
+from pacs_server.index.database import Database
+from pacs_server.index.revisions import alembic_config, scripts
 
-REVISIONS = sorted(script.revision for script in _scripts().walk_revisions())
+REVISIONS = sorted(script.revision for script in scripts().walk_revisions())
 HEAD = int(REVISIONS[-1])
 # From here on servers of neighbouring versions share an index.
 FIRST_TO_ROLL = "0009"
@@ -46,17 +47,17 @@ def upgrade():
 @contextmanager
 def newer_program(directory: Path, steps: int) -> Iterator[None]:
     """Within, this is a program that knows so many migrations more."""
-    scripts = directory / "migrations"
-    shutil.copytree(_scripts().dir, scripts, dirs_exist_ok=True)
+    folder = directory / "migrations"
+    shutil.copytree(scripts().dir, folder, dirs_exist_ok=True)
     for number in range(HEAD + 1, HEAD + 1 + steps):
-        (scripts / "versions" / f"{number:04}_later.py").write_text(NEXT.format(number, number - 1))
+        (folder / "versions" / f"{number:04}_later.py").write_text(NEXT.format(number, number - 1))
 
     def config() -> Any:
-        made = _alembic_config()
-        made.set_main_option("script_location", str(scripts))
+        made = alembic_config()
+        made.set_main_option("script_location", str(folder))
         return made
 
-    with mock.patch.object(database_module, "_alembic_config", config):
+    with mock.patch.object(revisions, "alembic_config", config):
         yield
 
 
@@ -133,10 +134,10 @@ def test_migrations_only_add(database_url):
         before = None
         for revision in REVISIONS[REVISIONS.index(FIRST_TO_ROLL) :]:
             with database.begin() as connection:
-                config = _alembic_config()
+                config = alembic_config()
                 config.attributes["connection"] = connection
                 command.upgrade(config, revision)
-                assert database_module._revision(connection) == revision
+                assert revisions.revision_of(connection) == revision
             after = _described(inspect(database.engine))
             if before is not None:
                 _assert_only_added(revision, before, after)

@@ -23,10 +23,11 @@ from strategies import identifier
 
 from pacs_server.app.server import PacsServer
 from pacs_server.config.model import DatabaseConfig
-from pacs_server.index.database import Database, _alembic_config
+from pacs_server.index.database import Database
 from pacs_server.index.feed import Consumer
 from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.rebuilding import TAKEN_OVER, take_over
+from pacs_server.index.revisions import alembic_config
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "archive_0008"
 ROWS: dict[str, list[dict[str, Any]]] = json.loads((FIXTURE / "rows.json").read_text())
@@ -40,7 +41,7 @@ def database(database_url: str) -> Iterator[Database]:
     """The index as that version left it."""
     with closing(Database(database_url)) as database:
         with database.begin() as connection:
-            config = _alembic_config()
+            config = alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "0008")
             tables = MetaData()

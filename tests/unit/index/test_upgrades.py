@@ -25,12 +25,13 @@ from strategies import encoded, identifier
 from pacs_server.config import DatabaseConfig
 from pacs_server.dicom.part10 import encode_head
 from pacs_server.errors import IndexUnavailable
-from pacs_server.index.database import Database, _alembic_config, _scripts
+from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
+from pacs_server.index.revisions import alembic_config, scripts
 
 pytestmark = pytest.mark.no_tables
 
-REVISIONS = sorted(script.revision for script in _scripts().walk_revisions())
+REVISIONS = sorted(script.revision for script in scripts().walk_revisions())
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def database(database_url: str) -> Iterator[Database]:
 def at_revision(database: Database, revision: str) -> None:
     """The schema of that revision, with a value in every column of every table it has by then."""
     with database.begin() as connection:
-        config = _alembic_config()
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         tables = MetaData()
@@ -96,7 +97,7 @@ def test_an_upgraded_index_is_the_one_that_would_be_made_today(tmp_path, revisio
     made = {name: found for name, found in everything(today).items() if found}
     assert made.keys() == {"patient", "study", "series", "instance"}
     with old.begin() as connection:
-        config = _alembic_config()
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
         tables = MetaData()

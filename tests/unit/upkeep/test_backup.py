@@ -35,9 +35,10 @@ from pacs_server.errors import StorageFull, StorageUnavailable
 from pacs_server.index import copying
 from pacs_server.index.archive_models import deletion
 from pacs_server.index.copying import is_empty, take_snapshot
-from pacs_server.index.database import Database, _alembic_config
+from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.models import instance
+from pacs_server.index.revisions import alembic_config
 from pacs_server.index.workflow_models import metadata, peer_seen
 from pacs_server.storage import durable_files
 from pacs_server.storage.durable_files import DurableFiles
@@ -215,7 +216,7 @@ def make_older(backups: BackupDirectory, tmp_path: Path) -> tuple[Path, Path]:
     index, manifest = backups.index / f"{name}.db", backups.index / f"{name}.json"
     with closing(Database(f"sqlite:///{tmp_path / 'older.db'}", wal_mode=False)) as older:
         with older.begin() as connection:
-            settings = _alembic_config()
+            settings = alembic_config()
             settings.attributes["connection"] = connection
             command.upgrade(settings, "0002")
         columns = {t: [c["name"] for c in inspect(older.engine).get_columns(t)] for t in ("patient", "study", "series")}
