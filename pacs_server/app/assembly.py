@@ -11,6 +11,7 @@ from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.config.model import Config
+from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.tls import client_contexts
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
@@ -44,6 +45,7 @@ from pacs_server.services.tasks import TaskService
 from pacs_server.services.worklist import WorklistService
 from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.storage.assembly import files_of
+from pacs_server.upkeep.recovery import recover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,12 @@ class OpenArchive:
         self.files.spool.min_free_space = settings.min_free_space
         self.archive.duplicate_policy = settings.duplicate_policy
 
+    def recover(self, counted: Callable[[str], None] = lambda outcome: None) -> None:
+        """Deal with what dead processes left; `counted` is told each outcome. Raises what `upkeep.recovery` raises."""
+        # A file without a row may be on its way into the trash.
+        with self.deletions.settled():
+            recover(self.archive, self.files, self.audit, counted)
+
     def stop(self) -> None:
         """Close the audit trail, the storage and the database."""
         self.resources.close()
@@ -105,22 +113,9 @@ def start_archive(config: Callable[[], Config], metrics: Metrics | None = None) 
 
 
 def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: ExitStack) -> OpenArchive:
-    settings = config().storage
-    files = files_of(settings)
+    files = files_of(config().storage)
     database = _open_database(config(), files, resources)
-    files.spool.prepare()
-    index = InstanceIndex(database, on_commit=metrics.committed if metrics else None)
-    _refuse_lost_files(files, index)
-    resources.callback(files.spool.close)
-    archive = Archive(
-        files.storage,
-        files.spool,
-        index,
-        naming=settings.naming,
-        duplicate_policy=settings.duplicate_policy,
-        counted=metrics.checkpoint if metrics else None,
-    )
-    resources.callback(archive.checkpoints.stop)
+    archive = _open_instances(config().storage, files, database, metrics, resources)
     trail = resources.enter_context(open_trail(config().audit)) if config().audit.enabled else None
     audit = Recorder(trail or NoAudit(), lambda: config().server.ae_title)
     queries = QueryIndex(database)
@@ -160,6 +155,26 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         audit=audit,
         trail=trail,
     )
+
+
+def _open_instances(
+    settings: StorageConfig, files: ArchiveFiles, database: Database, metrics: Metrics | None, resources: ExitStack
+) -> Archive:
+    """Open the files and the index of the instances, as one."""
+    files.spool.prepare()
+    index = InstanceIndex(database, on_commit=metrics.committed if metrics else None)
+    _refuse_lost_files(files, index)
+    resources.callback(files.spool.close)
+    archive = Archive(
+        files.storage,
+        files.spool,
+        index,
+        naming=settings.naming,
+        duplicate_policy=settings.duplicate_policy,
+        counted=metrics.checkpoint if metrics else None,
+    )
+    resources.callback(archive.checkpoints.stop)
+    return archive
 
 
 def _open_database(config: Config, files: ArchiveFiles, resources: ExitStack) -> Database:

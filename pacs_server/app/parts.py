@@ -27,7 +27,6 @@ from pacs_server.outbox.commitment import CommitmentHandler
 from pacs_server.outbox.handler import Handler
 from pacs_server.outbox.retention import task_retention
 from pacs_server.outbox.worker import Worker
-from pacs_server.upkeep.recovery import recover
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper
 from pacs_server.web.monitor import Monitor
@@ -101,9 +100,7 @@ def _recover(runtime: Runtime) -> None:
     """Finish what a crash or an upgrade interrupted: changes of patients, instances being stored, and reports."""
     archive = runtime.archive
     archive.patients.catch_up()
-    # A file without a row may be on its way into the trash.
-    with archive.deletions.settled():
-        recover(archive.archive, archive.files, archive.audit, runtime.metrics.recovered)
+    archive.recover(runtime.metrics.recovered)
     archive.commitment.take_over()
 
 

@@ -135,13 +135,11 @@ def _deletions(
 
     What a power loss took the name of would not go into the trash, and come back when a server starts.
     """
-    from pacs_server.upkeep.recovery import recover
-
     with open_archive(context, config) as archive:
-        archive.deletions.resume()
         if recovered:
-            with archive.deletions.settled():
-                recover(archive.archive, archive.files, archive.audit)
+            archive.recover()
+        else:
+            archive.deletions.resume()
         yield archive.deletions, archive.config().storage
 
 

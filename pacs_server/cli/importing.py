@@ -61,14 +61,12 @@ def _import(settings: "Config", paths: list[Path]) -> "ImportSummary":
     from pacs_server.audit.recorder import local_user
     from pacs_server.audit.transfers import Arrivals
     from pacs_server.intake.importer import run_import
-    from pacs_server.upkeep.recovery import recover
 
     new = [place for place, is_there in zip(places(settings), parts_there(settings), strict=True) if not is_there]
     with open_archive(settings) as archive, _progress(paths) as progress:
         if new:
             _tell(f"made {' and '.join(new)}")
-        with archive.deletions.settled():
-            recover(archive.archive, archive.files, archive.audit)
+        archive.recover()
         participants = (local_user(), archive.audit.own(Role.DESTINATION))
         arrivals = Arrivals(archive.audit, participants, EventID.IMPORT)
         return run_import(paths, archive.store, arrivals, progress=progress, tell=_tell)
