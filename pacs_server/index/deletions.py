@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, insert, select, update
 
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.original_attributes import earlier
@@ -18,7 +18,7 @@ from pacs_server.index.commitment import CommitmentStatus
 from pacs_server.index.database import WRITER_LOCK, Database
 from pacs_server.index.decisions import Decision, follow
 from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Row, Rows, in_utc, saved_columns
-from pacs_server.index.instances import collect_again, take_off
+from pacs_server.index.instances import collect_again, paths_of, take_off
 from pacs_server.index.models import instance, patient, series, study
 from pacs_server.index.workflow_models import commitment, commitment_instance
 
@@ -69,7 +69,7 @@ class DeletionIndex:
         `confirm` is as for `take_out`. Studies that are there again go where `decided` sent their patients meanwhile.
         """
         with self._database.begin(lock=WRITER_LOCK) as connection:
-            if _known(connection, [row["sop_instance_uid"] for row in rows.instances]):
+            if paths_of(connection, [row["sop_instance_uid"] for row in rows.instances]):
                 return False
             with not_arriving(connection, ChangeKind.RESTORED):
                 missing = _put_back(connection, rows)
@@ -123,7 +123,7 @@ class DeletionIndex:
     def known(self, uids: Sequence[str]) -> dict[str, str]:
         """The paths of the given instances by SOP Instance UID, as far as they are in the index."""
         with self._database.connect() as connection:
-            return _known(connection, uids)
+            return paths_of(connection, uids)
 
 
 _NOUN: Final = {Level.STUDY: "study", Level.SERIES: "series", Level.IMAGE: "instance"}
@@ -306,17 +306,6 @@ def _without_id(row: Row) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------ the table of deletions
-
-
-def _known(connection: Connection, uids: Sequence[str]) -> dict[str, str]:
-    statement = select(instance.c.sop_instance_uid, instance.c.path).where(
-        instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True))
-    )
-    found: dict[str, str] = {}
-    for start in range(0, len(uids), _CHUNK):
-        rows: Iterable[Any] = connection.execute(statement, {"uids": uids[start : start + _CHUNK]})
-        found |= {uid: path for uid, path in rows}
-    return found
 
 
 def _adopt(connection: Connection, deletion: Deletion) -> None:

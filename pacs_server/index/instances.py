@@ -144,11 +144,8 @@ class InstanceIndex:
 
     def known(self, uids: Sequence[str]) -> dict[str, str]:
         """The paths of the instances that the index holds, by SOP Instance UID; raises IndexUnavailable."""
-        found: dict[str, str] = {}
         with self._database.connect() as connection:
-            for start in range(0, len(uids), _CHUNK):
-                found |= dict(_PATHS.all(connection, uids[start : start + _CHUNK]))
-        return found
+            return paths_of(connection, uids)
 
     def restore(self, arrivals: Callable[[], Sequence[Arrival]]) -> int:
         """Write the rows of instances that the database has lost, durably, and return their number.
@@ -231,6 +228,14 @@ def _write(connection: Connection, entries: list[_New]) -> list[PacsError | None
     if fresh:
         _insert(connection, fresh)
     return errors
+
+
+def paths_of(connection: Connection, uids: Sequence[str]) -> dict[str, str]:
+    """The paths of the instances that are there, by SOP Instance UID."""
+    found: dict[str, str] = {}
+    for start in range(0, len(uids), _CHUNK):
+        found |= dict(_PATHS.all(connection, uids[start : start + _CHUNK]))
+    return found
 
 
 def _known(connection: Connection, uids: list[str]) -> set[str]:
