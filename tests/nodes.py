@@ -20,12 +20,11 @@ from pacs_server.archive.archive import Archive, StoreOutcome
 from pacs_server.audit.events import Event
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.caller import Door
-from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index import models
 from pacs_server.index.database import Database
-from pacs_server.index.instances import InstanceIndex, StoredInstance
+from pacs_server.index.instances import InstanceIndex
 from pacs_server.services.store import StoreRequest, StoreService
 from pacs_server.storage.filesystem.archive_directory import archive_directory
 from pacs_server.storage.filesystem.spool import FileSystemSpool
@@ -91,22 +90,14 @@ class FaultyIndex(InstanceIndex):
         if self.lose_the_answer:
             raise IndexUnavailable("lost at COMMIT", uncertain=True)
 
-    def add(
-        self,
-        instance: StoredInstance,
-        header: Header,
-        origin: Origin,
-        received_at: Any = None,
-        *,
-        relaxed: bool = False,
-    ) -> None:
-        self._step(super().add, instance, header, origin, received_at, relaxed=relaxed)
+    def add(self, *arrival: Any, **options: Any) -> None:
+        self._step(super().add, *arrival, **options)
 
     def make_durable(self) -> None:
         self._step(super().make_durable)
 
-    def replace(self, instance: StoredInstance, header: Header, origin: Origin, received_at: Any = None) -> None:
-        self._step(super().replace, instance, header, origin, received_at)
+    def replace(self, *arrival: Any, **options: Any) -> None:
+        self._step(super().replace, *arrival, **options)
 
 
 class Node:

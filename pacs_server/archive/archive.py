@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from typing import Final
 
 from pacs_server.archive.checkpoints import Checkpoints
@@ -75,12 +76,6 @@ class ReceivedInstance:
     origin: Origin
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     seal_offset: int | None = None
-
-    def stamp(self, number: int, version: int) -> Stamp | None:
-        """What seals the file; None if it has no room for a seal."""
-        if self.seal_offset is None:
-            return None
-        return Stamp(self.seal_offset, Seal(self.file.size, self.digest, number, version).encode(), NO_SEAL)
 
 
 class Archive:
@@ -197,7 +192,7 @@ class Archive:
 
     def _new(self, received: ReceivedInstance, stored: StoredInstance, *, later: bool) -> StoreOutcome | None:
         """Commit the first row of a UID; None if a row was in the way and is gone by now."""
-        if self._commit(received, stored, self._index.add, later=later):
+        if self._commit(received, stored, partial(self._index.add, relaxed=later), later=later):
             return StoreOutcome.STORED
         # The UID is known: its file is stored under another study or series, or was lost, or another process was first.
         known = self._index.get(stored.uids.sop)
@@ -244,9 +239,16 @@ class Archive:
 
     def _place(self, received: ReceivedInstance, version: int, *, later: bool = False) -> StoredInstance:
         path = instance_key(received.header, self.naming, version)
-        stamp = received.stamp(self._numbers.next(), version) if self._spool.slots else None
+        stamp = self._stamp(received, self._numbers.next(), version)
         self._spool.place(received.file, path, stamp, name_later=later)
         return _stored(received, path, version)
+
+    def _stamp(self, received: ReceivedInstance, number: int, version: int) -> Stamp | None:
+        """What seals the file; None if it is in no slot, or has no room for a seal."""
+        if received.seal_offset is None or not self._spool.slots:
+            return None
+        seal = Seal(received.file.size, received.digest, number, version)
+        return Stamp(received.seal_offset, seal.encode(), NO_SEAL)
 
     def _place_beside(self, received: ReceivedInstance, version: int) -> StoredInstance:
         """Place the file as the first version from `version` on whose key is free."""
@@ -265,10 +267,7 @@ class Archive:
         arrival = Arrival(stored, received.header, received.origin, received.received_at)
         connections = self.checkpoints.connections
         try:
-            if later:
-                write(*arrival, relaxed=True)
-            else:
-                write(*arrival)
+            write(*arrival)
         except PacsError as error:
             if isinstance(error, IndexUnavailable) and error.uncertain:
                 self._doubt(received, stored)
@@ -287,8 +286,7 @@ class Archive:
 
     def _take_back(self, received: ReceivedInstance, stored: StoredInstance) -> None:
         try:
-            stamp = received.stamp(0, stored.version) if self._spool.slots else None
-            self._spool.take_back(received.file, stored.path, stamp)
+            self._spool.take_back(received.file, stored.path, self._stamp(received, 0, stored.version))
         except (StorageUnavailable, StorageFull) as error:
             # The file stays on the list of what recovery looks at. The sender is told the first error, not this one.
             log.error("file without a row", extra={"path": stored.path, "reason": str(error)})
@@ -296,7 +294,7 @@ class Archive:
 
     def _doubt(self, received: ReceivedInstance, stored: StoredInstance) -> None:
         """Have the seal say that the sender is refused: what it sends next comes first in recovery."""
-        stamp = received.stamp(0, stored.version) if self._spool.slots else None
+        stamp = self._stamp(received, 0, stored.version)
         try:
             if stamp is not None:
                 self._spool.restamp(received.file, stamp)

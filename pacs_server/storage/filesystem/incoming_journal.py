@@ -81,8 +81,7 @@ class IncomingJournal:
                 time.sleep(_LOOK_SECONDS)
                 rest = (owner for owner in owners if owner not in dead)
                 dead += [owner for owner in rest if taken_over.enter_context(self._taken_over(owner))]
-            owners = dead
-            yield [path for owner in owners for path in self._entries_of(owner)]
+            yield [path for owner in dead for path in self._entries_of(owner)]
 
     def entries(self) -> list[Path]:
         """The entries of all processes."""

@@ -2,8 +2,8 @@
 
 import hashlib
 import threading
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schema
@@ -16,7 +16,7 @@ from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import DuplicateInstance, IndexUnavailable, StorageFull, StorageUnavailable
 from pacs_server.index.database import Database
-from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
+from pacs_server.index.instances import Counts, InstanceIndex
 from pacs_server.storage.memory import MemorySource, MemoryStorage
 
 ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
@@ -32,18 +32,10 @@ class FaultyIndex(InstanceIndex):
         self.fail_before = False
         self.lose_the_answer = False
 
-    def add(
-        self,
-        instance: StoredInstance,
-        header: Header,
-        origin: Origin,
-        received_at: datetime | None = None,
-        *,
-        relaxed: bool = False,
-    ) -> None:
+    def add(self, *arrival: Any, **options: Any) -> None:
         if self.fail_before:
             raise IndexUnavailable("down")
-        super().add(instance, header, origin, received_at, relaxed=relaxed)
+        super().add(*arrival, **options)
         if self.lose_the_answer:
             raise IndexUnavailable("lost at COMMIT", uncertain=True)
 
