@@ -4,7 +4,8 @@ import contextlib
 import io
 import socket
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,17 @@ def store(link: Association, instance: Instance) -> Command:
     request = store_request(link, instance.sop_class_uid, instance.sop_instance_uid)
     link.send(context_id(link, *instance.kind), request, instance.data)
     return response(link, request)
+
+
+def store_from(senders: int, port: int, instances: Sequence[Instance]) -> list[list[int | None]]:
+    """Send instances from so many senders at once; returns the statuses that each of them got."""
+
+    def send(mine: Sequence[Instance]) -> list[int | None]:
+        with association(port, {instance.kind for instance in mine}) as link:
+            return [store(link, instance).status for instance in mine]
+
+    with ThreadPoolExecutor(senders) as threads:
+        return list(threads.map(send, (instances[number::senders] for number in range(senders))))
 
 
 def response(link: Association, request: Command) -> Command:

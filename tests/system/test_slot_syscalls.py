@@ -5,7 +5,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import pytest
 from datasets import make_study
 from processes import PacsProcess
 from pydicom.uid import CTImageStorage
-from rawpeer import EXPLICIT, Instance, association, store
+from rawpeer import EXPLICIT, Instance, association, store, store_from
 from tracing import Call, Trace
 
 TRACED = "fdatasync,fsync,syncfs,link,linkat,unlink,unlinkat,mkdir,mkdirat,sendmsg,sendto,openat,lstat,newfstatat"
@@ -215,13 +214,7 @@ def test_a_stream_of_instances_is_one_sync_for_each(trace: Trace, tmp_path: Path
 def test_senders_at_the_same_time_sync_a_slot_each(trace: Trace, tmp_path: Path, database_url: str) -> None:
     instances = [Instance.of(ds) for ds in make_study(SENDERS, INSTANCES)]
     with PacsProcess(tmp_path / "pacs", database_url, prefix=trace.prefix) as pacs:
-
-        def send(mine: list[Instance]) -> list[int | None]:
-            with association(pacs.port, [(str(CTImageStorage), EXPLICIT)]) as link:
-                return [store(link, instance).status for instance in mine]
-
-        with ThreadPoolExecutor(SENDERS) as threads:
-            statuses = list(threads.map(send, (instances[number::SENDERS] for number in range(SENDERS))))
+        statuses = store_from(SENDERS, pacs.port, instances)
         pacs.stop()
         everything = steps(trace, pacs)
     assert statuses == [[0] * INSTANCES] * SENDERS

@@ -3,14 +3,13 @@
 import re
 import shutil
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from datasets import make_study
 from processes import PacsProcess, wait_for
 from pydicom.uid import CTImageStorage
-from rawpeer import EXPLICIT, Instance, association, store
+from rawpeer import EXPLICIT, Instance, association, store, store_from
 from sqlalchemy import create_engine, text
 
 VERIFICATION = "1.2.840.10008.1.1"
@@ -101,13 +100,7 @@ def test_whoever_commits_for_others_has_synced_before_they_answer(strace: str, t
     trace = tmp_path / "trace"
     instances = [Instance.of(ds) for ds in make_study(SENDERS, INSTANCES)]
     with PacsProcess(tmp_path / "pacs", settings=EACH, prefix=traced(strace, trace, TRACED)) as pacs:
-
-        def send(mine: list[Instance]) -> list[int | None]:
-            with association(pacs.port, [(str(CTImageStorage), EXPLICIT)]) as link:
-                return [store(link, instance).status for instance in mine]
-
-        with ThreadPoolExecutor(SENDERS) as threads:
-            statuses = list(threads.map(send, (instances[number::SENDERS] for number in range(SENDERS))))
+        statuses = store_from(SENDERS, pacs.port, instances)
         pacs.stop()
         done = ended(trace, pacs)
     assert statuses == [[0] * INSTANCES] * SENDERS
