@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ from pacs_server.storage.keys import RESERVED
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
+# How long a server that hangs may take to write down where its threads are.
+DUMP_SECONDS = 10.0
 COMMAND = (str(Path(sys.executable).with_name("pacs-server")),)
 _LISTENING = re.compile(r"pacs-server \S+ listening on (\S+) port (\d+) as (.+)")
 _MONITORING = re.compile(r"monitoring at (http://\S+)/status")
@@ -41,7 +44,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> An
 def clean_environment(**variables: str) -> dict[str, str]:
     """This process's environment without settings of the server, plus `variables`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PACS_SERVER_")}
-    return kept | {"PYTHONWARNINGS": "default"} | variables
+    return kept | {"PYTHONWARNINGS": "default", "PYTHONFAULTHANDLER": "1"} | variables
 
 
 def _is_in_use(path: Path) -> bool:
@@ -120,9 +123,8 @@ class PacsProcess:
         if self._process.poll() is None:
             try:
                 self.stop()
-            except subprocess.TimeoutExpired:
-                self.kill()
-                raise
+            finally:
+                self._process.kill()
         else:
             self._finish()
 
@@ -170,9 +172,19 @@ class PacsProcess:
 
     def wait(self, seconds: float = STOP_SECONDS) -> int:
         """Wait for the end of the server and return its exit code."""
-        code = self._process.wait(seconds)
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the server did not end in {seconds:g} s: {self._where_it_hangs()}") from None
         self._finish()
         return code
+
+    def _where_it_hangs(self) -> str:
+        """End the server in a way that writes down where its threads are; returns the end of its log."""
+        self.send_signal(signal.SIGABRT)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(DUMP_SECONDS)
+        return self.log()[-20_000:]
 
     def stop(self) -> int:
         """End the server with SIGTERM and return its exit code."""

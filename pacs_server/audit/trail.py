@@ -213,8 +213,11 @@ class _BackgroundSync(threading.Thread):
 
     def run(self) -> None:
         """Sync again and again until the thread is stopped."""
-        while self._woken.wait() and not self._stopping.wait(_SYNC_SECONDS):
+        while self._woken.wait():
+            # Cleared before anything is looked at: otherwise a call of `stop` just before it would be forgotten.
             self._woken.clear()
+            if self._stopping.wait(_SYNC_SECONDS):
+                return
             try:
                 self._sync()
             except AuditUnavailable as error:

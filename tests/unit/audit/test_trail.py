@@ -633,3 +633,33 @@ def test_a_line_that_is_no_record() -> None:
     ):
         with pytest.raises(ValueError):  # noqa: PT011
             read_record(line)
+
+
+class _StopsWhenItIsOver(threading.Event):
+    """An event whose wait ends without it, and in that instant somebody stops the thread that waited."""
+
+    def __init__(self, stop: Callable[[], None], told: Callable[[], bool]) -> None:
+        super().__init__()
+        self._stopper = threading.Thread(target=stop, daemon=True)
+        self._told = told
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if super().wait(timeout):
+            return True
+        self._stopper.start()
+        wait_for(self._told, "the thread is told to stop", seconds=5)
+        return False
+
+
+def test_a_stop_in_the_instant_before_a_sync_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trail, "_SYNC_SECONDS", 0.01)
+    synced: list[bool] = []
+    background = trail._BackgroundSync(lambda: synced.append(True))
+    background._stopping = _StopsWhenItIsOver(
+        background.stop, lambda: background._stopping.is_set() and background._woken.is_set()
+    )
+    background.start()
+    background.wake()
+    background.join(5)
+    assert not background.is_alive()
+    assert synced == [True]
