@@ -7,6 +7,7 @@ PacsError
 |- InvalidIdentifier          a query or retrieve identifier breaks the model's rules
 |- DuplicateInstance          another object is stored under this SOP Instance UID
 |- InstanceNotFound           no such instance
+|  |- FrameNotFound           no such frame, or no frames at all
 |- StorageFull                not enough free space
 |- StorageUnavailable         the storage does not take or give what it should
 |  |- ObjectNotFound          nothing is stored under this key
@@ -62,6 +63,10 @@ class DuplicateInstance(PacsError):
 
 class InstanceNotFound(PacsError):
     """No such instance."""
+
+
+class FrameNotFound(InstanceNotFound):
+    """The instance has no frame of this number, or no frames at all."""
 
 
 class StorageFull(PacsError):

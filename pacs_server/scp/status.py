@@ -15,6 +15,7 @@ _USUAL: dict[type[PacsError], Status] = {
     errors.InvalidIdentifier: Status.DOES_NOT_MATCH_SOP_CLASS,
     errors.DuplicateInstance: Status.DUPLICATE_SOP_INSTANCE,
     errors.InstanceNotFound: Status.NO_SUCH_SOP_INSTANCE,
+    errors.FrameNotFound: Status.NO_SUCH_SOP_INSTANCE,
     errors.StorageFull: Status.OUT_OF_RESOURCES,
     errors.StorageUnavailable: Status.OUT_OF_RESOURCES,
     errors.ObjectNotFound: Status.OUT_OF_RESOURCES,
