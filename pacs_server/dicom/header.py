@@ -7,6 +7,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pacs_server.dicom.attributes import BY_KEYWORD, INDEXED, Attribute
@@ -29,6 +30,7 @@ MAX_LONG_TEXT = 10_240
 _DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
 _BY_TAG = {attribute.tag: attribute for attribute in INDEXED}
+_SOP_CLASS_UID, _SOP_INSTANCE_UID = BY_KEYWORD["SOPClassUID"].tag, BY_KEYWORD["SOPInstanceUID"].tag
 # The elements to keep while skimming, with the VR to use in Implicit VR; b"" for sequences, which are not text.
 _WANTED = {SPECIFIC_CHARACTER_SET: b"CS"} | {tag: b"" if a.vr == "SQ" else a.vr.encode() for tag, a in _BY_TAG.items()}
 # Skimming ends after the last indexed attribute. Past group 0040 only the label of a presentation state is indexed:
@@ -78,6 +80,24 @@ def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool, size: 
         sop=_uid(values, "SOPInstanceUID"),
     )
     return Header(uids, _uid(values, "SOPClassUID"), transfer_syntax_uid, values)
+
+
+def read_sop_uids(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:
+    """SOP Class UID and SOP Instance UID, from the first bytes of a data set; the rest is not looked at.
+
+    Raises InvalidInstance if they are missing there or are no UIDs.
+    """
+    if transfer_syntax_uid in _DEFLATED:
+        head, _ = _inflate(head, complete=False)
+    skimmer = Skimmer(head, encoding_of(transfer_syntax_uid))
+    values: dict[str, str] = {}
+    with suppress(Cut):
+        for element in skimmer.elements(0, len(head)):
+            if element.tag > _SOP_INSTANCE_UID:
+                break
+            if element.tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID):
+                values[_BY_TAG[element.tag].column] = skimmer.value(element).decode("latin-1")
+    return _uid(values, "SOPClassUID"), _uid(values, "SOPInstanceUID")
 
 
 def _inflate(head: bytes, complete: bool) -> tuple[bytes, bool]:

@@ -1,7 +1,6 @@
 """The store service: stream an instance into the archive, check that it is the announced one, and add it."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,19 +9,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pacs_server.archive.archive import Archive, ReceivedInstance, StoreOutcome
-from pacs_server.archive.stored_file import USUAL_HEAD, header_of
+from pacs_server.archive.stored_file import header_of
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.part10 import (
     MEDIA_STORAGE_DIRECTORY,
     FileHead,
     Provenance,
-    decode_head,
     encode_head,
     seal_offset,
 )
+from pacs_server.dicom.part10_stream import Part10Stream
 from pacs_server.dicom.subject import Subject
-from pacs_server.dicom.uids import is_uid
+from pacs_server.dicom.uids import InstanceUIDs, is_uid
 from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
 from pacs_server.kit.last_failure import LastFailure
 from pacs_server.storage.contract import Bytes
@@ -55,6 +54,14 @@ class StoreRequest:
     origin: Origin
 
 
+@dataclass(frozen=True, slots=True)
+class StoreResult:
+    """What became of an instance, and the UIDs that identify it."""
+
+    outcome: StoreOutcome
+    uids: InstanceUIDs
+
+
 class StoreService:
     """Stores instances; may be shared by all threads."""
 
@@ -72,6 +79,10 @@ class StoreService:
         Raises InvalidInstance, InstanceMismatch, DuplicateInstance, StorageFull, StorageUnavailable, IndexUnavailable,
         and what `begin` raises; then nothing is left behind, and `data` may not have been read to its end.
         """
+        return self.store_instance(request, data, begin).outcome
+
+    def store_instance(self, request: StoreRequest, data: Iterable[Bytes], begin: Begin = _begin) -> StoreResult:
+        """Store a data set as `store` does, and tell its UIDs as well."""
         if not is_uid(request.sop_instance_uid) or not is_uid(request.sop_class_uid):
             raise InvalidInstance("the command's SOP Class or Instance UID is not a UID")
         origin = request.origin
@@ -99,7 +110,7 @@ class StoreService:
             )
             outcome = self._archive.add(received)
             self._last.worked()
-            return outcome
+            return StoreResult(outcome, header.uids)
         except (StorageFull, StorageUnavailable, IndexUnavailable) as error:
             self._last.failed(str(error))
             raise
@@ -125,32 +136,16 @@ class StoreService:
         with _reading():
             file = path.open("rb", buffering=0)
         with file:
-            with _reading():
-                start = file.read(USUAL_HEAD)
-            head = decode_head(start)
+            stream = Part10Stream(_pieces(file))
+            head = stream.head
             if head is None or head.media_storage_sop_class_uid == MEDIA_STORAGE_DIRECTORY:
                 return None
-            syntax = head.transfer_syntax_uid
-            header = header_of(_FileStart(file), head.data_set_offset, syntax)
-            request = StoreRequest(header.sop_class_uid, header.uids.sop, syntax, origin)
-            outcome = self.store(request, _pieces(file, head.data_set_offset), begin)
-        corrected = _corrected(head, request)
+            request = StoreRequest(*stream.sop_uids(), head.transfer_syntax_uid, origin)
+            outcome = self.store(request, stream.data_set(), begin)
+        corrected = corrected_uids(head, request)
         if corrected:
             note(f"its File Meta Information has another {' and '.join(corrected)} than its data set, which counts")
         return outcome
-
-
-class _FileStart:
-    """An open file as a `Readable`, for `header_of`."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        with _reading():
-            self.size = os.fstat(file.fileno()).st_size
-
-    def read(self, offset: int, length: int) -> bytes:
-        with _reading():
-            return os.pread(self._file.fileno(), length, offset)
 
 
 def _check(request: StoreRequest, header: Header) -> None:
@@ -161,7 +156,7 @@ def _check(request: StoreRequest, header: Header) -> None:
         raise InstanceMismatch("SOP Class UID differs from the command's")
 
 
-def _corrected(head: FileHead, request: StoreRequest) -> list[str]:
+def corrected_uids(head: FileHead, request: StoreRequest) -> list[str]:
     """The names of the UIDs that a file has in its head otherwise than in its data set; a bare data set has no head."""
     uids = {
         "SOP Class UID": (head.media_storage_sop_class_uid, request.sop_class_uid),
@@ -177,9 +172,7 @@ def _subject(header: Header) -> Subject:
     )
 
 
-def _pieces(file: BinaryIO, offset: int) -> Iterator[bytes]:
-    with _reading():
-        file.seek(offset)
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
     while True:
         with _reading():
             piece = file.read(_READ_SIZE)
