@@ -8,6 +8,7 @@ PacsError
 |- DuplicateInstance          another object is stored under this SOP Instance UID
 |- InstanceNotFound           no such instance
 |  |- FrameNotFound           no such frame, or no frames at all
+|  |- BulkDataNotFound        no element of this path, or none with a value of bytes
 |- StorageFull                not enough free space
 |- StorageUnavailable         the storage does not take or give what it should
 |  |- ObjectNotFound          nothing is stored under this key
@@ -67,6 +68,10 @@ class InstanceNotFound(PacsError):
 
 class FrameNotFound(InstanceNotFound):
     """The instance has no frame of this number, or no frames at all."""
+
+
+class BulkDataNotFound(InstanceNotFound):
+    """The instance has no element of this path, or one whose value is items."""
 
 
 class StorageFull(PacsError):

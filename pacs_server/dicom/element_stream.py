@@ -18,6 +18,9 @@ from pacs_server.dicom.vr import SHORT_VRS, WORD_BYTES, implicit_vr, looks_like_
 from pacs_server.errors import TranscodeError
 
 _READ_SIZE = 1024 * 1024
+# Most headers end within so many bytes, and most heads behind a value that was skipped within so many.
+_HEADER_SIZE = 64 * 1024
+_BEHIND_SKIPPED = 4 * 1024
 _MAX_DEPTH = 64
 _SHORT_VRS = {vr.encode(): vr for vr in SHORT_VRS}
 
@@ -38,21 +41,49 @@ class DataSetBytes:
             start += len(piece)
 
     def elements(self) -> "ElementStream":
-        """The elements of the data set."""
-        pieces = self.pieces()
-        source = ByteStream(_inflated(pieces) if is_deflated(self.transfer_syntax_uid) else pieces)
-        encoding = _actual(source.peek(6), encoding_of(self.transfer_syntax_uid))
-        return ElementStream(self, source, encoding)
+        """The elements of the data set, for somebody who reads most of the values."""
+        return self._elements(ByteStream(self._plain(self.pieces())))
+
+    def heads(self) -> "ElementStream":
+        """The elements of the data set, for somebody who skips long values, which are then not read."""
+        pieces = self._growing_pieces(0, _HEADER_SIZE)
+        if is_deflated(self.transfer_syntax_uid):
+            return self._elements(ByteStream(self._plain(pieces)))
+        return self._elements(ByteStream(pieces, jump=self._jump))
+
+    def _elements(self, source: "ByteStream") -> "ElementStream":
+        return ElementStream(self, source, _actual(source.peek(6), encoding_of(self.transfer_syntax_uid)))
+
+    def _plain(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        return _inflated(pieces) if is_deflated(self.transfer_syntax_uid) else pieces
+
+    def _growing_pieces(self, start: int, size: int) -> Iterator[bytes]:
+        while start < self.size and (piece := self.read(start, min(size, self.size - start))):
+            yield piece
+            start += len(piece)
+            size = min(2 * size, _READ_SIZE)
+
+    def _jump(self, position: int) -> Iterator[bytes]:
+        if position > self.size:
+            raise TranscodeError("the data set ends within an element")
+        return self._growing_pieces(position, _BEHIND_SKIPPED)
 
 
 class ByteStream:
     """Bytes that come in pieces, read forwards; `position` is how many have been read."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[bytes], *, jump: Callable[[int], Iterator[bytes]] | None = None) -> None:
+        """`jump` returns the pieces from any position on, if the bytes can be read from there."""
         self._pieces = pieces
+        self._jump = jump
         self._piece = b""
         self._at = 0
         self.position = 0
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether `position` is an offset in bytes that can be read from anywhere."""
+        return self._jump is not None
 
     def peek(self, length: int) -> bytes:
         """The next `length` bytes without reading them, fewer where the bytes end."""
@@ -76,6 +107,16 @@ class ByteStream:
             self.position += len(chunk)
             length -= len(chunk)
             yield chunk
+
+    def skip(self, length: int) -> None:
+        """Step over the next `length` bytes; those that were not read yet are not read if there is a way around."""
+        if self._jump is None or length <= len(self._piece) - self._at:
+            for _ in self.chunks(length):
+                pass
+            return
+        self._pieces = self._jump(self.position + length)
+        self._piece, self._at = b"", 0
+        self.position += length
 
 
 class ElementStream:
@@ -159,7 +200,10 @@ class ElementStream:
 
 
 class StreamedElement:
-    """One element whose value has not been read yet; `items`, `chunks`, `value` or `skip_fragments` read it, once."""
+    """One element whose value has not been read yet.
+
+    `items`, `chunks`, `value`, `skip` or `skip_fragments` read it, once.
+    """
 
     def __init__(self, level: ElementStream, tag: int, vr: str, length: int) -> None:
         self.level = level
@@ -202,7 +246,7 @@ class StreamedElement:
     def chunks(self) -> Iterator[bytes]:
         """The value in little endian, in chunks."""
         chunks = self.level.source.chunks(self.length)
-        word = self._word()
+        word = self.word
         return chunks if word == 1 else _swapped(chunks, word)
 
     def value(self, limit: int) -> bytes:
@@ -210,6 +254,17 @@ class StreamedElement:
         if self.length > limit:
             raise TranscodeError(f"{tag_text(self.tag)} is too long")
         return b"".join(self.chunks())
+
+    def skip(self) -> None:
+        """Step over the value, whatever it is."""
+        if self.length != UNDEFINED_LENGTH:
+            self.level.source.skip(self.length)
+        elif self.is_encapsulated:
+            self.skip_fragments()
+        else:
+            for item in self.items():
+                while (element := item.next()) is not None:
+                    element.skip()
 
     def skip_fragments(self) -> tuple[int, int]:
         """Read over encapsulated Pixel Data; returns where its first item begins in the data set and its last one ends.
@@ -223,14 +278,14 @@ class StreamedElement:
         while tag == ITEM:
             tag, length = _item_head(source, self.level.encoding)
             if tag == ITEM:
-                for _ in source.chunks(length):
-                    pass
+                source.skip(length)
         if tag != SEQUENCE_END:
             raise TranscodeError("the fragments of Pixel Data have no end")
         return start, source.position - 8
 
-    def _word(self) -> int:
-        """The number of bytes to reverse together."""
+    @property
+    def word(self) -> int:
+        """The number of bytes to reverse together to have the value in little endian; 1 if it is so already."""
         if self.level.encoding.little_endian:
             return 1
         if self.tag == PIXEL_DATA and self.vr == "OW" and self.level.bits_allocated > 16:

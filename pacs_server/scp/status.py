@@ -16,6 +16,7 @@ _USUAL: dict[type[PacsError], Status] = {
     errors.DuplicateInstance: Status.DUPLICATE_SOP_INSTANCE,
     errors.InstanceNotFound: Status.NO_SUCH_SOP_INSTANCE,
     errors.FrameNotFound: Status.NO_SUCH_SOP_INSTANCE,
+    errors.BulkDataNotFound: Status.NO_SUCH_SOP_INSTANCE,
     errors.StorageFull: Status.OUT_OF_RESOURCES,
     errors.StorageUnavailable: Status.OUT_OF_RESOURCES,
     errors.ObjectNotFound: Status.OUT_OF_RESOURCES,
