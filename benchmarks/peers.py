@@ -99,6 +99,7 @@ def _pacs_server(*, fsync: bool, python: str = sys.executable) -> Callable[[Site
             "database": {"path": str(site.directory / "pacs.db")},
             "audit": {"directory": str(site.directory / "audit")},
             "monitoring": {"metrics_port": 0},
+            "web": {"port": 0},
             "remote_aes": [{"ae_title": site.destination.ae_title, "host": "127.0.0.1", "port": site.destination.port}],
         }
         # JSON is YAML.

@@ -42,6 +42,7 @@ from pacs_server.config import (
     MonitoringConfig,
     ServerConfig,
     StorageConfig,
+    WebConfig,
 )
 from pacs_server.dicom.response import ResponseEncoder
 from pacs_server.index.group_commit import GroupCommit
@@ -202,6 +203,7 @@ def measure(count: int, directory: Path) -> dict[str, dict[str, float]]:
         storage=StorageConfig(directory=directory / "archive", min_free_space=0, scrub_rate=None),
         database=DatabaseConfig(path=directory / "pacs.db"),
         monitoring=MonitoringConfig(enabled=False, metrics_port=0),
+        web=WebConfig(enabled=False),
         audit=AuditConfig(directory=directory / "audit"),
     )
     watch = Stopwatch()

@@ -47,6 +47,7 @@ def _start(directory: Path, url: str) -> float:
         "AUDIT__DIRECTORY": directory / "audit",
         "SERVER__PORT": 0,
         "MONITORING__METRICS_PORT": 0,
+        "WEB__PORT": 0,
     }
     environment = os.environ | {f"PACS_SERVER__{name}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-m", "pacs_server"]

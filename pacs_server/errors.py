@@ -35,6 +35,9 @@ PacsError
 |- PatientError               no such patient or study, or not to be changed so
 |- UserError                  no such user, or one that cannot be kept
 |- ResourceLimitation         the request asks for more than can be handled
+|- NotFound                   there is nothing of that name, or the caller may not see it
+|- NotAcceptable              what was asked for cannot be had in a form that the client accepts
+|- InvalidRequest             a request breaks the rules of its door
 """
 
 
@@ -188,3 +191,15 @@ class PatientError(PacsError):
 
 class ResourceLimitation(PacsError):
     """The request asks for more than the server can handle, now or at all."""
+
+
+class NotFound(PacsError):
+    """There is nothing of that name, or the caller may not see it: the two are answered alike."""
+
+
+class NotAcceptable(PacsError):
+    """What was asked for cannot be had in any form that the client accepts."""
+
+
+class InvalidRequest(PacsError):
+    """A request breaks the rules of its door; says which."""

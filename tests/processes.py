@@ -103,6 +103,7 @@ class PacsProcess:
         sections: dict[str, Any] = {
             "server": {"port": 0},
             "monitoring": {"metrics_port": 0},
+            "web": {"enabled": False, "port": 0},
             "storage": {"directory": str(self.archive), "min_free_space": 0},
             "database": {"url": url},
             "audit": {"directory": str(self.directory / "audit")},

@@ -27,6 +27,7 @@ from pacs_server.config import (
     RemoteAEConfig,
     ServerConfig,
     StorageConfig,
+    WebConfig,
 )
 from pacs_server.net.associate import decode_accept, encode_request
 from pacs_server.net.listener import WAITING_THREADS
@@ -50,6 +51,7 @@ def config(
     storage: dict[str, Any] | None = None,
     allowed: Sequence[str] = ("*",),
     remote_aes: Sequence[RemoteAEConfig] = (),
+    web: bool = False,
     **server: Any,
 ) -> Config:
     """A configuration below `directory` on free ports; `server` overrides settings of that section."""
@@ -64,6 +66,7 @@ def config(
         monitoring=MonitoringConfig(enabled=False, metrics_port=0),
         access_control=AccessControlConfig(allowed_ae_titles=tuple(allowed)),
         audit=AuditConfig(directory=directory / "audit"),
+        web=WebConfig(enabled=web, port=0),
         remote_aes=tuple(remote_aes),
     )
 

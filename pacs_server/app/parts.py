@@ -15,6 +15,7 @@ from pacs_server.app.lifecycle import Part, RunningParts, Steps
 from pacs_server.app.logging import Logging
 from pacs_server.app.ports import Addresses, bind_ports
 from pacs_server.app.runtime import Runtime
+from pacs_server.app.web import web_door
 from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.running import retention
 from pacs_server.config.tls import ExpiryWatch
@@ -73,6 +74,8 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     )
     yield Periodic("expiry", DAY_SECONDS, expiry.warn, at_once=False)
     yield Periodic("watch", UPDATE_SECONDS, HealthLog(health, stopping=lambda: runtime.stopping).update)
+    if runtime.ports.web is not None:
+        yield web_door(runtime)
     # Peers come in last, when everything else is ready for them, and leave first.
     yield DICOMPorts(runtime)
 

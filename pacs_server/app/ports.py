@@ -19,10 +19,11 @@ class Ports:
     tls: socket.socket | None
     monitoring: socket.socket | None
     hl7: socket.socket | None
+    web: socket.socket | None
 
     def stop(self) -> None:
         """Close all sockets."""
-        for sock in (self.hl7, self.monitoring, self.tls, self.dicom):
+        for sock in (self.web, self.hl7, self.monitoring, self.tls, self.dicom):
             if sock is not None:
                 sock.close()
 
@@ -35,14 +36,13 @@ class Addresses:
     tls: Address | None = None
     monitoring: Address | None = None
     hl7: Address | None = None
+    web: Address | None = None
 
     @classmethod
     def of(cls, ports: Ports) -> "Addresses":
         """The addresses of the bound sockets."""
-        tls, monitoring, hl7 = (
-            None if sock is None else _address(sock) for sock in (ports.tls, ports.monitoring, ports.hl7)
-        )
-        return cls(_address(ports.dicom), tls, monitoring, hl7)
+        others = (ports.tls, ports.monitoring, ports.hl7, ports.web)
+        return cls(_address(ports.dicom), *(None if sock is None else _address(sock) for sock in others))
 
 
 def bind_ports(config: Config) -> Ports:
@@ -56,7 +56,7 @@ def bind_ports(config: Config) -> Ports:
             return sock
 
         dicom = bound(server.host, server.port, host_key="server.host", port_key="server.port")
-        tls_sock = hl7 = pages = None
+        tls_sock = hl7 = pages = web = None
         if tls.enabled:
             # Without a port of its own, TLS is spoken on server.port.
             tls_sock = dicom
@@ -68,8 +68,10 @@ def bind_ports(config: Config) -> Ports:
         if worklist.hl7_port is not None:
             host, port = worklist.hl7_host, worklist.hl7_port
             hl7 = bound(host, port, host_key="worklist.hl7_host", port_key="worklist.hl7_port")
+        if config.web.enabled:
+            web = bound(config.web.host, config.web.port, host_key="web.host", port_key="web.port")
         stack.pop_all()
-    return Ports(dicom, tls_sock, pages, hl7)
+    return Ports(dicom, tls_sock, pages, hl7, web)
 
 
 def _bind(config: Config, host: str, port: int, *, host_key: str, port_key: str) -> socket.socket:

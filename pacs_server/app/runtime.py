@@ -7,7 +7,7 @@ from datetime import datetime
 from pacs_server.app.assembly import OpenArchive, entity_settings, remote_aes
 from pacs_server.app.ports import Addresses, Ports
 from pacs_server.config.model import Config
-from pacs_server.config.tls import client_context, server_context
+from pacs_server.config.tls import client_context, server_context, web_context
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import Connections
@@ -30,6 +30,7 @@ class LiveSettings:
     entity: EntitySettings
     remote_aes: dict[str, RemoteAE]
     audit_repository_tls: ssl.SSLContext | None
+    web_tls: ssl.SSLContext | None = None
 
     @classmethod
     def of(cls, config: Config, *, listening_tls: ssl.SSLContext | None = None) -> "LiveSettings":
@@ -44,6 +45,7 @@ class LiveSettings:
             entity_settings(config, server_context(config) or listening_tls),
             remote_aes(config),
             client_context(config, check_hostname=True) if sends_audit_over_tls else None,
+            web_context(config),
         )
 
 

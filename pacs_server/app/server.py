@@ -37,8 +37,9 @@ class PacsServer:
     """The server, to run from the command line or to embed.
 
     `with PacsServer(config) as pacs:` serves until the block ends. `pacs.address`, `pacs.tls_address`,
-    `pacs.monitoring_address` and `pacs.hl7_address` say where it listens, also if a port in the settings is 0. If TLS
-    is on and has no port of its own, `address` and `tls_address` are the same and only TLS is spoken there.
+    `pacs.monitoring_address`, `pacs.hl7_address` and `pacs.web_address` say where it listens, also if a port in the
+    settings is 0. If TLS is on and has no port of its own, `address` and `tls_address` are the same and only TLS is
+    spoken there.
     """
 
     def __init__(self, config: Config, *, reload: Callable[[], Config] | None = None) -> None:
@@ -146,6 +147,7 @@ class PacsServer:
         self.tls_address = addresses.tls
         self.monitoring_address = addresses.monitoring
         self.hl7_address = addresses.hl7
+        self.web_address = addresses.web
 
     # ---------------------------------------------------------------- signals
 
@@ -176,11 +178,12 @@ class PacsServer:
         monitoring = "off" if self.monitoring_address is None else "{}:{}".format(*self.monitoring_address)
         hl7 = "off" if self.hl7_address is None else "{}:{}".format(*self.hl7_address)
         tls = "off" if self.tls_address is None else "{}:{}".format(*self.tls_address)
+        web = "off" if self.web_address is None else "{}:{}".format(*self.web_address)
         log.info(
             "listening",
             extra={
                 **{"host": host, "port": port, "tls": tls, "ae_title": self.config.server.ae_title},
-                **{"monitoring": monitoring, "hl7": hl7},
+                **{"monitoring": monitoring, "hl7": hl7, "web": web},
             },
         )
         if os.geteuid() == 0:

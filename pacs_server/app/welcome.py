@@ -51,6 +51,8 @@ def welcome(config: Config, at: Addresses) -> Iterator[str]:
         yield "DICOM over TLS at {} port {}".format(*at.tls)
     if at.monitoring is not None:
         yield "monitoring at http://{}:{}/status".format(*at.monitoring)
+    if at.web is not None:
+        yield f"web at {'https' if config.web.tls.enabled else 'http'}://{at.web[0]}:{at.web[1]}/"
     if at.hl7 is not None:
         yield "HL7 orders at {} port {}".format(*at.hl7)
     commands = [command for tool in _TOOLS if (command := _command(config, at, tool)) is not None]

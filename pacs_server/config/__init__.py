@@ -12,6 +12,7 @@ from pacs_server.config.sections.server import ServerConfig
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.sections.tls import TLSConfig
 from pacs_server.config.sections.user_identity import UserIdentityConfig
+from pacs_server.config.sections.web import OIDCConfig, WebConfig, WebSessionsConfig, WebTLSConfig
 from pacs_server.config.sections.worklist import WorklistConfig
 
 __all__ = [
@@ -22,11 +23,15 @@ __all__ = [
     "DatabaseConfig",
     "LoggingConfig",
     "MonitoringConfig",
+    "OIDCConfig",
     "PeerRule",
     "RemoteAEConfig",
     "ServerConfig",
     "StorageConfig",
     "TLSConfig",
     "UserIdentityConfig",
+    "WebConfig",
+    "WebSessionsConfig",
+    "WebTLSConfig",
     "WorklistConfig",
 ]

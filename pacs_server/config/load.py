@@ -5,30 +5,37 @@ Every failure is a ConfigError with one sentence that names the place, the dotte
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pacs_server.config.model import Config, setting
+from pacs_server.config.model import Config, section_of, setting, settings
 from pacs_server.config.secrets import is_secret, read_secret_files
 from pacs_server.config.sections.access_control import PeerRule
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
+from pacs_server.config.types import Section
 from pacs_server.config.yaml import Layer, Place, YAMLReader, one_line, read, shown_key
 from pacs_server.errors import ConfigError
+
+
+def _sections(section: type[Section], prefix: str) -> Iterator[tuple[str, type[Section]]]:
+    for name, field in section.model_fields.items():
+        inner = section_of(field)
+        if inner is not None:
+            yield f"{prefix}{name}", inner
+            yield from _sections(inner, f"{prefix}{name}.")
+
 
 _PREFIX: Final = "PACS_SERVER__"
 # Names the configuration file if the command line does not.
 FILE_VARIABLE: Final = "PACS_SERVER_CONFIG"
-_SECTIONS: Final[dict[str, type[BaseModel]]] = {
-    name: info.annotation
-    for name, info in Config.model_fields.items()
-    if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
-}
-_KEYS: Final = {f"{name}.{key}": info for name, model in _SECTIONS.items() for key, info in model.model_fields.items()}
-_TOP: Final = (*_SECTIONS, "remote_aes")
+_KEYS: Final = {key: info for key, info in settings() if "." in key}
+# The sections by dotted name, with those inside others, such as web.tls.
+_SECTIONS: Final = dict(_sections(Config, ""))
+_TOP: Final = (*(name for name in _SECTIONS if "." not in name), "remote_aes")
 
 
 def _variable(key: str) -> str:
@@ -97,29 +104,31 @@ def _forget(merged: Layer, key: str) -> None:
 def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in values.items():
-        section, _, name = key.partition(".")
-        if name:
-            nested.setdefault(section, {})[name] = value
-        else:
-            nested[section] = value
+        *sections, name = key.split(".")
+        inner = nested
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
     return nested
 
 
 def _with_absolute_paths(config: Config, bases: Mapping[str, Path], default_base: Path) -> Config:
-    sections: dict[str, dict[str, Path]] = {}
+    paths: dict[str, Path] = {}
     for key in _KEYS:
         value = setting(config, key)
         if isinstance(value, Path):
-            section, name = key.split(".")
-            absolute = Path(os.path.abspath(bases.get(key, default_base) / value))
-            sections.setdefault(section, {})[name] = absolute
-    changed = {name: _with(getattr(config, name), paths) for name, paths in sections.items()}
-    return config.model_copy(update=changed)
+            paths[key] = Path(os.path.abspath(bases.get(key, default_base) / value))
+    changed = _nested(paths)
+    return config.model_copy(update={name: _with(getattr(config, name), inner) for name, inner in changed.items()})
 
 
-def _with(section: BaseModel, paths: dict[str, Path]) -> BaseModel:
+def _with(section: Section, paths: Mapping[str, Any]) -> Section:
+    """The section with these paths, which may belong to sections inside it."""
+    values = {
+        name: _with(getattr(section, name), path) if isinstance(path, dict) else path for name, path in paths.items()
+    }
     # model_copy would add the names to model_fields_set, as if somebody had set these defaults.
-    return section.model_construct(section.model_fields_set, **(dict(section) | paths))
+    return section.model_construct(section.model_fields_set, **(dict(section) | values))
 
 
 # --- the sources ---
@@ -156,7 +165,7 @@ def _takes_text(key: str) -> bool:
     # For an optional value, such as `Port | None`, the type of the value decides.
     kind = get_args(annotation)[0] if type(None) in get_args(annotation) else annotation
     kind = getattr(kind, "__origin__", kind)
-    return kind not in (int, float, bool, tuple)
+    return kind not in (int, float, bool, tuple, Mapping)
 
 
 def _from_file(path: Path | None, named_by: str) -> Layer:
@@ -187,11 +196,21 @@ def _add_section(layer: Layer, name: str, section: object) -> None:
     if name == "remote_aes":
         layer.values[name] = section
         return
+    _add_keys(layer, name, section)
+
+
+def _add_keys(layer: Layer, name: str, section: object) -> None:
+    """Take over the keys of a section, and of the sections inside it."""
+    place = layer.places[name].text
     if not isinstance(section, dict):
         value = "the value" if is_secret(name) else _shown(section)
         raise ConfigError(f"{place}: {name}: {value} is not a mapping of keys to values")
     for key, value in section.items():
         dotted = f"{name}.{key}"
+        if dotted in _SECTIONS:
+            if value is not None:
+                _add_keys(layer, dotted, value)
+            continue
         if dotted not in _KEYS:
             hint = _suggestion(key, _SECTIONS[name].model_fields) or _either(_keys_named(key))
             raise ConfigError(f"{layer.places[dotted].text}: {name}.{shown_key(key)}: is not known{hint}")

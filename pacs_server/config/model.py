@@ -24,13 +24,14 @@ from pacs_server.config.sections.server import ServerConfig
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.sections.tls import TLSConfig
 from pacs_server.config.sections.user_identity import UserIdentityConfig
+from pacs_server.config.sections.web import WebConfig
 from pacs_server.config.sections.worklist import WorklistConfig
 from pacs_server.config.types import Live, Section, TakesEffect
 from pacs_server.errors import ConfigError
 
 _EVERY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})
 # The sections that decide who may do what, and what is recorded of it.
-_SECURITY_SECTIONS: Final = frozenset({"tls", "access_control", "user_identity", "audit"})
+_SECURITY_SECTIONS: Final = frozenset({"tls", "access_control", "user_identity", "audit", "web"})
 
 
 class Config(Section):
@@ -47,6 +48,7 @@ class Config(Section):
     audit: AuditConfig = AuditConfig()
     worklist: WorklistConfig = WorklistConfig()
     commitment: CommitmentConfig = CommitmentConfig()
+    web: WebConfig = WebConfig()
     remote_aes: Live[
         Annotated[tuple[RemoteAEConfig, ...], AfterValidator(check_unique_titles), Field(strict=False)]
     ] = ()
@@ -61,6 +63,8 @@ class Config(Section):
             ports.append(("tls.port", self.server.host, self.tls.port))
         if self.monitoring.enabled:
             ports.append(("monitoring.metrics_port", self.monitoring.host, self.monitoring.metrics_port))
+        if self.web.enabled:
+            ports.append(("web.port", self.web.host, self.web.port))
         if self.worklist.hl7_port is not None:
             ports.append(("worklist.hl7_port", self.worklist.hl7_host, self.worklist.hl7_port))
         for (first, host, port), (second, other_host, other_port) in combinations(ports, 2):
@@ -83,11 +87,22 @@ class Config(Section):
 
 def settings() -> Iterator[tuple[str, FieldInfo]]:
     """Every setting with its dotted key, in the order of the sections; a list such as remote_aes is one setting."""
-    for name, field in Config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from ((f"{name}.{key}", each) for key, each in field.annotation.model_fields.items())
+    yield from _settings_of(Config, "")
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds; None if it holds a value."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _settings_of(section: type[Section], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in section.model_fields.items():
+        inner = section_of(field)
+        if inner is not None:
+            yield from _settings_of(inner, f"{prefix}{name}.")
         elif takes_effect(field) is not None:
-            yield name, field
+            yield f"{prefix}{name}", field
 
 
 def takes_effect(field: FieldInfo) -> TakesEffect | None:

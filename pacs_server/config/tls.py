@@ -10,13 +10,15 @@ import logging
 import re
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from pydantic import SecretStr
+
 from pacs_server.config.model import Config
 from pacs_server.config.yaml import one_line
-from pacs_server.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ _NOTICE: Final = {"tls.cert_path": timedelta(days=30), "tls.crl_path": timedelta
 def check(config: Config) -> None:
     """Check that everything that TLS needs can be loaded. Raises ConfigError."""
     server_context(config)
+    web_context(config)
     client_contexts(config)
 
 
@@ -43,11 +46,27 @@ def server_context(config: Config) -> ssl.SSLContext | None:
     # RFC 9325 3.4: session tickets weaken forward secrecy unless their keys are rotated. Associations last long, so
     # that tickets would save nothing.
     context.num_tickets = 0
-    _present(context, config)
+    _identity(config).present(context, config)
     if config.tls.ca_path is not None:
         _trust(context, config)
         # A certificate that is not required is still checked if the peer sends one: access rules compare its names.
         context.verify_mode = ssl.CERT_REQUIRED if config.tls.require_client_cert else ssl.CERT_OPTIONAL
+    return context
+
+
+def web_context(config: Config) -> ssl.SSLContext | None:
+    """The context of the HTTP door, None if it does not speak TLS. Raises ConfigError."""
+    tls = config.web.tls
+    if not tls.enabled or tls.cert_path is None or tls.key_path is None:
+        return None
+    context = _context(config, ssl.PROTOCOL_TLS_SERVER)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    context.set_alpn_protocols(["http/1.1"])
+    _Identity("web.tls", tls.cert_path, tls.key_path).present(context, config)
+    if tls.client_ca_path is not None:
+        _load(context, config, "web.tls.client_ca_path", tls.client_ca_path, "certificate")
+        context.verify_mode = ssl.CERT_REQUIRED if tls.require_client_cert else ssl.CERT_OPTIONAL
     return context
 
 
@@ -66,7 +85,7 @@ def client_context(config: Config, *, check_hostname: bool) -> ssl.SSLContext:
     else:
         context.load_default_certs()
     if config.tls.enabled or "cert_path" in config.tls.model_fields_set:
-        _present(context, config)
+        _identity(config).present(context, config)
     return context
 
 
@@ -82,31 +101,47 @@ def _context(config: Config, protocol: int) -> ssl.SSLContext:
     return context
 
 
-def _present(context: ssl.SSLContext, config: Config) -> None:
-    """Load the certificate of this server and its key into `context`. Raises ConfigError."""
-    tls = config.tls
-    certificate, key = _bytes(config, "tls.cert_path", tls.cert_path), _bytes(config, "tls.key_path", tls.key_path)
-    # Without a password OpenSSL would ask for one on the terminal; an empty one prevents that.
-    password = tls.key_password.get_secret_value() if tls.key_password is not None else ""
-    try:
-        context.load_cert_chain(tls.cert_path, tls.key_path, password)
-    except (OSError, ValueError) as error:  # ValueError: the password is too long for OpenSSL
-        raise _not_presentable(config, certificate, key, error) from None
+@dataclass(frozen=True, slots=True)
+class _Identity:
+    """The files of a certificate and its key; `section` holds the settings that name them."""
+
+    section: str
+    cert_path: Path
+    key_path: Path
+    key_password: SecretStr | None = None
+
+    def present(self, context: ssl.SSLContext, config: Config) -> None:
+        """Load them into `context`. Raises ConfigError."""
+        certificate = _bytes(config, f"{self.section}.cert_path", self.cert_path)
+        key = _bytes(config, f"{self.section}.key_path", self.key_path)
+        # Without a password OpenSSL would ask for one on the terminal; an empty one prevents that.
+        password = self.key_password.get_secret_value() if self.key_password is not None else ""
+        try:
+            context.load_cert_chain(self.cert_path, self.key_path, password)
+        except (OSError, ValueError) as error:  # ValueError: the password is too long for OpenSSL
+            setting, problem = self._problem(certificate, key, error)
+            raise config.error(f"{self.section}.{setting}", problem) from None
+
+    def _problem(self, certificate: bytes, key: bytes, error: Exception) -> tuple[str, str]:
+        """Which setting is wrong, and what is wrong with it."""
+        reason = getattr(error, "reason", None)
+        if b"-----BEGIN CERTIFICATE-----" not in certificate:
+            return "cert_path", f"{self.cert_path} holds no certificate in PEM"
+        if reason == "KEY_VALUES_MISMATCH":
+            return "key_path", f"{self.key_path} is not the key of the certificate in {self.cert_path}"
+        if reason is not None:
+            return "cert_path", f"{self.cert_path} cannot be used: {_words(reason)}"
+        if b"ENCRYPTED" in key and self.section == "web.tls":
+            return "key_path", f"{self.key_path} is encrypted: the HTTP door needs a key without a password"
+        if b"ENCRYPTED" in key:
+            problem = "is missing, and has to be that of" if self.key_password is None else "is not that of"
+            return "key_password", f"{problem} the key in {self.key_path}"
+        return "key_path", f"{self.key_path} holds no private key in PEM, or {self.cert_path} is damaged"
 
 
-def _not_presentable(config: Config, certificate: bytes, key: bytes, error: Exception) -> ConfigError:
+def _identity(config: Config) -> _Identity:
     tls = config.tls
-    reason = getattr(error, "reason", None)
-    if b"-----BEGIN CERTIFICATE-----" not in certificate:
-        return config.error("tls.cert_path", f"{tls.cert_path} holds no certificate in PEM")
-    if reason == "KEY_VALUES_MISMATCH":
-        return config.error("tls.key_path", f"{tls.key_path} is not the key of the certificate in {tls.cert_path}")
-    if reason is not None:
-        return config.error("tls.cert_path", f"{tls.cert_path} cannot be used: {_words(reason)}")
-    if b"ENCRYPTED" in key:
-        problem = "is missing, and has to be that of" if tls.key_password is None else "is not that of"
-        return config.error("tls.key_password", f"{problem} the key in {tls.key_path}")
-    return config.error("tls.key_path", f"{tls.key_path} holds no private key in PEM, or {tls.cert_path} is damaged")
+    return _Identity("tls", tls.cert_path, tls.key_path, tls.key_password)
 
 
 def _trust(context: ssl.SSLContext, config: Config) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Final, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 _SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([KMGT]i?B|B)", re.IGNORECASE)
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) *([smhd])", re.IGNORECASE)
 _DATABASE_URL: Final = re.compile(r"(postgresql|sqlite)(\+[a-z0-9_]+)?://")
 SHORTEST_KEY: Final = 32
 
@@ -76,6 +77,19 @@ def parse_size(value: object) -> object:
     return int(float(found[1]) * base ** "BKMGT".index(unit[0]))
 
 
+def parse_duration(value: object) -> object:
+    """The number of seconds that a text such as 30s, 15m, 12h or 7d means. Raises ValueError.
+
+    A value that is not a text is returned as it is.
+    """
+    if not isinstance(value, str):
+        return value
+    found = _DURATION.fullmatch(value.strip())
+    if found is None:
+        raise ValueError(f"{value[:40]!r} is not a time such as 30s, 15m, 12h or 7d")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2].lower()]
+
+
 def empty_is_none(value: object) -> object:
     """Return None for an empty text, and any other value as it is."""
     return None if value == "" else value
@@ -113,6 +127,7 @@ OptionalPath = Annotated[FilePath | None, BeforeValidator(empty_is_none)]
 Secret = Annotated[SecretStr | None, Field(strict=False), BeforeValidator(empty_is_none)]
 Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_check_network)]
 Seconds = Annotated[float, Field(gt=0, le=604800, allow_inf_nan=False)]
+Duration = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False), BeforeValidator(parse_duration)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
 

@@ -5,9 +5,10 @@ Access rules, limits, services and the audit trail take the `Caller`, never an a
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from pacs_server.config.sections.access_control import PeerRule
+from pacs_server.dicom.scope import EVERYTHING, Scope
 
 ANYBODY = PeerRule(ae_title="*")
 """The rule for callers whose AE title is in no rule of `access_control.peers`: every service, from every address."""
@@ -19,6 +20,16 @@ class Door(StrEnum):
     DIMSE = "dimse"
     IMPORT = "import"
     COMMAND = "command"
+    WEB = "web"
+
+
+class Role(IntEnum):
+    """What a caller may do over HTTP; each role may do what the roles before it may."""
+
+    READER = 1
+    CONTRIBUTOR = 2
+    OPERATOR = 3
+    ADMINISTRATOR = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +39,8 @@ class Caller:
     `user` is the name of a user who has logged in, and None if nobody has. `ae_title` is the AE title that the caller
     claims, and `called_ae` the AE title that it used for this archive. Both are empty at doors without AE titles.
     `certificate` holds the names in the caller's TLS certificate: the subject's common name and those of the subject
-    alternative name extension. `rule` is the access rule that let the caller in.
+    alternative name extension. `rule` is the access rule that let the caller in. `role` counts at doors that have
+    roles, and `scope` limits what the caller sees.
     """
 
     door: Door
@@ -39,6 +51,8 @@ class Caller:
     tls: bool = False
     certificate: tuple[str, ...] = ()
     rule: PeerRule = ANYBODY
+    role: Role = Role.CONTRIBUTOR
+    scope: Scope = EVERYTHING
 
     def admitted(self, user: str | None, rule: PeerRule) -> "Caller":
         """The same caller once it is known who it is and which rule lets it in."""

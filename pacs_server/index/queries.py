@@ -9,8 +9,10 @@ from sqlalchemy import select
 from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.identifier import MatchingKey, Query, RetrieveKeys
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import InstanceUIDs
+from pacs_server.errors import NotAuthorised
 from pacs_server.index.database import Database
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.matching import Clause, all_of, column_of, condition_of, name_of, one_of
@@ -37,12 +39,13 @@ class QueryIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, query: Query) -> Generator[tuple[str, ...], None, None]:
+    def find(self, query: Query, scope: Scope = EVERYTHING) -> Generator[tuple[str, ...], None, None]:
         """The text of `query.returns` for every match at the level of the query, in the order of arrival.
 
         Rows come from the database as they are asked for; closing the iterator gives the connection
         back. Raises IndexUnavailable.
         """
+        _refuse_limits(scope)
         statement, residual = find_statement(query)
         width = len(query.returns)
         with self._database.rows(*statement) as rows:
@@ -50,8 +53,9 @@ class QueryIndex:
                 if not residual or _matches(residual, row, width):
                     yield row[:width]
 
-    def select(self, keys: RetrieveKeys) -> list[StoredInstance]:
+    def select(self, keys: RetrieveKeys, scope: Scope = EVERYTHING) -> list[StoredInstance]:
         """The instances that the keys select, ordered by study, series and instance number; raises IndexUnavailable."""
+        _refuse_limits(scope)
         with self._database.rows(*_select_statement(keys)) as rows:
             # Thousands of instances have equal texts, and the driver creates a new string for each.
             texts: dict[str, str] = {}
@@ -82,6 +86,11 @@ class QueryIndex:
         with self._database.connect() as connection:
             studies = list(connection.scalars(statement))
         return self.subjects(studies)
+
+
+def _refuse_limits(scope: Scope) -> None:
+    if scope.is_limited:
+        raise NotAuthorised("limited callers cannot be served yet")
 
 
 def find_statement(query: Query) -> tuple[Clause, list[MatchingKey]]:

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv6Address, ip_address
 
 from pacs_server.config.sections.access_control import AccessControlConfig, PeerRule, PeerService
-from pacs_server.dicom.caller import ANYBODY, Caller
+from pacs_server.dicom.caller import ANYBODY, Caller, Role
 from pacs_server.errors import NotAuthorised
 
 
@@ -40,6 +40,12 @@ def check_service(caller: Caller, service: PeerService) -> None:
     """Raise NotAuthorised unless the caller may use the service."""
     if service not in caller.rule.allow:
         raise NotAuthorised(f"this peer may not use the service {service}")
+
+
+def require(caller: Caller, role: Role) -> None:
+    """Raise NotAuthorised unless the caller has this role, or one that may do more."""
+    if caller.role < role:
+        raise NotAuthorised(f"this needs the role {role.name.lower()}, and you have {caller.role.name.lower()}")
 
 
 def check_destination(caller: Caller, title: str) -> None:

@@ -1,11 +1,13 @@
 """The retrieve service: select stored instances, and open or transcode their data sets."""
 
+import os
 from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import Self
 
 from pacs_server.archive.archive import Archive
 from pacs_server.dicom.identifier import RetrieveKeys
+from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.instances import StoredInstance
@@ -33,6 +35,18 @@ class DataSetSource:
         """The `length` bytes from `offset` on, fewer where the data set ends. Raises StorageUnavailable."""
         return self._source.read(self._begin + offset, length)
 
+    def cached(self, offset: int, length: int) -> bytes | None:
+        """The bytes from `offset` on, `length` at most, that are in memory; None if a disk has to be asked for them."""
+        descriptor = self._source.descriptor
+        if descriptor is None or self._source.size <= self._begin + offset:
+            return None
+        data = bytearray(min(length, self.size - offset))
+        try:
+            count = os.preadv(descriptor, [data], self._begin + offset, os.RWF_NOWAIT)
+        except OSError:  # not in memory, or a file system that cannot tell
+            return None
+        return bytes(memoryview(data)[:count]) or None
+
     def close(self) -> None:
         """Close the stored object."""
         self._source.close()
@@ -53,9 +67,12 @@ class RetrieveService:
         self._archive = archive
         self._index = index
 
-    def select(self, keys: RetrieveKeys) -> list[StoredInstance]:
-        """The instances that `keys` name, in the order of series and instance number. Raises IndexUnavailable."""
-        return list(self._index.select(keys))
+    def select(self, keys: RetrieveKeys, scope: Scope = EVERYTHING) -> list[StoredInstance]:
+        """The instances that `keys` name and `scope` shows, in the order of series and instance number.
+
+        Raises IndexUnavailable.
+        """
+        return list(self._index.select(keys, scope))
 
     def subjects(self, instances: Iterable[StoredInstance]) -> list[Subject]:
         """Whose the studies of these instances are, in the order of patients. Raises IndexUnavailable."""

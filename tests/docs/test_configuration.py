@@ -1,16 +1,16 @@
 """The reference of the configuration has every key, with its default and when a change takes effect."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from annotated_types import Ge, Le
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacs_server.config import Config, PeerRule, RemoteAEConfig
+from pacs_server.config import PeerRule, RemoteAEConfig
 from pacs_server.config.load import load
 from pacs_server.config.model import settings, takes_effect
 
@@ -18,12 +18,11 @@ PAGE = "docs/configuration.md"
 
 
 def _fields() -> Iterator[tuple[str, FieldInfo]]:
-    for section, info in Config.model_fields.items():
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            for key, field in info.annotation.model_fields.items():
-                yield f"{section}.{key}", field
-            if section == "access_control":
-                yield from ((f"access_control.peers[].{key}", field) for key, field in PeerRule.model_fields.items())
+    for section, keys in groupby(settings(), lambda pair: pair[0].partition(".")[0]):
+        if section != "remote_aes":
+            yield from keys
+        if section == "access_control":
+            yield from ((f"access_control.peers[].{name}", each) for name, each in PeerRule.model_fields.items())
     for key, field in RemoteAEConfig.model_fields.items():
         yield f"remote_aes[].{key}", field
 
@@ -44,6 +43,10 @@ def _shown(value: Any) -> str:
             return f"`{str(value).lower()}`"
         case float():
             return f"`{value:g}`"
+        case Mapping():
+            return "`{}`"
+        case "":
+            return "` `"
         case tuple():
             return "`[{}]`".format(", ".join(f'"{item}"' for item in value))
         case Path():

@@ -71,7 +71,11 @@ def _follow(code_blocks: Callable[[str, str], list[str]], tmp_path: Path, tls_po
         return done.stdout + done.stderr
 
     paste(authority + machines)
-    environment = {"PACS_SERVER__SERVER__PORT": "0", "PACS_SERVER__MONITORING__METRICS_PORT": "0"}
+    environment = {
+        "PACS_SERVER__SERVER__PORT": "0",
+        "PACS_SERVER__MONITORING__METRICS_PORT": "0",
+        "PACS_SERVER__WEB__PORT": "0",
+    }
     arguments = ["--config", str(tmp_path / "pacs_server.yaml")]
     with PacsProcess(tmp_path, arguments=arguments, environment=environment) as pacs:
         assert "1.3.6.1.4.1.5962.1.2.1.20040119072730.12322" in paste(calls)

@@ -37,7 +37,7 @@ from strategies import identifier
 from pacs_server.app import server
 from pacs_server.app.parts import server_parts as parts
 from pacs_server.app.server import PacsServer
-from pacs_server.config import MonitoringConfig, WorklistConfig
+from pacs_server.config import MonitoringConfig, WebConfig, WorklistConfig
 from pacs_server.errors import ConfigError, IndexUnavailable
 from pacs_server.net.associate import encode_request
 from pacs_server.net.listener import Listener
@@ -149,6 +149,7 @@ def _everything(tmp_path, authority):
         update={
             "tls": authority.settings(port=0),
             "monitoring": MonitoringConfig(metrics_port=0),
+            "web": WebConfig(port=0),
             "worklist": WorklistConfig(folder=tmp_path / "worklist", hl7_port=0),
             "audit": settings.audit.model_copy(
                 update={"syslog_host": "127.0.0.1", "syslog_port": free_port(), "syslog_protocol": "udp"}

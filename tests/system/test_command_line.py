@@ -22,7 +22,12 @@ from terminals import run_at_terminal
 
 def config_in(directory: Path, **settings: Any) -> Path:
     """A configuration file that keeps everything in `directory`."""
-    sections = {"server": {"port": 0}, "monitoring": {"metrics_port": 0}, "storage": {"min_free_space": 0}}
+    sections = {
+        "server": {"port": 0},
+        "monitoring": {"metrics_port": 0},
+        "web": {"port": 0},
+        "storage": {"min_free_space": 0},
+    }
     for name, section in settings.items():
         sections[name] = sections.get(name, {}) | section
     path = directory / "pacs.yaml"
@@ -120,7 +125,11 @@ def test_a_start_without_arguments_uses_the_current_directory(tmp_path: Path) ->
     server = PacsProcess(
         tmp_path / "empty",
         arguments=["--port", "0"],
-        environment={"PACS_SERVER__MONITORING__METRICS_PORT": "0", "PACS_SERVER__STORAGE__MIN_FREE_SPACE": "0B"},
+        environment={
+            "PACS_SERVER__MONITORING__METRICS_PORT": "0",
+            "PACS_SERVER__WEB__PORT": "0",
+            "PACS_SERVER__STORAGE__MIN_FREE_SPACE": "0B",
+        },
     )
     server.config_file.unlink()
     with server as pacs, association(pacs.port, [(str(CTImageStorage), EXPLICIT)]) as link:
@@ -224,7 +233,11 @@ def test_people_at_a_terminal_see_bars_and_tables(tmp_path: Path) -> None:
 def test_commands_find_the_archive_of_a_server(tmp_path: Path) -> None:
     """On default paths in the directory where it runs, and elsewhere by the variable that named its configuration."""
     (tmp_path / "elsewhere").mkdir()
-    free = {"PACS_SERVER__MONITORING__METRICS_PORT": "0", "PACS_SERVER__STORAGE__MIN_FREE_SPACE": "0"}
+    free = {
+        "PACS_SERVER__MONITORING__METRICS_PORT": "0",
+        "PACS_SERVER__WEB__PORT": "0",
+        "PACS_SERVER__STORAGE__MIN_FREE_SPACE": "0",
+    }
     with PacsProcess(tmp_path / "default", arguments=["--port", "0"], environment=free) as pacs:
         assert call_command("verify", cwd=pacs.directory).stdout.startswith("ok: 0 files")
         sentence = refused(call_command("verify", cwd=tmp_path / "elsewhere"))

@@ -30,10 +30,10 @@ def test_without_rules_the_tools_need_no_title() -> None:
 
 
 def test_all_addresses_are_told() -> None:
-    at = Addresses(PLAIN, SECURE, ("127.0.0.1", 9090), ("127.0.0.1", 2575))
-    assert list(welcome(Config(), at))[1:4] == [
+    at = Addresses(PLAIN, SECURE, ("127.0.0.1", 9090), ("127.0.0.1", 2575), ("127.0.0.1", 8080))
+    assert list(welcome(Config(), at))[1:5] == [
         *("DICOM over TLS at 127.0.0.1 port 2762", "monitoring at http://127.0.0.1:9090/status"),
-        "HL7 orders at 127.0.0.1 port 2575",
+        *("web at http://127.0.0.1:8080/", "HL7 orders at 127.0.0.1 port 2575"),
     ]
 
 

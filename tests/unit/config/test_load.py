@@ -95,7 +95,7 @@ def test_values_are_frozen() -> None:
         ("server:\n  port:", "line 2: server.port: has no value"),
         ("server:\n\n  prot: 1", "line 3: server.prot: is not known, did you mean port?"),
         ("sever:\n  port: 1", "line 1: sever: is not known, did you mean server?"),
-        ("port: 11112", "line 1: port: is not known, did you mean server.port or tls.port?"),
+        ("port: 11112", "line 1: port: is not known, did you mean server.port or tls.port or web.port?"),
         ("level: info", "line 1: level: is not known, did you mean logging.level?"),
         ("server.port: 11112", "line 1: server.port: is not known here, write port: below server:"),
         ("server: {directory: x}", "server.directory: is not known, did you mean storage.directory or audit.directory"),
@@ -250,7 +250,11 @@ def test_environment(load_text: Load, name: str, value: str, key: str, expected:
     ("name", "value", "message"),
     [
         ("SERVER__PROT", "1", " is not known, did you mean PACS_SERVER__SERVER__PORT?"),
-        ("PORT", "1", " is not known, did you mean PACS_SERVER__SERVER__PORT or PACS_SERVER__TLS__PORT?"),
+        (
+            "PORT",
+            "1",
+            " is not known, did you mean PACS_SERVER__SERVER__PORT or PACS_SERVER__TLS__PORT or PACS_SERVER__WEB__PORT",
+        ),
         ("SERVER__port", "1", " is not known"),
         ("SERVER", "{port: 1}", " is not known"),
         ("SERVER__PORT", "x", ": server.port: 'x' is not a whole number"),
@@ -412,6 +416,14 @@ def documented() -> dict[str, str]:
             section = found["key"]
             comments[section] = "\n".join(lines)
             lines = []
+        elif (
+            found := re.fullmatch(r"  (?P<key>[a-z_]+):|    #?(?P<inner>[a-z_]+): .*", line)
+            if section.startswith("web")
+            else None
+        ):
+            section = f"web.{found['key']}" if found["key"] else section
+            comments[f"{section}.{found['inner']}" if found["inner"] else section] = "\n".join(lines)
+            lines = []
         elif found := re.fullmatch(r"  (?:- |  |#)?(?P<key>[a-z0-9_]+): .*", line):
             comments[f"{section}.{found['key']}"] = "\n".join(lines)
             lines = []
@@ -426,14 +438,15 @@ def documented() -> dict[str, str]:
 
 
 def all_keys() -> set[str]:
-    sections = [name for name in Config.model_fields if name not in ("source", "origins", "secret_files", "remote_aes")]
-    keys = {f"{name}.{key}" for name in sections for key in type(getattr(Config(), name)).model_fields}
+    keys = {key for key, _ in settings()}
     keys |= {f"access_control.peers.{key}" for key in PeerRule.model_fields}
     return keys | {"remote_aes"} | {f"remote_aes.{key}" for key in RemoteAEConfig.model_fields}
 
 
 def test_the_example_names_every_key() -> None:
-    sections = {key.split(".")[0] for key in all_keys()}
+    sections = {key.split(".")[0] for key in all_keys()} | {
+        key.rpartition(".")[0] for key, _ in settings() if "." in key
+    }
     assert set(documented()) == all_keys() | sections
 
 
@@ -441,15 +454,9 @@ def test_the_example_names_every_key() -> None:
 def test_the_example_tells_the_default(key: str) -> None:
     comment = documented()[key].splitlines()
     assert len(comment) >= 2
-    section, name = key.partition(".")[0], key.rpartition(".")[2] if "." in key else ""
-    model = (
-        PeerRule
-        if ".peers." in key
-        else RemoteAEConfig
-        if section == "remote_aes" and name
-        else type(getattr(Config(), section))
-    )
-    field = model.model_fields[name] if name else Config.model_fields[section]
+    section, name = key.rpartition(".")[0], key.rpartition(".")[2]
+    model = PeerRule if ".peers." in key else RemoteAEConfig if section == "remote_aes" else None
+    field = dict(settings())[key] if model is None else model.model_fields[name]
     if field.is_required():
         assert comment[-1] == "Required."
         return
@@ -462,7 +469,10 @@ def test_the_example_tells_the_default(key: str) -> None:
     elif model is RemoteAEConfig:
         shown = getattr(RemoteAEConfig.model_validate({"ae_title": "A", "host": "h", "port": 1, name: told}), name)
     else:
-        shown = setting(Config.model_validate({section: {name: told} if name else told}), key)
+        shown = told
+        for part in reversed(key.split(".")):
+            shown = {part: shown}
+        shown = setting(Config.model_validate(shown), key)
     assert shown == field.default
 
 

@@ -1,0 +1,29 @@
+"""The HTTP door of a running server: what it needs of the other parts."""
+
+from pacs_server.app.runtime import Runtime
+from pacs_server.audit.auditor import Auditor
+from pacs_server.web.door import make_app
+from pacs_server.web.server import WebServer
+from pacs_server.web.services import WebServices
+
+
+def web_door(runtime: Runtime) -> WebServer:
+    """The part that serves DICOMweb, the REST API and browsers."""
+    assert runtime.ports.web is not None
+    archive = runtime.archive
+    services = WebServices(
+        config=runtime.config,
+        queries=archive.queries,
+        retrieve=archive.retrieve,
+        store=archive.store,
+        deletions=archive.deletions,
+        patients=archive.patients,
+        worklist=archive.worklist,
+        mpps=archive.mpps,
+        tasks=archive.tasks,
+        peers=archive.peers,
+        audit=archive.audit,
+        auditor=Auditor(archive.audit),
+        metrics=runtime.metrics,
+    )
+    return WebServer(runtime.ports.web, make_app(services), name="web")

@@ -1,0 +1,96 @@
+"""What a client accepts: the header Accept, or the query parameter of that name (PS3.18 8.3.3, 8.7)."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from starlette.requests import Request
+
+from pacs_server.errors import NotAcceptable
+
+_MULTIPART: Final = "multipart/related"
+# A part of a list that is separated by commas or semicolons, which count only outside of quotes.
+_QUOTED: Final = r'(?:[^{separator}"]|"(?:[^"\\]|\\.)*"?)+'
+_BETWEEN_COMMAS: Final = re.compile(_QUOTED.replace("{separator}", ","))
+_BETWEEN_SEMICOLONS: Final = re.compile(_QUOTED.replace("{separator}", ";"))
+_MOST_RANGES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """One thing that a client accepts; `media_type` may be */* or image/*.
+
+    `multipart` says whether it wants its parts in multipart/related, or the one part by itself; None if either will do.
+    `transfer_syntax` is that of its parameter: a UID, "*" for any, or "" if there is none.
+    """
+
+    media_type: str
+    multipart: bool | None = None
+    transfer_syntax: str = ""
+    quality: float = 1.0
+    parameters: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def takes(self, media_type: str) -> bool:
+        """Whether this range holds the media type."""
+        kind, _, rest = self.media_type.partition("/")
+        return self.media_type in ("*/*", media_type) or (rest == "*" and media_type.startswith(f"{kind}/"))
+
+
+def accepted(request: Request) -> list[Accepted]:
+    """What the client accepts, the best first; anything at all if it does not say.
+
+    The query parameter `accept` stands before the header (PS3.18 8.3.3.1).
+    """
+    texts = request.query_params.getlist("accept") or request.headers.getlist("accept")
+    ranges = [each for text in texts for each in _ranges(text)][:_MOST_RANGES]
+    ranges = sorted(ranges, key=lambda each: -each.quality)
+    return [each for each in ranges if each.quality > 0] or ([] if ranges else [Accepted("*/*")])
+
+
+def choose(request: Request, offered: Sequence[str]) -> str:
+    """The first of the offered media types that the client accepts best, alone or in parts. Raises NotAcceptable."""
+    for each in accepted(request):
+        found = next((media_type for media_type in offered if each.takes(media_type)), None)
+        if found is not None:
+            return found
+    raise not_acceptable(offered)
+
+
+def not_acceptable(offered: Iterable[str]) -> NotAcceptable:
+    """The error that says what can be had."""
+    return NotAcceptable(f"nothing that the header Accept names can be had here; there is {', '.join(offered)}")
+
+
+def media_type_of(text: str) -> tuple[str, dict[str, str]]:
+    """A media type in lower case, and its parameters by name in lower case (RFC 9110 8.3.1)."""
+    media_type, *rest = [part.strip() for part in _BETWEEN_SEMICOLONS.findall(text)] or [""]
+    pairs = (part.partition("=") for part in rest)
+    return media_type.lower(), {name.strip().lower(): _unquoted(value.strip()) for name, _, value in pairs}
+
+
+def _unquoted(text: str) -> str:
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        return re.sub(r"\\(.)", r"\1", text[1:-1])
+    return text
+
+
+def _ranges(text: str) -> Iterable[Accepted]:
+    for part in _BETWEEN_COMMAS.findall(text):
+        media_type, parameters = media_type_of(part)
+        if "/" not in media_type:
+            continue
+        quality, syntax = _quality(parameters.get("q", "1")), parameters.get("transfer-syntax", "")
+        if media_type == _MULTIPART:
+            inner = parameters.get("type", "*/*").lower()
+            yield Accepted(inner if "/" in inner else "*/*", True, syntax, quality, parameters)
+        else:
+            multipart = None if media_type in ("*/*", "multipart/*") else False
+            yield Accepted(media_type, multipart, syntax, quality, parameters)
+
+
+def _quality(text: str) -> float:
+    try:
+        return min(max(float(text), 0.0), 1.0)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,37 @@
+"""The HTTP door as an ASGI application: its routes, and what every request goes through."""
+
+from collections.abc import Iterable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from pacs_server.dicom.caller import Caller, Door, Role
+from pacs_server.errors import PacsError
+from pacs_server.web.dicomweb.wado import WADO
+from pacs_server.web.middleware import Gate
+from pacs_server.web.services import WebServices
+from pacs_server.web.status import on_error, on_http_error
+
+
+def make_app(services: WebServices) -> ASGIApp:
+    """The application that answers every request of the HTTP door."""
+    app = Starlette(
+        routes=list(_routes(services)),
+        exception_handlers={PacsError: on_error, HTTPException: on_http_error},
+    )
+    return Gate(app, lambda: services.config().web, _identify)
+
+
+def _routes(services: WebServices) -> Iterable[BaseRoute]:
+    """The routes of all doors. To add a door, add one line."""
+    yield from WADO(services).routes()
+
+
+async def _identify(request: HTTPConnection) -> Caller | Response:
+    """Nobody has to log in yet: everybody who reaches the port is a contributor."""
+    address = request.client.host if request.client is not None else ""
+    return Caller(Door.WEB, address, tls=request.scope["scheme"] == "https", role=Role.CONTRIBUTOR)

@@ -1,0 +1,159 @@
+"""What happens to every request before a door sees it, and to every answer before it leaves.
+
+The Host and Origin headers are checked, the caller is found out, and every answer gets the headers that keep browsers
+from misusing it. An error of the program is logged, and answered without telling what it was.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pacs_server.config.sections.web import WebConfig
+from pacs_server.dicom.caller import Caller
+from pacs_server.errors import PacsError
+from pacs_server.web.caller import KEY
+from pacs_server.web.status import problem, status_of
+from pacs_server.web.urls import base_url, from_trusted_proxy
+
+log = logging.getLogger(__name__)
+
+Identify = Callable[[HTTPConnection], Awaitable[Caller | Response]]
+"""Finds out who makes a request; a Response refuses it."""
+
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
+_HEADERS: Final = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
+    (b"cache-control", b"private, no-cache"),
+]
+_ALLOWED: Final = {
+    "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+    "access-control-allow-headers": "accept, authorization, content-type, if-none-match, if-match, range",
+    "access-control-max-age": "600",
+}
+_EXPOSED: Final = b"content-location, content-range, etag, link, location, warning, www-authenticate"
+
+
+class Gate:
+    """The ASGI application around all doors."""
+
+    def __init__(self, app: ASGIApp, settings: Callable[[], WebConfig], identify: Identify) -> None:
+        self._app = app
+        self._settings = settings
+        self._identify = identify
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        request = HTTPConnection(scope)
+        sending = _Sending(send, _cors(request, self._settings()))
+        try:
+            answer = _refusal(request, self._settings()) or await self._identified(request)
+            await (answer or self._app)(scope, receive, sending)
+        except PacsError as error:
+            if sending.started:
+                log.warning("answer cut short", extra={"path": scope["path"], "reason": str(error)})
+                raise _Cut from error
+            await problem(status_of(error), str(error))(scope, receive, sending)
+        except (OSError, _Cut):
+            raise  # the client has gone
+        except Exception:
+            log.exception("request failed", extra={"path": scope["path"]})
+            if sending.started:
+                raise _Cut from None
+            await problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log of the server tells more")(
+                scope, receive, sending
+            )
+
+    async def _identified(self, request: HTTPConnection) -> Response | None:
+        """Find out the caller; an answer if that refuses the request, or if the request is a preflight of CORS."""
+        if request.scope["method"] == "OPTIONS" and "access-control-request-method" in request.headers:
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=_ALLOWED)
+        caller = await self._identify(request)
+        if isinstance(caller, Response):
+            return caller
+        request.scope[KEY] = caller
+        return None
+
+
+class _Cut(Exception):
+    """Ends a connection whose answer cannot be sent to its end."""
+
+
+class _Sending:
+    """Sends an answer, with the headers that every answer has."""
+
+    def __init__(self, send: Send, cors: list[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self._cors = cors
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+            present = {name for name, _ in headers}
+            message["headers"] = [*headers, *(each for each in _HEADERS if each[0] not in present), *self._cors]
+        await self._send(message)
+
+
+def _refusal(request: HTTPConnection, settings: WebConfig) -> Response | None:
+    """The answer to a request that may come from a page of somebody else; None if all is well."""
+    host = request.headers.get("host", "")
+    if not _is_known_host(request, host, settings):
+        detail = "the Host header does not name this server: set web.public_url if it has another name"
+        return problem(HTTPStatus.MISDIRECTED_REQUEST, detail)
+    if request.scope["method"] in _SAFE or _is_same_origin(request, settings):
+        return None
+    return problem(HTTPStatus.FORBIDDEN, "a page of another origin may not do this: see web.cors_origins")
+
+
+def _is_known_host(request: HTTPConnection, host: str, settings: WebConfig) -> bool:
+    """Whether the Host header may be one of ours. On loopback anything else comes from a rebound DNS name."""
+    server: tuple[str, Any] = request.scope.get("server") or ("", None)
+    if not _is_loopback(server[0]) or from_trusted_proxy(request, settings):
+        return True
+    name = urlsplit(f"//{host}").hostname or ""
+    public = urlsplit(settings.public_url).hostname if settings.public_url else None
+    return name in ("localhost", public) or _is_loopback(name)
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        return ip_address(text.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_same_origin(request: HTTPConnection, settings: WebConfig) -> bool:
+    """Whether a request that changes something comes from no browser, from our own page, or from an allowed origin."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+    ours = urlsplit(base_url(request, settings))
+    return origin.lower() in (f"{ours.scheme}://{ours.netloc}".lower(), *settings.cors_origins)
+
+
+def _cors(request: HTTPConnection, settings: WebConfig) -> list[tuple[bytes, bytes]]:
+    """The headers that let the scripts of an allowed origin read the answer."""
+    origin = request.headers.get("origin", "")
+    if not settings.cors_origins or not origin:
+        return []
+    vary = (b"vary", b"origin")
+    exposed = (b"access-control-expose-headers", _EXPOSED)
+    if origin.lower() in settings.cors_origins:
+        credentials = (b"access-control-allow-credentials", b"true")
+        return [(b"access-control-allow-origin", origin.encode("latin-1")), credentials, vary, exposed]
+    # For every origin, but without cookies: otherwise any page could read the archive of somebody who has logged in.
+    return [(b"access-control-allow-origin", b"*"), vary, exposed] if "*" in settings.cors_origins else [vary]

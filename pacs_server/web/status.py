@@ -1,0 +1,82 @@
+"""THE table of HTTP statuses: which error is answered with which status, and as what (RFC 9457 problem details)."""
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pacs_server import errors
+from pacs_server.errors import PacsError
+
+log = logging.getLogger(__name__)
+
+STATUS_OF: Final[dict[type[PacsError], HTTPStatus]] = {
+    errors.ConfigError: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.InvalidInstance: HTTPStatus.BAD_REQUEST,
+    errors.InstanceMismatch: HTTPStatus.CONFLICT,
+    errors.InvalidIdentifier: HTTPStatus.BAD_REQUEST,
+    errors.DuplicateInstance: HTTPStatus.CONFLICT,
+    errors.InstanceNotFound: HTTPStatus.NOT_FOUND,
+    errors.StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
+    errors.StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.ObjectNotFound: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.ObjectUnreadable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.InvalidKey: HTTPStatus.BAD_REQUEST,
+    errors.ObjectExists: HTTPStatus.CONFLICT,
+    errors.IndexUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.SchemaError: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.UnknownMoveDestination: HTTPStatus.NOT_FOUND,
+    errors.NotAuthorised: HTTPStatus.FORBIDDEN,
+    errors.TranscodeError: HTTPStatus.NOT_ACCEPTABLE,
+    errors.InvalidWorklistItem: HTTPStatus.BAD_REQUEST,
+    errors.WorklistItemNotFound: HTTPStatus.NOT_FOUND,
+    errors.AttributeRefused: HTTPStatus.BAD_REQUEST,
+    errors.InvalidAttributeValue: HTTPStatus.BAD_REQUEST,
+    errors.MissingAttribute: HTTPStatus.BAD_REQUEST,
+    errors.MissingAttributeValue: HTTPStatus.BAD_REQUEST,
+    errors.ProcedureStepClosed: HTTPStatus.CONFLICT,
+    errors.InvalidArgumentValue: HTTPStatus.BAD_REQUEST,
+    errors.InvalidObjectInstance: HTTPStatus.BAD_REQUEST,
+    errors.NoSuchAction: HTTPStatus.BAD_REQUEST,
+    errors.NoSuchSOPClass: HTTPStatus.BAD_REQUEST,
+    errors.AuditUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.PatientError: HTTPStatus.CONFLICT,
+    errors.UserError: HTTPStatus.BAD_REQUEST,
+    errors.ResourceLimitation: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.FrameNotFound: HTTPStatus.NOT_FOUND,
+    errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
+}
+
+
+def status_of(error: PacsError) -> HTTPStatus:
+    """The status that answers `error`."""
+    return STATUS_OF[type(error)]
+
+
+def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """The answer that says in one sentence what is wrong and what to do."""
+    told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
+    return Response(json.dumps(told), status, headers, "application/problem+json")
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """Answer an error that this server raises on purpose."""
+    assert isinstance(error, PacsError)
+    status = status_of(error)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("request failed", extra={"path": request.url.path, "status": int(status), "reason": str(error)})
+    return problem(status, str(error))
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Answer what the router finds: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == HTTPStatus.NOT_FOUND and error.detail == HTTPStatus.NOT_FOUND.phrase:
+        return problem(error.status_code, f"there is nothing at {request.url.path}")
+    return problem(error.status_code, error.detail, dict(error.headers or {}))

@@ -1,0 +1,80 @@
+"""Answers that are made while they are sent, in pieces, whatever their size."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final, Protocol
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from pacs_server.errors import StorageUnavailable
+
+# Larger pieces cost more memory and no less time.
+PIECE: Final = 256 * 1024
+
+
+class Source(Protocol):
+    """Something stored that is open to be read."""
+
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes from `offset` on; fewer where they end. May wait for a disk. Raises StorageUnavailable."""
+
+    def cached(self, offset: int, length: int) -> bytes | None:
+        """Bytes from `offset` on that are in memory; None if there are none."""
+
+
+async def pieces(source: Source, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+    """The bytes from `start` to `stop` in pieces: at once if they are in memory, else by a thread that may wait.
+
+    Raises StorageUnavailable, also if the source ends before `stop`.
+    """
+    end = source.size if stop is None else stop
+    while start < end:
+        length = min(PIECE, end - start)
+        piece = source.cached(start, length) or await run_in_threadpool(source.read, start, length)
+        if not piece:
+            raise StorageUnavailable("the stored object is shorter than the index says")
+        yield piece
+        start += len(piece)
+
+
+class PiecewiseResponse(Response):
+    """An answer whose body comes in pieces. With `length` it has a Content-Length, else it is chunked.
+
+    If a piece cannot be had, the connection is cut, so that the client notices. For HEAD only the headers are sent.
+    """
+
+    def __init__(
+        self,
+        body: AsyncIterator[bytes],
+        media_type: str,
+        status_code: int = 200,
+        headers: Mapping[str, str] | None = None,
+        *,
+        length: int | None = None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`close` is called at the end, also if the body was never asked for."""
+        self._pieces = body
+        self._close = close
+        self.status_code = status_code
+        self.media_type = media_type
+        self.background = None
+        # Not init_headers of the base class, which would add the charset to types that have none.
+        told = {**(headers or {}), "content-type": media_type}
+        if length is not None:
+            told["content-length"] = str(length)
+        self.raw_headers = [(name.lower().encode("latin-1"), text.encode("latin-1")) for name, text in told.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer; raises what `body` raises."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        try:
+            if scope["method"] != "HEAD":
+                async for piece in self._pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        finally:
+            self._close()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,58 @@
+"""The address under which clients reach this server, for the URLs in its answers."""
+
+from ipaddress import ip_address
+from typing import Final
+
+from starlette.requests import HTTPConnection
+
+from pacs_server.config.sections.web import WebConfig
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+def base_url(request: HTTPConnection, settings: WebConfig) -> str:
+    """The address of this server without a slash at its end, such as http://127.0.0.1:8080.
+
+    That is `web.public_url`, or what the request says: for a proxy in `web.trusted_proxies` its forwarding headers
+    count, else the Host header, with the port of this server if the client left it out.
+    """
+    if settings.public_url:
+        return settings.public_url
+    scheme, host = str(request.scope["scheme"]), request.headers.get("host", "")
+    if from_trusted_proxy(request, settings):
+        scheme, host, prefix = _forwarded(request, scheme, host)
+        return f"{scheme}://{host}{prefix}"
+    server = request.scope.get("server") or ("127.0.0.1", None)
+    if not host:
+        host = f"[{server[0]}]" if ":" in server[0] else server[0]
+    if server[1] and server[1] != _PORTS[scheme] and not _has_port(host):
+        host = f"{host}:{server[1]}"
+    return f"{scheme}://{host}"
+
+
+def from_trusted_proxy(request: HTTPConnection, settings: WebConfig) -> bool:
+    """Whether the request comes from a proxy whose forwarding headers count."""
+    client = request.client
+    return client is not None and settings.is_trusted_proxy(ip_address(client.host.partition("%")[0]))
+
+
+def _has_port(host: str) -> bool:
+    return host.rpartition("]")[2].count(":") == 1
+
+
+def _forwarded(request: HTTPConnection, scheme: str, host: str) -> tuple[str, str, str]:
+    """Scheme, host and path prefix as the nearest proxy tells them: Forwarded (RFC 7239), or X-Forwarded-*."""
+    headers = request.headers
+    told = {
+        name.strip().lower(): value.strip().strip('"')
+        for pair in headers.get("forwarded", "").split(",")[-1].split(";")
+        for name, found, value in [pair.partition("=")]
+        if found
+    }
+    scheme = told.get("proto") or headers.get("x-forwarded-proto", scheme).split(",")[-1].strip()
+    host = told.get("host") or headers.get("x-forwarded-host", host).split(",")[-1].strip()
+    port = headers.get("x-forwarded-port", "")
+    if port.isdecimal() and not _has_port(host) and int(port) != _PORTS.get(scheme):
+        host = f"{host}:{port}"
+    prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
+    return (scheme if scheme in _PORTS else "http"), host, prefix if prefix.startswith("/") else ""
