@@ -49,6 +49,7 @@ STATUS_OF: Final[dict[type[PacsError], HTTPStatus]] = {
     errors.ResourceLimitation: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.FrameNotFound: HTTPStatus.NOT_FOUND,
+    errors.BulkDataNotFound: HTTPStatus.NOT_FOUND,
     errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
     errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
 }
