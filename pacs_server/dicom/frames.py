@@ -100,9 +100,12 @@ class FrameMap:
         """Whether the stored bytes of a frame are the frame: it begins with a byte, and is in little endian."""
         return self.is_encapsulated or (self.frame_bits % 8 == 0 and self.word == 1)
 
-    def read(self, source: Readable, number: int) -> bytes:
-        """One frame: its codestream, or its native pixels in little endian, single bits from the first byte on."""
-        pieces = self.ranges(source, number)
+    def read(self, source: Readable, number: int, pieces: list[tuple[int, int]] | None = None) -> bytes:
+        """One frame: its codestream, or its native pixels in little endian, single bits from the first byte on.
+
+        `pieces` are the ranges, if they are known. Raises as `ranges`, and TranscodeError if the data set is cut.
+        """
+        pieces = pieces or self.ranges(source, number)
         if not self.is_aligned:
             return self._unaligned(source, number, *pieces[0])
         data = [source.read(*piece) for piece in pieces]

@@ -1,7 +1,8 @@
 """Converts encapsulated Pixel Data to native: decodes the frames and updates the elements that describe them."""
 
+import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,6 +16,7 @@ from pacs_server.errors import TranscodeError
 # PS3.5 7.1.1: a value length is even and has 32 bits. 0xFFFFFFFF means undefined length.
 LENGTH_LIMIT = 0xFFFFFFFE
 
+_ITEM_HEAD = struct.Struct("<HHL")
 _SAMPLES_PER_PIXEL, PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION = 0x00280002, 0x00280004, 0x00280006
 _NUMBER_OF_FRAMES, _ROWS, _COLUMNS, _BITS_STORED = 0x00280008, 0x00280010, 0x00280011, 0x00280101
 # PS3.3 C.7.6.3: the offset table, its lengths and the total length describe encapsulated Pixel Data only.
@@ -137,10 +139,38 @@ def decoded_frames(
     `elements` describe the image, `fragments` is the value of Pixel Data. Raises TranscodeError.
     """
     image = ImageDescription.of(elements)
-    if image.photometric_interpretation.startswith("YBR_PARTIAL"):
-        raise TranscodeError(f"{image.photometric_interpretation} has no form without subsampling")
     if image.size > LENGTH_LIMIT:
         raise TranscodeError("the uncompressed pixels do not fit into Pixel Data")
+    count = 0
+    for frame, colour in _arrays(image, fragments, decoder, _extended_offsets(elements)):
+        yield bytes(frame.tobytes()), colour
+        count += 1
+    if count < image.number_of_frames:
+        raise TranscodeError(f"{count} frames where {image.number_of_frames} are announced")
+
+
+def decoded_frame(image: ImageDescription, frame: bytes, decoder: Decoder) -> tuple[Any, str]:
+    """The samples of one frame, interleaved, from its codestream, and their photometric interpretation.
+
+    Raises TranscodeError.
+    """
+    items = (b"", frame + b"\0" * (len(frame) % 2))
+    fragments = b"".join(_ITEM_HEAD.pack(0xFFFE, 0xE000, len(item)) + item for item in items)
+    decoded = next(_arrays(replace(image, number_of_frames=1), fragments, decoder), None)
+    if decoded is None:
+        raise TranscodeError("the codestream holds no frame")
+    return decoded
+
+
+def _arrays(
+    image: ImageDescription,
+    fragments: bytes | BinaryIO,
+    decoder: Decoder,
+    extended_offsets: tuple[bytes, bytes] | None = None,
+) -> Iterator[tuple[Any, str]]:
+    """Each frame of encapsulated Pixel Data, with its photometric interpretation."""
+    if image.photometric_interpretation.startswith("YBR_PARTIAL"):
+        raise TranscodeError(f"{image.photometric_interpretation} has no form without subsampling")
     options = {name: getattr(image, name) for name in image.__slots__}
     if image.photometric_interpretation == "XYB":
         options["photometric_interpretation"] = "RGB"  # pydicom does not know XYB, which only JPEG XL has
@@ -150,26 +180,22 @@ def decoded_frames(
         decoding_plugin=preferred_plugin(decoder),
         # Bits beyond Bits Stored may hold overlays (PS3.3 C.9.2.1.1, retired), so they are kept.
         correct_unused_bits=False,
-        extended_offsets=_extended_offsets(elements),
+        extended_offsets=extended_offsets,
         **options,
     )
-    count = 0
     for frame, properties in decoded:
         colour = str(properties["photometric_interpretation"])
         yield _frame(frame, image), _DECODED_AS.get(colour, colour)
-        count += 1
-    if count < image.number_of_frames:
-        raise TranscodeError(f"{count} frames where {image.number_of_frames} are announced")
 
 
-def _frame(frame: Any, image: ImageDescription) -> bytes:
-    """The bytes of a frame, with samples in the size of Bits Allocated; decoders return the size in the codestream."""
+def _frame(frame: Any, image: ImageDescription) -> Any:
+    """A frame with samples in the size of Bits Allocated; decoders return the size in the codestream."""
     if frame.size != image.pixels_per_frame:
         raise TranscodeError("a frame has another size than Rows and Columns say")
     size = max(image.bits_allocated // 8, 1)
     if frame.dtype.itemsize > size:
         raise TranscodeError("the codestream holds longer samples than Bits Allocated says")
-    return bytes(frame.astype(f"<{frame.dtype.kind}{size}", copy=False).tobytes())
+    return frame.astype(f"<{frame.dtype.kind}{size}", copy=False)
 
 
 def _joined(frames: list[bytes], image: ImageDescription) -> bytes:

@@ -1,0 +1,184 @@
+"""The frames of stored instances, one at a time: as they are stored, or in another transfer syntax without loss."""
+
+import threading
+import zlib
+from collections import OrderedDict
+from types import TracebackType
+from typing import Protocol, Self
+
+from pacs_server.dicom.encoding import inflated, is_deflated
+from pacs_server.dicom.fragments import BrokenTable
+from pacs_server.dicom.frame_codecs import MAX_FRAME, Pixels, decode, encode
+from pacs_server.dicom.frames import FrameMap, Readable, find_frames
+from pacs_server.errors import ResourceLimitation, TranscodeError
+from pacs_server.index.instances import StoredInstance
+from pacs_server.services.retrieve import DataSetSource, RetrieveService
+
+# A deflated data set has to be in memory to read a frame of it.
+_MAX_INFLATED = 1 << 28
+_MAX_KEPT = 16 << 20
+_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+_NATIVE = frozenset(
+    (_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+)  # fmt: skip
+
+
+class KeptMaps(Protocol):
+    """Where the places of frames are kept, by the digest of the data set; losing them only costs time."""
+
+    def get(self, instance: StoredInstance) -> bytes | None:
+        """What was put there, or None."""
+
+    def put(self, instance: StoredInstance, encoded: bytes) -> None:
+        """Keep the places of the frames of an instance."""
+
+
+class RecentMaps:
+    """Keeps the maps of the instances that were asked for last, in memory; may be shared by all threads."""
+
+    def __init__(self, limit: int = _MAX_KEPT) -> None:
+        """`limit` is in bytes."""
+        self._limit = limit
+        self._maps: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def get(self, instance: StoredInstance) -> bytes | None:
+        """The map of an instance, or None."""
+        with self._lock:
+            encoded = self._maps.get(key := _key(instance))
+            if encoded is not None:
+                self._maps.move_to_end(key)
+            return encoded
+
+    def put(self, instance: StoredInstance, encoded: bytes) -> None:
+        """Keep the map of an instance, and forget what was not asked for longest."""
+        with self._lock:
+            self._size += len(encoded) - len(self._maps.pop(key := _key(instance), b""))
+            self._maps[key] = encoded
+            while self._size > self._limit:
+                _, oldest = self._maps.popitem(last=False)
+                self._size -= len(oldest)
+
+
+def _key(instance: StoredInstance) -> tuple[str, str]:
+    return instance.digest, instance.transfer_syntax_uid
+
+
+class FrameService:
+    """Opens stored instances for their frames; may be shared by all threads."""
+
+    def __init__(self, retrieve: RetrieveService, kept: KeptMaps | None = None) -> None:
+        self._retrieve = retrieve
+        self._kept: KeptMaps = RecentMaps() if kept is None else kept
+
+    def open(self, instance: StoredInstance) -> "OpenFrames":
+        """Open an instance for its frames. Raises FrameNotFound if it has none, TranscodeError, StorageUnavailable."""
+        source = self._retrieve.open(instance)
+        try:
+            return OpenFrames(instance, source, self._kept)
+        except BaseException:
+            source.close()
+            raise
+
+
+class OpenFrames:
+    """An instance that is open for its frames, which count from 1; for one thread, which closes it."""
+
+    def __init__(self, instance: StoredInstance, source: DataSetSource, kept: KeptMaps) -> None:
+        self.instance = instance
+        self._stored = source
+        self._kept = kept
+        self.source: Readable = source
+        if is_deflated(instance.transfer_syntax_uid):
+            self.source = _Inflated(source)
+        self.map = self._known() or self._found()
+
+    @property
+    def count(self) -> int:
+        """The number of frames."""
+        return self.map.count
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """The transfer syntax of a stored frame: Explicit VR Little Endian for all native ones (PS3.18 8.7.3)."""
+        native = not self.map.is_encapsulated or self.instance.transfer_syntax_uid in _NATIVE
+        return _EXPLICIT_VR_LITTLE_ENDIAN if native else self.instance.transfer_syntax_uid
+
+    def ranges(self, number: int) -> list[tuple[int, int]] | None:
+        """Where in `source` a frame lies as it is stored; None if its bytes cannot be sent as they lie there.
+
+        Raises FrameNotFound, TranscodeError, StorageUnavailable.
+        """
+        if not self.map.is_aligned:
+            self.map.check(number)
+            return None
+        try:
+            return self.map.ranges(self.source, number)
+        except BrokenTable:
+            self._mistrust()
+            return self.map.ranges(self.source, number)
+
+    def stored(self, number: int) -> bytes:
+        """One frame as it is stored, native ones in little endian; raises as `ranges`, and ResourceLimitation."""
+        ranges = self.ranges(number)
+        if (sum(length for _, length in ranges) if ranges else self.map.frame_bits // 8) > MAX_FRAME:
+            raise ResourceLimitation("a frame of this instance is too large")
+        return self.map.read(self.source, number, ranges)
+
+    def pixels(self, number: int) -> Pixels:
+        """The samples of one frame; raises as `ranges`, and ResourceLimitation if the frame is too large."""
+        return decode(self.stored(number), self.map, self.instance.transfer_syntax_uid)
+
+    def transcoded(self, number: int, transfer_syntax_uid: str) -> bytes:
+        """One frame in another transfer syntax, without loss; raises as `pixels`."""
+        if transfer_syntax_uid == self.transfer_syntax_uid:
+            return self.stored(number)
+        return encode(self.pixels(number), self.map, transfer_syntax_uid)
+
+    def header(self) -> bytes:
+        """What lies before the pixels."""
+        return self.source.read(0, self.map.header_end)
+
+    def close(self) -> None:
+        """Close the instance."""
+        self._stored.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _known(self) -> FrameMap | None:
+        encoded = self._kept.get(self.instance)
+        try:
+            return FrameMap.decode(encoded) if encoded else None
+        except (ValueError, TypeError, zlib.error):
+            return None
+
+    def _found(self, *, trust_tables: bool = True) -> FrameMap:
+        found = find_frames(self.source, self.instance.transfer_syntax_uid, trust_tables=trust_tables)
+        self._kept.put(self.instance, found.encode())
+        return found
+
+    def _mistrust(self) -> None:
+        """Find the frames without the offset table of the data set, which is wrong."""
+        self.map = self._found(trust_tables=False)
+
+
+class _Inflated:
+    """A deflated data set, inflated in memory."""
+
+    def __init__(self, source: DataSetSource) -> None:
+        self._data, ended = inflated(source.read(0, min(source.size, _MAX_INFLATED)), _MAX_INFLATED)
+        if len(self._data) == _MAX_INFLATED:
+            raise ResourceLimitation("the deflated data set is too large to read frames of it")
+        if not ended:
+            raise TranscodeError("the deflated data set is truncated")
+        self.size = len(self._data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
