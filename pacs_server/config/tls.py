@@ -186,7 +186,7 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
 
 
-def peer_names(sock: ssl.SSLSocket) -> tuple[str, ...]:
+def peer_names(sock: ssl.SSLSocket | ssl.SSLObject) -> tuple[str, ...]:
     """The common name and the alternative names (DNS, IP, URI, e-mail) in the certificate of a peer.
 
     Empty if the peer sent no certificate or the certificate was not checked.

@@ -15,6 +15,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300)
 _BYTES = (1e3, 1e4, 1e5, 2.5e5, 5e5, 1e6, 5e6, 1e7, 5e7, 1e8, 5e8, 1e9, 5e9)
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _BATCH = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -72,6 +73,19 @@ class Metrics:
         )
         self._reloads = Counter("pacs_config_reloads", "Reloads of the configuration.", ["result"], registry=registry)
 
+        self._web_requests = Counter(
+            "pacs_web_requests", "HTTP requests answered.", ["door", "method", "status"], registry=registry
+        )
+        self._web_seconds = Histogram(
+            "pacs_web_seconds", "Time to answer an HTTP request.", ["door"], buckets=_SECONDS, registry=registry
+        )
+        # Kept as those of DIMSE are.
+        self._web_answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        web_network = Counter("pacs_web_bytes", "Bytes of HTTP bodies.", ["direction"], registry=registry)
+        self._web_in, self._web_out = web_network.labels("in"), web_network.labels("out")
+        self._web_refused = Counter(
+            "pacs_web_refused", "HTTP connections and requests refused or cut off.", ["reason"], registry=registry
+        )
         self._steps = Counter(
             "pacs_procedure_steps", "Performed procedure steps begun and ended.", ["status"], registry=registry
         )
@@ -110,6 +124,29 @@ class Metrics:
         answered, took = known
         answered.inc()
         took.observe(seconds)
+
+    def web_request(self, door: str, method: str, status: int, seconds: float) -> None:
+        """Count an HTTP request by its status, and measure how long the answer took; 0 is a client that went away."""
+        known = self._web_answered.get((door, method, status))
+        if known is None:
+            kind = f"{status // 100}xx" if status else "none"
+            labels = door, method if method in _METHODS else "other", kind
+            known = self._web_requests.labels(*labels), self._web_seconds.labels(door)
+            self._web_answered[door, method, status] = known
+        answered, took = known
+        answered.inc()
+        took.observe(seconds)
+
+    def web_traffic(self, bytes_in: int, bytes_out: int) -> None:
+        """Add the bytes of the bodies of a request and its response."""
+        if bytes_in:
+            self._web_in.inc(bytes_in)
+        if bytes_out:
+            self._web_out.inc(bytes_out)
+
+    def web_refused(self, reason: str) -> None:
+        """Count an HTTP connection or request refused or cut off; `reason` comes from a fixed set of names."""
+        self._web_refused.labels(reason).inc()
 
     def received(self, size: int) -> None:
         """Measure the size of an object that was received, in bytes."""
@@ -204,6 +241,7 @@ class Metrics:
 GAUGES = {
     "pacs_associations_active": "Associations in force.",
     "pacs_connections_open": "Connections open, associated or not.",
+    "pacs_web_connections": "HTTP connections open on the web port.",
     "pacs_patients": "Patients in the index.",
     "pacs_identity_conflicts": "Patient IDs and studies that came with patients who cannot be one person.",
     "pacs_studies": "Studies in the index.",

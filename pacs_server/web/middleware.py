@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +19,7 @@ from pacs_server.config.sections.web import WebConfig
 from pacs_server.dicom.caller import Caller
 from pacs_server.errors import PacsError
 from pacs_server.web.caller import KEY
+from pacs_server.web.exchange import AnswerCut, ClientGone
 from pacs_server.web.status import problem, status_of
 from pacs_server.web.urls import base_url, from_trusted_proxy
 
@@ -64,14 +65,14 @@ class Gate:
         except PacsError as error:
             if sending.started:
                 log.warning("answer cut short", extra={"path": scope["path"], "reason": str(error)})
-                raise _Cut from error
+                raise AnswerCut from error
             await problem(status_of(error), str(error))(scope, receive, sending)
-        except (OSError, _Cut):
-            raise  # the client has gone
+        except (ClientGone, ClientDisconnect, AnswerCut):
+            raise
         except Exception:
             log.exception("request failed", extra={"path": scope["path"]})
             if sending.started:
-                raise _Cut from None
+                raise AnswerCut from None
             await problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log of the server tells more")(
                 scope, receive, sending
             )
@@ -85,10 +86,6 @@ class Gate:
             return caller
         request.scope[KEY] = caller
         return None
-
-
-class _Cut(Exception):
-    """Ends a connection whose answer cannot be sent to its end."""
 
 
 class _Sending:

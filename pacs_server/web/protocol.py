@@ -1,0 +1,497 @@
+"""One connection of an HTTP port: requests in, responses out, and no client that can hold it for ever.
+
+HTTP/1.0 and 1.1 by RFC 9110 and 9112, one request at a time. What a client sends while its last request is still
+being answered waits in the network. At most one timer looks after all connections of a port (`web/server.py`): each
+says in `due` when it has to be looked at, and `look` ends it if the client was too slow.
+"""
+
+import asyncio
+import math
+import socket
+import ssl
+import struct
+from time import monotonic
+from typing import Any, Final, Protocol, cast
+
+import httptools
+from starlette.types import ASGIApp
+
+from pacs_server.config.tls import peer_names
+from pacs_server.web.exchange import Exchange
+from pacs_server.web.head import Header, Refusal, answer, make_scope, parse_error, read_head, too_large
+from pacs_server.web.limits import WebLimits, Window
+
+# Reading pauses when so much of a body is unread, writing when so much is not sent, in bytes.
+READ_HIGH: Final = 128 << 10
+WRITE_HIGH, WRITE_LOW = 512 << 10, 128 << 10
+# Chunks cost time each, and so do their extensions: for each byte of the body so many may come, and these on top.
+_CHUNK_FACTOR, _CHUNK_SPARE = 8, 64 << 10
+_JOINED = 64 << 10
+# `tcpi_bytes_acked` of Linux' struct tcp_info.
+_ACKED = struct.Struct("Q")
+_ACKED_OFFSET = 120
+
+
+class Port(Protocol):
+    """The port as its connections see it."""
+
+    app: ASGIApp
+    name: str
+    draining: bool
+    buffer: memoryview
+
+    def limits(self) -> WebLimits:
+        """The limits in force."""
+
+    def date(self) -> bytes:
+        """The value of the Date header."""
+
+    def watch(self, due: float) -> None:
+        """See to it that connections are looked at then."""
+
+    def refused(self, address: str, reason: str, status: int = 0) -> None:
+        """Count and log that a client was refused or cut off."""
+
+    def run(self, connection: "HTTPConnection", exchange: Exchange) -> None:
+        """Have the application answer a request."""
+
+    def answered(self, connection: "HTTPConnection", exchange: Exchange) -> None:
+        """A response is complete."""
+
+    def ended(self, connection: "HTTPConnection") -> None:
+        """A connection is over."""
+
+
+class HTTPConnection(asyncio.BufferedProtocol):
+    """A connection from its first byte to its last."""
+
+    def __init__(self, port: Port, sock: socket.socket, address: tuple[str, int]) -> None:
+        self.address = address[0]
+        self.due = math.inf
+        self.made = False
+        self.exchange: Exchange | None = None
+        self._port = port
+        self._socket = sock
+        self._limits = port.limits()
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._scope: dict[str, Any] = {}
+        self._client = address[0], address[1]
+        # The head that is being read.
+        self._url = b""
+        self._headers: list[Header] = []
+        self._raw = 0
+        self._refusal: Refusal | None = None
+        # The parser is told once more of a head, see `_ignore_upgrade`.
+        self._again = False
+        # What came in behind a request that is not answered yet.
+        self._ahead = bytearray()
+        self._deaf = False
+        self._closing = False
+        # The deadline of what the client has to do now; flows have a window instead.
+        self._deadline = math.inf
+        self._reading: Window | None = None
+        self._writing: Window | None = None
+        self._read_paused = False
+        self._room: asyncio.Future[None] | None = None
+        self._write_paused = False
+
+    # -------------------------------------------------------------------------------- the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection, and the TLS handshake if there is one, is done."""
+        self.made = True
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
+        ssl_object = transport.get_extra_info("ssl_object")
+        self._scope = {
+            "client": self._client,
+            "server": self._socket.getsockname()[:2],
+            "scheme": "http" if ssl_object is None else "https",
+            "extensions": {} if ssl_object is None else {"tls": _tls(ssl_object)},
+        }
+        self._expect(self._limits.head)
+        if self._port.draining:
+            self._close(linger=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over, for whatever reason."""
+        self._deaf = True
+        self.due = math.inf
+        if self.exchange is not None:
+            self.exchange.lost()
+        self._make_room()
+        self._port.ended(self)
+
+    def eof_received(self) -> bool:
+        """The client sends no more. Over plain TCP it may still want the answer to what it has sent."""
+        exchange = self.exchange
+        waits = exchange is not None and exchange.complete and not exchange.over
+        if waits and exchange is not None:
+            exchange.keep_alive = False
+            self._deaf = True
+        return waits and self._scope["scheme"] == "http"
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go; all connections share it, because each takes what it has got at once."""
+        return self._port.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes came in."""
+        if self._deaf:
+            if self.exchange is not None and not self._closing:
+                self._pause_reading()
+            return
+        data = self._port.buffer[:nbytes]
+        if self.exchange is not None and self.exchange.complete:
+            # The next request, before this one is answered.
+            self._ahead += data
+            self._pause_reading()
+        else:
+            self._feed(data)
+
+    def pause_writing(self) -> None:
+        """The client takes less than is sent to it."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """The client has taken enough for more to be sent."""
+        self._write_paused = False
+        self._make_room()
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+        self._room = None
+
+    # -------------------------------------------------------------------------------- requests
+
+    def _feed(self, data: memoryview | bytes) -> None:
+        self._raw += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            if self.exchange is not None and self.exchange.complete:
+                self._hear_no_more()
+            else:
+                self._refusal = self._refusal or parse_error(error)
+        if self._refusal is None:
+            self._refusal = self._too_long()
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+        elif self.exchange is not None and not self.exchange.complete and self._reading is None:
+            self._reading = Window(self._limits, monotonic(), self.exchange.received)
+            self._watch()
+
+    def _ignore_upgrade(self, rest: memoryview | bytes) -> None:
+        """Go on in HTTP/1.1 where the parser has stopped because the client would like another protocol.
+
+        RFC 9110 7.8 allows it. Java's client asks for HTTP/2 with its first request, which may have a body.
+        """
+        exchange = self.exchange
+        self._parser = httptools.HttpRequestParser(self)
+        if exchange is not None and not exchange.complete:
+            # The new parser has to know only how long the body is.
+            length = exchange.head.length
+            framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
+            self._again = True
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+            self._again = False
+        if rest:
+            self._feed(rest)
+
+    def _too_long(self) -> Refusal | None:
+        """The refusal of a head or of chunks that are too long for what is in them."""
+        exchange = self.exchange
+        if exchange is None:
+            return self._head_too_long() if self._raw > self._limits.max_head else None
+        if exchange.head.length is None and not exchange.complete:
+            excess = self._raw - _CHUNK_FACTOR * exchange.received - self._limits.max_head
+            return Refusal(400, "chunks", "the chunks are too small") if excess > _CHUNK_SPARE else None
+        return None
+
+    def _head_too_long(self) -> Refusal:
+        if not self._headers:
+            return Refusal(414, "url_size", f"a URL may have {self._limits.max_url} bytes")
+        return Refusal(431, "head_size", f"a head may have {self._limits.max_headers} fields")
+
+    def _hear_no_more(self) -> None:
+        self._deaf = True
+        if self.exchange is not None:
+            self.exchange.keep_alive = False
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        if self._again:
+            return
+        if self.exchange is not None:
+            # Sent in one go with the request before it, which is legal and which nobody does. The connection ends
+            # after that one, and a client has to expect this (RFC 9112 9.3.2).
+            self._hear_no_more()
+            return
+        self._url, self._headers = b"", []
+        self._expect(self._limits.head)
+
+    def on_url(self, url: bytes) -> None:
+        """Called by the parser, with the next piece of the target."""
+        if self._deaf:
+            return
+        self._url += url
+        if len(self._url) > self._limits.max_url:
+            self._refusal = Refusal(414, "url_size", f"a URL may have {self._limits.max_url} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser, also for the fields behind a chunked body, which are dropped."""
+        if self.exchange is None and self._refusal is None:
+            self._headers.append((name.lower(), value))
+            if len(self._headers) > self._limits.max_headers:
+                self._refusal = self._head_too_long()
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        if self.exchange is not None or self._refusal is not None:
+            return
+        try:
+            version, max_body = self._parser.get_http_version(), self._limits.max_body
+            head = read_head(self._parser.get_method(), self._url, version, self._headers, max_body)
+        except Refusal as refusal:
+            self._refusal = refusal
+            return
+        if sum(len(name) + len(value) + 4 for name, value in self._headers) > self._limits.max_head:
+            self._refusal = self._head_too_long()
+            return
+        scope = make_scope(head, **self._scope, state={})
+        keep_alive = self._parser.should_keep_alive() and not self._port.draining
+        self._deadline = math.inf
+        self._raw = 0
+        self.exchange = Exchange(self, head, scope, keep_alive=keep_alive)
+        self._port.run(self, self.exchange)
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        exchange = self.exchange
+        if exchange is None or self._deaf or self._refusal is not None:
+            return
+        if exchange.over:
+            exchange.received += len(body)
+            return
+        if self._limits.max_body and exchange.received + len(body) > self._limits.max_body:
+            self._refusal = too_large(self._limits.max_body)
+            return
+        exchange.feed(body)
+        if exchange.unread > READ_HIGH:
+            self._pause_reading()
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        exchange = self.exchange
+        if exchange is None or exchange.complete or self._refusal is not None:
+            return
+        if exchange.head.length != 0 and not exchange.received and self._parser.should_upgrade():
+            return  # the body is still to come, see `_ignore_upgrade`
+        exchange.end()
+        self._reading = None
+        if exchange.over:
+            self._next()
+
+    def _pause_reading(self) -> None:
+        if not self._read_paused:
+            self._read_paused = True
+            self._transport.pause_reading()
+
+    def _resume_reading(self) -> None:
+        if self._read_paused and not self._transport.is_closing():
+            self._read_paused = False
+            self._transport.resume_reading()
+
+    # -------------------------------------------------------------------------------- for the exchange
+
+    def write(self, *parts: bytes | memoryview) -> None:
+        """Send; what the network does not take now is kept."""
+        transport = self._transport
+        if len(parts) == 1:
+            transport.write(parts[0])
+        elif sum(map(len, parts)) <= _JOINED:
+            transport.write(b"".join(parts))
+        else:
+            transport.writelines(parts)
+        if self._writing is None and transport.get_write_buffer_size():
+            self._writing = Window(self._limits, monotonic(), self._acknowledged())
+            self._watch()
+
+    def drained(self) -> "asyncio.Future[None] | None":
+        """What to wait for before more is sent; None if there is room."""
+        if self._write_paused and self._room is None:
+            self._room = asyncio.get_running_loop().create_future()
+        return self._room
+
+    def date(self) -> bytes:
+        """The value of the Date header."""
+        return self._port.date()
+
+    def taken(self) -> None:
+        """The application has taken all of the body that came in so far."""
+        exchange = self.exchange
+        if self._read_paused and exchange is not None and not exchange.complete and not self._deaf:
+            # The client was not waited for until now.
+            if self._reading is not None:
+                self._reading.restart(monotonic(), exchange.received)
+                self._watch()
+            self._resume_reading()
+
+    def answered(self) -> None:
+        """The response is complete."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        self._port.answered(self, exchange)
+        if exchange.complete:
+            self._next()
+        elif exchange.keep_alive:
+            # Little is missing of the request; it is read, so that the connection can go on.
+            self._resume_reading()
+        else:
+            self._close(linger=True)
+
+    def cut(self, reason: str) -> None:
+        """End the connection at once: what was sent is not the whole response."""
+        self._port.refused(self.address, reason)
+        if self.exchange is not None:
+            self.exchange.lost()
+        self._transport.abort()
+
+    # -------------------------------------------------------------------------------- between and after requests
+
+    def _next(self) -> None:
+        """A request was answered and read whole: on to the next one, or to the end."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is None or not exchange.keep_alive or self._port.draining:
+            self._close(linger=self._deaf)
+            return
+        self._limits = self._port.limits()
+        self._raw = 0
+        self._reading = None
+        self._expect(self._limits.idle)
+        ahead = bytes(self._ahead)
+        self._ahead.clear()
+        self._resume_reading()
+        if ahead:
+            self._feed(ahead)
+
+    def drain(self) -> None:
+        """End the connection as soon as no request is being answered on it."""
+        if not self.made:
+            return
+        if self.exchange is None:
+            self._close(linger=False)
+        else:
+            self.exchange.keep_alive = False
+
+    def kill(self) -> None:
+        """End the connection now."""
+        if self.exchange is not None:
+            self.exchange.lost()
+        if self.made:
+            self._transport.abort()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Say why the request is refused, if that is still possible, and end the connection."""
+        self._port.refused(self.address, refusal.reason, refusal.status)
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.lost()
+            if exchange.status is not None:
+                self._transport.abort()
+                return
+        self.write(answer(refusal, self._port.date()))
+        self._close(linger=True)
+
+    def _close(self, *, linger: bool) -> None:
+        """End the connection when all that was sent has gone out.
+
+        With `linger` what the client still sends is read and dropped for a while: closing a socket with unread bytes
+        makes the network forget what was sent, and the client would not see its answer (RFC 9112 9.6).
+        """
+        self._deaf = self._closing = True
+        self._reading = None
+        if not linger:
+            self._transport.close()
+            return
+        self._expect(self._limits.linger)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._resume_reading()
+
+    # -------------------------------------------------------------------------------- deadlines
+
+    def _expect(self, seconds: float) -> None:
+        """Give the client so long for what it has to do now."""
+        self._deadline = monotonic() + seconds
+        self._watch()
+
+    def _watch(self) -> None:
+        due = self._deadline
+        if self._reading is not None and not self._read_paused:
+            due = min(due, self._reading.due)
+        if self._writing is not None:
+            due = min(due, self._writing.due)
+        self.due = due
+        self._port.watch(due)
+
+    def look(self, now: float) -> None:
+        """Called when `due` is over: end the connection if the client was too slow."""
+        if self._writing is not None and now >= self._writing.due and not self._keeps_reading(now):
+            self.cut("slow_reader")
+        elif self._reading is not None and now >= self._reading.due and not self._keeps_sending(now):
+            self._refuse(Refusal(408, "slow_body", "the body comes too slowly"))
+        elif now >= self._deadline:
+            self._deadline_is_over(now)
+        self._watch()
+
+    def _keeps_reading(self, now: float) -> bool:
+        unsent, acknowledged = self._transport.get_write_buffer_size(), self._acknowledged()
+        if not unsent:
+            self._writing = None
+        elif self._writing is not None:
+            if not self._writing.kept(acknowledged):
+                return False
+            self._writing.restart(now, acknowledged)
+        return True
+
+    def _keeps_sending(self, now: float) -> bool:
+        exchange, window = self.exchange, self._reading
+        if exchange is not None and window is not None and not self._read_paused:
+            if not window.kept(exchange.received):
+                return False
+            window.restart(now, exchange.received)
+        return True
+
+    def _deadline_is_over(self, now: float) -> None:
+        if self._closing:
+            if self._transport.get_write_buffer_size():
+                self._deadline = now + self._limits.linger  # as long as the client reads its answer
+            else:
+                self._transport.abort()
+        elif self._raw:
+            self._refuse(Refusal(408, "slow_head", "the head comes too slowly"))
+        else:
+            self._close(linger=False)
+
+    def _acknowledged(self) -> int:
+        """How many bytes the client's side has acknowledged."""
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_OFFSET + _ACKED.size)
+        acknowledged: int = _ACKED.unpack_from(info, _ACKED_OFFSET)[0]
+        return acknowledged
+
+
+def _tls(ssl_object: ssl.SSLObject) -> dict[str, Any]:
+    """The extension `tls` of an ASGI scope; `peer_names` are the names in a certificate that was checked."""
+    certificate = ssl_object.getpeercert(binary_form=True)
+    return {
+        "tls_version": ssl_object.version(),
+        "cipher_suite": (ssl_object.cipher() or ("",))[0],
+        "client_cert_chain": () if certificate is None else (ssl.DER_cert_to_PEM_cert(certificate),),
+        "peer_names": peer_names(ssl_object),
+    }
