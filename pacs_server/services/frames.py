@@ -9,7 +9,7 @@ from typing import Protocol, Self
 from pacs_server.dicom.encoding import inflated, is_deflated
 from pacs_server.dicom.fragments import BrokenTable
 from pacs_server.dicom.frame_codecs import MAX_FRAME, Pixels, decode, encode
-from pacs_server.dicom.frames import FrameMap, Readable, find_frames
+from pacs_server.dicom.frames import FrameMap, find_frames
 from pacs_server.errors import ResourceLimitation, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
@@ -89,9 +89,9 @@ class OpenFrames:
         self.instance = instance
         self._stored = source
         self._kept = kept
-        self.source: Readable = source
+        self.source: DataSetSource | Inflated = source
         if is_deflated(instance.transfer_syntax_uid):
-            self.source = _Inflated(source)
+            self.source = Inflated(source)
         self.map = self._known() or self._found()
 
     @property
@@ -169,8 +169,8 @@ class OpenFrames:
         self.map = self._found(trust_tables=False)
 
 
-class _Inflated:
-    """A deflated data set, inflated in memory."""
+class Inflated:
+    """A deflated data set, inflated in memory; to be read as a `DataSetSource`."""
 
     def __init__(self, source: DataSetSource) -> None:
         self._data, ended = inflated(source.read(0, min(source.size, _MAX_INFLATED)), _MAX_INFLATED)
@@ -181,4 +181,9 @@ class _Inflated:
         self.size = len(self._data)
 
     def read(self, offset: int, length: int) -> bytes:
+        """The `length` bytes from `offset` on."""
+        return self._data[offset : offset + length]
+
+    def cached(self, offset: int, length: int) -> bytes | None:
+        """The same, as all of it is in memory."""
         return self._data[offset : offset + length]

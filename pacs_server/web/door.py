@@ -11,6 +11,9 @@ from starlette.types import ASGIApp
 
 from pacs_server.dicom.caller import Caller, Door, Role
 from pacs_server.errors import PacsError
+from pacs_server.services.frames import FrameService
+from pacs_server.web.dicomweb.frames import Frames
+from pacs_server.web.dicomweb.viewing import Views, Workers
 from pacs_server.web.dicomweb.wado import WADO
 from pacs_server.web.middleware import Gate
 from pacs_server.web.services import WebServices
@@ -28,6 +31,8 @@ def make_app(services: WebServices) -> ASGIApp:
 
 def _routes(services: WebServices) -> Iterable[BaseRoute]:
     """The routes of all doors. To add a door, add one line."""
+    frames, views, workers = FrameService(services.retrieve), Views(services.auditor, services.retrieve), Workers()
+    yield from Frames(services, frames, views, workers).routes()
     yield from WADO(services).routes()
 
 

@@ -1,0 +1,205 @@
+"""Frames of an instance (PS3.18 10.4.1.1.5): as they are stored, or in a transfer syntax that the client accepts."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pacs_server.dicom.caller import Caller
+from pacs_server.errors import InvalidRequest, NotAcceptable, TranscodeError
+from pacs_server.services.frames import FrameService, OpenFrames
+from pacs_server.web.accept import Accepted, accepted
+from pacs_server.web.caller import caller_of
+from pacs_server.web.dicomweb.negotiation import Form, forms
+from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select, unchanged
+from pacs_server.web.services import WebServices
+from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
+
+# Frames of so many bytes together are read at once by the thread that has found them.
+_SMALL: Final = 4 * PIECE
+# Of more frames than these the places are not looked up before the answer begins.
+_MANY: Final = 64
+
+_Ranges = list[tuple[int, int]]
+
+
+class Frames:
+    """Answers retrievals of frames."""
+
+    def __init__(self, services: WebServices, frames: FrameService, views: Views, workers: Workers) -> None:
+        self._retrieve = services.retrieve
+        self._frames = frames
+        self._views = views
+        self._workers = workers
+
+    def routes(self) -> list[Route]:
+        """The resources."""
+        path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}"
+        return [Route(path, self.frames)]
+
+    async def frames(self, request: Request) -> Response:
+        """The frames of a list such as 1,2,7, in its order."""
+        numbers = frame_numbers(request.path_params["frames"])
+        found = await run_in_threadpool(self._find, request, numbers, accepted(request), caller_of(request))
+        if isinstance(found, Response):
+            return found
+        if found.parts is None:
+            try:
+                await self._workers.run(found.make_first)
+            except BaseException:
+                found.frames.close()
+                raise
+        headers = {"etag": found.tag, "vary": "accept"}
+        body = self._body(found)
+        return PiecewiseResponse(
+            body, found.content_type, headers=headers, length=found.length, close=found.frames.close
+        )
+
+    def _find(
+        self, request: Request, numbers: list[int], takes: Sequence[Accepted], caller: Caller
+    ) -> "_Found | Response":
+        instance = select(self._retrieve, request.path_params, caller)[0]
+        tag = entity_tag(instance, numbers, takes)
+        if (answer := unchanged(request, tag)) is not None:
+            return answer
+        frames = self._frames.open(instance)
+        try:
+            for number in numbers:
+                frames.map.check(number)
+            found = _Found(frames, numbers, takes, tag)
+            self._views.record(caller, instance)
+        except BaseException:
+            frames.close()
+            raise
+        return found
+
+    async def _body(self, found: "_Found") -> AsyncIterator[bytes]:
+        for index, number in enumerate(found.numbers):
+            yield found.head(index)
+            if found.parts is None:
+                made = found.first if index == 0 else await self._workers.run(found.made, number)
+                for start in range(0, len(made), PIECE):
+                    yield made[start : start + PIECE]
+                continue
+            part = found.parts[index]
+            if isinstance(part, bytes):
+                yield part
+                continue
+            for start, length in part or await run_in_threadpool(found.ranges, number):
+                async for piece in pieces(found.frames.source, start, start + length):
+                    yield piece
+        if found.tail:
+            yield found.tail
+
+
+class _Found:
+    """The frames that are going to be sent, and in which form.
+
+    `parts` are for each frame its bytes, or where they lie, or nothing if that is not looked up yet; None if
+    all frames have to be made. Then `first` is the first one, once it was made.
+    """
+
+    def __init__(self, frames: OpenFrames, numbers: list[int], takes: Sequence[Accepted], tag: str) -> None:
+        self.frames = frames
+        self.numbers = numbers
+        self.tag = tag
+        self.first = b""
+        single = len(numbers) == 1
+        self._forms = [
+            form for form in forms(takes, frames.transfer_syntax_uid) if single or form.multipart is not False
+        ]
+        if not self._forms:
+            raise NotAcceptable(_cannot(frames, numbers))
+        self.form = self._forms[0]
+        self.parts = self._stored() if self._is_stored(self.form) else None
+
+    def _is_stored(self, form: Form) -> bool:
+        """Whether the stored bytes are sent as they lie there."""
+        return form.transfer_syntax_uid == self.frames.transfer_syntax_uid and self.frames.map.is_aligned
+
+    def _stored(self) -> list[_Ranges | bytes]:
+        if len(self.numbers) > _MANY:
+            return [[]] * len(self.numbers)
+        parts = [self.ranges(number) for number in self.numbers]
+        if sum(length for ranges in parts for _, length in ranges) > _SMALL:
+            return list(parts)
+        read = self.frames.source.read
+        return [b"".join(read(start, length) for start, length in ranges) for ranges in parts]
+
+    def ranges(self, number: int) -> _Ranges:
+        """Where a frame lies."""
+        return self.frames.ranges(number) or []
+
+    def make_first(self) -> None:
+        """Make the first frame, in the first form that is possible. Raises NotAcceptable."""
+        reason = ""
+        for form in self._forms:
+            self.form = form
+            try:
+                self.first = self.made(self.numbers[0])
+                return
+            except TranscodeError as error:
+                reason = reason or str(error)
+        raise NotAcceptable(f"{_cannot(self.frames, self.numbers)}: {reason}")
+
+    def made(self, number: int) -> bytes:
+        """One frame in the chosen form."""
+        return self.frames.transcoded(number, self.form.transfer_syntax_uid)
+
+    # ---------------------------------------------------------------- the envelope (PS3.18 8.6.1.2)
+
+    @property
+    def content_type(self) -> str:
+        """The Content-Type of the answer."""
+        form = self.form
+        if form.multipart is False:
+            return form.content_type
+        syntax = f"transfer-syntax={form.transfer_syntax_uid}"
+        return f'multipart/related; type="{form.media_type}"; {syntax}; boundary={self._boundary}'
+
+    @property
+    def _boundary(self) -> str:
+        return f"frame-{self.tag[1:-1]}"
+
+    def head(self, index: int) -> bytes:
+        """What comes before a frame."""
+        if self.form.multipart is False:
+            return b""
+        lines = f"--{self._boundary}\r\nContent-Type: {self.form.content_type}\r\n\r\n"
+        return (f"\r\n{lines}" if index else lines).encode("ascii")
+
+    @property
+    def tail(self) -> bytes:
+        """What comes after the last frame."""
+        return b"" if self.form.multipart is False else f"\r\n--{self._boundary}--\r\n".encode("ascii")
+
+    @property
+    def length(self) -> int | None:
+        """The length of the answer in bytes; None if it is not known before all frames were looked at."""
+        count = len(self.numbers)
+        envelope = len(self.head(0)) + (count - 1) * len(self.head(1)) + len(self.tail)
+        if self.parts is None:
+            return envelope + len(self.first) if count == 1 else None
+        if not all(self.parts):
+            return None
+        lengths = (len(part) if isinstance(part, bytes) else sum(n for _, n in part) for part in self.parts)
+        return envelope + sum(lengths)
+
+
+def frame_numbers(text: str) -> list[int]:
+    """The numbers of a frame list (PS3.18 10.4.1.1.5); raises InvalidRequest."""
+    numbers = text.split(",")
+    if not all(number.isdecimal() and number.isascii() and len(number) < 10 for number in numbers):
+        raise InvalidRequest("a list of frames is numbers with commas between them, such as 1,2,7")
+    return [int(number) for number in numbers]
+
+
+def _cannot(frames: OpenFrames, numbers: list[int]) -> str:
+    several = " in multipart/related" if len(numbers) > 1 else ""
+    return (
+        f"the frames, whose transfer syntax is {frames.transfer_syntax_uid}, cannot be had{several}"
+        " in any form that the header Accept names"
+    )

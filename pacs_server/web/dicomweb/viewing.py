@@ -1,0 +1,99 @@
+"""What retrievals of frames and rendered pictures share: the instance, its audit record, its validator."""
+
+import threading
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Final, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pacs_server.audit.auditor import Auditor
+from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.identifier import RetrieveKeys
+from pacs_server.dicom.levels import Level
+from pacs_server.errors import NotFound
+from pacs_server.index.instances import StoredInstance
+from pacs_server.services.retrieve import RetrieveService
+
+T = TypeVar("T")
+# A viewer asks for hundreds of frames of one instance one by one. Who looked at it is recorded once in so many seconds.
+_SECONDS: Final = 60.0
+_MOST_VIEWS: Final = 10_000
+# So many frames are decoded, rendered or encoded at a time.
+_AT_ONCE: Final = 2
+
+
+def keys_of(uids: dict[str, Any]) -> RetrieveKeys:
+    """The instances below a path that names a study, or also a series, or also an instance."""
+    study, series, instance = (uids.get(name) for name in ("study", "series", "instance"))
+    level = Level.IMAGE if instance else Level.SERIES if series else Level.STUDY
+    named = (((uid,) if uid else ()) for uid in (study, series, instance))
+    return RetrieveKeys(level, (), *named)
+
+
+def select(retrieve: RetrieveService, uids: dict[str, Any], caller: Caller) -> list[StoredInstance]:
+    """The instances below a path that the caller may see; raises NotFound if there are none."""
+    found = retrieve.select(keys_of(uids), caller.scope)
+    if not found:
+        raise NotFound("there is no such study, series or instance")
+    return found
+
+
+def entity_tag(instance: StoredInstance, *rest: object) -> str:
+    """A strong validator of what is made of an instance and whatever else decides how it looks (RFC 9110 8.8.3)."""
+    return f'"{sha256(repr((instance.digest, instance.transfer_syntax_uid, *rest)).encode()).hexdigest()[:32]}"'
+
+
+def unchanged(request: Request, tag: str) -> Response | None:
+    """The answer 304 if the client has this already."""
+    known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
+    return Response(status_code=304, headers={"etag": tag, "vary": "accept"}) if tag in known or "*" in known else None
+
+
+class Views:
+    """Records in the audit trail who looks at which instance: durably, before the first byte of it is sent.
+
+    Frame after frame of one instance, as viewers ask for them, is one view; may be shared by all threads.
+    """
+
+    def __init__(
+        self, auditor: Auditor, retrieve: RetrieveService, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._auditor = auditor
+        self._retrieve = retrieve
+        self._clock = clock
+        self._seen: OrderedDict[tuple[str | None, str, str], float] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def record(self, caller: Caller, instance: StoredInstance) -> None:
+        """Record that an instance is sent to the caller. Raises AuditUnavailable, IndexUnavailable."""
+        key, now = (caller.user, caller.address, instance.uids.sop), self._clock()
+        with self._lock:
+            if now - self._seen.get(key, float("-inf")) < _SECONDS:
+                return
+        counts = {instance.uids.study: Counter({instance.sop_class_uid: 1})}
+        with self._auditor.sending(caller, lambda: self._retrieve.subjects([instance]), counts) as sent:
+            sent.completed[instance.uids.study][instance.sop_class_uid] += 1
+        with self._lock:
+            self._seen[key] = now
+            self._seen.move_to_end(key)
+            while len(self._seen) > _MOST_VIEWS:
+                self._seen.popitem(last=False)
+
+
+class Workers:
+    """Runs what takes processor time and memory in threads, a few at a time. For one event loop."""
+
+    def __init__(self, at_once: int = _AT_ONCE) -> None:
+        self._at_once = at_once
+        self._limiter: CapacityLimiter | None = None
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """What the function returns; waits for its turn without holding a thread."""
+        if self._limiter is None:
+            self._limiter = CapacityLimiter(self._at_once)
+        return await to_thread.run_sync(function, *arguments, limiter=self._limiter)
