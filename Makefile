@@ -98,6 +98,10 @@ check-wheel: $(DEV_STAMP) ## Build the wheel, install it in an empty environment
 bench: $(DEV_STAMP) ## Run the benchmarks, beside other archives if they are installed
 	$(BIN)/python benchmarks/run.py
 
+.PHONY: bench-web
+bench-web: $(DEV_STAMP) ## The HTTP door, beside Orthanc with its DICOMweb plugin if that is installed
+	$(BIN)/python -m benchmarks.web
+
 .PHONY: bench-concurrency
 bench-concurrency: $(DEV_STAMP) ## Many associations at once: senders, retrieval beside storing, idle ones
 	$(BIN)/python -m benchmarks.concurrency

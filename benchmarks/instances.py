@@ -122,6 +122,16 @@ def study_uid(study: int) -> str:
     return f"{_UID_ROOT}1.{_FIRST + study}"
 
 
+def series_uid(study: int) -> str:
+    """The Series Instance UID of the one series of study number `study`."""
+    return f"{_UID_ROOT}2.{_FIRST + study}"
+
+
+def patient_name(study: int) -> str:
+    """The name of the patient of study number `study`."""
+    return f"Bench^Patient{_FIRST + study}"
+
+
 def sop_uid(sop: int) -> str:
     """The SOP Instance UID of instance number `sop`."""
     return f"{_UID_ROOT}3.{_FIRST + sop}"
@@ -135,13 +145,13 @@ def patient_id(study: int) -> str:
 @cache
 def ct_template(side: int) -> Template:
     """A CT image of `side` x `side` pixels of two bytes in Explicit VR Little Endian."""
-    ds = _ct(side, side)
+    ds = ct(side, side)
     row = b"".join((7 * n % 4096).to_bytes(2, "little") for n in range(side))
     ds.PixelData = row * side
     return Template(encode(ds, implicit=False))
 
 
-def _ct(rows: int, columns: int) -> Dataset:
+def ct(rows: int, columns: int) -> Dataset:
     ds = Dataset()
     for keyword, value in _CT_HEADER.items():
         setattr(ds, keyword, value)
@@ -218,7 +228,7 @@ def store_requests(template: Template, study: int, sops: range, framing: Framing
 
 def huge_request(study: int, sop: int, framing: Framing) -> tuple[bytes, bytes, bytes]:
     """A C-STORE request of 600 MB: its start, a piece of a megabyte that is sent all but once, and the last piece."""
-    ds = _ct(*_HUGE_FRAME)
+    ds = ct(*_HUGE_FRAME)
     ds.NumberOfFrames = HUGE_PIECES
     size = 2 * _HUGE_FRAME[0] * _HUGE_FRAME[1]
     head = encode(ds, implicit=False) + struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OW", 0, HUGE_PIECES * size)

@@ -87,7 +87,7 @@ class Peer:
 
 def _pacs_server(*, fsync: bool, python: str = sys.executable) -> Callable[[Site], list[str]]:
     def command(site: Site) -> list[str]:
-        settings = {
+        settings: dict[str, object] = {
             "server": {
                 "ae_title": "PACS_SERVER",
                 "host": "127.0.0.1",
@@ -99,9 +99,10 @@ def _pacs_server(*, fsync: bool, python: str = sys.executable) -> Callable[[Site
             "database": {"path": str(site.directory / "pacs.db")},
             "audit": {"directory": str(site.directory / "audit")},
             "monitoring": {"metrics_port": 0},
-            "web": {"port": 0},
             "remote_aes": [{"ae_title": site.destination.ae_title, "host": "127.0.0.1", "port": site.destination.port}],
         }
+        if python == sys.executable:  # an earlier version may not know it
+            settings["web"] = {"port": 0}
         # JSON is YAML.
         config = _write(site.directory / "pacs_server.yaml", json.dumps(settings, indent=1))
         return [python, "-m", "pacs_server", "--config", str(config)]

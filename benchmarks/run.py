@@ -50,7 +50,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory(prefix="pacs-bench-", dir=options.directory) as name:
         about = machine(Path(name))
-        _spread(Path(name))
+        spread(Path(name))
         peers, left_out, results = measure(plan, Path(name))
     versions = [f"{peer.label}: {peer.version}" for peer in peers]
     print(f"{about}.\n\n{'; '.join(versions + left_out)}.\n")
@@ -79,7 +79,7 @@ def measure(plan: Plan, directory: Path) -> tuple[list[Peer], list[str], Results
     return [each.peer for each in running], left_out, results
 
 
-def _spread(directory: Path) -> None:
+def spread(directory: Path) -> None:
     """Have ext4 put each directory made in `directory` into a part of the disk of its own.
 
     Otherwise they would lie where the files of the last run were deleted, and ext4 takes thirty
