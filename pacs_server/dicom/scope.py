@@ -1,6 +1,8 @@
 """Which part of the archive a caller may see and change."""
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -8,18 +10,43 @@ class Scope:
     """The limits of a caller; an empty tuple does not limit.
 
     A caller sees the instances whose series has one of `modalities`, that came from one of `ae_titles`, and whose
-    patient has one of `patient_ids`. Studies, series and patients are seen as far as they hold such instances.
+    patient is one of `patients`, each a Patient ID with its issuer, '' if it has none. Studies, series and patients are
+    seen as far as they hold such instances.
     """
 
     modalities: tuple[str, ...] = ()
     ae_titles: tuple[str, ...] = ()
-    patient_ids: tuple[str, ...] = ()
+    patients: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_limited(self) -> bool:
         """Whether anything is hidden."""
-        return bool(self.modalities or self.ae_titles or self.patient_ids)
+        return bool(self.modalities or self.ae_titles or self.patients)
+
+    def shows(self, modality: str, ae_title: str, patient: tuple[str, str]) -> bool:
+        """Whether an instance of these values is seen; `patient` is the ID with its issuer."""
+        return (
+            (not self.modalities or modality in self.modalities)
+            and (not self.ae_titles or ae_title in self.ae_titles)
+            and (not self.patients or patient in self.patients)
+        )
+
+    def as_json(self) -> str:
+        """The limits as text, '' without any."""
+        if not self.is_limited:
+            return ""
+        values = {"modalities": self.modalities, "ae_titles": self.ae_titles, "patients": self.patients}
+        return json.dumps({name: value for name, value in values.items() if value}, ensure_ascii=False)
 
 
 EVERYTHING = Scope()
 """The scope of a caller without limits."""
+
+
+def scope_of(text: str) -> Scope:
+    """The scope that `Scope.as_json` has turned into text."""
+    if not text:
+        return EVERYTHING
+    values: dict[str, Any] = json.loads(text)
+    patients = tuple((str(number), str(issuer)) for number, issuer in values.get("patients", ()))
+    return Scope(tuple(values.get("modalities", ())), tuple(values.get("ae_titles", ())), patients)

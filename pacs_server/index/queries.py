@@ -12,11 +12,11 @@ from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import InstanceUIDs
-from pacs_server.errors import NotAuthorised
 from pacs_server.index.database import Database
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.matching import Clause, all_of, column_of, condition_of, name_of, one_of
 from pacs_server.index.models import TABLES, instance, patient, series, study
+from pacs_server.index.scope import limited, seen
 
 _STORED = [
     name_of(column)
@@ -45,8 +45,8 @@ class QueryIndex:
         Rows come from the database as they are asked for; closing the iterator gives the connection
         back. Raises IndexUnavailable.
         """
-        _refuse_limits(scope)
-        statement, residual = find_statement(query)
+        statement, residual = find_statement(query, scope)
+        statement = self._limited(statement, scope)
         width = len(query.returns)
         with self._database.rows(*statement) as rows:
             for row in rows:
@@ -55,8 +55,7 @@ class QueryIndex:
 
     def select(self, keys: RetrieveKeys, scope: Scope = EVERYTHING) -> list[StoredInstance]:
         """The instances that the keys select, ordered by study, series and instance number; raises IndexUnavailable."""
-        _refuse_limits(scope)
-        with self._database.rows(*_select_statement(keys)) as rows:
+        with self._database.rows(*self._limited(_select_statement(keys, scope), scope)) as rows:
             # Thousands of instances have equal texts, and the driver creates a new string for each.
             texts: dict[str, str] = {}
             found = [(_place(row), _stored_instance(row, texts)) for row in rows]
@@ -87,14 +86,15 @@ class QueryIndex:
             studies = list(connection.scalars(statement))
         return self.subjects(studies)
 
-
-def _refuse_limits(scope: Scope) -> None:
-    if scope.is_limited:
-        raise NotAuthorised("limited callers cannot be served yet")
+    def _limited(self, statement: Clause, scope: Scope) -> Clause:
+        return limited(statement, scope, embedded=self._database.is_sqlite) if scope.is_limited else statement
 
 
-def find_statement(query: Query) -> tuple[Clause, list[MatchingKey]]:
-    """The SELECT of a query, and the keys that Python has to match; their columns follow those of the response."""
+def find_statement(query: Query, scope: Scope = EVERYTHING) -> tuple[Clause, list[MatchingKey]]:
+    """The SELECT of a query, and the keys that Python has to match; their columns follow those of the response.
+
+    With a limited `scope` it becomes a whole statement by `limited`.
+    """
     conditions = [(key, condition_of(key)) for key in query.keys]
     residual = [key for key, condition in conditions if not condition.exact]
     returned = [ATTRIBUTES[key.tag] for key in query.returns]
@@ -103,12 +103,14 @@ def find_statement(query: Query) -> tuple[Clause, list[MatchingKey]]:
     columns = [_as_text(attribute) for attribute in returned + extra]
     clauses = [condition.clause for _, condition in conditions if condition.clause is not None]
     top = min((attribute.level for attribute in returned + matched), default=query.level)
-    found = _selection(columns, query.level, top, clauses)
+    found = _selection(columns, query.level, top, clauses, scope)
     return Clause(f"{found.sql} ORDER BY {TABLES[query.level].name}.id", found.values), residual
 
 
-def _selection(columns: list[str], level: Level, top: Level, clauses: list[Clause]) -> Clause:
+def _selection(columns: list[str], level: Level, top: Level, clauses: list[Clause], scope: Scope) -> Clause:
     """A SELECT from the table of a level, joined with those above it up to `top`."""
+    if scope.is_limited:
+        top, clauses = Level.PATIENT, [*clauses, Clause(seen(level, scope), ())]
     tables = [TABLES[Level(each)].name for each in range(level, top - 1, -1)]
     joins = [f" JOIN {above} ON {above}.id = {below}.{above}_fk" for below, above in pairwise(tables)]
     where = all_of(clauses) if clauses else Clause("1 = 1", ())
@@ -131,10 +133,10 @@ def _matches(residual: Iterable[MatchingKey], row: tuple[str, ...], start: int) 
     return True
 
 
-def _select_statement(keys: RetrieveKeys) -> Clause:
+def _select_statement(keys: RetrieveKeys, scope: Scope) -> Clause:
     wanted = (keys.patient_ids, keys.study_instance_uids, keys.series_instance_uids, keys.sop_instance_uids)
     clauses = [one_of(column, values) for column, values in zip(_UNIQUE, wanted, strict=True) if values]
-    return _selection([*_STORED, *_PLACE], Level.IMAGE, Level.PATIENT, clauses)
+    return _selection([*_STORED, *_PLACE], Level.IMAGE, Level.PATIENT, clauses, scope)
 
 
 def _stored_instance(row: tuple[Any, ...], texts: dict[str, str]) -> StoredInstance:
