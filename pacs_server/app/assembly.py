@@ -12,6 +12,7 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.config.model import Config
 from pacs_server.config.sections.storage import StorageConfig
+from pacs_server.config.passwords import PasswordChecker
 from pacs_server.config.tls import client_contexts
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
@@ -23,6 +24,7 @@ from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
 from pacs_server.index.queries import QueryIndex
+from pacs_server.index.scope import ScopeIndex
 from pacs_server.index.task_overview import TaskOverview
 from pacs_server.index.tasks import TaskIndex
 from pacs_server.index.worklist import WorklistIndex
@@ -70,6 +72,7 @@ class OpenArchive:
     patients: PatientService
     audit: Recorder
     trail: AuditTrail | None
+    passwords: PasswordChecker
 
     def reload(self) -> None:
         """Take over the settings that may change live; the services read theirs whenever they need them."""
@@ -132,7 +135,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         files=files,
         archive=archive,
         feed=Feed(database),
-        store=StoreService(archive),
+        store=StoreService(archive, ScopeIndex(database)),
         queries=QueryService(queries),
         retrieve=RetrieveService(archive, queries),
         tasks=tasks,
@@ -154,6 +157,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         patients=PatientService(database, files.decisions, audit, lambda: config().server.ae_title),
         audit=audit,
         trail=trail,
+        passwords=PasswordChecker(),
     )
 
 

@@ -34,7 +34,7 @@ class DICOMPorts:
         associations = AssociationAuditor(auditor)
         self._runtime = runtime
         self._sparingly = Sparingly(log)
-        self._identification = UserIdentification(config.user_identity)
+        self._identification = UserIdentification(config.user_identity, archive.passwords)
         self._admission = Admission(config.server, config.access_control, identify=self._identification.identify)
         self._entity = ApplicationEntity(
             runtime.settings.entity,

@@ -1,4 +1,4 @@
-"""The commands of users, who identify themselves with a password: `pacs-server user add|passwd|remove|list`."""
+"""The commands of users, who identify themselves with a password: `pacs-server user add|passwd|role|remove|list`."""
 
 import getpass
 import sys
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pacs_server.cli.options import ConfigOption, fail, load_config, source
+from pacs_server.cli.rights import AEOption, ModalityOption, PatientOption, RoleOption, in_words, limits, rights
 from pacs_server.cli.tables import print_table
 from pacs_server.errors import UserError
 
 if TYPE_CHECKING:
     from pacs_server.config.model import Config
 
-app = typer.Typer(help="Users, for user identity at association.", no_args_is_help=True)
+app = typer.Typer(help="Users, for the HTTP door and for user identity at association.", no_args_is_help=True)
 
 _NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 _StdinOption = Annotated[
@@ -26,18 +27,27 @@ _StdinOption = Annotated[
 
 @app.command()
 def add(
-    context: typer.Context, name: _NameArgument, *, password_stdin: _StdinOption = False, config: ConfigOption = None
+    context: typer.Context,
+    name: _NameArgument,
+    *,
+    role: RoleOption = "contributor",
+    modality: ModalityOption = None,
+    ae: AEOption = None,
+    patient: PatientOption = None,
+    password_stdin: _StdinOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Add a user; the running server knows the user at once."""
     from pacs_server.config.users import add_user, check_name
 
     with _arguments_checked():
         check_name(name)
+    granted = rights(role, modality, ae, patient)
     password = _password(from_stdin=password_stdin)
     settings = load_config(context, config, check=False)
     file = settings.user_identity.users_path
     is_new = not file.exists()
-    _change(settings, name, "added", lambda path: add_user(path, name, password))
+    _change(settings, name, f"added as {in_words(granted)}", lambda path: add_user(path, name, password, granted))
     if is_new:
         typer.echo(f"the file of users is new: {file} ({settings.where('user_identity.users_path')})", err=True)
 
@@ -46,7 +56,7 @@ def add(
 def passwd(
     context: typer.Context, name: _NameArgument, *, password_stdin: _StdinOption = False, config: ConfigOption = None
 ) -> None:
-    """Give a user another password; associations in force stay."""
+    """Give a user another password; logins of the HTTP door end, associations in force stay."""
     from pacs_server.config.users import set_password
 
     settings = _settings_with_users(context, config)
@@ -54,9 +64,28 @@ def passwd(
     _change(settings, name, "given another password", lambda path: set_password(path, name, password))
 
 
+@app.command("role")
+def set_role(
+    context: typer.Context,
+    name: _NameArgument,
+    role: Annotated[str, typer.Argument(metavar="ROLE", help="reader, contributor, operator or administrator.")],
+    *,
+    modality: ModalityOption = None,
+    ae: AEOption = None,
+    patient: PatientOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Give a user another role and other limits; logins of the HTTP door end, associations in force stay."""
+    from pacs_server.config.users import set_rights
+
+    granted = rights(role, modality, ae, patient)
+    settings = _settings_with_users(context, config)
+    _change(settings, name, f"made {in_words(granted)}", lambda path: set_rights(path, name, granted))
+
+
 @app.command()
 def remove(context: typer.Context, name: _NameArgument, config: ConfigOption = None) -> None:
-    """Remove a user; associations in force stay."""
+    """Remove a user; logins of the HTTP door end, associations in force stay."""
     from pacs_server.config.users import remove_user
 
     _change(_settings_with_users(context, config), name, "removed", lambda path: remove_user(path, name))
@@ -64,11 +93,12 @@ def remove(context: typer.Context, name: _NameArgument, config: ConfigOption = N
 
 @app.command("list")
 def list_users(context: typer.Context, config: ConfigOption = None) -> None:
-    """List the names of the users."""
+    """List the users with their roles and limits."""
     from pacs_server.config.users import read_users
 
-    names = sorted(read_users(_settings_with_users(context, config).user_identity.users_path))
-    print_table(("USER",), ([name] for name in names))
+    known = read_users(_settings_with_users(context, config).user_identity.users_path)
+    rows = ([name, user.rights.role, limits(user.rights)] for name, user in sorted(known.items()))
+    print_table(("USER", "ROLE", "LIMITS"), rows)
 
 
 def _settings_with_users(context: typer.Context, config: Path | None) -> "Config":

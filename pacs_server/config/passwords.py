@@ -11,6 +11,7 @@ from typing import Final
 
 from argon2.exceptions import InvalidHashError, VerificationError
 
+from pacs_server.config.rights import User
 from pacs_server.config.users import HASHER, is_name, read_users
 from pacs_server.errors import UserError
 
@@ -70,12 +71,21 @@ class PasswordChecker:
         self._lock = threading.Lock()
         self._of_user = FailureLimit(5, 12.0, clock=clock)
         self._of_address = FailureLimit(20, 3.0, clock=clock)
-        self._known: dict[str, str] = {}
+        self._known: dict[str, User] | None = {}
         self._state: tuple[object, ...] = ()
 
     def check(self, path: Path, name: str, password: bytes, address: str) -> Verdict:
         """Check the password of a user in the file at `path`. Waits up to 10 seconds for its turn."""
-        user, hashed = (name, self._hash_of(path, name)) if is_name(name) else ("", None)
+        return self.identify(path, name, password, address)[0]
+
+    def identify(self, path: Path, name: str, password: bytes, address: str) -> tuple[Verdict, User | None]:
+        """Check the password as `check` does; also returns the user, None if the password is not right."""
+        known = self.find(path, name)
+        verdict = self._check(name, known, password, address)
+        return verdict, known if verdict is Verdict.RIGHT else None
+
+    def _check(self, name: str, known: User | None, password: bytes, address: str) -> Verdict:
+        user, hashed = (name if is_name(name) else "", None if known is None else known.hashed)
         if not self._turns.acquire(timeout=_TURN_SECONDS):
             return Verdict.NOT_NOW
         try:
@@ -93,13 +103,22 @@ class PasswordChecker:
         finally:
             self._turns.release()
 
-    def _hash_of(self, path: Path, name: str) -> str | None:
+    def find(self, path: Path, name: str) -> User | None:
+        """The user of that name in the file at `path`, as it is now; None if there is none."""
+        return (self._users(path) or {}).get(name)
+
+    def anybody(self, path: Path) -> bool:
+        """Whether the file at `path` has users, or cannot be read, so that there may be some."""
+        return self._users(path) != {}
+
+    def _users(self, path: Path) -> dict[str, User] | None:
+        """The users of a file, None if it cannot be read."""
         with self._lock:
             state = (path, *_state_of(path))
             if state != self._state:
                 self._known = _read_or_none(path)
                 self._state = state
-            return self._known.get(name)
+            return self._known
 
 
 def _matches(hashed: str, password: bytes) -> bool:
@@ -118,10 +137,10 @@ def _state_of(path: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_ctime_ns, status.st_size
 
 
-def _read_or_none(path: Path) -> dict[str, str]:
-    """The users, or no users if the file cannot be read: then no password can be checked."""
+def _read_or_none(path: Path) -> dict[str, User] | None:
+    """The users, None if the file cannot be read: then no password can be checked."""
     try:
         return read_users(path)
     except UserError as error:
         log.error("users not read", extra={"reason": str(error)})
-        return {}
+        return None

@@ -1,17 +1,23 @@
-"""The file of users. It has one line `name:hash` for each user, with an Argon2id hash; no password is kept anywhere."""
+"""The file of users. It has one line for each user; no password is kept anywhere.
+
+A line is `name:hash`, with an Argon2id hash, and for users who are no contributors without limits `name:hash:rights`,
+with the rights as a JSON object. Earlier versions knew the first form only, and refuse the second.
+"""
 
 import fcntl
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from argon2 import PasswordHasher, Type, extract_parameters
 from argon2.exceptions import InvalidHashError
 
+from pacs_server.config.rights import CONTRIBUTOR, Rights, User, check_rights, rights_of
 from pacs_server.errors import UserError
 from pacs_server.kit.private_files import make_directory
 
@@ -25,8 +31,8 @@ HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 _MOST_MEMORY, _MOST_TIME, _MOST_LANES = 65_536, 16, 8
 
 
-def read_users(path: Path) -> dict[str, str]:
-    """The hashes by user name; empty if there is no file. Raises UserError."""
+def read_users(path: Path) -> dict[str, User]:
+    """The users by name; empty if there is no file. Raises UserError."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
@@ -36,16 +42,20 @@ def read_users(path: Path) -> dict[str, str]:
         raise UserError(f"the users in {path} cannot be read: {error.strerror}") from None
     if len(data) > _MAX_BYTES:
         raise UserError(f"{path} is larger than {_MAX_BYTES} bytes, which is no file of users")
-    users: dict[str, str] = {}
+    users: dict[str, User] = {}
     # surrogateescape turns bytes that are not UTF-8 into characters that no user name has.
     for number, line in enumerate(data.decode("utf-8", "surrogateescape").split("\n"), 1):
         if line.strip() and not line.startswith("#"):
-            name, _, hashed = line.strip().partition(":")
+            name, _, rest = line.strip().partition(":")
+            hashed, colon, rights = rest.partition(":")
             if name in users:
                 raise UserError(f"{path} line {number} has the same user name as a line above")
             if not is_name(name) or not _is_affordable(hashed):
                 raise UserError(f"{path} line {number} is not a user name, a colon and an Argon2id hash")
-            users[name] = hashed
+            try:
+                users[name] = User(hashed, rights_of(rights) if colon else CONTRIBUTOR)
+            except UserError as error:
+                raise UserError(f"{path} line {number} has wrong rights: {error}") from None
     return users
 
 
@@ -67,22 +77,27 @@ def _is_affordable(hashed: str) -> bool:
     )
 
 
-def add_user(path: Path, name: str, password: str) -> None:
+def add_user(path: Path, name: str, password: str, rights: Rights = CONTRIBUTOR) -> None:
     """Add a user, and create the file, readable by its owner only, if there is none. Raises UserError."""
     check_name(name)
+    check_rights(rights)
     hashed = _hashed(password)
     with _changing(path) as users:
         if name in users:
             raise UserError(f"there is a user {name} already")
-        users[name] = hashed
+        users[name] = User(hashed, rights)
 
 
 def set_password(path: Path, name: str, password: str) -> None:
     """Change the password of a user. Raises UserError."""
     hashed = _hashed(password)
-    with _changing(path) as users:
-        _check_known(users, name)
-        users[name] = hashed
+    _change(path, name, lambda user: replace(user, hashed=hashed))
+
+
+def set_rights(path: Path, name: str, rights: Rights) -> None:
+    """Give a user another role and other limits. Raises UserError."""
+    check_rights(rights)
+    _change(path, name, lambda user: replace(user, rights=rights))
 
 
 def remove_user(path: Path, name: str) -> None:
@@ -92,13 +107,19 @@ def remove_user(path: Path, name: str) -> None:
         del users[name]
 
 
+def _change(path: Path, name: str, change: Callable[[User], User]) -> None:
+    with _changing(path) as users:
+        _check_known(users, name)
+        users[name] = change(users[name])
+
+
 def check_name(name: str) -> None:
     """Raise UserError if `name` is not allowed as a user name."""
     if not is_name(name):
         raise UserError("a user name has 1 to 64 printable characters, no colon, and does not begin with # or a space")
 
 
-def _check_known(users: dict[str, str], name: str) -> None:
+def _check_known(users: dict[str, User], name: str) -> None:
     if name not in users:
         raise UserError(f"there is no user {name if is_name(name) else 'of that name'}")
 
@@ -119,7 +140,7 @@ def _hashed(password: str) -> str:
 
 
 @contextmanager
-def _changing(path: Path) -> Iterator[dict[str, str]]:
+def _changing(path: Path) -> Iterator[dict[str, User]]:
     """The users, to be changed in the block. At its end the file is replaced by them, atomically and durably."""
     try:
         make_directory(path.parent)
@@ -129,7 +150,7 @@ def _changing(path: Path) -> Iterator[dict[str, str]]:
             fcntl.flock(directory, fcntl.LOCK_EX)
             users = read_users(path)
             yield users
-            _replace(path, "".join(f"{name}:{users[name]}\n" for name in sorted(users)))
+            _replace(path, "".join(f"{name}:{users[name].text()}\n" for name in sorted(users)))
             os.fsync(directory)
         finally:
             os.close(directory)

@@ -54,7 +54,10 @@ class Caller:
     role: Role = Role.CONTRIBUTOR
     scope: Scope = EVERYTHING
 
-    def admitted(self, user: str | None, rule: PeerRule) -> "Caller":
+    def admitted(
+        self, user: str | None, rule: PeerRule, role: Role = Role.CONTRIBUTOR, scope: Scope = EVERYTHING
+    ) -> "Caller":
         """The same caller once it is known who it is and which rule lets it in."""
         # dataclasses.replace would take ten times as long, for each association.
-        return Caller(self.door, self.address, self.ae_title, self.called_ae, user, self.tls, self.certificate, rule)
+        who = (self.door, self.address, self.ae_title, self.called_ae, user, self.tls, self.certificate)
+        return Caller(*who, rule, role, scope)

@@ -70,7 +70,8 @@ class Admission:
             if per_ae is not None and self._admitted[caller.ae_title] >= per_ae:
                 return LOCAL_LIMIT_OF_AE_EXCEEDED
             self._admitted[caller.ae_title] += 1
-        return Admitted(caller.admitted(identified.name, rule), identified.response)
+        who = caller.admitted(identified.name, rule, identified.role, identified.scope)
+        return Admitted(who, identified.response)
 
     def leave(self, caller: Caller) -> None:
         """Give back the place of a caller whose association is over."""

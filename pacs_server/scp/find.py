@@ -31,7 +31,7 @@ class QueryRetrieveFindSCP:
         with self._auditor.query(association.caller, message.context.abstract_syntax) as record:
             query = self._query(association, message)
             record.keys(query.texts)
-            rows = self._queries.find(query).rows
+            rows = self._queries.find(query, association.caller.scope).rows
             encoder = ResponseEncoder(query, message.context.transfer_syntax, self._retrieve_ae_title())
             unsupported = bool(query.unsupported)
             count, status = send_matches(association, message, rows, encoder.encode, record, unsupported=unsupported)

@@ -48,7 +48,7 @@ class QueryRetrieveGetSCP:
         keys = parse_retrieve(
             data, message.context.transfer_syntax, model_of(message), relational(association, message)
         )
-        return self._retrieve.select(keys)
+        return self._retrieve.select(keys, association.caller.scope)
 
     def _send(self, instance: StoredInstance, suboperations: SubOperations) -> bool:
         """Send one instance and wait for the response; return whether a C-CANCEL came first."""

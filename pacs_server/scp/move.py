@@ -38,7 +38,7 @@ class QueryRetrieveMoveSCP:
         title = destination.ae_title
         model = model_of(message)
         keys = parse_retrieve(data, message.context.transfer_syntax, model, relational(association, message))
-        instances = self._retrieve.select(keys)
+        instances = self._retrieve.select(keys, association.caller.scope)
         subjects = self._retrieve.subjects
         to = Participant(title, title, destination.host, Role.DESTINATION)
         caller, counts = association.caller, counts_of(instances)

@@ -36,6 +36,7 @@ class StorageSCP:
             sop_instance_uid=clean_uid(command.affected_sop_instance_uid or ""),
             transfer_syntax_uid=message.context.transfer_syntax,
             origin=origin_of(association.caller),
+            scope=association.caller.scope,
         )
         if request.sop_class_uid != message.context.abstract_syntax:
             # PS3.7 9.3.1: the SOP class has to be the one of the presentation context.

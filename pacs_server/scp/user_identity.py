@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from pacs_server.config.passwords import PasswordChecker, Verdict
 from pacs_server.config.sections.user_identity import UserIdentityConfig
-from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.caller import Caller, Role
+from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.kit.logs import Sparingly
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.negotiation import USERNAME_AND_PASSCODE, UserIdentity
 from pacs_server.scp.rejections import TOO_MANY_WRONG_PASSWORDS, USER_NOT_AUTHENTICATED
+from pacs_server.services.access import granted
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +25,16 @@ class IdentifiedUser:
 
     name: str | None = None
     response: bytes | None = None
+    role: Role = Role.CONTRIBUTOR
+    scope: Scope = EVERYTHING
 
 
 class UserIdentification:
     """Decides on the user identity of proposals."""
 
-    def __init__(self, settings: UserIdentityConfig) -> None:
-        self._users = PasswordChecker()
+    def __init__(self, settings: UserIdentityConfig, users: PasswordChecker | None = None) -> None:
+        """With `users`, wrong passwords at other doors count here too."""
+        self._users = users or PasswordChecker()
         self._sparingly = Sparingly(log)
         self.configure(settings)
 
@@ -51,10 +56,10 @@ class UserIdentification:
             return USER_NOT_AUTHENTICATED
         # Bytes that are not UTF-8 become a text that is no user's name.
         name = identity.primary.decode("utf-8", "surrogateescape")
-        verdict = self._users.check(settings.users_path, name, identity.secondary, caller.address)
-        if verdict is Verdict.RIGHT:
+        verdict, user = self._users.identify(settings.users_path, name, identity.secondary, caller.address)
+        if user is not None:
             # PS3.7 Table D.3-15: the server response to a user name has no length.
-            return IdentifiedUser(name, b"" if identity.positive_response else None)
+            return IdentifiedUser(name, b"" if identity.positive_response else None, *granted(user.rights))
         wrong = verdict is Verdict.WRONG
         self._log_refusal(caller, "wrong" if wrong else "too many wrong passwords", name)
         return USER_NOT_AUTHENTICATED if wrong else TOO_MANY_WRONG_PASSWORDS

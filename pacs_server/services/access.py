@@ -1,12 +1,29 @@
-"""Access rules: find the rule that applies to a caller, and check what that rule allows."""
+"""Access rules, roles and limits: which rule and which rights a caller has, and checks of what they allow."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from ipaddress import IPv6Address, ip_address
+from typing import Final
 
+from pacs_server.config.rights import Rights
 from pacs_server.config.sections.access_control import AccessControlConfig, PeerRule, PeerService
 from pacs_server.dicom.caller import ANYBODY, Caller, Role
+from pacs_server.dicom.scope import Scope
 from pacs_server.errors import NotAuthorised
+
+_NEEDED: Final[Mapping[PeerService, Role]] = {
+    "echo": Role.READER,
+    "find": Role.READER,
+    "move": Role.READER,
+    "get": Role.READER,
+    "worklist": Role.READER,
+    "store": Role.CONTRIBUTOR,
+    "mpps": Role.CONTRIBUTOR,
+    "commitment": Role.CONTRIBUTOR,
+}
+# They answer about UIDs, whoever's these are.
+_WITHOUT_LIMITS: Final[frozenset[PeerService]] = frozenset({"mpps", "commitment"})
 
 
 class Refusal(StrEnum):
@@ -40,6 +57,19 @@ def check_service(caller: Caller, service: PeerService) -> None:
     """Raise NotAuthorised unless the caller may use the service."""
     if service not in caller.rule.allow:
         raise NotAuthorised(f"this peer may not use the service {service}")
+    if caller.role < _NEEDED[service] or (caller.scope.is_limited and service in _WITHOUT_LIMITS):
+        raise NotAuthorised(f"this user may not use the service {service}")
+
+
+def require(caller: Caller, role: Role) -> None:
+    """Raise NotAuthorised unless the caller has this role, or one that may do more."""
+    if caller.role < role:
+        raise NotAuthorised(f"this needs the role {role.name.lower()}, and you have {caller.role.name.lower()}")
+
+
+def granted(rights: Rights) -> tuple[Role, Scope]:
+    """Role and limits as a caller has them."""
+    return Role[rights.role.upper()], Scope(rights.modalities, rights.ae_titles, rights.patients)
 
 
 def require(caller: Caller, role: Role) -> None:

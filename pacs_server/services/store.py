@@ -20,9 +20,19 @@ from pacs_server.dicom.part10 import (
     seal_offset,
 )
 from pacs_server.dicom.part10_stream import Part10Stream
+from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import InstanceUIDs, is_uid
-from pacs_server.errors import IndexUnavailable, InstanceMismatch, InvalidInstance, StorageFull, StorageUnavailable
+from pacs_server.errors import (
+    DuplicateInstance,
+    IndexUnavailable,
+    InstanceMismatch,
+    InvalidInstance,
+    NotAuthorised,
+    StorageFull,
+    StorageUnavailable,
+)
+from pacs_server.index.scope import ScopeIndex
 from pacs_server.kit.last_failure import LastFailure
 from pacs_server.storage.contract import Bytes
 from pacs_server.storage.spool import IncomingFile
@@ -46,12 +56,13 @@ def _ignore(note: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StoreRequest:
-    """What the sender says about the instance that follows."""
+    """What the sender says about the instance that follows, and the limits of what the sender may store."""
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
     origin: Origin
+    scope: Scope = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +76,10 @@ class StoreResult:
 class StoreService:
     """Stores instances; may be shared by all threads."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, scopes: ScopeIndex | None = None) -> None:
+        """Without `scopes` it stores nothing of senders with limits."""
         self._archive = archive
+        self._scopes = scopes
         self._last = LastFailure()
 
     def problem(self) -> str | None:
@@ -76,8 +89,9 @@ class StoreService:
     def store(self, request: StoreRequest, data: Iterable[Bytes], begin: Begin = _begin) -> StoreOutcome:
         """Store a data set that comes in pieces; when this returns, the instance is durable.
 
-        Raises InvalidInstance, InstanceMismatch, DuplicateInstance, StorageFull, StorageUnavailable, IndexUnavailable,
-        and what `begin` raises; then nothing is left behind, and `data` may not have been read to its end.
+        Raises InvalidInstance, InstanceMismatch, DuplicateInstance, NotAuthorised, StorageFull, StorageUnavailable,
+        IndexUnavailable, and what `begin` raises; then nothing is left behind, and `data` may not have been read to its
+        end.
         """
         return self.store_instance(request, data, begin).outcome
 
@@ -104,6 +118,7 @@ class StoreService:
                 digest.update(piece)
             header = header_of(file, len(head), request.transfer_syntax_uid)
             _check(request, header)
+            self._check_limits(request, header)
             begin(_subject(header), header.sop_class_uid)
             received = ReceivedInstance(
                 file, header, digest.hexdigest(), len(head), origin, received_at, seal_offset(head)
@@ -111,11 +126,34 @@ class StoreService:
             outcome = self._archive.add(received)
             self._last.worked()
             return StoreResult(outcome, header.uids)
+        except DuplicateInstance:
+            # Another sender may have stored it since the limits were checked.
+            self._check_limits(request, header)
+            raise
         except (StorageFull, StorageUnavailable, IndexUnavailable) as error:
             self._last.failed(str(error))
             raise
         finally:
             file.discard()
+
+    def _check_limits(self, request: StoreRequest, header: Header) -> None:
+        """Raise NotAuthorised if a sender with limits would not see the instance, or would join it to what is hidden.
+
+        One sentence for all: a sender may not learn from it what is stored. A patient without a name would be taken for
+        any patient of that ID, so that the sender would learn the name.
+        """
+        if not request.scope.is_limited:
+            return
+        value = header.values.get
+        patient = value("patient_id", ""), value("issuer_of_patient_id", "")
+        allowed = (
+            bool(patient[0] and value("patient_name"))
+            and request.scope.shows(value("modality", ""), request.origin.calling_ae, patient)
+            and self._scopes is not None
+            and not self._scopes.hides(header.uids, request.scope)
+        )
+        if not allowed:
+            raise NotAuthorised("this instance is not within the limits of this user")
 
     def _receive(self) -> IncomingFile:
         try:

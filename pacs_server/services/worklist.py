@@ -1,11 +1,13 @@
 """The worklist service: items in, and the items that match a worklist query out."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 
 from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.dicom.caller import Caller
 from pacs_server.dicom.json_model import text_of
+from pacs_server.dicom.scope import Scope
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.worklist import ItemStatus, WorklistItem
 from pacs_server.dicom.worklist_query import WorklistQuery
@@ -66,7 +68,8 @@ class WorklistService:
         Items are read from the index one after the other; closing the generator gives the index its connection back.
         Raises IndexUnavailable.
         """
-        return self._index.find(query, caller.ae_title if self._only_own_station() else None)
+        found = self._index.find(query, caller.ae_title if self._only_own_station() else None)
+        return _within(found, caller.scope) if caller.scope.is_limited else found
 
     def _record(self, items: Sequence[WorklistItem], action: Action, detail: str, by: Participant | None) -> None:
         """Write one Order Record for each patient (PS3.15 A.5.3.9), and make them durable together."""
@@ -79,3 +82,13 @@ class WorklistService:
         for number, studies in enumerate(patients.values(), 1):
             event = Event(EventID.ORDER_RECORD, action, participants, subjects=tuple(studies.values()), detail=detail)
             self._recorder.write(event, durable=number == len(patients))
+
+
+def _within(items: Generator[WorklistItem, None, None], scope: Scope) -> Generator[WorklistItem, None, None]:
+    """The items that a caller with limits sees: by patient, modality and stations of the scheduled step."""
+    with closing(items):
+        for item in items:
+            patient = text_of(item.data_set, "00100020"), text_of(item.data_set, "00100021")
+            stations = text_of(item.step, "00400001").split("\\")
+            if any(scope.shows(text_of(item.step, "00080060"), station, patient) for station in stations):
+                yield item

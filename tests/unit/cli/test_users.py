@@ -52,9 +52,9 @@ def events(tmp_path: Path) -> list[tuple[str, str]]:
 def test_a_password_is_typed_twice(run: Run, typed: list[str], tmp_path: Path) -> None:
     typed += [PASSWORD, PASSWORD]
     made = f"the file of users is new: {tmp_path}/users (default)\n"
-    assert run("add", "anna") == (0, "user anna added\n", made)
+    assert run("add", "anna") == (0, "user anna added as contributor\n", made)
     typed += [PASSWORD, PASSWORD]
-    assert run("add", "jo") == (0, "user jo added\n", "")
+    assert run("add", "jo") == (0, "user jo added as contributor\n", "")
     assert has(tmp_path / "users", "anna", PASSWORD)
     typed.append("short")  # it is not asked for again
     assert run("passwd", "anna") == (2, "", "pacs-server: a password has 8 to 1024 characters\n")
@@ -77,12 +77,28 @@ def test_a_password_comes_from_standard_input(run: Run, tmp_path: Path, end: byt
 @pytest.mark.slow
 def test_list_and_remove(run: Run, tmp_path: Path) -> None:
     (tmp_path / "users").touch()
-    assert run("list") == (0, "USER\n", "")
+    assert run("list") == (0, "USER\tROLE\tLIMITS\n", "")
     for name in ("zoe", "anna"):
         assert run("add", name, "--password-stdin", typed=PASSWORD.encode())[0] == 0
-    assert run("list") == (0, "USER\nanna\nzoe\n", "")
+    assert run("list") == (0, "USER\tROLE\tLIMITS\nanna\tcontributor\t-\nzoe\tcontributor\t-\n", "")
     assert run("remove", "zoe") == (0, "user zoe removed\n", "")
-    assert run("list") == (0, "USER\nanna\n", "")
+    assert run("list") == (0, "USER\tROLE\tLIMITS\nanna\tcontributor\t-\n", "")
+
+
+@pytest.mark.slow
+def test_users_have_roles_and_limits(run: Run, tmp_path: Path) -> None:
+    limited = ("--role", "reader", "--modality", "CT", "--modality", "MR", "--ae", "CT1", "--patient", "4711^^^KH")
+    added = run("add", "anna", *limited, "--password-stdin", typed=PASSWORD.encode())
+    assert added[:2] == (0, "user anna added as reader limited to CT, MR, CT1, 1 patients\n")
+    shown = "anna\treader\tmodality CT, MR; AE CT1; patient 4711^^^KH\n"
+    assert run("list") == (0, f"USER\tROLE\tLIMITS\n{shown}", "")
+    assert run("role", "anna", "administrator") == (0, "user anna made administrator\n", "")
+    assert run("list") == (0, "USER\tROLE\tLIMITS\nanna\tadministrator\t-\n", "")
+    assert has(tmp_path / "users", "anna", PASSWORD)
+    assert [detail for _, detail in events(tmp_path)] == [
+        "user anna added as reader limited to CT, MR, CT1, 1 patients",
+        "user anna made administrator",
+    ]
 
 
 @pytest.mark.slow
@@ -98,6 +114,10 @@ def test_list_and_remove(run: Run, tmp_path: Path) -> None:
         (["add", "known", "--password-stdin"], PASSWORD.encode(), 1, "there is a user known already"),
         (["passwd", "anna", "--password-stdin"], PASSWORD.encode(), 1, "there is no user anna"),
         (["remove", "anna"], b"", 1, "there is no user anna"),
+        (["role", "anna", "reader"], b"", 1, "there is no user anna"),
+        (["role", "known", "boss"], b"", 2, "a role is one of reader, contributor, operator, administrator"),
+        (["add", "anna", "--role", "operator", "--ae", "A"], b"", 2, "only a reader or contributor can have limits"),
+        (["add", "anna", "--patient", "^^^KH"], b"", 2, "a limit is a printable text"),
     ],
 )
 def test_what_cannot_be_done_is_a_sentence_and_leaves_no_trace(
@@ -141,7 +161,7 @@ def test_changes_are_in_the_audit_trail_without_passwords(
     run("passwd", "anna", "--password-stdin", typed=b"another word")
     run("remove", "anna")
     assert events(tmp_path) == [
-        (operator, "user anna added"),
+        (operator, "user anna added as contributor"),
         (operator, "user anna given another password"),
         (operator, "user anna removed"),
     ]

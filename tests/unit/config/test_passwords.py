@@ -203,3 +203,14 @@ def test_no_more_than_a_burst_and_the_pace_are_let_through(burst: int, waits: li
         assert tried <= burst + sum(waits) / 2.0 + 1e-6
     clock.now += 2.0 * burst + 1e-6
     assert not failures.too_many("key")
+
+
+def test_a_file_that_cannot_be_read_may_have_users(path: Path) -> None:
+    who = PasswordChecker()
+    assert not who.anybody(path)
+    path.parent.mkdir()
+    path.write_text("# nobody yet\n")
+    assert not who.anybody(path)
+    path.write_text("anna:secret\n")
+    assert who.anybody(path)
+    assert who.find(path, "anna") is None

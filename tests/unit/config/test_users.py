@@ -11,7 +11,8 @@ from pacs_server.config import users
 from pacs_server.config.disk import check_filesystem
 from pacs_server.config.load import load
 from pacs_server.config.passwords import PasswordChecker, Verdict
-from pacs_server.config.users import add_user, read_users, remove_user, set_password
+from pacs_server.config.rights import Rights, User
+from pacs_server.config.users import add_user, read_users, remove_user, set_password, set_rights
 from pacs_server.errors import ConfigError, UserError
 
 PASSWORD = "correct horse"
@@ -60,6 +61,30 @@ def test_users_are_removed_and_get_other_passwords(known: Path) -> None:
 
 
 @pytest.mark.slow
+def test_rights_stand_behind_the_hash_and_survive_a_change(path: Path) -> None:
+    rights = Rights("reader", ("CT", "MR"), ("CT:1",), (('47:"11', "KH"), ("Ä1", "")))
+    add_user(path, "anna", PASSWORD, rights)
+    add_user(path, "bert", PASSWORD)
+    assert read_users(path)["anna"].rights == rights
+    # A line without rights is what earlier versions wrote and read, and its user is what users were then.
+    old = path.read_text().splitlines()[1]
+    assert old == f"bert:{read_users(path)['bert'].hashed}"
+    assert read_users(path)["bert"].rights == Rights("contributor")
+    set_password(path, "anna", "other password")
+    assert read_users(path)["anna"].rights == rights
+    assert check(path, "anna", "other password") is Verdict.RIGHT
+    set_rights(path, "anna", Rights("administrator"))
+    assert read_users(path)["anna"].rights == Rights("administrator")
+    assert check(path, "anna", "other password") is Verdict.RIGHT
+
+
+def test_the_stamp_changes_with_password_and_rights() -> None:
+    users = [User("h"), User("g"), User("h", Rights("reader")), User("h", Rights("reader", ("CT",)))]
+    assert len({user.stamp for user in users}) == 4
+    assert User("h").stamp == User("h", Rights("contributor")).stamp
+
+
+@pytest.mark.slow
 def test_what_cannot_be_changed_is_refused_and_changes_nothing(known: Path) -> None:
     before = known.read_bytes()
     for wrong, says in (
@@ -102,9 +127,34 @@ def test_names_may_be_of_any_script(path: Path) -> None:
         "anna:" + CHEAP.hash("x").replace("m=8,", "m=4194304,"),
         "anna:" + CHEAP.hash("x").replace("t=1,", "t=4000,"),
         f"anna:{CHEAP.hash('x')}\nanna:{CHEAP.hash('y')}",
+        f"anna:{CHEAP.hash('x')}:",
+        f"anna:{CHEAP.hash('x')}:reader",
+        f'anna:{CHEAP.hash("x")}:{{"role":"boss"}}',
+        f'anna:{CHEAP.hash("x")}:{{"role":"operator","modalities":["CT"]}}',
+        f'anna:{CHEAP.hash("x")}:{{"role":"reader","modalities":"CT"}}',
+        f'anna:{CHEAP.hash("x")}:{{"right":"reader"}}',
+        f'anna:{CHEAP.hash("x")}:{{"patients":["P1"]}}',
+        f"anna:{CHEAP.hash('x')}:[]",
     ],
     # Hashes are salted: without names the tests would have other ones at each run.
-    ids=["no hash", "no hash but a password", "no name", "control character", "argon2i", "memory", "time", "twice"],
+    ids=[
+        "no hash",
+        "no hash but a password",
+        "no name",
+        "control character",
+        "argon2i",
+        "memory",
+        "time",
+        "twice",
+        "nothing",
+        "no JSON",
+        "no role",
+        "operator with limits",
+        "no list",
+        "unknown right",
+        "no issuer",
+        "no object",
+    ],
 )
 def test_lines_that_cannot_be_understood_are_named_and_not_quoted(tmp_path: Path, line: str) -> None:
     file = tmp_path / "users"

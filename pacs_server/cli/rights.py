@@ -1,0 +1,54 @@
+"""What the commands of users and of API keys share: options for roles and limits, and how these are shown."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pacs_server.cli.options import fail
+from pacs_server.errors import UserError
+
+if TYPE_CHECKING:
+    from pacs_server.config.rights import Rights
+
+RoleOption = Annotated[
+    str, typer.Option("--role", metavar="ROLE", help="reader, contributor, operator or administrator.")
+]
+ModalityOption = Annotated[
+    list[str] | None, typer.Option("--modality", metavar="CS", help="Only series of this modality; may be repeated.")
+]
+AEOption = Annotated[
+    list[str] | None, typer.Option("--ae", metavar="AE", help="Only what came from this AE title; may be repeated.")
+]
+PatientOption = Annotated[
+    list[str] | None,
+    typer.Option("--patient", metavar="ID", help="Only this patient, ID or ID^^^ISSUER; may be repeated."),
+]
+
+
+def rights(
+    role: str, modalities: list[str] | None, ae_titles: list[str] | None, patients: list[str] | None
+) -> "Rights":
+    """The rights that options name; ends the process with exit code 2 if nobody may have them."""
+    from pacs_server.config.rights import Rights, check_rights
+
+    people = tuple((number, issuer) for number, _, issuer in (text.partition("^^^") for text in patients or ()))
+    found = Rights(role, tuple(modalities or ()), tuple(ae_titles or ()), people)
+    try:
+        check_rights(found)
+    except UserError as error:
+        fail(str(error), 2)
+    return found
+
+
+def limits(rights: "Rights") -> str:
+    """The limits in words, for tables; '' without any."""
+    people = [number + (f"^^^{issuer}" if issuer else "") for number, issuer in rights.patients]
+    named = (("modality", rights.modalities), ("AE", rights.ae_titles), ("patient", people))
+    return "; ".join(f"{name} {', '.join(values)}" for name, values in named if values)
+
+
+def in_words(rights: "Rights") -> str:
+    """The rights for the audit trail, where a patient is named as the subject of an event and nowhere else."""
+    people = [f"{len(rights.patients)} patients"] if rights.patients else []
+    limited = ", ".join((*rights.modalities, *rights.ae_titles, *people))
+    return rights.role + (f" limited to {limited}" if limited else "")
