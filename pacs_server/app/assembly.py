@@ -21,6 +21,7 @@ from pacs_server.index.commitment import CommitmentIndex
 from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import InstanceIndex
+from pacs_server.index.logins import KeyIndex, SessionIndex
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
 from pacs_server.index.queries import QueryIndex
@@ -35,6 +36,7 @@ from pacs_server.net.association import Timeouts
 from pacs_server.scp.contexts import supports
 from pacs_server.scp.entity import EntitySettings
 from pacs_server.scu.remote import RemoteAE
+from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.commitment import StorageCommitmentService, retry_policy
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.mpps import MPPSService
@@ -42,6 +44,7 @@ from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
+from pacs_server.services.sessions import Lasting, SessionService
 from pacs_server.services.store import StoreService
 from pacs_server.services.tasks import TaskService
 from pacs_server.services.worklist import WorklistService
@@ -73,6 +76,8 @@ class OpenArchive:
     audit: Recorder
     trail: AuditTrail | None
     passwords: PasswordChecker
+    keys: APIKeyService
+    sessions: SessionService
 
     def reload(self) -> None:
         """Take over the settings that may change live; the services read theirs whenever they need them."""
@@ -158,6 +163,8 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         audit=audit,
         trail=trail,
         passwords=PasswordChecker(),
+        keys=APIKeyService(KeyIndex(database), audit),
+        sessions=SessionService(SessionIndex(database), lambda: _lasting(config())),
     )
 
 
@@ -179,6 +186,8 @@ def _open_instances(
     )
     resources.callback(archive.checkpoints.stop)
     return archive
+def _lasting(config: Config) -> Lasting:
+    return Lasting(config.web.sessions.lifetime, config.web.sessions.idle)
 
 
 def _open_database(config: Config, files: ArchiveFiles, resources: ExitStack) -> Database:

@@ -21,6 +21,7 @@ from pacs_server.cli import (
     exporting,
     find,
     importing,
+    keys,
     manual,
     mpps,
     peers,
@@ -60,6 +61,7 @@ app.add_typer(mpps.app, name="mpps")
 app.add_typer(peers.app, name="peers")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(users.app, name="user")
+app.add_typer(keys.app, name="key")
 app.add_typer(verify.app)
 app.add_typer(worklist.app, name="worklist")
 app.add_typer(completion.app)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index import archive_models as archive
-from pacs_server.index import models, task_models
+from pacs_server.index import login_models, models, task_models
 from pacs_server.index import workflow_models as workflow
 from pacs_server.index.copying import continue_numbering, copy_tables
 from pacs_server.index.database import Database
@@ -44,6 +44,9 @@ FATES: Final[Mapping[Table, Fate]] = {
     workflow.commitment_instance: Fate.TAKEN_OVER,
     task_models.task: Fate.TAKEN_OVER,
     workflow.peer_seen: Fate.TAKEN_OVER,
+    login_models.api_key: Fate.TAKEN_OVER,
+    # People log in again.
+    login_models.web_session: Fate.LOST,
     # The consumers are taken over; their cursors go to the end of the new index.
     archive.feed_cursor: Fate.TAKEN_OVER,
     archive.change: Fate.LOST,
