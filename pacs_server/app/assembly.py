@@ -11,8 +11,8 @@ from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.config.model import Config
-from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.passwords import PasswordChecker
+from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.tls import client_contexts
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
@@ -186,6 +186,8 @@ def _open_instances(
     )
     resources.callback(archive.checkpoints.stop)
     return archive
+
+
 def _lasting(config: Config) -> Lasting:
     return Lasting(config.web.sessions.lifetime, config.web.sessions.idle)
 

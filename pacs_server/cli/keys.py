@@ -8,7 +8,6 @@ import typer
 from pacs_server.cli.options import ConfigOption, fail, open_archive
 from pacs_server.cli.rights import AEOption, ModalityOption, PatientOption, RoleOption, limits, rights
 from pacs_server.cli.tables import print_table
-from pacs_server.config.rights import Rights
 
 if TYPE_CHECKING:
     from pacs_server.services.api_keys import APIKey
@@ -74,6 +73,8 @@ def _lasting(text: str) -> timedelta | None:
 
 
 def _cells(key: "APIKey") -> tuple[str, ...]:
+    from pacs_server.config.rights import Rights
+
     scope = key.scope
     shown = limits(Rights(key.role.name.lower(), scope.modalities, scope.ae_titles, scope.patients))
     moments = (f"{moment:%Y-%m-%d %H:%M}" if moment else "" for moment in (key.expires, key.last_used))

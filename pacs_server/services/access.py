@@ -72,12 +72,6 @@ def granted(rights: Rights) -> tuple[Role, Scope]:
     return Role[rights.role.upper()], Scope(rights.modalities, rights.ae_titles, rights.patients)
 
 
-def require(caller: Caller, role: Role) -> None:
-    """Raise NotAuthorised unless the caller has this role, or one that may do more."""
-    if caller.role < role:
-        raise NotAuthorised(f"this needs the role {role.name.lower()}, and you have {caller.role.name.lower()}")
-
-
 def check_destination(caller: Caller, title: str) -> None:
     """Raise NotAuthorised unless the caller may have instances sent to the AE `title`."""
     if not any(_matches(title, pattern) for pattern in caller.rule.move_destinations):

@@ -14,14 +14,9 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable, SchemaError
-<<<<<<< HEAD
-from pacs_server.index import archive_models, task_models, workflow_models
+from pacs_server.index import archive_models, login_models, task_models, workflow_models
 from pacs_server.index.database import Database
 from pacs_server.index.revisions import alembic_config
-=======
-from pacs_server.index import archive_models, login_models, task_models, workflow_models
-from pacs_server.index.database import Database, _alembic_config
->>>>>>> e97dac4 (Sessions and API keys are kept as rows, found by the hashes of their tokens)
 
 pytestmark = pytest.mark.no_tables
 
