@@ -51,10 +51,10 @@ class Place:
         self.files.spool.prepare()
         index = InstanceIndex(self.database)
         storage, spool = self.files.storage, self.files.spool
-        archive = Archive(storage, spool, index, naming="hierarchical", duplicate_policy="replace")
-        self._store = StoreService(archive)
+        self.archive = Archive(storage, spool, index, naming="hierarchical", duplicate_policy="replace")
+        self._store = StoreService(self.archive)
         audit = Recorder(NoAudit(), lambda: "PACS")
-        self.deletions = DeletionService(DeletionIndex(self.database), self.files, archive.checkpoints, audit)
+        self.deletions = DeletionService(DeletionIndex(self.database), self.files, self.archive.checkpoints, audit)
         self.patients = PatientService(self.database, self.files.decisions, audit, lambda: "PACS")
         self.worklist = WorklistIndex(self.database)
         self.state = StateIndex(self.database)

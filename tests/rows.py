@@ -63,6 +63,8 @@ def _value(table: str, column: Any, number: int) -> object:
     kind = column.type.python_type.__name__
     if kind == "datetime":
         return _MOMENT
+    if kind == "bytes":
+        return b"\0%d" % number
     if kind in ("int", "bool"):
         return (number % 2 == 0) if kind == "bool" else number
     # Letters of several scripts, and what SQL would stumble over.

@@ -22,6 +22,7 @@ from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.logins import KeyIndex, SessionIndex
+from pacs_server.index.metadata import MetadataIndex
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
 from pacs_server.index.queries import QueryIndex
@@ -39,6 +40,7 @@ from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.commitment import StorageCommitmentService, retry_policy
 from pacs_server.services.deletion import DeletionService
+from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
@@ -66,6 +68,7 @@ class OpenArchive:
     store: StoreService
     queries: QueryService
     retrieve: RetrieveService
+    metadata: MetadataService
     tasks: TaskService
     commitment: StorageCommitmentService
     worklist: WorklistService
@@ -127,6 +130,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     trail = resources.enter_context(open_trail(config().audit)) if config().audit.enabled else None
     audit = Recorder(trail or NoAudit(), lambda: config().server.ae_title)
     queries = QueryIndex(database)
+    retrieve = RetrieveService(archive, queries)
     tasks = TaskService(
         TaskIndex(database, {commitment.KIND: commitment.follow}),
         TaskOverview(database),
@@ -142,7 +146,8 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         feed=Feed(database),
         store=StoreService(archive, ScopeIndex(database)),
         queries=QueryService(queries),
-        retrieve=RetrieveService(archive, queries),
+        retrieve=retrieve,
+        metadata=MetadataService(retrieve, MetadataIndex(database)),
         tasks=tasks,
         commitment=StorageCommitmentService(
             archive,

@@ -22,12 +22,14 @@ from pacs_server.config.tls import ExpiryWatch
 from pacs_server.hl7.mllp import MLLPServer
 from pacs_server.hl7.orders import OrderService
 from pacs_server.index import commitment
+from pacs_server.index.state import StateIndex
 from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.outbox.commitment import CommitmentHandler
 from pacs_server.outbox.handler import Handler
 from pacs_server.outbox.retention import task_retention
 from pacs_server.outbox.worker import Worker
+from pacs_server.upkeep.metadata_keeper import CONSUMER, MetadataKeeper
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper
 from pacs_server.web.monitor import Monitor
@@ -74,6 +76,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     )
     yield Periodic("expiry", DAY_SECONDS, expiry.warn, at_once=False)
     yield Periodic("watch", UPDATE_SECONDS, HealthLog(health, stopping=lambda: runtime.stopping).update)
+    yield from _metadata(runtime)
     if runtime.ports.web is not None:
         yield web_door(runtime)
     # Peers come in last, when everything else is ready for them, and leave first.
@@ -105,6 +108,15 @@ def _recover(runtime: Runtime) -> None:
     archive.patients.catch_up()
     archive.recover(runtime.metrics.recovered)
     archive.commitment.take_over()
+
+
+def _metadata(runtime: Runtime) -> Iterator[Part]:
+    """The part that keeps metadata for the HTTP door; without the door nobody asks for them."""
+    archive = runtime.archive
+    if runtime.ports.web is None:
+        yield Steps(start=lambda: archive.feed.leave(CONSUMER.name))
+    else:
+        yield MetadataKeeper(archive.metadata, archive.feed, StateIndex(archive.database))
 
 
 def _worklist_sources(runtime: Runtime) -> Iterator[Part]:

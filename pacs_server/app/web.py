@@ -17,6 +17,7 @@ def web_door(runtime: Runtime) -> WebServer:
         config=runtime.config,
         queries=archive.queries,
         retrieve=archive.retrieve,
+        metadata=archive.metadata,
         store=archive.store,
         deletions=archive.deletions,
         patients=archive.patients,

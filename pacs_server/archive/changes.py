@@ -72,6 +72,15 @@ class Feed:
         if page.behind != page.before:
             batch.is_taken = self._index.advance(page, batch.effects)
 
+    def epoch(self, consumer: Consumer) -> int:
+        """The epoch of a consumer's next batch, which may be the first one; see `Batch.epoch`."""
+        return self._index.read(consumer, 1).before.epoch
+
+    @property
+    def wakeups(self) -> int:
+        """How often consumers were woken in this process."""
+        return self._database.wakeups
+
     def wait(self, batch: Batch, seconds: float = LOOK_SECONDS) -> bool:
         """Wait until there may be more than an empty batch had; False if nothing woke this consumer."""
         return self._database.wait(batch.wakeups, seconds)

@@ -61,10 +61,14 @@ class _Surroundings:
 
 
 class Metadata:
-    """The metadata of one data set. Once all `pieces` were taken, `broken` says why they end early, if they do."""
+    """The metadata of one data set.
+
+    Once all `pieces` were taken, `has_pixels` says whether it has any, and `broken` why the pieces end early, if so.
+    """
 
     def __init__(self, data_set: DataSetBytes) -> None:
         self.broken: str | None = None
+        self.has_pixels = False
         self._data_set = data_set
         self._signed: bool | None = None
 
@@ -120,6 +124,7 @@ class Metadata:
         level, tag = element.level, element.tag
         if element.length and _is_bulk(element):
             vr = _vr(element)
+            self.has_pixels |= not level.depth and tag in _PIXELS
             element.skip()
             return f'{{"vr":"{vr}","BulkDataURI":"{BASE}/bulkdata/{around.path}{tag:08X}"}}'
         raw = element.value(_LONGEST)

@@ -1,8 +1,8 @@
-"""The tables of deletions, of the feed of changes, and of the state that background tasks keep between runs."""
+"""The tables of deletions, of the feed of changes, of kept metadata, and of the state of background tasks."""
 
 import secrets
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, Table
+from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Integer, LargeBinary, Table
 
 from pacs_server.index.models import Key, Text, metadata
 
@@ -65,6 +65,20 @@ feed_cursor = Table(
     Column("instance_id", BigInteger, nullable=False),
     Column("change_id", BigInteger, nullable=False),
     Column("moved_at", DateTime(timezone=True), nullable=False),
+)
+
+# What the files of instances say and would take long to read for each request. A row goes with its instance.
+instance_metadata = Table(
+    "instance_metadata",
+    metadata,
+    Column("instance_fk", Key, ForeignKey("instance.id", ondelete="CASCADE"), primary_key=True),
+    # Rows of another format are made anew.
+    Column("format", Integer, nullable=False),
+    # The length of `content`, so that nobody has to read that to know it.
+    Column("size", Integer, nullable=False),
+    # The metadata in the DICOM JSON Model, compressed; `frames` is the map of the frames of an image.
+    Column("content", LargeBinary, nullable=False),
+    Column("frames", LargeBinary, nullable=True),
 )
 
 

@@ -106,7 +106,7 @@ class InstanceIndex:
         """The instance of that UID, under the study and series it is indexed in; raises IndexUnavailable."""
         with self._database.connect() as connection:
             row = connection.execute(_LOOK_UP, {"uid": sop_instance_uid}).mappings().one_or_none()
-        return None if row is None else _stored(row)
+        return None if row is None else stored_of(row)
 
     def add(
         self,
@@ -280,15 +280,17 @@ def _storable(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
 
 
-_LOOK_UP = (
+WITH_UIDS = (
     select(models.instance, models.series.c.series_instance_uid, models.study.c.study_instance_uid)
     .join(models.series, models.series.c.id == models.instance.c.series_fk)
     .join(models.study, models.study.c.id == models.series.c.study_fk)
-    .where(models.instance.c.sop_instance_uid == bindparam("uid"))
 )
+"""The rows of instances as `stored_of` takes them."""
+_LOOK_UP = WITH_UIDS.where(models.instance.c.sop_instance_uid == bindparam("uid"))
 
 
-def _stored(row: Mapping[Any, Any]) -> StoredInstance:
+def stored_of(row: Mapping[Any, Any]) -> StoredInstance:
+    """The instance of a row of `WITH_UIDS`."""
     uids = InstanceUIDs(row["study_instance_uid"], row["series_instance_uid"], row["sop_instance_uid"])
     return StoredInstance(uids, **{name: row[name] for name in _STORED})
 

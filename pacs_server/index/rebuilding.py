@@ -49,6 +49,8 @@ FATES: Final[Mapping[Table, Fate]] = {
     login_models.web_session: Fate.LOST,
     # The consumers are taken over; their cursors go to the end of the new index.
     archive.feed_cursor: Fate.TAKEN_OVER,
+    # The files tell it as well, and whoever keeps it begins again.
+    archive.instance_metadata: Fate.LOST,
     archive.change: Fate.LOST,
     archive.archive_state: Fate.LOST,
 }

@@ -8,6 +8,7 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.config.model import Config
 from pacs_server.kit.metrics import Metrics
 from pacs_server.services.deletion import DeletionService
+from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
@@ -25,6 +26,7 @@ class WebServices:
     config: Callable[[], Config]
     queries: QueryService
     retrieve: RetrieveService
+    metadata: MetadataService
     store: StoreService
     deletions: DeletionService
     patients: PatientService
