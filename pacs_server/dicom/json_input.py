@@ -26,36 +26,38 @@ def is_tag(name: str) -> bool:
     return _TAG.fullmatch(name) is not None
 
 
-def checked_data_set(document: Mapping[str, Any], *, depth: int = 0) -> dict[str, Any]:
+def checked_data_set(document: Mapping[str, Any], *, depth: int = 0, bulk: bool = False) -> dict[str, Any]:
     """The data set or item in stored form; raises ValueError if it violates PS3.18 F.2 or is nested too deeply.
 
-    Sequences may be nested 16 levels deep.
+    Sequences may be nested 16 levels deep. With `bulk`, attributes may refer to bulk data elsewhere.
     """
     if depth > _MAX_NESTING:
         raise ValueError("sequences are nested too deep")
     if not all(map(is_tag, document)):
         raise ValueError("a name is no tag")
-    return {name.upper(): checked_element(element, depth=depth) for name, element in document.items()}
+    return {name.upper(): checked_element(element, depth=depth, bulk=bulk) for name, element in document.items()}
 
 
-def checked_element(element: object, *, depth: int = 0) -> dict[str, Any]:
+def checked_element(element: object, *, depth: int = 0, bulk: bool = False) -> dict[str, Any]:
     """The attribute in stored form: DS and IS as text, no blanks around values; raises ValueError if it is invalid.
 
-    A BulkDataURI is refused too, because the server does not fetch bulk data from elsewhere.
+    Without `bulk` a BulkDataURI is refused too, because the server does not fetch bulk data from elsewhere.
     """
     vr = element.get("vr") if isinstance(element, dict) else None
     if not isinstance(element, dict) or not isinstance(vr, str) or vr not in VRS:
         raise ValueError("no VR")
     holders = [name for name in _HOLDERS if name in element]
-    if len(holders) > 1 or "BulkDataURI" in element:
+    if len(holders) > 1 or ("BulkDataURI" in element and not bulk):
         raise ValueError("values in two places, or elsewhere")
+    if "BulkDataURI" in element:
+        return _bulk_element(vr, element["BulkDataURI"])
     if "InlineBinary" in element or vr in BYTES_VRS:
         return _bytes_element(vr, element)
     values = element.get("Value", [])
     if not isinstance(values, list):
         raise ValueError("the values are no array")
     if vr == "SQ":
-        items = [checked_data_set(_object(item), depth=depth + 1) for item in values]
+        items = [checked_data_set(_object(item), depth=depth + 1, bulk=bulk) for item in values]
         return {"vr": "SQ", "Value": items} if items else {"vr": "SQ"}
     if vr in NUMBERS or vr == "AT":
         found = [_number(value, vr) for value in values if value is not None]
@@ -68,6 +70,12 @@ def element_of_text(vr: str, text: str) -> dict[str, Any]:
     if vr == "PN":
         text = "=".join(group.strip() for group in text.split("="))
     return text_element(vr, values_of_text(text, vr))
+
+
+def _bulk_element(vr: str, uri: object) -> dict[str, Any]:
+    if vr == "SQ" or not isinstance(uri, str) or not uri:
+        raise ValueError("a reference to bulk data that is none")
+    return {"vr": vr, "BulkDataURI": uri}
 
 
 def _bytes_element(vr: str, element: Mapping[str, Any]) -> dict[str, Any]:
