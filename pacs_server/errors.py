@@ -37,6 +37,7 @@ PacsError
 |- ResourceLimitation         the request asks for more than can be handled
 |- NotFound                   there is nothing of that name, or the caller may not see it
 |- NotAcceptable              what was asked for cannot be had in a form that the client accepts
+|- UnsupportedMediaType       what was sent is of a kind that is not taken there
 |- InvalidRequest             a request breaks the rules of its door
 """
 
@@ -199,6 +200,10 @@ class NotFound(PacsError):
 
 class NotAcceptable(PacsError):
     """What was asked for cannot be had in any form that the client accepts."""
+
+
+class UnsupportedMediaType(PacsError):
+    """What was sent is of a media type or in a coding that is not taken there."""
 
 
 class InvalidRequest(PacsError):

@@ -16,7 +16,7 @@ from pacs_server.dicom.uids import (
     PRIVATE_INFORMATION_CREATOR_UID,
     clean_uid,
 )
-from pacs_server.dicom.vr import LONG_VRS
+from pacs_server.dicom.vr import LONG_VRS, looks_like_vr
 from pacs_server.dicom.writer import Field, Writer
 from pacs_server.errors import InvalidInstance
 
@@ -122,7 +122,8 @@ def decode_head(head: bytes) -> FileHead | None:
     """
     if head[128:132] == b"DICM":
         return _decode_meta(head, 132)
-    if head[:4] == b"\x02\0\0\0" and head[4:6] == b"UL":
+    # Some clients send File Meta Information without its group length too, so it may begin with any element.
+    if head[:2] == b"\x02\0" and looks_like_vr(head[4:6]):
         return _decode_meta(head, 0)
     # A bare data set begins with an element of group 0008 whose length is plausible.
     if len(head) < 8 or head[:2] != b"\x08\0" or head[3] != 0:

@@ -46,6 +46,7 @@ _USUAL: dict[type[PacsError], Status] = {
     errors.ResourceLimitation: Status.RESOURCE_LIMITATION,
     errors.NotFound: Status.NO_SUCH_SOP_INSTANCE,
     errors.NotAcceptable: Status.PROCESSING_FAILURE,
+    errors.UnsupportedMediaType: Status.PROCESSING_FAILURE,
     errors.InvalidRequest: Status.PROCESSING_FAILURE,
 }
 # A700 is a status of C-STORE, C-FIND, C-GET and C-MOVE only. The DIMSE-N services answer 0213 instead (PS3.7 Annex C).

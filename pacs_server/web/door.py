@@ -13,6 +13,7 @@ from pacs_server.dicom.caller import Caller, Door, Role
 from pacs_server.errors import PacsError
 from pacs_server.services.frames import FrameService
 from pacs_server.web.dicomweb.frames import Frames
+from pacs_server.web.dicomweb.stow import STOW
 from pacs_server.web.dicomweb.viewing import Views, Workers
 from pacs_server.web.dicomweb.wado import WADO
 from pacs_server.web.middleware import Gate
@@ -34,6 +35,7 @@ def _routes(services: WebServices) -> Iterable[BaseRoute]:
     frames, views, workers = FrameService(services.retrieve), Views(services.auditor, services.retrieve), Workers()
     yield from Frames(services, frames, views, workers).routes()
     yield from WADO(services).routes()
+    yield from STOW(services).routes()
 
 
 async def _identify(request: HTTPConnection) -> Caller | Response:

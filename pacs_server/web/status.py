@@ -51,6 +51,7 @@ STATUS_OF: Final[dict[type[PacsError], HTTPStatus]] = {
     errors.FrameNotFound: HTTPStatus.NOT_FOUND,
     errors.BulkDataNotFound: HTTPStatus.NOT_FOUND,
     errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
 }
 

@@ -1,0 +1,96 @@
+"""STOW-RS: instances are stored (PS3.18 10.5)."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Final
+
+from anyio import CapacityLimiter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pacs_server.dicom.caller import Role
+from pacs_server.dicom.uids import InstanceUIDs, is_uid
+from pacs_server.errors import InvalidRequest, UnsupportedMediaType
+from pacs_server.kit.multipart import MalformedMultipart, MultipartSplitter
+from pacs_server.services.access import require
+from pacs_server.web.accept import choose, media_type_of
+from pacs_server.web.caller import caller_of
+from pacs_server.web.dicomweb.store_report import StoreReport
+from pacs_server.web.dicomweb.storing import DICOM, Storing
+from pacs_server.web.services import WebServices
+from pacs_server.web.uploads import consume
+from pacs_server.web.urls import base_url
+
+ANSWERS: Final = ("application/dicom+json", "application/json")
+_PATH: Final = "/dicom-web/studies"
+
+Take = Callable[[Storing, Iterator[bytes]], None]
+
+
+class STOW:
+    """Answers Store transactions."""
+
+    def __init__(self, services: WebServices) -> None:
+        self._services = services
+        # A thread waits for its client, so these are none of the threads on which answers depend.
+        self._threads: CapacityLimiter | None = None
+
+    def routes(self) -> list[Route]:
+        """The resources."""
+        return [
+            Route(_PATH, self.store_instances, methods=["POST"]),
+            Route(f"{_PATH}/{{study}}", self.store_instances, methods=["POST"]),
+        ]
+
+    async def store_instances(self, request: Request) -> Response:
+        """Store the instances of the body, and say what became of each."""
+        caller = caller_of(request)
+        require(caller, Role.CONTRIBUTOR)
+        answer = choose(request, ANSWERS)
+        study = request.path_params.get("study")
+        if study is not None and not is_uid(study):
+            raise InvalidRequest("the study of the URL is no UID")
+        take = _taker(request)
+        storing = Storing(self._services, caller, study)
+        report = await consume(request, lambda pieces: storing.run(lambda each: take(each, pieces)), self._limiter())
+        if report.is_empty:
+            raise InvalidRequest(report.broken or "the body holds no instance")
+        return self._answer(request, report, answer)
+
+    def _limiter(self) -> CapacityLimiter:
+        most = self._services.config().web.max_connections
+        if self._threads is None:
+            self._threads = CapacityLimiter(most)
+        self._threads.total_tokens = most
+        return self._threads
+
+    def _answer(self, request: Request, report: StoreReport, media_type: str) -> Response:
+        base = base_url(request, self._services.config().web) + _PATH
+        module = report.module(lambda study: f"{base}/{study}", partial(_instance_url, base))
+        return Response(json.dumps(module), report.status, media_type=media_type)
+
+
+def _instance_url(base: str, uids: InstanceUIDs) -> str:
+    return f"{base}/{uids.study}/series/{uids.series}/instances/{uids.sop}"
+
+
+def _taker(request: Request) -> Take:
+    """How the body is to be taken, by its headers. Raises UnsupportedMediaType, InvalidRequest."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("a body in a content coding such as gzip is not taken")
+    media_type, parameters = media_type_of(request.headers.get("content-type", ""))
+    if media_type == DICOM:
+        return lambda storing, pieces: storing.file(pieces, parameters.get("transfer-syntax", ""))
+    if media_type != "multipart/related":
+        raise UnsupportedMediaType(f"a body is multipart/related or {DICOM}, and this is {media_type or 'neither'}")
+    boundary = parameters.get("boundary", "")
+    try:
+        MultipartSplitter(boundary)
+    except MalformedMultipart as error:
+        raise InvalidRequest(str(error)) from error
+    root = parameters.get("type", DICOM).lower()
+    if root == DICOM:
+        return lambda storing, pieces: storing.files(pieces, boundary)
+    raise UnsupportedMediaType(f"parts of type {root[:60]} are not taken")

@@ -1,0 +1,103 @@
+"""Request bodies as a worker in a thread reads them, while they arrive on the event loop.
+
+The loop never waits for the worker but by not asking for more: then the kernel's buffers fill up, and the client waits.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import ClientDisconnect, Request
+
+# As much may wait for the worker, and as much again may be in its hands.
+_WAITING: Final = 1024 * 1024
+
+T = TypeVar("T")
+
+
+class BodyCutShort(Exception):
+    """The client has gone, or the request was given up, before the body was complete."""
+
+
+async def consume(request: Request, work: Callable[[Iterator[bytes]], T], limiter: CapacityLimiter) -> T:
+    """What `work` makes of the body, which it gets in pieces, in a thread; it need not read all of it.
+
+    If the client goes away the pieces end with BodyCutShort. `limiter` says how many threads there may be.
+    """
+    body = _Body(asyncio.get_running_loop())
+    worker = asyncio.ensure_future(to_thread.run_sync(work, body.pieces(), limiter=limiter))
+    reader = asyncio.ensure_future(_read(request, body))
+    try:
+        await asyncio.wait((worker, reader), return_when=asyncio.FIRST_COMPLETED)
+        return await asyncio.shield(worker)
+    except asyncio.CancelledError:
+        body.end(BodyCutShort("the request was given up"))
+        await asyncio.wait((worker,))
+        raise
+    finally:
+        reader.cancel()
+        await asyncio.wait((reader,))
+
+
+async def _read(request: Request, body: "_Body") -> None:
+    """Hand the body over as it arrives."""
+    try:
+        async for piece in request.stream():
+            if piece:
+                await body.put(piece)
+        body.end(None)
+    except ClientDisconnect:
+        pass
+    finally:
+        body.end(BodyCutShort("the client went away"))
+
+
+class _Body:
+    """What has arrived of a body and waits for the worker."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._changed = threading.Condition()
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._ended = False
+        self._error: Exception | None = None
+        self._room = asyncio.Event()
+
+    async def put(self, piece: bytes) -> None:
+        """Hand a piece over; waits while enough waits for the worker."""
+        with self._changed:
+            self._waiting.append(piece)
+            self._size += len(piece)
+            full = self._size >= _WAITING
+            if full:
+                self._room.clear()
+            self._changed.notify()
+        if full:
+            await self._room.wait()
+
+    def end(self, error: Exception | None) -> None:
+        """Say that nothing more comes, the first time; with `error` the pieces end with it."""
+        with self._changed:
+            if not self._ended:
+                self._ended, self._error = True, error
+            self._changed.notify()
+
+    def pieces(self) -> Iterator[bytes]:
+        """The pieces, in the worker."""
+        while pieces := self._take():
+            yield from pieces
+        if self._error is not None:
+            raise self._error
+
+    def _take(self) -> list[bytes]:
+        """All that waits; empty at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._ended)
+            taken, self._waiting = self._waiting, []
+            full, self._size = self._size >= _WAITING, 0
+        if full:
+            self._loop.call_soon_threadsafe(self._room.set)
+        return taken
