@@ -22,6 +22,7 @@ PacsError
 |- TranscodeError             no lossless way to the wanted transfer syntax
 |- InvalidWorklistItem        a worklist item lacks or breaks what it needs
 |- WorklistItemNotFound       no such worklist item
+|- WorklistItemChanged        somebody else changed the worklist item meanwhile
 |- AttributeRefused           an attribute of a request is not as it has to be
 |  |- InvalidAttributeValue   it has a value that it may not have
 |  |- MissingAttribute        it is needed and not there
@@ -34,6 +35,7 @@ PacsError
 |- AuditUnavailable           the audit trail cannot be written or read
 |- PatientError               no such patient or study, or not to be changed so
 |- UserError                  no such user, or one that cannot be kept
+|- Conflict                   the thing is not in a state that allows what was asked for
 |- ResourceLimitation         the request asks for more than can be handled
 |- NotFound                   there is nothing of that name, or the caller may not see it
 |- NotAcceptable              what was asked for cannot be had in a form that the client accepts
@@ -138,6 +140,10 @@ class WorklistItemNotFound(PacsError):
     """No such worklist item."""
 
 
+class WorklistItemChanged(PacsError):
+    """Somebody else has changed the worklist item since it was read."""
+
+
 class AttributeRefused(PacsError):
     """An attribute of a request is not as it has to be; `tag` says which, as eight hexadecimal digits, if known."""
 
@@ -188,6 +194,10 @@ class UserError(PacsError):
 
 class PatientError(PacsError):
     """A patient or study that an operator named is not there, not the only one, or cannot be changed so."""
+
+
+class Conflict(PacsError):
+    """The thing that a request is about is not in a state that allows it; says which."""
 
 
 class ResourceLimitation(PacsError):

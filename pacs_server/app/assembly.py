@@ -21,6 +21,7 @@ from pacs_server.index.commitment import CommitmentIndex
 from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import InstanceIndex
+from pacs_server.index.listing import ListingIndex
 from pacs_server.index.logins import KeyIndex, SessionIndex
 from pacs_server.index.metadata import MetadataIndex
 from pacs_server.index.mpps import ProcedureStepIndex
@@ -40,6 +41,7 @@ from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.commitment import StorageCommitmentService, retry_policy
 from pacs_server.services.deletion import DeletionService
+from pacs_server.services.listing import ListingService
 from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
@@ -74,6 +76,7 @@ class OpenArchive:
     worklist: WorklistService
     mpps: MPPSService
     peers: PeersSeenService
+    listing: ListingService
     deletions: DeletionService
     patients: PatientService
     audit: Recorder
@@ -163,6 +166,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
             ProcedureStepIndex(database), discontinued_returns=lambda: config().worklist.discontinued_returns
         ),
         peers=PeersSeenService(PeerIndex(database)),
+        listing=ListingService(ListingIndex(database)),
         deletions=DeletionService(DeletionIndex(database), files, archive.checkpoints, audit),
         patients=PatientService(database, files.decisions, audit, lambda: config().server.ae_title),
         audit=audit,

@@ -7,6 +7,7 @@ the same changes come again.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Final
 
 from pacs_server.index.database import Database
@@ -92,6 +93,18 @@ class Feed:
     def leave(self, name: str) -> None:
         """Forget a consumer that there is no longer, so that nothing is kept for it."""
         self._index.leave(name)
+
+    def join(self, consumer: Consumer) -> None:
+        """Begin to keep changes for a consumer, if that is not done."""
+        self._index.read(consumer, 1)
+
+    def touch(self, name: str) -> None:
+        """Say that a consumer is still there, although nothing happens."""
+        self._index.touch(name)
+
+    def leave_stale(self, prefix: str, before: datetime) -> None:
+        """Forget the consumers whose names begin with `prefix` and that were last there before that moment."""
+        self._index.leave_stale(prefix, before)
 
     def gauges(self) -> dict[str, float]:
         """How far the slowest consumer is behind, if there is one."""

@@ -165,16 +165,9 @@ def _dates(day: str | None, first: str | None, last: str | None) -> str | None:
 
 def values(row: Texts) -> dict[str, Any]:
     """A match as JSON: counts as numbers, attributes that may have several values as arrays."""
-    return {keyword: _value(keyword, text) for keyword, text in row.items()}
+    from pacs_server.dicom.text_query import plain_value
 
-
-def _value(keyword: str, text: str) -> Any:
-    from pacs_server.dicom.attributes import BY_KEYWORD
-
-    attribute = BY_KEYWORD[keyword]
-    if attribute.multiple:
-        return text.split("\\") if text else []
-    return int(text) if text and attribute.computed and attribute.vr == "IS" else text
+    return {keyword: plain_value(keyword, text) for keyword, text in row.items()}
 
 
 def json_text(document: object, indent: int | None = None) -> str:

@@ -104,6 +104,15 @@ class DeletionIndex:
             rows = connection.execute(select(table).order_by(table.c.deleted_at, table.c.id))
             return [_deletion(row) for row in rows]
 
+    def page(self, limit: int, after: str | None = None) -> Sequence[Deletion]:
+        """The newest deletions, `limit` at most, or those whose folder comes before the folder `after`."""
+        # The name of a folder begins with the time of the deletion.
+        statement = select(table).order_by(table.c.folder.desc()).limit(limit)
+        if after is not None:
+            statement = statement.where(table.c.folder < after)
+        with self._database.connect() as connection:
+            return [_deletion(row) for row in connection.execute(statement)]
+
     def get(self, folder: str) -> Deletion | None:
         """The deletion of that folder."""
         with self._database.connect() as connection:

@@ -108,10 +108,24 @@ class FeedIndex:
     def leave(self, name: str) -> None:
         """Forget a consumer that there is no longer: nothing is kept for it any more."""
         with self._database.begin(lock=WRITER_LOCK) as connection:
-            connection.execute(delete(feed_cursor).where(feed_cursor.c.consumer == name))
-            if connection.scalar(select(func.count()).select_from(feed_cursor)) == 0:
-                connection.execute(delete(change))
-            _prune(connection)
+            _leave(connection, [name])
+
+    def leave_stale(self, prefix: str, before: datetime) -> None:
+        """Forget the consumers whose names begin with `prefix` and whose cursors were not moved since that moment."""
+        stale = select(feed_cursor.c.consumer).where(
+            feed_cursor.c.consumer.startswith(prefix, autoescape=True), feed_cursor.c.moved_at < before
+        )
+        with self._database.connect() as connection:
+            names = connection.scalars(stale).all()
+        if names:
+            with self._database.begin(lock=WRITER_LOCK) as connection:
+                _leave(connection, names)
+
+    def touch(self, name: str) -> None:
+        """Note that a consumer is still there."""
+        with self._database.begin() as connection:
+            mine = feed_cursor.c.consumer == name
+            connection.execute(update(feed_cursor).where(mine).values(moved_at=datetime.now(UTC)))
 
     def lag(self) -> int | None:
         """How many instances and changes the slowest consumer has not read, about; None without a consumer."""
@@ -222,6 +236,13 @@ def _arrival(row: Any, why: Any) -> Change:
 def _change(row: Any) -> Change:
     uids = (row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
     return Change(ChangeKind(row.kind), in_utc(row.at), None, *uids, row.number, row.detail)
+
+
+def _leave(connection: Connection, names: Sequence[str]) -> None:
+    connection.execute(delete(feed_cursor).where(feed_cursor.c.consumer.in_(names)))
+    if connection.scalar(select(func.count()).select_from(feed_cursor)) == 0:
+        connection.execute(delete(change))
+    _prune(connection)
 
 
 def _prune(connection: Connection) -> None:

@@ -53,6 +53,7 @@ StepEdit = Callable[[DataSet], dict[str, Any]]
 class StepRow:
     """A step as it is listed. It references `referenced` instances, of which `received` are in the archive."""
 
+    id: int
     sop_instance_uid: str
     status: str
     performed_procedure_step_id: str
@@ -138,6 +139,19 @@ class ProcedureStepIndex:
     def list(self) -> Generator[StepRow, None, None]:
         """All steps, the latest first; raises IndexUnavailable."""
         return self._rows(_steps().order_by(_step.id.desc()))
+
+    def page(
+        self, limit: int, after: int | None = None, *, status: str | None = None, study: str | None = None
+    ) -> Sequence[StepRow]:
+        """The newest steps, `limit` at most, or those whose id is below `after`; raises IndexUnavailable."""
+        statement = _steps().order_by(_step.id.desc()).limit(limit)
+        if after is not None:
+            statement = statement.where(_step.id < after)
+        if status is not None:
+            statement = statement.where(_step.status == status)
+        if study is not None:
+            statement = statement.where(_step.study_instance_uid == study)
+        return list(self._rows(statement))
 
     def row(self, uid: str) -> StepRow:
         """A step as it is listed; raises InstanceNotFound, IndexUnavailable."""

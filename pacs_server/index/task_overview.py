@@ -37,9 +37,11 @@ class TaskOverview:
             row = connection.execute(select(table).where(table.c.id == key)).one_or_none()
         return None if row is None else task_of(row)
 
-    def tasks(self, wanted: TaskFilter, limit: int) -> Sequence[Task]:
-        """The newest tasks that the filter lets through, the newest last."""
+    def tasks(self, wanted: TaskFilter, limit: int, before: int | None = None) -> Sequence[Task]:
+        """The newest tasks that the filter lets through, the newest last; `before` is a number that all are below."""
         statement = select(table).where(table.c.state.in_(wanted.states)).order_by(table.c.id.desc()).limit(limit)
+        if before is not None:
+            statement = statement.where(table.c.id < before)
         for column, value in ((table.c.kind, wanted.kind), (table.c.target, wanted.target)):
             if value is not None:
                 statement = statement.where(column == value)

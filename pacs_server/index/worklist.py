@@ -13,7 +13,7 @@ from pacs_server.dicom.matching import date_key, time_key
 from pacs_server.dicom.person_name import fold_name
 from pacs_server.dicom.worklist import STUDY_INSTANCE_UID, ItemStatus, WorklistItem
 from pacs_server.dicom.worklist_query import WorklistQuery, presented
-from pacs_server.errors import InvalidWorklistItem, WorklistItemNotFound
+from pacs_server.errors import InvalidWorklistItem, WorklistItemChanged, WorklistItemNotFound
 from pacs_server.index.changes import ChangeKind, NewChange, record
 from pacs_server.index.database import Database
 from pacs_server.index.matching import Clause, all_of, name_of
@@ -61,14 +61,21 @@ class WorklistIndex:
         self._database = database
 
     def put(
-        self, items: Sequence[WorklistItem], before: Callable[[PutResult], None] = lambda result: None
+        self,
+        items: Sequence[WorklistItem],
+        before: Callable[[PutResult], None] = lambda result: None,
+        *,
+        unchanged: ItemRow | None = None,
     ) -> PutResult:
         """Add or update all items or none; raises InvalidWorklistItem, IndexUnavailable.
 
-        `before` is called just before the commit; if it raises, nothing is changed.
+        `before` is called just before the commit; if it raises, nothing is changed. Raises WorklistItemChanged if
+        `unchanged` is not as it was read.
         """
         added = 0
         with self._database.begin(lock=WORKLIST_LOCK) as connection:
+            if unchanged is not None:
+                _check_unchanged(connection, unchanged)
             keys = []
             for item in items:
                 key, is_new = _put(connection, item)
@@ -114,6 +121,26 @@ class WorklistIndex:
         ):
             for row in result:
                 yield _item_row(row)
+
+    def page(
+        self, limit: int, after: int | None = None, *, status: ItemStatus | None = None, date: str | None = None,
+        station: str | None = None, accession_number: str | None = None, patient_id: str | None = None,
+    ) -> Sequence[ItemRow]:  # fmt: skip
+        """The items added last, `limit` at most, or those whose id is below `after`; raises IndexUnavailable."""
+        wanted = {
+            _columns.status: status,
+            _columns.scheduled_procedure_step_start_date: date,
+            _columns.accession_number: accession_number,
+            _columns.patient_id: patient_id,
+        }
+        statement = select(worklist_item).order_by(_columns.id.desc()).limit(limit)
+        statement = statement.where(*(column == value for column, value in wanted.items() if value is not None))
+        if after is not None:
+            statement = statement.where(_columns.id < after)
+        if station is not None:
+            statement = statement.where(_columns.id.in_(_at_station(station)))
+        with self._database.connect() as connection:
+            return [_item_row(row) for row in connection.execute(statement)]
 
     def set_status(self, item_ids: Sequence[int], status: ItemStatus) -> None:
         """Set the status of all items or none; raises WorklistItemNotFound, IndexUnavailable."""
@@ -176,6 +203,14 @@ def record_items(connection: Connection, item_ids: Sequence[int]) -> None:
 
 def _not_found(item_id: int) -> WorklistItemNotFound:
     return WorklistItemNotFound(f"there is no worklist item {item_id}")
+
+
+def _check_unchanged(connection: Connection, row: ItemRow) -> None:
+    found = connection.execute(select(worklist_item).where(_columns.id == row.id)).one_or_none()
+    if found is None:
+        raise _not_found(row.id)
+    if _item_row(found) != row:
+        raise WorklistItemChanged(f"worklist item {row.id} was changed meanwhile: read it again")
 
 
 def _at_station(ae_title: str) -> Select[Any]:

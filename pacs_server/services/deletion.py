@@ -11,7 +11,7 @@ The order of the steps, in which a crash at any point loses nothing:
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -253,6 +253,17 @@ class DeletionService:
         """The deletions in the trash, the oldest first."""
         return self._index.list()
 
+    def page(self, limit: int, after: str | None = None) -> Sequence[Deletion]:
+        """The newest deletions in the trash, `limit` at most, or those before the one of the ID `after`."""
+        return self._index.page(limit, after)
+
+    def find(self, folder: str) -> Deletion:
+        """The deletion of that ID. Raises InstanceNotFound."""
+        deletion = self._index.get(folder)
+        if deletion is None:
+            raise InstanceNotFound("no deletion of this ID is in the trash")
+        return deletion
+
     def subject(self, folder: str) -> Subject:
         """The patient and the study of a deletion, by its document in the trash."""
         return _subjects(decode(self._trash.read(folder), folder))[0]
@@ -272,6 +283,16 @@ class DeletionService:
                     self._purge(deletion, who)
                     purged.append(deletion)
         return purged
+
+    def purge(self, folder: str, by: Participant | None = None) -> Deletion:
+        """Purge one deletion. Raises InstanceNotFound if it is not in the trash."""
+        with self.settled():
+            deletion = self._index.get(folder)
+            if deletion is None:
+                raise InstanceNotFound("no deletion of this ID is in the trash")
+            self._checkpoints.take_everywhere()
+            self._purge(deletion, by or local_user())
+        return deletion
 
     def _purge(self, deletion: Deletion, who: Participant) -> None:
         folder = deletion.folder

@@ -81,6 +81,15 @@ class MPPSService:
         """All steps, the newest first; raises IndexUnavailable."""
         return self._index.list()
 
+    def page(
+        self, limit: int, after: int | None = None, *, status: str | None = None, study: str | None = None
+    ) -> Sequence[StepRow]:
+        """The newest steps, `limit` at most, or those whose id is below `after`; raises IndexUnavailable.
+
+        With `status` or `study`, only those of that status or of that Study Instance UID.
+        """
+        return self._index.page(limit, after, status=status, study=study)
+
     def show(self, uid: str) -> Step:
         """All that is known about a step; raises InstanceNotFound, IndexUnavailable."""
         row = self._index.row(uid)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
-from pacs_server.audit.events import Action, Event, EventID
+from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.dicom.same_patient import compatible
 from pacs_server.dicom.subject import Subject
@@ -56,6 +56,12 @@ class PatientService:
         current = [study.person for study in self._index.studies(study_instance_uid)]
         return current + self._index.moved_away(study_instance_uid)
 
+    @staticmethod
+    def key_of(reference: str) -> int | None:
+        """The id in the reference of a patient who was not merged; None if it is no such reference."""
+        match = _REFERENCE.fullmatch(reference)
+        return int(match[2]) if match and not match[1] else None
+
     def person(self, text: str) -> Person:
         """The one patient that `text` names by reference, ID, or ID^^^ISSUER. Raises PatientError, IndexUnavailable."""
         if match := _REFERENCE.fullmatch(text):
@@ -89,8 +95,12 @@ class PatientService:
         """The studies that a merge would move. Raises IndexUnavailable."""
         return self._index.studies_of(person)
 
-    def merge(self, source: Person, target: Person, reason: str, *, dry_run: bool = False) -> list[StudyOf]:
+    def merge(
+        self, source: Person, target: Person, reason: str, *, by: Participant | None = None, dry_run: bool = False
+    ) -> list[StudyOf]:
         """Move all studies of a patient to another one, and those still to come; returns the studies.
+
+        `by` is the participant who asks for it; without it, that is the user who runs this process.
 
         Raises PatientError, StorageFull, StorageUnavailable, IndexUnavailable, AuditUnavailable.
         """
@@ -99,14 +109,16 @@ class PatientService:
         if not target.identity.patient_id:
             raise PatientError(f"{target.reference} has no Patient ID, which identifies nobody")
         studies = self.studies_of(source)
-        self._decide(studies, source, target, reason, whole=True, dry_run=dry_run)
+        self._decide(studies, source, target, reason, by or local_user(), whole=True, dry_run=dry_run)
         return studies
 
-    def reassign(self, study: StudyOf, target: Person, reason: str, *, dry_run: bool = False) -> None:
+    def reassign(
+        self, study: StudyOf, target: Person, reason: str, *, by: Participant | None = None, dry_run: bool = False
+    ) -> None:
         """Move a study to another patient, and what still arrives for the study; raises as `merge` does."""
         if not target.identity.patient_id and target not in self._index.moved_away(study.study_instance_uid):
             raise PatientError(f"{target.reference} has no Patient ID, which identifies nobody")
-        self._decide([study], study.person, target, reason, whole=False, dry_run=dry_run)
+        self._decide([study], study.person, target, reason, by or local_user(), whole=False, dry_run=dry_run)
 
     def catch_up(self) -> int:
         """Apply the decisions that are in the journal and not in the index, because of a crash; returns how many.
@@ -121,8 +133,9 @@ class PatientService:
         return sum(self._decisions.apply(decision, partial(self._record, decision)) for decision in missing)
 
     def _decide(
-        self, studies: list[StudyOf], source: Person, target: Person, reason: str, *, whole: bool, dry_run: bool
-    ) -> None:
+        self, studies: list[StudyOf], source: Person, target: Person, reason: str, who: Participant,
+        *, whole: bool, dry_run: bool,
+    ) -> None:  # fmt: skip
         if _same(source, target):
             raise PatientError("that is one and the same patient")
         if not reason.strip():
@@ -130,7 +143,6 @@ class PatientService:
         if dry_run:
             return
         self._audit.ensure_writable()
-        who = local_user()
         uids = tuple(study.study_instance_uid for study in studies)
         accession_numbers = {study.study_instance_uid: study.accession_number for study in studies}
         for _ in range(_ATTEMPTS):
@@ -140,7 +152,7 @@ class PatientService:
                 number, datetime.now(UTC), who.user_id, reason, whole,
                 source.attributes, target.attributes, uids, self._system(),
             )  # fmt: skip
-            if self._decisions.apply(decision, partial(self._write_down, decision, accession_numbers)):
+            if self._decisions.apply(decision, partial(self._write_down, decision, accession_numbers, who)):
                 return
         raise PatientError("somebody else changes patients all the time; nothing was changed")
 
@@ -152,17 +164,19 @@ class PatientService:
             )
         return written + 1
 
-    def _write_down(self, decision: Decision, accession_numbers: Mapping[str, str]) -> bool:
+    def _write_down(self, decision: Decision, accession_numbers: Mapping[str, str], who: Participant) -> bool:
         """Write a decision to the journal and the audit trail, or to neither; False if its number is taken."""
         if not self._journal.append(decision):
             return False
         try:
-            return self._record(decision, accession_numbers)
+            return self._record(decision, accession_numbers, who)
         except AuditUnavailable:
             self._journal.take_back(decision)
             raise
 
-    def _record(self, decision: Decision, accession_numbers: Mapping[str, str] | None = None) -> bool:
+    def _record(
+        self, decision: Decision, accession_numbers: Mapping[str, str] | None = None, who: Participant | None = None
+    ) -> bool:
         """Record one event for each of the two patients (PS3.15 A.5.3: a message is about one patient).
 
         A decision that a crash interrupted is recorded once more when it is applied: better twice than never.
@@ -170,11 +184,11 @@ class PatientService:
         verb = "merged" if decision.whole else "reassigned"
         gone = Action.DELETE if decision.whole else Action.UPDATE
         for attributes, action in ((decision.source, gone), (decision.target, Action.UPDATE)):
-            who = attributes.get("patient_id", ""), attributes.get("issuer_of_patient_id", "")
-            subjects = [Subject(*who, uid, (accession_numbers or {}).get(uid, "")) for uid in decision.studies]
+            patient = attributes.get("patient_id", ""), attributes.get("issuer_of_patient_id", "")
+            subjects = [Subject(*patient, uid, (accession_numbers or {}).get(uid, "")) for uid in decision.studies]
             detail = f"{verb}, change {decision.number}: {decision.reason}"
-            about = tuple(subjects) or (Subject(*who),)
-            user = replace(local_user(), user_id=decision.by)
+            about = tuple(subjects) or (Subject(*patient),)
+            user = who or replace(local_user(), user_id=decision.by)
             self._audit.write(Event(EventID.PATIENT_RECORD, action, (user,), subjects=about, detail=detail))
         return True
 

@@ -206,9 +206,9 @@ class TaskService:
         """The task of that number."""
         return self._overview.find(key)
 
-    def tasks(self, wanted: TaskFilter, limit: int) -> Sequence[Task]:
-        """The newest tasks that the filter lets through, the newest last."""
-        return self._overview.tasks(wanted, limit)
+    def tasks(self, wanted: TaskFilter, limit: int, before: int | None = None) -> Sequence[Task]:
+        """The newest tasks that the filter lets through, the newest last; `before` is a number that all are below."""
+        return self._overview.tasks(wanted, limit, before)
 
     def retry(self, task: Task) -> bool:
         """Make a task due now that is ready, dead or cancelled, with all its time and attempts before it.

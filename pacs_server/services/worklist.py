@@ -27,17 +27,20 @@ class WorklistService:
         self._recorder = recorder
         self._only_own_station = only_own_station
 
-    def put(self, items: Sequence[WorklistItem], by: Participant | None = None) -> PutResult:
+    def put(
+        self, items: Sequence[WorklistItem], by: Participant | None = None, *, unchanged: ItemRow | None = None
+    ) -> PutResult:
         """Add or update items by their identity, all or none; raises InvalidWorklistItem, IndexUnavailable.
 
-        A known item keeps its status, and its Study Instance UID unless the new item has another one.
+        A known item keeps its status, and its Study Instance UID unless the new item has another one. Raises
+        WorklistItemChanged, and changes nothing, if the item `unchanged` is not as it was read.
         """
 
         def record(result: PutResult) -> None:
             action = Action.UPDATE if result.updated else Action.CREATE
             self._record(items, action, f"{result.added} items added, {result.updated} updated", by)
 
-        return self._index.put(items, record)
+        return self._index.put(items, record, unchanged=unchanged)
 
     def get(self, key: str) -> ItemRow | None:
         """The item with that id, accession number or Scheduled Procedure Step ID; raises IndexUnavailable."""
@@ -51,6 +54,19 @@ class WorklistService:
         return self._index.list(
             status=status, date=date, station=station, accession_number=accession_number, limit=limit
         )
+
+    def page(
+        self, limit: int, after: int | None = None, *, status: ItemStatus | None = None, date: str | None = None,
+        station: str | None = None, accession_number: str | None = None, patient_id: str | None = None,
+    ) -> Sequence[ItemRow]:  # fmt: skip
+        """The items added last, `limit` at most, or those whose id is below `after`; raises IndexUnavailable.
+
+        The other arguments narrow them; `date` is YYYYMMDD.
+        """
+        return self._index.page(
+            limit, after, status=status, date=date, station=station, accession_number=accession_number,
+            patient_id=patient_id,
+        )  # fmt: skip
 
     def set_status(self, rows: Sequence[ItemRow], status: ItemStatus, by: Participant | None = None) -> None:
         """Set the status of items, all or none; raises WorklistItemNotFound, IndexUnavailable."""

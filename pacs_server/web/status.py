@@ -47,6 +47,8 @@ STATUS_OF: Final[dict[type[PacsError], HTTPStatus]] = {
     errors.PatientError: HTTPStatus.CONFLICT,
     errors.UserError: HTTPStatus.BAD_REQUEST,
     errors.ResourceLimitation: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.WorklistItemChanged: HTTPStatus.PRECONDITION_FAILED,
+    errors.Conflict: HTTPStatus.CONFLICT,
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.FrameNotFound: HTTPStatus.NOT_FOUND,
     errors.BulkDataNotFound: HTTPStatus.NOT_FOUND,

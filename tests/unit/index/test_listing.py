@@ -1,0 +1,86 @@
+"""Lists by pages, on both databases."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from archives import SmallArchive
+from datasets import make_ct, make_study
+
+from pacs_server.dicom.identifier import Query
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.text_query import query_of
+from pacs_server.index.listing import ListingIndex, Place
+
+
+@pytest.fixture
+def archive(tmp_path: Path, database_url: str) -> Iterator[SmallArchive]:
+    archive = SmallArchive(tmp_path, database_url)
+    yield archive
+    archive.close()
+
+
+def studies(**keys: str) -> Query:
+    return query_of(Level.STUDY, keys, ("StudyInstanceUID", "PatientID"))
+
+
+def ids(index: ListingIndex, query: Query, size: int) -> list[list[str]]:
+    """The Patient IDs on each page."""
+    pages, after = [], None
+    column = [each.tag for each in query.returns].index(0x00100020)
+    while rows := index.page(query, Place(size, after)):
+        pages.append([row.texts[column] for row in rows])
+        after = rows[-1].id
+    return pages
+
+
+def test_pages_are_the_newest_first_and_leave_nothing_out(archive: SmallArchive) -> None:
+    for number in range(5):
+        archive.study(1, PatientID=f"P{number}")
+    index = ListingIndex(archive.database)
+    assert ids(index, studies(), 2) == [["P4", "P3"], ["P2", "P1"], ["P0"]]
+
+
+def test_what_python_has_to_match_fills_pages_too(archive: SmallArchive) -> None:
+    for number in range(6):
+        archive.study(1, PatientID=f"P{number}", PatientName="Doe^Jane=Smith^Joe" if number % 2 else "Doe^Jim")
+    index = ListingIndex(archive.database)
+    query = query_of(Level.STUDY, {"PatientName": "smith joe"}, ("PatientID",), fuzzy=True)
+    assert ids(index, query, 2) == [["P5", "P3"], ["P1"]]
+
+
+def test_one_row_can_be_asked_for(archive: SmallArchive) -> None:
+    archive.study(1)
+    archive.study(1, PatientID="P2")
+    index = ListingIndex(archive.database)
+    first, second = index.page(studies(), Place(10))
+    assert index.page(studies(), Place(1, only=second.id)) == [second]
+    assert index.page(studies(PatientID="P2"), Place(1, only=second.id)) == []
+    assert first.id > second.id
+
+
+def test_extents_are_of_all_that_lies_below(archive: SmallArchive) -> None:
+    stored = archive.store([*make_study(2, 2, PatientID="P1"), make_ct(PatientID="P1"), make_ct(PatientID="P2")])
+    index = ListingIndex(archive.database)
+    (patient,) = index.page(query_of(Level.PATIENT, {"PatientID": "P1"}, ("PatientID",)), Place(1))
+    extent = index.extent(Level.PATIENT, patient.id)
+    assert (extent.instances, extent.bytes) == (5, sum(each.size for each in stored[:5]))
+    assert extent.first_received_at is not None
+    assert extent.last_received_at is not None
+    assert extent.first_received_at.tzinfo is not None
+    assert extent.first_received_at < extent.last_received_at
+    study = index.page(studies(StudyInstanceUID=stored[0].uids.study), Place(1))[0]
+    assert index.extent(Level.STUDY, study.id).instances == 4
+    nothing = index.extent(Level.STUDY, 10**12)
+    assert (nothing.instances, nothing.bytes, nothing.first_received_at) == (0, 0, None)
+
+
+def test_the_file_of_an_instance(archive: SmallArchive) -> None:
+    (stored,) = archive.study(1)
+    index = ListingIndex(archive.database)
+    (row,) = index.page(query_of(Level.IMAGE, {"SOPInstanceUID": stored.uids.sop}, ("SOPInstanceUID",)), Place(1))
+    file = index.file(row.id)
+    assert file is not None
+    assert (file.path, file.size, file.digest) == (stored.path, stored.size, stored.digest)
+    assert (file.calling_ae, file.peer, file.version) == ("CT1", "127.0.0.1", 1)
+    assert index.file(row.id + 1) is None
