@@ -44,6 +44,7 @@ class DICOMPorts:
             runtime.connections.established,
             peers=archive.peers,
             auditor=associations,
+            recent=runtime.recent,
         )
         self._listeners = [
             Listener(
@@ -91,6 +92,7 @@ class DICOMPorts:
 
     def _refused(self, limit: str, address: str) -> None:
         self._runtime.metrics.rejected(limit)
+        self._runtime.recent.refused(address, limit, tls=False)
         self._sparingly.log(logging.WARNING, "connection refused", address, limit)
 
 

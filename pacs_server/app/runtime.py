@@ -14,6 +14,7 @@ from pacs_server.net.listener import Connections
 from pacs_server.scp.entity import EntitySettings
 from pacs_server.scu.link import Requestor
 from pacs_server.scu.remote import RemoteAE
+from pacs_server.services.associations import RecentAssociations
 
 # How long threads may take to notice that their connection was cut, in seconds.
 _CUT_SECONDS = 5.0
@@ -65,6 +66,7 @@ class Runtime:
     settings: LiveSettings
     metrics: Metrics
     connections: Connections = field(default_factory=Connections)
+    recent: RecentAssociations = field(default_factory=RecentAssociations)
     own_logs: bool = False
     moves: Requestor = field(init=False)
     stopping: bool = False

@@ -107,6 +107,12 @@ class Connections:
             if self._draining:
                 association.drain()
 
+    def established_now(self) -> list[Connection]:
+        """The connections that have an association, the oldest first."""
+        with self._changed:
+            found = [connection for connection in self._open if connection.association is not None]
+        return sorted(found, key=lambda connection: connection.opened)
+
     def associations(self) -> int:
         """The number of connections that have an association."""
         with self._changed:

@@ -24,6 +24,7 @@ from pacs_server.scp.admission import Admission
 from pacs_server.scp.auditing import AssociationAuditor
 from pacs_server.scp.dispatch import Dispatcher
 from pacs_server.scp.rejections import TEMPORARY_CONGESTION
+from pacs_server.services.associations import RecentAssociations, Traffic
 from pacs_server.services.peers import PeersSeenService
 
 log = logging.getLogger(__name__)
@@ -65,8 +66,12 @@ class ApplicationEntity:
         *,
         peers: PeersSeenService,
         auditor: AssociationAuditor,
+        recent: RecentAssociations,
     ) -> None:
-        """`established` is called for every connection that becomes an association; `peers` hears of every proposal."""
+        """`established` is called for every connection that becomes an association; `peers` hears of every proposal.
+
+        `recent` hears how every connection ended.
+        """
         self.settings = settings
         self._admission = admission
         self._dispatcher = dispatcher
@@ -74,6 +79,7 @@ class ApplicationEntity:
         self._established = established
         self._peers = peers
         self._auditor = auditor
+        self._recent = recent
         self._sparingly = Sparingly(log)
         self._penalties = PenaltyQueue()
 
@@ -98,7 +104,9 @@ class ApplicationEntity:
             _secure(connection, settings)
             connection.transport = transport = Transport(connection.socket, tick=settings.tick)
         except (OSError, ConnectionLost) as error:
-            self._metrics.rejected("tls_handshake" if connection.tls else "connection")
+            reason_name = "tls_handshake" if connection.tls else "connection"
+            self._metrics.rejected(reason_name)
+            self._recent.refused(connection.address, reason_name, tls=connection.tls)
             self._sparingly.log(logging.INFO, "connection failed", connection.address, _why(error))
             if connection.tls:
                 self._auditor.handshake_failed(connection.address, _why(error))
@@ -115,6 +123,7 @@ class ApplicationEntity:
         """Reject a connection from an address that connects too often; with TLS, close it before the handshake."""
         self._metrics.rejected(TEMPORARY_CONGESTION.name)
         titles = {} if connection.tls else _reject_for_rate(connection, settings)
+        self._recent.refused(connection.address, TEMPORARY_CONGESTION.name, tls=connection.tls, **titles)
         self._sparingly.log(logging.INFO, "no association", connection.address, TEMPORARY_CONGESTION.name, **titles)
 
     def _associate(self, connection: Connection, transport: Transport, settings: EntitySettings) -> None:
@@ -157,6 +166,7 @@ class ApplicationEntity:
             why = "lost"
         if why != "lost":
             self._metrics.rejected(why)
+        self._recent.refused(connection.address, why, tls=connection.tls, **titles)
         self._sparingly.log(logging.INFO, "no association", connection.address, why, ended=ended.how, **titles)
 
     def _serve(self, association: Association, connection: Connection, proposed: int) -> None:
@@ -169,6 +179,7 @@ class ApplicationEntity:
             connection.useful = association.useful or isinstance(ended, PeerReleased)
             _end(association, ended)
         finally:
+            self._recent.ended(association.caller, how, operations, _traffic(association, connection))
             log.info("association", extra=_summary(association, connection, proposed, operations) | {"ended": how})
 
 
@@ -247,6 +258,11 @@ def _send_abort(transport: Transport, reason: AbortReason) -> None:
     except AssociationEnded:
         return
     transport.finish()
+
+
+def _traffic(association: Association, connection: Connection) -> Traffic:
+    transport = association.transport
+    return Traffic(transport.bytes_in, transport.bytes_out, round(time.monotonic() - connection.opened, 3))
 
 
 def _summary(
