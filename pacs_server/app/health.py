@@ -31,6 +31,7 @@ class _IndexStatus:
 
     counts: dict[str, int] | None = None
     days_left: float | None = None
+    bytes_per_day: float | None = None
     revision: str | None = None
     size_bytes: int | None = None
     tasks: dict[str, object] | None = None
@@ -74,6 +75,7 @@ class Health:
                 "free_bytes": _or_none(files.spool.free_bytes),
                 "total_bytes": _or_none(files.spool.total_bytes),
                 "days_left": index.days_left,
+                "bytes_per_day": index.bytes_per_day,
                 "quarantine_files": _or_none(files.quarantine.count),
                 **self._fsync(config.storage.fsync),
             },
@@ -137,6 +139,7 @@ class Health:
         return _IndexStatus(
             counts=self._counts(),
             days_left=None if days is None else round(days, 1),
+            bytes_per_day=_or_none(self._growth.bytes_per_day),
             revision=_or_none(database.revision),
             size_bytes=_or_none(database.size_bytes),
             tasks=_or_none(self._archive.tasks.summary),

@@ -15,7 +15,7 @@ from pacs_server.app.lifecycle import Part, RunningParts, Steps
 from pacs_server.app.logging import Logging
 from pacs_server.app.ports import Addresses, bind_ports
 from pacs_server.app.runtime import Runtime
-from pacs_server.app.web import web_door
+from pacs_server.app.web import web_parts
 from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.running import retention
 from pacs_server.config.tls import ExpiryWatch
@@ -78,7 +78,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     yield Periodic("watch", UPDATE_SECONDS, HealthLog(health, stopping=lambda: runtime.stopping).update)
     yield from _metadata(runtime)
     if runtime.ports.web is not None:
-        yield web_door(runtime)
+        yield from web_parts(runtime, running.status)
     # Peers come in last, when everything else is ready for them, and leave first.
     yield DICOMPorts(runtime)
 

@@ -1,16 +1,35 @@
 """The HTTP door of a running server: what it needs of the other parts."""
 
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+from pacs_server.app.lifecycle import Part, Steps
 from pacs_server.app.runtime import Runtime
 from pacs_server.audit.auditor import Auditor
 from pacs_server.config.sections.web import WebConfig
+from pacs_server.kit.periodic import Periodic
+from pacs_server.net.listener import Connection
+from pacs_server.services.associations import OpenAssociation, Traffic
+from pacs_server.services.events import EventHub
 from pacs_server.web.door import make_app
 from pacs_server.web.limits import WebLimits
 from pacs_server.web.server import WebServer
 from pacs_server.web.services import WebServices
 
+# How often cursors are looked for that dead processes left, in seconds.
+_TIDY_SECONDS = 3600.0
 
-def web_door(runtime: Runtime) -> WebServer:
-    """The part that serves DICOMweb, the REST API and browsers."""
+
+def web_parts(runtime: Runtime, status: Callable[[], Mapping[str, object]]) -> Iterator[Part]:
+    """The parts that serve DICOMweb, the REST API and browsers; `status` gives the sections of the status page."""
+    events = EventHub(runtime.archive.feed)
+    yield _web_door(runtime, status, events)
+    yield Periodic("events", _TIDY_SECONDS, events.tidy)
+    # Streams of events end before the server waits for its connections.
+    yield Steps(stop=events.stop)
+
+
+def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], events: EventHub) -> WebServer:
     assert runtime.ports.web is not None
     archive = runtime.archive
     services = WebServices(
@@ -28,6 +47,12 @@ def web_door(runtime: Runtime) -> WebServer:
         audit=archive.audit,
         auditor=Auditor(archive.audit),
         metrics=runtime.metrics,
+        listing=archive.listing,
+        events=events,
+        recent_associations=runtime.recent,
+        trail=archive.trail,
+        associations=lambda: [_association(each) for each in runtime.connections.established_now()],
+        status=status,
     )
     return WebServer(
         runtime.ports.web,
@@ -48,3 +73,11 @@ def _limits(web: WebConfig) -> WebLimits:
         proxies=web.trusted_proxies,
         max_body=web.max_body,
     )
+
+
+def _association(connection: Connection) -> OpenAssociation:
+    association = connection.association
+    assert association is not None
+    caller, transport = association.caller, association.transport
+    traffic = Traffic(transport.bytes_in, transport.bytes_out, round(time.monotonic() - connection.opened, 3))
+    return OpenAssociation(caller.ae_title, caller.called_ae, caller.address, caller.user, caller.tls, traffic)

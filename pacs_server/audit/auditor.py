@@ -41,6 +41,19 @@ class Auditor:
         )
         self.alert(participant_of(caller), operation, event)
 
+    def restricted(self, caller: Caller, detail: str) -> None:
+        """Record durably that the caller does what few may do and no other event tells. Raises AuditUnavailable."""
+        kind = EventType.USE_OF_RESTRICTED_FUNCTION
+        participants = (participant_of(caller), self._archive(caller))
+        self._recorder.write(
+            Event(EventID.SECURITY_ALERT, Action.EXECUTE, participants, event_type=kind, detail=detail)
+        )
+
+    def trail_read(self, caller: Caller, detail: str) -> None:
+        """Record durably that the caller reads the audit trail (PS3.15 A.5.3.2). Raises AuditUnavailable."""
+        participants = (participant_of(caller), self._archive(caller))
+        self._recorder.write(Event(EventID.AUDIT_LOG_USED, Action.READ, participants, detail=detail))
+
     def alert(self, who: Participant, kind: str, event: Event) -> None:
         """Record an event that `who` can cause at will: once a minute for each address and kind."""
         self._recorder.alert(replace(event, participants=(who,)), peer=who.address, kind=kind)

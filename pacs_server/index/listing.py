@@ -10,19 +10,20 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from pacs_server.dicom.identifier import MatchingKey, Query
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import EVERYTHING, Scope
-from pacs_server.errors import NotAuthorised
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.matching import Clause
-from pacs_server.index.models import TABLES, instance, series, study
+from pacs_server.index.models import TABLES, instance
 from pacs_server.index.queries import find_statement
+from pacs_server.index.scope import joined_from, limited, seen
 
 _ORDER = " ORDER BY "
+_EXTENT = "count(*), coalesce(sum(instance.size), 0), min(instance.received_at), max(instance.received_at)"
 _KEY = {level: f"{table.name}.id" for level, table in TABLES.items()}
 
 
@@ -75,23 +76,22 @@ class ListingIndex:
 
     def page(self, query: Query, place: Place, scope: Scope = EVERYTHING) -> list[Listed]:
         """The rows that match a query and that `scope` shows, the newest first."""
-        _refuse_limits(scope)
-        statement, residual = _page_statement(query, place)
+        statement, residual = _page_statement(query, place, scope)
         width = len(query.returns)
-        with self._database.rows(*statement) as rows:
+        with self._database.rows(*self._limited(statement, scope)) as rows:
             matching = (row for row in rows if not residual or _matches(residual, row[1:], width))
             return [Listed(int(row[0]), row[1 : width + 1]) for row in islice(matching, place.limit)]
 
     def extent(self, level: Level, key: int, scope: Scope = EVERYTHING) -> Extent:
-        """How much that `scope` shows is stored of the row of that id at PATIENT, STUDY or SERIES level."""
-        _refuse_limits(scope)
-        column = {Level.PATIENT: study.c.patient_fk, Level.STUDY: series.c.study_fk, Level.SERIES: instance.c.series_fk}
-        received = instance.c.received_at
-        values = (func.count(), func.coalesce(func.sum(instance.c.size), 0), func.min(received), func.max(received))
-        joined = instance.join(series).join(study)
-        with self._database.connect() as connection:
-            row = connection.execute(select(*values).select_from(joined).where(column[level] == key)).one()
-        return Extent(int(row[0]), int(row[1]), row[2] and in_utc(row[2]), row[3] and in_utc(row[3]))
+        """How much that `scope` shows is stored of the row of that id."""
+        wanted = f"{_KEY[level]} = {int(key)}" + (f" AND {seen(Level.IMAGE, scope)}" if scope.is_limited else "")
+        sql = f"SELECT {_EXTENT} FROM {joined_from(Level.IMAGE)} WHERE {wanted}"  # noqa: S608 - values are not in it
+        with self._database.rows(*self._limited(Clause(sql, ()), scope)) as rows:
+            count, size, first, last = next(rows)
+        return Extent(int(count), int(size), _moment(first), _moment(last))
+
+    def _limited(self, statement: Clause, scope: Scope) -> Clause:
+        return limited(statement, scope, embedded=self._database.is_sqlite) if scope.is_limited else statement
 
     def file(self, key: int) -> InstanceFile | None:
         """The file of the instance of that id."""
@@ -103,13 +103,8 @@ class ListingIndex:
         return InstanceFile(**(dict(row._mapping) | {"received_at": in_utc(row.received_at)}))
 
 
-def _refuse_limits(scope: Scope) -> None:
-    if scope.is_limited:
-        raise NotAuthorised("limited callers cannot be served yet")
-
-
-def _page_statement(query: Query, place: Place) -> tuple[Clause, list[MatchingKey]]:
-    (sql, values), residual = find_statement(query)
+def _page_statement(query: Query, place: Place, scope: Scope) -> tuple[Clause, list[MatchingKey]]:
+    (sql, values), residual = find_statement(query, scope)
     key = _KEY[query.level]
     # The statement of a query begins with its columns and ends with its order.
     found = sql.rpartition(_ORDER)[0]
@@ -117,6 +112,11 @@ def _page_statement(query: Query, place: Place) -> tuple[Clause, list[MatchingKe
     # What Python has to match cannot be counted by the database.
     limit = "" if residual else f" LIMIT {int(place.limit)}"
     return Clause(f"{conditions}{_ORDER}{key} DESC{limit}", values), residual
+
+
+def _moment(value: datetime | str | None) -> datetime | None:
+    """A moment as the driver has it: SQLite has it as text."""
+    return in_utc(datetime.fromisoformat(value) if isinstance(value, str) else value) if value else None
 
 
 def _behind(key: str, place: Place) -> str:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from pacs_server.dicom.caller import Caller, Door, Role
 from pacs_server.errors import PacsError
 from pacs_server.services.frames import FrameService
+from pacs_server.web.api.door import RESTAPI
 from pacs_server.web.dicomweb.frames import Frames
 from pacs_server.web.dicomweb.stow import STOW
 from pacs_server.web.dicomweb.viewing import Views, Workers
@@ -36,6 +37,7 @@ def _routes(services: WebServices) -> Iterable[BaseRoute]:
     yield from Frames(services, frames, views, workers).routes()
     yield from WADO(services).routes()
     yield from STOW(services).routes()
+    yield from RESTAPI(services).routes()
 
 
 async def _identify(request: HTTPConnection) -> Caller | Response:

@@ -1,13 +1,17 @@
 """The services that the HTTP door stands on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.recorder import Recorder
+from pacs_server.audit.trail import AuditTrail
 from pacs_server.config.model import Config
 from pacs_server.kit.metrics import Metrics
+from pacs_server.services.associations import OpenAssociation, RecentAssociations
 from pacs_server.services.deletion import DeletionService
+from pacs_server.services.events import EventHub
+from pacs_server.services.listing import ListingService
 from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
@@ -37,3 +41,12 @@ class WebServices:
     audit: Recorder
     auditor: Auditor
     metrics: Metrics
+    listing: ListingService
+    events: EventHub
+    recent_associations: RecentAssociations
+    # The audit trail to search in, None if it is switched off.
+    trail: AuditTrail | None
+    # The associations that are open now, the oldest first.
+    associations: Callable[[], list[OpenAssociation]]
+    # The sections of the status page.
+    status: Callable[[], Mapping[str, object]]

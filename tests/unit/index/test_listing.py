@@ -9,6 +9,7 @@ from datasets import make_ct, make_study
 
 from pacs_server.dicom.identifier import Query
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.scope import Scope
 from pacs_server.dicom.text_query import query_of
 from pacs_server.index.listing import ListingIndex, Place
 
@@ -84,3 +85,23 @@ def test_the_file_of_an_instance(archive: SmallArchive) -> None:
     assert (file.path, file.size, file.digest) == (stored.path, stored.size, stored.digest)
     assert (file.calling_ae, file.peer, file.version) == ("CT1", "127.0.0.1", 1)
     assert index.file(row.id + 1) is None
+
+
+def test_with_limits_only_what_is_seen_is_listed_and_counted(archive: SmallArchive) -> None:
+    stored = archive.store([*make_study(2, 2, PatientID="P1"), make_ct(PatientID="P2"), make_ct(PatientID="P3")])
+    uids = stored[0].uids
+    archive.sql(f"UPDATE series SET modality = 'MR' WHERE series_instance_uid = '{uids.series}'")
+    index, scope = ListingIndex(archive.database), Scope(modalities=("MR",))
+    query = query_of(Level.STUDY, {}, ("PatientID", "NumberOfStudyRelatedInstances", "NumberOfStudyRelatedSeries"))
+    (row,) = index.page(query, Place(10), scope)
+    texts = dict(zip([each.tag for each in query.returns], row.texts, strict=True))
+    assert texts == {0x00100020: "P1", 0x00201206: "1", 0x00201208: "2"}
+    assert index.extent(Level.STUDY, row.id, scope).instances == 2
+    assert index.extent(Level.STUDY, row.id).instances == 4
+    (series,) = index.page(query_of(Level.SERIES, {}, ("SeriesInstanceUID",)), Place(10), scope)
+    assert index.page(query_of(Level.SERIES, {}, ("SeriesInstanceUID",)), Place(1, only=series.id), scope) == [series]
+    assert series.texts == (uids.series,)
+    of_people = Scope(patients=(("P2", ""), ("P3", "")))
+    assert [len(page) for page in ids(index, studies(), 1)] == [1, 1, 1]
+    assert len(index.page(studies(), Place(10), of_people)) == 2
+    assert index.page(query_of(Level.IMAGE, {}, ("SOPInstanceUID",)), Place(10), Scope(ae_titles=("CT9",))) == []

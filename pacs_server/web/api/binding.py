@@ -1,0 +1,126 @@
+"""From operations to routes: check the role, read and check the request, run the operation, write its answer."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, get_args, get_origin
+from urllib.parse import urlencode
+
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pacs_server.errors import InvalidRequest
+from pacs_server.services.access import require
+from pacs_server.web.api.operation import PREFIX, Answer, Call, Operation, Page, Parameters, Reply
+from pacs_server.web.caller import caller_of
+
+MAX_BODY: Final = 1 << 20
+_JSON: Final = "application/json"
+
+Address = Callable[[Request], str]
+
+
+def routes_of(operations: Sequence[Operation], base: Address) -> list[Route]:
+    """The routes of operations, one for each path; `base` gives the address of the server for a request."""
+    paths: dict[str, dict[str, Operation]] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = operation
+    return [Route(PREFIX + path, _handler(found, base), methods=list(found)) for path, found in paths.items()]
+
+
+def _handler(operations: Mapping[str, Operation], base: Address) -> Callable[[Request], Awaitable[Response]]:
+    async def handle(request: Request) -> Response:
+        operation = operations["GET" if request.method == "HEAD" else request.method]
+        caller = caller_of(request)
+        require(caller, operation.role)
+        call: Call[Any, Any] = Call(
+            caller=caller,
+            path=request.path_params,
+            query=_parameters(request.query_params, operation.query),
+            body=await _body(request, operation.body),
+            address=f"{base(request)}{request.url.path}",
+            if_match=request.headers.get("if-match"),
+            last_event_id=request.headers.get("last-event-id"),
+        )
+        if operation.respond is not None:
+            return await operation.respond(call)
+        assert operation.run is not None
+        return _response(operation, call, await run_in_threadpool(operation.run, call))
+
+    return handle
+
+
+def _parameters(given: QueryParams, model: type[Parameters]) -> Parameters:
+    values: dict[str, Any] = {}
+    for name in given:
+        several = given.getlist(name)
+        field = model.model_fields.get(name)
+        if field is None:
+            raise InvalidRequest(f"there is no parameter {name[:64]!r}; {_known(model)}")
+        if _is_list(field.annotation):
+            values[name] = several
+        elif len(several) > 1:
+            raise InvalidRequest(f"{name} is given more than once")
+        else:
+            values[name] = several[0]
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InvalidRequest(_sentence(error)) from None
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) is list or any(map(_is_list, get_args(annotation)))
+
+
+def _known(model: type[Parameters]) -> str:
+    names = ", ".join(model.model_fields)
+    return f"those known here are {names}" if names else "this takes none"
+
+
+async def _body(request: Request, model: type[BaseModel] | None) -> BaseModel | None:
+    if model is None:
+        return None
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != _JSON:
+        raise HTTPException(415, f"send a JSON object, with the header Content-Type: {_JSON}")
+    data = bytearray()
+    async for piece in request.stream():
+        data += piece
+        if len(data) > MAX_BODY:
+            raise HTTPException(413, f"the body is larger than {MAX_BODY} bytes")
+    try:
+        return model.model_validate_json(bytes(data))
+    except ValidationError as error:
+        raise InvalidRequest(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    """What is wrong with a request; values are not quoted, because they may be patient data."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else f"the body is not as it has to be: {message}"
+
+
+def _response(operation: Operation, call: Call[Any, Any], result: Answer | Reply | None) -> Response:
+    headers: dict[str, str] = {"Cache-Control": "no-store"}
+    if isinstance(result, Reply):
+        headers |= result.headers
+        result = result.answer
+    if result is None:
+        return Response(status_code=204, headers=headers)
+    if isinstance(result, Page) and result.next is not None:
+        headers["Link"] = f'<{result.next}>; rel="next"'
+    return Response(result.model_dump_json(), operation.status, headers, operation.media_type)
+
+
+def next_address(call: Call[Any, Any], after: object, **other: object) -> str | None:
+    """The address of the next page, which begins behind `after`; None if there is none. `other` parameters change."""
+    if after is None:
+        return None
+    given = call.query.model_dump(mode="json", exclude_unset=True) | other | {"after": after}
+    return f"{call.address}?{urlencode(given, doseq=True)}"

@@ -1,0 +1,180 @@
+"""REST: conflicts between patients, and what operators decide about them: merge and reassign."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from pacs_server.audit.auditor import participant_of
+from pacs_server.dicom.caller import Role
+from pacs_server.index.patients import Person, StudyOf
+from pacs_server.web.api.operation import Answer, Body, Call, Operation, Parameters, unlimited
+from pacs_server.web.services import WebServices
+
+_TAG: Final = "conflicts"
+_HOW: Final = "its reference, its ID, or ID^^^ISSUER"
+_ERRORS: Final = {409: "There is no such patient or study, or it cannot be changed so; `detail` says why."}
+
+Reason = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"\S", description="Why; it is kept and audited.")]
+
+
+class PersonRow(Answer):
+    """A patient."""
+
+    reference: Annotated[str, Field(description="Names this patient for merge and reassign.")]
+    merged: Annotated[bool, Field(description="Whether its studies were moved to another patient.")]
+    patient_id: str
+    issuer_of_patient_id: str
+    patient_name: str
+    patient_birth_date: str
+    patient_sex: str
+    studies: int
+    instances: int
+
+
+class StudyOfPerson(Answer):
+    """A study with its patient."""
+
+    reference: Annotated[str, Field(description="Names this study for reassign.")]
+    study_instance_uid: str
+    accession_number: str
+    instances: int
+    patient: PersonRow
+
+
+class ConflictList(Answer):
+    """What somebody has to decide about."""
+
+    patients: Annotated[
+        list[list[PersonRow]], Field(description="Patients with the same ID who cannot be the same person.")
+    ]
+    studies: Annotated[
+        list[list[StudyOfPerson]], Field(description="Studies with the same UID that came with several patients.")
+    ]
+
+
+class PeopleSearch(Parameters):
+    """Whose patients to list; one of the two is needed."""
+
+    patient: Annotated[str | None, Field(description="The ID, or ID^^^ISSUER.")] = None
+    study: Annotated[str | None, Field(description="Study Instance UID.")] = None
+
+
+class People(Answer):
+    """Patients of an ID or of a study, with those that were merged."""
+
+    items: list[PersonRow]
+
+
+class Merge(Body):
+    """Which patients to merge."""
+
+    source: Annotated[str, Field(description=f"The patient who is no more afterwards: {_HOW}.")]
+    target: Annotated[str, Field(description="The patient who gets all the studies, named the same way.")]
+    reason: Reason
+    dry_run: Annotated[bool, Field(description="Only say what would be moved.")] = False
+
+
+class Reassign(Body):
+    """Which study to give to which patient."""
+
+    study: Annotated[str, Field(description="Its UID, or its reference.")]
+    target: Annotated[str, Field(description=f"The patient who gets it: {_HOW}.")]
+    reason: Reason
+    dry_run: Annotated[bool, Field(description="Only say what would be moved.")] = False
+
+
+class Moved(Answer):
+    """What was moved, or would be."""
+
+    source: PersonRow
+    target: PersonRow
+    studies: list[str]
+    instances: int
+
+
+class Conflicts:
+    """The resource conflicts."""
+
+    def __init__(self, services: WebServices) -> None:
+        self._patients = services.patients
+
+    def operations(self) -> list[Operation]:
+        """The operations of the resource."""
+        return [
+            Operation(
+                method="GET", path="/conflicts", name="list_conflicts", tag=_TAG, role=Role.OPERATOR,
+                summary="List the conflicts between patients.", answer=ConflictList, run=self._list,
+            ),
+            Operation(
+                method="GET", path="/conflicts/patients", name="list_patients_of", tag=_TAG, role=Role.OPERATOR,
+                summary="List the patients of an ID or of a study with their references, and those that were merged.",
+                query=PeopleSearch, answer=People, run=self._people, errors=_ERRORS,
+            ),
+            Operation(
+                method="POST", path="/conflicts/merge", name="merge_patients", tag=_TAG, role=Role.OPERATOR,
+                summary="Give all studies of a patient, and those still to come, to another one.",
+                body=Merge, answer=Moved, run=self._merge, errors=_ERRORS,
+            ),
+            Operation(
+                method="POST", path="/conflicts/reassign", name="reassign_study", tag=_TAG, role=Role.OPERATOR,
+                summary="Give a study, and what still comes of it, to another patient.",
+                body=Reassign, answer=Moved, run=self._reassign, errors=_ERRORS,
+            ),
+        ]  # fmt: skip
+
+    def _list(self, call: Call[Any, None]) -> Answer:
+        unlimited(call)
+        found = self._patients.conflicts()
+        return ConflictList(
+            patients=[[_person(each) for each in group] for group in found.patients],
+            studies=[[_study(each) for each in group] for group in found.studies],
+        )
+
+    def _people(self, call: Call[PeopleSearch, None]) -> Answer:
+        unlimited(call)
+        patient, study = call.query.patient, call.query.study
+        found = [] if patient is None else self._patients.people(patient)
+        found += [] if study is None else self._patients.people_of(study)
+        return People(items=[_person(each) for each in found])
+
+    def _merge(self, call: Call[Any, Merge]) -> Answer:
+        unlimited(call)
+        self._patients.catch_up()
+        asked = call.body
+        source, target = self._patients.person(asked.source), self._patients.person(asked.target)
+        who = participant_of(call.caller)
+        moved = self._patients.merge(source, target, asked.reason, by=who, dry_run=asked.dry_run)
+        return _moved(source, target, moved)
+
+    def _reassign(self, call: Call[Any, Reassign]) -> Answer:
+        unlimited(call)
+        self._patients.catch_up()
+        asked = call.body
+        study, target = self._patients.study(asked.study), self._patients.person(asked.target)
+        who = participant_of(call.caller)
+        self._patients.reassign(study, target, asked.reason, by=who, dry_run=asked.dry_run)
+        return _moved(study.person, target, [study])
+
+
+def _person(person: Person) -> PersonRow:
+    names = ("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date", "patient_sex")
+    known = {name: person.attributes.get(name, "") for name in names}
+    return PersonRow.model_validate(
+        known | {name: getattr(person, name) for name in ("reference", "merged", "studies", "instances")}
+    )
+
+
+def _study(study: StudyOf) -> StudyOfPerson:
+    return StudyOfPerson(
+        reference=study.reference, study_instance_uid=study.study_instance_uid,
+        accession_number=study.accession_number, instances=study.instances, patient=_person(study.person),
+    )  # fmt: skip
+
+
+def _moved(source: Person, target: Person, studies: Iterable[StudyOf]) -> Moved:
+    moved = list(studies)
+    return Moved(
+        source=_person(source), target=_person(target), studies=[study.study_instance_uid for study in moved],
+        instances=sum(study.instances for study in moved),
+    )  # fmt: skip

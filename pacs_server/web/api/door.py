@@ -1,0 +1,75 @@
+"""The REST API below /api/v1: **the** list of its resources, its OpenAPI document, and a page that shows it."""
+
+import json
+from functools import cached_property
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pacs_server.dicom.caller import Role
+from pacs_server.services.access import require
+from pacs_server.web.api.associations import Associations
+from pacs_server.web.api.audit import AuditTrail
+from pacs_server.web.api.binding import routes_of
+from pacs_server.web.api.conflicts import Conflicts
+from pacs_server.web.api.events import Events
+from pacs_server.web.api.operation import PREFIX, Operation
+from pacs_server.web.api.reference import STYLE, reference
+from pacs_server.web.api.schema import openapi
+from pacs_server.web.api.server import Server
+from pacs_server.web.api.steps import Steps
+from pacs_server.web.api.stored import StoredObjects
+from pacs_server.web.api.tasks import Tasks
+from pacs_server.web.api.trash import Trash
+from pacs_server.web.api.worklist import Worklist
+from pacs_server.web.caller import caller_of
+from pacs_server.web.services import WebServices
+from pacs_server.web.urls import base_url
+
+# To add a resource, add one line.
+_RESOURCES: Final = (
+    StoredObjects, Worklist, Steps, Tasks, Associations, Conflicts, Trash, AuditTrail, Server, Events,
+)  # fmt: skip
+_CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+
+class RESTAPI:
+    """The REST API."""
+
+    def __init__(self, services: WebServices) -> None:
+        self._services = services
+        self.operations: list[Operation] = []
+        for resource in _RESOURCES:
+            self.operations += resource(services).operations()
+
+    def routes(self) -> list[Route]:
+        """The routes of all operations, of the OpenAPI document and of the page."""
+        return [
+            Route(f"{PREFIX}/openapi.json", self._document),
+            Route(f"{PREFIX}/reference.css", self._style),
+            Route(f"{PREFIX}/", self._page),
+            *routes_of(self.operations, lambda request: base_url(request, self._services.config().web)),
+        ]
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document, made when somebody asks for it first."""
+        return openapi(self.operations)
+
+    async def _document(self, request: Request) -> Response:
+        require(caller_of(request), Role.READER)
+        document = self.document | {"servers": [{"url": self._address(request)}]}
+        return Response(json.dumps(document), media_type="application/json")
+
+    async def _page(self, request: Request) -> Response:
+        require(caller_of(request), Role.READER)
+        headers = {"Content-Security-Policy": _CSP}
+        return Response(reference(self.document, self._address(request)), 200, headers, "text/html")
+
+    async def _style(self, request: Request) -> Response:
+        return Response(STYLE, media_type="text/css")
+
+    def _address(self, request: Request) -> str:
+        return base_url(request, self._services.config().web) + PREFIX

@@ -1,0 +1,108 @@
+"""REST: what happens in the archive, as Server-Sent Events."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from pacs_server.dicom.caller import Role
+from pacs_server.services.events import ArchiveEvent, EventHub, Listener
+from pacs_server.web.api.operation import Call, Operation, unlimited
+from pacs_server.web.services import WebServices
+
+_HEARTBEAT_SECONDS: Final = 15.0
+# After that the client connects again, and has to show once more who it is.
+_LONGEST_SECONDS: Final = 3600.0
+# How many deliveries wait for a client that reads slowly, before it is cut off.
+_MOST_WAITING: Final = 100
+_RESET: Final = b"event: reset\ndata: {}\n\n"
+_DESCRIPTION: Final = (
+    "A stream of `text/event-stream`. Each event is named by its kind (ARRIVED, REPLACED, RESTORED, DELETED, MERGED, "
+    "REASSIGNED, WORKLIST, STEP, FINDING), and its data is a JSON object with at, study_instance_uid, "
+    "series_instance_uid, sop_instance_uid, instances, number and detail. With Last-Event-ID the stream goes on behind "
+    "that event; an event named `reset` says that events are missing: read the lists again."
+)
+
+
+class Events:
+    """The resource events."""
+
+    def __init__(self, services: WebServices) -> None:
+        self._hub = services.events
+
+    def operations(self) -> list[Operation]:
+        """The operations of the resource."""
+        return [
+            Operation(
+                method="GET", path="/events", name="listen_to_events", tag="events", role=Role.READER,
+                summary="Listen to what happens in the archive.", description=_DESCRIPTION,
+                media_type="text/event-stream", respond=self._respond,
+            )
+        ]  # fmt: skip
+
+    async def _respond(self, call: Call[Any, None]) -> Response:
+        unlimited(call)
+        inbox = _Inbox()
+        listener = await run_in_threadpool(self._hub.listen, inbox.deliver, call.last_event_id)
+        # Proxies must not wait for more.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(_stream(self._hub, listener, inbox), headers=headers, media_type="text/event-stream")
+
+
+class _Inbox:
+    """Events that wait to be sent to one client; filled by another thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: asyncio.Queue[Sequence[ArchiveEvent] | None] = asyncio.Queue()
+
+    def deliver(self, events: Sequence[ArchiveEvent] | None) -> None:
+        """Put events into the queue, or end the stream if there are too many already; called by any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._put, events)
+        except RuntimeError:
+            return  # the loop is closed
+
+    def _put(self, events: Sequence[ArchiveEvent] | None) -> None:
+        self._waiting.put_nowait(events if self._waiting.qsize() < _MOST_WAITING else None)
+
+    async def next(self, seconds: float) -> Sequence[ArchiveEvent] | None:
+        """The next events, none if nothing comes in time, None at the end."""
+        try:
+            return await asyncio.wait_for(self._waiting.get(), seconds)
+        except TimeoutError:
+            return ()
+
+
+async def _stream(hub: EventHub, listener: Listener, inbox: _Inbox) -> AsyncIterator[bytes]:
+    end = time.monotonic() + _LONGEST_SECONDS
+    try:
+        yield b"retry: 3000\n\n" + (_RESET if listener.missed is None else _lines(listener.missed))
+        while time.monotonic() < end:
+            events = await inbox.next(_HEARTBEAT_SECONDS)
+            if events is None:
+                return
+            yield _lines(events) if events else b":\n\n"
+    finally:
+        hub.leave(listener)
+
+
+def _lines(events: Sequence[ArchiveEvent]) -> bytes:
+    return b"".join(map(_line, events))
+
+
+def _line(event: ArchiveEvent) -> bytes:
+    told = {
+        "at": event.at.isoformat(),
+        "study_instance_uid": event.study_instance_uid,
+        "series_instance_uid": event.series_instance_uid,
+        "sop_instance_uid": event.sop_instance_uid,
+        "instances": event.instances,
+        "number": event.number,
+        "detail": event.detail,
+    }
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(told)}\n\n".encode()

@@ -1,0 +1,97 @@
+"""REST: performed procedure steps."""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from pydantic import Field
+
+from pacs_server.dicom.caller import Role
+from pacs_server.dicom.mpps import StepStatus
+from pacs_server.index.mpps import StepRow
+from pacs_server.web.api.binding import next_address
+from pacs_server.web.api.operation import Answer, Call, Operation, Page, Paging, unlimited
+from pacs_server.web.services import WebServices
+
+_TAG: Final = "steps"
+_MOST_MISSING: Final = 1000
+
+
+class Step(Answer):
+    """A performed procedure step."""
+
+    sop_instance_uid: str
+    status: str
+    performed_procedure_step_id: str
+    performed_station_ae_title: str
+    modality: str
+    patient_id: str
+    patient_name: str
+    study_instance_uid: str
+    start_date: Annotated[str, Field(description="YYYYMMDD.")]
+    start_time: Annotated[str, Field(description="HHMMSS.")]
+    calling_ae: Annotated[str, Field(description="The AE title that reported it.")]
+    created_at: datetime
+    updated_at: datetime
+    referenced: Annotated[int, Field(description="How many instances it refers to.")]
+    received: Annotated[int, Field(description="How many of them are in the archive.")]
+
+
+class StepDetails(Step):
+    """Everything that is known of a performed procedure step."""
+
+    worklist_items: Annotated[list[int], Field(description="The ids of the worklist items that it refers to.")]
+    missing: Annotated[
+        list[str], Field(description=f"Up to {_MOST_MISSING} SOP Instance UIDs of instances that are not stored.")
+    ]
+    data_set: Annotated[dict[str, Any], Field(description="Its attributes in the DICOM JSON Model (PS3.18 F.2).")]
+
+
+class StepSearch(Paging):
+    """Which steps to list."""
+
+    status: Annotated[StepStatus | None, Field(description="Only those of this status.")] = None
+    study_instance_uid: Annotated[str | None, Field(description="Only those of this study.")] = None
+
+
+class Steps:
+    """The resource steps."""
+
+    def __init__(self, services: WebServices) -> None:
+        self._steps = services.mpps
+
+    def operations(self) -> list[Operation]:
+        """The operations of the resource."""
+        return [
+            Operation(
+                method="GET", path="/steps", name="list_steps", tag=_TAG, role=Role.READER,
+                summary="List performed procedure steps, the last that came first.",
+                query=StepSearch, answer=Page[Step], run=self._list,
+            ),
+            Operation(
+                method="GET", path="/steps/{step}", name="show_step", tag=_TAG, role=Role.READER,
+                summary="Show a performed procedure step.", parts={"step": "Its SOP Instance UID."},
+                answer=StepDetails, run=self._show, errors={404: "There is no such step."},
+            ),
+        ]  # fmt: skip
+
+    def _list(self, call: Call[StepSearch, None]) -> Answer:
+        unlimited(call)
+        query = call.query
+        rows = self._steps.page(query.limit + 1, query.after, status=query.status, study=query.study_instance_uid)
+        shown = rows[: query.limit]
+        after = shown[-1].id if len(rows) > query.limit else None
+        return Page[Step](items=[Step(**_fields(row)) for row in shown], next=next_address(call, after))
+
+    def _show(self, call: Call[Any, None]) -> Answer:
+        unlimited(call)
+        step = self._steps.show(call.path["step"])
+        return StepDetails(
+            **_fields(step.row),
+            worklist_items=[key for key, _ in step.items],
+            missing=list(step.missing[:_MOST_MISSING]),
+            data_set=dict(step.data_set),
+        )
+
+
+def _fields(row: StepRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in Step.model_fields}

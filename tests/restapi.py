@@ -1,0 +1,140 @@
+"""The REST API on an archive of its own, without a server process: requests go straight into the application."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import schema
+from datasets import make_study, write_part10
+from pydicom.dataset import Dataset
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.testclient import TestClient
+
+from pacs_server.app.assembly import start_archive
+from pacs_server.audit.auditor import Auditor
+from pacs_server.audit.record import Record
+from pacs_server.config.model import Config
+from pacs_server.dicom.caller import Caller, Door, Role
+from pacs_server.dicom.origin import Origin
+from pacs_server.dicom.scope import Scope
+from pacs_server.errors import PacsError
+from pacs_server.kit.metrics import Metrics
+from pacs_server.services.associations import OpenAssociation, RecentAssociations, Traffic
+from pacs_server.services.events import EventHub
+from pacs_server.web.api.door import RESTAPI
+from pacs_server.web.api.operation import PREFIX, Operation
+from pacs_server.web.middleware import Gate
+from pacs_server.web.services import WebServices
+from pacs_server.web.status import on_error, on_http_error
+
+ORIGIN = Origin("CT1", "PACS", "10.0.0.7", Door.DIMSE)
+ANN = Caller(Door.WEB, "10.0.0.9", user="ann", role=Role.ADMINISTRATOR)
+LIMITED = Scope(modalities=("MR",))
+STATUS: dict[str, Any] = {
+    "version": "1.2.3",
+    "ae_title": "PACS",
+    "not_ready": None,
+    "counts": {"patients": 1, "studies": 1, "series": 1, "instances": 1},
+    "storage": {
+        **{"directory": "/data", "free_bytes": 1, "total_bytes": 2, "days_left": 3.5, "bytes_per_day": 0.5},
+        "quarantine_files": 0,
+    },
+    "last_reload": {"at": "2026-01-01T00:00:00", "result": "ok", "needs_restart": ["server.port"]},
+}
+OPEN = OpenAssociation("CT1", "PACS", "10.0.0.7", None, False, Traffic(10, 20, 1.5))
+
+
+class RestAPI:
+    """The API, and who calls it: `ann`, an administrator, unless a test says otherwise."""
+
+    def __init__(self, directory: Path, url: str | None = None) -> None:
+        self.directory = directory
+        self.config = Config.model_validate(
+            {
+                "storage": {"directory": directory / "archive", "fsync": "off"},
+                "database": {"path": directory / "pacs.db", "url": url},
+                "audit": {"directory": directory / "audit"},
+            },
+            strict=False,
+        )
+        if url is None:
+            schema.prepare(directory / "pacs.db")
+        self.archive = start_archive(lambda: self.config)
+        self.recent = RecentAssociations()
+        self.events = EventHub(self.archive.feed, pace=0.01)
+        self.caller = ANN
+        services = self._services()
+        self.door = RESTAPI(services)
+        app = Starlette(
+            routes=self.door.routes(), exception_handlers={PacsError: on_error, HTTPException: on_http_error}
+        )
+        gate = Gate(app, lambda: self.config.web, self._identify)
+        self.client = TestClient(gate, base_url="http://127.0.0.1:8080", client=("127.0.0.1", 1))
+
+    def _services(self) -> WebServices:
+        archive = self.archive
+        names = [each.name for each in fields(WebServices) if each.name != "config"]
+        given = {name: getattr(archive, name) for name in names if hasattr(archive, name)}
+        return WebServices(
+            **given, config=lambda: self.config, auditor=Auditor(archive.audit), metrics=Metrics(),
+            events=self.events, recent_associations=self.recent, associations=lambda: [OPEN], status=lambda: STATUS,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Close the archive."""
+        self.events.stop()
+        self.client.close()
+        self.archive.stop()
+
+    async def _identify(self, request: object) -> Caller:
+        return self.caller
+
+    def act_as(self, role: Role, scope: Scope | None = None) -> None:
+        """Have the next requests come from somebody of this role and these limits."""
+        self.caller = replace(ANN, role=role, scope=scope or ANN.scope)
+
+    @property
+    def operations(self) -> dict[str, Operation]:
+        """The operations by name."""
+        return {operation.name: operation for operation in self.door.operations}
+
+    def get(self, path: str, **options: Any) -> Any:
+        """The answer to a GET that succeeds, as JSON."""
+        answer = self.client.get(PREFIX + path, **options)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def send(self, method: str, path: str, body: object = None, status: int = 200, **options: Any) -> Any:
+        """The answer to a request with a JSON body; `status` is what it has to be."""
+        if body is not None:
+            options["content"] = json.dumps(body)
+            options["headers"] = {"Content-Type": "application/json"} | options.get("headers", {})
+        answer = self.client.request(method, path if path.startswith("http") else PREFIX + path, **options)
+        assert answer.status_code == status, (answer.status_code, answer.text)
+        return answer.json() if answer.content else None
+
+    def store(self, instances: Sequence[Dataset]) -> list[Dataset]:
+        """Store instances."""
+        for number, ds in enumerate(instances):
+            path = write_part10(ds, self.directory / f"{number}.dcm")
+            self.archive.store.store_file(path, ORIGIN)
+        return list(instances)
+
+    def study(self, n_series: int = 1, n_instances: int = 1, **attributes: object) -> list[Dataset]:
+        """Store a study."""
+        return self.store(make_study(n_series, n_instances, **attributes))
+
+    def audited(self) -> list[Record]:
+        """The records of the audit trail."""
+        assert self.archive.trail is not None
+        return list(self.archive.trail.records_between(None, None))
+
+    def last_audited(self) -> Record:
+        """The last record of the audit trail, which `ann` has to have caused."""
+        record = self.audited()[-1]
+        assert record.event.participants[0].user_id == "ann"
+        assert record.event.participants[0].address == "10.0.0.9"
+        return record

@@ -1,0 +1,181 @@
+"""Server-Sent Events: what happens reaches those who listen."""
+
+import asyncio
+import json
+import threading
+from typing import Any
+
+from restapi import LIMITED, RestAPI
+from worklists import numbered
+
+from pacs_server.dicom.caller import Role
+from pacs_server.services import events as hub
+from pacs_server.web.api import events as web
+
+Told = list[tuple[str, dict[str, Any]]]
+
+
+class Stream:
+    """One client of the stream; the application runs in a thread of its own, as under a server."""
+
+    def __init__(self, api: RestAPI, last_event_id: str | None = None) -> None:
+        self._got = threading.Condition()
+        self.data = b""
+        self.status = 0
+        self.ended = False
+        headers = [(b"host", b"127.0.0.1:8080")]
+        headers += [(b"last-event-id", last_event_id.encode())] if last_event_id else []
+        self._scope = {
+            "type": "http", "method": "GET", "path": "/api/v1/events", "raw_path": b"/api/v1/events",
+            "query_string": b"", "headers": headers, "scheme": "http", "server": ("127.0.0.1", 8080),
+            "client": ("127.0.0.1", 1), "http_version": "1.1", "root_path": "",
+        }  # fmt: skip
+        self._gone: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run(api)))
+        self._thread.start()
+        self.wait(b"retry")
+
+    async def _run(self, api: RestAPI) -> None:
+        self._loop, self._gone = asyncio.get_running_loop(), asyncio.Event()
+        gone = self._gone
+
+        async def receive() -> dict[str, Any]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            with self._got:
+                self.status = message.get("status", self.status)
+                self.data += message.get("body", b"")
+                self._got.notify_all()
+
+        await api.client.app(self._scope, receive, send)  # type: ignore[arg-type]
+        with self._got:
+            self.ended = True
+            self._got.notify_all()
+
+    def wait(self, what: bytes) -> None:
+        """Wait until that has come."""
+        with self._got:
+            assert self._got.wait_for(lambda: what in self.data, 10), self.data
+
+    def wait_for_end(self) -> None:
+        """Wait until the server has ended the stream."""
+        with self._got:
+            assert self._got.wait_for(lambda: self.ended, 10)
+        self._thread.join(10)
+
+    def leave(self) -> None:
+        """Go away, as a client does that closes its page."""
+        assert self._loop is not None
+        assert self._gone is not None
+        self._loop.call_soon_threadsafe(self._gone.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def told(self) -> Told:
+        """The events that have come whole: name and data."""
+        found = []
+        for block in self.data.decode().split("\n\n"):
+            fields = dict(line.partition(": ")[::2] for line in block.splitlines() if not line.startswith(":"))
+            if "event" in fields:
+                found.append((fields["event"], json.loads(fields["data"])))
+        return found
+
+    def last_id(self) -> str:
+        """The id of the last event."""
+        return self.data.decode().rpartition("id: ")[2].partition("\n")[0]
+
+
+def test_arrivals_worklist_items_and_deletions_are_told(api: RestAPI) -> None:
+    stream = Stream(api)
+    # The first listener makes the feed keep changes; from then on nothing is missed.
+    instances = api.study(1, 2)
+    stream.wait(b"ARRIVED")
+    api.archive.worklist.put([numbered(1)])
+    stream.wait(b"WORKLIST")
+    api.send("POST", "/trash", {"level": "study", "uid": instances[0].StudyInstanceUID, "reason": "why"}, 201)
+    stream.wait(b"DELETED")
+    told = stream.told()
+    arrived = [data for name, data in told if name == "ARRIVED"]
+    assert sum(data["instances"] for data in arrived) == 2
+    assert {data["study_instance_uid"] for data in arrived} == {instances[0].StudyInstanceUID}
+    assert [data["number"] for name, data in told if name == "WORKLIST"] == [1]
+    stream.leave()
+
+
+def test_who_comes_back_gets_what_was_missed(api: RestAPI) -> None:
+    stream, other = Stream(api), Stream(api)
+    api.study(PatientID="P1")
+    stream.wait(b"ARRIVED")
+    last = stream.last_id()
+    stream.leave()
+    api.archive.worklist.put([numbered(1)])
+    other.wait(b"WORKLIST")
+    back = Stream(api, last)
+    back.wait(b"WORKLIST")
+    assert [name for name, _ in back.told()] == ["WORKLIST"]
+    back.leave()
+    other.leave()
+
+
+def test_who_missed_too_much_is_told_so(api: RestAPI) -> None:
+    stream = Stream(api, "cafe-7")
+    stream.wait(b"event: reset")
+    stream.leave()
+
+
+def test_streams_end_when_the_server_stops(api: RestAPI) -> None:
+    stream = Stream(api)
+    api.events.stop()
+    stream.wait_for_end()
+    assert "too many" in api.send("GET", "/events", status=503)["detail"]
+
+
+def test_the_cursor_goes_with_the_last_listener(api: RestAPI) -> None:
+    api.events._linger = 0.0
+    stream = Stream(api)
+    api.study()
+    stream.wait(b"ARRIVED")
+    assert api.archive.feed.gauges()
+    thread = api.events._thread
+    assert thread is not None
+    stream.leave()
+    api.archive.feed.wake()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert api.archive.feed.gauges() == {}
+
+
+def test_listeners_are_bounded(api: RestAPI) -> None:
+    listeners = [api.events.listen(lambda events: None) for _ in range(hub.MOST_LISTENERS)]
+    api.send("GET", "/events", status=503)
+    for listener in listeners:
+        api.events.leave(listener)
+
+
+def test_a_client_that_does_not_read_is_cut_off(api: RestAPI) -> None:
+    async def fill() -> list[object]:
+        inbox = web._Inbox()
+        for number in range(web._MOST_WAITING + 5):
+            inbox.deliver([number])  # type: ignore[list-item]
+        await asyncio.sleep(0)
+        got = []
+        while (events := await inbox.next(1)) is not None:
+            got.append(events)
+        return got
+
+    assert len(asyncio.run(fill())) == web._MOST_WAITING
+
+
+def test_a_quiet_stream_has_a_heartbeat(api: RestAPI, monkeypatch: Any) -> None:
+    monkeypatch.setattr(web, "_HEARTBEAT_SECONDS", 0.01)
+    stream = Stream(api)
+    stream.wait(b":\n\n")
+    stream.leave()
+
+
+def test_limited_callers_hear_nothing(api: RestAPI) -> None:
+    api.act_as(Role.READER, LIMITED)
+    api.send("GET", "/events", status=403)

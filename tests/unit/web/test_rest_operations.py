@@ -1,0 +1,201 @@
+"""Every operation: it is in the OpenAPI document as its route does it, and only its role may use it."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from datasets import make_ct
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from restapi import RestAPI
+from starlette.routing import Route
+from worklists import numbered
+
+from pacs_server.dicom.caller import Role
+from pacs_server.index.mpps import ProcedureStepIndex
+from pacs_server.index.task_values import NewTask
+from pacs_server.web.api.binding import MAX_BODY
+from pacs_server.web.api.operation import PREFIX
+from pacs_server.web.api.schema import public_path
+
+_PAGES = {f"{PREFIX}/", f"{PREFIX}/openapi.json", f"{PREFIX}/reference.css"}
+
+
+@dataclass
+class Stage:
+    """An archive in which every operation has something to do."""
+
+    api: RestAPI
+
+    def __post_init__(self) -> None:
+        archive = self.api.archive
+        ds, *_ = self.api.store(
+            [make_ct(PatientName="A^B"), make_ct(PatientName="C^D"), make_ct(PatientName="C^D", PatientID="P9")]
+        )
+        self.study, self.series, self.instance = ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID
+        self.patient = self.api.get("/patients")["items"][-1]["reference"]
+        other = self.api.get("/patients")["items"][1]["reference"]
+        archive.worklist.put([numbered(1)])
+        row = archive.worklist.get("1")
+        assert row is not None
+        self.item = {"data_set": dict(row.item.data_set)}
+        step = {"00400252": {"vr": "CS", "Value": ["IN PROGRESS"]}}
+        ProcedureStepIndex(archive.database).create("1.2.3", step, "CT1", discontinued_returns=False)
+        self.task = archive.tasks.add(NewTask("send", "a test"))
+        self.merge = {"source": other, "target": self.patient, "reason": "why"}
+
+    def deletion(self) -> str:
+        """The id of a deletion."""
+        (ds,) = self.api.study()
+        body = {"level": "instance", "uid": ds.SOPInstanceUID, "reason": "why"}
+        return str(self.api.send("POST", "/trash", body, 201)["id"])
+
+
+Sample = Callable[[Stage], tuple[str, object]]
+
+SAMPLES: dict[str, Sample] = {
+    "list_patients": lambda _: ("/patients", None),
+    "list_studies": lambda _: ("/studies", None),
+    "list_series": lambda _: ("/series", None),
+    "list_instances": lambda _: ("/instances", None),
+    "show_patient": lambda stage: (f"/patients/{stage.patient}", None),
+    "show_study": lambda stage: (f"/studies/{stage.study}", None),
+    "show_series": lambda stage: (f"/series/{stage.series}", None),
+    "show_instance": lambda stage: (f"/instances/{stage.instance}", None),
+    "show_file": lambda stage: (f"/instances/{stage.instance}/file", None),
+    "list_worklist_items": lambda _: ("/worklist", None),
+    "add_worklist_items": lambda stage: ("/worklist", stage.item),
+    "show_worklist_item": lambda _: ("/worklist/1", None),
+    "replace_worklist_item": lambda stage: ("/worklist/1", stage.item),
+    "cancel_worklist_item": lambda _: ("/worklist/1/cancel", None),
+    "list_steps": lambda _: ("/steps", None),
+    "show_step": lambda _: ("/steps/1.2.3", None),
+    "list_tasks": lambda _: ("/tasks", None),
+    "show_task": lambda stage: (f"/tasks/{stage.task}", None),
+    "retry_task": lambda stage: (f"/tasks/{stage.task}/retry", None),
+    "cancel_task": lambda stage: (f"/tasks/{stage.task}/cancel", None),
+    "list_open_associations": lambda _: ("/associations", None),
+    "list_recent_associations": lambda _: ("/associations/recent", None),
+    "list_peers": lambda _: ("/peers", None),
+    "list_conflicts": lambda _: ("/conflicts", None),
+    "list_patients_of": lambda _: ("/conflicts/patients?patient=P1", None),
+    "merge_patients": lambda stage: ("/conflicts/merge", stage.merge),
+    "reassign_study": lambda stage: (
+        "/conflicts/reassign", {"study": stage.study, "target": "P9", "reason": "why"}
+    ),
+    "list_trash": lambda _: ("/trash", None),
+    "delete": lambda stage: ("/trash", {"level": "study", "uid": stage.study, "reason": "why"}),
+    "show_deletion": lambda stage: (f"/trash/{stage.deletion()}", None),
+    "restore": lambda stage: (f"/trash/{stage.deletion()}/restore", None),
+    "purge_deletion": lambda stage: (f"/trash/{stage.deletion()}", None),
+    "purge": lambda _: ("/trash/purge", {"older_than_days": 0}),
+    "search_audit_trail": lambda _: ("/audit", None),
+    "show_status": lambda _: ("/status", None),
+    "show_server": lambda _: ("/server", None),
+    "show_storage": lambda _: ("/storage", None),
+    "show_configuration": lambda _: ("/configuration", None),
+}  # fmt: skip
+# Its answer does not end; test_events.py listens.
+_STREAMS = {"listen_to_events"}
+
+
+@pytest.fixture
+def stage(api: RestAPI) -> Stage:
+    return Stage(api)
+
+
+def test_the_document_describes_every_route_and_no_other(api: RestAPI) -> None:
+    routes = {
+        (public_path(route.path.removeprefix(PREFIX)), method.lower())
+        for route in api.door.routes()
+        if route.path not in _PAGES
+        for method in (route.methods or set()) - {"HEAD"}
+    }
+    paths = api.get("/openapi.json")["paths"]
+    assert {(path, method) for path, methods in paths.items() for method in methods} == routes
+    assert all(isinstance(route, Route) for route in api.door.routes())
+
+
+@pytest.mark.slow
+def test_the_document_is_valid_and_whole(api: RestAPI) -> None:
+    document = api.get("/openapi.json")
+    assert not list(OpenAPIV31SpecValidator(document).iter_errors())
+    assert document["servers"] == [{"url": "http://127.0.0.1:8080/api/v1"}]
+    references = set(re.findall(r'"#/components/schemas/([^"]+)"', str(document).replace("'", '"')))
+    assert references == set(document["components"]["schemas"])
+    for path, method, operation in _operations(document):
+        assert operation["summary"].endswith("."), (path, method)
+        assert operation["x-role"] in {role.name.lower() for role in Role}
+        assert {"400", "401", "403", "503"} <= set(operation["responses"])
+        assert all(each.get("description") for each in operation["parameters"]), (path, method)
+        assert {each["name"] for each in operation["parameters"] if each["in"] == "path"} == set(
+            re.findall(r"\{(\w+)\}", path)
+        )
+
+
+def _operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(path, method, each) for path, methods in document["paths"].items() for method, each in methods.items()]
+
+
+def test_there_is_a_sample_of_every_operation(api: RestAPI) -> None:
+    assert set(SAMPLES) | _STREAMS == set(api.operations)
+
+
+def test_every_operation_answers_as_the_document_says(stage: Stage) -> None:
+    for name, sample in SAMPLES.items():
+        operation = stage.api.operations[name]
+        path, body = sample(stage)
+        status = operation.status if operation.answer is not None else 204
+        answer = stage.api.send(operation.method, path, body, status)
+        if operation.answer is not None:
+            # What a client gets is what the model says.
+            operation.answer.model_validate(answer)
+
+
+def test_nobody_of_a_lower_role_may_use_an_operation(stage: Stage) -> None:
+    before = len(stage.api.audited())
+    for name, operation in stage.api.operations.items():
+        if operation.role is Role.READER:
+            continue
+        stage.api.act_as(Role(operation.role - 1))
+        path = re.sub(r"\{\w+\}", "1", operation.path)
+        detail = stage.api.send(operation.method, path, {}, 403)["detail"]
+        assert f"needs the role {operation.role.name.lower()}" in detail, name
+    assert len(stage.api.audited()) == before
+
+
+def test_bodies_are_bounded_and_of_json(api: RestAPI) -> None:
+    text = {"Content-Type": "text/plain"}
+    assert "Content-Type" in api.send("POST", "/worklist", {}, 415, headers=text)["detail"]
+    assert "application/json" in api.send("POST", "/worklist", None, 415)["detail"]
+    whole = {"fields": {"PatientName": "x" * MAX_BODY}}
+    assert str(MAX_BODY) in api.send("POST", "/worklist", whole, 413)["detail"]
+    for content in (b"{", b"[]", b"\xff", b"[" * 100_000, b'{"fields": ' * 10_000):
+        answer = api.client.post(f"{PREFIX}/worklist", content=content, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.headers["content-type"]) == (400, "application/problem+json")
+
+
+def test_paths_and_methods_that_are_not_there(api: RestAPI) -> None:
+    assert "nothing at" in api.send("GET", "/nothing", status=404)["detail"]
+    answer = api.client.delete(f"{PREFIX}/studies")
+    assert (answer.status_code, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+    assert set(api.client.delete(f"{PREFIX}/worklist").headers["allow"].split(", ")) == {"GET", "HEAD", "POST"}
+    assert api.client.head(f"{PREFIX}/studies").status_code == 200
+
+
+def test_a_page_of_another_origin_changes_nothing(api: RestAPI) -> None:
+    api.send("POST", "/trash/purge", {"older_than_days": 0}, 403, headers={"Origin": "https://evil.example"})
+    api.send("POST", "/trash/purge", {"older_than_days": 0}, 403, headers={"Sec-Fetch-Site": "cross-site"})
+
+
+def test_the_page_shows_every_operation_and_needs_no_script(api: RestAPI) -> None:
+    answer = api.client.get(f"{PREFIX}/")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'; style-src 'self'" in answer.headers["content-security-policy"]
+    assert "<script" not in answer.text
+    assert "style=" not in answer.text
+    for operation in api.operations.values():
+        assert f'<section id="{operation.name}">' in answer.text
+    assert "items[].StudyInstanceUID" in answer.text
+    assert api.client.get(f"{PREFIX}/reference.css").headers["content-type"].startswith("text/css")

@@ -1,0 +1,116 @@
+"""Patients, studies, series and instances: lists, search, pages, and what is known of one."""
+
+from restapi import LIMITED, RestAPI
+
+from pacs_server.audit.events import EventID
+from pacs_server.dicom.caller import Role
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+
+
+def test_lists_show_what_is_stored_the_newest_first(api: RestAPI) -> None:
+    first = api.study(2, 2, PatientID="P1", PatientName="Müller^Jörg", SpecificCharacterSet="ISO_IR 192")[0]
+    second = api.study(PatientID="P2", PatientName="Smith^John", StudyDate="20260102")[0]
+    studies = api.get("/studies")
+    assert [row["StudyInstanceUID"] for row in studies["items"]] == [second.StudyInstanceUID, first.StudyInstanceUID]
+    assert studies["next"] is None
+    row = studies["items"][1]
+    assert (row["PatientName"], row["ModalitiesInStudy"]) == ("Müller^Jörg", ["CT"])
+    assert (row["NumberOfStudyRelatedSeries"], row["NumberOfStudyRelatedInstances"]) == (2, 4)
+    assert [len(api.get(f"/{each}")["items"]) for each in ("patients", "series", "instances")] == [2, 3, 5]
+
+
+def test_keys_match_as_those_of_a_query(api: RestAPI) -> None:
+    api.study(PatientID="P1", PatientName="Müller^Jörg", SpecificCharacterSet="ISO_IR 192", AccessionNumber="A1")
+    api.study(PatientID="P2", PatientName="Smith^John", StudyDate="20260102", AccessionNumber="")
+
+    def found(**keys: str) -> list[str]:
+        return [row["PatientID"] for row in api.get("/studies", params=keys)["items"]]
+
+    assert found(PatientName="MULLER*") == ["P1"]
+    assert found(PatientName="jorg", fuzzymatching="true") == ["P1"]
+    assert found(StudyDate="20260101-20261231") == ["P2"]
+    assert found(AccessionNumber="A1") == ["P1"]
+    assert found(ModalitiesInStudy="CT") == ["P2", "P1"]
+    assert found(PatientName="nobody*") == []
+    assert [row["PatientID"] for row in api.get("/series", params={"PatientID": "P2"})["items"]] == ["P2"]
+
+
+def test_pages_follow_each_other_while_more_arrives(api: RestAPI) -> None:
+    stored = [str(api.study(PatientID=f"P{number}")[0].StudyInstanceUID) for number in range(5)]
+    answer = api.client.get("/api/v1/studies?limit=2&PatientName=Test*")
+    seen = [row["StudyInstanceUID"] for row in answer.json()["items"]]
+    assert answer.links["next"]["url"] == answer.json()["next"]
+    api.study(PatientID="P6")
+    while (address := answer.json()["next"]) is not None:
+        assert address.startswith("http://127.0.0.1:8080/api/v1/studies?")
+        assert "PatientName=Test%2A" in address
+        answer = api.client.get(address)
+        seen += [row["StudyInstanceUID"] for row in answer.json()["items"]]
+    assert seen == stored[::-1]
+
+
+def test_one_study_tells_how_much_of_it_is_stored(api: RestAPI) -> None:
+    instances = api.study(2, 3)
+    found = api.get(f"/studies/{instances[0].StudyInstanceUID}")
+    assert found["StudyInstanceUID"] == instances[0].StudyInstanceUID
+    stored = found["stored"]
+    assert stored["instances"] == 6
+    assert stored["bytes"] > 6 * 2048
+    assert stored["first_received_at"] <= stored["last_received_at"]
+    assert api.get(f"/series/{instances[0].SeriesInstanceUID}")["stored"]["instances"] == 3
+    (patient,) = api.get("/patients")["items"]
+    assert api.get(f"/patients/{patient['reference']}")["stored"]["instances"] == 6
+    assert api.get(f"/instances/{instances[0].SOPInstanceUID}")["SOPClassUID"] == CT
+
+
+def test_what_is_not_there_is_not_found(api: RestAPI) -> None:
+    api.study()
+    (patient,) = api.get("/patients")["items"]
+    another = f"/patients/{patient['reference'][:-4]}0000"
+    for path in ("/studies/1.2.3", "/series/1.2.3", "/instances/1.2.3", "/studies/*", "/patients/P1", another,
+                 "/patients/@99-abcd", "/instances/1.2.3/file"):  # fmt: skip
+        assert api.send("GET", path, status=404)["detail"].startswith(("there is no", "that is no")), path
+
+
+def test_operators_see_the_file_of_an_instance(api: RestAPI) -> None:
+    (ds,) = api.study()
+    found = api.get(f"/instances/{ds.SOPInstanceUID}/file")
+    path = api.config.storage.directory / found["path"]
+    assert found["size"] == path.stat().st_size
+    assert (found["calling_ae"], found["address"], found["version"]) == ("CT1", "10.0.0.7", 1)
+    assert len(found["sha256"]) == 64
+    api.act_as(Role.CONTRIBUTOR)
+    api.send("GET", f"/instances/{ds.SOPInstanceUID}/file", status=403)
+
+
+def test_lists_are_recorded_as_queries(api: RestAPI) -> None:
+    api.study()
+    api.get("/studies", params={"PatientID": "P1"})
+    event = api.last_audited().event
+    assert event.event_id is EventID.QUERY
+    assert (event.query, event.detail) == ({"PatientID": "P1"}, "1 matches")
+
+
+def test_parameters_that_nobody_knows_are_refused(api: RestAPI) -> None:
+    for query, what in (
+        ("PatientNme=x", "there is no parameter 'PatientNme'"), ("limit=0", "limit: "), ("limit=1001", "limit: "),
+        ("after=x", "after: "), ("limit=1&limit=2", "limit is given more than once"), ("offset=5", "no parameter"),
+        ("StudyDate=yesterday", "StudyDate"),
+    ):  # fmt: skip
+        assert what in api.send("GET", f"/studies?{query}", status=400)["detail"], query
+
+
+def test_a_limited_caller_sees_only_its_part(api: RestAPI) -> None:
+    ct = api.study(PatientID="P1")[0]
+    mr = api.study(PatientID="P2", Modality="MR")[0]
+    api.act_as(Role.READER, LIMITED)
+    for path in ("/patients", "/studies", "/series", "/instances"):
+        assert [row["PatientID"] for row in api.get(path)["items"]] == ["P2"], path
+    assert api.get(f"/studies/{mr.StudyInstanceUID}")["stored"]["instances"] == 1
+    for path in (
+        f"/studies/{ct.StudyInstanceUID}",
+        f"/series/{ct.SeriesInstanceUID}",
+        f"/instances/{ct.SOPInstanceUID}",
+    ):
+        api.send("GET", path, status=404)
