@@ -27,7 +27,7 @@ from functools import lru_cache
 from typing import Any
 
 from pacs_server.dicom.json_model import element_text
-from pacs_server.dicom.person_name import fold_name, name_words
+from pacs_server.dicom.person_name import GROUPS, fold_name, name_words
 from pacs_server.dicom.vr import SINGLE_VALUED_VRS
 from pacs_server.errors import InvalidIdentifier
 
@@ -100,7 +100,8 @@ class PersonName:
 
     def matches(self, value: str) -> bool:
         """Whether a folded name matches."""
-        stored = value.split("=")
+        # PS3.5 6.2.1: a name has three component groups at most.
+        stored = value.split("=")[: len(GROUPS)]
         if len(self.groups) == 1:
             return any(_fits(self.groups[0], group) for group in stored)
         stored += [""] * len(self.groups)
@@ -247,7 +248,7 @@ def _matcher(vr: str, value: str, fuzzy: bool) -> Matcher | None:
     if fuzzy:
         words = tuple(name_words(re.sub("[*?]", " ", folded)))
         return FuzzyName(words) if words else None
-    groups = tuple(_name_pattern(group) for group in folded.split("="))
+    groups = tuple(_name_pattern(group) for group in folded.split("=")[: len(GROUPS)])
     return PersonName(groups) if any(group not in ("", "*") for group in groups) else None
 
 

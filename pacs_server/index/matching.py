@@ -1,9 +1,9 @@
 """Matching keys as SQL, equal to `dicom.matching` or a narrowing that Python finishes.
 
-Exact are keys on columns of one value without special cases, list membership in columns of several
-values, and times with a match column. Everything else is `exact=False` at best: the caller then
-applies `MatchingKey.matches` to each row. Prefixes and date ranges come as `>=` and `<` so that
-both databases use their indexes; text is in code-point order on both.
+Exact are keys on columns of one value, list membership in columns of several values, dates, times with a
+match column, and names with a match column unless the matching is fuzzy. Everything else is `exact=False` at
+best: the caller then applies `MatchingKey.matches` to each row. Prefixes and date ranges come as `>=` and `<`
+so that both databases use their indexes; text is in code-point order on both.
 
 A clause is text, and values that are never in it. As expressions of SQLAlchemy a query by one key takes six times as
 long: they cost far more than the database does.
@@ -27,6 +27,7 @@ from pacs_server.dicom.matching import (
     WildCard,
     bare_name,
 )
+from pacs_server.dicom.person_name import GROUPS
 from pacs_server.index.models import NAME_MATCH, TABLES, TIME_MATCH, has_groups, instance
 
 # SQLite limits the depth of expressions to 1000. Beyond this many alternatives, Python does the matching.
@@ -89,9 +90,10 @@ def condition_of(key: MatchingKey) -> Condition:
     attribute = key.attributes[0]
     if attribute.column in NAME_MATCH and isinstance(key.matcher, PersonName | FuzzyName):
         table = TABLES[attribute.level].name
-        return Condition(name_clause(table, _match_column(attribute), key.matcher, key.unknown), exact=False)
+        clause = name_clause(table, _match_column(attribute), key.matcher, key.unknown)
+        return Condition(clause, exact=isinstance(key.matcher, PersonName))
     if isinstance(key.matcher, DateTimeSpan):
-        found = Condition(_dates(column_of(attribute), key.matcher.date), exact=False)
+        found = _dates(column_of(attribute), key.matcher.date)._replace(exact=False)
     else:
         found = _condition(attribute, key.matcher)
     if found.clause is None or not key.unknown:
@@ -107,6 +109,10 @@ def _empty(column: str) -> Clause:
     return Clause(f"{column} = ''", ())
 
 
+def _not_empty(column: str) -> Clause:
+    return Clause(f"{column} <> ''", ())
+
+
 def _condition(attribute: Attribute, matcher: Matcher) -> Condition:
     match matcher:
         case AnyOf(matchers) if len(matchers) <= _MAX_ALTERNATIVES:
@@ -116,7 +122,7 @@ def _condition(attribute: Attribute, matcher: Matcher) -> Condition:
         case WildCard(pattern):
             return _wild_card(attribute, pattern)
         case Span(vr="DA") if not attribute.multiple:
-            return Condition(_dates(column_of(attribute), matcher), exact=False)
+            return _dates(column_of(attribute), matcher)
         case Span(vr="TM") if attribute.column in TIME_MATCH:
             column = f"{column_of(attribute)}_match"
             return Condition(between(column, matcher.lower or "0", matcher.upper), exact=True)
@@ -154,7 +160,10 @@ def _wild_card(attribute: Attribute, pattern: str) -> Condition:
 
 
 def name_clause(table: str, column: str, matcher: PersonName | FuzzyName, unknown: bool) -> Clause | None:
-    """A narrowing to the rows whose folded name may match, with `unknown` the empty ones too; None if none is known."""
+    """The rows whose folded name matches, with `unknown` the empty ones too.
+
+    For a FuzzyName it is a narrowing to the rows that may match; None if none is known.
+    """
     folded = f"{_NAMED}.{column}"
     alternatives = _fuzzy(folded, matcher) if isinstance(matcher, FuzzyName) else _literal(folded, matcher)
     if not alternatives:
@@ -176,21 +185,82 @@ def _fuzzy(folded: str, matcher: FuzzyName) -> list[Clause]:
 
 
 def _literal(folded: str, matcher: PersonName) -> list[Clause]:
-    pattern, *others = matcher.groups
+    if len(matcher.groups) > 1:
+        return [_all_groups(folded, matcher.groups)]
+    (pattern,) = matcher.groups
+    # "x^*" finds "x" too; both start with it.
     bare = bare_name(pattern)
-    if bare is not None:
-        # "x^*" finds "x" too; both start with it.
-        pattern = f"{bare}*"
-    text = _like_text(pattern, wild=True)
-    first_group = _starts(folded, pattern, f"{text}%")
-    if others:
-        return [first_group] if pattern else []
-    return [first_group, all_of([Clause(has_groups(folded), ()), _like(folded, f"%={text}%")])]
+    wide = pattern if bare is None else f"{bare}*"
+    text = _like_text(wide, wild=True)
+    first = all_of([_starts(folded, wide, f"{text}%"), _not_empty(folded), _group_fits(folded, 1, pattern)])
+    others = _any_of(
+        all_of([_has_group(folded, number), _group_fits(folded, number, pattern)])
+        for number in range(2, len(GROUPS) + 1)
+    )
+    # A wide LIKE first: it costs less than taking the name apart.
+    return [first, all_of([Clause(has_groups(folded), ()), _like(folded, f"%={text}%"), others])]
 
 
-def _dates(column: str, span: Span) -> Clause:
-    # YYYYMMDD and the old YYYY.MM.DD each sort by date. Python removes other texts that fall in between.
-    return _any_of(between(column, form(span.lower) or "0", form(span.upper)) for form in (str, _dotted))
+def _all_groups(folded: str, patterns: tuple[str, ...]) -> Clause:
+    """The condition that each of the first component groups fits its pattern, where there is one."""
+    fits = [_group_fits(folded, number, pattern) for number, pattern in enumerate(patterns, 1) if pattern]
+    narrowing = []
+    for number, pattern in enumerate(patterns, 1):
+        bare = bare_name(pattern)
+        wide = pattern if bare is None else f"{bare}*"
+        if not wide.strip("*"):
+            continue
+        text = _like_text(wide, wild=True)
+        if number == 1:
+            narrowing.append(_starts(folded, wide, f"{text}%"))
+        else:
+            narrowing += [Clause(has_groups(folded), ()), _like(folded, f"%={text}%")]
+    return all_of([*narrowing, _not_empty(folded), *fits])
+
+
+def _has_group(folded: str, number: int) -> Clause:
+    return Clause(f"length({folded}) - length(replace({folded}, '=', '')) >= {number - 1}", ())
+
+
+def _group_fits(folded: str, number: int, pattern: str) -> Clause:
+    """The condition that component group `number` of a name fits the pattern."""
+    group = f"split_part({folded}, '=', {number})"
+    fits = _fits(group, pattern)
+    if number > 1:
+        return fits
+    # Most names have one group only, and need not be taken apart.
+    whole = _fits(folded, pattern)
+    sql = f"CASE WHEN replace({folded}, '=', '') = {folded} THEN {whole.sql} ELSE {fits.sql} END"
+    return Clause(sql, whole.values + fits.values)
+
+
+def _fits(text: str, pattern: str) -> Clause:
+    like, bare = _like(text, _like_text(pattern, wild=True)), bare_name(pattern)
+    return like if bare is None else _any_of([like, Clause(f"{text} = ?", (bare,))])
+
+
+def _dates(column: str, span: Span) -> Condition:
+    # YYYYMMDD and the old YYYY.MM.DD each sort by date. Other texts may fall in between.
+    forms = [
+        all_of([between(column, written(span.lower) or "0", written(span.upper)), _valid(column, form)])
+        for written, form in ((str, "YYYYMMDD"), (_dotted, "YYYY.MM.DD"))
+    ]
+    return Condition(_any_of(forms), exact=True)
+
+
+def _valid(column: str, form: str) -> Clause:
+    """The condition that a text is a date as `date_key` reads it, in this form."""
+    digits = f"replace({column}, '.', '')"
+    conditions = [
+        f"length({column}) = {len(form)}",
+        f"length({digits}) = 8",
+        f"trim({digits}, '0123456789') = ''",
+        f"substr({digits}, 5, 2) BETWEEN '01' AND '12'",
+        f"substr({digits}, 7, 2) BETWEEN '01' AND '31'",
+        *(f"substr({column}, {at}, 1) = '.'" for at, character in enumerate(form, 1) if character == "."),
+    ]
+    # With a plain =, PostgreSQL estimates that hardly any row fulfils it; with this form, nearly all.
+    return Clause(f"CASE WHEN {' AND '.join(conditions)} THEN 1 ELSE 0 END <> 0", ())
 
 
 def _dotted(date: str) -> str:

@@ -46,6 +46,8 @@ def sqlite_engine(
         connection.isolation_level = None
         for name, value in pragmas.items():
             connection.execute(f"PRAGMA {name} = {value}")
+        # PostgreSQL has this function.
+        connection.create_function("split_part", 3, _split_part, deterministic=True)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -55,6 +57,12 @@ def sqlite_engine(
         connection.connection.cursor().execute("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
+
+
+def _split_part(text: str, delimiter: str, number: int) -> str:
+    """The part of that number, beginning with 1, of a text that is split at the delimiter; '' if there is none."""
+    parts = text.split(delimiter)
+    return parts[number - 1] if number <= len(parts) else ""
 
 
 def is_damage(error: BaseException | None) -> bool:
