@@ -7,7 +7,7 @@ Any bytes either become a `Query` or `RetrieveKeys`, or raise InvalidIdentifier 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS, Attribute
@@ -22,10 +22,11 @@ from pacs_server.dicom.keys import (
     refused,
     return_key,
     sequence_matcher,
+    strict_items,
     value_of,
 )
 from pacs_server.dicom.levels import InformationModel, Level
-from pacs_server.dicom.matching import MAX_VALUES, DateTimeSpan, Items, Matcher, matches
+from pacs_server.dicom.matching import MAX_VALUES, DateTimeSpan, Items, Matcher, Values, matches
 from pacs_server.dicom.tags import QUERY_RETRIEVE_LEVEL, TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidIdentifier
@@ -76,6 +77,15 @@ class Query:
     options: QueryOptions
     texts: Mapping[str, str] = field(default_factory=dict, compare=False)
 
+    def without_unknown(self) -> "Query":
+        """The same query, except that a stored value of zero length matches no key, nor does one in a sequence."""
+        return replace(self, keys=tuple(map(_without_unknown, self.keys)))
+
+    def within(self, uids: Mapping[str, str], returns: tuple[ReturnKey, ...]) -> "Query":
+        """The same query for what belongs to these `uids`, keyword to UID, and with other attributes to return."""
+        keys = [MatchingKey((BY_KEYWORD[name],), Values((uid,)), unknown=False) for name, uid in uids.items()]
+        return replace(self, keys=(*keys, *self.keys), returns=returns, texts={**uids, **self.texts})
+
     def answered_items(self, tag: int, text: str) -> list[dict[str, Any]]:
         """The items of a sequence to return in a response. `text` is the sequence as the index stores it."""
         items: list[dict[str, Any]] = json.loads(text) if text else []
@@ -100,7 +110,11 @@ class RetrieveKeys:
 def parse_find(data: bytes, transfer_syntax_uid: str, model: InformationModel, options: QueryOptions) -> Query:
     """The query in a C-FIND identifier; raises InvalidIdentifier."""
     identifier = decode_identifier(data, transfer_syntax_uid)
-    level = _level(identifier, model)
+    return query_of_keys(identifier, _level(identifier, model), model, options)
+
+
+def query_of_keys(identifier: Identifier, level: Level, model: InformationModel, options: QueryOptions) -> Query:
+    """The query for the keys of an identifier at a level; raises InvalidIdentifier."""
     known = sorted(identifier.keys)
     asked = [(ATTRIBUTES[key.tag], key) for key in known if key.tag in ATTRIBUTES]
     _check_levels({a: value_of(key) for a, key in asked if a.vr != "SQ"}, level, model, options)
@@ -135,6 +149,11 @@ def parse_retrieve(
 def level_of(attribute: Attribute, model: InformationModel) -> Level:
     """The level of an attribute in the model; in Study Root, patient attributes are of the study (PS3.4 C.6.2.1)."""
     return max(attribute.level, model.levels[0])
+
+
+def _without_unknown(key: MatchingKey) -> MatchingKey:
+    matcher = strict_items(key.matcher) if isinstance(key.matcher, Items) else key.matcher
+    return MatchingKey(key.attributes, matcher, unknown=False)
 
 
 def _unique_values(at: Level, text: str) -> tuple[str, ...]:

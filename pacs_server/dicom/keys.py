@@ -217,6 +217,15 @@ def item_key(key: Key, *, fuzzy: bool, depth: int = 0) -> ItemKey | None:
     return ItemKey(key.tag, multiple, matcher)
 
 
+def strict_items(items: Items) -> Items:
+    """The matcher, changed so that at every depth unknown values do not match."""
+    return Items(tuple(map(_strict_key, items.keys)), unknown=False)
+
+
+def _strict_key(key: ItemKey) -> ItemKey:
+    return ItemKey(key.tag, key.multiple, strict_items(key.matcher)) if isinstance(key.matcher, Items) else key
+
+
 def key_texts(keys: Iterable[Key], within: str = "") -> Iterator[tuple[str, str]]:
     """The name of each key that has a value, with the value as text. A key in a sequence is named Sequence.Key.
 

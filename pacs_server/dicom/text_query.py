@@ -1,7 +1,6 @@
 """Queries from texts: for doors that name attributes by keyword and have no encoded identifier."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from pacs_server.dicom.attributes import BY_KEYWORD
@@ -29,8 +28,7 @@ def query_of(level: Level, keys: Mapping[str, str], returned: Iterable[str], *, 
     options = QueryOptions(relational=True, fuzzy=fuzzy)
     # In Study Root there are no patients to list (PS3.4 C.6.2.1).
     model = InformationModel.PATIENT_ROOT if level is Level.PATIENT else InformationModel.STUDY_ROOT
-    query = parse_find(data, EXPLICIT_VR_LITTLE_ENDIAN, model, options)
-    return replace(query, keys=tuple(replace(key, unknown=False) for key in query.keys))
+    return parse_find(data, EXPLICIT_VR_LITTLE_ENDIAN, model, options).without_unknown()
 
 
 def plain_value(keyword: str, text: str) -> Any:

@@ -6,7 +6,7 @@ a list of optional ones. The value of any other key is ignored, so that it is a 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,9 +22,10 @@ from pacs_server.dicom.keys import (
     item_key,
     key_texts,
     return_keys,
+    strict_items,
     value_of,
 )
-from pacs_server.dicom.matching import DateTimeSpan, ItemKey, Items
+from pacs_server.dicom.matching import DateTimeSpan, Items
 from pacs_server.dicom.tags import SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.text_encoder import Encode
 from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE, SCHEDULED_PROCEDURE_STEP_STATUS, ItemStatus
@@ -109,7 +110,8 @@ def parse_worklist(data: bytes, transfer_syntax_uid: str) -> WorklistQuery:
     returns = return_keys(asked)
     start, matched = _split_off_start(list(_matching_keys(asked, _MATCHED)))
     found = (item_key(key, fuzzy=False) for key in matched)
-    keys = Items(tuple(_strict(key) for key in found if key is not None), unknown=False)
+    # PS3.4 K.2.2.1.1.1: unknown values do not match.
+    keys = strict_items(Items(tuple(key for key in found if key is not None), unknown=False))
     charset, sent = identifier.specific_character_set, dict(key_texts(known))
     return WorklistQuery(keys, start, returns, tuple(sorted(unsupported)), charset, sent)
 
@@ -130,13 +132,6 @@ def _matching_keys(keys: Iterable[Key], matched: _Matched) -> Iterator[Key]:
         else:
             items = ({inner.tag: inner for inner in _matching_keys(item.keys, inside)} for item in key.items)
             yield key._replace(items=tuple(map(Identifier, items)))
-
-
-def _strict(key: ItemKey) -> ItemKey:
-    """The key, changed so that at every depth unknown values do not match (PS3.4 K.2.2.1.1.1)."""
-    if not isinstance(key.matcher, Items):
-        return key
-    return replace(key, matcher=Items(tuple(map(_strict, key.matcher.keys)), unknown=False))
 
 
 def _split_off_start(asked: list[Key]) -> tuple[DateTimeSpan | None, list[Key]]:

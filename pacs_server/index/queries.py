@@ -1,7 +1,7 @@
 """Queries on the index: matches for C-FIND, instances for retrieve."""
 
-from collections.abc import Collection, Generator, Iterable
-from itertools import pairwise
+from collections.abc import Collection, Generator, Iterable, Iterator
+from itertools import islice, pairwise
 from typing import Any
 
 from sqlalchemy import select
@@ -9,13 +9,14 @@ from sqlalchemy import select
 from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.identifier import MatchingKey, Query, RetrieveKeys
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.page import WHOLE, Order, Page
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.index.database import Database
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.matching import Clause, all_of, column_of, condition_of, name_of, one_of
-from pacs_server.index.models import TABLES, instance, patient, series, study
+from pacs_server.index.models import NAME_MATCH, TABLES, instance, patient, series, study
 from pacs_server.index.scope import limited, seen
 
 _STORED = [
@@ -30,6 +31,8 @@ _PLACE = [
     name_of(column)
     for column in (study.c.id, series.c.series_number, series.c.id, instance.c.instance_number, instance.c.id)
 ]
+# The greatest number that both databases take.
+_NO_LIMIT = (1 << 63) - 1
 _UNIQUE = [column_of(BY_KEYWORD[UNIQUE_KEYS[level]]) for level in Level]
 
 
@@ -39,19 +42,20 @@ class QueryIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, query: Query, scope: Scope = EVERYTHING) -> Generator[tuple[str, ...], None, None]:
-        """The text of `query.returns` for every match at the level of the query, in the order of arrival.
+    def find(
+        self, query: Query, scope: Scope = EVERYTHING, page: Page = WHOLE
+    ) -> Generator[tuple[str, ...], None, None]:
+        """The text of `query.returns` for every match at the level of the query that belongs to the page.
 
         Rows come from the database as they are asked for; closing the iterator gives the connection
         back. Raises IndexUnavailable.
         """
-        statement, residual = find_statement(query, scope)
+        statement, residual = find_statement(query, scope, page)
         statement = self._limited(statement, scope)
         width = len(query.returns)
         with self._database.rows(*statement) as rows:
-            for row in rows:
-                if not residual or _matches(residual, row, width):
-                    yield row[:width]
+            for row in _paged(residual, rows, width, page) if residual else rows:
+                yield row[:width]
 
     def select(self, keys: RetrieveKeys, scope: Scope = EVERYTHING) -> list[StoredInstance]:
         """The instances that the keys select, ordered by study, series and instance number; raises IndexUnavailable."""
@@ -90,21 +94,57 @@ class QueryIndex:
         return limited(statement, scope, embedded=self._database.is_sqlite) if scope.is_limited else statement
 
 
-def find_statement(query: Query, scope: Scope = EVERYTHING) -> tuple[Clause, list[MatchingKey]]:
+def _paged(
+    residual: list[MatchingKey], rows: Iterable[tuple[str, ...]], width: int, page: Page
+) -> Iterator[tuple[str, ...]]:
+    stop = None if page.limit is None else page.offset + page.limit
+    return islice((row for row in rows if _matches(residual, row, width)), page.offset, stop)
+
+
+def find_statement(query: Query, scope: Scope = EVERYTHING, page: Page = WHOLE) -> tuple[Clause, list[MatchingKey]]:
     """The SELECT of a query, and the keys that Python has to match; their columns follow those of the response.
 
-    With a limited `scope` it becomes a whole statement by `limited`.
+    If there are such keys, the SELECT returns all rows instead of those of the page. With a limited `scope` it
+    becomes a whole statement by `limited`.
     """
     conditions = [(key, condition_of(key)) for key in query.keys]
     residual = [key for key, condition in conditions if not condition.exact]
     returned = [ATTRIBUTES[key.tag] for key in query.returns]
     extra = [attribute for key in residual for attribute in key.attributes]
     matched = [attribute for key in query.keys for attribute in key.attributes]
+    ordered = [order.attribute for order in page.orders]
     columns = [_as_text(attribute) for attribute in returned + extra]
     clauses = [condition.clause for _, condition in conditions if condition.clause is not None]
-    top = min((attribute.level for attribute in returned + matched), default=query.level)
+    top = min((attribute.level for attribute in returned + matched + ordered), default=query.level)
     found = _selection(columns, query.level, top, clauses, scope)
-    return Clause(f"{found.sql} ORDER BY {TABLES[query.level].name}.id", found.values), residual
+    rest = _order_by(query.level, page) + ("" if residual else _limit(page))
+    return Clause(found.sql + rest, found.values), residual
+
+
+def _order_by(level: Level, page: Page) -> str:
+    terms = [term for order in page.orders for term in _order_terms(order)]
+    return f" ORDER BY {', '.join([*terms, TABLES[level].name + '.id' + _direction(page.newest_first)])}"
+
+
+def _order_terms(order: Order) -> list[str]:
+    attribute, column = order.attribute, column_of(order.attribute)
+    direction = _direction(order.descending)
+    if attribute.column in NAME_MATCH:
+        return [f"{column}_match{direction}"]
+    # Of numbers that are kept as text the longer one is the greater one.
+    by_length = [f"length({column}){direction}"] if attribute.vr == "IS" and not attribute.computed else []
+    return [*by_length, column + direction]
+
+
+def _direction(descending: bool) -> str:
+    return " DESC" if descending else ""
+
+
+def _limit(page: Page) -> str:
+    if page.limit is not None:
+        return f" LIMIT {page.limit} OFFSET {page.offset}" if page.offset else f" LIMIT {page.limit}"
+    # SQLite has no OFFSET without a LIMIT.
+    return f" LIMIT {_NO_LIMIT} OFFSET {page.offset}" if page.offset else ""
 
 
 def _selection(columns: list[str], level: Level, top: Level, clauses: list[Clause], scope: Scope) -> Clause:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pacs_server.dicom.identifier import Query
 from pacs_server.dicom.json_codec import ReturnKey
+from pacs_server.dicom.page import WHOLE, Page
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.index.queries import QueryIndex
 
@@ -36,6 +37,6 @@ class QueryService:
     def __init__(self, index: QueryIndex) -> None:
         self._index = index
 
-    def find(self, query: Query, scope: Scope = EVERYTHING) -> Matches:
-        """The matches of a query in what `scope` shows, in the order in which they arrived in the archive."""
-        return Matches(query, self._index.find(query, scope))
+    def find(self, query: Query, scope: Scope = EVERYTHING, page: Page = WHOLE) -> Matches:
+        """The matches of a query in what `scope` shows that belong to the page, in its order."""
+        return Matches(query, self._index.find(query, scope, page))

@@ -14,6 +14,7 @@ from pacs_server.errors import PacsError
 from pacs_server.services.frames import FrameService
 from pacs_server.web.api.door import RESTAPI
 from pacs_server.web.dicomweb.frames import Frames
+from pacs_server.web.dicomweb.qido import QIDO
 from pacs_server.web.dicomweb.stow import STOW
 from pacs_server.web.dicomweb.viewing import Views, Workers
 from pacs_server.web.dicomweb.wado import WADO
@@ -33,6 +34,7 @@ def make_app(services: WebServices) -> ASGIApp:
 
 def _routes(services: WebServices) -> Iterable[BaseRoute]:
     """The routes of all doors. To add a door, add one line."""
+    yield from QIDO(services).routes()
     frames, views, workers = FrameService(services.retrieve), Views(services.auditor, services.retrieve), Workers()
     yield from Frames(services, frames, views, workers).routes()
     yield from WADO(services).routes()

@@ -2,24 +2,38 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete, insert
-from strategies import dates, person_names, ranges, sequences, several, text_values, times, uids
+from strategies import (
+    dates,
+    encoded,
+    identifier,
+    person_names,
+    ranges,
+    sequences,
+    several,
+    text_values,
+    times,
+    uids,
+)
 
 from pacs_server.dicom.attributes import BY_KEYWORD, UNIQUE_KEYS, at_level
-from pacs_server.dicom.identifier import MatchingKey, Query, QueryOptions
+from pacs_server.dicom.identifier import MatchingKey, Query, QueryOptions, parse_find
 from pacs_server.dicom.json_codec import ReturnKey
 from pacs_server.dicom.levels import InformationModel, Level
 from pacs_server.dicom.matching import DateTimeSpan, ItemKey, Items, Matcher, matcher_for, span, time_key
 from pacs_server.dicom.person_name import fold_name
+from pacs_server.dicom.web_query import parse_search
 from pacs_server.errors import InvalidIdentifier
 from pacs_server.index.database import Database
 from pacs_server.index.models import NAME_MATCH, TABLES, TIME_MATCH
 from pacs_server.index.queries import QueryIndex
 
+IMPLICIT = "1.2.840.10008.1.2"
 WILD = "%_*?/!ab\u00e4A"
 STORED = {
     "AccessionNumber": text_values(),
@@ -201,6 +215,60 @@ def test_all_keys_have_to_match(database: Database, data: st.DataObject) -> None
         if all(key.matches(values[key.attributes[0].keyword]) for key in keys)
     }
     assert found(database, keys) == expected
+
+
+SEARCHED = {
+    "PatientName": person_names() | st.text("ab*?\u00e4^= ", max_size=6),
+    "AccessionNumber": TEXT_KEYS,
+    "OtherPatientIDs": TEXT_KEYS,
+    "ModalitiesInStudy": KEYS["CS"],
+    "SOPClassUID": KEYS["UI"],
+    "StudyDate": KEYS["DA"],
+    "StudyTime": KEYS["TM"],
+}
+
+
+@pytest.mark.slow
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@given(data=st.data())
+def test_a_search_of_qido_finds_what_c_find_finds_but_for_unknown_values(
+    database: Database, data: st.DataObject
+) -> None:
+    stored = data.draw(st.lists(st.fixed_dictionaries({k: STORED[k] for k in SEARCHED}), min_size=1, max_size=8))
+    fill(database, stored)
+    for _ in range(4):
+        keyword = data.draw(st.sampled_from(list(SEARCHED)))
+        second = data.draw(st.sampled_from(["StudyTime", "StudyDate", "PatientName"]))
+        keys = {each: data.draw(SEARCHED[each] | STORED[each]) for each in {keyword, second}}
+        fuzzy = data.draw(st.booleans())
+        asked = searched(keys, fuzzy)
+        try:
+            expected = found(database, list(c_find(keys, fuzzy).keys))
+        except InvalidIdentifier:
+            with pytest.raises(InvalidIdentifier):
+                parse_search(Level.IMAGE, {}, asked)
+            continue
+        search = parse_search(Level.IMAGE, {}, asked)
+        known = {n for n, values in enumerate(stored, 1) if all(is_known(k, values) for k in matched(search.query))}
+        assert found(database, list(search.query.keys)) == expected & known, (asked, stored)
+
+
+def searched(keys: dict[str, str], fuzzy: bool) -> bytes:
+    return urlencode({**keys, "fuzzymatching": str(fuzzy).lower()}).encode()
+
+
+def c_find(keys: dict[str, str], fuzzy: bool) -> Query:
+    options = QueryOptions(relational=True, combined_date_time=True, fuzzy=fuzzy)
+    data = encoded(identifier("IMAGE", SpecificCharacterSet="ISO_IR 192", **keys))
+    return parse_find(data, IMPLICIT, InformationModel.STUDY_ROOT, options)
+
+
+def matched(query: Query) -> list[str]:
+    return [attribute.keyword for key in query.keys for attribute in key.attributes]
+
+
+def is_known(keyword: str, values: dict[str, str]) -> bool:
+    return bool(fold_name(values[keyword]) if keyword == "PatientName" else values[keyword])
 
 
 @given(st.text())

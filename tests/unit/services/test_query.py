@@ -8,6 +8,8 @@ from strategies import encoded, identifier
 
 from pacs_server.dicom.identifier import Query, QueryOptions, parse_find
 from pacs_server.dicom.levels import InformationModel
+from pacs_server.dicom.page import WHOLE, Page
+from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.errors import IndexUnavailable
 from pacs_server.services.query import QueryService
 
@@ -28,8 +30,8 @@ class Rows:
         self.taken = 0
         self.closed = False
 
-    def find(self, query: Query) -> Generator[tuple[str, ...], None, None]:
-        assert query is ASKED
+    def find(self, query: Query, scope: Scope, page: Page) -> Generator[tuple[str, ...], None, None]:
+        assert (query, scope, page) == (ASKED, EVERYTHING, WHOLE)
         try:
             for row in self._rows:
                 if isinstance(row, Exception):

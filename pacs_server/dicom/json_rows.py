@@ -1,0 +1,167 @@
+"""Encodes the matches of a search directly from index rows as DICOM JSON text (PS3.18 F.2, 10.6.3.3).
+
+No objects are built for attributes. What is the same in all matches of a form of search is prepared once.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from json.encoder import encode_basestring
+from typing import Any, NamedTuple
+
+from pacs_server.dicom.identifier import Query
+from pacs_server.dicom.json_codec import ReturnKey
+from pacs_server.dicom.json_model import DataSet, empty_element
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.person_name import groups_of
+from pacs_server.dicom.search_attributes import ONLY_IF_KNOWN
+from pacs_server.dicom.tags import INSTANCE_AVAILABILITY, SPECIFIC_CHARACTER_SET
+from pacs_server.dicom.vr import NUMBERS, SINGLE_VALUED_VRS
+
+_RETRIEVE_URL = 0x00081190
+_URL_LEAD = f'"{_RETRIEVE_URL:08X}":{{"vr":"UR","Value":["'
+# What every match has. The last attribute of a match is always another one: StudyInstanceUID comes after them.
+_FIXED = (
+    (SPECIFIC_CHARACTER_SET, f'"{SPECIFIC_CHARACTER_SET:08X}":{{"vr":"CS","Value":["ISO_IR 192"]}},'),
+    (INSTANCE_AVAILABILITY, f'"{INSTANCE_AVAILABILITY:08X}":{{"vr":"CS","Value":["ONLINE"]}},'),
+)
+# The parts of a Retrieve URL, each with the attribute that follows it.
+_PLACES = (("/studies/", 0x0020000D), ("/series/", 0x0020000E), ("/instances/", 0x00080018))
+# PS3.18 F.2.3: IS may be a JSON number. One that JSON would write in another way, such as 007, stays as it is.
+_JSON_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,14})", re.ASCII)
+_LEVEL_DEPTH = {Level.STUDY: 1, Level.SERIES: 2, Level.IMAGE: 3}
+
+Write = Callable[[str], str]
+
+
+class _Field(NamedTuple):
+    """One attribute of every match: the text up to its values, the text for no value, and how values are written."""
+
+    lead: str
+    empty: str
+    write: Write
+
+
+class RowEncoder:
+    """Encodes the rows of one search. A row holds the texts of the attributes in `query.returns`, in the same order."""
+
+    def __init__(self, query: Query, service_url: str) -> None:
+        """`service_url` is the base URL of the service, for Retrieve URL (0008,1190)."""
+        self._query = query
+        self._service_url = encode_basestring(service_url)[1:-1]
+        self._form = _form(query.level, query.returns)
+        sequences = {at: key for at, key in enumerate(query.returns) if key.vr == "SQ"}
+        self._sequences = {at: self._sequence(key) for at, key in sequences.items()}
+
+    def encode(self, row: Sequence[str]) -> str:
+        """One match as a JSON object."""
+        form = self._form
+        parts = ["{"]
+        for at, (field, text) in enumerate(zip(form.fields, row, strict=True)):
+            if at == form.url_at:
+                parts += self._retrieve_url(row)
+            if not text:
+                parts.append(field.empty)
+            else:
+                write = self._sequences.get(at, field.write) if self._sequences else field.write
+                parts += (field.lead, write(text), "]},")
+        # Without the comma after the last attribute.
+        return "".join(parts)[:-1] + "}"
+
+    def _retrieve_url(self, row: Sequence[str]) -> list[str]:
+        parts = [_URL_LEAD, self._service_url]
+        for place, at in self._form.places:
+            parts += (place, row[at])
+        return [*parts, '"]},']
+
+    def _sequence(self, key: ReturnKey) -> Write:
+        def write(text: str) -> str:
+            items = self._query.answered_items(key.tag, text)
+            shown = [_item(item, key.items) for item in items]
+            return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))[1:-1]
+
+        return write
+
+
+class _Form(NamedTuple):
+    """What the matches of all searches of one form have in common.
+
+    Retrieve URL comes before the field number `url_at`. Each of `places` is a part of it and the column that follows.
+    """
+
+    fields: tuple[_Field, ...]
+    url_at: int
+    places: tuple[tuple[str, int], ...]
+
+
+@lru_cache(maxsize=256)
+def _form(level: Level, returns: tuple[ReturnKey, ...]) -> _Form:
+    fields, before = [], 0
+    for key in returns:
+        # PS3.18 F.2.2: attributes are in the order of their tags.
+        lead = "".join(text for tag, text in _FIXED if before < tag < key.tag)
+        fields.append(_field(key, lead))
+        before = key.tag
+    at = {key.tag: number for number, key in enumerate(returns)}
+    places = tuple((place, at[tag]) for place, tag in _PLACES[: _LEVEL_DEPTH[level]])
+    url_at = sum(key.tag < _RETRIEVE_URL for key in returns)
+    return _Form(tuple(fields), url_at, places)
+
+
+def _field(key: ReturnKey, lead: str) -> _Field:
+    start = f'"{key.tag:08X}":{{"vr":"{key.vr}"'
+    empty = "" if key.tag in ONLY_IF_KNOWN else start + "},"
+    return _Field(f'{lead}{start},"Value":[', lead + empty, _writer(key.vr))
+
+
+def _writer(vr: str) -> Write:
+    if vr == "PN":
+        return _names
+    if vr in NUMBERS or vr == "IS":
+        return _numbers
+    return encode_basestring if vr in SINGLE_VALUED_VRS else _texts
+
+
+def _texts(text: str) -> str:
+    if "\\" not in text:
+        return encode_basestring(text)
+    # PS3.18 F.2.5: an empty value among others is null.
+    return ",".join(encode_basestring(value) if value else "null" for value in text.split("\\"))
+
+
+def _numbers(text: str) -> str:
+    if _JSON_INTEGER.fullmatch(text):
+        return text
+    return ",".join(_number(value) for value in text.split("\\"))
+
+
+def _number(value: str) -> str:
+    if not value:
+        return "null"
+    return value if _JSON_INTEGER.fullmatch(value) else encode_basestring(value)
+
+
+def _names(text: str) -> str:
+    if "=" not in text and "\\" not in text:
+        return f'{{"Alphabetic":{encode_basestring(text)}}}'
+    return ",".join(_name(value) for value in text.split("\\"))
+
+
+def _name(value: str) -> str:
+    groups = groups_of(value)
+    return json.dumps(groups, ensure_ascii=False, separators=(",", ":")) if groups else "null"
+
+
+def _item(item: DataSet, keys: tuple[ReturnKey, ...]) -> DataSet:
+    """The attributes of an item that `keys` ask for, all if there are none."""
+    if not keys:
+        return item
+    found: dict[str, Any] = {}
+    for key in keys:
+        name = f"{key.tag:08X}"
+        element = item.get(name, empty_element(key.tag))
+        if key.items and element.get("Value"):
+            element = {**element, "Value": [_item(inner, key.items) for inner in element["Value"]]}
+        found[name] = element
+    return found
