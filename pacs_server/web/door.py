@@ -13,6 +13,7 @@ from pacs_server.dicom.caller import Caller, Door, Role
 from pacs_server.errors import PacsError
 from pacs_server.services.frames import FrameService
 from pacs_server.web.api.door import RESTAPI
+from pacs_server.web.dicomweb.delete import Delete
 from pacs_server.web.dicomweb.frames import Frames
 from pacs_server.web.dicomweb.qido import QIDO
 from pacs_server.web.dicomweb.stow import STOW
@@ -40,6 +41,7 @@ def _routes(services: WebServices) -> Iterable[BaseRoute]:
     yield from WADO(services).routes()
     yield from STOW(services).routes()
     yield from RESTAPI(services).routes()
+    yield from Delete(services).routes()
 
 
 async def _identify(request: HTTPConnection) -> Caller | Response:

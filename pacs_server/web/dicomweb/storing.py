@@ -34,6 +34,7 @@ class Storing:
         self.report = StoreReport()
         self._services = services
         self._origin = origin_of(caller)
+        self._scope = caller.scope
         self._user = caller.user or ""
         self._study = study
         self._arrivals: Arrivals = services.auditor.arrivals(caller)
@@ -81,7 +82,7 @@ class Storing:
             named = stream.sop_uids()
             bare = head.data_set_offset == 0 and transfer_syntax_uid not in ("", "*")
             syntax = transfer_syntax_uid if bare else head.transfer_syntax_uid
-            request = StoreRequest(*named, syntax, self._origin)
+            request = StoreRequest(*named, syntax, self._origin, self._scope)
             self.instance(request, stream.data_set(), corrected=bool(corrected_uids(head, request)))
         except PacsError as error:
             self.failed(error, *named)
