@@ -136,6 +136,13 @@ class StoreService:
         finally:
             file.discard()
 
+    def scratch(self) -> IncomingFile:
+        """A file on the disk that receives, for what cannot be stored yet; its user discards it.
+
+        Raises what `store` raises before it takes data.
+        """
+        return self._receive()
+
     def _check_limits(self, request: StoreRequest, header: Header) -> None:
         """Raise NotAuthorised if a sender with limits would not see the instance, or would join it to what is hidden.
 

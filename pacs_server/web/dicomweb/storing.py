@@ -15,6 +15,7 @@ from pacs_server.errors import InstanceMismatch, InvalidInstance, PacsError
 from pacs_server.kit.multipart import MalformedMultipart, Part, parts
 from pacs_server.services.store import StoreRequest, corrected_uids
 from pacs_server.storage.contract import Bytes
+from pacs_server.storage.spool import IncomingFile
 from pacs_server.web.accept import media_type_of
 from pacs_server.web.dicomweb.store_report import COERCED, IGNORED, Failed, Stored, StoreReport
 from pacs_server.web.services import WebServices
@@ -23,7 +24,7 @@ from pacs_server.web.uploads import BodyCutShort
 log = logging.getLogger(__name__)
 
 DICOM: Final = "application/dicom"
-_MOST_PARTS: Final = 100_000
+MOST_PARTS: Final = 100_000
 
 
 class Storing:
@@ -55,8 +56,8 @@ class Storing:
     def files(self, pieces: Iterator[bytes], boundary: str) -> None:
         """Store the parts of a multipart body, each of them a DICOM file."""
         for number, part in enumerate(parts(pieces, boundary)):
-            if number >= _MOST_PARTS:
-                raise MalformedMultipart(f"more than {_MOST_PARTS} parts")
+            if number >= MOST_PARTS:
+                raise MalformedMultipart(f"more than {MOST_PARTS} parts")
             self._part(part)
 
     def _part(self, part: Part) -> None:
@@ -82,12 +83,20 @@ class Storing:
             named = stream.sop_uids()
             bare = head.data_set_offset == 0 and transfer_syntax_uid not in ("", "*")
             syntax = transfer_syntax_uid if bare else head.transfer_syntax_uid
-            request = StoreRequest(*named, syntax, self._origin, self._scope)
+            request = self.request(*named, syntax)
             self.instance(request, stream.data_set(), corrected=bool(corrected_uids(head, request)))
         except PacsError as error:
             self.failed(error, *named)
 
     # ---------------------------------------------------------------- one instance
+
+    def request(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> StoreRequest:
+        """What is said of an instance that is to be stored."""
+        return StoreRequest(sop_class_uid, sop_instance_uid, transfer_syntax_uid, self._origin, self._scope)
+
+    def scratch(self) -> IncomingFile:
+        """A file for what cannot be stored yet; see `StoreService.scratch`."""
+        return self._services.store.scratch()
 
     def instance(self, request: StoreRequest, data: Iterable[Bytes], *, corrected: bool = False) -> None:
         """Store one instance; raises what the service raises."""

@@ -19,6 +19,7 @@ from pacs_server.web.accept import choose, media_type_of
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.store_report import StoreReport
 from pacs_server.web.dicomweb.storing import DICOM, Storing
+from pacs_server.web.dicomweb.storing_metadata import JSON, XML, MetadataStoring
 from pacs_server.web.services import WebServices
 from pacs_server.web.uploads import consume
 from pacs_server.web.urls import base_url
@@ -81,10 +82,8 @@ def _taker(request: Request) -> Take:
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("a body in a content coding such as gzip is not taken")
     media_type, parameters = media_type_of(request.headers.get("content-type", ""))
-    if media_type == DICOM:
-        return lambda storing, pieces: storing.file(pieces, parameters.get("transfer-syntax", ""))
     if media_type != "multipart/related":
-        raise UnsupportedMediaType(f"a body is multipart/related or {DICOM}, and this is {media_type or 'neither'}")
+        return _single(media_type, parameters.get("transfer-syntax", ""))
     boundary = parameters.get("boundary", "")
     try:
         MultipartSplitter(boundary)
@@ -93,4 +92,16 @@ def _taker(request: Request) -> Take:
     root = parameters.get("type", DICOM).lower()
     if root == DICOM:
         return lambda storing, pieces: storing.files(pieces, boundary)
+    if root in (JSON, XML):
+        return lambda storing, pieces: MetadataStoring(storing).body(pieces, boundary, root)
     raise UnsupportedMediaType(f"parts of type {root[:60]} are not taken")
+
+
+def _single(media_type: str, transfer_syntax_uid: str) -> Take:
+    """How a body is to be taken that is no multipart: one DICOM file, or metadata without bulk data."""
+    if media_type == DICOM:
+        return lambda storing, pieces: storing.file(pieces, transfer_syntax_uid)
+    if media_type in (JSON, XML):
+        return lambda storing, pieces: MetadataStoring(storing).metadata(pieces, media_type)
+    taken = ", ".join(("multipart/related", DICOM, JSON, XML))
+    raise UnsupportedMediaType(f"a body is one of {taken}, and this is {media_type[:60] or 'none of them'}")
