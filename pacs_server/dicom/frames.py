@@ -7,7 +7,7 @@ are counted from 1, as in PS3.18. Offsets count from the first byte of the data 
 import json
 import zlib
 from array import array
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from itertools import accumulate, pairwise
 from sys import byteorder
 from typing import Protocol
@@ -174,6 +174,16 @@ def find_frames(source: Readable, transfer_syntax_uid: str, *, trust_tables: boo
     word = 1 if encoding.little_endian else _word(pixels, image)
     end = min(pixels.start + pixels.length, source.size)
     return FrameMap(image, pixels.tag, at, pixels.start, end, bits, word)
+
+
+def find_codestream(source: Readable, transfer_syntax_uid: str) -> FrameMap:
+    """A map whose one frame is all of encapsulated Pixel Data, as for video; raises as `find_frames`."""
+    found, pixels, at, _ = _find(source, encoding_of(transfer_syntax_uid))
+    if pixels.length != UNDEFINED_LENGTH:
+        raise FrameNotFound("Pixel Data is not encapsulated")
+    image = replace(_described(found, pixels.tag), number_of_frames=1)
+    bounds, single = bounds_of(source, pixels.start, Table(1))
+    return FrameMap(image, pixels.tag, at, bounds[0], bounds[-1], single=single, bounds=bounds)
 
 
 def _word(pixels: ElementPosition, image: ImageDescription) -> int:

@@ -12,13 +12,16 @@ from starlette.types import ASGIApp
 from pacs_server.dicom.caller import Caller, Door, Role
 from pacs_server.errors import PacsError
 from pacs_server.services.frames import FrameService
+from pacs_server.services.rendering import RenderingService
 from pacs_server.web.api.door import RESTAPI
 from pacs_server.web.dicomweb.delete import Delete
 from pacs_server.web.dicomweb.frames import Frames
 from pacs_server.web.dicomweb.qido import QIDO
+from pacs_server.web.dicomweb.rendered import Rendered
 from pacs_server.web.dicomweb.stow import STOW
 from pacs_server.web.dicomweb.viewing import Views, Workers
 from pacs_server.web.dicomweb.wado import WADO
+from pacs_server.web.dicomweb.wado_uri import WADOURI
 from pacs_server.web.middleware import Gate
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import on_error, on_http_error
@@ -37,7 +40,10 @@ def _routes(services: WebServices) -> Iterable[BaseRoute]:
     """The routes of all doors. To add a door, add one line."""
     yield from QIDO(services).routes()
     frames, views, workers = FrameService(services.retrieve), Views(services.auditor, services.retrieve), Workers()
+    rendering = RenderingService(frames)
     yield from Frames(services, frames, views, workers).routes()
+    yield from Rendered(services, rendering, views, workers).routes()
+    yield from WADOURI(services, rendering, views, workers).routes()
     yield from WADO(services).routes()
     yield from STOW(services).routes()
     yield from RESTAPI(services).routes()

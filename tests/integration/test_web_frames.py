@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
@@ -22,10 +21,7 @@ from pydicom.uid import (
     RLELossless,
 )
 from servers import config, running
-
-from pacs_server.app.server import PacsServer
-from pacs_server.dicom.caller import Door
-from pacs_server.dicom.origin import Origin
+from webarchive import WebArchive, instance_url
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 NATIVE = str(ExplicitVRLittleEndian)
@@ -42,49 +38,11 @@ MICROSCOPY = (
 )
 
 
-class Archive:
-    """A running server, and the paths of what was stored in it."""
-
-    def __init__(self, pacs: PacsServer, scratch: Path) -> None:
-        assert pacs.web_address is not None
-        self.pacs = pacs
-        self.scratch = scratch
-        self.url = "http://{}:{}/dicom-web".format(*pacs.web_address)
-        self.http = httpx.Client()
-
-    def store(self, data: bytes, syntax: str) -> pydicom.Dataset:
-        ds = parse_data_set(data, syntax)
-        ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = (
-            ds.SOPClassUID,
-            ds.SOPInstanceUID,
-        )
-        path = self.scratch / "one.dcm"
-        ds.save_as(path, enforce_file_format=True)
-        return self.import_file(path)
-
-    def import_file(self, path: Path) -> pydicom.Dataset:
-        self.pacs.archive.store.store_file(path, Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE))
-        return pydicom.dcmread(path)
-
-    def frames(self, ds: pydicom.Dataset, numbers: str, accept: str | None = None, **headers: str) -> httpx.Response:
-        url = f"{instance_url(self.url, ds)}/frames/{numbers}"
-        request = self.http.build_request("GET", url, headers=headers)
-        if accept is None:
-            del request.headers["accept"]
-        else:
-            request.headers["accept"] = accept
-        return self.http.send(request)
-
-
-def instance_url(base: str, ds: pydicom.Dataset) -> str:
-    return f"{base}/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
-
-
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebArchive]:
     directory = tmp_path_factory.mktemp("frames")
     with running(config(directory, web=True)) as pacs:
-        archive = Archive(pacs, directory)
+        archive = WebArchive(pacs, directory)
         yield archive
         archive.http.close()
 
@@ -95,13 +53,13 @@ def encoded(name: str, array: np.ndarray) -> tuple[str, list[bytes]]:
 
 
 @pytest.fixture(scope="module")
-def jls(archive: Archive) -> pydicom.Dataset:
+def jls(archive: WebArchive) -> pydicom.Dataset:
     syntax, frames = encoded("jpeg-ls", GRAY12)
     return archive.store(compressed(syntax, frames, GRAY12), syntax)
 
 
 @pytest.fixture(scope="module")
-def ct(archive: Archive) -> pydicom.Dataset:
+def ct(archive: WebArchive) -> pydicom.Dataset:
     path = archive.scratch / "ct.dcm"
     make_ct().save_as(path, enforce_file_format=True)
     return archive.import_file(path)
@@ -126,7 +84,7 @@ def parts(response: httpx.Response) -> list[tuple[str, bytes]]:
     return found
 
 
-def test_frames_come_in_the_order_of_the_list_also_twice(archive: Archive, jls: pydicom.Dataset) -> None:
+def test_frames_come_in_the_order_of_the_list_also_twice(archive: WebArchive, jls: pydicom.Dataset) -> None:
     stored = list(generate_frames(jls.PixelData, number_of_frames=2))
     answer = archive.frames(jls, "2,1,2", "multipart/related; type=image/jls")
     kind = f"image/jls; transfer-syntax={JPEGLSLossless}"
@@ -170,7 +128,7 @@ ACCEPTS = [
 
 @pytest.mark.parametrize(("accept", "media_type", "syntax"), ACCEPTS)
 def test_the_transfer_syntax_is_what_the_client_accepts(
-    archive: Archive, jls: pydicom.Dataset, accept: str | None, media_type: str, syntax: str
+    archive: WebArchive, jls: pydicom.Dataset, accept: str | None, media_type: str, syntax: str
 ) -> None:
     [(kind, data)] = parts(archive.frames(jls, "2", accept))
     assert kind == f"{media_type}; transfer-syntax={syntax}"
@@ -195,13 +153,13 @@ def test_the_transfer_syntax_is_what_the_client_accepts(
         "*/*; q=0",
     ],
 )
-def test_what_cannot_be_had_is_406_with_a_reason(archive: Archive, jls: pydicom.Dataset, accept: str) -> None:
+def test_what_cannot_be_had_is_406_with_a_reason(archive: WebArchive, jls: pydicom.Dataset, accept: str) -> None:
     answer = archive.frames(jls, "1", accept)
     assert answer.status_code == 406
     assert str(JPEGLSLossless) in answer.json()["detail"]
 
 
-def test_one_frame_may_come_by_itself_but_not_several(archive: Archive, jls: pydicom.Dataset) -> None:
+def test_one_frame_may_come_by_itself_but_not_several(archive: WebArchive, jls: pydicom.Dataset) -> None:
     answer = archive.frames(jls, "1", "application/octet-stream")
     assert answer.headers["content-type"] == f"application/octet-stream; transfer-syntax={NATIVE}"
     assert answer.content == GRAY12[0].tobytes()
@@ -212,13 +170,13 @@ def test_one_frame_may_come_by_itself_but_not_several(archive: Archive, jls: pyd
 
 
 @pytest.mark.parametrize(("numbers", "status"), [("0", 404), ("3", 404), ("1,3", 404), ("1,,2", 400), ("a", 400)])
-def test_lists_that_name_no_frames(archive: Archive, jls: pydicom.Dataset, numbers: str, status: int) -> None:
+def test_lists_that_name_no_frames(archive: WebArchive, jls: pydicom.Dataset, numbers: str, status: int) -> None:
     assert archive.frames(jls, numbers, "*/*").status_code == status
     assert archive.frames(jls, "-1", "*/*").status_code == 400
     assert archive.frames(jls, "%EF%BC%91", "*/*").status_code == 400
 
 
-def test_an_unknown_instance_and_one_without_pixels_are_404(archive: Archive, jls: pydicom.Dataset) -> None:
+def test_an_unknown_instance_and_one_without_pixels_are_404(archive: WebArchive, jls: pydicom.Dataset) -> None:
     other = pydicom.Dataset()
     other.StudyInstanceUID, other.SeriesInstanceUID = jls.StudyInstanceUID, jls.SeriesInstanceUID
     other.SOPInstanceUID = "1.2.3"
@@ -230,7 +188,7 @@ def test_an_unknown_instance_and_one_without_pixels_are_404(archive: Archive, jl
     assert archive.frames(archive.import_file(path), "1", "*/*").status_code == 404
 
 
-def test_a_client_that_has_the_frames_is_told_so(archive: Archive, jls: pydicom.Dataset) -> None:
+def test_a_client_that_has_the_frames_is_told_so(archive: WebArchive, jls: pydicom.Dataset) -> None:
     first = archive.frames(jls, "1", "*/*")
     tag = first.headers["etag"]
     again = archive.frames(jls, "1", "*/*", **{"If-None-Match": f'"x", {tag}'})
@@ -239,21 +197,21 @@ def test_a_client_that_has_the_frames_is_told_so(archive: Archive, jls: pydicom.
     assert archive.frames(jls, "1", MICROSCOPY, **{"If-None-Match": tag}).status_code == 200
 
 
-def test_head_tells_length_and_type(archive: Archive, ct: pydicom.Dataset) -> None:
+def test_head_tells_length_and_type(archive: WebArchive, ct: pydicom.Dataset) -> None:
     url = f"{instance_url(archive.url, ct)}/frames/1"
     answer = archive.http.head(url, headers={"accept": "application/octet-stream"})
     assert (answer.status_code, answer.headers["content-length"]) == (200, str(len(ct.PixelData)))
     assert answer.content == b""
 
 
-def test_a_video_has_no_frames_to_be_told_apart(archive: Archive) -> None:
+def test_a_video_has_no_frames_to_be_told_apart(archive: WebArchive) -> None:
     data = compressed(MPEG2MPML, [b"\0\0\1\xb3" + bytes(100)], COLOUR[:1], NumberOfFrames=20)
     answer = archive.frames(archive.store(data, str(MPEG2MPML)), "1", "*/*")
     assert answer.status_code == 406
     assert "cannot be told apart" in answer.json()["detail"]
 
 
-def test_lossy_frames_are_decoded_by_default_and_stay_as_they_are_on_request(archive: Archive) -> None:
+def test_lossy_frames_are_decoded_by_default_and_stay_as_they_are_on_request(archive: WebArchive) -> None:
     path = next(path for path in pydicom_test_files() if path.name == "SC_rgb_jpeg_dcmtk.dcm")
     ds = archive.import_file(path)
     [(kind, data)] = parts(archive.frames(ds, "1", "*/*"))
@@ -263,7 +221,7 @@ def test_lossy_frames_are_decoded_by_default_and_stay_as_they_are_on_request(arc
     assert data == next(generate_frames(ds.PixelData, number_of_frames=1))
 
 
-def test_a_large_frame_comes_in_pieces(archive: Archive) -> None:
+def test_a_large_frame_comes_in_pieces(archive: WebArchive) -> None:
     ds = make_ct(rows=2048, columns=1024)
     ds.PixelData = np.arange(2048 * 1024, dtype="<u2").tobytes()
     ds.save_as(archive.scratch / "large.dcm", enforce_file_format=True)
@@ -273,7 +231,7 @@ def test_a_large_frame_comes_in_pieces(archive: Archive) -> None:
     assert int(answer.headers["content-length"]) == len(ds.PixelData)
 
 
-def test_more_frames_than_are_looked_up_beforehand(archive: Archive) -> None:
+def test_more_frames_than_are_looked_up_beforehand(archive: WebArchive) -> None:
     frames = [f"frame {n}".encode().ljust(9 + n % 7, b"\1") for n in range(200)]
     frames = [frame + b"\0" * (len(frame) % 2) for frame in frames]
     ds = archive.store(compressed(JPEGLSLossless, frames, np.zeros((200, 4, 4), "u1")), str(JPEGLSLossless))
@@ -286,7 +244,7 @@ def test_more_frames_than_are_looked_up_beforehand(archive: Archive) -> None:
 # ---------------------------------------------------------------- dicomweb-client
 
 
-def test_dicomweb_client_reads_the_frames_of_every_codec(archive: Archive) -> None:
+def test_dicomweb_client_reads_the_frames_of_every_codec(archive: WebArchive) -> None:
     client = DICOMwebClient(archive.url)
     for name in ("rle", "jpeg-ls", "jpeg-2000", "htj2k", "jpeg-lossless-sv1"):
         syntax, frames = encoded(name, GRAY12)
@@ -298,7 +256,7 @@ def test_dicomweb_client_reads_the_frames_of_every_codec(archive: Archive) -> No
         assert native == [GRAY12[1].tobytes(), GRAY12[0].tobytes()]
 
 
-def test_every_file_of_pydicom_gives_its_first_frame(archive: Archive) -> None:
+def test_every_file_of_pydicom_gives_its_first_frame(archive: WebArchive) -> None:
     client = DICOMwebClient(archive.url)
     seen = set()
     for path in pydicom_test_files():

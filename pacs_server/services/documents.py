@@ -1,0 +1,72 @@
+"""What an instance holds that is shown as it is: a document (PDF, CDA, 3D models) or a video (PS3.18 8.7.4)."""
+
+from types import TracebackType
+from typing import Final, Self
+
+from pacs_server.dicom.documents import find_document
+from pacs_server.dicom.encoding import is_deflated
+from pacs_server.dicom.frames import find_codestream
+from pacs_server.index.instances import StoredInstance
+from pacs_server.services.frames import Inflated
+from pacs_server.services.retrieve import DataSetSource, RetrieveService
+
+# PS3.3 A.45, A.85, A.86: what instances of these SOP classes hold.
+_DOCUMENTS: Final = {
+    "1.2.840.10008.5.1.4.1.1.104.1": "application/pdf",
+    "1.2.840.10008.5.1.4.1.1.104.2": "text/xml",
+    "1.2.840.10008.5.1.4.1.1.104.3": "model/stl",
+    "1.2.840.10008.5.1.4.1.1.104.4": "model/obj",
+    "1.2.840.10008.5.1.4.1.1.104.5": "model/mtl",
+}
+_VIDEO: Final = {
+    **{f"1.2.840.10008.1.2.4.{n}": "video/mpeg" for n in ("100", "100.1", "101", "101.1")},
+    **{f"1.2.840.10008.1.2.4.{n}{part}": "video/mp4" for n in range(102, 107) for part in ("", ".1")},
+    **{f"1.2.840.10008.1.2.4.{n}": "video/H265" for n in (107, 108)},
+}
+
+
+def document_type(instance: StoredInstance) -> str | None:
+    """The media type of what the instance holds; None if it is something else, such as an image."""
+    return _VIDEO.get(instance.transfer_syntax_uid) or _DOCUMENTS.get(instance.sop_class_uid)
+
+
+class Document:
+    """The document or video of an instance, open to be read; its user closes it. `ranges` are where it lies."""
+
+    def __init__(self, retrieve: RetrieveService, instance: StoredInstance) -> None:
+        """Open it. Raises FrameNotFound or TranscodeError if it is not there, StorageUnavailable."""
+        stored = retrieve.open(instance)
+        try:
+            syntax = instance.transfer_syntax_uid
+            self.source: DataSetSource | Inflated = Inflated(stored) if is_deflated(syntax) else stored
+            self._stored = stored
+            if syntax in _VIDEO:
+                self.ranges = find_codestream(self.source, syntax).ranges(self.source, 1)
+            else:
+                self.ranges = [find_document(self.source, syntax)]
+        except BaseException:
+            stored.close()
+            raise
+        self.size = sum(length for _, length in self.ranges)
+
+    def within(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Where the bytes from `start` to `stop` of the document lie: offsets in `source`, and lengths."""
+        found, at = [], 0
+        for offset, length in self.ranges:
+            first, last = max(start, at), min(stop, at + length)
+            if first < last:
+                found.append((offset + first - at, last - first))
+            at += length
+        return found
+
+    def close(self) -> None:
+        """Close the instance."""
+        self._stored.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

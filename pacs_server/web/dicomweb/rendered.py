@@ -1,0 +1,200 @@
+"""Rendered resources and thumbnails of studies, series, instances and frames (PS3.18 8.3.5, 10.4.1.1.3, 10.4.1.1.6)."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.lut import Window
+from pacs_server.dicom.picture import GIF, JPEG, PICTURES, PNG, Appearance
+from pacs_server.errors import FrameNotFound, InvalidRequest, NotAcceptable, TranscodeError
+from pacs_server.index.instances import StoredInstance
+from pacs_server.services.documents import document_type
+from pacs_server.services.rendering import RenderingService
+from pacs_server.web.accept import Accepted, accepted, not_acceptable
+from pacs_server.web.caller import caller_of
+from pacs_server.web.dicomweb.documents import document_response
+from pacs_server.web.dicomweb.frames import frame_numbers
+from pacs_server.web.dicomweb.rendering_parameters import appearance_of, ignored_annotations, window_of
+from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select, unchanged
+from pacs_server.web.services import WebServices
+from pacs_server.web.streams import PiecewiseResponse
+
+T = TypeVar("T")
+_STUDY: Final = "/dicom-web/studies/{study}"
+_SERIES: Final = f"{_STUDY}/series/{{series}}"
+_INSTANCE: Final = f"{_SERIES}/instances/{{instance}}"
+_FRAMES: Final = f"{_INSTANCE}/frames/{{frames}}"
+_THUMBNAIL: Final = 256
+_MOST_FRAMES: Final = 1000
+
+
+class Rendered:
+    """Answers requests for pictures."""
+
+    def __init__(self, services: WebServices, rendering: RenderingService, views: Views, workers: Workers) -> None:
+        self._retrieve = services.retrieve
+        self._rendering = rendering
+        self._views = views
+        self._workers = workers
+
+    def routes(self) -> list[Route]:
+        """The resources."""
+        paths = (_FRAMES, _INSTANCE, _SERIES, _STUDY)
+        return [
+            *(Route(f"{path}/rendered", self.rendered) for path in paths),
+            *(Route(f"{path}/thumbnail", self.thumbnail) for path in paths),
+        ]
+
+    async def rendered(self, request: Request) -> Response:
+        """The picture of a frame, of an instance, or of one that stands for a series or study.
+
+        In multipart/related there is one for each frame, or for each instance of a series or study.
+        """
+        window, appearance = window_of(request), appearance_of(request)
+        takes, caller = accepted(request), caller_of(request)
+        found = await run_in_threadpool(select, self._retrieve, request.path_params, caller)
+        if "instance" in request.path_params and document_type(found[0]) is not None:
+            return await document_response(request, self._retrieve, found[0], takes, self._record(caller))
+        chosen = _chosen(takes)
+        if chosen is None:
+            raise not_acceptable(PICTURES)
+        appearance = replace(appearance, media_type=chosen[0])
+        numbers = _numbers(request)
+        if chosen[1] or len(numbers) > 1:
+            if chosen[1] is False:
+                raise NotAcceptable("several frames can only be had in multipart/related")
+            return await self._all(request, found, numbers, appearance, window)
+        return await self._one(request, found, numbers, appearance, window)
+
+    async def thumbnail(self, request: Request) -> Response:
+        """A small picture."""
+        appearance = appearance_of(request)
+        if appearance.width is None:
+            appearance = replace(appearance, width=_THUMBNAIL, height=_THUMBNAIL)
+        chosen = _chosen(accepted(request))
+        if chosen is None:
+            raise not_acceptable(PICTURES)
+        found = await run_in_threadpool(select, self._retrieve, request.path_params, caller_of(request))
+        appearance = replace(appearance, media_type=chosen[0])
+        return await self._one(request, found, _numbers(request)[:1], appearance, None, animated=False)
+
+    async def _one(
+        self,
+        request: Request,
+        found: list[StoredInstance],
+        numbers: list[int],
+        appearance: Appearance,
+        window: Window | None,
+        *,
+        animated: bool = True,
+    ) -> Response:
+        """One picture of one instance."""
+        instance = found[0]
+        if "instance" not in request.path_params:
+            instance = await self._workers.run(self._rendering.representative, found)
+        number = numbers[0] if numbers else None
+        tag = entity_tag(instance, number, appearance, window, animated)
+        if (answer := unchanged(request, tag)) is not None:
+            return answer
+        whole = number is None and "instance" in request.path_params
+        animated = animated and whole and appearance.media_type == GIF
+        caller = caller_of(request)
+
+        def made() -> bytes:
+            self._views.record(caller, instance)
+            if animated:
+                return self._rendering.animation(instance, appearance, window)
+            return self._rendering.picture(instance, number, appearance, window)
+
+        data = await self._workers.run(_or_not_acceptable, made)
+        return Response(data, headers=_headers(request, tag), media_type=appearance.media_type)
+
+    async def _all(
+        self,
+        request: Request,
+        found: list[StoredInstance],
+        numbers: list[int],
+        appearance: Appearance,
+        window: Window | None,
+    ) -> Response:
+        """A picture of each frame, or of each instance, in multipart/related."""
+        instance = found[0]
+        tag = entity_tag(instance, numbers, appearance, window, [each.digest for each in found])
+        if (answer := unchanged(request, tag)) is not None:
+            return answer
+        wanted: list[tuple[StoredInstance, int | None]]
+        if "instance" in request.path_params:
+            count = await self._workers.run(_or_not_acceptable, lambda: self._rendering.frame_count(instance))
+            wanted = [(instance, n) for n in numbers or range(1, count + 1)]
+            if any(not 1 <= n <= count for n in numbers):
+                raise FrameNotFound(f"the instance has {count} frames")
+        else:
+            wanted = [(each, None) for each in found]
+        if len(wanted) > _MOST_FRAMES:
+            raise InvalidRequest(f"more than {_MOST_FRAMES} pictures at a time cannot be had: ask for some of them")
+        boundary = f"picture-{tag[1:-1]}"
+        body = self._parts(wanted, appearance, window, boundary, self._record(caller_of(request)))
+        kind = f'multipart/related; type="{appearance.media_type}"; boundary={boundary}'
+        return PiecewiseResponse(body, kind, headers=_headers(request, tag))
+
+    async def _parts(
+        self,
+        wanted: list[tuple[StoredInstance, int | None]],
+        appearance: Appearance,
+        window: Window | None,
+        boundary: str,
+        record: Callable[[StoredInstance], None],
+    ) -> AsyncIterator[bytes]:
+        for instance, number in wanted:
+
+            def made(instance: StoredInstance = instance, number: int | None = number) -> bytes:
+                picture = self._rendering.picture(instance, number, appearance, window)
+                record(instance)
+                return picture
+
+            try:
+                data = await self._workers.run(made)
+            except (FrameNotFound, TranscodeError):
+                if number is not None:
+                    raise
+                continue  # an instance of a series or study that shows nothing
+            yield f"--{boundary}\r\nContent-Type: {appearance.media_type}\r\n\r\n".encode("ascii") + data + b"\r\n"
+        yield f"--{boundary}--\r\n".encode("ascii")
+
+    def _record(self, caller: Caller) -> Callable[[StoredInstance], None]:
+        return lambda instance: self._views.record(caller, instance)
+
+
+def _chosen(takes: list[Accepted]) -> tuple[str, bool | None] | None:
+    """The media type of pictures that the client likes best, and whether it wants parts. JPEG is the default."""
+    for each in takes:
+        media_type = next((kind for kind in (JPEG, PNG, GIF) if each.takes(kind)), None)
+        if media_type is not None:
+            return media_type, each.multipart
+    return None
+
+
+def _numbers(request: Request) -> list[int]:
+    text = request.path_params.get("frames")
+    return frame_numbers(text) if text else []
+
+
+def _headers(request: Request, tag: str) -> dict[str, str]:
+    headers = {"etag": tag, "vary": "accept"}
+    if ignored := ignored_annotations(request):
+        headers["warning"] = f'299 - "The following annotation values are not supported: {ignored}"'
+    return headers
+
+
+def _or_not_acceptable(made: Callable[[], T]) -> T:
+    """What `made` returns; what cannot be shown is not acceptable, and says why."""
+    try:
+        return made()
+    except TranscodeError as error:
+        raise NotAcceptable(f"the instance cannot be shown as a picture: {error}") from error

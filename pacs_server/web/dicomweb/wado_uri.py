@@ -1,0 +1,188 @@
+"""WADO-URI: one instance by query parameters, as a DICOM file or as browsers show it (PS3.18 9)."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.lut import Window
+from pacs_server.dicom.part10 import encode_head
+from pacs_server.dicom.picture import GIF, JPEG, PICTURES, Appearance, Region
+from pacs_server.errors import FrameNotFound, InvalidRequest, NotAcceptable, ResourceLimitation, TranscodeError
+from pacs_server.index.instances import StoredInstance
+from pacs_server.services.documents import document_type
+from pacs_server.services.rendering import RenderingService
+from pacs_server.services.retrieve import DataSetSource
+from pacs_server.web.accept import Accepted
+from pacs_server.web.caller import caller_of
+from pacs_server.web.dicomweb.documents import document_response
+from pacs_server.web.dicomweb.rendering_parameters import MOST_PIXELS, number, whole_number, window_from
+from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select, unchanged
+from pacs_server.web.services import WebServices
+from pacs_server.web.streams import PiecewiseResponse, pieces
+
+DICOM: Final = "application/dicom"
+_UIDS: Final = {"study": "studyUID", "series": "seriesUID", "instance": "objectUID"}
+# Transcoding a whole instance needs its data set in memory, some times over.
+_MOST_TRANSCODED: Final = 1 << 28
+
+
+class WADOURI:
+    """Answers requests of WADO-URI."""
+
+    def __init__(self, services: WebServices, rendering: RenderingService, views: Views, workers: Workers) -> None:
+        self._retrieve = services.retrieve
+        self._rendering = rendering
+        self._views = views
+        self._workers = workers
+
+    def routes(self) -> list[Route]:
+        """The resource."""
+        return [Route("/wado", self.wado)]
+
+    async def wado(self, request: Request) -> Response:
+        """One instance, in the first of the media types of `contentType` in which it can be had."""
+        given = request.query_params
+        uids = {name: _needed(request, parameter) for name, parameter in _UIDS.items()}
+        if _needed(request, "requestType") != "WADO":
+            raise InvalidRequest("requestType is WADO")
+        if given.get("anonymize", "no") != "no":
+            raise InvalidRequest("this server does not de-identify: leave anonymize out")
+        if "presentationUID" in given:
+            raise InvalidRequest("this server does not apply presentation states: leave presentationUID out")
+        appearance, window = _appearance_of(request), _window_of(request)
+        caller = caller_of(request)
+        instance = (await run_in_threadpool(select, self._retrieve, uids, caller))[0]
+        for media_type in _wanted(request, instance):
+            if media_type == DICOM:
+                return await self._file(request, instance, caller)
+            if media_type == document_type(instance):
+                takes = [Accepted(media_type)]
+                return await document_response(request, self._retrieve, instance, takes, self._record(caller))
+            if media_type in PICTURES and document_type(instance) is None:
+                return await self._picture(
+                    request, instance, replace(appearance, media_type=media_type), window, caller
+                )
+        raise NotAcceptable(f"contentType is {DICOM}, {document_type(instance) or ', '.join(PICTURES)}")
+
+    async def _picture(
+        self,
+        request: Request,
+        instance: StoredInstance,
+        appearance: Appearance,
+        window: Window | None,
+        caller: Caller,
+    ) -> Response:
+        text = request.query_params.get("frameNumber")
+        frame = None if text is None else whole_number("frameNumber", text, 999_999_999)
+        tag = entity_tag(instance, "picture", frame, appearance, window)
+        if (answer := unchanged(request, tag)) is not None:
+            return answer
+
+        def made() -> bytes:
+            # PS3.18 9.5.2: a number that is too high is a bad request here.
+            if frame is not None and frame > (count := self._rendering.frame_count(instance)):
+                raise InvalidRequest(f"frameNumber is {frame}, the instance has {count} frames")
+            self._views.record(caller, instance)
+            if appearance.media_type == GIF and frame is None:
+                return self._rendering.animation(instance, appearance, window)
+            return self._rendering.picture(instance, frame, appearance, window)
+
+        try:
+            data = await self._workers.run(made)
+        except (FrameNotFound, TranscodeError) as error:
+            raise NotAcceptable(f"the instance cannot be shown as a picture: {error}") from error
+        return Response(data, headers={"etag": tag}, media_type=appearance.media_type)
+
+    async def _file(self, request: Request, instance: StoredInstance, caller: Caller) -> Response:
+        """The instance as a DICOM file, in the transfer syntax of the parameter `transferSyntax`, else as it is."""
+        syntax = request.query_params.get("transferSyntax", instance.transfer_syntax_uid)
+        tag = entity_tag(instance, "file", syntax)
+        if (answer := unchanged(request, tag)) is not None:
+            return answer
+        head = encode_head(instance.sop_class_uid, instance.uids.sop, syntax, "")
+        if syntax != instance.transfer_syntax_uid:
+            data = await self._workers.run(self._transcoded, instance, syntax, caller)
+            return Response(head + data, headers={"etag": tag}, media_type=DICOM)
+        source = await run_in_threadpool(self._opened, instance, caller)
+        length = len(head) + source.size
+        return PiecewiseResponse(_pieces(head, source), DICOM, headers={"etag": tag}, length=length, close=source.close)
+
+    def _transcoded(self, instance: StoredInstance, syntax: str, caller: Caller) -> bytes:
+        if instance.size > _MOST_TRANSCODED:
+            raise ResourceLimitation("the instance is too large for another transfer syntax")
+        data = self._retrieve.transcoded(instance, syntax)
+        self._views.record(caller, instance)
+        return data
+
+    def _opened(self, instance: StoredInstance, caller: Caller) -> DataSetSource:
+        source = self._retrieve.open(instance)
+        try:
+            self._views.record(caller, instance)
+        except BaseException:
+            source.close()
+            raise
+        return source
+
+    def _record(self, caller: Caller) -> Callable[[StoredInstance], None]:
+        return lambda instance: self._views.record(caller, instance)
+
+
+async def _pieces(head: bytes, source: DataSetSource) -> AsyncIterator[bytes]:
+    yield head
+    async for piece in pieces(source):
+        yield piece
+
+
+def _needed(request: Request, name: str) -> str:
+    value = request.query_params.get(name)
+    if not value:
+        raise InvalidRequest(f"the parameter {name} is missing")
+    return value
+
+
+def _wanted(request: Request, instance: StoredInstance) -> list[str]:
+    """The media types of `contentType`, the best first; without it what suits the instance (PS3.18 8.7.4)."""
+    text = request.query_params.get("contentType", "*/*")
+    given = [each.partition(";")[0].strip().lower() for each in text.split(",")]
+    wanted: list[str] = []
+    for each in given:
+        if each in ("*/*", ""):
+            wanted += [document_type(instance) or JPEG]
+        elif each == "image/*":
+            wanted += [JPEG]
+        else:
+            # The media types of videos have capital letters in them.
+            kind = document_type(instance)
+            wanted.append(kind if kind is not None and kind.lower() == each else each)
+    return wanted
+
+
+def _appearance_of(request: Request) -> Appearance:
+    given = request.query_params
+    size = [whole_number(name, given[name], MOST_PIXELS) if name in given else None for name in ("columns", "rows")]
+    quality = whole_number("imageQuality", given.get("imageQuality", "90"), 100)
+    region = _region(given["region"]) if "region" in given else None
+    return Appearance(width=size[0], height=size[1], region=region, quality=quality)
+
+
+def _region(text: str) -> Region:
+    """The left, upper, right and lower edge, as parts of width and height."""
+    edges = [number("region", part) for part in text.split(",")]
+    if len(edges) != 4 or not all(0 <= edge <= 1 for edge in edges) or edges[0] >= edges[2] or edges[1] >= edges[3]:
+        raise InvalidRequest("region is four numbers from 0 to 1: left, upper, right and lower edge")
+    return Region(edges[0], edges[1], edges[2] - edges[0], edges[3] - edges[1], relative=True)
+
+
+def _window_of(request: Request) -> Window | None:
+    center, width = (request.query_params.get(name) for name in ("windowCenter", "windowWidth"))
+    if center is None and width is None:
+        return None
+    if center is None or width is None:
+        raise InvalidRequest("windowCenter and windowWidth are given together")
+    return window_from(center, width, "LINEAR")
