@@ -43,6 +43,9 @@ COMMANDS = {
     "tasks cancel": ["1"],
     "commitment list": [],
     "commitment retry": ["1"],
+    "key create": ["--name", "script"],
+    "key list": [],
+    "key revoke": ["script"],
     "worklist add": ["--patient-name", "Doe", "--patient-id", "1", "--accession", "A", "--modality", "CT",
                      "--station", "CT1", "--date", "2026-01-05", "--time", "09:30", "--description", "Skull"],
     "worklist import": ["items.json"],
@@ -55,7 +58,7 @@ COMMANDS = {
 }  # fmt: skip
 # Those that make an archive, or a part of it; those that need none; and those that read the audit trail alone.
 OTHERS = {
-    *("import", "restore", "migrate", "user add", "user passwd", "user remove", "user list"),
+    *("import", "restore", "migrate", "user add", "user passwd", "user role", "user remove", "user list"),
     *("check-config", "status", "conformance", "completion", "man"),
     *("audit verify", "audit search", "audit export"),
 }
