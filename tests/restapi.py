@@ -24,6 +24,7 @@ from pacs_server.errors import PacsError
 from pacs_server.kit.metrics import Metrics
 from pacs_server.services.associations import OpenAssociation, RecentAssociations, Traffic
 from pacs_server.services.events import EventHub
+from pacs_server.services.users import UserService
 from pacs_server.web.api.door import RESTAPI
 from pacs_server.web.api.operation import PREFIX, Operation
 from pacs_server.web.middleware import Gate
@@ -57,6 +58,7 @@ class RestAPI:
                 "storage": {"directory": directory / "archive", "fsync": "off"},
                 "database": {"path": directory / "pacs.db", "url": url},
                 "audit": {"directory": directory / "audit"},
+                "user_identity": {"users_path": directory / "users"},
             },
             strict=False,
         )
@@ -80,7 +82,8 @@ class RestAPI:
         given = {name: getattr(archive, name) for name in names if hasattr(archive, name)}
         return WebServices(
             **given, config=lambda: self.config, auditor=Auditor(archive.audit), metrics=Metrics(),
-            events=self.events, recent_associations=self.recent, associations=lambda: [OPEN], status=lambda: STATUS,
+            users=UserService(lambda: self.config.user_identity.users_path, archive.audit), events=self.events,
+            recent_associations=self.recent, associations=lambda: [OPEN], status=lambda: STATUS,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -135,6 +138,6 @@ class RestAPI:
     def last_audited(self) -> Record:
         """The last record of the audit trail, which `ann` has to have caused."""
         record = self.audited()[-1]
-        assert record.event.participants[0].user_id == "ann"
-        assert record.event.participants[0].address == "10.0.0.9"
+        (who,) = [one for one in record.event.participants if one.requestor]
+        assert (who.user_id, who.address) == ("ann", "10.0.0.9")
         return record

@@ -11,6 +11,7 @@ from pacs_server.kit.periodic import Periodic
 from pacs_server.net.listener import Connection
 from pacs_server.services.associations import OpenAssociation, Traffic
 from pacs_server.services.events import EventHub
+from pacs_server.services.users import UserService
 from pacs_server.web.door import make_app
 from pacs_server.web.limits import WebLimits
 from pacs_server.web.server import WebServer
@@ -48,6 +49,8 @@ def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], even
         auditor=Auditor(archive.audit),
         metrics=runtime.metrics,
         listing=archive.listing,
+        users=UserService(lambda: runtime.config().user_identity.users_path, archive.audit),
+        keys=archive.keys,
         events=events,
         recent_associations=runtime.recent,
         trail=archive.trail,

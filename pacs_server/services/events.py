@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, NoReturn
+from typing import Final
 
 from pacs_server.archive.changes import Feed
 from pacs_server.errors import PacsError, ResourceLimitation
@@ -92,39 +92,33 @@ class EventHub:
 
         Everything that happens from now on is delivered. Raises ResourceLimitation, IndexUnavailable.
         """
-        listener = self._join(deliver, last_id)
-        if listener is not None:
-            return listener
         with self._starting:
+            with self._changed:
+                if self._thread is not None or self._stopping:
+                    return self._add(deliver, last_id)
             # The cursor has to be there before anything can be said to be delivered.
             consumer = Consumer(f"{PREFIX}{socket.gethostname()[:64]}-{secrets.token_hex(4)}")
             self._feed.join(consumer)
             with self._changed:
-                if self._thread is None and not self._stopping:
-                    self._begin(consumer)
-            return self._join(deliver, last_id) or self._refuse()
+                return self._begin(consumer, deliver, last_id)
 
-    def _join(self, deliver: Deliver, last_id: str | None) -> Listener | None:
-        """Add a listener; None if no thread reads the feed."""
-        with self._changed:
-            if self._stopping or len(self._listeners) >= MOST_LISTENERS:
-                self._refuse()
-            if self._thread is None:
-                return None
-            listener = Listener(deliver, () if last_id is None else self._since(last_id))
-            self._listeners.add(listener)
-            self._changed.notify_all()
+    def _add(self, deliver: Deliver, last_id: str | None) -> Listener:
+        if self._stopping or len(self._listeners) >= MOST_LISTENERS:
+            raise ResourceLimitation("too many listen to events already; try again later")
+        listener = Listener(deliver, () if last_id is None else self._since(last_id))
+        self._listeners.add(listener)
+        self._changed.notify_all()
         return listener
 
-    def _begin(self, consumer: Consumer) -> None:
+    def _begin(self, consumer: Consumer, deliver: Deliver, last_id: str | None) -> Listener:
+        """Start the thread, with its first listener."""
         # Ids of events before are not known any more: what happened while nobody listened is not known either.
         self._token, self._number = secrets.token_hex(4), 0
         self._kept.clear()
+        listener = self._add(deliver, last_id)
         self._thread = threading.Thread(target=self._run, args=(consumer,), name="events", daemon=True)
         self._thread.start()
-
-    def _refuse(self) -> NoReturn:
-        raise ResourceLimitation("too many listen to events already; try again later")
+        return listener
 
     def leave(self, listener: Listener) -> None:
         """Deliver nothing more to a listener."""

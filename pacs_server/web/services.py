@@ -8,6 +8,7 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail
 from pacs_server.config.model import Config
 from pacs_server.kit.metrics import Metrics
+from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.associations import OpenAssociation, RecentAssociations
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.events import EventHub
@@ -20,6 +21,7 @@ from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreService
 from pacs_server.services.tasks import TaskService
+from pacs_server.services.users import UserService
 from pacs_server.services.worklist import WorklistService
 
 
@@ -42,6 +44,8 @@ class WebServices:
     auditor: Auditor
     metrics: Metrics
     listing: ListingService
+    users: UserService
+    keys: APIKeyService
     events: EventHub
     recent_associations: RecentAssociations
     # The audit trail to search in, None if it is switched off.

@@ -41,6 +41,7 @@ def _handler(operations: Mapping[str, Operation], base: Address) -> Callable[[Re
             path=request.path_params,
             query=_parameters(request.query_params, operation.query),
             body=await _body(request, operation.body),
+            base=base(request),
             address=f"{base(request)}{request.url.path}",
             if_match=request.headers.get("if-match"),
             last_event_id=request.headers.get("last-event-id"),

@@ -21,8 +21,10 @@ from pacs_server.web.api.schema import openapi
 from pacs_server.web.api.server import Server
 from pacs_server.web.api.steps import Steps
 from pacs_server.web.api.stored import StoredObjects
+from pacs_server.web.api.tags import Tags
 from pacs_server.web.api.tasks import Tasks
 from pacs_server.web.api.trash import Trash
+from pacs_server.web.api.users import UsersAndKeys
 from pacs_server.web.api.worklist import Worklist
 from pacs_server.web.caller import caller_of
 from pacs_server.web.services import WebServices
@@ -30,7 +32,8 @@ from pacs_server.web.urls import base_url
 
 # To add a resource, add one line.
 _RESOURCES: Final = (
-    StoredObjects, Worklist, Steps, Tasks, Associations, Conflicts, Trash, AuditTrail, Server, Events,
+    StoredObjects, Tags, Worklist, Steps, Tasks, Associations, Conflicts, Trash, AuditTrail, UsersAndKeys, Server,
+    Events,
 )  # fmt: skip
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

@@ -61,13 +61,14 @@ class Page(Answer, Generic[T]):
 class Call(Generic[Q, B]):
     """One request: who asks, the parts of the path, the query parameters, the body, and the value of If-Match.
 
-    `address` is the address of the request without its query.
+    `base` is the address of the server, and `address` that of the request without its query.
     """
 
     caller: Caller
     path: Mapping[str, str]
     query: Q
     body: B
+    base: str
     address: str
     if_match: str | None = None
     last_event_id: str | None = None

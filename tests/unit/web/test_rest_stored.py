@@ -84,6 +84,22 @@ def test_operators_see_the_file_of_an_instance(api: RestAPI) -> None:
     api.send("GET", f"/instances/{ds.SOPInstanceUID}/file", status=403)
 
 
+def test_the_tags_of_an_instance_are_shown_and_recorded(api: RestAPI) -> None:
+    (ds,) = api.study(PatientName="Müller^Jörg", SpecificCharacterSet="ISO_IR 192", rows=64, columns=64)
+    answer = api.client.get(f"/api/v1/instances/{ds.SOPInstanceUID}/tags")
+    assert answer.headers["content-type"] == "application/dicom+json"
+    tags = answer.json()
+    assert tags["00100010"] == {"vr": "PN", "Value": [{"Alphabetic": "Müller^Jörg"}]}
+    url = f"studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+    assert tags["7FE00010"]["BulkDataURI"].startswith(f"http://127.0.0.1:8080/dicom-web/{url}")
+    event = api.last_audited().event
+    assert (event.event_id, event.detail) == (EventID.INSTANCES_TRANSFERRED, "1 of 1 sent, 0 failed")
+    api.send("GET", "/instances/1.2.3/tags", status=404)
+    api.send("GET", "/instances/x/tags", status=404)
+    api.act_as(Role.READER, LIMITED)
+    api.send("GET", f"/instances/{ds.SOPInstanceUID}/tags", status=404)
+
+
 def test_lists_are_recorded_as_queries(api: RestAPI) -> None:
     api.study()
     api.get("/studies", params={"PatientID": "P1"})
