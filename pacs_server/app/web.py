@@ -11,6 +11,7 @@ from pacs_server.kit.periodic import Periodic
 from pacs_server.net.listener import Connection
 from pacs_server.services.associations import OpenAssociation, Traffic
 from pacs_server.services.events import EventHub
+from pacs_server.services.export import ExportService
 from pacs_server.services.users import UserService
 from pacs_server.web.door import make_app
 from pacs_server.web.limits import WebLimits
@@ -33,11 +34,13 @@ def web_parts(runtime: Runtime, status: Callable[[], Mapping[str, object]]) -> I
 def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], events: EventHub) -> WebServer:
     assert runtime.ports.web is not None
     archive = runtime.archive
+    auditor = Auditor(archive.audit)
     services = WebServices(
         config=runtime.config,
         queries=archive.queries,
         retrieve=archive.retrieve,
         metadata=archive.metadata,
+        exports=ExportService(archive.retrieve, auditor),
         store=archive.store,
         deletions=archive.deletions,
         patients=archive.patients,
@@ -46,7 +49,7 @@ def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], even
         tasks=archive.tasks,
         peers=archive.peers,
         audit=archive.audit,
-        auditor=Auditor(archive.audit),
+        auditor=auditor,
         metrics=runtime.metrics,
         listing=archive.listing,
         users=UserService(lambda: runtime.config().user_identity.users_path, archive.audit),

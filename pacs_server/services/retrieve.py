@@ -47,6 +47,11 @@ class DataSetSource:
             return None
         return bytes(memoryview(data)[:count]) or None
 
+    @property
+    def modified_ns(self) -> int:
+        """When the object was stored, in nanoseconds since 1970."""
+        return self._source.modified_ns
+
     def close(self) -> None:
         """Close the stored object."""
         self._source.close()

@@ -44,6 +44,16 @@ def transcode(data: bytes | memoryview, stored_transfer_syntax: str, wanted: str
         raise TranscodeError(f"cannot transcode {names}: {reason}") from error
 
 
+def can_transcode(stored_transfer_syntax: str, wanted: str) -> bool:
+    """Whether there is a way from one transfer syntax to the other, if the data are in order."""
+    if wanted == stored_transfer_syntax:
+        return True
+    try:
+        return wanted in _TARGETS and (stored_transfer_syntax in _NATIVE or bool(decoder_for(stored_transfer_syntax)))
+    except TranscodeError:
+        return False
+
+
 def _transcoded(data: memoryview, stored: str, wanted: str) -> bytes:
     if wanted not in _TARGETS:
         raise TranscodeError("only uncompressed little endian can be made")

@@ -14,8 +14,10 @@ from pacs_server.errors import PacsError
 from pacs_server.services.frames import FrameService
 from pacs_server.services.rendering import RenderingService
 from pacs_server.web.api.door import RESTAPI
+from pacs_server.web.dicomweb.bulkdata import BulkData
 from pacs_server.web.dicomweb.delete import Delete
 from pacs_server.web.dicomweb.frames import Frames
+from pacs_server.web.dicomweb.metadata import Metadata
 from pacs_server.web.dicomweb.qido import QIDO
 from pacs_server.web.dicomweb.rendered import Rendered
 from pacs_server.web.dicomweb.stow import STOW
@@ -44,7 +46,10 @@ def _routes(services: WebServices) -> Iterable[BaseRoute]:
     yield from Frames(services, frames, views, workers).routes()
     yield from Rendered(services, rendering, views, workers).routes()
     yield from WADOURI(services, rendering, views, workers).routes()
-    yield from WADO(services).routes()
+    bulk_data = BulkData(services, views)
+    yield from WADO(services, bulk_data).routes()
+    yield from Metadata(services, views).routes()
+    yield from bulk_data.routes()
     yield from STOW(services).routes()
     yield from RESTAPI(services).routes()
     yield from Delete(services).routes()

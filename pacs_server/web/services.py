@@ -12,6 +12,7 @@ from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.associations import OpenAssociation, RecentAssociations
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.events import EventHub
+from pacs_server.services.export import ExportService
 from pacs_server.services.listing import ListingService
 from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
@@ -33,6 +34,7 @@ class WebServices:
     queries: QueryService
     retrieve: RetrieveService
     metadata: MetadataService
+    exports: ExportService
     store: StoreService
     deletions: DeletionService
     patients: PatientService

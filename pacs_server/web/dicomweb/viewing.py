@@ -2,8 +2,8 @@
 
 import threading
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, Final, TypeVar
 
@@ -18,6 +18,7 @@ from pacs_server.dicom.levels import Level
 from pacs_server.errors import NotFound
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.retrieve import RetrieveService
+from pacs_server.web.dicomweb.transfers import Transfer
 
 T = TypeVar("T")
 # A viewer asks for hundreds of frames of one instance one by one. Who looked at it is recorded once in so many seconds.
@@ -71,13 +72,19 @@ class Views:
 
     def record(self, caller: Caller, instance: StoredInstance) -> None:
         """Record that an instance is sent to the caller. Raises AuditUnavailable, IndexUnavailable."""
-        key, now = (caller.user, caller.address, instance.uids.sop), self._clock()
+        self.record_all(caller, "", [instance])
+
+    def record_all(self, caller: Caller, what: str, instances: Sequence[StoredInstance]) -> None:
+        """Record that something of these instances is sent to the caller; `what` tells what.
+
+        Raises AuditUnavailable, IndexUnavailable.
+        """
+        named = instances[0].uids.sop if len(instances) == 1 else str(hash(tuple(each.uids for each in instances)))
+        key, now = (caller.user, caller.address, f"{what} {named}"), self._clock()
         with self._lock:
             if now - self._seen.get(key, float("-inf")) < _SECONDS:
                 return
-        counts = {instance.uids.study: Counter({instance.sop_class_uid: 1})}
-        with self._auditor.sending(caller, lambda: self._retrieve.subjects([instance]), counts) as sent:
-            sent.completed[instance.uids.study][instance.sop_class_uid] += 1
+        Transfer.whole(self._auditor, self._retrieve, caller, instances)
         with self._lock:
             self._seen[key] = now
             self._seen.move_to_end(key)

@@ -1,52 +1,202 @@
-"""WADO-RS: stored instances (PS3.18 10.4)."""
+"""WADO-RS: studies, series and instances as a whole (PS3.18 10.4)."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from email.utils import formatdate
+from typing import Final, NamedTuple
 
-from starlette.concurrency import run_in_threadpool
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pacs_server.dicom.identifier import RetrieveKeys
-from pacs_server.dicom.levels import Level
-from pacs_server.dicom.part10 import encode_head
-from pacs_server.errors import NotFound
-from pacs_server.services.retrieve import DataSetSource
-from pacs_server.web.accept import choose
+from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
+from pacs_server.errors import NotAcceptable
+from pacs_server.index.instances import StoredInstance
+from pacs_server.services.transcode import can_transcode
+from pacs_server.web.accept import Accepted, accepted, not_acceptable
 from pacs_server.web.caller import caller_of
+from pacs_server.web.dicomweb.bulkdata import BulkData
+from pacs_server.web.dicomweb.instance_parts import DICOM, InstanceParts, Opened, Planned, opened
+from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
+from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, instance_url
+from pacs_server.web.dicomweb.transfers import Transfer
+from pacs_server.web.dicomweb.viewing import entity_tag, select
 from pacs_server.web.services import WebServices
-from pacs_server.web.streams import PiecewiseResponse, pieces
+from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
 
-DICOM = "application/dicom"
+ZIP, OCTET_STREAM = "application/zip", "application/octet-stream"
+_ANY: Final = ("", "*")
+_OFFERED: Final = (f'multipart/related; type="{DICOM}"', DICOM, ZIP)
+
+
+class _Form(NamedTuple):
+    """What the client gets: the media type, in parts or not, and the transfer syntaxes that it takes, in its order."""
+
+    media_type: str
+    multipart: bool
+    transfer_syntaxes: tuple[str, ...] = ()
 
 
 class WADO:
     """Answers retrievals of whole instances."""
 
-    def __init__(self, services: WebServices) -> None:
+    def __init__(self, services: WebServices, bulk_data: BulkData) -> None:
+        """`bulk_data` answers those who want the bulk data of instances and say so in an old way."""
         self._services = services
+        self._retrieve = services.retrieve
+        self._bulk_data_of = bulk_data.of_instances
 
     def routes(self) -> list[Route]:
         """The resources."""
-        return [Route("/dicom-web/studies/{study}/series/{series}/instances/{instance}", self.instance)]
+        return [Route(path, self.instances) for path in BELOW_A_STUDY]
 
-    async def instance(self, request: Request) -> Response:
-        """One instance as it is stored."""
-        choose(request, [DICOM])
-        caller = caller_of(request)
+    async def instances(self, request: Request) -> Response:
+        """A study, series or instance: in parts, as a ZIP file, or as one file."""
+        form = _form(accepted(request), single="instance" in request.path_params)
+        if form.media_type == OCTET_STREAM:
+            return await run_in_threadpool(self._bulk_data, request)
+        if form.multipart or form.media_type == ZIP:
+            return await run_in_threadpool(self._all, request, form)
+        return await run_in_threadpool(self._one, request, form)
+
+    # ---------------------------------------------------------------- what blocks, in a thread of the pool
+
+    def _all(self, request: Request, form: _Form) -> Response:
+        caller, instances = caller_of(request), self._select(request)
+        url_of = instance_url(request, self._services.config().web)
+        if form.media_type == ZIP:
+            return self._zip(request, instances, caller)
+        planned = [each for each in (_plan(stored, form) for stored in instances) if each is not None]
+        if not planned:
+            raise NotAcceptable(f"no instance can be had in any of {', '.join(form.transfer_syntaxes)}")
+        transfer = self._transfer(request, caller, [each.instance for each in planned])
+        parts = InstanceParts(self._retrieve, planned, url_of, transfer)
+        # PS3.18 10.4.3.1: some of the instances cannot be had as the client wants them.
+        status = 200 if len(planned) == len(instances) else 206
+        return PiecewiseResponse(
+            parts.body() if transfer else _nothing(),
+            parts.content_type,
+            status,
+            {"vary": "accept"},
+            length=parts.length,
+            close=_end_of(transfer),
+        )
+
+    def _one(self, request: Request, form: _Form) -> Response:
+        [stored] = self._select(request)
+        planned = _plan(stored, form)
+        if planned is None:
+            raise NotAcceptable(f"the instance cannot be had in any of {', '.join(form.transfer_syntaxes)}")
+        one = opened(self._retrieve, planned)
+        head = planned.head
+        size = len(head) + one.size
+        headers = {
+            "etag": entity_tag(stored, stored.version, planned.transfer_syntax_uid),
+            "last-modified": formatdate(one.modified_ns // 1_000_000_000, usegmt=True),
+            "accept-ranges": "bytes",
+            "vary": "accept",
+            "content-location": instance_url(request, self._services.config().web)(stored),
+        }
+        try:
+            answer = conditions(request, headers) or byte_range(request, headers, size)
+            if isinstance(answer, Response):
+                one.close()
+                return answer
+            transfer = self._transfer(request, caller_of(request), [stored])
+        except BaseException:
+            one.close()
+            raise
+        part = answer or ByteRange(0, size)
+
+        def close() -> None:
+            one.close()
+            _end_of(transfer)()
+
+        return PiecewiseResponse(
+            _file(head, one, part, transfer),
+            planned.content_type,
+            206 if answer else 200,
+            headers | (answer.headers(size) if answer else {}),
+            length=part.stop - part.start,
+            close=close,
+        )
+
+    def _zip(self, request: Request, instances: Sequence[StoredInstance], caller: Caller) -> Response:
+        transfer = self._transfer(request, caller, instances)
         uids = request.path_params
-        keys = RetrieveKeys(Level.IMAGE, (), (uids["study"],), (uids["series"],), (uids["instance"],))
-        found = await run_in_threadpool(self._services.retrieve.select, keys, caller.scope)
-        if not found:
-            raise NotFound("there is no such instance")
-        [instance] = found
-        source = await run_in_threadpool(self._services.retrieve.open, instance)
-        head = encode_head(instance.sop_class_uid, instance.uids.sop, instance.transfer_syntax_uid, "")
-        return PiecewiseResponse(_file(head, source), DICOM, length=len(head) + source.size, close=source.close)
+        name = uids.get("instance") or uids.get("series") or uids["study"]
+        headers = {"content-disposition": f'attachment; filename="{name}.zip"', "vary": "accept"}
+        body = self._zipped(instances, transfer) if transfer else iter(())
+        return PiecewiseResponse(iterate_in_threadpool(body), ZIP, headers=headers, close=_end_of(transfer))
+
+    def _zipped(self, instances: Sequence[StoredInstance], transfer: Transfer) -> Iterator[bytes]:
+        yield from self._services.exports.zipped(instances, transfer.completed)
+        transfer.end()
+
+    def _bulk_data(self, request: Request) -> Response:
+        """PS3.18 10.4.4: instances as octet-stream are their bulk data, for historical reasons."""
+        return self._bulk_data_of(request, self._select(request))
+
+    def _select(self, request: Request) -> list[StoredInstance]:
+        return select(self._retrieve, request.path_params, caller_of(request))
+
+    def _transfer(self, request: Request, caller: Caller, instances: Sequence[StoredInstance]) -> Transfer | None:
+        """The record of what leaves; None if nothing does."""
+        if request.method == "HEAD":
+            return None
+        return Transfer(self._services.auditor, self._retrieve, caller, instances)
 
 
-async def _file(head: bytes, source: DataSetSource) -> AsyncIterator[bytes]:
-    """A DICOM file of a stored data set."""
-    yield head
-    async for piece in pieces(source):
-        yield piece
+def _form(ranges: Sequence[Accepted], *, single: bool) -> _Form:
+    """The form that the client likes best. Raises NotAcceptable."""
+    for each in ranges:
+        if each.media_type == ZIP:
+            return _Form(ZIP, multipart=False)
+        if each.media_type == OCTET_STREAM and each.multipart:
+            return _Form(OCTET_STREAM, multipart=True)
+        # PS3.18 10.4.4: parts are the default, and only one instance can be had without.
+        multipart = each.multipart is not False
+        if each.takes(DICOM) and (multipart or single):
+            alike = [other for other in ranges if other.takes(DICOM) and (other.multipart is not False) == multipart]
+            return _Form(DICOM, multipart, tuple(other.transfer_syntax for other in alike))
+    raise not_acceptable(_OFFERED if single else (_OFFERED[0], ZIP))
+
+
+def _plan(stored: StoredInstance, form: _Form) -> Planned | None:
+    """An instance as it is stored if the client takes that, else in Explicit VR Little Endian; or None."""
+    own = stored.transfer_syntax_uid
+    if any(wanted in (*_ANY, own) for wanted in form.transfer_syntaxes):
+        return Planned(stored, own)
+    # PS3.18 8.7.3: there is no Implicit VR in web services, unless the client takes what is stored.
+    if EXPLICIT_VR_LITTLE_ENDIAN in form.transfer_syntaxes and can_transcode(own, EXPLICIT_VR_LITTLE_ENDIAN):
+        return Planned(stored, EXPLICIT_VR_LITTLE_ENDIAN)
+    return None
+
+
+async def _file(head: bytes, one: Opened, part: ByteRange, transfer: Transfer | None) -> AsyncIterator[bytes]:
+    """The bytes of a DICOM file from `part.start` to `part.stop`."""
+    if transfer is None:
+        return
+    start, stop = part.start - len(head), part.stop - len(head)
+    before = head[part.start : part.stop]
+    if isinstance(one.data, bytes):
+        whole = before + one.data[max(start, 0) : max(stop, 0)]
+        for at in range(0, len(whole), PIECE):
+            yield whole[at : at + PIECE]
+    else:
+        if before:
+            yield before
+        async for piece in pieces(one.data, max(start, 0), max(stop, 0)):
+            yield piece
+    transfer.completed(one.planned.instance)
+    await run_in_threadpool(transfer.end)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+def _end_of(transfer: Transfer | None) -> Callable[[], None]:
+    return transfer.end if transfer is not None else lambda: None

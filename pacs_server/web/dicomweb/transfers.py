@@ -1,0 +1,53 @@
+"""Instances that leave the archive over HTTP, in the audit trail as C-GET has them."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from pacs_server.audit.auditor import Auditor, InstanceCounts
+from pacs_server.dicom.caller import Caller
+from pacs_server.index.instances import StoredInstance
+from pacs_server.services.retrieve import RetrieveService
+
+
+class Transfer:
+    """One retrieval: recorded durably before the first byte is sent, and with its numbers at the end."""
+
+    def __init__(
+        self, auditor: Auditor, retrieve: RetrieveService, caller: Caller, instances: Sequence[StoredInstance]
+    ) -> None:
+        """Record that the retrieval begins. Raises AuditUnavailable, IndexUnavailable."""
+        self._record = auditor.sending(caller, lambda: retrieve.subjects(instances), counts_of(instances))
+        self._sent = self._record.__enter__()
+        self._ended = False
+
+    @classmethod
+    def whole(
+        cls, auditor: Auditor, retrieve: RetrieveService, caller: Caller, instances: Sequence[StoredInstance]
+    ) -> None:
+        """Record that something of these instances is sent, as if all of them were."""
+        transfer = cls(auditor, retrieve, caller, instances)
+        for instance in instances:
+            transfer.completed(instance)
+        transfer.end()
+
+    def completed(self, instance: StoredInstance) -> None:
+        """An instance was sent as a whole."""
+        self._sent.completed[instance.uids.study][instance.sop_class_uid] += 1
+
+    def failed(self, instance: StoredInstance) -> None:
+        """An instance could not be sent."""
+        self._sent.failed[instance.uids.study] += 1
+
+    def end(self) -> None:
+        """Record how many were sent; a second time changes nothing."""
+        if not self._ended:
+            self._ended = True
+            self._record.__exit__(None, None, None)
+
+
+def counts_of(instances: Sequence[StoredInstance]) -> InstanceCounts:
+    """How many instances are to be sent, by study and SOP class."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for instance in instances:
+        counts[instance.uids.study][instance.sop_class_uid] += 1
+    return counts
