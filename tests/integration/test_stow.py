@@ -16,6 +16,7 @@ from servers import config, eventually, get, running
 from webclients import RELATED, part10, post, related, store, url_of, values
 
 from pacs_server.app.server import PacsServer
+from pacs_server.dicom.native_xml_input import read_native_xml
 from pacs_server.dicom.part10 import decode_head
 
 FAILED, STORED, OTHERS = "00081198", "00081199", "0008119A"
@@ -115,6 +116,15 @@ def test_a_broken_part_fails_alone(pacs: PacsServer) -> None:
     assert values(module, FAILED, REASON) == [0xC000, 0xA900]
     assert values(module, OTHERS, REASON) == [0xC000, 0xC000]
     assert [known(pacs, ds) for ds in (good, half, foreign)] == [True, False, False]
+
+
+def test_an_answer_in_xml(pacs: PacsServer) -> None:
+    ds = make_ct()
+    answer = post(pacs, related([part10(ds), b"x"]), headers={"Accept": "application/dicom+xml"})
+    assert (answer.status_code, answer.headers["content-type"]) == (202, "application/dicom+xml")
+    module = read_native_xml(answer.content)
+    assert values(module, STORED, INSTANCE) == [ds.SOPInstanceUID]
+    assert values(module, OTHERS, REASON) == [0xC000]
 
 
 def test_nothing_that_can_be_stored(pacs: PacsServer) -> None:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pacs_server.dicom.caller import Role
+from pacs_server.dicom.native_xml import native_model
 from pacs_server.dicom.uids import InstanceUIDs, is_uid
 from pacs_server.errors import InvalidRequest, UnsupportedMediaType
 from pacs_server.kit.multipart import MalformedMultipart, MultipartSplitter
@@ -24,7 +25,7 @@ from pacs_server.web.services import WebServices
 from pacs_server.web.uploads import consume
 from pacs_server.web.urls import base_url
 
-ANSWERS: Final = ("application/dicom+json", "application/json")
+ANSWERS: Final = (JSON, "application/json", XML)
 _PATH: Final = "/dicom-web/studies"
 
 Take = Callable[[Storing, Iterator[bytes]], None]
@@ -70,7 +71,9 @@ class STOW:
     def _answer(self, request: Request, report: StoreReport, media_type: str) -> Response:
         base = base_url(request, self._services.config().web) + _PATH
         module = report.module(lambda study: f"{base}/{study}", partial(_instance_url, base))
-        return Response(json.dumps(module), report.status, media_type=media_type)
+        text = native_model(module) if media_type == XML else json.dumps(module)
+        # With the argument media_type it would name a charset, which these media types do not have.
+        return Response(text, report.status, {"content-type": media_type})
 
 
 def _instance_url(base: str, uids: InstanceUIDs) -> str:

@@ -1,8 +1,16 @@
 """The Native DICOM Model is read into the DICOM JSON Model."""
 
-import pytest
+from pathlib import Path
+from typing import Any
 
+import pytest
+from datasets import data_set_bytes, pydicom_test_files
+
+from pacs_server.dicom.json_codec import decode_data_set
+from pacs_server.dicom.json_input import checked_data_set
+from pacs_server.dicom.native_xml import native_model
 from pacs_server.dicom.native_xml_input import read_native_xml
+from pacs_server.errors import TranscodeError
 
 NAMESPACE = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
 
@@ -106,3 +114,25 @@ def test_private_attributes_get_a_block_of_their_creator() -> None:
 def test_what_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         read_native_xml(data)
+
+
+# Not one whose IS is no number, and no encapsulated pixels, which are no value.
+_FILES = [p for p in pydicom_test_files() if p.name != "badVR.dcm" and p.stat().st_size < 20_000]
+
+
+@pytest.mark.parametrize("path", _FILES, ids=lambda path: path.name)
+def test_what_this_server_writes_is_read_back(path: Path) -> None:
+    syntax, data = data_set_bytes(path)
+    try:
+        told = decode_data_set(data, syntax, 1 << 20)
+    except TranscodeError:
+        pytest.skip("encapsulated")
+    read, written = (checked_data_set(each) for each in (read_native_xml(native_model(told).encode()), told))
+    assert read == {tag: _without_empty_components(element) for tag, element in written.items()}
+
+
+def _without_empty_components(element: dict[str, Any]) -> dict[str, Any]:
+    if element["vr"] != "PN":
+        return element
+    names = [{group: part.rstrip("^") for group, part in name.items()} for name in element.get("Value", ())]
+    return {"vr": "PN", "Value": names} if any(any(name.values()) for name in names) else {"vr": "PN"}
