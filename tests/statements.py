@@ -19,12 +19,13 @@ _WORD = re.compile(r"\w+")
 def statements(database: Database, *, of_peers: bool = False) -> Iterator[list[str]]:
     """The statements of SQLite connections that are taken from the pool within, with what their values are.
 
-    With `of_peers` only those that the threads make that serve peers.
+    With `of_peers` only those that the threads make that serve peers, at the DICOM port or over HTTP.
     """
     sent: list[str] = []
 
     def note(statement: str) -> None:
-        if not of_peers or threading.current_thread().name in server_threads():
+        name = threading.current_thread().name
+        if not of_peers or name in server_threads() or name.startswith("AnyIO worker"):
             sent.append(statement)
 
     def listen(connection: Any, *_: object) -> None:

@@ -1,6 +1,7 @@
 """Every function that takes bytes from outside, with valid bytes to begin from: only its own errors may come out."""
 
 import contextlib
+import json
 import random
 import tempfile
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import datasets
 import orders
@@ -21,13 +23,16 @@ from servers import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
 
 from pacs_server.config.load import load
 from pacs_server.dicom import mpps
+from pacs_server.dicom.bulk_input import instance_pieces
 from pacs_server.dicom.commitment import parse_request
 from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.encoding import EXPLICIT_LE, deflated, encoding_of
 from pacs_server.dicom.header import read_header
 from pacs_server.dicom.identifier import QueryOptions, parse_find, parse_retrieve
 from pacs_server.dicom.json_codec import decode_data_set, encode_data_set
+from pacs_server.dicom.json_input import checked_data_set
 from pacs_server.dicom.levels import InformationModel
+from pacs_server.dicom.native_xml_input import read_native_xml
 from pacs_server.dicom.part10 import decode_head, encode_head
 from pacs_server.dicom.reader import read_elements
 from pacs_server.dicom.reencode import encode
@@ -49,6 +54,7 @@ from pacs_server.hl7.message import parse as parse_hl7
 from pacs_server.hl7.mllp import BadFrame, FrameReader
 from pacs_server.hl7.order_map import order_of
 from pacs_server.intake.worklist_files import items_of
+from pacs_server.kit.multipart import MalformedMultipart, parts
 from pacs_server.net.associate import decode_accept, decode_request, encode_accept
 from pacs_server.net.message import decode_command, encode_command
 from pacs_server.net.negotiation import negotiate
@@ -153,6 +159,20 @@ def _mllp(data: bytes) -> None:
         reader.feed(data[start : start + 7])
 
 
+def _multipart(data: bytes) -> None:
+    found = [
+        [(dict(part.headers), part.fault, b"".join(part)) for part in parts([data[:at], data[at:]], "b")]
+        for at in (0, len(data) // 2)
+    ]
+    assert found[0] == found[1]
+
+
+def _metadata(read: Callable[[bytes], Any], data: bytes) -> None:
+    found = checked_data_set(read(data), bulk=True)
+    with contextlib.suppress(InvalidInstance):
+        list(instance_pieces(found, EXPLICIT, {}))
+
+
 def _worklist_files(suffix: str, data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -227,6 +247,20 @@ _CSV = b"PatientName;PatientID;AccessionNumber;Modality\r\nDoe^Jo;P3;A3;CT\r\n"
 _JSON = b'{"00100010": {"vr": "PN", "Value": [{"Alphabetic": "Doe^Jo"}]}, "00080060": {"vr": "CS", "Value": ["CT"]}}'
 
 
+_XML = (
+    b'<?xml version="1.0"?><NativeDicomModel><DicomAttribute tag="00100010" vr="PN"><PersonName number="1"><Alphabetic>'
+    b"<FamilyName>Doe</FamilyName></Alphabetic></PersonName></DicomAttribute><DicomAttribute tag='00280010' vr='US'>"
+    b"<Value number='1'>512</Value></DicomAttribute><DicomAttribute tag='00081140' vr='SQ'><Item number='1'>"
+    b"<DicomAttribute tag='00091001' vr='OB' privateCreator='X'><InlineBinary>AAEC</InlineBinary></DicomAttribute>"
+    b"</Item></DicomAttribute></NativeDicomModel>"
+)
+_MULTIPART = (
+    b"preamble\r\n--b \r\nContent-Type: a/b;\r\n x=y\r\n\r\n\r\n--bb\r\n--b\r\n\r\n1\r\n--b--\r\nepilogue",
+    b"--b\nA: x\n\n1\n--b--",
+)
+_NO_METADATA = (ValueError, TypeError, AttributeError, RecursionError)
+
+
 def _commands() -> tuple[bytes, ...]:
     return tuple(encode_command(command(name)) for name in ("echo", "store", "find", "move", "mpps", "commitment"))
 
@@ -269,6 +303,9 @@ FUNCTIONS = (
     Function("file head", decode_head, (InvalidInstance,), lambda: (encode_head("1.2", "1.3", EXPLICIT, "CT1"),)),
     Function("hl7", _hl7, (InvalidMessage, InvalidWorklistItem), _messages),
     Function("mllp", _mllp, (BadFrame,), lambda: tuple(b"\x0b" + m + b"\x1c\r" for m in _messages())),
+    Function("multipart", _multipart, (MalformedMultipart,), lambda: _MULTIPART),
+    Function("metadata json", partial(_metadata, json.loads), _NO_METADATA, lambda: (_JSON,)),
+    Function("metadata xml", partial(_metadata, read_native_xml), _NO_METADATA, lambda: (_XML,)),
     Function("worklist csv", partial(_worklist_files, ".csv"), (InvalidWorklistItem,), lambda: (_CSV,)),
     Function("worklist json", partial(_worklist_files, ".json"), (InvalidWorklistItem,), lambda: (_JSON,)),
     Function("configuration", _config, (ConfigError,), _yaml),

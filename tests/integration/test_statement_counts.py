@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import statements
+import webclients
 from datasets import make_study
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
@@ -38,7 +39,7 @@ INSTANCES = 20
 @pytest.fixture
 def pacs(tmp_path: Path) -> Iterator[PacsServer]:
     # Reading instances again in the background is work of its own.
-    with running(config(tmp_path, storage={"scrub_rate": None})) as server:
+    with running(config(tmp_path, web=True, storage={"scrub_rate": None})) as server:
         # The first peer seen is written to the index, the next ones a minute later.
         with association(port(server), [(VERIFICATION, EXPLICIT)]):
             pass
@@ -81,6 +82,18 @@ def test_a_stored_instance_is_one_insert_in_one_transaction(pacs: PacsServer) ->
     # Is it known; the series, study and patient that it belongs to in one.
     assert each["SELECT"] <= 2
     # Counters of series, study and patient.
+    assert each["UPDATE"] <= 3
+    assert sum(each.values()) <= 8
+
+
+def test_an_instance_costs_the_same_over_http(pacs: PacsServer) -> None:
+    first, *rest = make_study(1, INSTANCES + 1)
+    assert webclients.store(pacs, [first]).status_code == 200
+    with counting(pacs) as counted:
+        assert webclients.store(pacs, rest).status_code == 200
+    each = {word: count / INSTANCES for word, count in counted.items()}
+    assert each["COMMIT"] == each["INSERT"] == 1
+    assert each["SELECT"] <= 2
     assert each["UPDATE"] <= 3
     assert sum(each.values()) <= 8
 

@@ -1,7 +1,10 @@
 """STOW-RS stores as C-STORE does, part by part (PS3.18 10.5)."""
 
 import copy
+import os
 import socket
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +28,7 @@ REASON, WARNING, RETRIEVE_URL, INSTANCE = "00081197", "00081196", "00081190", "0
 
 @pytest.fixture(scope="module")
 def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PacsServer]:
-    with running(config(tmp_path_factory.mktemp("stow"), web=True)) as server:
+    with running(config(tmp_path_factory.mktemp("stow"), web=True, storage={"fsync": "slots"})) as server:
         yield server
 
 
@@ -51,7 +54,7 @@ def test_dicomweb_client_stores(pacs: PacsServer) -> None:
     assert "FailedSOPSequence" not in answer
     first = answer.ReferencedSOPSequence[0]
     assert first.ReferencedSOPClassUID == study[0].SOPClassUID
-    assert decode_head(httpx.get(first.RetrieveURL).content) is not None
+    assert decode_head(httpx.get(first.RetrieveURL, headers={"Accept": "application/dicom"}).content) is not None
     keys = Dataset()
     keys.QueryRetrieveLevel, keys.StudyInstanceUID = "STUDY", study[0].StudyInstanceUID
     _, got = get(pacs, keys)
@@ -240,6 +243,21 @@ def test_no_room(pacs: PacsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = store(pacs, make_study(1, 2))
     assert answer.status_code == 507
     assert values(answer.json(), FAILED, REASON) == [0xA700, 0xA700]
+
+
+def test_an_instance_is_one_sync(pacs: PacsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with C-STORE in slots: each is synced by itself, and before them the record that a study begins to arrive.
+
+    Checkpoints sync directories and the index, in a thread of their own.
+    """
+    first, *rest = make_study(1, 21)
+    assert store(pacs, [first]).status_code == 200
+    synced: list[int] = []
+    sync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (synced.append(threading.get_ident()), sync(descriptor)))
+    assert store(pacs, rest).status_code == 200
+    [(_, most)] = Counter(synced).most_common(1)
+    assert most == len(rest) + 1
 
 
 def test_the_audit_trail_knows_what_came_and_what_did_not(pacs: PacsServer) -> None:
