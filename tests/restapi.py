@@ -56,7 +56,7 @@ class RestAPI:
         self.config = Config.model_validate(
             {
                 "storage": {"directory": directory / "archive", "fsync": "off"},
-                "database": {"path": directory / "pacs.db", "url": url},
+                "database": {"path": directory / "pacs.db"} if url is None else {"url": url},
                 "audit": {"directory": directory / "audit"},
                 "user_identity": {"users_path": directory / "users"},
             },
@@ -78,13 +78,19 @@ class RestAPI:
 
     def _services(self) -> WebServices:
         archive = self.archive
-        names = [each.name for each in fields(WebServices) if each.name != "config"]
-        given = {name: getattr(archive, name) for name in names if hasattr(archive, name)}
-        return WebServices(
-            **given, config=lambda: self.config, auditor=Auditor(archive.audit), metrics=Metrics(),
-            users=UserService(lambda: self.config.user_identity.users_path, archive.audit), events=self.events,
-            recent_associations=self.recent, associations=lambda: [OPEN], status=lambda: STATUS,
-        )  # fmt: skip
+        own: dict[str, Any] = {
+            "config": lambda: self.config,
+            "auditor": Auditor(archive.audit),
+            "metrics": Metrics(),
+            "users": UserService(lambda: self.config.user_identity.users_path, archive.audit),
+            "events": self.events,
+            "recent_associations": self.recent,
+            "associations": lambda: [OPEN],
+            "status": lambda: STATUS,
+        }
+        # What only other doors need may be missing here.
+        names = (each.name for each in fields(WebServices))
+        return WebServices(**{name: own[name] if name in own else getattr(archive, name, None) for name in names})
 
     def close(self) -> None:
         """Close the archive."""

@@ -1,14 +1,16 @@
 """Every operation: it is in the OpenAPI document as its route does it, and only its role may use it."""
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import make_ct
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from restapi import RestAPI
+from restapi import LIMITED, RestAPI
 from starlette.routing import Route
 from worklists import numbered
 
@@ -113,6 +115,14 @@ def stage(api: RestAPI) -> Stage:
     return Stage(api)
 
 
+@pytest.fixture
+def any_stage(tmp_path: Path, database_url: str) -> Iterator[Stage]:
+    """A stage on each kind of database."""
+    api = RestAPI(tmp_path, None if database_url.startswith("sqlite") else database_url)
+    yield Stage(api)
+    api.close()
+
+
 def test_the_document_describes_every_route_and_no_other(api: RestAPI) -> None:
     routes = {
         (public_path(route.path.removeprefix(PREFIX)), method.lower())
@@ -150,7 +160,8 @@ def test_there_is_a_sample_of_every_operation(api: RestAPI) -> None:
     assert set(SAMPLES) | _OTHERS == set(api.operations)
 
 
-def test_every_operation_answers_as_the_document_says(stage: Stage) -> None:
+def test_every_operation_answers_as_the_document_says(any_stage: Stage) -> None:
+    stage = any_stage
     for name, sample in SAMPLES.items():
         operation = stage.api.operations[name]
         path, body = sample(stage)
@@ -171,6 +182,32 @@ def test_nobody_of_a_lower_role_may_use_an_operation(stage: Stage) -> None:
         detail = stage.api.send(operation.method, path, {}, 403)["detail"]
         assert f"needs the role {operation.role.name.lower()}" in detail, name
     assert len(stage.api.audited()) == before
+
+
+def test_a_limited_caller_learns_nothing_foreign(any_stage: Stage) -> None:
+    stage, api = any_stage, any_stage.api
+    stage.deletion()
+    (own,) = api.study(PatientID="MINE", PatientName="My^Own", Modality="MR")
+    foreign = {str(stage.study), str(stage.series), str(stage.instance), stage.patient, "A^B", "C^D", "P9"}
+    samples = SAMPLES | {"show_tags": lambda stage: (f"/instances/{stage.instance}/tags", None)}
+    asked = {name: sample(stage) for name, sample in samples.items()}
+    api.act_as(Role.CONTRIBUTOR, LIMITED)
+    seen = set()
+    for name, (path, body) in asked.items():
+        operation = api.operations[name]
+        content = None if body is None else json.dumps(body)
+        headers = {"Content-Type": "application/json"}
+        answer = api.client.request(operation.method, PREFIX + path, content=content, headers=headers)
+        told = answer.text.replace(path, "")
+        assert not [text for text in foreign if text in told], (name, told)
+        assert answer.status_code in (200, 403, 404), name
+        if answer.status_code == 200:
+            seen.add(name)
+    assert seen == {"list_patients", "list_studies", "list_series", "list_instances", "show_status"}
+    (row,) = api.get("/studies")["items"]
+    assert (row["PatientID"], row["NumberOfStudyRelatedInstances"]) == ("MINE", 1)
+    assert api.get(f"/instances/{own.SOPInstanceUID}/tags")["00080060"]["Value"] == ["MR"]
+    assert api.get("/patients?PatientID=P*")["items"] == []
 
 
 def test_bodies_are_bounded_and_of_json(api: RestAPI) -> None:
