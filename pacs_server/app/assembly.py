@@ -28,6 +28,7 @@ from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.index.scope import ScopeIndex
+from pacs_server.index.state import StateIndex
 from pacs_server.index.task_overview import TaskOverview
 from pacs_server.index.tasks import TaskIndex
 from pacs_server.index.worklist import WorklistIndex
@@ -173,7 +174,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         trail=trail,
         passwords=PasswordChecker(),
         keys=APIKeyService(KeyIndex(database), audit),
-        sessions=SessionService(SessionIndex(database), lambda: _lasting(config())),
+        sessions=SessionService(SessionIndex(database), lambda: _lasting(config()), StateIndex(database)),
     )
 
 

@@ -7,6 +7,7 @@ from pacs_server.app.lifecycle import Part, Steps
 from pacs_server.app.runtime import Runtime
 from pacs_server.audit.auditor import Auditor
 from pacs_server.config.sections.web import WebConfig
+from pacs_server.config.types import is_loopback
 from pacs_server.kit.periodic import Periodic
 from pacs_server.net.listener import Connection
 from pacs_server.services.associations import OpenAssociation, Traffic
@@ -35,6 +36,7 @@ def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], even
     assert runtime.ports.web is not None
     archive = runtime.archive
     auditor = Auditor(archive.audit)
+    _check_way_in(runtime)
     services = WebServices(
         config=runtime.config,
         queries=archive.queries,
@@ -48,6 +50,8 @@ def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], even
         mpps=archive.mpps,
         tasks=archive.tasks,
         peers=archive.peers,
+        passwords=archive.passwords,
+        sessions=archive.sessions,
         audit=archive.audit,
         auditor=auditor,
         metrics=runtime.metrics,
@@ -68,6 +72,27 @@ def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], even
         metrics=runtime.metrics,
         stop_within=lambda: runtime.config().server.shutdown_timeout,
         tls=lambda: runtime.settings.web_tls,
+    )
+
+
+def _check_way_in(runtime: Runtime) -> None:
+    """Raise ConfigError if the port is open to others, and nobody could log in."""
+    config, archive = runtime.config(), runtime.archive
+    certificates = config.web.tls.client_ca_path is not None and any(
+        rule.certificate for rule in config.access_control.peers
+    )
+    if (
+        is_loopback(config.web.host)
+        or config.web.oidc.issuer
+        or certificates
+        or archive.passwords.anybody(config.user_identity.users_path)
+        or archive.keys.any()
+    ):
+        return
+    raise config.error(
+        "web.host",
+        f"nobody can log in, and {config.web.host} is open to others: add a user with `pacs-server user add`, "
+        "make a key with `pacs-server key create`, set web.oidc.issuer, or leave web.host at 127.0.0.1",
     )
 
 

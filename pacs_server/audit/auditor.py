@@ -8,12 +8,16 @@ from dataclasses import dataclass, field, replace
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.transfers import Arrivals, outcome_of
-from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import PacsError
 
 InstanceCounts = Mapping[str, Mapping[str, int]]
 """Numbers of instances by Study Instance UID and SOP Class UID."""
+
+
+NOT_LOGGED_IN = "not logged in"
+"""Who asked, where nobody has to log in."""
 
 
 class Auditor:
@@ -28,6 +32,18 @@ class Auditor:
         """Record that the caller has logged in as a user."""
         event = Event(EventID.USER_AUTHENTICATION, Action.EXECUTE, (), event_type=EventType.LOGIN)
         self.alert(participant_of(caller), f"login {caller.user}", event)
+
+    def logged_out(self, caller: Caller) -> None:
+        """Record that a user has logged out."""
+        event = Event(EventID.USER_AUTHENTICATION, Action.EXECUTE, (), event_type=EventType.LOGOUT)
+        self.alert(participant_of(caller), f"logout {caller.user}", event)
+
+    def login_failed(self, caller: Caller, name: str, reason: str) -> None:
+        """Record that somebody could not log in, with the name that was given, '' for none."""
+        kind = EventType.LOGIN
+        event = Event(EventID.USER_AUTHENTICATION, Action.EXECUTE, (), Outcome.MINOR_FAILURE, kind, detail=reason)
+        who = participant_of(caller)
+        self.alert(replace(who, user_id=name[:64]) if name else who, f"login failed {name[:64]}", event)
 
     def refused(self, caller: Caller, operation: str, reason: str) -> None:
         """Record that the caller asked for an operation that the caller may not use."""
@@ -228,7 +244,8 @@ class ProcedureRecord:
 
 def participant_of(caller: Caller, role: Role | None = None) -> Participant:
     """The caller as the participant who asked for the event."""
-    return Participant(caller.user or caller.ae_title, caller.ae_title, caller.address, role, requestor=True)
+    name = caller.user or caller.ae_title or (NOT_LOGGED_IN if caller.door is Door.WEB else "")
+    return Participant(name, caller.ae_title, caller.address, role, requestor=True)
 
 
 def _by_patient(subjects: Collection[Subject]) -> list[list[Subject]]:

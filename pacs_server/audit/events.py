@@ -36,6 +36,7 @@ class EventType(Enum):
     APPLICATION_START = ("110120", "Application Start")
     APPLICATION_STOP = ("110121", "Application Stop")
     LOGIN = ("110122", "Login")
+    LOGOUT = ("110123", "Logout")
     NODE_AUTHENTICATION = ("110126", "Node Authentication")
     SECURITY_CONFIGURATION = ("110129", "Security Configuration")
     SOFTWARE_CONFIGURATION = ("110131", "Software Configuration")

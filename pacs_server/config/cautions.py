@@ -1,10 +1,10 @@
 """Warnings about settings that work, and are less safe than they could be or do not fit the disk."""
 
-import ipaddress
 import shutil
 
 from pacs_server.config.model import Config
 from pacs_server.config.secrets import open_to_every_user, readable_by_others
+from pacs_server.config.types import is_loopback
 
 
 def cautions(config: Config) -> list[str]:
@@ -22,7 +22,7 @@ def cautions(config: Config) -> list[str]:
 def passwords_in_clear(config: Config) -> str | None:
     """A warning if peers may send passwords over a connection without encryption."""
     plain = not config.tls.enabled or config.tls.port is not None
-    if config.user_identity.mode == "off" or not plain or _is_loopback(config.server.host):
+    if config.user_identity.mode == "off" or not plain or is_loopback(config.server.host):
         return None
     return (
         f"{config.server.host} port {config.server.port} does not speak TLS: passwords travel in the clear, "
@@ -36,7 +36,7 @@ def open_to_everyone(config: Config) -> str | None:
     # If TLS has a port of its own, server.port stays plain and asks for no certificate.
     certified = tls.enabled and tls.port is None and tls.require_client_cert
     closed = access.peers or "*" not in access.allowed_ae_titles or config.user_identity.mode == "required"
-    if closed or certified or _is_loopback(config.server.host):
+    if closed or certified or is_loopback(config.server.host):
         return None
     return (
         f"everybody who reaches {config.server.host} port {config.server.port} may store, query and retrieve: "
@@ -62,10 +62,3 @@ def less_room_than_kept_free(config: Config) -> str | None:
 
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:,.1f} GB"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

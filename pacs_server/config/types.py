@@ -90,6 +90,14 @@ def parse_duration(value: object) -> object:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2].lower()]
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def empty_is_none(value: object) -> object:
     """Return None for an empty text, and any other value as it is."""
     return None if value == "" else value

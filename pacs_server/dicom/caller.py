@@ -24,8 +24,9 @@ class Door(StrEnum):
 
 
 class Role(IntEnum):
-    """What a caller may do over HTTP; each role may do what the roles before it may."""
+    """What a caller may do; each role may do what the roles before it may. Somebody who has yet to log in is nobody."""
 
+    NOBODY = 0
     READER = 1
     CONTRIBUTOR = 2
     OPERATOR = 3

@@ -8,7 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from pacs_server.index.archive_models import archive_state as table
 from pacs_server.index.changes import NewChange, record
-from pacs_server.index.database import Database
+from pacs_server.index.database import WRITER_LOCK, Database
 
 _PAGE = 500
 
@@ -34,6 +34,14 @@ class StateIndex:
                 # In one order everywhere, so that two processes do not wait for each other.
                 rows = [{"key": key, "value": values[key]} for key in sorted(values)]
                 connection.execute(self._upsert, rows)
+
+    def put_once(self, key: str, value: str) -> str:
+        """Store the text of a key that has none yet, and return the text that the key has then, in all processes."""
+        with self._database.begin(lock=WRITER_LOCK) as connection:
+            found = connection.scalar(select(table.c.value).where(table.c.key == key))
+            if found is None:
+                connection.execute(self._upsert, {"key": key, "value": value})
+        return value if found is None else str(found)
 
     def remove(self, keys: Iterable[str], changes: Sequence[NewChange] = ()) -> None:
         """Remove the texts of these keys, and tell the consumers of the feed of `changes`."""

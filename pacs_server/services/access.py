@@ -53,6 +53,14 @@ def rule_for(caller: Caller, access: AccessControlConfig) -> PeerRule | Refusal:
     return Refusal.PEER_CERTIFICATE if caller.tls else Refusal.TLS_REQUIRED
 
 
+def rule_of_certificate(address: str, names: tuple[str, ...], access: AccessControlConfig) -> PeerRule | None:
+    """The first rule for this address that names the certificate of a caller without an AE title; None without one."""
+    for rule in access.peers:
+        if rule.certificate and _comes_from(address, rule) and _is_certified(names, rule):
+            return rule
+    return None
+
+
 def check_service(caller: Caller, service: PeerService) -> None:
     """Raise NotAuthorised unless the caller may use the service."""
     if service not in caller.rule.allow:
@@ -91,8 +99,12 @@ def _comes_from(text: str, rule: PeerRule) -> bool:
 def _is_secured(caller: Caller, rule: PeerRule) -> bool:
     if not rule.certificate:
         return caller.tls or not rule.require_tls
+    return _is_certified(caller.certificate, rule)
+
+
+def _is_certified(names: tuple[str, ...], rule: PeerRule) -> bool:
     # Certificates name hosts and mail addresses, which are the same in upper and lower case.
-    return any(_matches(name.lower(), pattern.lower()) for name in caller.certificate for pattern in rule.certificate)
+    return any(_matches(name.lower(), pattern.lower()) for name in names for pattern in rule.certificate)
 
 
 def _matches(text: str, pattern: str) -> bool:

@@ -10,10 +10,12 @@ from typing import Final
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.scope import Scope, scope_of
 from pacs_server.index.logins import SessionIndex, SessionRow
+from pacs_server.index.state import StateIndex
 
 # When a session was last used is written at most so often, in seconds, and a few times within the time it may idle.
 _NOTED_EACH: Final = 60.0
 _NOTES_WHILE_IDLE: Final = 4
+_ARCHIVE_ID: Final = "web.archive_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,21 @@ class SessionService:
         self,
         index: SessionIndex,
         lasting: Callable[[], Lasting],
+        state: StateIndex,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._index = index
         self._lasting = lasting
+        self._state = state
+        self._archive_id: str | None = None
         self._clock = clock
+
+    def archive_id(self) -> str:
+        """A short text that tells this archive from others on the same host, the same for all its nodes."""
+        if self._archive_id is None:
+            self._archive_id = self._state.put_once(_ARCHIVE_ID, secrets.token_hex(4))
+        return self._archive_id
 
     def begin(self, session: Session, address: str) -> str:
         """Keep a new session and return its token, which is kept nowhere."""

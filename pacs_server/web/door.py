@@ -4,16 +4,16 @@ from collections.abc import Iterable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
-from pacs_server.dicom.caller import Caller, Door, Role
-from pacs_server.errors import PacsError
+from pacs_server.errors import NotAuthorised, PacsError
 from pacs_server.services.frames import FrameService
 from pacs_server.services.rendering import RenderingService
 from pacs_server.web.api.door import RESTAPI
+from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.bulkdata import BulkData
 from pacs_server.web.dicomweb.delete import Delete
 from pacs_server.web.dicomweb.frames import Frames
@@ -24,18 +24,29 @@ from pacs_server.web.dicomweb.stow import STOW
 from pacs_server.web.dicomweb.viewing import Views, Workers
 from pacs_server.web.dicomweb.wado import WADO
 from pacs_server.web.dicomweb.wado_uri import WADOURI
+from pacs_server.web.login import Login
 from pacs_server.web.middleware import Gate
+from pacs_server.web.oidc import Provider
+from pacs_server.web.passwords import Passwords
+from pacs_server.web.policy import Policy
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import on_error, on_http_error
 
 
 def make_app(services: WebServices) -> ASGIApp:
     """The application that answers every request of the HTTP door."""
+    passwords, provider = Passwords(services.passwords), Provider()
+    policy = Policy(services, passwords, provider)
+
+    async def on_refusal(request: Request, error: Exception) -> Response:
+        services.auditor.refused(caller_of(request), f"{request.method} over HTTP", str(error))
+        return await on_error(request, error)
+
     app = Starlette(
-        routes=list(_routes(services)),
-        exception_handlers={PacsError: on_error, HTTPException: on_http_error},
+        routes=[*Login(services, policy, passwords, provider).routes(), *_routes(services)],
+        exception_handlers={NotAuthorised: on_refusal, PacsError: on_error, HTTPException: on_http_error},
     )
-    return Gate(app, lambda: services.config().web, _identify)
+    return Gate(app, lambda: services.config().web, policy.identify)
 
 
 def _routes(services: WebServices) -> Iterable[BaseRoute]:
@@ -53,9 +64,3 @@ def _routes(services: WebServices) -> Iterable[BaseRoute]:
     yield from STOW(services).routes()
     yield from RESTAPI(services).routes()
     yield from Delete(services).routes()
-
-
-async def _identify(request: HTTPConnection) -> Caller | Response:
-    """Nobody has to log in yet: everybody who reaches the port is a contributor."""
-    address = request.client.host if request.client is not None else ""
-    return Caller(Door.WEB, address, tls=request.scope["scheme"] == "https", role=Role.CONTRIBUTOR)

@@ -7,7 +7,6 @@ from misusing it. An error of the program is logged, and answered without tellin
 import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacs_server.config.sections.web import WebConfig
+from pacs_server.config.types import is_loopback
 from pacs_server.dicom.caller import Caller
 from pacs_server.errors import PacsError
 from pacs_server.web.caller import KEY
@@ -119,18 +119,11 @@ def _refusal(request: HTTPConnection, settings: WebConfig) -> Response | None:
 def _is_known_host(request: HTTPConnection, host: str, settings: WebConfig) -> bool:
     """Whether the Host header may be one of ours. On loopback anything else comes from a rebound DNS name."""
     server: tuple[str, Any] = request.scope.get("server") or ("", None)
-    if not _is_loopback(server[0]) or from_trusted_proxy(request, settings):
+    if not is_loopback(server[0]) or from_trusted_proxy(request, settings):
         return True
     name = urlsplit(f"//{host}").hostname or ""
     public = urlsplit(settings.public_url).hostname if settings.public_url else None
-    return name in ("localhost", public) or _is_loopback(name)
-
-
-def _is_loopback(text: str) -> bool:
-    try:
-        return ip_address(text.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
+    return name == public or is_loopback(name)
 
 
 def _is_same_origin(request: HTTPConnection, settings: WebConfig) -> bool:

@@ -7,6 +7,7 @@ from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail
 from pacs_server.config.model import Config
+from pacs_server.config.passwords import PasswordChecker
 from pacs_server.kit.metrics import Metrics
 from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.associations import OpenAssociation, RecentAssociations
@@ -20,6 +21,7 @@ from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
+from pacs_server.services.sessions import SessionService
 from pacs_server.services.store import StoreService
 from pacs_server.services.tasks import TaskService
 from pacs_server.services.users import UserService
@@ -42,6 +44,8 @@ class WebServices:
     mpps: MPPSService
     tasks: TaskService
     peers: PeersSeenService
+    passwords: PasswordChecker
+    sessions: SessionService
     audit: Recorder
     auditor: Auditor
     metrics: Metrics

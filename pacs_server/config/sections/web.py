@@ -18,6 +18,7 @@ from pacs_server.config.types import (
     Port,
     Restart,
     Section,
+    is_loopback,
     parse_size,
 )
 
@@ -100,6 +101,13 @@ class WebConfig(Section):
     tls: WebTLSConfig = WebTLSConfig()
     sessions: WebSessionsConfig = WebSessionsConfig()
     oidc: OIDCConfig = OIDCConfig()
+
+    @model_validator(mode="after")
+    def _not_in_the_clear(self) -> "WebConfig":
+        if self.enabled and not (self.tls.enabled or self.trusted_proxies or is_loopback(self.host)):
+            text = f"is needed where others can reach the port ({self.host}); or name the proxy in web.trusted_proxies"
+            raise PydanticCustomError("clear", "{text}", {"text": text, "key": "web.tls.enabled"})
+        return self
 
     @model_validator(mode="after")
     def _an_address_for_the_provider(self) -> "WebConfig":

@@ -16,6 +16,7 @@ from pacs_server.index import logins
 from pacs_server.index.database import Database
 from pacs_server.index.login_models import api_key, web_session
 from pacs_server.index.logins import KeyIndex, SessionIndex
+from pacs_server.index.state import StateIndex
 from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.sessions import Lasting, Session, SessionService
 
@@ -68,7 +69,7 @@ def lasting() -> list[Lasting]:
 
 @pytest.fixture
 def sessions(database: Database, clock: Clock, lasting: list[Lasting]) -> SessionService:
-    return SessionService(SessionIndex(database), lambda: lasting[0], clock=clock)
+    return SessionService(SessionIndex(database), lambda: lasting[0], StateIndex(database), clock=clock)
 
 
 @pytest.fixture

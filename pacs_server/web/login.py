@@ -1,0 +1,222 @@
+"""Logging in and out in a browser: a form for local users, and the way to the provider and back."""
+
+import hmac
+import logging
+import secrets
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from pacs_server.config.model import Config
+from pacs_server.dicom.caller import Role
+from pacs_server.dicom.scope import EVERYTHING
+from pacs_server.errors import InvalidRequest
+from pacs_server.services.access import granted
+from pacs_server.services.sessions import Session
+from pacs_server.web.addresses import Visitor, visitor_of
+from pacs_server.web.caller import caller_of
+from pacs_server.web.login_page import login_page, logout_page
+from pacs_server.web.oidc import Attempt, Provider
+from pacs_server.web.oidc_provider import ProviderError
+from pacs_server.web.passwords import Passwords
+from pacs_server.web.policy import CALLBACK, LOGIN, LOGOUT, SESSION, START, Policy, caller_of_visitor, refusal_of
+from pacs_server.web.services import WebServices
+from pacs_server.web.urls import base_url
+
+log = logging.getLogger(__name__)
+
+_MOST_BYTES: Final = 16_384
+# A login, or a visit to the provider, may take so long, in seconds.
+_PATIENCE: Final = 900
+# The purposes of the other cookies: they tie a form, and a visit to the provider, to the browser that began it.
+_FORM, _VISIT = "form", "visit"
+_NOT_HTTPS: Final = "A password may be sent over HTTPS only."
+
+
+class Login:
+    """Answers /login and /logout."""
+
+    def __init__(self, services: WebServices, policy: Policy, passwords: Passwords, provider: Provider) -> None:
+        self._services = services
+        self._policy = policy
+        self._passwords = passwords
+        self._provider = provider
+
+    def routes(self) -> list[Route]:
+        """The pages, and where their forms go."""
+        return [
+            Route(LOGIN, self.form, methods=["GET"]),
+            Route(LOGIN, self.log_in, methods=["POST"]),
+            Route(LOGOUT, self.ask, methods=["GET"]),
+            Route(LOGOUT, self.log_out, methods=["POST"]),
+            Route(START, self.visit, methods=["GET"]),
+            Route(CALLBACK, self.back, methods=["GET"]),
+        ]
+
+    # ---------------------------------------------------------------- by password
+
+    async def form(self, request: Request) -> Response:
+        """Ask for name and password."""
+        return self._form(request, request.query_params.get("next", ""))
+
+    async def log_in(self, request: Request) -> Response:
+        """Check name and password, and begin a session. Raises InvalidRequest, ResourceLimitation."""
+        sent = await self._sent(request)
+        config = self._services.config()
+        visitor = visitor_of(request, config.web)
+        name, target = sent.get("name", ""), sent.get("next", "")
+        if not (visitor.https or visitor.local):
+            return self._form(request, target, _NOT_HTTPS)
+        password = sent.get("password", "").encode("utf-8", "surrogateescape")
+        path = config.user_identity.users_path
+        verdict, user = await self._passwords.check(path, name, password, visitor.address)
+        if user is None:
+            why = refusal_of(verdict)
+            self._services.auditor.login_failed(caller_of_visitor(visitor), name, why)
+            return self._form(request, target, f"{why[0].upper()}{why[1:]}.", name)
+        session = Session(name, *granted(user.rights), "password", user.stamp)
+        return await self._begun(request, visitor, session, target)
+
+    async def _begun(self, request: Request, visitor: Visitor, session: Session, target: str) -> Response:
+        """Send a browser that has logged in where it wanted to go, with the cookie of a new session."""
+        names, sessions = self._policy.names(request), self._services.sessions
+        if before := request.cookies.get(names.of(SESSION)):
+            await run_in_threadpool(sessions.end, before)
+        token = await run_in_threadpool(sessions.begin, session, visitor.address)
+        self._services.auditor.logged_in(caller_of_visitor(visitor, session.user, session.role, session.scope))
+        config = self._services.config()
+        answer = RedirectResponse(f"{base_url(request, config.web)}{_local(target)}", HTTPStatus.SEE_OTHER)
+        names.set(answer, SESSION, token, config.web.sessions.lifetime)
+        names.drop(answer, _FORM)
+        return answer
+
+    def _form(self, request: Request, target: str, problem: str = "", name: str = "") -> Response:
+        config = self._services.config()
+        oidc = bool(config.web.oidc.issuer)
+        token = self._form_token(request)
+        prefix = self._prefix(request, config)
+        answer = login_page(
+            token,
+            _local(target),
+            problem=problem,
+            passwords=not oidc or self._services.passwords.anybody(config.user_identity.users_path),
+            provider=f"{prefix}{START}?next={quote(_local(target), safe='')}" if oidc else "",
+            name=name,
+            prefix=prefix,
+        )
+        self._policy.names(request).set(answer, _FORM, token, _PATIENCE)
+        return answer
+
+    # ---------------------------------------------------------------- by the provider
+
+    async def visit(self, request: Request) -> Response:
+        """Send the browser to the provider."""
+        config = self._services.config()
+        attempt = Attempt(secrets.token_urlsafe(32))
+        try:
+            address = await run_in_threadpool(
+                self._provider.address, config.web.oidc, attempt, self._callback(request, config)
+            )
+        except ProviderError as error:
+            return self._failed(request, error)
+        answer = RedirectResponse(address, HTTPStatus.SEE_OTHER)
+        target = quote(_local(request.query_params.get("next", "")), safe="")
+        self._policy.names(request).set(answer, _VISIT, f"{attempt.secret}.{target}", _PATIENCE)
+        return answer
+
+    async def back(self, request: Request) -> Response:
+        """Take what the provider has sent the browser back with, and begin a session."""
+        config = self._services.config()
+        names, query = self._policy.names(request), request.query_params
+        secret, _, target = request.cookies.get(names.of(_VISIT), "").partition(".")
+        attempt = Attempt(secret)
+        try:
+            if not secret or not hmac.compare_digest(query.get("state", "").encode(), attempt.state.encode()):
+                raise ProviderError("this login was begun elsewhere, or too long ago")
+            # RFC 9207: an answer of another provider is not for us.
+            if query.get("iss", config.web.oidc.issuer) != config.web.oidc.issuer:
+                raise ProviderError("the answer is of another provider")
+            if "code" not in query:
+                raise ProviderError("the provider refused")
+            person = await run_in_threadpool(
+                self._provider.finish, config.web.oidc, attempt, self._callback(request, config), query["code"]
+            )
+        except ProviderError as error:
+            answer = self._failed(request, error)
+        else:
+            session = Session(person.user, person.role, EVERYTHING, "oidc", self._provider.stamp(config.web.oidc))
+            answer = await self._begun(request, visitor_of(request, config.web), session, unquote(target))
+        names.drop(answer, _VISIT)
+        return answer
+
+    def _failed(self, request: Request, error: ProviderError) -> Response:
+        log.warning("login at the provider failed", extra={"reason": str(error)})
+        visitor = visitor_of(request, self._services.config().web)
+        self._services.auditor.login_failed(caller_of_visitor(visitor), "", f"OpenID Connect: {error}")
+        words = str(error)
+        return self._form(request, "", f"{words[0].upper()}{words[1:]}.")
+
+    def _callback(self, request: Request, config: Config) -> str:
+        return f"{base_url(request, config.web)}{CALLBACK}"
+
+    # ---------------------------------------------------------------- out
+
+    async def ask(self, request: Request) -> Response:
+        """Ask whether to log out."""
+        token, caller, config = self._form_token(request), caller_of(request), self._services.config()
+        answer = logout_page(token, caller.user or "nobody", self._prefix(request, config))
+        self._policy.names(request).set(answer, _FORM, token, _PATIENCE)
+        return answer
+
+    async def log_out(self, request: Request) -> Response:
+        """End the session. Raises InvalidRequest."""
+        await self._sent(request)
+        names, caller, config = self._policy.names(request), caller_of(request), self._services.config()
+        if token := request.cookies.get(names.of(SESSION)):
+            await run_in_threadpool(self._services.sessions.end, token)
+            if caller.role is not Role.NOBODY:
+                self._services.auditor.logged_out(caller)
+        answer = RedirectResponse(f"{base_url(request, config.web)}{LOGIN}", HTTPStatus.SEE_OTHER)
+        for purpose in (SESSION, _FORM):
+            names.drop(answer, purpose)
+        return answer
+
+    # ---------------------------------------------------------------- forms
+
+    def _form_token(self, request: Request) -> str:
+        """The token that a form sends back beside the same one in a cookie: no page elsewhere knows both."""
+        return request.cookies.get(self._policy.names(request).of(_FORM)) or secrets.token_urlsafe(32)
+
+    async def _sent(self, request: Request) -> dict[str, str]:
+        """The fields of a form that this server has shown to this browser. Raises InvalidRequest."""
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > _MOST_BYTES:
+                raise InvalidRequest("the form is too long")
+        try:
+            fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=10)
+        except ValueError:
+            raise InvalidRequest("the form cannot be read") from None
+        kept = request.cookies.get(self._policy.names(request).of(_FORM), "")
+        given = fields.get("token", [""])[0]
+        if not kept or not hmac.compare_digest(given.encode(), kept.encode()):
+            raise InvalidRequest("the form is too old, or the browser keeps no cookies: open the page again")
+        return {name: values[0] for name, values in fields.items()}
+
+    def _prefix(self, request: Request, config: Config) -> str:
+        """The path under which a proxy shows this server, '' for none."""
+        return urlsplit(base_url(request, config.web)).path.rstrip("/")
+
+
+def _local(target: str) -> str:
+    """The path to go to after a login; `/` for whatever might lead elsewhere."""
+    parts = urlsplit(target) if target.isprintable() and "\\" not in target and " " not in target else None
+    if parts is None or parts.scheme or parts.netloc or not target.startswith("/") or target.startswith("//"):
+        return "/"
+    return target if parts.path not in (LOGIN, LOGOUT) else "/"

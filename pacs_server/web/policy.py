@@ -1,0 +1,201 @@
+"""Who makes a request, and whether that may be: sessions, passwords, API keys, tokens, certificates, or nobody at all.
+
+Nobody has to log in while all of this holds, which is open mode: the server listens on this machine alone, there are no
+users, no `web.public_url`, no `web.trusted_proxies` and no `web.oidc`, and no proxy has passed the request on.
+"""
+
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse, Response
+
+from pacs_server.config.model import Config
+from pacs_server.config.passwords import Verdict
+from pacs_server.config.types import is_loopback
+from pacs_server.dicom.caller import Caller, Door, Role
+from pacs_server.dicom.scope import EVERYTHING, Scope
+from pacs_server.errors import NotAuthorised
+from pacs_server.services.access import granted, require, rule_of_certificate
+from pacs_server.services.api_keys import PREFIX
+from pacs_server.web.addresses import Visitor, visitor_of
+from pacs_server.web.credentials import CookieNames, Password, Token, shown
+from pacs_server.web.oidc import Provider
+from pacs_server.web.passwords import Passwords
+from pacs_server.web.services import WebServices
+from pacs_server.web.status import problem
+from pacs_server.web.urls import base_url
+
+LOGIN, LOGOUT, START, CALLBACK = "/login", "/logout", "/login/oidc", "/login/callback"
+PUBLIC: Final = (LOGIN, LOGOUT, START, CALLBACK)
+SESSION: Final = "session"
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
+_REALM: Final = 'realm="pacs-server"'
+
+
+class Policy:
+    """Finds out the caller of each request."""
+
+    def __init__(self, services: WebServices, passwords: Passwords, provider: Provider) -> None:
+        self._services = services
+        self._passwords = passwords
+        self._provider = provider
+
+    async def identify(self, request: HTTPConnection) -> Caller | Response:
+        """The caller of a request, or the answer that refuses it. Raises NotAuthorised, IndexUnavailable."""
+        config = self._services.config()
+        visitor = visitor_of(request, config.web)
+        path = request.scope["path"]
+        found: Caller | Response | None
+        if "authorization" in request.headers:
+            found = await self._shown(request, visitor, config)
+        else:
+            found = await self._known(request, visitor, config)
+        if isinstance(found, Response):
+            return found
+        if path in PUBLIC:
+            return found or caller_of_visitor(visitor, role=Role.NOBODY)
+        if found is None:
+            return self._challenge(request, visitor, config)
+        self._check_least_role(found, request.scope["method"], path)
+        return found
+
+    def names(self, request: HTTPConnection) -> CookieNames:
+        """The names of the cookies of a request."""
+        secure = base_url(request, self._services.config().web).startswith("https:")
+        return CookieNames(self._services.sessions.archive_id(), secure)
+
+    def is_open(self, visitor: Visitor, config: Config) -> bool:
+        """Whether this visitor need not log in."""
+        web = config.web
+        return (
+            visitor.local
+            and is_loopback(web.host)
+            and not (web.public_url or web.trusted_proxies or web.oidc.issuer)
+            and not self._services.passwords.anybody(config.user_identity.users_path)
+        )
+
+    # ---------------------------------------------------------------- without an Authorization header
+
+    async def _known(self, request: HTTPConnection, visitor: Visitor, config: Config) -> Caller | None:
+        """The caller by cookie, certificate or open mode, in this order; None if nobody is known."""
+        token = request.cookies.get(self.names(request).of(SESSION)) if "cookie" in request.headers else None
+        if token and (caller := await run_in_threadpool(self._of_session, token, visitor, config)):
+            return caller
+        if visitor.certificate and (caller := _of_certificate(visitor, config)):
+            return caller
+        return caller_of_visitor(visitor, role=Role.CONTRIBUTOR) if self.is_open(visitor, config) else None
+
+    def _of_session(self, token: str, visitor: Visitor, config: Config) -> Caller | None:
+        sessions = self._services.sessions
+        session = sessions.find(token)
+        if session is None:
+            return None
+        if session.way == "password":
+            user = self._services.passwords.find(config.user_identity.users_path, session.user)
+            stamp = None if user is None else user.stamp
+        else:
+            stamp = self._provider.stamp(config.web.oidc)
+        if stamp != session.stamp:
+            # The password or the rights have changed since, or there is no such user any more.
+            sessions.end(token)
+            return None
+        return caller_of_visitor(visitor, session.user, session.role, session.scope)
+
+    # ---------------------------------------------------------------- with an Authorization header
+
+    async def _shown(self, request: HTTPConnection, visitor: Visitor, config: Config) -> Caller | Response:
+        match shown(request):
+            case Password(name, password):
+                return await self._of_password(name, password, visitor, config)
+            case Token(text) if text.startswith(PREFIX):
+                key = await run_in_threadpool(self._services.keys.find, text)
+                if key is not None:
+                    return caller_of_visitor(visitor, f"key:{key.name}", key.role, key.scope)
+            case Token(text) if config.web.oidc.issuer:
+                person = await run_in_threadpool(self._provider.of_token, text, config.web.oidc)
+                if person is not None:
+                    return caller_of_visitor(visitor, person.user, person.role)
+        self._services.auditor.login_failed(caller_of_visitor(visitor), "", "the token is not valid")
+        headers = {"www-authenticate": f'Bearer {_REALM}, error="invalid_token"'}
+        return problem(HTTPStatus.UNAUTHORIZED, "the credentials are not valid, or no longer", headers)
+
+    async def _of_password(self, name: str, password: bytes, visitor: Visitor, config: Config) -> Caller | Response:
+        if not (visitor.https or visitor.local):
+            return problem(HTTPStatus.FORBIDDEN, "a password may be sent over HTTPS only; use HTTPS, or an API key")
+        path = config.user_identity.users_path
+        verdict, user, looked = await self._passwords.check_again(path, name, password, visitor.address)
+        if user is not None:
+            caller = caller_of_visitor(visitor, name, *granted(user.rights))
+            if looked:
+                self._services.auditor.logged_in(caller)
+            return caller
+        self._services.auditor.login_failed(caller_of_visitor(visitor), name, refusal_of(verdict))
+        if verdict is Verdict.NOT_NOW:
+            return problem(HTTPStatus.TOO_MANY_REQUESTS, refusal_of(verdict), {"retry-after": "12"})
+        return problem(HTTPStatus.UNAUTHORIZED, refusal_of(verdict), {"www-authenticate": _basic()})
+
+    # ---------------------------------------------------------------- refusals
+
+    def _challenge(self, request: HTTPConnection, visitor: Visitor, config: Config) -> Response:
+        """Ask for a login: browsers on their way to a page by sending them to one, all others by a status."""
+        headers = request.headers
+        method = request.scope["method"]
+        if method in ("GET", "HEAD") and "text/html" in headers.get("accept", ""):
+            query = request.scope["query_string"].decode("latin-1")
+            target = quote(request.scope["path"] + (f"?{query}" if query else ""), safe="")
+            return RedirectResponse(f"{base_url(request, config.web)}{LOGIN}?next={target}", HTTPStatus.SEE_OTHER)
+        # A browser would open a window of its own for Basic.
+        basic = f", {_basic()}" if (visitor.https or visitor.local) and "sec-fetch-site" not in headers else ""
+        told = {"www-authenticate": f"Bearer {_REALM}{basic}"}
+        return problem(HTTPStatus.UNAUTHORIZED, "log in, or send an API key as a bearer token", told)
+
+    def _check_least_role(self, caller: Caller, method: str, path: str) -> None:
+        """Raise NotAuthorised for what no door lets a caller of this role do; the doors themselves may ask for more."""
+        needed = Role.READER if method in _SAFE else Role.CONTRIBUTOR
+        if method == "DELETE" and path.startswith("/dicom-web/"):
+            needed = Role.OPERATOR
+        try:
+            require(caller, needed)
+        except NotAuthorised as error:
+            self._services.auditor.refused(caller, method, str(error))
+            raise
+
+
+def caller_of_visitor(
+    visitor: Visitor, user: str | None = None, role: Role = Role.NOBODY, scope: Scope = EVERYTHING
+) -> Caller:
+    """The caller that a visitor is, once it is known who that is."""
+    return Caller(
+        Door.WEB,
+        visitor.address,
+        user=user,
+        tls=visitor.https,
+        certificate=visitor.certificate,
+        role=role,
+        scope=scope,
+    )
+
+
+def refusal_of(verdict: Verdict) -> str:
+    """What somebody is told whose password was not taken."""
+    if verdict is Verdict.NOT_NOW:
+        return "too many wrong passwords, try again in a moment"
+    return "the name or the password is wrong"
+
+
+def _basic() -> str:
+    return f'Basic {_REALM}, charset="UTF-8"'
+
+
+def _of_certificate(visitor: Visitor, config: Config) -> Caller | None:
+    """A system with a certificate is who its access rule says, and may do what the rule allows over DICOM."""
+    rule = rule_of_certificate(visitor.address, visitor.certificate, config.access_control)
+    if rule is None or not {"find", "get"} <= set(rule.allow):
+        return None
+    role = Role.CONTRIBUTOR if "store" in rule.allow else Role.READER
+    title = "" if set("*?") & set(rule.ae_title) else rule.ae_title
+    who = f"certificate:{visitor.certificate[0]}"
+    return Caller(Door.WEB, visitor.address, title, "", who, True, visitor.certificate, rule, role)
