@@ -106,14 +106,18 @@ class Auditor:
         subjects: Callable[[], Sequence[Subject]],
         planned: InstanceCounts,
         destination: Participant | None = None,
+        *,
+        durable: bool = True,
     ) -> Iterator["SentCounts"]:
         """Record the instances of one retrieval: durably before they are sent, and with their number afterwards.
 
-        The instances go to `destination`, or else to the caller. Raises AuditUnavailable, and what `subjects` raises.
+        The instances go to `destination`, or else to the caller. Without `durable` the records wait for no disk: that
+        is for those who have just had the same study recorded durably. Raises AuditUnavailable, and what `subjects`
+        raises.
         """
         requestor = participant_of(caller, None if destination else Role.DESTINATION)
         participants = (self._archive(caller, Role.SOURCE), *((destination,) if destination else ()), requestor)
-        with self._leaving(participants, subjects, planned, _SENDING) as sent:
+        with self._leaving(participants, subjects, planned, _SENDING, durable=durable) as sent:
             yield sent
 
     @contextmanager
@@ -136,6 +140,8 @@ class Auditor:
         subjects: Callable[[], Sequence[Subject]],
         planned: InstanceCounts,
         way: "_Way",
+        *,
+        durable: bool = True,
     ) -> Iterator["SentCounts"]:
         """Record instances that leave the archive, one event before and one afterwards for each patient."""
         sent = SentCounts()
@@ -147,7 +153,7 @@ class Auditor:
             counted = tuple(_counted(study, planned) for study in studies)
             event = Event(EventID.BEGIN_TRANSFERRING, Action.EXECUTE, participants, subjects=counted)
             # One sync makes all records before it durable as well.
-            self._recorder.write(event, durable=number == len(patients))
+            self._recorder.write(event, durable=durable and number == len(patients))
         try:
             yield sent
         finally:

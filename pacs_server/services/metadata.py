@@ -13,6 +13,7 @@ from pacs_server.errors import FrameNotFound, IndexUnavailable, PacsError, Trans
 from pacs_server.index.feed import Effect
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.metadata import Kept, MetadataIndex
+from pacs_server.services.frames import RecentMaps
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
 
 # The text comes out in pieces of this size at most, in bytes, before the URL is put in.
@@ -43,9 +44,15 @@ class MetadataService:
         Bulkdata URIs begin with the URL of the instance. Raises IndexUnavailable, and StorageUnavailable if an instance
         has to be read and cannot.
         """
-        for stored, content in zip(instances, self._index.kept(instances), strict=True):
-            found = self._read_now(stored) if content is None else content
-            yield stored, _pieces(found, url_of(stored).encode("ascii"))
+        has_read = False
+        try:
+            for stored, content in zip(instances, self._index.kept(instances), strict=True):
+                has_read |= content is None
+                found = self._read_now(stored) if content is None else content
+                yield stored, _pieces(found, url_of(stored).encode("ascii"))
+        finally:
+            if has_read:
+                self.on_read()
 
     def keeping(self, ids: Sequence[int], failed: Callable[[StoredInstance, PacsError], None]) -> Effect:
         """Read the instances of these ids that are not kept yet, and return the effect that keeps them.
@@ -90,8 +97,26 @@ class MetadataService:
             if self._waiting_bytes + size <= _MOST_WAITING:
                 self._waiting.append((stored, kept))
                 self._waiting_bytes += size
-        self.on_read()
         return kept.content
+
+
+class KeptFrameMaps:
+    """Frame maps for `FrameService`: those used last in memory, others as they are kept in the index."""
+
+    def __init__(self, metadata: MetadataService) -> None:
+        self._metadata = metadata
+        self._recent = RecentMaps()
+
+    def get(self, instance: StoredInstance) -> bytes | None:
+        """The map of an instance, or None."""
+        found = self._recent.get(instance)
+        if found is None and (found := self._metadata.frames(instance)) is not None:
+            self._recent.put(instance, found)
+        return found
+
+    def put(self, instance: StoredInstance, encoded: bytes) -> None:
+        """Keep a map in memory; the index gets it from whoever keeps the metadata."""
+        self._recent.put(instance, encoded)
 
 
 def _frames(source: DataSetSource, transfer_syntax_uid: str) -> bytes | None:

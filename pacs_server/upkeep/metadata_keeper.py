@@ -37,7 +37,9 @@ class MetadataKeeper:
         self._state = state
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metadata", daemon=True)
-        service.on_read = feed.wake
+        # How often this thread was woken for what was read for requests; all other wake-ups are commits.
+        self._woken = 0
+        service.on_read = self._wake
 
     def start(self) -> None:
         """Begin to keep metadata."""
@@ -63,10 +65,10 @@ class MetadataKeeper:
             try:
                 begun = begun or self._begin()
                 self._service.keep_waiting()
-                started, wakeups = time.monotonic(), self._feed.wakeups
+                started, commits = time.monotonic(), self._commits
                 batch = self._next()
                 if batch:
-                    is_beside_stores = self._feed.wakeups != wakeups
+                    is_beside_stores = self._commits != commits
                     rest = _REST_BESIDE_STORES if is_beside_stores else _REST
                     self._stopping.wait(rest * (time.monotonic() - started))
                 elif self._feed.wait(batch):
@@ -101,6 +103,15 @@ class MetadataKeeper:
     def _wait_for_quiet(self) -> None:
         until = time.monotonic() + _PATIENCE
         seen = None
-        while seen != self._feed.wakeups and time.monotonic() < until and not self._stopping.is_set():
-            seen = self._feed.wakeups
+        while seen != self._commits and time.monotonic() < until and not self._stopping.is_set():
+            seen = self._commits
+            self._service.keep_waiting()
             self._stopping.wait(_QUIET)
+
+    @property
+    def _commits(self) -> int:
+        return self._feed.wakeups - self._woken
+
+    def _wake(self) -> None:
+        self._woken += 1
+        self._feed.wake()

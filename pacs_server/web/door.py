@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from pacs_server.errors import NotAuthorised, PacsError
 from pacs_server.services.frames import FrameService
+from pacs_server.services.metadata import KeptFrameMaps
 from pacs_server.services.rendering import RenderingService
 from pacs_server.web.api.door import RESTAPI
 from pacs_server.web.caller import caller_of
@@ -52,13 +53,14 @@ def make_app(services: WebServices) -> ASGIApp:
 def _routes(services: WebServices) -> Iterable[BaseRoute]:
     """The routes of all doors. To add a door, add one line."""
     yield from QIDO(services).routes()
-    frames, views, workers = FrameService(services.retrieve), Views(services.auditor, services.retrieve), Workers()
+    frames = FrameService(services.retrieve, KeptFrameMaps(services.metadata))
+    views, workers = Views(services.auditor, services.retrieve), Workers()
     rendering = RenderingService(frames)
     yield from Frames(services, frames, views, workers).routes()
     yield from Rendered(services, rendering, views, workers).routes()
     yield from WADOURI(services, rendering, views, workers).routes()
     bulk_data = BulkData(services, views)
-    yield from WADO(services, bulk_data).routes()
+    yield from WADO(services, views, bulk_data).routes()
     yield from Metadata(services, views).routes()
     yield from bulk_data.routes()
     yield from STOW(services).routes()

@@ -1,4 +1,8 @@
-"""Instances that leave the archive over HTTP, in the audit trail as C-GET has them."""
+"""Instances that leave the archive over HTTP, in the audit trail as C-GET has them.
+
+Viewers ask for one instance, or one frame, after the other. The disk is waited for once in a minute for each study and
+caller: then it is durable who gets at the study. What was sent of it is recorded all the same, without waiting.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -13,22 +17,22 @@ class Transfer:
     """One retrieval: recorded durably before the first byte is sent, and with its numbers at the end."""
 
     def __init__(
-        self, auditor: Auditor, retrieve: RetrieveService, caller: Caller, instances: Sequence[StoredInstance]
+        self,
+        auditor: Auditor,
+        retrieve: RetrieveService,
+        caller: Caller,
+        instances: Sequence[StoredInstance],
+        *,
+        durable: bool = True,
     ) -> None:
-        """Record that the retrieval begins. Raises AuditUnavailable, IndexUnavailable."""
-        self._record = auditor.sending(caller, lambda: retrieve.subjects(instances), counts_of(instances))
+        """Record that the retrieval begins; `durable` is as for `Auditor.sending`.
+
+        Raises AuditUnavailable, IndexUnavailable.
+        """
+        counts = counts_of(instances)
+        self._record = auditor.sending(caller, lambda: retrieve.subjects(instances), counts, durable=durable)
         self._sent = self._record.__enter__()
         self._ended = False
-
-    @classmethod
-    def whole(
-        cls, auditor: Auditor, retrieve: RetrieveService, caller: Caller, instances: Sequence[StoredInstance]
-    ) -> None:
-        """Record that something of these instances is sent, as if all of them were."""
-        transfer = cls(auditor, retrieve, caller, instances)
-        for instance in instances:
-            transfer.completed(instance)
-        transfer.end()
 
     def completed(self, instance: StoredInstance) -> None:
         """An instance was sent as a whole."""

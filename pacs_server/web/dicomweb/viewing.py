@@ -56,7 +56,7 @@ def unchanged(request: Request, tag: str) -> Response | None:
 
 
 class Views:
-    """Records in the audit trail who looks at which instance: durably, before the first byte of it is sent.
+    """Records in the audit trail who looks at which instance, before the first byte of it is sent.
 
     Frame after frame of one instance, as viewers ask for them, is one view; may be shared by all threads.
     """
@@ -71,7 +71,7 @@ class Views:
         self._lock = threading.Lock()
 
     def record(self, caller: Caller, instance: StoredInstance) -> None:
-        """Record that an instance is sent to the caller. Raises AuditUnavailable, IndexUnavailable."""
+        """Record that something of an instance is sent to the caller. Raises AuditUnavailable, IndexUnavailable."""
         self.record_all(caller, "", [instance])
 
     def record_all(self, caller: Caller, what: str, instances: Sequence[StoredInstance]) -> None:
@@ -80,13 +80,37 @@ class Views:
         Raises AuditUnavailable, IndexUnavailable.
         """
         named = instances[0].uids.sop if len(instances) == 1 else str(hash(tuple(each.uids for each in instances)))
-        key, now = (caller.user, caller.address, f"{what} {named}"), self._clock()
+        if self._is_recent(key := self._key(caller, f"{what} {named}")):
+            return
+        transfer = self.transfer(caller, instances)
+        for instance in instances:
+            transfer.completed(instance)
+        transfer.end()
+        self._remember(key)
+
+    def transfer(self, caller: Caller, instances: Sequence[StoredInstance]) -> Transfer:
+        """Record that these instances are going to be sent to the caller: durably, unless their study just was.
+
+        Raises AuditUnavailable, IndexUnavailable.
+        """
+        # The instances of one request are of one study.
+        key = self._key(caller, f"study {instances[0].uids.study}")
+        durable = not self._is_recent(key)
+        transfer = Transfer(self._auditor, self._retrieve, caller, instances, durable=durable)
+        if durable:
+            self._remember(key)
+        return transfer
+
+    def _key(self, caller: Caller, what: str) -> tuple[str | None, str, str]:
+        return caller.user, caller.address, what
+
+    def _is_recent(self, key: tuple[str | None, str, str]) -> bool:
         with self._lock:
-            if now - self._seen.get(key, float("-inf")) < _SECONDS:
-                return
-        Transfer.whole(self._auditor, self._retrieve, caller, instances)
+            return self._clock() - self._seen.get(key, float("-inf")) < _SECONDS
+
+    def _remember(self, key: tuple[str | None, str, str]) -> None:
         with self._lock:
-            self._seen[key] = now
+            self._seen[key] = self._clock()
             self._seen.move_to_end(key)
             while len(self._seen) > _MOST_VIEWS:
                 self._seen.popitem(last=False)

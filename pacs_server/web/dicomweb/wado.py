@@ -21,7 +21,7 @@ from pacs_server.web.dicomweb.instance_parts import DICOM, InstanceParts, Opened
 from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
 from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, instance_url
 from pacs_server.web.dicomweb.transfers import Transfer
-from pacs_server.web.dicomweb.viewing import entity_tag, select
+from pacs_server.web.dicomweb.viewing import Views, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
 
@@ -41,10 +41,11 @@ class _Form(NamedTuple):
 class WADO:
     """Answers retrievals of whole instances."""
 
-    def __init__(self, services: WebServices, bulk_data: BulkData) -> None:
+    def __init__(self, services: WebServices, views: Views, bulk_data: BulkData) -> None:
         """`bulk_data` answers those who want the bulk data of instances and say so in an old way."""
         self._services = services
         self._retrieve = services.retrieve
+        self._views = views
         self._bulk_data_of = bulk_data.of_instances
 
     def routes(self) -> list[Route]:
@@ -145,7 +146,7 @@ class WADO:
         """The record of what leaves; None if nothing does."""
         if request.method == "HEAD":
             return None
-        return Transfer(self._services.auditor, self._retrieve, caller, instances)
+        return self._views.transfer(caller, instances)
 
 
 def _form(ranges: Sequence[Accepted], *, single: bool) -> _Form:

@@ -11,6 +11,7 @@ import feeds
 import pytest
 from sqlalchemy import func, select, text
 
+from pacs_server.dicom.frames import FrameMap
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import StorageUnavailable
@@ -18,7 +19,7 @@ from pacs_server.index.archive_models import instance_metadata
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.metadata import FORMAT, MetadataIndex
 from pacs_server.index.queries import QueryIndex
-from pacs_server.services.metadata import MetadataService
+from pacs_server.services.metadata import KeptFrameMaps, MetadataService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.upkeep.metadata_keeper import CONSUMER, MetadataKeeper
 
@@ -182,6 +183,23 @@ def test_the_thread_keeps_what_arrives_and_stops_at_once(archive: Archive, monke
     finally:
         archive.keeper.stop()
     assert archive.kept() == 1
+
+
+def test_the_places_of_frames_are_kept_beside(archive: Archive) -> None:
+    """The map of the frames comes from the index, and from memory after that; what has no pixels has none."""
+    archive.store("1.1", "1.1.1", "1.1")
+    archive.store("1.1", "1.1.1", "1.2", InstanceNumber=2, Rows=0)
+    archive.keeper.catch_up()
+    image, other = archive.retrieve.select(RetrieveKeys(Level.STUDY, (), ("1.1",)))
+    maps = KeptFrameMaps(archive.service)
+    encoded = maps.get(image)
+    assert encoded is not None
+    found = FrameMap.decode(encoded)
+    assert found is not None
+    assert (found.count, found.frame_bits) == (1, 2 * 2 * 16)
+    assert maps.get(other) is None
+    archive.deletions.delete(Level.STUDY, "1.1", "wrong")
+    assert maps.get(image) == encoded
 
 
 def test_many_instances_are_read_in_pieces(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
