@@ -7,7 +7,7 @@ Any bytes either become a `Query` or `RetrieveKeys`, or raise InvalidIdentifier 
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS, Attribute
@@ -26,7 +26,7 @@ from pacs_server.dicom.keys import (
     value_of,
 )
 from pacs_server.dicom.levels import InformationModel, Level
-from pacs_server.dicom.matching import MAX_VALUES, DateTimeSpan, Items, Matcher, Values, matches
+from pacs_server.dicom.matching import MAX_VALUES, DateTimeSpan, Items, Matcher, matches
 from pacs_server.dicom.tags import QUERY_RETRIEVE_LEVEL, TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidIdentifier
@@ -76,15 +76,6 @@ class Query:
     specific_character_set: str
     options: QueryOptions
     texts: Mapping[str, str] = field(default_factory=dict, compare=False)
-
-    def without_unknown(self) -> "Query":
-        """The same query, except that a stored value of zero length matches no key, nor does one in a sequence."""
-        return replace(self, keys=tuple(map(_without_unknown, self.keys)))
-
-    def within(self, uids: Mapping[str, str], returns: tuple[ReturnKey, ...]) -> "Query":
-        """The same query for what belongs to these `uids`, keyword to UID, and with other attributes to return."""
-        keys = [MatchingKey((BY_KEYWORD[name],), Values((uid,)), unknown=False) for name, uid in uids.items()]
-        return replace(self, keys=(*keys, *self.keys), returns=returns, texts={**uids, **self.texts})
 
     def answered_items(self, tag: int, text: str) -> list[dict[str, Any]]:
         """The items of a sequence to return in a response. `text` is the sequence as the index stores it."""
@@ -151,7 +142,8 @@ def level_of(attribute: Attribute, model: InformationModel) -> Level:
     return max(attribute.level, model.levels[0])
 
 
-def _without_unknown(key: MatchingKey) -> MatchingKey:
+def without_unknown(key: MatchingKey) -> MatchingKey:
+    """The same key, except that a stored value of zero length does not match, nor does one in a sequence."""
     matcher = strict_items(key.matcher) if isinstance(key.matcher, Items) else key.matcher
     return MatchingKey(key.attributes, matcher, unknown=False)
 

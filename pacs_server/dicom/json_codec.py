@@ -8,8 +8,7 @@ import binascii
 import math
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pacs_server.dicom.element import Element, PixelDescription
 from pacs_server.dicom.encoding import EXPLICIT_LE, encoding_of, inflated, is_deflated
@@ -31,8 +30,7 @@ _MAX_VALUES = 100_000
 _READABLE_VRS = TEXT_VRS | NUMBERS.keys() | {"AT", "US or SS"}
 
 
-@dataclass(frozen=True, slots=True)
-class ReturnKey:
+class ReturnKey(NamedTuple):
     """An attribute to return. For a sequence, `items` are the attributes of its items to return; empty means all."""
 
     tag: int

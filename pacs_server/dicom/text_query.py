@@ -1,10 +1,11 @@
 """Queries from texts: for doors that name attributes by keyword and have no encoded identifier."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pacs_server.dicom.attributes import BY_KEYWORD
-from pacs_server.dicom.identifier import Query, QueryOptions, parse_find
+from pacs_server.dicom.identifier import Query, QueryOptions, parse_find, without_unknown
 from pacs_server.dicom.json_codec import encode_data_set
 from pacs_server.dicom.json_input import element_of_text
 from pacs_server.dicom.levels import InformationModel, Level
@@ -28,7 +29,8 @@ def query_of(level: Level, keys: Mapping[str, str], returned: Iterable[str], *, 
     options = QueryOptions(relational=True, fuzzy=fuzzy)
     # In Study Root there are no patients to list (PS3.4 C.6.2.1).
     model = InformationModel.PATIENT_ROOT if level is Level.PATIENT else InformationModel.STUDY_ROOT
-    return parse_find(data, EXPLICIT_VR_LITTLE_ENDIAN, model, options).without_unknown()
+    query = parse_find(data, EXPLICIT_VR_LITTLE_ENDIAN, model, options)
+    return replace(query, keys=tuple(map(without_unknown, query.keys)))
 
 
 def plain_value(keyword: str, text: str) -> Any:

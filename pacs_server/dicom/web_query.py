@@ -7,17 +7,25 @@ key. Parameters that are not supported are ignored and listed, as PS3.18 8.3 ask
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from urllib.parse import parse_qsl
 
 from pydicom.datadict import dictionary_has_tag, keyword_for_tag, tag_for_keyword
 
-from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS
-from pacs_server.dicom.identifier import Query, QueryOptions, level_of, query_of_keys
+from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS
+from pacs_server.dicom.identifier import (
+    MatchingKey,
+    Query,
+    QueryOptions,
+    level_of,
+    query_of_keys,
+    without_unknown,
+)
 from pacs_server.dicom.json_codec import ReturnKey
 from pacs_server.dicom.keys import Identifier, Key, is_key, return_key
 from pacs_server.dicom.levels import InformationModel, Level
+from pacs_server.dicom.matching import Values
 from pacs_server.dicom.page import Order, Page
 from pacs_server.dicom.search_attributes import returned
 from pacs_server.dicom.tags import INSTANCE_AVAILABILITY, SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET_FROM_UTC
@@ -81,11 +89,18 @@ def parse_search(level: Level, path: Mapping[Level, str], query_string: bytes) -
     fuzzy = _flag(request, "fuzzymatching")
     options = QueryOptions(relational=True, combined_date_time=True, fuzzy=fuzzy)
     keys = {tag: _key(tag, node) for tag, node in request.matched.items()}
-    query = query_of_keys(Identifier(keys), level, InformationModel.STUDY_ROOT, options).without_unknown()
+    query = query_of_keys(Identifier(keys), level, InformationModel.STUDY_ROOT, options)
     request.ignored += map(_name, query.unsupported)
     included = (*(_nested(tags) for tags in request.included), *query.returns)
     returns = returned(level, max(path, default=None), included, request.everything)
-    query = query.within({UNIQUE_KEYS[at]: uid for at, uid in path.items()}, returns)
+    uids = {UNIQUE_KEYS[at]: uid for at, uid in path.items()}
+    of_path = (MatchingKey((BY_KEYWORD[name],), Values((uid,)), unknown=False) for name, uid in uids.items())
+    query = replace(
+        query,
+        keys=(*of_path, *map(without_unknown, query.keys)),
+        returns=returns,
+        texts={**uids, **query.texts},
+    )
     return Search(query, _page(request, level, path), tuple(_warnings(request)))
 
 

@@ -31,6 +31,8 @@ _PLACE = [
     name_of(column)
     for column in (study.c.id, series.c.series_number, series.c.id, instance.c.instance_number, instance.c.id)
 ]
+# So many rows may be in memory at a time.
+_FEW = 1000
 # The greatest number that both databases take.
 _NO_LIMIT = (1 << 63) - 1
 _UNIQUE = [column_of(BY_KEYWORD[UNIQUE_KEYS[level]]) for level in Level]
@@ -53,7 +55,8 @@ class QueryIndex:
         statement, residual = find_statement(query, scope, page)
         statement = self._limited(statement, scope)
         width = len(query.returns)
-        with self._database.rows(*statement) as rows:
+        few = not residual and page.limit is not None and page.limit <= _FEW
+        with self._database.rows(*statement, few=few) as rows:
             for row in _paged(residual, rows, width, page) if residual else rows:
                 yield row[:width]
 
