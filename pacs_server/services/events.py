@@ -36,7 +36,7 @@ _RETRY_SECONDS: Final = 5.0
 # How long reading goes on without a listener: browsers come back after a few seconds.
 _LINGER_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 5.0
-_ARRIVALS: Final = (ChangeKind.ARRIVED, ChangeKind.REPLACED, ChangeKind.RESTORED)
+ARRIVALS: Final = (ChangeKind.ARRIVED, ChangeKind.REPLACED, ChangeKind.RESTORED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ def events_of(changes: Iterable[Change]) -> list[ArchiveEvent]:
     """The events that changes are: arrivals in one series are one event, at the place of the first of them."""
     found: dict[object, ArchiveEvent] = {}
     for number, change in enumerate(changes):
-        arrives = change.kind in _ARRIVALS
+        arrives = change.kind in ARRIVALS
         key = (change.kind, change.study_instance_uid, change.series_instance_uid) if arrives else number
         known = found.get(key)
         if known is not None:

@@ -7,7 +7,7 @@ from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.dicom.caller import Caller
 from pacs_server.dicom.json_model import text_of
-from pacs_server.dicom.scope import Scope
+from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.worklist import ItemStatus, WorklistItem
 from pacs_server.dicom.worklist_query import WorklistQuery
@@ -58,15 +58,22 @@ class WorklistService:
     def page(
         self, limit: int, after: int | None = None, *, status: ItemStatus | None = None, date: str | None = None,
         station: str | None = None, accession_number: str | None = None, patient_id: str | None = None,
+        scope: Scope = EVERYTHING,
     ) -> Sequence[ItemRow]:  # fmt: skip
         """The items added last, `limit` at most, or those whose id is below `after`; raises IndexUnavailable.
 
-        The other arguments narrow them; `date` is YYYYMMDD.
+        The other arguments narrow them to what `scope` shows, among others; `date` is YYYYMMDD.
         """
-        return self._index.page(
-            limit, after, status=status, date=date, station=station, accession_number=accession_number,
-            patient_id=patient_id,
-        )  # fmt: skip
+        found: list[ItemRow] = []
+        while True:
+            rows = self._index.page(
+                limit, after, status=status, date=date, station=station, accession_number=accession_number,
+                patient_id=patient_id,
+            )  # fmt: skip
+            found += [row for row in rows if is_seen(row.item, scope)]
+            if len(rows) < limit or len(found) >= limit:
+                return found[:limit]
+            after = rows[-1].id
 
     def set_status(self, rows: Sequence[ItemRow], status: ItemStatus, by: Participant | None = None) -> None:
         """Set the status of items, all or none; raises WorklistItemNotFound, IndexUnavailable."""
@@ -101,10 +108,15 @@ class WorklistService:
 
 
 def _within(items: Generator[WorklistItem, None, None], scope: Scope) -> Generator[WorklistItem, None, None]:
-    """The items that a caller with limits sees: by patient, modality and stations of the scheduled step."""
+    """The items that a caller with limits sees."""
     with closing(items):
-        for item in items:
-            patient = text_of(item.data_set, "00100020"), text_of(item.data_set, "00100021")
-            stations = text_of(item.step, "00400001").split("\\")
-            if any(scope.shows(text_of(item.step, "00080060"), station, patient) for station in stations):
-                yield item
+        yield from (item for item in items if is_seen(item, scope))
+
+
+def is_seen(item: WorklistItem, scope: Scope) -> bool:
+    """Whether `scope` shows an item: by patient, modality and stations of the scheduled step."""
+    if not scope.is_limited:
+        return True
+    patient = text_of(item.data_set, "00100020"), text_of(item.data_set, "00100021")
+    stations = text_of(item.step, "00400001").split("\\")
+    return any(scope.shows(text_of(item.step, "00080060"), station, patient) for station in stations)

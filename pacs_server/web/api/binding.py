@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pacs_server.errors import InvalidRequest
+from pacs_server.audit.auditor import Auditor
+from pacs_server.errors import InvalidRequest, NotAuthorised
 from pacs_server.services.access import require
 from pacs_server.web.api.operation import PREFIX, Answer, Call, Operation, Page, Parameters, Reply
 from pacs_server.web.caller import caller_of
@@ -23,19 +24,28 @@ _JSON: Final = "application/json"
 Address = Callable[[Request], str]
 
 
-def routes_of(operations: Sequence[Operation], base: Address) -> list[Route]:
-    """The routes of operations, one for each path; `base` gives the address of the server for a request."""
+def routes_of(operations: Sequence[Operation], base: Address, auditor: Auditor) -> list[Route]:
+    """The routes of operations, one for each path; `base` gives the address of the server for a request.
+
+    `auditor` records who asked for what that caller may not use.
+    """
     paths: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = operation
-    return [Route(PREFIX + path, _handler(found, base), methods=list(found)) for path, found in paths.items()]
+    return [Route(PREFIX + path, _handler(found, base, auditor), methods=list(found)) for path, found in paths.items()]
 
 
-def _handler(operations: Mapping[str, Operation], base: Address) -> Callable[[Request], Awaitable[Response]]:
+def _handler(
+    operations: Mapping[str, Operation], base: Address, auditor: Auditor
+) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
         caller = caller_of(request)
-        require(caller, operation.role)
+        try:
+            require(caller, operation.role)
+        except NotAuthorised as error:
+            await run_in_threadpool(auditor.refused, caller, operation.name, str(error))
+            raise
         call: Call[Any, Any] = Call(
             caller=caller,
             path=request.path_params,

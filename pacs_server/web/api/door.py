@@ -52,8 +52,9 @@ class RESTAPI:
         return [
             Route(f"{PREFIX}/openapi.json", self._document),
             Route(f"{PREFIX}/reference.css", self._style),
+            Route(PREFIX, self._page),
             Route(f"{PREFIX}/", self._page),
-            *routes_of(self.operations, lambda request: base_url(request, self._services.config().web)),
+            *routes_of(self.operations, self._base, self._services.auditor),
         ]
 
     @cached_property
@@ -74,5 +75,8 @@ class RESTAPI:
     async def _style(self, request: Request) -> Response:
         return Response(STYLE, media_type="text/css")
 
+    def _base(self, request: Request) -> str:
+        return base_url(request, self._services.config().web)
+
     def _address(self, request: Request) -> str:
-        return base_url(request, self._services.config().web) + PREFIX
+        return self._base(request) + PREFIX

@@ -4,14 +4,17 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from pacs_server.dicom.caller import Role
-from pacs_server.services.events import ArchiveEvent, EventHub, Listener
-from pacs_server.web.api.operation import Call, Operation, unlimited
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.scope import Scope
+from pacs_server.services.events import ARRIVALS, ArchiveEvent, Listener
+from pacs_server.web.api.operation import Call, Operation
 from pacs_server.web.services import WebServices
 
 _HEARTBEAT_SECONDS: Final = 15.0
@@ -19,12 +22,16 @@ _HEARTBEAT_SECONDS: Final = 15.0
 _LONGEST_SECONDS: Final = 3600.0
 # How many deliveries wait for a client that reads slowly, before it is cut off.
 _MOST_WAITING: Final = 100
+_SERIES: Final = "SeriesInstanceUID"
+# So many series are looked up by one query.
+_ASKED_TOGETHER: Final = 100
 _RESET: Final = b"event: reset\ndata: {}\n\n"
 _DESCRIPTION: Final = (
     "A stream of `text/event-stream`. Each event is named by its kind (ARRIVED, REPLACED, RESTORED, DELETED, MERGED, "
     "REASSIGNED, WORKLIST, STEP, FINDING), and its data is a JSON object with at, study_instance_uid, "
     "series_instance_uid, sop_instance_uid, instances, number and detail. With Last-Event-ID the stream goes on behind "
-    "that event; an event named `reset` says that events are missing: read the lists again."
+    "that event; an event named `reset` says that events are missing: read the lists again. A caller with limits hears "
+    "only of arrivals in series that it sees, without the number of instances."
 )
 
 
@@ -33,6 +40,7 @@ class Events:
 
     def __init__(self, services: WebServices) -> None:
         self._hub = services.events
+        self._listing = services.listing
 
     def operations(self) -> list[Operation]:
         """The operations of the resource."""
@@ -45,12 +53,44 @@ class Events:
         ]  # fmt: skip
 
     async def _respond(self, call: Call[Any, None]) -> Response:
-        unlimited(call)
         inbox = _Inbox()
         listener = await run_in_threadpool(self._hub.listen, inbox.deliver, call.last_event_id)
         # Proxies must not wait for more.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_stream(self._hub, listener, inbox), headers=headers, media_type="text/event-stream")
+        stream = self._stream(listener, inbox, call.caller.scope)
+        return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
+
+    async def _stream(self, listener: Listener, inbox: "_Inbox", scope: Scope) -> AsyncIterator[bytes]:
+        end = time.monotonic() + _LONGEST_SECONDS
+        try:
+            yield b"retry: 3000\n\n" + (_RESET if listener.missed is None else await self._told(listener.missed, scope))
+            while time.monotonic() < end:
+                events = await inbox.next(_HEARTBEAT_SECONDS)
+                if events is None:
+                    return
+                # What a caller does not see leaves no trace, not even of the time.
+                if told := await self._told(events, scope) if events else b":\n\n":
+                    yield told
+        finally:
+            self._hub.leave(listener)
+
+    async def _told(self, events: Sequence[ArchiveEvent], scope: Scope) -> bytes:
+        if events and scope.is_limited:
+            events = await run_in_threadpool(self._seen, events, scope)
+        return b"".join(map(_line, events))
+
+    def _seen(self, events: Sequence[ArchiveEvent], scope: Scope) -> list[ArchiveEvent]:
+        """The arrivals in series that `scope` shows, without what it may hide: how many came, and which."""
+        arrivals = [event for event in events if event.kind in ARRIVALS]
+        shown: set[str] = set()
+        for start in range(0, len(arrivals), _ASKED_TOGETHER):
+            uids = {event.series_instance_uid for event in arrivals[start : start + _ASKED_TOGETHER]}
+            query = self._listing.query(Level.SERIES, {_SERIES: "\\".join(uids)}, (_SERIES,))
+            page = self._listing.page(query, len(uids) + _ASKED_TOGETHER, None, scope)
+            shown |= {row.texts[_SERIES] for row in page.rows}
+        return [
+            replace(event, instances=0, sop_instance_uid="") for event in arrivals if event.series_instance_uid in shown
+        ]
 
 
 class _Inbox:
@@ -76,23 +116,6 @@ class _Inbox:
             return await asyncio.wait_for(self._waiting.get(), seconds)
         except TimeoutError:
             return ()
-
-
-async def _stream(hub: EventHub, listener: Listener, inbox: _Inbox) -> AsyncIterator[bytes]:
-    end = time.monotonic() + _LONGEST_SECONDS
-    try:
-        yield b"retry: 3000\n\n" + (_RESET if listener.missed is None else _lines(listener.missed))
-        while time.monotonic() < end:
-            events = await inbox.next(_HEARTBEAT_SECONDS)
-            if events is None:
-                return
-            yield _lines(events) if events else b":\n\n"
-    finally:
-        hub.leave(listener)
-
-
-def _lines(events: Sequence[ArchiveEvent]) -> bytes:
-    return b"".join(map(_line, events))
 
 
 def _line(event: ArchiveEvent) -> bytes:

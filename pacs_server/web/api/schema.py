@@ -27,6 +27,7 @@ _SECURITY: Final = {
         "scheme": "bearer",
         "description": "An API key (`pacs-server key create`), or a token of the configured OpenID Connect provider.",
     },
+    "basic": {"type": "http", "scheme": "basic", "description": "A user and password, over HTTPS or on this machine."},
 }
 _DESCRIPTION: Final = (
     "What the archive knows and holds, for pages and scripts. Lists come in pages, the newest first: follow the link "
@@ -66,7 +67,7 @@ def openapi(operations: Sequence[Operation]) -> dict[str, Any]:
         "servers": [{"url": PREFIX}],
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": _SECURITY},
-        "security": [{}, {"bearer": []}],
+        "security": [{"bearer": []}, {"basic": []}, {}],
         "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in operations)],
     }
 

@@ -13,6 +13,7 @@ from pacs_server.dicom.worklist import ItemStatus, WorklistItem, items_of_order
 from pacs_server.errors import InvalidWorklistItem, WorklistItemChanged, WorklistItemNotFound
 from pacs_server.index.worklist import ItemRow
 from pacs_server.intake.worklist_fields import FIELDS, order_of_fields
+from pacs_server.services.worklist import is_seen
 from pacs_server.web.api.binding import next_address
 from pacs_server.web.api.operation import Answer, Body, Call, Operation, Page, Paging, Reply, unlimited
 from pacs_server.web.services import WebServices
@@ -110,11 +111,10 @@ class Worklist:
         ]  # fmt: skip
 
     def _list(self, call: Call[ItemSearch, None]) -> Answer:
-        unlimited(call)
         query = call.query
         rows = self._worklist.page(
             query.limit + 1, query.after, status=query.status, date=query.date, station=query.station,
-            accession_number=query.accession_number, patient_id=query.patient_id,
+            accession_number=query.accession_number, patient_id=query.patient_id, scope=call.caller.scope,
         )  # fmt: skip
         shown = rows[: query.limit]
         after = shown[-1].id if len(rows) > query.limit else None
@@ -127,7 +127,6 @@ class Worklist:
         return PutItems(added=result.added, updated=result.updated, items=[_item(self._put(item)) for item in items])
 
     def _show(self, call: Call[Any, None]) -> Reply:
-        unlimited(call)
         return _reply(self._found(call))
 
     def _replace(self, call: Call[Any, Order]) -> Reply:
@@ -150,7 +149,7 @@ class Worklist:
     def _found(self, call: Call[Any, Any]) -> ItemRow:
         key = call.path["item"]
         row = self._worklist.get(key) if key.isascii() and key.isdigit() else None
-        if row is None or str(row.id) != key:
+        if row is None or str(row.id) != key or not is_seen(row.item, call.caller.scope):
             raise WorklistItemNotFound("there is no worklist item of this id")
         return row
 

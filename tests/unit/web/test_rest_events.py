@@ -176,6 +176,19 @@ def test_a_quiet_stream_has_a_heartbeat(api: RestAPI, monkeypatch: Any) -> None:
     stream.leave()
 
 
-def test_limited_callers_hear_nothing(api: RestAPI) -> None:
+def test_limited_callers_hear_only_of_what_they_see(api: RestAPI) -> None:
     api.act_as(Role.READER, LIMITED)
-    api.send("GET", "/events", status=403)
+    limited = Stream(api)
+    api.act_as(Role.ADMINISTRATOR)
+    other = Stream(api)
+    api.study(1, 2, PatientID="P1")
+    api.archive.worklist.put([numbered(1)])
+    (own,) = api.study(PatientID="P2", Modality="MR")
+    limited.wait(b"ARRIVED")
+    other.wait(own.SeriesInstanceUID.encode())
+    (told,) = limited.told()
+    assert told[0] == "ARRIVED"
+    assert told[1]["series_instance_uid"] == own.SeriesInstanceUID
+    assert (told[1]["instances"], told[1]["sop_instance_uid"]) == (0, "")
+    limited.leave()
+    other.leave()

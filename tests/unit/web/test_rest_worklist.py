@@ -107,11 +107,21 @@ def test_what_is_not_there_is_not_found(api: RestAPI) -> None:
         api.send("GET", f"/worklist/{key}", status=404)
 
 
-def test_limited_callers_do_not_see_the_worklist(api: RestAPI) -> None:
-    item = add(api)
+def test_limited_callers_see_their_items_and_change_none(api: RestAPI) -> None:
+    own = [add(api, AccessionNumber=f"M{number}", Modality="MR") for number in range(3)]
+    foreign = [add(api, AccessionNumber=f"C{number}") for number in range(3)]
     api.act_as(Role.CONTRIBUTOR, LIMITED)
-    for method, path in (("GET", "/worklist"), ("GET", f"/worklist/{item['id']}"), ("GET", "/steps")):
-        api.send(method, path, status=403)
+    page = api.get("/worklist?limit=2")
+    assert [item["id"] for item in page["items"]] == [own[2]["id"], own[1]["id"]]
+    assert [item["id"] for item in api.client.get(page["next"]).json()["items"]] == [own[0]["id"]]
+    assert api.get("/worklist?accession_number=C1")["items"] == []
+    assert api.get(f"/worklist/{own[0]['id']}") == own[0]
+    api.send("GET", f"/worklist/{foreign[0]['id']}", status=404)
+    api.send("GET", "/steps", status=403)
+    api.send("POST", "/worklist", {"fields": FIELDS}, 403)
+    for item in (own[0], foreign[0]):
+        api.send("POST", f"/worklist/{item['id']}/cancel", status=403)
+        api.send("PUT", f"/worklist/{item['id']}", {"fields": FIELDS}, 403)
 
 
 def test_steps(api: RestAPI) -> None:
