@@ -57,7 +57,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     if runtime.ports.monitoring is not None:
         yield Monitor(
             runtime.ports.monitoring,
-            metrics=runtime.metrics.render,
+            metrics=runtime.metrics,
             status=running.status,
             not_ready=health.not_ready,
         )

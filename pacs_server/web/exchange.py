@@ -139,22 +139,17 @@ class Exchange:
     def _start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         lines = [status_line(status), b"date: ", self._line.date(), b"\r\n"]
         for name, value in headers:
-            lower = name.lower()
-            if lower == b"content-length":
-                self._left = int(value)
-            elif lower == b"connection":
-                self.keep_alive = self.keep_alive and b"close" not in value.lower()
-                continue
-            elif lower in (b"transfer-encoding", b"date"):
-                continue
-            lines += (lower, b": ", value, b"\r\n")
+            if not self._is_about_framing(name.lower(), value):
+                lines += (name.lower(), b": ", value, b"\r\n")
         self._bodiless = self.head.method == "HEAD" or status in _BODILESS
-        if self._left is None and not self._bodiless:
+        if self._left is not None:
+            lines += (b"content-length: ", str(self._left).encode(), b"\r\n")
+        elif not self._bodiless and self.head.version == "1.1":
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked\r\n")
+        elif not self._bodiless:
             # RFC 9112 6.3: HTTP/1.0 knows no chunks, there the end of the connection is the end of the body.
-            self._chunked = self.head.version == "1.1"
-            self.keep_alive = self.keep_alive and self._chunked
-            if self._chunked:
-                lines.append(b"transfer-encoding: chunked\r\n")
+            self.keep_alive = False
         self.keep_alive = self.keep_alive and self._rest_is_short()
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
@@ -167,8 +162,19 @@ class Exchange:
         self.status = status
         self._continue = False
         self._head_bytes = head
-        # Head and body go out together if they come together.
-        asyncio.get_running_loop().call_soon(self._flush_head)
+        # Head and body go out together if they come together. A body of unknown length may be long in coming.
+        if self._left is None:
+            asyncio.get_running_loop().call_soon(self._flush_head)
+
+    def _is_about_framing(self, name: bytes, value: bytes) -> bool:
+        """Whether a header of the response is for the connection, which writes it itself."""
+        if name == b"content-length":
+            self._left = int(value)
+        elif name == b"connection":
+            self.keep_alive = self.keep_alive and b"close" not in value.lower()
+        else:
+            return name in (b"transfer-encoding", b"date")
+        return True
 
     def _rest_is_short(self) -> bool:
         """Whether what is missing of the request may be read and thrown away, so that the connection can go on."""

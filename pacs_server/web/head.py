@@ -10,6 +10,7 @@ import re
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import httptools
@@ -20,6 +21,7 @@ VERSIONS: Final = ("1.0", "1.1")
 # RFC 3986 3.3 and 3.4, and what browsers leave as it is. The parser lets nothing through that is not ASCII.
 _AUTHORITY: Final = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_SPECIAL: Final = (b"host", b"content-length", b"transfer-encoding", b"content-encoding", b"expect")
 _BROKEN_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -54,18 +56,13 @@ def read_head(method: bytes, target: bytes, version: str, headers: list[Header],
     if method == b"CONNECT":
         raise Refusal(405, "method", "this is no proxy", [(b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")])
     path, query, authority = _target(method, target)
-    headers = _with_host(headers, version, authority)
-    length = _length(headers, version, max_body)
-    return Head(
-        method.decode("ascii"),
-        _decoded(path),
-        path,
-        query,
-        version,
-        headers,
-        length,
-        _expects_continue(headers, version),
-    )
+    special = [header for header in headers if header[0] in _SPECIAL]
+    _check_host(special, version)
+    if authority is not None:
+        # RFC 9112 3.2.2: the target's authority takes the place of the header.
+        headers = [(b"host", authority), *(header for header in headers if header[0] != b"host")]
+    length, expects_continue = _body(special, version, max_body)
+    return Head(method.decode("ascii"), _decoded(path), path, query, version, headers, length, expects_continue)
 
 
 def _target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
@@ -74,7 +71,7 @@ def _target(method: bytes, target: bytes) -> tuple[bytes, bytes, bytes | None]:
         if method != b"OPTIONS":
             raise Refusal(400, "target", "only OPTIONS can be about the whole server")
         return b"*", b"", None
-    if _BROKEN_ESCAPE.search(target):
+    if b"%" in target and _BROKEN_ESCAPE.search(target):
         raise Refusal(400, "target", "a percent sign in the URL is not followed by two hexadecimal digits")
     authority = None
     if not target.startswith(b"/"):
@@ -100,23 +97,20 @@ def _decoded(path: bytes) -> str:
     return text
 
 
-def _with_host(headers: list[Header], version: str, authority: bytes | None) -> list[Header]:
-    hosts = [value for name, value in headers if name == b"host"]
+def _check_host(special: list[Header], version: str) -> None:
+    hosts = [value for name, value in special if name == b"host"]
     # RFC 9112 3.2: a request of HTTP/1.1 names its host, once.
     if len(hosts) > 1 or (not hosts and version == "1.1"):
         raise Refusal(400, "host", "the request does not name its host, or names several")
     if hosts and not _AUTHORITY.fullmatch(hosts[0]):
         raise Refusal(400, "host", "the host is no name and no address")
-    if authority is None:
-        return headers
-    # RFC 9112 3.2.2: the target's authority takes the place of the header.
-    return [(b"host", authority), *(header for header in headers if header[0] != b"host")]
 
 
-def _length(headers: list[Header], version: str, max_body: int) -> int | None:
-    """How long the body is; None if it is chunked."""
+def _body(special: list[Header], version: str, max_body: int) -> tuple[int | None, bool]:
+    """How long the body is, None if it is chunked, and whether the client waits before it sends it."""
     length: int | None = 0
-    for name, value in headers:
+    expects_continue = False
+    for name, value in special:
         if name == b"content-length":
             # The parser takes digits only, and one such header.
             length = int(value)
@@ -127,9 +121,13 @@ def _length(headers: list[Header], version: str, max_body: int) -> int | None:
             # RFC 9110 15.5.16. A body that grows when it is decoded has no bound that the client announces.
             encodings = [(b"accept-encoding", b"identity")]
             raise Refusal(415, "content_encoding", "bodies have to come without Content-Encoding", encodings)
+        elif name == b"expect":
+            if value.strip().lower() != b"100-continue":
+                raise Refusal(417, "expect", "the only expectation that can be met is 100-continue")
+            expects_continue = version != "1.0"
     if max_body and length is not None and length > max_body:
         raise too_large(max_body)
-    return length
+    return length, expects_continue
 
 
 def _check_coding(value: bytes, version: str) -> None:
@@ -137,13 +135,6 @@ def _check_coding(value: bytes, version: str) -> None:
         raise Refusal(400, "framing", "HTTP/1.0 has no Transfer-Encoding")
     if value.strip().lower() != b"chunked":
         raise Refusal(501, "framing", "the only Transfer-Encoding is chunked")
-
-
-def _expects_continue(headers: list[Header], version: str) -> bool:
-    expectations = [value.strip().lower() for name, value in headers if name == b"expect"]
-    if any(value != b"100-continue" for value in expectations):
-        raise Refusal(417, "expect", "the only expectation that can be met is 100-continue")
-    return bool(expectations) and version != "1.0"
 
 
 def too_large(max_body: int) -> Refusal:
@@ -168,6 +159,7 @@ def make_scope(head: Head, **connection: Any) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=100)
 def status_line(status: int) -> bytes:
     """The first line of an answer."""
     try:

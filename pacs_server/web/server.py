@@ -225,6 +225,8 @@ class WebServer:
             {} if tls is None else {"ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": self.limits().linger}
         )
         try:
+            # asyncio does this for sockets only that were made with the number of the protocol.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT)
             sock.setblocking(False)
@@ -262,7 +264,9 @@ class WebServer:
         """Have the application answer a request."""
         exchange.scope["state"]["stopping"] = self._stopping
         app = _about_the_server if exchange.head.path == "*" else self.app
-        task = self._keep(app(exchange.scope, exchange.receive, exchange.send))
+        work: Any = app(exchange.scope, exchange.receive, exchange.send)
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
         task.add_done_callback(functools.partial(self._done, connection, exchange))
 
     def _keep(self, work: Any) -> "asyncio.Task[None]":
@@ -273,6 +277,7 @@ class WebServer:
 
     def _done(self, connection: HTTPConnection, exchange: Exchange, task: "asyncio.Task[None]") -> None:
         """The application is done with a request, one way or another."""
+        self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, ClientGone | ClientDisconnect | AnswerCut):
             log.error("HTTP request failed unexpectedly", exc_info=error, extra=self._about(connection, exchange))

@@ -39,6 +39,7 @@ from strategies import encoded, identifier
 
 from pacs_server.app.server import PacsServer
 from pacs_server.config import AccessControlConfig, Config, PeerRule, RemoteAEConfig, TLSConfig
+from pacs_server.kit.metrics import Metrics
 from pacs_server.net.associate import encode_request
 from pacs_server.net.association import Association, Timeouts
 from pacs_server.net.listener import bind
@@ -368,14 +369,14 @@ def monitoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
     monkeypatch.setattr(monitor, "_REQUEST_SECONDS", 1.0)
     sock = bind("127.0.0.1", 0)
     address: tuple[str, int] = sock.getsockname()
-    port = Monitor(sock, metrics=lambda: b"metrics", status=dict, not_ready=lambda: None)
+    port = Monitor(sock, metrics=Metrics(), status=dict, not_ready=lambda: None)
     port.start()
     yield address
     port.stop()
 
 
 def page(address: tuple[str, int]) -> bytes:
-    with urllib.request.urlopen("http://{}:{}/metrics".format(*address), timeout=5) as response:
+    with urllib.request.urlopen("http://{}:{}/healthz".format(*address), timeout=5) as response:
         answer: bytes = response.read()
     return answer
 
@@ -385,13 +386,13 @@ def test_a_slow_client_of_the_monitoring_port_holds_up_nobody(monitoring: tuple[
         peers = [stack.enter_context(RawPeer(monitoring)) for _ in range(4)]
         began = time.monotonic()
         for peer in peers:
-            peer.send(b"GET /metrics HTTP/1.0\r\n")
+            peer.send(b"GET /healthz HTTP/1.0\r\n")
             stack.enter_context(sending(peer, forever(b"X: y\r\n"), pause=0.1))
-        assert page(monitoring) == b"metrics"
+        assert page(monitoring) == b"ok\n"
         for peer in peers:
             assert _closed(peer)
         assert 0.5 < time.monotonic() - began < 6
-    assert page(monitoring) == b"metrics"
+    assert page(monitoring) == b"ok\n"
 
 
 @pytest.mark.alone
@@ -409,7 +410,7 @@ def test_the_monitoring_port_takes_so_many_and_no_more(monitoring: tuple[str, in
 
 def _answers(address: tuple[str, int]) -> bool:
     with contextlib.suppress(OSError):
-        return page(address) == b"metrics"
+        return page(address) == b"ok\n"
     return False
 
 
