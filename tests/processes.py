@@ -30,6 +30,7 @@ DUMP_SECONDS = 10.0
 COMMAND = (str(Path(sys.executable).with_name("pacs-server")),)
 _LISTENING = re.compile(r"pacs-server \S+ listening on (\S+) port (\d+) as (.+)")
 _MONITORING = re.compile(r"monitoring at (http://\S+)/status")
+_WEB = re.compile(r"web at https?://(\S+):(\d+)/")
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
@@ -88,6 +89,7 @@ class PacsProcess:
     port: int = 0
     ae_title: str = ""
     monitoring: str = ""
+    web: tuple[str, int] = ("", 0)
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -110,6 +112,7 @@ class PacsProcess:
         }
         for name, section in settings.items():
             sections[name] = section if isinstance(section, list) else sections.get(name, {}) | section
+        self._web = sections["web"]["enabled"]
         self.config_file.write_text(yaml.safe_dump(sections))
 
     # ---------------------------------------------------------------- lifecycle
@@ -135,6 +138,9 @@ class PacsProcess:
         listening = self._line(_LISTENING)
         self.host, self.port, self.ae_title = listening[1], int(listening[2]), listening[3]
         self.monitoring = self._line(_MONITORING)[1]
+        if self._web:
+            web = self._line(_WEB)
+            self.web = web[1], int(web[2])
         self.pid = self._own_pid()
 
     def start_and_kill(self, seconds: float) -> None:

@@ -4,6 +4,7 @@ The tables are ceilings: what an operation may ask of the kernel, and nothing th
 """
 
 import contextlib
+import http.client
 import shutil
 import time
 from collections.abc import Mapping
@@ -71,7 +72,11 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
     trace = Trace(strace, directory / "trace")
     windows: dict[str, Window] = {}
     # Reading instances again in the background is work of its own.
-    settings = {"storage": {"scrub_rate": None}, "server": {"max_associations": IDLE + 10}}
+    settings = {
+        "storage": {"scrub_rate": None},
+        "server": {"max_associations": IDLE + 10},
+        "web": {"enabled": True},
+    }
     with PacsProcess(directory / "pacs", settings=settings, prefix=trace.prefix) as pacs:
         _first_association(pacs)
         windows["association"] = _associations(pacs, trace)
@@ -176,10 +181,13 @@ def _retrieval(pacs: PacsProcess, trace: Trace) -> tuple[Window, int]:
 
 
 def _idleness(pacs: PacsProcess, trace: Trace) -> list[Window]:
-    """Two stretches of time in which nobody asks for anything."""
+    """Two stretches of time in which nobody asks for anything, with associations and an HTTP connection open."""
     links = [associate(pacs.port, [(VERIFICATION, IMPLICIT)], calling_ae=f"IDLE{n}") for n in range(IDLE)]
+    web = http.client.HTTPConnection(*pacs.web)
     windows = []
     try:
+        web.request("GET", "/")
+        web.getresponse().read()
         for link in links:
             _echo(link)
         wait_for(trace.quiet, "the end of what the echoes leave to do")
@@ -189,6 +197,7 @@ def _idleness(pacs: PacsProcess, trace: Trace) -> list[Window]:
                 time.sleep(IDLE_SECONDS)
             windows.append(window)
     finally:
+        web.close()
         for link in links:
             link.release()
             link.transport.close()
