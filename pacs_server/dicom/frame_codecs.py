@@ -20,6 +20,7 @@ from pydicom.uid import (
 )
 
 from pacs_server.dicom.codecs import BROKEN_DATA, DEFLATED_IMAGE_FRAME, HAVE_IMAGECODECS, JPEG_XL_LOSSLESS, decoder_for
+from pacs_server.dicom.codestream import size_of
 from pacs_server.dicom.frames import DOUBLE_FLOAT_PIXEL_DATA, FLOAT_PIXEL_DATA, FrameMap
 from pacs_server.dicom.pixels import decoded_frame
 from pacs_server.errors import ResourceLimitation, TranscodeError
@@ -42,6 +43,7 @@ def decode(frame: bytes, frames: FrameMap, transfer_syntax_uid: str) -> Pixels:
     try:
         if not frames.is_encapsulated:
             return _native(frame, frames)
+        _check_size(frame, frames)
         samples, colour = decoded_frame(frames.image, frame, decoder_for(transfer_syntax_uid))
         return Pixels(samples, colour)
     except TranscodeError:
@@ -49,6 +51,13 @@ def decode(frame: bytes, frames: FrameMap, transfer_syntax_uid: str) -> Pixels:
     except BROKEN_DATA as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise TranscodeError(f"the frame cannot be decoded: {reason}") from error
+
+
+def _check_size(frame: bytes, frames: FrameMap) -> None:
+    """Raise TranscodeError if a decoder would need memory for a larger image than the attributes tell of."""
+    rows, columns = size_of(frame) or (0, 0)
+    if rows * columns > frames.image.rows * frames.image.columns:
+        raise TranscodeError("the codestream holds a larger image than Rows and Columns say")
 
 
 def _native(frame: bytes, frames: FrameMap) -> Pixels:

@@ -101,7 +101,9 @@ def _shown(picture: Picture, appearance: Appearance) -> tuple[Image.Image, bytes
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     # Reducing by whole numbers first is much faster, and nothing of it can be seen.
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    smaller = size[0] < image.width
+    how = Image.Resampling.BILINEAR if smaller else Image.Resampling.BICUBIC
+    return image.resize(size, how, reducing_gap=2.0)
 
 
 def _fitted(size: tuple[int, int], appearance: Appearance) -> tuple[int, int]:

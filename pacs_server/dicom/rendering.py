@@ -163,11 +163,18 @@ def _shades(samples: Any, pipeline: Grayscale) -> Any:
     low, high = int(samples.min()), int(samples.max())
     values = np.arange(low, high + 1)
     if pipeline.voi is None:
-        counts = sum(np.bincount(np.subtract(p, low, dtype="i4").ravel(), minlength=len(values)) for p in parts)
-        present = values[counts > 0]
-        pipeline = pipeline.fitted(present[~pipeline.is_padding(present)])
+        pipeline = pipeline.fitted(_present(parts, values, pipeline))
     table = pipeline.shades(values)
-    return np.concatenate([table[np.subtract(part, low, dtype="i4")] for part in parts])
+    return np.concatenate([np.take(table, np.subtract(part, low, dtype=np.intp)) for part in parts])
+
+
+def _present(parts: list[Any], values: Any, pipeline: Grayscale) -> Any:
+    """The stored values that are there, without padding; of a straight line, only the ends count."""
+    if pipeline.padding is None and not isinstance(pipeline.modality, LookupTable):
+        return values[[0, -1]]
+    counts = sum(np.bincount(np.subtract(p, values[0], dtype=np.intp).ravel(), minlength=len(values)) for p in parts)
+    present = values[counts > 0]
+    return present[~pipeline.is_padding(present)]
 
 
 def _parts(samples: Any) -> list[Any]:

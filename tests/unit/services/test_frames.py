@@ -10,6 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 from compressed import COLOUR, GRAY12, GRAY16, LOSSLESS, compressed
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.pixels import iter_pixels
 from pydicom.uid import (
     HTJ2K,
@@ -26,6 +28,7 @@ from pydicom.uid import (
 )
 
 from pacs_server.dicom import frame_codecs
+from pacs_server.dicom.codestream import size_of
 from pacs_server.dicom.frame_codecs import ENCODERS, Pixels
 from pacs_server.dicom.frames import find_frames
 from pacs_server.dicom.uids import InstanceUIDs
@@ -81,7 +84,7 @@ def with_pixels(path: Path) -> bool:
 
 
 IMAGES = tuple(path for path in FILES if with_pixels(path))
-SMALL = tuple(path for path in IMAGES if path.stat().st_size < 100_000)
+SMALL = tuple(path for path in IMAGES if path.stat().st_size < 12_000)
 
 
 def expected_arrays(path: Path) -> list[np.ndarray]:
@@ -229,6 +232,27 @@ def test_kept_maps_are_bounded_and_those_used_last_stay() -> None:
     maps.put(instances[3], bytes(33))
     assert maps.get(instances[1]) is None
     assert maps.get(instances[0]) is not None
+
+
+@pytest.mark.parametrize("name", ["jpeg-ls", "jpeg-2000", "htj2k", "jpeg-lossless-sv1"])
+def test_a_codestream_that_tells_of_a_huge_image_is_not_decoded(name: str) -> None:
+    """A decoder would allocate memory for it."""
+    syntax, encoder = LOSSLESS[name]
+    stream = encoder(GRAY12[0])
+    assert size_of(stream) == (20, 30)
+    huge = stream.replace(struct.pack(">HH", 20, 30), b"\xff\xff\xff\xff", 1)
+    huge = huge.replace(struct.pack(">LL", 30, 20), b"\0\1\0\0\0\1\0\0", 1)
+    assert huge != stream
+    with (
+        opened(compressed(syntax, [huge], GRAY12[:1]), syntax) as frames,
+        pytest.raises(TranscodeError, match="larger"),
+    ):
+        frames.pixels(1)
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\xff\xd8", b"\xff\x4f\xff\x51"]))
+def test_the_size_of_any_codestream(data: bytes, start: bytes) -> None:
+    size_of(start + data)
 
 
 def test_what_was_kept_and_cannot_be_read_is_found_anew() -> None:
