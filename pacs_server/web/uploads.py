@@ -5,7 +5,7 @@ The loop never waits for the worker but by not asking for more: then the kernel'
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Final, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect, Request
 
 # As much may wait for the worker, and as much again may be in its hands.
 _WAITING: Final = 1024 * 1024
+# A thread is not kept waiting for the first bytes, and not at all for a small body.
+_AT_ONCE: Final = 256 * 1024
 
 T = TypeVar("T")
 
@@ -26,9 +28,12 @@ async def consume(request: Request, work: Callable[[Iterator[bytes]], T], limite
 
     If the client goes away the pieces end with BodyCutShort. `limiter` says how many threads there may be.
     """
-    body = _Body(asyncio.get_running_loop())
+    body, stream = _Body(asyncio.get_running_loop()), request.stream()
+    await _read(stream, body, _AT_ONCE)
+    if body.ended:
+        return await to_thread.run_sync(work, body.pieces(), limiter=limiter)
     worker = asyncio.ensure_future(to_thread.run_sync(work, body.pieces(), limiter=limiter))
-    reader = asyncio.ensure_future(_read(request, body))
+    reader = asyncio.ensure_future(_read(stream, body))
     try:
         await asyncio.wait((worker, reader), return_when=asyncio.FIRST_COMPLETED)
         return await asyncio.shield(worker)
@@ -41,17 +46,20 @@ async def consume(request: Request, work: Callable[[Iterator[bytes]], T], limite
         await asyncio.wait((reader,))
 
 
-async def _read(request: Request, body: "_Body") -> None:
-    """Hand the body over as it arrives."""
+async def _read(stream: AsyncGenerator[bytes, None], body: "_Body", most: int = 0) -> None:
+    """Hand the body over as it arrives; with `most`, until so many bytes have come."""
     try:
-        async for piece in request.stream():
+        async for piece in stream:
             if piece:
                 await body.put(piece)
-        body.end(None)
+            if most and body.size >= most:
+                return
     except ClientDisconnect:
-        pass
-    finally:
         body.end(BodyCutShort("the client went away"))
+    except BaseException:
+        body.end(BodyCutShort("the request was given up"))
+        raise
+    body.end(None)
 
 
 class _Body:
@@ -61,8 +69,8 @@ class _Body:
         self._loop = loop
         self._changed = threading.Condition()
         self._waiting: list[bytes] = []
-        self._size = 0
-        self._ended = False
+        self.size = 0
+        self.ended = False
         self._error: Exception | None = None
         self._room = asyncio.Event()
 
@@ -70,8 +78,8 @@ class _Body:
         """Hand a piece over; waits while enough waits for the worker."""
         with self._changed:
             self._waiting.append(piece)
-            self._size += len(piece)
-            full = self._size >= _WAITING
+            self.size += len(piece)
+            full = self.size >= _WAITING
             if full:
                 self._room.clear()
             self._changed.notify()
@@ -81,8 +89,8 @@ class _Body:
     def end(self, error: Exception | None) -> None:
         """Say that nothing more comes, the first time; with `error` the pieces end with it."""
         with self._changed:
-            if not self._ended:
-                self._ended, self._error = True, error
+            if not self.ended:
+                self.ended, self._error = True, error
             self._changed.notify()
 
     def pieces(self) -> Iterator[bytes]:
@@ -95,9 +103,9 @@ class _Body:
     def _take(self) -> list[bytes]:
         """All that waits; empty at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._ended)
+            self._changed.wait_for(lambda: self._waiting or self.ended)
             taken, self._waiting = self._waiting, []
-            full, self._size = self._size >= _WAITING, 0
+            full, self.size = self.size >= _WAITING, 0
         if full:
             self._loop.call_soon_threadsafe(self._room.set)
         return taken
