@@ -6,7 +6,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from pacs_server.errors import NotAuthorised, PacsError
@@ -16,6 +16,7 @@ from pacs_server.services.rendering import RenderingService
 from pacs_server.web.api.door import RESTAPI
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.bulkdata import BulkData
+from pacs_server.web.dicomweb.capabilities import with_capabilities
 from pacs_server.web.dicomweb.delete import Delete
 from pacs_server.web.dicomweb.frames import Frames
 from pacs_server.web.dicomweb.metadata import Metadata
@@ -52,6 +53,12 @@ def make_app(services: WebServices) -> ASGIApp:
 
 def _routes(services: WebServices) -> Iterable[BaseRoute]:
     """The routes of all doors. To add a door, add one line."""
+    yield from with_capabilities(_dicomweb(services), services.config)
+    yield from RESTAPI(services).routes()
+
+
+def _dicomweb(services: WebServices) -> Iterable[Route]:
+    """The resources of DICOMweb, each with one method or more."""
     yield from QIDO(services).routes()
     frames = FrameService(services.retrieve, KeptFrameMaps(services.metadata))
     views, workers = Views(services.auditor, services.retrieve), Workers()
@@ -64,5 +71,4 @@ def _routes(services: WebServices) -> Iterable[BaseRoute]:
     yield from Metadata(services, views).routes()
     yield from bulk_data.routes()
     yield from STOW(services).routes()
-    yield from RESTAPI(services).routes()
     yield from Delete(services).routes()
