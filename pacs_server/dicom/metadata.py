@@ -41,7 +41,7 @@ _BULK_VRS: Final = BYTES_VRS | frozenset("DS FD FL IS SL SS SV UL US UV".split()
 _READABLE_VRS: Final = TEXT_VRS | NUMBERS.keys() | {"AT", "US or SS"}
 _TOGETHER: Final = 256
 _UTF_8: Final = b"ISO_IR 192"
-_INTEGER: Final = re.compile(r"[+-]?[0-9]+")
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,20}")
 _DECIMAL: Final = re.compile(r"([+-]?)0*([0-9]*)(?:\.([0-9]*))?([eE][+-]?[0-9]+)?")
 # Greater numbers are not exact in every reader of JSON.
 _EXACT: Final = 2**53
@@ -77,10 +77,15 @@ class Metadata:
 
         Where a data set is malformed, the text ends with the last element that could be read, and is complete JSON.
         """
+        begun = False
         try:
-            yield from self._elements(self._data_set.heads(), _Surroundings("", encodings_of(""), None))
+            level = self._data_set.heads()
+            begun = True
+            yield from self._elements(level, _Surroundings("", encodings_of(""), None))
         except TranscodeError as error:
             self.broken = str(error)
+            if not begun:
+                yield "{}"
 
     def _elements(self, level: ElementStream, around: _Surroundings) -> Iterator[str]:
         """The text of a data set or item."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 import tempfile
 import time
 import warnings
@@ -23,6 +24,7 @@ from servers import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
 
 from pacs_server.config.load import load
 from pacs_server.dicom import mpps
+from pacs_server.dicom.bulk_data import find_bulk_data
 from pacs_server.dicom.bulk_input import instance_pieces
 from pacs_server.dicom.commitment import parse_request
 from pacs_server.dicom.element_stream import DataSetBytes
@@ -32,6 +34,7 @@ from pacs_server.dicom.identifier import QueryOptions, parse_find, parse_retriev
 from pacs_server.dicom.json_codec import decode_data_set, encode_data_set
 from pacs_server.dicom.json_input import checked_data_set
 from pacs_server.dicom.levels import InformationModel
+from pacs_server.dicom.metadata import BASE, Metadata
 from pacs_server.dicom.native_xml_input import read_native_xml
 from pacs_server.dicom.part10 import decode_head, encode_head
 from pacs_server.dicom.reader import read_elements
@@ -40,6 +43,7 @@ from pacs_server.dicom.same_data_set import same_data_set
 from pacs_server.dicom.worklist_query import parse_worklist
 from pacs_server.errors import (
     AttributeRefused,
+    BulkDataNotFound,
     ConfigError,
     InvalidArgumentValue,
     InvalidIdentifier,
@@ -145,6 +149,18 @@ def _same(syntax: str, data: bytes) -> None:
         of_valid = DataSetBytes(lambda offset, length, held=valid: held[offset : offset + length], len(valid), syntax)
         same_data_set(data_set, of_valid)
     same_data_set(data_set, data_set)
+
+
+def _read_metadata(syntax: str, data: bytes) -> None:
+    """The metadata are complete JSON, whatever the data set is, and each Bulkdata URI in them leads to a value."""
+    data_set = DataSetBytes(lambda offset, length: data[offset : offset + length], len(data), syntax)
+    text = "".join(Metadata(data_set).pieces())
+    json.loads(text.replace(BASE, ""))
+    for path in re.findall('"BulkDataURI":"\0/bulkdata/([0-9A-F/]+)"', text)[:4]:
+        found = find_bulk_data(data_set, path)
+        if found.length is not None:
+            for _ in found.chunks(0, found.length):
+                pass
 
 
 def _hl7(data: bytes) -> None:
@@ -289,6 +305,7 @@ FUNCTIONS = (
     *_for_each_syntax("header", _header, (), objects),
     *_for_each_syntax("data set", _reencode, (TranscodeError,), objects),
     *_for_each_syntax("same data set", _same, (), objects),
+    *_for_each_syntax("kept metadata", _read_metadata, (TranscodeError, BulkDataNotFound), objects),
     *_for_each_syntax("identifier", _find, (), identifiers),
     *_for_each_syntax(
         "worklist query", lambda syntax, data: parse_worklist(data, syntax), (InvalidIdentifier,), identifiers

@@ -122,6 +122,16 @@ def parts(response: httpx.Response) -> list[tuple[dict[str, str], bytes]]:
     return found
 
 
+def begin_peak() -> None:
+    """Let `peak` count from here on."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> int:
+    """The largest resident size of this process, in KiB."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+
 def read(data: bytes) -> pydicom.FileDataset:
     return pydicom.dcmread(io.BytesIO(data))
 
@@ -315,6 +325,29 @@ def test_an_instance_that_cannot_be_read_cuts_the_answer(archive: Archive) -> No
     assert archive.get(path_of(instances[3]), DICOM).status_code == 503
     last.write_bytes(data)
     assert len(parts(archive.get(path_of(instances[0], "study")))) == 4
+
+
+@pytest.mark.alone
+def test_memory_does_not_grow_with_what_is_sent(archive: Archive) -> None:
+    """An instance of 96 MiB goes out in pieces, in whatever form."""
+    large = make_ct(rows=6144, columns=8192)
+    archive.store(large)
+    path = path_of(large)
+    del large.PixelData
+    [metadata] = archive.get(f"{path}/metadata").json()
+    begin_peak()
+    before = peak()
+    for url, accept in (
+        *[(path, PARTS), (path, DICOM), (path, ZIP), (path, OCTETS)],
+        *[(f"{path}/bulkdata/7FE00010", "*/*"), (f"{path}/bulkdata/7FE00010", OCTETS)],
+    ):
+        size = 0
+        with archive.http.stream("GET", f"{archive.url}/{url}", headers={"Accept": accept}) as response:
+            for piece in response.iter_raw():
+                size += len(piece)
+        assert size >= (96 if accept != ZIP else 0) << 20
+    assert peak() - before < 24 << 10
+    assert metadata["00280010"]["Value"] == [6144]
 
 
 # ------------------------------------------------------------------------------------ metadata

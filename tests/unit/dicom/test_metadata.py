@@ -193,7 +193,13 @@ def test_any_cut_of_a_data_set_is_complete_json() -> None:
         *[("007", "DS", "7"), ("0", "DS", "0"), ("-0.0", "DS", "-0.0"), ("00.10", "DS", "0.10")],
         *[("1e5", "DS", "1e5"), ("-1.0E-03", "DS", "-1.0E-03"), ("12", "IS", "12"), ("+012", "IS", "12")],
         *[("-5", "IS", "-5"), ("1.5", "IS", None), ("abc", "DS", None), (".", "DS", None), ("1e9999", "DS", None)],
-        *[("NaN", "DS", None), ("1,5", "DS", None), ("99999999999999999999", "IS", None), ("e5", "DS", None)],
+        *[
+            ("NaN", "DS", None),
+            ("1,5", "DS", None),
+            ("99999999999999999999", "IS", None),
+            ("9" * 5000, "IS", None),
+            ("e5", "DS", None),
+        ],
     ],
 )
 def test_numbers_that_are_text(value: str, vr: str, text: str | None) -> None:
