@@ -1,6 +1,7 @@
 """Associations as people look at them: those that are open now, and the last ones that ended or were refused."""
 
-import threading
+import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -57,40 +58,47 @@ class PastAssociation:
 
 
 class RecentAssociations:
-    """Remembers the associations that ended or were refused last, in memory; thread-safe, and never waits for long."""
+    """Remembers the associations that ended or were refused last, in memory; thread-safe, and never waits.
 
-    def __init__(self, *, kept: int = KEPT, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._now = now
-        self._lock = threading.Lock()
-        self._number = 0
-        self._ended: deque[PastAssociation] = deque(maxlen=kept)
-        self._refused: deque[PastAssociation] = deque(maxlen=kept)
+    What is remembered is made into values when somebody looks at it, so that an association pays next to nothing.
+    """
+
+    def __init__(self, *, kept: int = KEPT, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        # Appending to a deque needs no lock.
+        self._ended: deque[tuple[int, float, Caller, str, Mapping[str, int], Traffic]] = deque(maxlen=kept)
+        self._refused: deque[tuple[int, float, str, str, bool, str, str]] = deque(maxlen=kept)
 
     def ended(self, caller: Caller, outcome: str, operations: Mapping[str, int], traffic: Traffic) -> None:
         """Remember how an association ended."""
-        now, titles = self._now(), (caller.ae_title[:_MAX_TEXT], caller.called_ae[:_MAX_TEXT])
-        with self._lock:
-            self._number += 1
-            self._ended.append(
-                PastAssociation(
-                    self._number, False, *titles, caller.address, caller.user, caller.tls, now, outcome, operations,
-                    traffic,
-                )
-            )  # fmt: skip
+        self._ended.append((next(self._numbers), self._clock(), caller, outcome, operations, traffic))
 
     def refused(self, address: str, reason: str, *, tls: bool, calling_ae: str = "", called_ae: str = "") -> None:
         """Remember why a connection became no association."""
-        now, titles = self._now(), (calling_ae[:_MAX_TEXT], called_ae[:_MAX_TEXT])
-        with self._lock:
-            self._number += 1
-            self._refused.append(
-                PastAssociation(
-                    self._number, True, *titles, address, None, tls, now, reason, {}, Traffic(0, 0, 0.0)
-                )
-            )  # fmt: skip
+        titles = (calling_ae[:_MAX_TEXT], called_ae[:_MAX_TEXT])
+        self._refused.append((next(self._numbers), self._clock(), address, reason, tls, *titles))
 
     def list(self, *, refused: bool | None = None) -> list[PastAssociation]:
         """What is remembered, the newest first; with `refused`, only what was refused, or only what was not."""
-        with self._lock:
-            found = [*(() if refused else self._ended), *(() if refused is False else self._refused)]
+        found = [] if refused else [_ended(*each) for each in self._ended.copy()]
+        found += [] if refused is False else [_refused(*each) for each in self._refused.copy()]
         return sorted(found, key=lambda each: each.number, reverse=True)
+
+
+def _ended(  # noqa: PLR0917
+    number: int, at: float, caller: Caller, outcome: str, operations: Mapping[str, int], traffic: Traffic
+) -> PastAssociation:
+    return PastAssociation(
+        number, False, caller.ae_title[:_MAX_TEXT], caller.called_ae[:_MAX_TEXT], caller.address, caller.user,
+        caller.tls, datetime.fromtimestamp(at, UTC), outcome, operations, traffic,
+    )  # fmt: skip
+
+
+def _refused(  # noqa: PLR0917
+    number: int, at: float, address: str, reason: str, tls: bool, calling_ae: str, called_ae: str
+) -> PastAssociation:
+    return PastAssociation(
+        number, True, calling_ae, called_ae, address, None, tls, datetime.fromtimestamp(at, UTC), reason, {},
+        Traffic(0, 0, 0.0),
+    )  # fmt: skip

@@ -57,6 +57,9 @@ def _handler(
             last_event_id=request.headers.get("last-event-id"),
         )
         if operation.respond is not None:
+            if request.method == "HEAD" and operation.media_type == "text/event-stream":
+                # A stream of events does not end.
+                return Response(media_type=operation.media_type)
             return await operation.respond(call)
         assert operation.run is not None
         return _response(operation, call, await run_in_threadpool(operation.run, call))

@@ -25,19 +25,19 @@ T = TypeVar("T")
 class Parameters(BaseModel):
     """Query parameters; a parameter that is not known is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Body(BaseModel):
     """A JSON object that a request carries; a member that is not known is refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class Answer(BaseModel):
     """A JSON object that an answer carries."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
 
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT, description="How many to give at most.")]

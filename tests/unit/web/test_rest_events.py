@@ -169,6 +169,12 @@ def test_a_client_that_does_not_read_is_cut_off(api: RestAPI) -> None:
     assert len(asyncio.run(fill())) == web._MOST_WAITING
 
 
+def test_asking_for_the_head_of_a_stream_does_not_listen(api: RestAPI) -> None:
+    answer = api.client.head("/api/v1/events")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert not api.events._listeners
+
+
 def test_a_quiet_stream_has_a_heartbeat(api: RestAPI, monkeypatch: Any) -> None:
     monkeypatch.setattr(web, "_HEARTBEAT_SECONDS", 0.01)
     stream = Stream(api)
