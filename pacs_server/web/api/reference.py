@@ -7,16 +7,17 @@ from typing import Any, Final
 STYLE: Final = """\
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 64rem; padding: 0 1rem; color: #1d2733; }
 h2 { border-bottom: 1px solid #c6d0da; margin-top: 2.5rem; text-transform: capitalize; }
-section { margin: 1.5rem 0; }
-h3 { font-size: 1rem; margin: 0; }
-h3 code { background: #eef2f6; border-radius: 4px; padding: .15rem .4rem; }
+details { margin: .6rem 0; }
+details[open] { margin-bottom: 2rem; }
+summary { cursor: pointer; }
+summary code { background: #eef2f6; border-radius: 4px; font-weight: bold; padding: .15rem .4rem; }
 p { margin: .25rem 0; }
 table { border-collapse: collapse; margin: .5rem 0; width: 100%; }
 td, th { border-bottom: 1px solid #e3e9ef; padding: .2rem .75rem .2rem 0; text-align: left; vertical-align: top; }
 td:first-child { white-space: nowrap; }
 @media (prefers-color-scheme: dark) {
   body { background: #14191f; color: #d9e1e8; }
-  h3 code { background: #26303a; }
+  summary code { background: #26303a; }
   h2, td, th { border-color: #35414d; }
   a { color: #7db7ff; }
 }
@@ -47,8 +48,8 @@ def _page(document: Document, address: str) -> Iterator[str]:
 
 
 def _operation(document: Document, method: str, path: str, operation: Document) -> Iterator[str]:
-    yield f'<section id="{escape(operation["operationId"])}"><h3><code>{method.upper()} {escape(path)}</code></h3>'
-    yield f"<p>{_text(operation['summary'])} {_text(operation['description'])}</p>"
+    yield f'<details id="{escape(operation["operationId"])}"><summary><code>{method.upper()} {escape(path)}</code> '
+    yield f"{_text(operation['summary'])}</summary><p>{_text(operation['description'])}</p>"
     parameters = [(each["name"], each.get("description", "")) for each in operation["parameters"]]
     yield from _table("Parameter", parameters)
     if "requestBody" in operation:
@@ -58,7 +59,7 @@ def _operation(document: Document, method: str, path: str, operation: Document) 
             yield from _table(f"Answer {status}", _members(document, response.get("content", {})))
     others = [(status, each["description"]) for status, each in operation["responses"].items() if status[0] != "2"]
     yield from _table("Error", others)
-    yield "</section>"
+    yield "</details>"
 
 
 def _members(document: Document, content: Document) -> list[tuple[str, str]]:

@@ -122,7 +122,8 @@ class Trash:
     def _delete(self, call: Call[Any, Delete]) -> Answer:
         unlimited(call)
         asked = call.body
-        return _row(self._deletions.delete(_LEVELS[asked.level], asked.uid, asked.reason, participant_of(call.caller)))
+        done = self._deletions.delete(_LEVELS[asked.level], asked.uid, asked.reason, participant_of(call.caller))
+        return _row(self._deletions.find(done.folder))
 
     def _show(self, call: Call[Any, None]) -> Answer:
         unlimited(call)

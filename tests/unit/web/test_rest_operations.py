@@ -246,6 +246,6 @@ def test_the_page_shows_every_operation_and_needs_no_script(api: RestAPI) -> Non
     assert "<script" not in answer.text
     assert "style=" not in answer.text
     for operation in api.operations.values():
-        assert f'<section id="{operation.name}">' in answer.text
+        assert f'<details id="{operation.name}">' in answer.text
     assert "items[].StudyInstanceUID" in answer.text
     assert api.client.get(f"{PREFIX}/reference.css").headers["content-type"].startswith("text/css")
