@@ -296,6 +296,16 @@ def test_an_instance_by_wado_uri(archive: WebArchive, image: pydicom.Dataset) ->
     assert got.PixelData == image.PixelData
 
 
+def test_a_part_of_a_file_by_wado_uri(archive: WebArchive, image: pydicom.Dataset) -> None:
+    whole = wado(archive, image, contentType="application/dicom")
+    url, length = str(whole.url), len(whole.content)
+    for text, part in (("0-9", slice(0, 10)), ("100-5000", slice(100, 5001)), ("-9", slice(length - 9, length))):
+        answer = archive.get(url, Range=f"bytes={text}")
+        assert (answer.status_code, answer.content) == (206, whole.content[part])
+    assert archive.get(url, Range=f"bytes={length}-").status_code == 416
+    assert archive.get(url, **{"If-None-Match": whole.headers["etag"]}).status_code == 304
+
+
 def test_an_instance_transcoded_by_wado_uri(archive: WebArchive, multi: pydicom.Dataset) -> None:
     params = {"contentType": "application/dicom", "transferSyntax": ExplicitVRLittleEndian}
     got = pydicom.dcmread(BytesIO(wado(archive, multi, **params).content))

@@ -14,7 +14,8 @@ from pacs_server.services.frames import FrameService, OpenFrames
 from pacs_server.web.accept import Accepted, accepted
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.negotiation import Form, forms
-from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select, unchanged
+from pacs_server.web.dicomweb.ranges import conditions
+from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
 
@@ -63,14 +64,14 @@ class Frames:
     ) -> "_Found | Response":
         instance = select(self._retrieve, request.path_params, caller)[0]
         tag = entity_tag(instance, numbers, takes)
-        if (answer := unchanged(request, tag)) is not None:
+        if (answer := conditions(request, {"etag": tag, "vary": "accept"})) is not None:
             return answer
         frames = self._frames.open(instance)
         try:
             for number in numbers:
                 frames.map.check(number)
             found = _Found(frames, numbers, takes, tag)
-            self._views.record(caller, instance)
+            self._views.recorder(request)(instance)
         except BaseException:
             frames.close()
             raise

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pacs_server.dicom.caller import Caller
 from pacs_server.dicom.lut import Window
 from pacs_server.dicom.picture import GIF, JPEG, PICTURES, PNG, Appearance
 from pacs_server.errors import FrameNotFound, InvalidRequest, NotAcceptable, TranscodeError
@@ -20,8 +19,9 @@ from pacs_server.web.accept import Accepted, accepted, not_acceptable
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.documents import document_response
 from pacs_server.web.dicomweb.frames import frame_numbers
+from pacs_server.web.dicomweb.ranges import conditions
 from pacs_server.web.dicomweb.rendering_parameters import appearance_of, ignored_annotations, window_of
-from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select, unchanged
+from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse
 
@@ -60,7 +60,7 @@ class Rendered:
         takes, caller = accepted(request), caller_of(request)
         found = await run_in_threadpool(select, self._retrieve, request.path_params, caller)
         if "instance" in request.path_params and document_type(found[0]) is not None:
-            return await document_response(request, self._retrieve, found[0], takes, self._record(caller))
+            return await document_response(request, self._retrieve, found[0], takes, self._views.recorder(request))
         chosen = _chosen(takes)
         if chosen is None:
             raise not_acceptable(PICTURES)
@@ -100,14 +100,14 @@ class Rendered:
             instance = await self._workers.run(self._rendering.representative, found)
         number = numbers[0] if numbers else None
         tag = entity_tag(instance, number, appearance, window, animated)
-        if (answer := unchanged(request, tag)) is not None:
+        if (answer := conditions(request, _headers(request, tag))) is not None:
             return answer
         whole = number is None and "instance" in request.path_params
         animated = animated and whole and appearance.media_type == GIF
-        caller = caller_of(request)
+        record = self._views.recorder(request)
 
         def made() -> bytes:
-            self._views.record(caller, instance)
+            record(instance)
             if animated:
                 return self._rendering.animation(instance, appearance, window)
             return self._rendering.picture(instance, number, appearance, window)
@@ -126,7 +126,7 @@ class Rendered:
         """A picture of each frame, or of each instance, in multipart/related."""
         instance = found[0]
         tag = entity_tag(instance, numbers, appearance, window, [each.digest for each in found])
-        if (answer := unchanged(request, tag)) is not None:
+        if (answer := conditions(request, _headers(request, tag))) is not None:
             return answer
         wanted: list[tuple[StoredInstance, int | None]]
         if "instance" in request.path_params:
@@ -139,7 +139,7 @@ class Rendered:
         if len(wanted) > _MOST_FRAMES:
             raise InvalidRequest(f"more than {_MOST_FRAMES} pictures at a time cannot be had: ask for some of them")
         boundary = f"picture-{tag[1:-1]}"
-        body = self._parts(wanted, appearance, window, boundary, self._record(caller_of(request)))
+        body = self._parts(wanted, appearance, window, boundary, self._views.recorder(request))
         kind = f'multipart/related; type="{appearance.media_type}"; boundary={boundary}'
         return PiecewiseResponse(body, kind, headers=_headers(request, tag))
 
@@ -166,9 +166,6 @@ class Rendered:
                 continue  # an instance of a series or study that shows nothing
             yield f"--{boundary}\r\nContent-Type: {appearance.media_type}\r\n\r\n".encode("ascii") + data + b"\r\n"
         yield f"--{boundary}--\r\n".encode("ascii")
-
-    def _record(self, caller: Caller) -> Callable[[StoredInstance], None]:
-        return lambda instance: self._views.record(caller, instance)
 
 
 def _chosen(takes: list[Accepted]) -> tuple[str, bool | None] | None:

@@ -4,12 +4,12 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
-from starlette.responses import Response
 
 from pacs_server.audit.auditor import Auditor
 from pacs_server.dicom.caller import Caller
@@ -18,6 +18,7 @@ from pacs_server.dicom.levels import Level
 from pacs_server.errors import NotFound
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.retrieve import RetrieveService
+from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.transfers import Transfer
 
 T = TypeVar("T")
@@ -49,12 +50,6 @@ def entity_tag(instance: StoredInstance, *rest: object) -> str:
     return f'"{sha256(repr((instance.digest, instance.transfer_syntax_uid, *rest)).encode()).hexdigest()[:32]}"'
 
 
-def unchanged(request: Request, tag: str) -> Response | None:
-    """The answer 304 if the client has this already."""
-    known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
-    return Response(status_code=304, headers={"etag": tag, "vary": "accept"}) if tag in known or "*" in known else None
-
-
 class Views:
     """Records in the audit trail who looks at which instance, before the first byte of it is sent.
 
@@ -73,6 +68,12 @@ class Views:
     def record(self, caller: Caller, instance: StoredInstance) -> None:
         """Record that something of an instance is sent to the caller. Raises AuditUnavailable, IndexUnavailable."""
         self.record_all(caller, "", [instance])
+
+    def recorder(self, request: Request) -> Callable[[StoredInstance], None]:
+        """Records what is sent to the one who makes the request: nothing if that is HEAD."""
+        if request.method == "HEAD":
+            return lambda instance: None
+        return partial(self.record, caller_of(request))
 
     def record_all(self, caller: Caller, what: str, instances: Sequence[StoredInstance]) -> None:
         """Record that something of these instances is sent to the caller; `what` tells what.

@@ -9,24 +9,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pacs_server.dicom.caller import Caller
 from pacs_server.dicom.lut import Window
-from pacs_server.dicom.part10 import encode_head
 from pacs_server.dicom.picture import GIF, JPEG, PICTURES, Appearance, Region
 from pacs_server.errors import FrameNotFound, InvalidRequest, NotAcceptable, ResourceLimitation, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.documents import document_type
 from pacs_server.services.rendering import RenderingService
-from pacs_server.services.retrieve import DataSetSource
 from pacs_server.web.accept import Accepted
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.documents import document_response
+from pacs_server.web.dicomweb.instance_parts import DICOM, Opened, Planned, opened
+from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
 from pacs_server.web.dicomweb.rendering_parameters import MOST_PIXELS, number, whole_number, window_from
-from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select, unchanged
+from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
 from pacs_server.web.services import WebServices
-from pacs_server.web.streams import PiecewiseResponse, pieces
+from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
 
-DICOM: Final = "application/dicom"
 _UIDS: Final = {"study": "studyUID", "series": "seriesUID", "instance": "objectUID"}
 # Transcoding a whole instance needs its data set in memory, some times over.
 _MOST_TRANSCODED: Final = 1 << 28
@@ -56,18 +54,15 @@ class WADOURI:
         if "presentationUID" in given:
             raise InvalidRequest("this server does not apply presentation states: leave presentationUID out")
         appearance, window = _appearance_of(request), _window_of(request)
-        caller = caller_of(request)
-        instance = (await run_in_threadpool(select, self._retrieve, uids, caller))[0]
+        instance = (await run_in_threadpool(select, self._retrieve, uids, caller_of(request)))[0]
         for media_type in _wanted(request, instance):
             if media_type == DICOM:
-                return await self._file(request, instance, caller)
+                return await self._file(request, instance)
             if media_type == document_type(instance):
                 takes = [Accepted(media_type)]
-                return await document_response(request, self._retrieve, instance, takes, self._record(caller))
+                return await document_response(request, self._retrieve, instance, takes, self._views.recorder(request))
             if media_type in PICTURES and document_type(instance) is None:
-                return await self._picture(
-                    request, instance, replace(appearance, media_type=media_type), window, caller
-                )
+                return await self._picture(request, instance, replace(appearance, media_type=media_type), window)
         raise NotAcceptable(f"contentType is {DICOM}, {document_type(instance) or ', '.join(PICTURES)}")
 
     async def _picture(
@@ -76,19 +71,19 @@ class WADOURI:
         instance: StoredInstance,
         appearance: Appearance,
         window: Window | None,
-        caller: Caller,
     ) -> Response:
         text = request.query_params.get("frameNumber")
         frame = None if text is None else whole_number("frameNumber", text, 999_999_999)
         tag = entity_tag(instance, "picture", frame, appearance, window)
-        if (answer := unchanged(request, tag)) is not None:
+        if (answer := conditions(request, {"etag": tag})) is not None:
             return answer
+        record = self._views.recorder(request)
 
         def made() -> bytes:
             # PS3.18 9.5.2: a number that is too high is a bad request here.
             if frame is not None and frame > (count := self._rendering.frame_count(instance)):
                 raise InvalidRequest(f"frameNumber is {frame}, the instance has {count} frames")
-            self._views.record(caller, instance)
+            record(instance)
             if appearance.media_type == GIF and frame is None:
                 return self._rendering.animation(instance, appearance, window)
             return self._rendering.picture(instance, frame, appearance, window)
@@ -99,43 +94,52 @@ class WADOURI:
             raise NotAcceptable(f"the instance cannot be shown as a picture: {error}") from error
         return Response(data, headers={"etag": tag}, media_type=appearance.media_type)
 
-    async def _file(self, request: Request, instance: StoredInstance, caller: Caller) -> Response:
+    async def _file(self, request: Request, instance: StoredInstance) -> Response:
         """The instance as a DICOM file, in the transfer syntax of the parameter `transferSyntax`, else as it is."""
         syntax = request.query_params.get("transferSyntax", instance.transfer_syntax_uid)
-        tag = entity_tag(instance, "file", syntax)
-        if (answer := unchanged(request, tag)) is not None:
+        headers = {"etag": entity_tag(instance, "file", syntax), "accept-ranges": "bytes"}
+        if (answer := conditions(request, headers)) is not None:
             return answer
-        head = encode_head(instance.sop_class_uid, instance.uids.sop, syntax, "")
-        if syntax != instance.transfer_syntax_uid:
-            data = await self._workers.run(self._transcoded, instance, syntax, caller)
-            return Response(head + data, headers={"etag": tag}, media_type=DICOM)
-        source = await run_in_threadpool(self._opened, instance, caller)
-        length = len(head) + source.size
-        return PiecewiseResponse(_pieces(head, source), DICOM, headers={"etag": tag}, length=length, close=source.close)
+        planned = Planned(instance, syntax)
+        run = run_in_threadpool if planned.is_stored_so else self._workers.run
+        one = await run(self._opened, planned, self._views.recorder(request))
+        part = byte_range(request, headers, len(planned.head) + one.size)
+        if isinstance(part, Response):
+            one.close()
+            return part
+        return _file(one, part, headers)
 
-    def _transcoded(self, instance: StoredInstance, syntax: str, caller: Caller) -> bytes:
-        if instance.size > _MOST_TRANSCODED:
+    def _opened(self, planned: Planned, record: Callable[[StoredInstance], None]) -> Opened:
+        if not planned.is_stored_so and planned.instance.size > _MOST_TRANSCODED:
             raise ResourceLimitation("the instance is too large for another transfer syntax")
-        data = self._retrieve.transcoded(instance, syntax)
-        self._views.record(caller, instance)
-        return data
-
-    def _opened(self, instance: StoredInstance, caller: Caller) -> DataSetSource:
-        source = self._retrieve.open(instance)
+        one = opened(self._retrieve, planned)
         try:
-            self._views.record(caller, instance)
+            record(planned.instance)
         except BaseException:
-            source.close()
+            one.close()
             raise
-        return source
-
-    def _record(self, caller: Caller) -> Callable[[StoredInstance], None]:
-        return lambda instance: self._views.record(caller, instance)
+        return one
 
 
-async def _pieces(head: bytes, source: DataSetSource) -> AsyncIterator[bytes]:
-    yield head
-    async for piece in pieces(source):
+def _file(one: Opened, part: ByteRange | None, headers: dict[str, str]) -> Response:
+    """A DICOM file, or a part of it."""
+    head = one.planned.head
+    size = len(head) + one.size
+    start, stop = part or (0, size)
+    told = headers | (part.headers(size) if part else {})
+    status = 206 if part else 200
+    return PiecewiseResponse(_bytes(head, one, start, stop), DICOM, status, told, length=stop - start, close=one.close)
+
+
+async def _bytes(head: bytes, one: Opened, start: int, stop: int) -> AsyncIterator[bytes]:
+    """The bytes of a DICOM file from `start` to before `stop`."""
+    yield head[start:stop]
+    first, last = max(0, start - len(head)), max(0, stop - len(head))
+    if isinstance(one.data, bytes):
+        for at in range(first, last, PIECE):
+            yield one.data[at : min(last, at + PIECE)]
+        return
+    async for piece in pieces(one.data, first, last):
         yield piece
 
 

@@ -1,20 +1,25 @@
 """Who looks at what is recorded once a minute, before anything of it is sent; validators differ with what counts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
+from starlette.requests import Request
 from trails import Kept, recorder_of
 
 from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import EventID
 from pacs_server.dicom.caller import Caller, Door
+from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.scope import Scope
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import InstanceUIDs
-from pacs_server.errors import AuditUnavailable
+from pacs_server.errors import AuditUnavailable, NotFound
 from pacs_server.index.instances import StoredInstance
+from pacs_server.web.caller import KEY
 from pacs_server.web.dicomweb import viewing
-from pacs_server.web.dicomweb.viewing import Views, entity_tag, keys_of
+from pacs_server.web.dicomweb.viewing import Views, entity_tag, keys_of, select
 
 ANN, BEN = (Caller(Door.WEB, "10.0.0.1", user=user) for user in ("ann", "ben"))
 SENT = (EventID.BEGIN_TRANSFERRING, EventID.INSTANCES_TRANSFERRED)
@@ -107,3 +112,24 @@ def test_the_keys_of_a_path() -> None:
     assert keys_of({"study": "1", "series": "2"}).series_instance_uids == ("2",)
     keys = keys_of({"study": "1", "series": "2", "instance": "3", "frames": "1"})
     assert (keys.level, keys.study_instance_uids, keys.sop_instance_uids) == (Level.IMAGE, ("1",), ("3",))
+
+
+def test_head_is_no_view_and_other_methods_are(trail: Kept) -> None:
+    views = views_of(trail, [0.0])
+    for method, events in (("HEAD", 0), ("GET", 2)):
+        views.recorder(Request({"type": "http", "method": method, KEY: ANN}))(instance("1"))
+        assert len(trail.of(*SENT)) == events
+
+
+def test_a_caller_with_limits_selects_within_them() -> None:
+    asked: list[Scope] = []
+
+    class Limited:
+        def select(self, keys: RetrieveKeys, scope: Scope) -> list[StoredInstance]:
+            asked.append(scope)
+            return []
+
+    caller = replace(ANN, scope=Scope(modalities=("CT",)))
+    with pytest.raises(NotFound):
+        select(Limited(), {"study": "1"}, caller)  # type: ignore[arg-type]
+    assert asked == [caller.scope]
