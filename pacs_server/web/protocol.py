@@ -6,6 +6,7 @@ says in `due` when it has to be looked at, and `look` ends it if the client was 
 """
 
 import asyncio
+import contextlib
 import math
 import socket
 import ssl
@@ -27,6 +28,8 @@ WRITE_HIGH, WRITE_LOW = 512 << 10, 128 << 10
 # Chunks cost time each, and so do their extensions: for each byte of the body so many may come, and these on top.
 _CHUNK_FACTOR, _CHUNK_SPARE = 8, 64 << 10
 _JOINED = 64 << 10
+# So much of what comes after a refusal is read, so that the client sees its answer.
+_MOST_DROPPED = 32 << 20
 # `tcpi_bytes_acked` of Linux' struct tcp_info.
 _ACKED = struct.Struct("Q")
 _ACKED_OFFSET = 120
@@ -87,6 +90,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         # What came in behind a request that is not answered yet.
         self._ahead = bytearray()
         self._deaf = False
+        self._dropped = 0
         self._closing = False
         # The deadline of what the client has to do now; flows have a window instead.
         self._deadline = math.inf
@@ -139,8 +143,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes came in."""
         if self._deaf:
-            if self.exchange is not None and not self._closing:
-                self._pause_reading()
+            self._drop(nbytes)
             return
         data = self._port.buffer[:nbytes]
         if self.exchange is not None and self.exchange.complete:
@@ -149,6 +152,14 @@ class HTTPConnection(asyncio.BufferedProtocol):
             self._pause_reading()
         else:
             self._feed(data)
+
+    def _drop(self, nbytes: int) -> None:
+        """Bytes that nobody will look at: they wait in the network, or are thrown away while the connection ends."""
+        self._dropped += nbytes
+        if not self._closing:
+            self._pause_reading()
+        elif self._dropped > _MOST_DROPPED:
+            self._transport.abort()
 
     def pause_writing(self) -> None:
         """The client takes less than is sent to it."""
@@ -421,7 +432,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
             return
         self._expect(self._limits.linger)
         if self._transport.can_write_eof():
-            self._transport.write_eof()
+            with contextlib.suppress(OSError):  # the client is gone
+                self._transport.write_eof()
         self._resume_reading()
 
     # -------------------------------------------------------------------------------- deadlines

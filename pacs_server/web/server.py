@@ -211,8 +211,8 @@ class WebServer:
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
         limit = self._places.take(address[0], self.limits())
         if limit is not None:
-            sock.close()
             self.refused(address[0], limit)
+            sock.close()
             return
         connection = HTTPConnection(self, sock, address)
         self._connections.add(connection)
