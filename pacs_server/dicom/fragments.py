@@ -12,8 +12,9 @@ from pacs_server.errors import TranscodeError
 
 _HEAD = struct.Struct("<HHL")
 _WINDOW = 4096
-# A table of more entries than this is not read; the fragments tell the same.
-_MAX_TABLE = 1 << 26
+# A table of more bytes than this is not read; the fragments tell the same.
+_MAX_TABLE = 1 << 23
+_MAX_FRAGMENTS = 1 << 22
 # ISO 10918-1 B.1.1.3, ISO 15444-1 A.2: JPEG, JPEG-LS and JPEG 2000 codestreams end with this marker.
 _END_MARKER = b"\xff\xd9"
 
@@ -69,6 +70,7 @@ def fragments_in(source: _Readable, start: int, end: int) -> list[tuple[int, int
 
 def _numbers(kind: str, raw: bytes) -> Sequence[int]:
     size = 8 if kind == "Q" else 4
+    raw = raw if len(raw) <= _MAX_TABLE else b""
     return struct.unpack(f"<{len(raw) // size}{kind}", raw[: len(raw) // size * size])
 
 
@@ -140,4 +142,6 @@ class _Items:
             if tag != ITEM:
                 raise TranscodeError(f"{tag_text(tag)} stands where a fragment should")
             starts.append(at)
+            if len(starts) > _MAX_FRAGMENTS:
+                raise TranscodeError("Pixel Data has too many fragments")
             at += 8 + length

@@ -29,6 +29,9 @@ MAX_FRAME = 1 << 28
 """Codecs need a whole frame in memory, so longer ones (in bytes, uncompressed) are neither decoded nor encoded."""
 
 
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"
+
+
 class Pixels(NamedTuple):
     """The samples of a frame: rows, columns and, if there is more than one, samples, which are in `colour`."""
 
@@ -43,6 +46,9 @@ def decode(frame: bytes, frames: FrameMap, transfer_syntax_uid: str) -> Pixels:
     try:
         if not frames.is_encapsulated:
             return _native(frame, frames)
+        if transfer_syntax_uid == ENCAPSULATED_UNCOMPRESSED:
+            bits = frames.image.pixels_per_frame * frames.image.bits_allocated
+            return _native(frame[: (bits + 7) // 8], frames)
         _check_size(frame, frames)
         samples, colour = decoded_frame(frames.image, frame, decoder_for(transfer_syntax_uid))
         return Pixels(samples, colour)

@@ -4,11 +4,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from pacs_server.dicom.documents import find_document
-from pacs_server.dicom.encoding import is_deflated
 from pacs_server.dicom.frames import find_codestream
 from pacs_server.index.instances import StoredInstance
-from pacs_server.services.frames import Inflated
-from pacs_server.services.retrieve import DataSetSource, RetrieveService
+from pacs_server.services.frames import plain
+from pacs_server.services.retrieve import RetrieveService
 
 # PS3.3 A.45, A.85, A.86: what instances of these SOP classes hold.
 _DOCUMENTS: Final = {
@@ -21,7 +20,7 @@ _DOCUMENTS: Final = {
 _VIDEO: Final = {
     **{f"1.2.840.10008.1.2.4.{n}": "video/mpeg" for n in ("100", "100.1", "101", "101.1")},
     **{f"1.2.840.10008.1.2.4.{n}{part}": "video/mp4" for n in range(102, 107) for part in ("", ".1")},
-    **{f"1.2.840.10008.1.2.4.{n}": "video/H265" for n in (107, 108)},
+    **{f"1.2.840.10008.1.2.4.{n}": "video/h265" for n in (107, 108)},
 }
 
 
@@ -35,17 +34,15 @@ class Document:
 
     def __init__(self, retrieve: RetrieveService, instance: StoredInstance) -> None:
         """Open it. Raises FrameNotFound or TranscodeError if it is not there, StorageUnavailable."""
-        stored = retrieve.open(instance)
+        syntax = instance.transfer_syntax_uid
+        self.source = plain(retrieve.open(instance), syntax)
         try:
-            syntax = instance.transfer_syntax_uid
-            self.source: DataSetSource | Inflated = Inflated(stored) if is_deflated(syntax) else stored
-            self._stored = stored
             if syntax in _VIDEO:
                 self.ranges = find_codestream(self.source, syntax).ranges(self.source, 1)
             else:
                 self.ranges = [find_document(self.source, syntax)]
         except BaseException:
-            stored.close()
+            self.source.close()
             raise
         self.size = sum(length for _, length in self.ranges)
 
@@ -61,7 +58,7 @@ class Document:
 
     def close(self) -> None:
         """Close the instance."""
-        self._stored.close()
+        self.source.close()
 
     def __enter__(self) -> Self:
         return self

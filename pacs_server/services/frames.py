@@ -14,8 +14,10 @@ from pacs_server.errors import ResourceLimitation, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
 
-# A deflated data set has to be in memory to read a frame of it.
-_MAX_INFLATED = 1 << 28
+# A deflated data set has to be in memory to read a frame of it: so many bytes at most, and so many data sets at a time.
+_MAX_INFLATED = 1 << 26
+_INFLATED = threading.BoundedSemaphore(4)
+_SECONDS = 10.0
 _MAX_KEPT = 16 << 20
 _EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _NATIVE = frozenset(
@@ -74,7 +76,7 @@ class FrameService:
 
     def open(self, instance: StoredInstance) -> "OpenFrames":
         """Open an instance for its frames. Raises FrameNotFound if it has none, TranscodeError, StorageUnavailable."""
-        source = self._retrieve.open(instance)
+        source = plain(self._retrieve.open(instance), instance.transfer_syntax_uid)
         try:
             return OpenFrames(instance, source, self._kept)
         except BaseException:
@@ -85,13 +87,10 @@ class FrameService:
 class OpenFrames:
     """An instance that is open for its frames, which count from 1; for one thread, which closes it."""
 
-    def __init__(self, instance: StoredInstance, source: DataSetSource, kept: KeptMaps) -> None:
+    def __init__(self, instance: StoredInstance, source: "DataSetSource | Inflated", kept: KeptMaps) -> None:
         self.instance = instance
-        self._stored = source
+        self.source = source
         self._kept = kept
-        self.source: DataSetSource | Inflated = source
-        if is_deflated(instance.transfer_syntax_uid):
-            self.source = Inflated(source)
         self.map = self._known() or self._found()
 
     @property
@@ -142,7 +141,7 @@ class OpenFrames:
 
     def close(self) -> None:
         """Close the instance."""
-        self._stored.close()
+        self.source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -170,14 +169,24 @@ class OpenFrames:
 
 
 class Inflated:
-    """A deflated data set, inflated in memory; to be read as a `DataSetSource`."""
+    """A deflated data set, inflated in memory; to be read and closed as a `DataSetSource`."""
 
     def __init__(self, source: DataSetSource) -> None:
-        self._data, ended = inflated(source.read(0, min(source.size, _MAX_INFLATED)), _MAX_INFLATED)
-        if len(self._data) == _MAX_INFLATED:
-            raise ResourceLimitation("the deflated data set is too large to read frames of it")
-        if not ended:
-            raise TranscodeError("the deflated data set is truncated")
+        """Inflate what is open as `source`. Raises ResourceLimitation, TranscodeError, StorageUnavailable."""
+        if not _INFLATED.acquire(timeout=_SECONDS):
+            raise ResourceLimitation("too many deflated data sets are being read: try again later")
+        self._source = source
+        self._data = b""
+        self._is_open = True
+        try:
+            self._data, ended = inflated(source.read(0, min(source.size, _MAX_INFLATED)), _MAX_INFLATED)
+            if len(self._data) == _MAX_INFLATED:
+                raise ResourceLimitation("the deflated data set is too large to read a part of it")
+            if not ended:
+                raise TranscodeError("the deflated data set is truncated")
+        except BaseException:
+            self.close()
+            raise
         self.size = len(self._data)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -187,3 +196,16 @@ class Inflated:
     def cached(self, offset: int, length: int) -> bytes | None:
         """The same, as all of it is in memory."""
         return self._data[offset : offset + length]
+
+    def close(self) -> None:
+        """Close the data set, and forget what was inflated; a second time changes nothing."""
+        self._source.close()
+        self._data = b""
+        if self._is_open:
+            self._is_open = False
+            _INFLATED.release()
+
+
+def plain(source: DataSetSource, transfer_syntax_uid: str) -> DataSetSource | Inflated:
+    """The data set, inflated if it is deflated; raises as `Inflated`."""
+    return Inflated(source) if is_deflated(transfer_syntax_uid) else source

@@ -13,7 +13,14 @@ from compressed import GRAY12, LOSSLESS, compressed
 from datasets import make_ct, pydicom_test_files
 from dicomweb_client.api import DICOMwebClient
 from PIL import Image
-from pydicom.uid import MPEG4HP41, EncapsulatedPDFStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    HEVCMP51,
+    MPEG4HP41,
+    EncapsulatedPDFStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 from servers import config, running
 from webarchive import WebArchive, instance_url
 
@@ -249,6 +256,8 @@ def test_a_document_comes_as_it_is(archive: WebArchive) -> None:
         assert (answer.headers["content-type"], answer.content) == ("application/pdf", document)
     assert "sandbox" in answer.headers["content-security-policy"]
     assert archive.get(url, "image/jpeg").status_code == 406
+    of_series = re.sub("/instances/[^/]+", "", url)
+    assert archive.get(of_series).content == document
     answer = archive.get(url, Range="bytes=5-99")
     assert (answer.status_code, answer.content) == (206, document[5:100])
     assert answer.headers["content-range"] == f"bytes 5-99/{len(document)}"
@@ -270,6 +279,13 @@ def test_a_video_comes_as_it_is_also_in_ranges_over_fragments(archive: WebArchiv
     assert (answer.headers["content-type"], answer.content) == ("video/mp4", video)
     assert answer.headers["accept-ranges"] == "bytes"
     assert archive.get(url, "video/mp4", Range="bytes=6-27").content == video[6:28]
+    assert archive.get(url.replace("/rendered", "/frames/1/rendered")).status_code == 406
+
+
+def test_hevc_has_a_media_type_without_capitals(archive: WebArchive) -> None:
+    data = compressed(HEVCMP51, [b"stream"], np.zeros((1, 4, 4), "u1"))
+    url = f"{instance_url(archive.url, archive.store(data, str(HEVCMP51)))}/rendered"
+    assert archive.get(url, "video/H265").headers["content-type"] == "video/h265"
 
 
 # ---------------------------------------------------------------- WADO-URI

@@ -17,7 +17,7 @@ _TRANSFER_SYNTAXES: Final[dict[str, tuple[str, ...]]] = {
     "image/jxl": tuple(f"1.2.840.10008.1.2.4.{n}" for n in (110, 111, 112)),
     "video/mpeg": tuple(f"1.2.840.10008.1.2.4.{n}" for n in ("100", "100.1", "101", "101.1")),
     "video/mp4": tuple(f"1.2.840.10008.1.2.4.{n}{part}" for n in range(102, 107) for part in ("", ".1")),
-    "video/H265": tuple(f"1.2.840.10008.1.2.4.{n}" for n in (107, 108)),
+    "video/h265": tuple(f"1.2.840.10008.1.2.4.{n}" for n in (107, 108)),
 }
 _MEDIA_TYPES: Final = {uid: media_type for media_type, uids in _TRANSFER_SYNTAXES.items() for uid in uids}
 

@@ -59,7 +59,7 @@ class Rendered:
         window, appearance = window_of(request), appearance_of(request)
         takes, caller = accepted(request), caller_of(request)
         found = await run_in_threadpool(select, self._retrieve, request.path_params, caller)
-        if "instance" in request.path_params and document_type(found[0]) is not None:
+        if len(found) == 1 and "frames" not in request.path_params and document_type(found[0]) is not None:
             return await document_response(request, self._retrieve, found[0], takes, self._views.recorder(request))
         chosen = _chosen(takes)
         if chosen is None:

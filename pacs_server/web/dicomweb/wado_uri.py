@@ -161,9 +161,7 @@ def _wanted(request: Request, instance: StoredInstance) -> list[str]:
         elif each == "image/*":
             wanted += [JPEG]
         else:
-            # The media types of videos have capital letters in them.
-            kind = document_type(instance)
-            wanted.append(kind if kind is not None and kind.lower() == each else each)
+            wanted.append(each)
     return wanted
 
 

@@ -189,6 +189,12 @@ def test_frames_that_nothing_tells_apart_are_an_error() -> None:
         read_all(encapsulated([[b"abcd"]], b"", NumberOfFrames=3))
 
 
+def test_too_many_fragments_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pacs_server.dicom.fragments._MAX_FRAGMENTS", 1)
+    with pytest.raises(TranscodeError, match="too many"):
+        read_all(encapsulated(TWO, b""))
+
+
 def test_pixel_data_without_an_end_is_an_error() -> None:
     source = encapsulated(TWO, b"")
     source.data = source.data[:-10]

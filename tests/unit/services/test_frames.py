@@ -193,9 +193,33 @@ def test_a_deflated_data_set_gives_its_frames() -> None:
     with opened(data, syntax) as frames:
         assert frames.transfer_syntax_uid == NATIVE
         assert frames.stored(1) == pydicom.dcmread(path).PixelData
-    for bad in (data[:-100], b"\1\2\3"):
+    # As many times as there are data sets at a time, and more.
+    for bad in (data[:-100], b"\1\2\3") * 3:
         with pytest.raises(TranscodeError):
             opened(bad, syntax)
+
+
+def test_only_a_few_deflated_data_sets_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pacs_server.services.frames._SECONDS", 0.0)
+    path = next(path for path in FILES if path.name == "image_dfl.dcm")
+    syntax, data = datasets.data_set_bytes(path)
+    some = [opened(data, syntax) for _ in range(4)]
+    with pytest.raises(ResourceLimitation):
+        opened(data, syntax)
+    for frames in (*some, *some):
+        frames.close()
+    opened(data, syntax).close()
+    monkeypatch.setattr("pacs_server.services.frames._MAX_INFLATED", 1000)
+    with pytest.raises(ResourceLimitation):
+        opened(data, syntax)
+
+
+def test_encapsulated_uncompressed_frames() -> None:
+    data = compressed(frame_codecs.ENCAPSULATED_UNCOMPRESSED, [frame.tobytes() for frame in GRAY12], GRAY12)
+    with opened(data, frame_codecs.ENCAPSULATED_UNCOMPRESSED) as frames:
+        assert frames.transcoded(2, NATIVE) == GRAY12[1].tobytes()
+        back = frame_codecs.decode(frames.transcoded(2, RLELossless), frames.map, RLELossless)
+        assert np.array_equal(back.samples, GRAY12[1])
 
 
 def test_the_map_is_kept_so_that_the_header_is_read_once() -> None:
