@@ -15,7 +15,7 @@ from starlette.routing import Route
 from pacs_server.config.model import Config
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.scope import EVERYTHING
-from pacs_server.errors import InvalidRequest
+from pacs_server.errors import InvalidRequest, NotFound
 from pacs_server.services.access import granted
 from pacs_server.services.sessions import Session
 from pacs_server.web.addresses import Visitor, visitor_of
@@ -115,8 +115,8 @@ class Login:
     # ---------------------------------------------------------------- by the provider
 
     async def visit(self, request: Request) -> Response:
-        """Send the browser to the provider."""
-        config = self._services.config()
+        """Send the browser to the provider. Raises NotFound if there is none."""
+        config = self._with_provider()
         attempt = Attempt(secrets.token_urlsafe(32))
         try:
             address = await run_in_threadpool(
@@ -130,8 +130,8 @@ class Login:
         return answer
 
     async def back(self, request: Request) -> Response:
-        """Take what the provider has sent the browser back with, and begin a session."""
-        config = self._services.config()
+        """Take what the provider has sent the browser back with, and begin a session. Raises NotFound."""
+        config = self._with_provider()
         names, query = self._policy.names(request), request.query_params
         secret, _, target = request.cookies.get(names.of(_VISIT), "").partition(".")
         attempt = Attempt(secret)
@@ -153,6 +153,12 @@ class Login:
             answer = await self._begun(request, visitor_of(request, config.web), session, unquote(target))
         names.drop(answer, _VISIT)
         return answer
+
+    def _with_provider(self) -> Config:
+        config = self._services.config()
+        if not config.web.oidc.issuer:
+            raise NotFound("there is no provider to log in at")
+        return config
 
     def _failed(self, request: Request, error: ProviderError) -> Response:
         log.warning("login at the provider failed", extra={"reason": str(error)})
