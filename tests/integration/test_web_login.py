@@ -1,6 +1,7 @@
 """Login at the HTTP door of a running server: open mode and its end, forms, cookies, passwords, keys, limits."""
 
 import re
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +9,13 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 import servers
+from certificates import Authority
 from datasets import make_ct
 
 from pacs_server.app.server import PacsServer
 from pacs_server.audit.events import EventID, Outcome
-from pacs_server.config import Config, DatabaseConfig, UserIdentityConfig, WebConfig
+from pacs_server.audit.trail import open_trail
+from pacs_server.config import AccessControlConfig, Config, DatabaseConfig, PeerRule, UserIdentityConfig, WebConfig
 from pacs_server.config.rights import Rights
 from pacs_server.config.users import add_user, remove_user, set_password, set_rights
 from pacs_server.dicom.caller import Door
@@ -46,10 +49,7 @@ class Site:
 
     def events(self) -> list[tuple[str, Outcome, str]]:
         """Who logged in, or tried to."""
-        assert self.pacs.archive.trail is not None
-        found = [record.event for record, _ in self.pacs.archive.trail.records_after(None)]
-        kept = [each for each in found if each.event_id is EventID.USER_AUTHENTICATION]
-        return [(each.participants[0].user_id, each.outcome, each.detail) for each in kept]
+        return events_of(self.pacs.config)
 
 
 def form_token(page: httpx.Response) -> str:
@@ -280,6 +280,36 @@ def test_a_limited_user_sees_nothing_foreign_over_http(tmp_path: Path, database_
             assert site.get(f"{STUDIES}/{path}/frames/1", auth=("ct", PASSWORD)).status_code == (200 if there else 404)
 
 
+def stow(site: Site, user: str, path: Path) -> tuple[int, list[int]]:
+    """Store a file; returns the status and the reasons of failures."""
+    body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + path.read_bytes() + b"\r\n--x--\r\n"
+    kind = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=x'}
+    answer = httpx.post(site.url + STUDIES, content=body, headers=kind, auth=(user, PASSWORD))
+    failed = answer.json().get("00081198", {"Value": []})["Value"]
+    return answer.status_code, [each["00081197"]["Value"][0] for each in failed]
+
+
+@pytest.mark.slow
+def test_a_limited_contributor_is_told_the_same_of_all_that_is_refused(tmp_path: Path) -> None:
+    add_user(tmp_path / "users", "ct", PASSWORD, Rights("contributor", ("CT",)))
+    with site_of(settings(tmp_path)) as site:
+        file = tmp_path / "one.dcm"
+
+        def store(*uids: str, **more: str) -> tuple[int, list[int]]:
+            make_ct(*uids, **more).save_as(file, enforce_file_format=True)
+            return stow(site, "ct", file)
+
+        make_ct("1.2.3", "1.3.3", "1.4.3", Modality="MR").save_as(file, enforce_file_format=True)
+        site.pacs.archive.store.store_file(file, Origin("MR1", "PACS", "10.0.0.7", Door.DIMSE))
+        # The same object, another one of its UID, one for its study; and one that is outside of the limits anyway.
+        assert stow(site, "ct", file) == (409, [0x0124])
+        assert store("1.2.9", "1.3.9", "1.4.3") == (409, [0x0124])
+        assert store("1.2.3", "1.3.9", "1.4.9") == (409, [0x0124])
+        assert store("1.2.9", "1.3.9", "1.4.9", Modality="MR") == (409, [0x0124])
+        assert store("1.2.5", "1.3.5", "1.4.5") == (200, [])
+        assert store("1.2.5", "1.3.5", "1.4.5") == (200, [])
+
+
 def test_a_port_for_others_needs_a_way_to_log_in_and_encryption(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"or name the proxy in web\.trusted_proxies"):
         settings(tmp_path, host="0.0.0.0")
@@ -301,3 +331,42 @@ def test_a_port_for_others_needs_a_way_to_log_in_and_encryption(tmp_path: Path) 
         assert "Secure" in cookie.split("; ")
         sent = site.get(headers=secure | {"Accept": "text/html"})
         assert sent.headers["location"].startswith("https://pacs.example.org/login?")
+
+
+@pytest.mark.slow
+def test_over_https_cookies_are_secure_and_certificates_count(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    add_user(tmp_path / "users", "anna", PASSWORD, Rights("reader"))
+    tls = {
+        "enabled": True,
+        "cert_path": authority.server.certificate,
+        "key_path": authority.server.key,
+        "client_ca_path": authority.path,
+    }
+    rule = PeerRule(ae_title="CT1", certificate=("ct1.example",))
+    config = settings(tmp_path, host="0.0.0.0", tls=tls)
+    config = config.model_copy(update={"access_control": AccessControlConfig(peers=(rule,))})
+    trusting = ssl.create_default_context(cafile=str(authority.path))
+    with site_of(config) as site, httpx.Client(verify=trusting) as browser:
+        site.url = site.url.replace("http://0.0.0.0", "https://127.0.0.1")
+        browser.base_url = site.url
+        assert browser.get(STUDIES).status_code == 401
+        done = site.log_in(browser)
+        [cookie] = [each for each in done.headers.get_list("set-cookie") if "session" in each]
+        assert cookie.startswith("__Host-pacs-session-")
+        assert {"Secure", "HttpOnly", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
+        assert browser.get(STUDIES).status_code == 200
+        for pair, status in ((authority.client, 200), (authority.issue("other", "ct2.example"), 401)):
+            context = ssl.create_default_context(cafile=str(authority.path))
+            context.load_cert_chain(pair.certificate, pair.key)
+            with httpx.Client(verify=context) as system:
+                assert system.get(site.url + STUDIES).status_code == status
+                assert system.delete(f"{site.url}{STUDIES}/1.2").status_code == (403 if status == 200 else 401)
+    assert ("anna", Outcome.SUCCESS, "") in events_of(config)
+
+
+def events_of(config: Config) -> list[tuple[str, Outcome, str]]:
+    with open_trail(config.audit) as trail:
+        found = [record.event for record, _ in trail.records_after(None)]
+    kept = [each for each in found if each.event_id is EventID.USER_AUTHENTICATION]
+    return [(each.participants[0].user_id, each.outcome, each.detail) for each in kept]
