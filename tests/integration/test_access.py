@@ -249,7 +249,7 @@ def test_the_names_of_the_certificate_decide(tmp_path):
 
 def test_an_open_server_says_so(tmp_path, caplog, monkeypatch):
     # The tests themselves listen on the loopback address only.
-    monkeypatch.setattr("pacs_server.config.cautions._is_loopback", lambda host: False)
+    monkeypatch.setattr("pacs_server.config.cautions.is_loopback", lambda host: False)
     with running(config(tmp_path)):
         pass
     said = [record for record in caplog.records if "set access_control.peers" in record.message]
