@@ -4,7 +4,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from pacs_server.dicom.documents import find_document
+from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.frames import find_codestream
+from pacs_server.dicom.report import html_of
+from pacs_server.errors import ResourceLimitation
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.frames import plain
 from pacs_server.services.retrieve import RetrieveService
@@ -17,6 +20,8 @@ _DOCUMENTS: Final = {
     "1.2.840.10008.5.1.4.1.1.104.4": "model/obj",
     "1.2.840.10008.5.1.4.1.1.104.5": "model/mtl",
 }
+_REPORTS: Final = "1.2.840.10008.5.1.4.1.1.88."
+_LARGEST_REPORT: Final = 8 << 20
 _VIDEO: Final = {
     **{f"1.2.840.10008.1.2.4.{n}": "video/mpeg" for n in ("100", "100.1", "101", "101.1")},
     **{f"1.2.840.10008.1.2.4.{n}{part}": "video/mp4" for n in range(102, 107) for part in ("", ".1")},
@@ -27,6 +32,20 @@ _VIDEO: Final = {
 def document_type(instance: StoredInstance) -> str | None:
     """The media type of what the instance holds; None if it is something else, such as an image."""
     return _VIDEO.get(instance.transfer_syntax_uid) or _DOCUMENTS.get(instance.sop_class_uid)
+
+
+def is_report(instance: StoredInstance) -> bool:
+    """Whether the instance is a structured report (PS3.3 A.35)."""
+    return instance.sop_class_uid.startswith(_REPORTS)
+
+
+def report_of(retrieve: RetrieveService, instance: StoredInstance) -> str:
+    """A structured report as HTML. Raises TranscodeError, ResourceLimitation, StorageUnavailable."""
+    if instance.size > _LARGEST_REPORT:
+        raise ResourceLimitation("the report is too large to be shown")
+    source = retrieve.open(instance)
+    with source:
+        return html_of(DataSetBytes(source.read, source.size, instance.transfer_syntax_uid))
 
 
 class Document:

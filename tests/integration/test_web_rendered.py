@@ -395,3 +395,13 @@ def test_dicomweb_client_shows_pictures(archive: WebArchive, image: pydicom.Data
     uids = (multi.StudyInstanceUID, multi.SeriesInstanceUID, multi.SOPInstanceUID)
     data = client.retrieve_instance_frames_rendered(*uids, frame_numbers=[3], media_types=("image/png",))
     assert shades(Image.open(BytesIO(data))).min() == 255
+
+
+def test_a_report_is_a_page(archive: WebArchive) -> None:
+    path = next(path for path in pydicom_test_files() if path.name == "test-SR.dcm")
+    ds = archive.import_file(path)
+    for answer in (archive.get(f"{instance_url(archive.url, ds)}/rendered", "text/html, */*;q=0.5"), wado(archive, ds)):
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert "<li>" in answer.text
+        assert "sandbox" in answer.headers["content-security-policy"]
+    assert archive.get(f"{instance_url(archive.url, ds)}/rendered", "image/jpeg").status_code == 406

@@ -1,18 +1,21 @@
 """Sends documents and videos as they are, whole or a range of bytes (PS3.18 8.7.4; RFC 9110 14)."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pacs_server.index.instances import StoredInstance
-from pacs_server.services.documents import Document, document_type
+from pacs_server.services.documents import Document, document_type, is_report, report_of
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.web.accept import Accepted, not_acceptable
 from pacs_server.web.dicomweb.ranges import byte_range, conditions
 from pacs_server.web.dicomweb.viewing import entity_tag
 from pacs_server.web.streams import PiecewiseResponse, pieces
+
+HTML: Final = "text/html"
 
 
 async def document_response(
@@ -22,15 +25,18 @@ async def document_response(
     takes: Sequence[Accepted],
     record: Callable[[StoredInstance], None],
 ) -> Response:
-    """The document or video of an instance. Raises NotAcceptable, FrameNotFound."""
-    media_type = document_type(instance) or ""
+    """The document or video of an instance, or a report as HTML. Raises NotAcceptable, FrameNotFound."""
+    media_type = HTML if is_report(instance) else document_type(instance) or ""
     if not any(each.takes(media_type) for each in takes):
         raise not_acceptable([media_type])
-    headers = {"etag": entity_tag(instance, "document"), "vary": "accept", "accept-ranges": "bytes"}
+    headers = {"etag": entity_tag(instance, "document"), "vary": "accept"}
     if (answer := conditions(request, headers)) is not None:
         return answer
     # The document comes from elsewhere: no script in it may run as if it were ours.
     headers["content-security-policy"] = "sandbox; default-src 'none'; style-src 'unsafe-inline'"
+    if media_type == HTML:
+        return Response(await run_in_threadpool(_report, retrieve, instance, record), 200, headers, media_type)
+    headers["accept-ranges"] = "bytes"
     document = await run_in_threadpool(_opened, retrieve, instance, record)
     part = byte_range(request, headers, document.size)
     if isinstance(part, Response):
@@ -41,6 +47,17 @@ async def document_response(
     status = 206 if part else 200
     body = _body(document, start, stop)
     return PiecewiseResponse(body, media_type, status, headers, length=stop - start, close=document.close)
+
+
+def is_shown_as_it_is(instance: StoredInstance) -> bool:
+    """Whether `document_response` answers for the instance, which is no image then."""
+    return is_report(instance) or document_type(instance) is not None
+
+
+def _report(retrieve: RetrieveService, instance: StoredInstance, record: Callable[[StoredInstance], None]) -> str:
+    html = report_of(retrieve, instance)
+    record(instance)
+    return html
 
 
 def _opened(retrieve: RetrieveService, instance: StoredInstance, record: Callable[[StoredInstance], None]) -> Document:
