@@ -33,6 +33,8 @@ _TOUCH: Final = timedelta(minutes=10)
 # The least time between two reads, so that storing is not held up by events; and how long to wait after a failure.
 _PACE_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 5.0
+# How many changes are read together: with the pause between, ten thousand a second.
+_TOGETHER: Final = 5000
 # How long reading goes on without a listener: browsers come back after a few seconds.
 _LINGER_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 5.0
@@ -155,7 +157,7 @@ class EventHub:
         touched = datetime.now(UTC)
         while self._is_wanted():
             try:
-                with self._feed.batch(consumer) as batch:
+                with self._feed.batch(consumer, _TOGETHER) as batch:
                     found = self._named(events_of(batch))
                 self._publish(found)
                 if not batch.changes and datetime.now(UTC) - touched > _TOUCH:

@@ -91,7 +91,7 @@ def test_events_come_while_they_happen_and_end_with_the_server(tmp_path: Path) -
 
     def wait_for(what: str) -> None:
         with came:
-            assert came.wait_for(lambda: any(what in line for line in lines), 10), lines
+            assert came.wait_for(lambda: any(what in line for line in lines), 30), lines
 
     with running(config(tmp_path, web=True)) as pacs:
         site = Site(pacs)

@@ -58,12 +58,12 @@ class Stream:
     def wait(self, what: bytes) -> None:
         """Wait until that has come."""
         with self._got:
-            assert self._got.wait_for(lambda: what in self.data, 10), self.data
+            assert self._got.wait_for(lambda: what in self.data, 30), self.data
 
     def wait_for_end(self) -> None:
         """Wait until the server has ended the stream."""
         with self._got:
-            assert self._got.wait_for(lambda: self.ended, 10)
+            assert self._got.wait_for(lambda: self.ended, 30)
         self._thread.join(10)
 
     def leave(self) -> None:
