@@ -51,8 +51,10 @@ async def _read(stream: AsyncGenerator[bytes, None], body: "_Body", most: int = 
     try:
         async for piece in stream:
             if piece:
-                await body.put(piece)
-            if most and body.size >= most:
+                body.put(piece)
+            if not most:
+                await body.room()
+            elif body.size >= most:
                 return
     except ClientDisconnect:
         body.end(BodyCutShort("the client went away"))
@@ -73,18 +75,20 @@ class _Body:
         self.ended = False
         self._error: Exception | None = None
         self._room = asyncio.Event()
+        self._room.set()
 
-    async def put(self, piece: bytes) -> None:
-        """Hand a piece over; waits while enough waits for the worker."""
+    def put(self, piece: bytes) -> None:
+        """Hand a piece over."""
         with self._changed:
             self._waiting.append(piece)
             self.size += len(piece)
-            full = self.size >= _WAITING
-            if full:
+            if self.size >= _WAITING:
                 self._room.clear()
             self._changed.notify()
-        if full:
-            await self._room.wait()
+
+    async def room(self) -> None:
+        """Wait while enough waits for the worker."""
+        await self._room.wait()
 
     def end(self, error: Exception | None) -> None:
         """Say that nothing more comes, the first time; with `error` the pieces end with it."""
