@@ -61,7 +61,7 @@ def _transcoded(data: memoryview, stored: str, wanted: str) -> bytes:
     decoder = None if stored in _NATIVE else decoder_for(stored)
     if stored == DeflatedExplicitVRLittleEndian:
         data = _inflated(data)
-    source = _actual(data, source)
+    source = actual_encoding(data, source)
     if source == target and decoder is None:
         return bytes(data)
     elements = read_elements(data, source)
@@ -75,7 +75,7 @@ def _inflated(data: memoryview) -> memoryview:
     return memoryview(plain)
 
 
-def _actual(data: memoryview, source: Encoding) -> Encoding:
+def actual_encoding(data: bytes | memoryview, source: Encoding) -> Encoding:
     """`source`, or the other VR encoding where the first element shows that some writer got it wrong."""
     vr = bytes(data[4:6])
     if len(data) < 8 or not source.little_endian or (vr.isalpha() and vr.isupper()) != source.implicit_vr:

@@ -19,6 +19,7 @@ from pacs_server.web.dicomweb.bulkdata import BulkData
 from pacs_server.web.dicomweb.capabilities import with_capabilities
 from pacs_server.web.dicomweb.delete import Delete
 from pacs_server.web.dicomweb.frames import Frames
+from pacs_server.web.dicomweb.instance_parts import Opener
 from pacs_server.web.dicomweb.metadata import Metadata
 from pacs_server.web.dicomweb.qido import QIDO
 from pacs_server.web.dicomweb.rendered import Rendered
@@ -62,12 +63,13 @@ def _dicomweb(services: WebServices) -> Iterable[Route]:
     yield from QIDO(services).routes()
     frames = FrameService(services.retrieve, KeptFrameMaps(services.metadata))
     views, workers = Views(services.auditor, services.retrieve), Workers()
+    opener = Opener(services.retrieve, frames, workers)
     rendering = RenderingService(frames)
     yield from Frames(services, frames, views, workers).routes()
     yield from Rendered(services, rendering, views, workers).routes()
-    yield from WADOURI(services, rendering, views, workers).routes()
+    yield from WADOURI(services, rendering, views, workers, opener).routes()
     bulk_data = BulkData(services, views)
-    yield from WADO(services, views, bulk_data).routes()
+    yield from WADO(services, views, opener, bulk_data).routes()
     yield from Metadata(services, views).routes()
     yield from bulk_data.routes()
     yield from STOW(services).routes()

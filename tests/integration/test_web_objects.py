@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import httpx2 as httpx
+import numpy as np
 import pydicom
 import pytest
 from compressed import COLOUR, GRAY12, LOSSLESS, compressed
@@ -325,6 +326,23 @@ def test_an_instance_that_cannot_be_read_cuts_the_answer(archive: Archive) -> No
     assert archive.get(path_of(instances[3]), DICOM).status_code == 503
     last.write_bytes(data)
     assert len(parts(archive.get(path_of(instances[0], "study")))) == 4
+
+
+def test_a_large_image_is_decoded_while_it_is_sent(archive: Archive) -> None:
+    """Frame by frame: as a part, as a file, and any range of it."""
+    pixels = np.random.default_rng(3).integers(0, 4096, (24, 300, 400)).astype("u2")
+    syntax, encoder = LOSSLESS["rle"]
+    rle = parse_data_set(compressed(syntax, [encoder(frame) for frame in pixels], pixels), syntax)
+    archive.store(with_meta(rle))
+    accept = f"{DICOM}; transfer-syntax={ExplicitVRLittleEndian}"
+    whole = archive.get(path_of(rle), accept)
+    assert int(whole.headers["content-length"]) == len(whole.content) > 5_000_000
+    assert (read(whole.content).pixel_array == pixels).all()
+    [(head, part)] = parts(archive.get(path_of(rle), f"{PARTS}; transfer-syntax={ExplicitVRLittleEndian}"))
+    assert (head["Content-Type"], part) == (accept, whole.content)
+    for start, stop in ((0, 200), (100, 700_000), (1_000_000, 1_000_001), (len(part) - 5, len(part))):
+        found = archive.get(path_of(rle), accept, Range=f"bytes={start}-{stop - 1}")
+        assert (found.status_code, found.content) == (206, part[start:stop])
 
 
 @pytest.mark.alone

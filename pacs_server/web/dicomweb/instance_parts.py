@@ -8,17 +8,23 @@ from typing import Final, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 
-from pacs_server.dicom.part10 import encode_head
-from pacs_server.errors import PacsError
+from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN, encode_head
+from pacs_server.errors import FrameNotFound, PacsError, ResourceLimitation, TranscodeError
 from pacs_server.index.instances import StoredInstance
+from pacs_server.services.frames import FrameService
+from pacs_server.services.plain_instance import PlainInstance
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
 from pacs_server.web.dicomweb.transfers import Transfer
+from pacs_server.web.dicomweb.viewing import Workers
 from pacs_server.web.streams import PIECE, pieces
 
 DICOM: Final = "application/dicom"
 # So many instances are opened together, and so many bytes of them read; the next ones while these are being sent.
 _TOGETHER: Final = 32
 _TOGETHER_BYTES: Final = 2 * 1024 * 1024
+# Decoded instances of so many bytes are in memory as a whole, and stored ones that cannot be decoded frame by frame.
+_SHORT: Final = 4 * 1024 * 1024
+_MOST_AS_A_WHOLE: Final = 64 * 1024 * 1024
 # The length of an answer with more parts is not computed: it would keep the client waiting.
 _MOST_COUNTED: Final = 2000
 
@@ -51,10 +57,10 @@ class Planned(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """A data set that is ready to be sent: in memory if it is short or was transcoded, else open."""
+    """A data set that is ready to be sent: in memory if it is short, else open; as it is stored, or to be decoded."""
 
     planned: Planned
-    data: bytes | DataSetSource
+    data: bytes | DataSetSource | PlainInstance
     modified_ns: int = 0
 
     @property
@@ -68,15 +74,75 @@ class Opened(NamedTuple):
             self.data.close()
 
 
-def opened(retrieve: RetrieveService, planned: Planned) -> Opened:
-    """Open or transcode a data set. Raises StorageUnavailable, TranscodeError."""
-    if not planned.is_stored_so:
-        return Opened(planned, retrieve.transcoded(planned.instance, planned.transfer_syntax_uid))
-    source = retrieve.open(planned.instance)
-    if source.size > PIECE:
-        return Opened(planned, source, source.modified_ns)
-    with source:
-        return Opened(planned, source.read(0, source.size), source.modified_ns)
+class Opener:
+    """Opens what is going to be sent; may be shared by all threads."""
+
+    def __init__(self, retrieve: RetrieveService, frames: FrameService, workers: Workers) -> None:
+        """`workers` run what decodes."""
+        self._retrieve = retrieve
+        self._frames = frames
+        self.workers = workers
+
+    def open(self, planned: Planned) -> Opened:
+        """Open a data set. Raises StorageUnavailable, TranscodeError, ResourceLimitation."""
+        if not planned.is_stored_so:
+            return self._decoded(planned)
+        source = self._retrieve.open(planned.instance)
+        if source.size > PIECE:
+            return Opened(planned, source, source.modified_ns)
+        with source:
+            return Opened(planned, source.read(0, source.size), source.modified_ns)
+
+    def _decoded(self, planned: Planned) -> Opened:
+        """Images frame by frame; what is none, or has frames of single bits, as a whole, unless it is too long."""
+        if planned.transfer_syntax_uid != EXPLICIT_VR_LITTLE_ENDIAN:
+            return self._transcoded(planned)
+        try:
+            plain = PlainInstance(self._frames.open(planned.instance))
+        except (FrameNotFound, TranscodeError):
+            return self._transcoded(planned)
+        if plain.size > _SHORT:
+            return Opened(planned, plain)
+        try:
+            return Opened(planned, b"".join(plain.pieces()))
+        finally:
+            plain.close()
+
+    def _transcoded(self, planned: Planned) -> Opened:
+        if planned.data_set_size > _MOST_AS_A_WHOLE:
+            raise ResourceLimitation("the instance is too large for another transfer syntax")
+        return Opened(planned, self._retrieve.transcoded(planned.instance, planned.transfer_syntax_uid))
+
+    async def file(self, one: Opened, start: int, stop: int) -> AsyncIterator[bytes]:
+        """The bytes of a DICOM file from `start` to before `stop`. Raises what keeps them from being read."""
+        head = one.planned.head
+        before = head[start:stop]
+        first, last = max(0, start - len(head)), max(0, stop - len(head))
+        if isinstance(one.data, bytes):
+            whole = before + one.data[first:last]
+            for at in range(0, len(whole), PIECE):
+                yield whole[at : at + PIECE]
+            return
+        if before:
+            yield before
+        async for piece in self.pieces(one, first, last):
+            yield piece
+
+    async def pieces(self, one: Opened, start: int = 0, stop: int | None = None) -> AsyncIterator[bytes]:
+        """The bytes of a data set from `start` to `stop`. Raises what keeps them from being read."""
+        data = one.data
+        if isinstance(data, bytes):
+            yield data[start:stop]
+        elif isinstance(data, DataSetSource):
+            async for piece in pieces(data, start, stop):
+                yield piece
+        else:
+            position, end = 0, data.size if stop is None else stop
+            following = data.pieces()
+            while position < end and (made := await self.workers.run(next, following, None)) is not None:
+                for at in range(max(start - position, 0), min(len(made), end - position), PIECE):
+                    yield made[at : min(at + PIECE, end - position)]
+                position += len(made)
 
 
 class InstanceParts:
@@ -84,13 +150,13 @@ class InstanceParts:
 
     def __init__(
         self,
-        retrieve: RetrieveService,
+        opener: Opener,
         planned: Sequence[Planned],
         url_of: Callable[[StoredInstance], str],
         transfer: Transfer | None,
     ) -> None:
         """Without `transfer` the body is never asked for."""
-        self._retrieve = retrieve
+        self._opener = opener
         self._planned = planned
         self._url_of = url_of
         self._transfer = transfer
@@ -149,17 +215,19 @@ class InstanceParts:
             yield head + one.data
             return
         yield head
-        async for piece in pieces(one.data):
+        async for piece in self._opener.pieces(one):
             yield piece
 
     def _open(self, batch: Sequence[Planned]) -> "asyncio.Future[list[Opened | PacsError]]":
-        return asyncio.ensure_future(run_in_threadpool(self._opened, batch))
+        if all(each.is_stored_so for each in batch):
+            return asyncio.ensure_future(run_in_threadpool(self._opened, batch))
+        return asyncio.ensure_future(self._opener.workers.run(self._opened, batch))
 
     def _opened(self, batch: Sequence[Planned]) -> list[Opened | PacsError]:
         found: list[Opened | PacsError] = []
         for planned in batch:
             try:
-                found.append(opened(self._retrieve, planned))
+                found.append(self._opener.open(planned))
             except PacsError as error:
                 found.append(error)
                 break
@@ -170,10 +238,9 @@ class InstanceParts:
         size = 0
         for index, each in enumerate(self._planned):
             batch.append(each)
-            read = each.data_set_size if not each.is_stored_so or each.data_set_size <= PIECE else 0
-            size += read
-            # The client gets the first byte as soon as the first instance is open.
-            if index == 0 or len(batch) == _TOGETHER or size > _TOGETHER_BYTES:
+            size += each.data_set_size if each.data_set_size <= PIECE else 0
+            # The client gets the first byte as soon as the first instance is open. Decoding takes memory.
+            if index == 0 or len(batch) == _TOGETHER or size > _TOGETHER_BYTES or not each.is_stored_so:
                 yield batch
                 batch, size = [], 0
         if batch:

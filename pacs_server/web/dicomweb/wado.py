@@ -17,13 +17,13 @@ from pacs_server.services.transcode import can_transcode
 from pacs_server.web.accept import Accepted, accepted, not_acceptable
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.bulkdata import BulkData
-from pacs_server.web.dicomweb.instance_parts import DICOM, InstanceParts, Opened, Planned, opened
+from pacs_server.web.dicomweb.instance_parts import DICOM, InstanceParts, Opened, Opener, Planned
 from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
 from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, instance_url
 from pacs_server.web.dicomweb.transfers import Transfer
 from pacs_server.web.dicomweb.viewing import Views, entity_tag, select
 from pacs_server.web.services import WebServices
-from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
+from pacs_server.web.streams import PiecewiseResponse
 
 ZIP, OCTET_STREAM = "application/zip", "application/octet-stream"
 _ANY: Final = ("", "*")
@@ -41,11 +41,12 @@ class _Form(NamedTuple):
 class WADO:
     """Answers retrievals of whole instances."""
 
-    def __init__(self, services: WebServices, views: Views, bulk_data: BulkData) -> None:
+    def __init__(self, services: WebServices, views: Views, opener: Opener, bulk_data: BulkData) -> None:
         """`bulk_data` answers those who want the bulk data of instances and say so in an old way."""
         self._services = services
         self._retrieve = services.retrieve
         self._views = views
+        self._opener = opener
         self._bulk_data_of = bulk_data.of_instances
 
     def routes(self) -> list[Route]:
@@ -59,7 +60,13 @@ class WADO:
             return await run_in_threadpool(self._bulk_data, request)
         if form.multipart or form.media_type == ZIP:
             return await run_in_threadpool(self._all, request, form)
-        return await run_in_threadpool(self._one, request, form)
+        [stored] = await run_in_threadpool(self._select, request)
+        planned = _plan(stored, form)
+        if planned is None:
+            raise NotAcceptable(f"the instance cannot be had in any of {', '.join(form.transfer_syntaxes)}")
+        if planned.is_stored_so:
+            return await run_in_threadpool(self._one, request, planned)
+        return await self._opener.workers.run(self._one, request, planned)
 
     # ---------------------------------------------------------------- what blocks, in a thread of the pool
 
@@ -72,7 +79,7 @@ class WADO:
         if not planned:
             raise NotAcceptable(f"no instance can be had in any of {', '.join(form.transfer_syntaxes)}")
         transfer = self._transfer(request, caller, [each.instance for each in planned])
-        parts = InstanceParts(self._retrieve, planned, url_of, transfer)
+        parts = InstanceParts(self._opener, planned, url_of, transfer)
         # PS3.18 10.4.3.1: some of the instances cannot be had as the client wants them.
         status = 200 if len(planned) == len(instances) else 206
         return PiecewiseResponse(
@@ -84,14 +91,9 @@ class WADO:
             close=_end_of(transfer),
         )
 
-    def _one(self, request: Request, form: _Form) -> Response:
-        [stored] = self._select(request)
-        planned = _plan(stored, form)
-        if planned is None:
-            raise NotAcceptable(f"the instance cannot be had in any of {', '.join(form.transfer_syntaxes)}")
-        one = opened(self._retrieve, planned)
-        head = planned.head
-        size = len(head) + one.size
+    def _one(self, request: Request, planned: Planned) -> Response:
+        stored, one = planned.instance, self._opener.open(planned)
+        size = len(planned.head) + one.size
         headers = {
             "etag": entity_tag(stored, stored.version, planned.transfer_syntax_uid),
             "last-modified": formatdate(one.modified_ns // 1_000_000_000, usegmt=True),
@@ -115,13 +117,22 @@ class WADO:
             _end_of(transfer)()
 
         return PiecewiseResponse(
-            _file(head, one, part, transfer),
+            self._file(one, part, transfer),
             planned.content_type,
             206 if answer else 200,
             headers | (answer.headers(size) if answer else {}),
             length=part.stop - part.start,
             close=close,
         )
+
+    async def _file(self, one: Opened, part: ByteRange, transfer: Transfer | None) -> AsyncIterator[bytes]:
+        """The bytes of a DICOM file from `part.start` to `part.stop`."""
+        if transfer is None:
+            return
+        async for piece in self._opener.file(one, part.start, part.stop):
+            yield piece
+        transfer.completed(one.planned.instance)
+        await run_in_threadpool(transfer.end)
 
     def _zip(self, request: Request, instances: Sequence[StoredInstance], caller: Caller) -> Response:
         transfer = self._transfer(request, caller, instances)
@@ -173,25 +184,6 @@ def _plan(stored: StoredInstance, form: _Form) -> Planned | None:
     if EXPLICIT_VR_LITTLE_ENDIAN in form.transfer_syntaxes and can_transcode(own, EXPLICIT_VR_LITTLE_ENDIAN):
         return Planned(stored, EXPLICIT_VR_LITTLE_ENDIAN)
     return None
-
-
-async def _file(head: bytes, one: Opened, part: ByteRange, transfer: Transfer | None) -> AsyncIterator[bytes]:
-    """The bytes of a DICOM file from `part.start` to `part.stop`."""
-    if transfer is None:
-        return
-    start, stop = part.start - len(head), part.stop - len(head)
-    before = head[part.start : part.stop]
-    if isinstance(one.data, bytes):
-        whole = before + one.data[max(start, 0) : max(stop, 0)]
-        for at in range(0, len(whole), PIECE):
-            yield whole[at : at + PIECE]
-    else:
-        if before:
-            yield before
-        async for piece in pieces(one.data, max(start, 0), max(stop, 0)):
-            yield piece
-    transfer.completed(one.planned.instance)
-    await run_in_threadpool(transfer.end)
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -1,6 +1,6 @@
 """WADO-URI: one instance by query parameters, as a DICOM file or as browsers show it (PS3.18 9)."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -11,33 +11,34 @@ from starlette.routing import Route
 
 from pacs_server.dicom.lut import Window
 from pacs_server.dicom.picture import GIF, JPEG, PICTURES, Appearance, Region
-from pacs_server.errors import FrameNotFound, InvalidRequest, NotAcceptable, ResourceLimitation, TranscodeError
+from pacs_server.errors import FrameNotFound, InvalidRequest, NotAcceptable, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.documents import document_type, is_report
 from pacs_server.services.rendering import RenderingService
 from pacs_server.web.accept import Accepted
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.documents import HTML, document_response
-from pacs_server.web.dicomweb.instance_parts import DICOM, Opened, Planned, opened
+from pacs_server.web.dicomweb.instance_parts import DICOM, Opened, Opener, Planned
 from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
 from pacs_server.web.dicomweb.rendering_parameters import MOST_PIXELS, number, whole_number, window_from
 from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
 from pacs_server.web.services import WebServices
-from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
+from pacs_server.web.streams import PiecewiseResponse
 
 _UIDS: Final = {"study": "studyUID", "series": "seriesUID", "instance": "objectUID"}
-# Transcoding a whole instance needs its data set in memory, some times over.
-_MOST_TRANSCODED: Final = 1 << 28
 
 
 class WADOURI:
     """Answers requests of WADO-URI."""
 
-    def __init__(self, services: WebServices, rendering: RenderingService, views: Views, workers: Workers) -> None:
+    def __init__(
+        self, services: WebServices, rendering: RenderingService, views: Views, workers: Workers, opener: Opener
+    ) -> None:
         self._retrieve = services.retrieve
         self._rendering = rendering
         self._views = views
         self._workers = workers
+        self._opener = opener
 
     def routes(self) -> list[Route]:
         """The resource."""
@@ -107,12 +108,10 @@ class WADOURI:
         if isinstance(part, Response):
             one.close()
             return part
-        return _file(one, part, headers)
+        return _file(self._opener, one, part, headers)
 
     def _opened(self, planned: Planned, record: Callable[[StoredInstance], None]) -> Opened:
-        if not planned.is_stored_so and planned.instance.size > _MOST_TRANSCODED:
-            raise ResourceLimitation("the instance is too large for another transfer syntax")
-        one = opened(self._retrieve, planned)
+        one = self._opener.open(planned)
         try:
             record(planned.instance)
         except BaseException:
@@ -121,26 +120,15 @@ class WADOURI:
         return one
 
 
-def _file(one: Opened, part: ByteRange | None, headers: dict[str, str]) -> Response:
+def _file(opener: Opener, one: Opened, part: ByteRange | None, headers: dict[str, str]) -> Response:
     """A DICOM file, or a part of it."""
     head = one.planned.head
     size = len(head) + one.size
     start, stop = part or (0, size)
     told = headers | (part.headers(size) if part else {})
     status = 206 if part else 200
-    return PiecewiseResponse(_bytes(head, one, start, stop), DICOM, status, told, length=stop - start, close=one.close)
-
-
-async def _bytes(head: bytes, one: Opened, start: int, stop: int) -> AsyncIterator[bytes]:
-    """The bytes of a DICOM file from `start` to before `stop`."""
-    yield head[start:stop]
-    first, last = max(0, start - len(head)), max(0, stop - len(head))
-    if isinstance(one.data, bytes):
-        for at in range(first, last, PIECE):
-            yield one.data[at : min(last, at + PIECE)]
-        return
-    async for piece in pieces(one.data, first, last):
-        yield piece
+    body = opener.file(one, start, stop)
+    return PiecewiseResponse(body, DICOM, status, told, length=stop - start, close=one.close)
 
 
 def _needed(request: Request, name: str) -> str:
