@@ -293,8 +293,10 @@ def test_transfer_syntaxes(archive: Archive) -> None:
         assert told == [read(data).file_meta.TransferSyntaxUID for _, data in parts(response)]
         return told
 
-    assert syntaxes() == stored
+    # PS3.18 8.7.3: Implicit VR is not used in web services, but for those who take what is stored.
+    assert syntaxes() == [stored[0], stored[0], stored[2]]
     assert syntaxes("*") == stored
+    assert syntaxes(ImplicitVRLittleEndian, status=206) == [stored[1]]
     assert syntaxes(ExplicitVRLittleEndian) == [stored[0]] * 3
     assert syntaxes(RLELossless, ExplicitVRLittleEndian) == [stored[0], stored[0], stored[2]]
     assert syntaxes(RLELossless, status=206) == [stored[2]]

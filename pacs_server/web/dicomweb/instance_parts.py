@@ -34,6 +34,8 @@ class Planned(NamedTuple):
 
     instance: StoredInstance
     transfer_syntax_uid: str
+    # Whether the client takes the stored bytes as well, should they not be readable.
+    or_stored: bool = False
 
     @property
     def is_stored_so(self) -> bool:
@@ -86,7 +88,12 @@ class Opener:
     def open(self, planned: Planned) -> Opened:
         """Open a data set. Raises StorageUnavailable, TranscodeError, ResourceLimitation."""
         if not planned.is_stored_so:
-            return self._decoded(planned)
+            try:
+                return self._decoded(planned)
+            except (TranscodeError, ResourceLimitation):
+                if not planned.or_stored:
+                    raise
+                planned = Planned(planned.instance, planned.instance.transfer_syntax_uid)
         source = self._retrieve.open(planned.instance)
         if source.size > PIECE:
             return Opened(planned, source, source.modified_ns)

@@ -26,7 +26,8 @@ from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse
 
 ZIP, OCTET_STREAM = "application/zip", "application/octet-stream"
-_ANY: Final = ("", "*")
+# PS3.18 8.7.3: Implicit VR and big endian are not used in web services, unless the client asks for what is stored.
+_NOT_FOR_THE_WEB: Final = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.2")
 _OFFERED: Final = (f'multipart/related; type="{DICOM}"', DICOM, ZIP)
 
 
@@ -93,6 +94,7 @@ class WADO:
 
     def _one(self, request: Request, planned: Planned) -> Response:
         stored, one = planned.instance, self._opener.open(planned)
+        planned = one.planned
         size = len(planned.head) + one.size
         headers = {
             "etag": entity_tag(stored, stored.version, planned.transfer_syntax_uid),
@@ -177,12 +179,11 @@ def _form(ranges: Sequence[Accepted], *, single: bool) -> _Form:
 
 def _plan(stored: StoredInstance, form: _Form) -> Planned | None:
     """An instance as it is stored if the client takes that, else in Explicit VR Little Endian; or None."""
-    own = stored.transfer_syntax_uid
-    if any(wanted in (*_ANY, own) for wanted in form.transfer_syntaxes):
+    own, wanted = stored.transfer_syntax_uid, form.transfer_syntaxes
+    if own in wanted or "*" in wanted or ("" in wanted and own not in _NOT_FOR_THE_WEB):
         return Planned(stored, own)
-    # PS3.18 8.7.3: there is no Implicit VR in web services, unless the client takes what is stored.
-    if EXPLICIT_VR_LITTLE_ENDIAN in form.transfer_syntaxes and can_transcode(own, EXPLICIT_VR_LITTLE_ENDIAN):
-        return Planned(stored, EXPLICIT_VR_LITTLE_ENDIAN)
+    if {"", EXPLICIT_VR_LITTLE_ENDIAN} & set(wanted) and can_transcode(own, EXPLICIT_VR_LITTLE_ENDIAN):
+        return Planned(stored, EXPLICIT_VR_LITTLE_ENDIAN, or_stored="" in wanted)
     return None
 
 
