@@ -52,7 +52,7 @@ def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the key.")],
     config: ConfigOption = None,
 ) -> None:
-    """Have a key work no longer, at once."""
+    """Have a key work no longer; a running server follows within two seconds."""
     with open_archive(context, config) as archive:
         archive.keys.revoke(name)
     typer.echo(f"key {name} revoked")

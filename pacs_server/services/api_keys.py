@@ -14,8 +14,9 @@ from pacs_server.dicom.caller import Role
 from pacs_server.dicom.scope import Scope, scope_of
 from pacs_server.errors import UserError
 from pacs_server.index.logins import KeyIndex, KeyRow
+from pacs_server.kit.recent import Recent
 from pacs_server.services.access import granted
-from pacs_server.services.sessions import hash_of
+from pacs_server.services.sessions import RECENT_SECONDS, hash_of
 
 # So that people, and programs that look for secrets, recognise a key.
 PREFIX: Final = "pacs_"
@@ -51,6 +52,7 @@ class APIKeyService:
         self._index = index
         self._recorder = recorder
         self._clock = clock
+        self._recent: Recent[APIKey] = Recent(RECENT_SECONDS, clock)
 
     def create(self, name: str, rights: Rights, lasts: timedelta | None, by: Participant | None = None) -> str:
         """Make a key and return it: it is kept nowhere. `lasts` None is for ever. Raises UserError."""
@@ -71,6 +73,10 @@ class APIKeyService:
             raise UserError(f"there is a key {name} already")
         return key
 
+    def recent(self, key: str) -> APIKey | None:
+        """What is known of a key that was found a moment ago; never waits for the database."""
+        return self._recent.get(hash_of(key)) if len(key) <= _MOST_CHARACTERS else None
+
     def find(self, key: str) -> APIKey | None:
         """What is known of a key that works, and note that it is used; None for every other text."""
         if not key.startswith(PREFIX) or len(key) > _MOST_CHARACTERS:
@@ -82,7 +88,9 @@ class APIKeyService:
             return None
         if row.last_used is None or now - row.last_used >= _NOTED_EACH:
             self._index.used(hashed, now)
-        return _shown(row, now)
+        found = _shown(row, now)
+        self._recent.put(hashed, found)
+        return found
 
     def list(self) -> list[APIKey]:
         """All keys in the order in which they were made, those that no longer work too."""
@@ -100,6 +108,7 @@ class APIKeyService:
             raise UserError(f"there is no key {name if is_name(name) else 'of that name'}")
         self._record(by or local_user(), name, "revoked")
         self._index.revoke(name, self._clock())
+        self._recent.clear()
 
     def _record(self, who: Participant, name: str, done: str) -> None:
         self._recorder.write(

@@ -11,10 +11,13 @@ from pacs_server.dicom.caller import Role
 from pacs_server.dicom.scope import Scope, scope_of
 from pacs_server.index.logins import SessionIndex, SessionRow
 from pacs_server.index.state import StateIndex
+from pacs_server.kit.recent import Recent
 
 # When a session was last used is written at most so often, in seconds, and a few times within the time it may idle.
 _NOTED_EACH: Final = 60.0
 _NOTES_WHILE_IDLE: Final = 4
+# A session, or an API key, is looked up again after so many seconds: so long it may outlive its end in another process.
+RECENT_SECONDS: Final = 2.0
 _ARCHIVE_ID: Final = "web.archive_id"
 
 
@@ -53,6 +56,7 @@ class SessionService:
         self._state = state
         self._archive_id: str | None = None
         self._clock = clock
+        self._recent: Recent[Session] = Recent(RECENT_SECONDS, clock)
 
     def archive_id(self) -> str:
         """A short text that tells this archive from others on the same host, the same for all its nodes."""
@@ -79,6 +83,10 @@ class SessionService:
         )
         return token
 
+    def recent(self, token: str) -> Session | None:
+        """The session of a token, if it was found a moment ago; never waits for the database."""
+        return self._recent.get(hash_of(token))
+
     def find(self, token: str) -> Session | None:
         """The session of a token, and note that it is used; None if there is none, or its time is over."""
         hashed = hash_of(token)
@@ -94,15 +102,19 @@ class SessionService:
             return None
         if unused >= min(_NOTED_EACH, lasting.idle / _NOTES_WHILE_IDLE):
             self._index.saw(hashed, now)
-        return Session(row.user, Role[row.role.upper()], scope_of(row.scope), row.way, row.stamp)
+        session = Session(row.user, Role[row.role.upper()], scope_of(row.scope), row.way, row.stamp)
+        self._recent.put(hashed, session)
+        return session
 
     def end(self, token: str) -> None:
         """End a session."""
         self._index.remove(hash_of(token))
+        self._recent.clear()
 
     def end_all_of(self, user: str) -> None:
         """End all sessions of a user."""
         self._index.remove_all_of(user)
+        self._recent.clear()
 
 
 def hash_of(token: str) -> str:

@@ -82,15 +82,15 @@ class Policy:
     async def _known(self, request: HTTPConnection, visitor: Visitor, config: Config) -> Caller | None:
         """The caller by cookie, certificate or open mode, in this order; None if nobody is known."""
         token = request.cookies.get(self.names(request).of(SESSION)) if "cookie" in request.headers else None
-        if token and (caller := await run_in_threadpool(self._of_session, token, visitor, config)):
+        if token and (caller := await self._of_session(token, visitor, config)):
             return caller
         if visitor.certificate and (caller := _of_certificate(visitor, config)):
             return caller
         return caller_of_visitor(visitor, role=Role.CONTRIBUTOR) if self.is_open(visitor, config) else None
 
-    def _of_session(self, token: str, visitor: Visitor, config: Config) -> Caller | None:
+    async def _of_session(self, token: str, visitor: Visitor, config: Config) -> Caller | None:
         sessions = self._services.sessions
-        session = sessions.find(token)
+        session = sessions.recent(token) or await run_in_threadpool(sessions.find, token)
         if session is None:
             return None
         if session.way == "password":
@@ -100,7 +100,7 @@ class Policy:
             stamp = self._provider.stamp(config.web.oidc)
         if stamp != session.stamp:
             # The password or the rights have changed since, or there is no such user any more.
-            sessions.end(token)
+            await run_in_threadpool(sessions.end, token)
             return None
         return caller_of_visitor(visitor, session.user, session.role, session.scope)
 
@@ -111,7 +111,8 @@ class Policy:
             case Password(name, password):
                 return await self._of_password(name, password, visitor, config)
             case Token(text) if text.startswith(PREFIX):
-                key = await run_in_threadpool(self._services.keys.find, text)
+                keys = self._services.keys
+                key = keys.recent(text) or await run_in_threadpool(keys.find, text)
                 if key is not None:
                     return caller_of_visitor(visitor, f"key:{key.name}", key.role, key.scope)
             case Token(text) if config.web.oidc.issuer:

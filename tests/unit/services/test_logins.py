@@ -129,6 +129,22 @@ def test_sessions_end_by_logging_out_one_or_all(sessions: SessionService) -> Non
     assert sessions.find("") is None
 
 
+def test_what_was_found_a_moment_ago_is_not_looked_up_and_not_longer(
+    sessions: SessionService, keys: APIKeyService, clock: Clock
+) -> None:
+    token, key = sessions.begin(ANNA, "10.0.0.7"), keys.create("scripts", Rights("reader"), None, ADMIN)
+    assert (sessions.recent(token), keys.recent(key)) == (None, None)
+    found = sessions.find(token), keys.find(key)
+    assert (sessions.recent(token), keys.recent(key)) == found
+    clock.passes(2)
+    assert (sessions.recent(token), keys.recent(key)) == (None, None)
+    sessions.find(token), keys.find(key)
+    sessions.end(token)
+    keys.revoke("scripts", ADMIN)
+    assert (sessions.recent(token), keys.recent(key)) == (None, None)
+    assert keys.recent("x" * 5000) is None
+
+
 def test_what_is_kept_of_a_session_opens_nothing(sessions: SessionService, database: Database) -> None:
     token = sessions.begin(ANNA, "10.0.0.7")
     assert token not in str(kept(database, web_session))
