@@ -21,10 +21,12 @@ def check_filesystem(config: Config) -> None:
         _check(config, "audit.directory", _cannot_hold_files(config.audit.directory))
     if config.logging.file is not None:
         _check(config, "logging.file", _cannot_write(config.logging.file))
-    if config.user_identity.mode != "off":
+    if config.user_identity.mode != "off" or config.web.enabled:
         _check(config, "user_identity.users_path", _cannot_tell_users(config.user_identity.users_path))
     if config.worklist.folder is not None:
         _check(config, "worklist.folder", _cannot_hold_files(config.worklist.folder))
+    if config.web.oidc.client_secret_file is not None:
+        _check(config, "web.oidc.client_secret_file", _cannot_read(config.web.oidc.client_secret_file))
     tls.check(config)
 
 
@@ -57,6 +59,15 @@ def _cannot_tell_users(file: Path) -> str | None:
     except UserError as error:
         return str(error)
     return None
+
+
+def _cannot_read(file: Path) -> str | None:
+    try:
+        return None if file.read_text().strip() else f"{file} is empty"
+    except OSError as error:
+        return f"{file} cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        return f"{file} is not UTF-8 text"
 
 
 def _cannot_write(file: Path) -> str | None:

@@ -63,8 +63,10 @@ def readable_by_others(config: Config) -> list[str]:
     files = dict.fromkeys(config.secret_files.values())
     if config.source is not None and _holds_secrets(config):
         files[config.source] = None
-    if config.user_identity.mode != "off":
+    if config.user_identity.mode != "off" or config.web.enabled:
         files[config.user_identity.users_path] = None
+    if config.web.oidc.client_secret_file is not None:
+        files[config.web.oidc.client_secret_file] = None
     return [
         f"others than its owner may read {_shown(path)}: take that away with chmod 600"
         for path in files

@@ -12,6 +12,7 @@ from pacs_server.config.disk import check_filesystem
 from pacs_server.config.load import load
 from pacs_server.config.passwords import PasswordChecker, Verdict
 from pacs_server.config.rights import Rights, User
+from pacs_server.config.secrets import readable_by_others
 from pacs_server.config.users import add_user, read_users, remove_user, set_password, set_rights
 from pacs_server.errors import ConfigError, UserError
 
@@ -196,7 +197,11 @@ def test_the_server_does_not_start_on_a_file_that_it_cannot_use(known: Path) -> 
     overrides["user_identity.users_path"] = known.parent
     with pytest.raises(ConfigError, match="Is a directory"):
         check_filesystem(load(None, environ={}, overrides=overrides))
-    check_filesystem(load(None, environ={}, overrides=overrides | {"user_identity.mode": "off"}))
+    off = {"user_identity.mode": "off", "web.enabled": False}
+    check_filesystem(load(None, environ={}, overrides=overrides | off))
+    # Users log in at the HTTP door, whatever peers have to do.
+    with pytest.raises(ConfigError, match="Is a directory"):
+        check_filesystem(load(None, environ={}, overrides=overrides | off | {"web.enabled": True}))
 
 
 @pytest.mark.slow
@@ -232,3 +237,24 @@ def test_two_who_add_at_the_same_time_do_not_undo_each_other(path: Path, monkeyp
     for thread in threads:
         thread.join(60)
     assert len(read_users(path)) == 16
+
+
+def test_the_secret_of_the_provider_has_to_be_there(tmp_path: Path) -> None:
+    overrides = {
+        "storage.directory": tmp_path / "archive",
+        "database.path": tmp_path / "pacs.db",
+        "web.public_url": "https://pacs.example.org",
+        "web.oidc.issuer": "https://login.example.org",
+        "web.oidc.client_id": "pacs",
+        "web.oidc.client_secret_file": tmp_path / "secret",
+    }
+    with pytest.raises(ConfigError, match=r"web\.oidc\.client_secret_file: .* cannot be read: No such file"):
+        check_filesystem(load(None, environ={}, overrides=overrides))
+    (tmp_path / "secret").write_text("\n")
+    with pytest.raises(ConfigError, match="is empty"):
+        check_filesystem(load(None, environ={}, overrides=overrides))
+    (tmp_path / "secret").write_text("a secret\n")
+    (tmp_path / "secret").chmod(0o644)
+    config = load(None, environ={}, overrides=overrides)
+    check_filesystem(config)
+    assert [each for each in readable_by_others(config) if "secret" in each]
