@@ -13,8 +13,8 @@ from typing import Final
 
 MAX_HEAD_BYTES: Final = 8192
 MAX_HEADERS: Final = 64
-# RFC 2046 5.1.1: a boundary has 70 characters at most and does not end with a blank.
-_BOUNDARY = re.compile(r"[!-~ ]{0,69}[!-~]")
+# RFC 2046 5.1.1: a boundary has 70 characters at most and does not end with a blank. Orthanc's have 73.
+_BOUNDARY = re.compile(r"[!-~ ]{0,255}[!-~]")
 # What may follow a boundary in its line. RFC 2046 allows any number of blanks; nobody needs many.
 _REST = re.compile(rb"(--)?[ \t]{0,256}")
 _LAST_REST = re.compile(rb"--[ \t]{0,256}\r?")
