@@ -8,7 +8,10 @@ from typing import Any
 import datasets
 import dcmtk
 import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
 from servers import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
+from strategies import encoded
 
 from pacs_server.dicom.encoding import encoding_of
 from pacs_server.dicom.json_codec import decode_data_set
@@ -56,6 +59,29 @@ def comparable(element: dict[str, Any]) -> Any:
         else:
             values.append(value.strip() or None if isinstance(value, str) else value)
     return element.get("InlineBinary", values if any(value is not None for value in values) else [])
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_numbers_are_signed_where_pixels_are(signed: int, tmp_path: Path) -> None:
+    # In Implicit VR only Pixel Representation tells whether these are US or SS.
+    vr, value = ("SS", -5) if signed else ("US", 65531)
+    data_set, lut = Dataset(), Dataset()
+    data_set.PixelRepresentation, data_set.BitsAllocated = signed, 16
+    for tag in (0x00280106, 0x00280107, 0x00280120):
+        data_set.add_new(tag, vr, value)
+    lut.add_new(0x00283002, vr, [10, value, 16])
+    data_set.ModalityLUTSequence = [lut]
+    data = encoded(data_set, IMPLICIT)
+    file = tmp_path / "file"
+    file.write_bytes(encode_head("1.2", "1.3", IMPLICIT, "TEST") + data)
+    ran = dcmtk.run("dcm2json", file)
+    assert ran.returncode == 0, ran.stderr
+    of_dcmtk = {tag: element for tag, element in json.loads(ran.stdout).items() if tag[:4] != "0002"}
+    found = decode_data_set(data, IMPLICIT, 1 << 20)
+    assert found == dcmread(file).to_json_dict()
+    # For the item of a sequence DCMTK does not look at the data set around it.
+    assert found.pop("00283000")["Value"][0]["00283002"] == {"vr": vr, "Value": [10, value, 16]}
+    assert found == {tag: element for tag, element in of_dcmtk.items() if tag != "00283000"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

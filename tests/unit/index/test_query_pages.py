@@ -13,6 +13,7 @@ from pacs_server.dicom.attributes import BY_KEYWORD
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.page import Page
 from pacs_server.dicom.person_name import fold_name
+from pacs_server.dicom.scope import Scope
 from pacs_server.dicom.web_query import parse_search
 from pacs_server.index.database import Database
 from pacs_server.index.models import instance, patient, series, study
@@ -107,6 +108,17 @@ def test_what_lies_in_a_study_comes_in_the_order_of_arrival(database: Database, 
     search = parse_search(Level.SERIES, {Level.STUDY: "1.1"}, b"limit=2&offset=1")
     at = [key.tag for key in search.query.returns].index(BY_KEYWORD["SeriesInstanceUID"].tag)
     assert [row[at] for row in index.find(search.query, page=search.page)] == ["2.8", "2.9"]
+
+
+def test_pages_of_what_a_limited_caller_sees(index: QueryIndex) -> None:
+    scope = Scope(patients=(("P2", ""), ("P5", ""), ("P6", "")))
+    pages = []
+    for offset in range(4):
+        search = parse_search(Level.STUDY, {}, f"limit=1&offset={offset}&orderby=NumberOfStudyRelatedSeries".encode())
+        at = [key.tag for key in search.query.returns].index(BY_KEYWORD["PatientID"].tag)
+        pages.append([row[at] for row in index.find(search.query, scope, search.page)])
+    # Each has one series that this caller sees, so that the newest comes first.
+    assert pages == [["P6"], ["P5"], ["P2"], []]
 
 
 STUDIES = 3000
