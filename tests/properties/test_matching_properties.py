@@ -30,6 +30,7 @@ from pacs_server.dicom.person_name import fold_name
 from pacs_server.dicom.web_query import parse_search
 from pacs_server.errors import InvalidIdentifier
 from pacs_server.index.database import Database
+from pacs_server.index.matching import condition_of
 from pacs_server.index.models import NAME_MATCH, TABLES, TIME_MATCH
 from pacs_server.index.queries import QueryIndex
 
@@ -139,6 +140,7 @@ def keys_like(stored: list[str]) -> st.SearchStrategy[str]:
         groups = st.sampled_from(value.split("="))
         return st.one_of(
             st.just(value),
+            places.map(lambda at: value[:at]),
             groups.map("{}^*".format),
             groups.map("{}*".format),
             places.map(lambda at: f"{value[:at]}*"),
@@ -163,6 +165,44 @@ def test_sql_equals_the_pure_definition(keyword: str, database: Database, data: 
     matchers = [matcher for matcher in parsed if matcher is not None]
     assume(matchers)
     check(database, data, keyword, stored, matchers)
+
+
+ODD_NAMES = [
+    "", "a", "ab", "a^", "a^b", "ab^c", "^b", "^^", "a=b", "ab=a", "=b", "==c", "a==c", "a=^b=c^", "a=b=c", "a=b=c=d",
+    "=b=", "^=^", "a^b=c^d", "%", "_", "a%b", "a_b", "a/b", "\u00c4=\u6f22", "\u6f22^\u5b57", "a*", "a?b", "A^B",
+    "b=a^x",
+]  # fmt: skip
+ODD_NAME_KEYS = [
+    "a", "a*", "*a", "*a*", "?", "??", "a?b", "a^*", "a^b*", "^*", "^b", "*^b", "^^*", "a=b", "a=", "=b", "=*", "=^*",
+    "*=b", "==c", "a==*", "*=*=c", "a=b=c=d", "=b*", "=?", "?=?", "*%*", "*_*", "a/*", "\u00e4", "\u6f22*", "*\u5b57",
+    "c", "d",
+]  # fmt: skip
+ODD_DATES = [
+    "", "20200131", "20200199", "20201301", "20200001", "20200100", "2020013", "202001310", "2020-01-31", "2020013x",
+    "2020.01.31", "2020.13.01", "2020.01.99", "2020.0131", "202001.31", "2020..01.31", "20.20.0131", ".2020013", "2020",
+    "\u0662\u0660200131", "19991231", "1999.12.31", "20210101", "2021.01.01", "2020 0131", "+2020131",
+]  # fmt: skip
+ODD_DATE_KEYS = ["20200131", "20200101-20200131", "20200101-", "-20200131", "19990101-20211231", "2020.01.31"]
+
+
+@pytest.mark.parametrize(
+    ("keyword", "stored", "keys"),
+    [("PatientName", ODD_NAMES, ODD_NAME_KEYS), ("StudyDate", ODD_DATES, ODD_DATE_KEYS)],
+    ids=["names", "dates"],
+)
+@pytest.mark.parametrize("unknown", [True, False])
+def test_what_sql_decides_alone_equals_the_pure_definition(
+    database: Database, keyword: str, stored: list[str], keys: list[str], unknown: bool
+) -> None:
+    fill(database, [{keyword: value} for value in stored])
+    for text in keys:
+        matcher = matcher_or_none(BY_KEYWORD[keyword].vr, text, False)
+        if matcher is None:
+            continue
+        key = MatchingKey((BY_KEYWORD[keyword],), matcher, unknown)
+        assert condition_of(key).exact
+        expected = {number for number, value in enumerate(stored, 1) if key.matches(value)}
+        assert found(database, [key]) == expected, text
 
 
 @pytest.mark.slow
