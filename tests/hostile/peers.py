@@ -1,6 +1,7 @@
 """What hostile scenarios share: whom they are at, peers that come from an address of their own, and destinations."""
 
 import contextlib
+import http.client
 import itertools
 import random
 import socket
@@ -75,6 +76,8 @@ class Target:
     destinations: Sequence[str]
     threads: Callable[[], int]
     random: random.Random
+    web: tuple[str, int]
+    monitoring: tuple[str, int]
 
     def connect(self) -> "Peer":
         """A connection on which nothing was said yet."""
@@ -185,12 +188,23 @@ def command(service: str, **fields: object) -> Command:
     return of
 
 
-def is_served(target: Target) -> None:
-    """Hold that a decent peer is answered."""
+def is_served(target: Target, *, web: bool = True) -> None:
+    """Hold that a decent peer is answered, and a decent client of the HTTP ports."""
+    assert page(target.monitoring, "/healthz") == 200
+    assert not web or page(target.web, "/dicom-web/studies?limit=1") == 200
     with RawPeer(target.address, PATIENCE) as peer:
         peer.associate(proposal((VERIFICATION, [IMPLICIT])))
         assert peer.echo() == 0
         peer.release()
+
+
+def page(address: tuple[str, int], path: str) -> int:
+    """The status with which an HTTP port answers."""
+    with contextlib.closing(http.client.HTTPConnection(*address, timeout=PATIENCE)) as client:
+        client.request("GET", path)
+        answer = client.getresponse()
+        answer.read()
+        return answer.status
 
 
 # ------------------------------------------------------------------------------------ destinations of C-MOVE
@@ -269,5 +283,6 @@ def settings(ports: dict[str, int]) -> dict[str, object]:
             "max_associations": 100, "max_connections": 400, "max_connections_per_address": 150,
             "shutdown_timeout": 5.0,
         },
+        "web": {"enabled": True},
         "remote_aes": [{"ae_title": name, "host": "127.0.0.1", "port": port, **short} for name, port in ports.items()],
     }  # fmt: skip

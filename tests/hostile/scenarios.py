@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hostile import before_association, in_association, services
+from hostile import before_association, in_association, services, web
 from hostile.peers import Target
 
 
@@ -11,12 +11,14 @@ from hostile.peers import Target
 class Scenario:
     """One kind of hostile peer; `run` does it once and returns how many hostile acts that was.
 
-    `rounds` is how often the tests run it, `share` its part of a soak.
+    `rounds` is how often the tests run it, 0 only in a soak, `share` its part of that. So many `threads` may wait for
+    work afterwards.
     """
 
     run: Callable[[Target], int]
     rounds: int = 1
     share: int = 1
+    threads: int = 0
 
     @property
     def name(self) -> str:
@@ -55,4 +57,18 @@ SCENARIOS = (
     Scenario(services.bad_destinations),
     Scenario(services.moves_left_behind),
     Scenario(services.lying_objects),
+    # Last, because threads that make answers wait for more to do.
+    Scenario(web.http_connects, rounds=2, share=2),
+    Scenario(web.http_crowd, rounds=2, threads=web.THREADS),
+    Scenario(web.http_dripping, threads=web.THREADS),
+    Scenario(web.http_unread_answers, threads=web.THREADS),
+    Scenario(web.http_lengths, rounds=4, threads=web.THREADS),
+    Scenario(web.http_chunks, threads=web.THREADS),
+    Scenario(web.http_bombs, rounds=4, threads=web.THREADS),
+    Scenario(web.http_smuggling, rounds=10, threads=web.THREADS),
+    Scenario(web.http_paths, rounds=10, threads=web.THREADS),
+    Scenario(web.http_pipelines, rounds=4, threads=web.THREADS),
+    Scenario(web.http_mutations, share=3, threads=web.THREADS),
+    Scenario(web.http_slow, rounds=0, threads=web.THREADS),
+    Scenario(web.http_ten_thousand, rounds=0, threads=web.THREADS),
 )

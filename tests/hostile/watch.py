@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from hostile.neighbour import STUDY, Neighbour, Report
 from hostile.peers import Target, destinations, is_served, settings
@@ -64,12 +65,17 @@ class Watch:
         self.target = target
         self.neighbour = neighbour
         self._read = 0
+        self._spare = 0
         self._threads, self._sockets = self._at_rest()
 
     def footprint(self) -> Footprint:
         """What the server holds once nobody but the neighbour is connected; fails if others do not go away."""
         instances = self.pacs.instances()
-        wait_for(lambda: self.target.threads() <= self._threads, "the threads of hostile peers to end", _BACK_SECONDS)
+        wait_for(
+            lambda: self.target.threads() <= self._threads + self._spare,
+            "the threads of hostile peers to end",
+            _BACK_SECONDS,
+        )
         wait_for(lambda: self._descriptors()[0] <= self._sockets, "their sockets to be closed", _BACK_SECONDS)
         wait_for(lambda: not self.pacs.incoming(), "their half received files to be removed", _BACK_SECONDS)
         sockets, files = self._descriptors()
@@ -83,6 +89,7 @@ class Watch:
         before = self.footprint()
         self.pacs.reset_peak_memory()
         end = time.monotonic() + seconds
+        self._spare = max(self._spare, scenario.threads)
         acts = done = 0
         self.neighbour.begin()
         try:
@@ -147,9 +154,15 @@ def watched(directory: Path, seed: str, *, pause: float = 0.0) -> Iterator[Watch
         ports = stack.enter_context(destinations())
         pacs = stack.enter_context(PacsProcess(directory, settings=settings(ports)))
         _insert_studies(directory / "pacs.db")
-        target = Target((pacs.host, pacs.port), STUDY, list(ports), lambda: _threads(pacs), random.Random(seed))
+        monitoring = urlsplit(pacs.monitoring)
+        target = Target(
+            *((pacs.host, pacs.port), STUDY, list(ports), lambda: _threads(pacs), random.Random(seed)),
+            *(pacs.web, (str(monitoring.hostname), int(monitoring.port or 0))),
+        )
         neighbour = stack.enter_context(Neighbour(target.address, pause))
         _fill_pool(target.address)
+        # The first request to an HTTP port begins a thread that makes answers; it waits for more.
+        is_served(target)
         watch = Watch(pacs, target, neighbour)
         is_served(target)
         yield watch
