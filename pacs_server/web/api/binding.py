@@ -1,5 +1,6 @@
 """From operations to routes: check the role, read and check the request, run the operation, write its answer."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, get_args, get_origin
 from urllib.parse import urlencode
@@ -20,6 +21,8 @@ from pacs_server.web.caller import caller_of
 
 MAX_BODY: Final = 1 << 20
 _JSON: Final = "application/json"
+# Control characters but for tab and line ends, and halves of characters.
+_NO_TEXT: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 Address = Callable[[Request], str]
 
@@ -46,6 +49,7 @@ def _handler(
         except NotAuthorised as error:
             await run_in_threadpool(auditor.refused, caller, operation.name, str(error))
             raise
+        _check_texts(request.path_params, "the path")
         call: Call[Any, Any] = Call(
             caller=caller,
             path=request.path_params,
@@ -71,6 +75,7 @@ def _parameters(given: QueryParams, model: type[Parameters]) -> Parameters:
     values: dict[str, Any] = {}
     for name in given:
         several = given.getlist(name)
+        _check_texts(several, name[:64])
         field = model.model_fields.get(name)
         if field is None:
             raise InvalidRequest(f"there is no parameter {name[:64]!r}; {_known(model)}")
@@ -107,9 +112,25 @@ async def _body(request: Request, model: type[BaseModel] | None) -> BaseModel | 
         if len(data) > MAX_BODY:
             raise HTTPException(413, f"the body is larger than {MAX_BODY} bytes")
     try:
-        return model.model_validate_json(bytes(data))
+        found = model.model_validate_json(bytes(data))
     except ValidationError as error:
         raise InvalidRequest(_sentence(error)) from None
+    _check_texts(found.model_dump(), "the body")
+    return found
+
+
+def _check_texts(value: object, where: str) -> None:
+    """Raise InvalidRequest if there is a text that no name, reason or attribute has and databases do not take."""
+    if isinstance(value, str):
+        if _NO_TEXT.search(value):
+            raise InvalidRequest(f"{where!r} holds a control character")
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            _check_texts(name, where)
+            _check_texts(each, where)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _check_texts(each, where)
 
 
 def _sentence(error: ValidationError) -> str:

@@ -47,7 +47,10 @@ class Paging(Parameters):
     """Which page of a list: `limit` rows, behind the row at which the page before ended."""
 
     limit: Limit = 100
-    after: Annotated[int | None, Field(ge=1, description="As in the link `next` of the page before.")] = None
+    # An id has 64 bits in the database.
+    after: Annotated[int | None, Field(ge=1, lt=1 << 63, description="As in the link `next` of the page before.")] = (
+        None
+    )
 
 
 class Page(Answer, Generic[T]):

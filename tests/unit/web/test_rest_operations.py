@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from datasets import make_ct
@@ -249,3 +250,43 @@ def test_the_page_shows_every_operation_and_needs_no_script(api: RestAPI) -> Non
         assert f'<details id="{operation.name}">' in answer.text
     assert "items[].StudyInstanceUID" in answer.text
     assert api.client.get(f"{PREFIX}/reference.css").headers["content-type"].startswith("text/css")
+
+
+# What has no business in a name, a UID or a reason.
+_ODD = ("\0", "\ud800", "'\"\\%*", "9" * 30, "x" * 5000)
+
+
+@pytest.mark.slow
+def test_no_text_makes_an_operation_fail(any_stage: Stage) -> None:
+    stage, api = any_stage, any_stage.api
+    asked = {name: sample(stage) for name, sample in SAMPLES.items() if name not in ("purge",)}
+    for name, (path, body) in asked.items():
+        operation = api.operations[name]
+        for odd in _ODD:
+            text = quote(odd, safe="", errors="surrogatepass")
+            paths = [re.sub(r"\{\w+(:path)?\}", text, operation.path)] if "{" in operation.path else []
+            # Of the many keys of a list every fifth will do.
+            known = [] if paths else list(operation.query.model_fields)
+            fields = known if len(known) < 10 else known[::5]
+            queries = [f"{path.partition('?')[0]}?{field}={text}" for field in fields]
+            for target in (*paths, *queries):
+                _answers(api, operation.method, target, body)
+            for changed in _with(body, odd):
+                _answers(api, operation.method, path, changed)
+
+
+def _with(body: object, odd: str) -> Iterator[object]:
+    """The body with one of its texts replaced, each in turn."""
+    if isinstance(body, dict):
+        for key, value in body.items():
+            yield from ({**body, key: changed} for changed in _with(value, odd))
+    elif isinstance(body, str):
+        yield odd
+    elif isinstance(body, int):
+        yield from (2**70, -1, odd)
+
+
+def _answers(api: RestAPI, method: str, path: str, body: object) -> None:
+    content = None if body is None else json.dumps(body)
+    answer = api.client.request(method, PREFIX + path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code < 500, (method, path, body, answer.text)
