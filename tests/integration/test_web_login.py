@@ -278,6 +278,15 @@ def test_a_limited_user_sees_nothing_foreign_over_http(tmp_path: Path, database_
             answer = site.get(f"{STUDIES}/{path}", auth=("ct", PASSWORD), headers={"Accept": "application/dicom"})
             assert answer.status_code == (200 if there else 404), path
             assert site.get(f"{STUDIES}/{path}/frames/1", auth=("ct", PASSWORD)).status_code == (200 if there else 404)
+            for below in ("", "/metadata", "/bulkdata/7FE00010"):
+                # A validator answers only after the check.
+                answer = site.get(f"{STUDIES}/{path}{below}", auth=("ct", PASSWORD), headers={"If-None-Match": "*"})
+                assert answer.status_code in ((200, 304) if there else (404,)), path + below
+        for user, count in (("all", 2), ("ct", 1)):
+            assert len(site.get(f"{STUDIES}/1.2.1/metadata", auth=(user, PASSWORD)).json()) == count
+            for below in ("", "/bulkdata"):
+                parts = site.get(f"{STUDIES}/1.2.1{below}", auth=(user, PASSWORD)).text.count("Content-Location")
+                assert parts == count
 
 
 def stow(site: Site, user: str, path: Path) -> tuple[int, list[int]]:
