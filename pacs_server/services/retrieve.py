@@ -35,7 +35,7 @@ class DataSetSource:
         """The `length` bytes from `offset` on, fewer where the data set ends. Raises StorageUnavailable."""
         return self._source.read(self._begin + offset, length)
 
-    def cached(self, offset: int, length: int) -> bytes | None:
+    def cached(self, offset: int, length: int) -> bytes | bytearray | None:
         """The bytes from `offset` on, `length` at most, that are in memory; None if a disk has to be asked for them."""
         descriptor = self._source.descriptor
         if descriptor is None or self._source.size <= self._begin + offset:
@@ -45,7 +45,9 @@ class DataSetSource:
             count = os.preadv(descriptor, [data], self._begin + offset, os.RWF_NOWAIT)
         except OSError:  # not in memory, or a file system that cannot tell
             return None
-        return bytes(memoryview(data)[:count]) or None
+        # The bytes are not copied once more: that would take a tenth of the time to send them.
+        del data[count:]
+        return data or None
 
     @property
     def modified_ns(self) -> int:

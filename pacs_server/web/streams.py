@@ -1,7 +1,7 @@
 """Answers that are made while they are sent, in pieces, whatever their size."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -21,7 +21,7 @@ class Source(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """The bytes from `offset` on; fewer where they end. May wait for a disk. Raises StorageUnavailable."""
 
-    def cached(self, offset: int, length: int) -> bytes | None:
+    def cached(self, offset: int, length: int) -> bytes | bytearray | None:
         """Bytes from `offset` on that are in memory; None if there are none."""
 
 
@@ -36,7 +36,8 @@ async def pieces(source: Source, start: int = 0, stop: int | None = None) -> Asy
         piece = source.cached(start, length) or await run_in_threadpool(source.read, start, length)
         if not piece:
             raise StorageUnavailable("the stored object is shorter than the index says")
-        yield piece
+        # Nobody changes a bytearray that was read for this answer only.
+        yield cast(bytes, piece)
         start += len(piece)
 
 
