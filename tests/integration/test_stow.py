@@ -6,6 +6,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -220,14 +221,35 @@ def test_a_body_without_its_last_boundary(pacs: PacsServer) -> None:
 def test_whole_parts_are_stored_when_the_client_goes_away(pacs: PacsServer) -> None:
     first, second = make_study(1, 2)
     body = related([part10(first), part10(second)])
-    head = (
-        f"POST /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nContent-Type: {RELATED}\r\nContent-Length: {len(body)}"
-    )
-    assert pacs.web_address is not None
-    with socket.create_connection(pacs.web_address) as client:
-        client.sendall(head.encode() + b"\r\n\r\n" + body[:-300])
+    begun(pacs, body, len(body) - 300).close()
     assert eventually(lambda: known(pacs, first))
     assert not known(pacs, second)
+
+
+def test_uploads_that_stall_keep_nobody_waiting(pacs: PacsServer) -> None:
+    """More of them than there are threads for everything else, each far enough that a thread waits for the rest."""
+    stalled = [make_ct(rows=512, columns=512) for _ in range(45)]
+    bodies = [related([part10(ds)]) for ds in stalled]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(begun(pacs, body, 400_000)) for body in bodies]
+        ds = make_ct()
+        assert store(pacs, [ds]).status_code == 200
+        found = httpx.get(url_of(pacs, f"/studies/{ds.StudyInstanceUID}/metadata"), timeout=10)
+        assert found.status_code == 200
+        for client, body in zip(clients, bodies, strict=True):
+            client.sendall(body[400_000:])
+        for client in clients:
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    assert all(known(pacs, ds) for ds in stalled)
+
+
+def begun(pacs: PacsServer, body: bytes, size: int) -> socket.socket:
+    """A connection on which so many bytes of a Store transaction were sent."""
+    head = f"POST /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\nContent-Type: {RELATED}\r\n"
+    assert pacs.web_address is not None
+    client = socket.create_connection(pacs.web_address, timeout=30)
+    client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:size])
+    return client
 
 
 def test_a_body_in_chunks_and_100_continue(pacs: PacsServer) -> None:
