@@ -13,6 +13,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from pacs_server import __version__
+from pacs_server.app.conformance_web import table, web_values
 from pacs_server.config.model import Config
 from pacs_server.config.sections.tls import TLSConfig
 from pacs_server.dicom import codecs, worklist_query
@@ -197,7 +198,7 @@ _DUPLICATES = {
 def statement(config: Config) -> str:
     """The statement as Markdown, without a line break at the end. It holds no path, address or peer from `config`."""
     text = _TEMPLATE.read_text(encoding="utf-8")
-    return Template(text).substitute(_settings(config) | _tables(config)).rstrip("\n")
+    return Template(text).substitute(_settings(config) | _tables(config) | web_values(config)).rstrip("\n")
 
 
 def _settings(config: Config) -> dict[str, str]:
@@ -260,27 +261,23 @@ def _tables(config: Config) -> dict[str, str]:
     statuses = {f"{_anchor(name)}_statuses": _statuses(answers) for name, answers in _ANSWERS.items()}
     return levels | statuses | {
         "services": _services(accept_unknown=accept_unknown),
-        "storage_sop_classes": _table(
+        "storage_sop_classes": table(
             ("SOP Class", "UID"), ((_name(uid), uid) for uid in sorted(STORAGE_SOP_CLASSES, key=_name))
         ),
         "other_sop_classes": _other_sop_classes(),
-        "storage_transfer_syntaxes": _table(
+        "storage_transfer_syntaxes": table(
             ("Transfer syntax", "UID", "Can be made uncompressed for a receiver"),
             ((_name(uid), uid, _decodable(uid)) for uid in STORAGE_TRANSFER_SYNTAXES),
         ),
-        "query_transfer_syntaxes": _table(
+        "query_transfer_syntaxes": table(
             ("Preference", "Transfer syntax", "UID"),
             ((str(n), _name(uid), uid) for n, uid in enumerate(QUERY_TRANSFER_SYNTAXES, 1)),
         ),
         "extended_negotiation": _extended_negotiation(),
         "rejections": _rejections(),
-        "sub_operation_answers": _table(("Status of the C-STORE", "Counted as"), _SUB_OPERATION_ANSWERS.items()),
+        "sub_operation_answers": table(("Status of the C-STORE", "Counted as"), _SUB_OPERATION_ANSWERS.items()),
         "character_sets": ", ".join(f"`{name}`" for name in sorted(python_encoding) if name),
     }  # fmt: skip
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
 
 
 def _anchor(name: str) -> str:
@@ -294,7 +291,7 @@ def _name(uid: str) -> str:
 def _services(*, accept_unknown: bool) -> str:
     support = supports(accept_unknown=accept_unknown)
     offered = ((name, name in _SENDS, support(uid) is not None) for name, uid in _SERVICES.items())
-    return _table(("Service", "SCU", "SCP"), ((name, _yes(scu), _yes(scp)) for name, scu, scp in offered))
+    return table(("Service", "SCU", "SCP"), ((name, _yes(scu), _yes(scp)) for name, scu, scp in offered))
 
 
 def _yes(value: bool) -> str:
@@ -303,7 +300,7 @@ def _yes(value: bool) -> str:
 
 def _other_sop_classes() -> str:
     rows = ((entry.name, uid, entry.service.value, "No", "Yes") for uid, entry in SOP_CLASSES.items())
-    return _table(("SOP Class", "UID", "Service", "SCU", "SCP"), rows)
+    return table(("SOP Class", "UID", "Service", "SCU", "SCP"), rows)
 
 
 def _decodable(uid: str) -> str:
@@ -334,7 +331,7 @@ def _extended_negotiation() -> str:
         found = support(uid)
         if found is not None and found.extended is not None:
             rows.append((service.value, " ".join(str(byte) for byte in found.extended)))
-    return _table(("Service", "Service class application information at most"), rows)
+    return table(("Service", "Service class application information at most"), rows)
 
 
 def _rejections() -> str:
@@ -342,7 +339,7 @@ def _rejections() -> str:
     rejections = sorted(
         {each for each in known if isinstance(each, Rejection)}, key=lambda r: (r.result, r.source, r.reason, r.name)
     )
-    return _table(
+    return table(
         ("Result", "Source", "Reason", "When"),
         ((_RESULTS[r.result], _SOURCES[r.source], str(r.reason), _REJECTIONS[r.name]) for r in rejections),
     )
@@ -360,7 +357,7 @@ def _keys(level: Level) -> str:
         for attribute in ATTRIBUTES.values()
         if attribute.level is level
     )
-    return _table(("Tag", "Attribute", "VR", "Type", "Matching, besides universal"), rows)
+    return table(("Tag", "Attribute", "VR", "Type", "Matching, besides universal"), rows)
 
 
 def _key_type(attribute: Attribute) -> str:
@@ -384,7 +381,7 @@ def _matching(attribute: Attribute) -> str:
 
 
 def _statuses(answers: dict[Status, str]) -> str:
-    return _table(
+    return table(
         ("Status", "Name", "When, and what it means"),
         ((f"{status:04X}", status.name.replace("_", " ").lower(), text) for status, text in sorted(answers.items())),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pacs_server.app.conformance import statement
+from pacs_server.app.conformance_web import undocumented
 from pacs_server.config import Config, DatabaseConfig, RemoteAEConfig, ServerConfig, StorageConfig
 from pacs_server.dicom import codecs, keys, matching
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS
@@ -24,6 +25,9 @@ from pacs_server.scp.contexts import (
     supports,
 )
 from pacs_server.scp.status import STATUS_OF
+from pacs_server.web.dicomweb.store_report import FAILURE_REASONS
+from pacs_server.web.dicomweb.transactions import BASE, TRANSACTIONS
+from pacs_server.web.status import STATUS_OF as WEB_STATUS_OF
 
 STATEMENT = "docs/conformance-statement.md"
 # Where the statuses of each service stand in section 7.3.2.
@@ -144,6 +148,26 @@ def test_numbers_in_sentences_are_those_of_the_code(document: Callable[[str], st
     assert f"an identifier of {keys.MAX_BYTES // 2**20} MiB, and {matching.MAX_VALUES:,} values" in text
     assert f"| Implementation Class UID | {IMPLEMENTATION_CLASS_UID} |" in text
     assert f"| Implementation Version Name | {IMPLEMENTATION_VERSION_NAME} |" in text
+
+
+def test_every_web_transaction_is_there(rows: Rows) -> None:
+    found = {
+        (method, resource.strip("`"))
+        for _, method, resource, _ in rows(STATEMENT, "5.3 DICOM web services")[: len(TRANSACTIONS)]
+    }
+    assert found == {(method, resource.removeprefix(BASE).replace(":path", "")) for method, resource in TRANSACTIONS}
+
+
+def test_web_services_are_those_of_the_transactions(rows: Rows) -> None:
+    offered = [name for name, _, origin_server in rows(STATEMENT, "1.3 DICOM web services") if origin_server == "Yes"]
+    assert len(offered) == 4
+
+
+def test_every_status_and_reason_of_the_web_services_is_documented(rows: Rows) -> None:
+    assert undocumented() == set()
+    codes = {row[0] for row in rows(STATEMENT, "7.3.3 DICOM web services")}
+    assert {str(int(status)) for status in WEB_STATUS_OF.values()} <= codes
+    assert {f"{reason:04X}" for reason in FAILURE_REASONS.values()} <= codes
 
 
 def test_it_describes_the_server_as_configured() -> None:
