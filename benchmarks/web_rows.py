@@ -163,7 +163,8 @@ def _rate(
 
 
 def _by_name(study: int) -> str:
-    return f"{ROOT}/studies?PatientName={quote(instances.patient_name(study))}"
+    # Orthanc finds nothing for a name with an escaped ^.
+    return f"{ROOT}/studies?PatientName={quote(instances.patient_name(study), safe='^')}"
 
 
 def _cycle(make: Callable[[int], str], count: int = STUDIES) -> Iterator[str]:

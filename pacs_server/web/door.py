@@ -56,6 +56,13 @@ def _routes(services: WebServices) -> Iterable[BaseRoute]:
     """The routes of all doors. To add a door, add one line."""
     yield from with_capabilities(_dicomweb(services), services.config)
     yield from RESTAPI(services).routes()
+    yield Route("/", _start, methods=["GET"])
+
+
+async def _start(request: Request) -> Response:
+    """The address that the server prints leads to the page of the REST API as long as there are no other pages."""
+    # Relative, because a proxy may serve all of this below a path.
+    return Response(status_code=303, headers={"location": "api/v1/"})
 
 
 def _dicomweb(services: WebServices) -> Iterable[Route]:
