@@ -10,7 +10,6 @@ import schema
 from datasets import make_study, write_part10
 from pydicom.dataset import Dataset
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.testclient import TestClient
 
 from pacs_server.app.assembly import start_archive
@@ -20,16 +19,15 @@ from pacs_server.config.model import Config
 from pacs_server.dicom.caller import Caller, Door, Role
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.scope import Scope
-from pacs_server.errors import PacsError
 from pacs_server.kit.metrics import Metrics
 from pacs_server.services.associations import OpenAssociation, RecentAssociations, Traffic
 from pacs_server.services.events import EventHub
 from pacs_server.services.users import UserService
 from pacs_server.web.api.door import RESTAPI
 from pacs_server.web.api.operation import PREFIX, Operation
+from pacs_server.web.door import error_handlers
 from pacs_server.web.middleware import Gate
 from pacs_server.web.services import WebServices
-from pacs_server.web.status import on_error, on_http_error
 
 ORIGIN = Origin("CT1", "PACS", "10.0.0.7", Door.DIMSE)
 ANN = Caller(Door.WEB, "10.0.0.9", user="ann", role=Role.ADMINISTRATOR)
@@ -70,9 +68,7 @@ class RestAPI:
         self.caller = ANN
         services = self._services()
         self.door = RESTAPI(services)
-        app = Starlette(
-            routes=self.door.routes(), exception_handlers={PacsError: on_error, HTTPException: on_http_error}
-        )
+        app = Starlette(routes=self.door.routes(), exception_handlers=error_handlers(services.auditor))
         gate = Gate(app, lambda: self.config.web, self._identify)
         self.client = TestClient(gate, base_url="http://127.0.0.1:8080", client=("127.0.0.1", 1))
 

@@ -1,20 +1,23 @@
 """The HTTP door as an ASGI application: its routes, and what every request goes through."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, ExceptionHandler
 
+from pacs_server.audit.auditor import Auditor
 from pacs_server.errors import NotAuthorised, PacsError
 from pacs_server.services.frames import FrameService
 from pacs_server.services.metadata import KeptFrameMaps
 from pacs_server.services.rendering import RenderingService
 from pacs_server.web.api.door import RESTAPI
-from pacs_server.web.caller import caller_of
+from pacs_server.web.caller import OPERATION, caller_of
 from pacs_server.web.dicomweb.bulkdata import BulkData
 from pacs_server.web.dicomweb.capabilities import with_capabilities
 from pacs_server.web.dicomweb.delete import Delete
@@ -41,15 +44,22 @@ def make_app(services: WebServices) -> ASGIApp:
     passwords, provider = Passwords(services.passwords), Provider()
     policy = Policy(services, passwords, provider)
 
-    async def on_refusal(request: Request, error: Exception) -> Response:
-        services.auditor.refused(caller_of(request), f"{request.method} over HTTP", str(error))
-        return await on_error(request, error)
-
     app = Starlette(
         routes=[*Login(services, policy, passwords, provider).routes(), *_routes(services)],
-        exception_handlers={NotAuthorised: on_refusal, PacsError: on_error, HTTPException: on_http_error},
+        exception_handlers=error_handlers(services.auditor),
     )
     return Gate(app, lambda: services.config().web, policy.identify)
+
+
+def error_handlers(auditor: Auditor) -> dict[Any, ExceptionHandler]:
+    """What answers each kind of error; what a caller may not do is recorded as well."""
+
+    async def on_refusal(request: Request, error: Exception) -> Response:
+        operation = request.scope.get(OPERATION, f"{request.method} over HTTP")
+        await run_in_threadpool(auditor.refused, caller_of(request), operation, str(error))
+        return await on_error(request, error)
+
+    return {NotAuthorised: on_refusal, PacsError: on_error, HTTPException: on_http_error}
 
 
 def _routes(services: WebServices) -> Iterable[BaseRoute]:

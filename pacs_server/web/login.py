@@ -24,7 +24,17 @@ from pacs_server.web.login_page import login_page, logout_page
 from pacs_server.web.oidc import Attempt, Provider
 from pacs_server.web.oidc_provider import ProviderError
 from pacs_server.web.passwords import Passwords
-from pacs_server.web.policy import CALLBACK, LOGIN, LOGOUT, SESSION, START, Policy, caller_of_visitor, refusal_of
+from pacs_server.web.policy import (
+    CALLBACK,
+    LOGIN,
+    LOGOUT,
+    NOT_HTTPS,
+    SESSION,
+    START,
+    Policy,
+    caller_of_visitor,
+    refusal_of,
+)
 from pacs_server.web.services import WebServices
 from pacs_server.web.urls import base_url
 
@@ -35,7 +45,6 @@ _MOST_BYTES: Final = 16_384
 _PATIENCE: Final = 900
 # The purposes of the other cookies: they tie a form, and a visit to the provider, to the browser that began it.
 _FORM, _VISIT = "form", "visit"
-_NOT_HTTPS: Final = "A password may be sent over HTTPS only."
 
 
 class Login:
@@ -71,14 +80,14 @@ class Login:
         visitor = visitor_of(request, config.web)
         name, target = sent.get("name", ""), sent.get("next", "")
         if not (visitor.https or visitor.local):
-            return self._form(request, target, _NOT_HTTPS)
+            return self._form(request, target, _sentence(NOT_HTTPS))
         password = sent.get("password", "").encode("utf-8", "surrogateescape")
         path = config.user_identity.users_path
         verdict, user = await self._passwords.check(path, name, password, visitor.address)
         if user is None:
             why = refusal_of(verdict)
             self._services.auditor.login_failed(caller_of_visitor(visitor), name, why)
-            return self._form(request, target, f"{why[0].upper()}{why[1:]}.", name)
+            return self._form(request, target, _sentence(why), name)
         session = Session(name, *granted(user.rights), "password", user.stamp)
         return await self._begun(request, visitor, session, target)
 
@@ -164,8 +173,7 @@ class Login:
         log.warning("login at the provider failed", extra={"reason": str(error)})
         visitor = visitor_of(request, self._services.config().web)
         self._services.auditor.login_failed(caller_of_visitor(visitor), "", f"OpenID Connect: {error}")
-        words = str(error)
-        return self._form(request, "", f"{words[0].upper()}{words[1:]}.")
+        return self._form(request, "", _sentence(str(error)))
 
     def _callback(self, request: Request, config: Config) -> str:
         return f"{base_url(request, config.web)}{CALLBACK}"
@@ -218,6 +226,10 @@ class Login:
     def _prefix(self, request: Request, config: Config) -> str:
         """The path under which a proxy shows this server, '' for none."""
         return urlsplit(base_url(request, config.web)).path.rstrip("/")
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _local(target: str) -> str:

@@ -23,6 +23,7 @@ from pacs_server.services.api_keys import PREFIX
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.credentials import CookieNames, Password, Token, shown
 from pacs_server.web.oidc import Provider
+from pacs_server.web.oidc_provider import ProviderError
 from pacs_server.web.passwords import Passwords
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import problem
@@ -31,6 +32,9 @@ from pacs_server.web.urls import base_url
 LOGIN, LOGOUT, START, CALLBACK = "/login", "/logout", "/login/oidc", "/login/callback"
 PUBLIC: Final = (LOGIN, LOGOUT, START, CALLBACK)
 SESSION: Final = "session"
+NOT_HTTPS: Final = (
+    "a password may be sent over HTTPS only; if a proxy speaks HTTPS for this server, name it in web.trusted_proxies"
+)
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _REALM: Final = 'realm="pacs-server"'
 
@@ -116,7 +120,10 @@ class Policy:
                 if key is not None:
                     return caller_of_visitor(visitor, f"key:{key.name}", key.role, key.scope)
             case Token(text) if config.web.oidc.issuer:
-                person = await run_in_threadpool(self._provider.of_token, text, config.web.oidc)
+                try:
+                    person = await run_in_threadpool(self._provider.of_token, text, config.web.oidc)
+                except ProviderError as error:
+                    return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"retry-after": "10"})
                 if person is not None:
                     return caller_of_visitor(visitor, person.user, person.role)
         self._services.auditor.login_failed(caller_of_visitor(visitor), "", "the token is not valid")
@@ -125,7 +132,7 @@ class Policy:
 
     async def _of_password(self, name: str, password: bytes, visitor: Visitor, config: Config) -> Caller | Response:
         if not (visitor.https or visitor.local):
-            return problem(HTTPStatus.FORBIDDEN, "a password may be sent over HTTPS only; use HTTPS, or an API key")
+            return problem(HTTPStatus.FORBIDDEN, NOT_HTTPS)
         path = config.user_identity.users_path
         verdict, user, looked = await self._passwords.check_again(path, name, password, visitor.address)
         if user is not None:

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2 as httpx
+import jwt
 import pytest
 import servers
 from certificates import Authority
+from cryptography.hazmat.primitives.asymmetric import ec
 from datasets import make_ct
 
 from pacs_server.app.server import PacsServer
@@ -248,6 +250,22 @@ def test_a_reader_changes_nothing(site: Site) -> None:
     for method, path in (("POST", STUDIES), ("DELETE", f"{STUDIES}/1.2"), ("POST", "/api/v1/worklist")):
         answer = httpx.request(method, site.url + path, auth=("anna", PASSWORD), content=b"x")
         assert answer.status_code == 403, (method, path)
+    assert site.pacs.archive.trail is not None
+    alerts = [record.event for record, _ in site.pacs.archive.trail.records_after(None)]
+    told = [(each.participants[0].user_id, each.detail) for each in alerts if each.event_id is EventID.SECURITY_ALERT]
+    assert ("anna", "DELETE refused: this needs the role operator, and you have reader") in told
+
+
+def test_a_token_is_not_refused_for_good_while_its_provider_is_away(tmp_path: Path) -> None:
+    issuer = f"http://127.0.0.1:{servers.free_port()}"
+    oidc = {"issuer": issuer, "client_id": "pacs", "role_map": {"boss": "administrator"}}
+    with site_of(settings(tmp_path, public_url="http://127.0.0.1:8080", oidc=oidc)) as site:
+        token = jwt.encode({"iss": issuer}, ec.generate_private_key(ec.SECP256R1()), "ES256")
+        answer = site.get(headers={"Authorization": f"Bearer {token}"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+        assert token not in answer.text
+        assert "Log in with your organisation" in site.get("/login").text
+        assert site.get("/login/oidc").status_code == 401
 
 
 @pytest.mark.slow

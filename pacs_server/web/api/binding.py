@@ -13,11 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pacs_server.audit.auditor import Auditor
-from pacs_server.errors import InvalidRequest, NotAuthorised
+from pacs_server.errors import InvalidRequest
 from pacs_server.services.access import require
 from pacs_server.web.api.operation import PREFIX, Answer, Call, Operation, Page, Parameters, Reply
-from pacs_server.web.caller import caller_of
+from pacs_server.web.caller import OPERATION, caller_of
 
 MAX_BODY: Final = 1 << 20
 _JSON: Final = "application/json"
@@ -27,28 +26,20 @@ _NO_TEXT: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 Address = Callable[[Request], str]
 
 
-def routes_of(operations: Sequence[Operation], base: Address, auditor: Auditor) -> list[Route]:
-    """The routes of operations, one for each path; `base` gives the address of the server for a request.
-
-    `auditor` records who asked for what that caller may not use.
-    """
+def routes_of(operations: Sequence[Operation], base: Address) -> list[Route]:
+    """The routes of operations, one for each path; `base` gives the address of the server for a request."""
     paths: dict[str, dict[str, Operation]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method] = operation
-    return [Route(PREFIX + path, _handler(found, base, auditor), methods=list(found)) for path, found in paths.items()]
+    return [Route(PREFIX + path, _handler(found, base), methods=list(found)) for path, found in paths.items()]
 
 
-def _handler(
-    operations: Mapping[str, Operation], base: Address, auditor: Auditor
-) -> Callable[[Request], Awaitable[Response]]:
+def _handler(operations: Mapping[str, Operation], base: Address) -> Callable[[Request], Awaitable[Response]]:
     async def handle(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
         caller = caller_of(request)
-        try:
-            require(caller, operation.role)
-        except NotAuthorised as error:
-            await run_in_threadpool(auditor.refused, caller, operation.name, str(error))
-            raise
+        request.scope[OPERATION] = operation.name
+        require(caller, operation.role)
         _check_texts(request.path_params, "the path")
         call: Call[Any, Any] = Call(
             caller=caller,

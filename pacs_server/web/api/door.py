@@ -54,7 +54,7 @@ class RESTAPI:
             Route(f"{PREFIX}/reference.css", self._style),
             Route(PREFIX, self._page),
             Route(f"{PREFIX}/", self._page),
-            *routes_of(self.operations, self._base, self._services.auditor),
+            *routes_of(self.operations, self._base),
         ]
 
     @cached_property

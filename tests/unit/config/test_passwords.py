@@ -205,6 +205,17 @@ def test_no_more_than_a_burst_and_the_pace_are_let_through(burst: int, waits: li
     assert not failures.too_many("key")
 
 
+def test_addresses_of_one_subnet_of_ipv6_are_counted_together(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "_NOBODY", CHEAP.hash("x"))
+    who = PasswordChecker(clock=Clock())
+    for number in range(5):
+        assert check(who, path, address=f"2001:db8:0:1::{number}") is Verdict.WRONG
+    assert check(who, path, address="2001:db8:0:1:ffff::1%eth0") is Verdict.NOT_NOW
+    assert check(who, path, address="2001:db8:0:2::1") is Verdict.WRONG
+    for number in range(4):
+        assert check(who, path, address=f"10.0.0.{number}") is Verdict.WRONG
+
+
 def test_a_file_that_cannot_be_read_may_have_users(path: Path) -> None:
     who = PasswordChecker()
     assert not who.anybody(path)
