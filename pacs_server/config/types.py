@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
@@ -90,6 +91,7 @@ def parse_duration(value: object) -> object:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2].lower()]
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine itself."""
     try:

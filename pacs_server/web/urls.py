@@ -33,7 +33,10 @@ def base_url(request: HTTPConnection, settings: WebConfig) -> str:
 def from_trusted_proxy(request: HTTPConnection, settings: WebConfig) -> bool:
     """Whether the request comes from a proxy whose forwarding headers count."""
     client = request.client
-    return client is not None and settings.is_trusted_proxy(ip_address(client.host.partition("%")[0]))
+    # Nearly all servers have no proxies, and parsing the address takes longer than all else here.
+    if not settings.trusted_proxies or client is None:
+        return False
+    return settings.is_trusted_proxy(ip_address(client.host.partition("%")[0]))
 
 
 def _has_port(host: str) -> bool:
