@@ -1,6 +1,7 @@
 """The examples of the page about the REST API work as they stand there, against a server."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from datasets import make_ct
 from servers import config, running, store
 
+from pacs_server.config.rights import Rights
 from pacs_server.web.api.operation import PREFIX
 
 PAGE = "docs/rest-api.md"
@@ -26,20 +28,26 @@ def test_the_examples_work(code_blocks: Callable[[str, str], list[str]], tmp_pat
         assert pacs.web_address is not None
         address = "{}:{}".format(*pacs.web_address)
         commands = [each for block in blocks for each in re.split(r"\n(?=curl )", block)]
-        printed = [_run(command.replace("127.0.0.1:8080", address)) for command in commands]
-    status, studies, study, added, items, cancelled, events = printed
+        key = pacs.archive.keys.create("script", Rights("operator"), None)
+        printed = [_run(command.replace("127.0.0.1:8080", address), key) for command in commands]
+    status, studies, study, added, items, cancelled, events, refused, dead, deleted = printed
     assert json.loads(status)["ready"] is True
     assert [row["StudyInstanceUID"] for row in json.loads(studies)["items"]] == [STUDY]
     assert json.loads(study)["stored"]["instances"] == 1
     assert json.loads(added)["items"] == json.loads(items)["items"]
     assert json.loads(cancelled)["status"] == "CANCELLED"
     assert events.startswith("retry: ")
+    assert json.loads(refused)["items"] == json.loads(dead)["items"] == []
+    assert json.loads(deleted)["reason"] == "sent by mistake"
 
 
-def _run(command: str) -> str:
+def _run(command: str, key: str) -> str:
     assert PREFIX in command
     # As a shell on a desk runs it; curl ends with 28 when its time is over, as the example of events says.
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+    environment = os.environ | {"KEY": key}
+    done = subprocess.run(
+        ["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode == (28 if "--max-time" in command else 0), done.stderr
     return done.stdout
 

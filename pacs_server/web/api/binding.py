@@ -114,7 +114,7 @@ def _check_texts(value: object, where: str) -> None:
     """Raise InvalidRequest if there is a text that no name, reason or attribute has and databases do not take."""
     if isinstance(value, str):
         if _NO_TEXT.search(value):
-            raise InvalidRequest(f"{where!r} holds a control character")
+            raise InvalidRequest(f"{where} holds a control character")
     elif isinstance(value, Mapping):
         for name, each in value.items():
             _check_texts(name, where)
