@@ -15,7 +15,7 @@ from compressed import COLOUR, GRAY12, LOSSLESS, compressed
 from datasets import make_ct, make_study, parse_data_set, uid
 from dicomweb_client.api import DICOMwebClient
 from pydicom.encaps import generate_frames
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 from servers import config, eventually, running, stored_files
 
 from pacs_server.app.server import PacsServer
@@ -269,7 +269,7 @@ def test_what_cannot_be_had_is_not_acceptable(
 
 
 def test_transfer_syntaxes(archive: Archive) -> None:
-    """Stored bytes if the client takes them, Explicit VR Little Endian otherwise, and 406 if neither can be."""
+    """Stored bytes if the client takes them, else what can be made without loss, and 406 if nothing can."""
     series = uid()
     plain = make_ct(series, series)
     implicit = make_ct(series, series, InstanceNumber=2)
@@ -299,8 +299,12 @@ def test_transfer_syntaxes(archive: Archive) -> None:
     assert syntaxes(ImplicitVRLittleEndian, status=206) == [stored[1]]
     assert syntaxes(ExplicitVRLittleEndian) == [stored[0]] * 3
     assert syntaxes(RLELossless, ExplicitVRLittleEndian) == [stored[0], stored[0], stored[2]]
-    assert syntaxes(RLELossless, status=206) == [stored[2]]
-    assert syntaxes("1.2.840.10008.1.2.4.90", status=406) == []
+    assert syntaxes(RLELossless) == [stored[2]] * 3
+    assert syntaxes(JPEGLSLossless) == [str(JPEGLSLossless)] * 3
+    assert syntaxes(JPEGBaseline8Bit, status=406) == []
+    again = archive.get(path_of(plain), f"{DICOM}; transfer-syntax={JPEGLSLossless}", Range="bytes=0-9")
+    assert (again.status_code, again.headers["accept-ranges"]) == (200, "none")
+    assert (read(again.content).pixel_array == plain.pixel_array).all()
 
 
 @pytest.mark.parametrize(
@@ -312,6 +316,18 @@ def test_what_is_not_there(archive: Archive, study: list[pydicom.Dataset], path:
     response = archive.get(path + below)
     assert response.status_code == 404
     assert archive.get(f"studies/{uid()}/series/{study[0].SeriesInstanceUID}").status_code == 404
+
+
+def test_what_is_no_image_has_no_compressed_form(archive: Archive) -> None:
+    """A report beside images that the client wants compressed comes as it is."""
+    image = make_ct()
+    report = make_ct(image.StudyInstanceUID, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", Modality="SR")
+    del report.PixelData
+    archive.store(image, with_meta(report))
+    found = parts(archive.get(f"studies/{image.StudyInstanceUID}", f"{PARTS}; transfer-syntax={JPEGLSLossless}"))
+    told = [head["Content-Type"].partition("transfer-syntax=")[2] for head, _ in found]
+    assert told == [JPEGLSLossless, ExplicitVRLittleEndian]
+    assert alike(read(found[1][1]), report)
 
 
 def test_an_instance_that_cannot_be_read_cuts_the_answer(archive: Archive) -> None:

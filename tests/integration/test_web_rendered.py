@@ -326,7 +326,10 @@ def test_an_instance_transcoded_by_wado_uri(archive: WebArchive, multi: pydicom.
     params = {"contentType": "application/dicom", "transferSyntax": ExplicitVRLittleEndian}
     got = pydicom.dcmread(BytesIO(wado(archive, multi, **params).content))
     assert np.array_equal(got.pixel_array, multi.pixel_array)
-    assert wado(archive, multi, contentType="application/dicom", transferSyntax=RLELossless).status_code == 406
+    got = pydicom.dcmread(BytesIO(wado(archive, multi, **params | {"transferSyntax": RLELossless}).content))
+    assert got.file_meta.TransferSyntaxUID == RLELossless
+    assert np.array_equal(got.pixel_array, multi.pixel_array)
+    assert wado(archive, multi, **params | {"transferSyntax": "1.2.840.10008.1.2.4.50"}).status_code == 406
 
 
 def test_a_picture_by_wado_uri(archive: WebArchive, image: pydicom.Dataset, multi: pydicom.Dataset) -> None:

@@ -2,18 +2,21 @@
 
 import asyncio
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 
+from pacs_server.dicom.frame_codecs import ENCODERS
 from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN, encode_head
 from pacs_server.errors import FrameNotFound, PacsError, ResourceLimitation, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.frames import FrameService
-from pacs_server.services.plain_instance import PlainInstance
+from pacs_server.services.plain_instance import EncodedInstance, PlainInstance
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
+from pacs_server.web.dicomweb.ranges import ByteRange
 from pacs_server.web.dicomweb.transfers import Transfer
 from pacs_server.web.dicomweb.viewing import Workers
 from pacs_server.web.streams import PIECE, pieces
@@ -62,13 +65,18 @@ class Opened(NamedTuple):
     """A data set that is ready to be sent: in memory if it is short, else open; as it is stored, or to be decoded."""
 
     planned: Planned
-    data: bytes | DataSetSource | PlainInstance
+    data: bytes | DataSetSource | PlainInstance | EncodedInstance
     modified_ns: int = 0
 
     @property
-    def size(self) -> int:
-        """The length of the data set as it is sent, in bytes."""
+    def size(self) -> int | None:
+        """The length of the data set as it is sent, in bytes; None if that is not known before it was made."""
         return len(self.data) if isinstance(self.data, bytes) else self.data.size
+
+    @property
+    def file_size(self) -> int | None:
+        """The length of the file, if that of the data set is known."""
+        return None if self.size is None else len(self.planned.head) + self.size
 
     def close(self) -> None:
         """Close the data set if it is open."""
@@ -102,6 +110,8 @@ class Opener:
 
     def _decoded(self, planned: Planned) -> Opened:
         """Images frame by frame; what is none, or has frames of single bits, as a whole, unless it is too long."""
+        if planned.transfer_syntax_uid in ENCODERS:
+            return self._encoded(planned)
         if planned.transfer_syntax_uid != EXPLICIT_VR_LITTLE_ENDIAN:
             return self._transcoded(planned)
         try:
@@ -115,16 +125,25 @@ class Opener:
         finally:
             plain.close()
 
+    def _encoded(self, planned: Planned) -> Opened:
+        try:
+            frames = self._frames.open(planned.instance)
+        except FrameNotFound:
+            # Compressed transfer syntaxes are for images; what is none has only one form.
+            return self.open(Planned(planned.instance, EXPLICIT_VR_LITTLE_ENDIAN, or_stored=True))
+        return Opened(planned, EncodedInstance(frames, planned.transfer_syntax_uid))
+
     def _transcoded(self, planned: Planned) -> Opened:
         if planned.data_set_size > _MOST_AS_A_WHOLE:
             raise ResourceLimitation("the instance is too large for another transfer syntax")
         return Opened(planned, self._retrieve.transcoded(planned.instance, planned.transfer_syntax_uid))
 
-    async def file(self, one: Opened, start: int, stop: int) -> AsyncIterator[bytes]:
-        """The bytes of a DICOM file from `start` to before `stop`. Raises what keeps them from being read."""
+    async def file(self, one: Opened, part: ByteRange | None = None) -> AsyncIterator[bytes]:
+        """The bytes of a DICOM file, or of a part of it. Raises what keeps them from being read."""
         head = one.planned.head
+        start, stop = part or (0, sys.maxsize)
         before = head[start:stop]
-        first, last = max(0, start - len(head)), max(0, stop - len(head))
+        first, last = max(0, start - len(head)), None if part is None else max(0, stop - len(head))
         if isinstance(one.data, bytes):
             whole = before + one.data[first:last]
             for at in range(0, len(whole), PIECE):
@@ -144,7 +163,7 @@ class Opener:
             async for piece in pieces(data, start, stop):
                 yield piece
         else:
-            position, end = 0, data.size if stop is None else stop
+            position, end = 0, sys.maxsize if stop is None else stop
             following = data.pieces()
             while position < end and (made := await self.workers.run(next, following, None)) is not None:
                 for at in range(max(start - position, 0), min(len(made), end - position), PIECE):

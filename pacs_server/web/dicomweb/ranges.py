@@ -39,13 +39,14 @@ def conditions(request: Request, headers: Mapping[str, str]) -> Response | None:
     return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=kept)
 
 
-def byte_range(request: Request, headers: Mapping[str, str], size: int) -> ByteRange | Response | None:
+def byte_range(request: Request, headers: Mapping[str, str], size: int | None) -> ByteRange | Response | None:
     """The part of `size` bytes that the client asks for; None for all of them, 416 if there is no such part.
 
-    Several ranges at once, and other units, are answered with everything (RFC 9110 14.2).
+    Without a `size` there are no parts. Several ranges at once, and other units, are answered with everything (RFC 9110
+    14.2).
     """
     found = _RANGE.fullmatch(request.headers.get("range", "").replace(" ", ""))
-    if request.method != "GET" or found is None or found[1] == found[2] == "":
+    if size is None or request.method != "GET" or found is None or found[1] == found[2] == "":
         return None
     # RFC 9110 13.1.5: the range counts only for the bytes that the client has part of already.
     if request.headers.get("if-range", headers["etag"]) not in (headers["etag"], headers.get("last-modified")):

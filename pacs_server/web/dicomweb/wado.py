@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.frame_codecs import ENCODERS
 from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
 from pacs_server.errors import NotAcceptable
 from pacs_server.index.instances import StoredInstance
@@ -95,11 +96,11 @@ class WADO:
     def _one(self, request: Request, planned: Planned) -> Response:
         stored, one = planned.instance, self._opener.open(planned)
         planned = one.planned
-        size = len(planned.head) + one.size
+        size = one.file_size
         headers = {
             "etag": entity_tag(stored, stored.version, planned.transfer_syntax_uid),
             "last-modified": formatdate(one.modified_ns // 1_000_000_000, usegmt=True),
-            "accept-ranges": "bytes",
+            "accept-ranges": "none" if size is None else "bytes",
             "vary": "accept",
             "content-location": instance_url(request, self._services.config().web)(stored),
         }
@@ -112,26 +113,25 @@ class WADO:
         except BaseException:
             one.close()
             raise
-        part = answer or ByteRange(0, size)
 
         def close() -> None:
             one.close()
             _end_of(transfer)()
 
         return PiecewiseResponse(
-            self._file(one, part, transfer),
+            self._file(one, answer, transfer),
             planned.content_type,
             206 if answer else 200,
-            headers | (answer.headers(size) if answer else {}),
-            length=part.stop - part.start,
+            headers | (answer.headers(size) if answer and size else {}),
+            length=answer.stop - answer.start if answer else size,
             close=close,
         )
 
-    async def _file(self, one: Opened, part: ByteRange, transfer: Transfer | None) -> AsyncIterator[bytes]:
-        """The bytes of a DICOM file from `part.start` to `part.stop`."""
+    async def _file(self, one: Opened, part: ByteRange | None, transfer: Transfer | None) -> AsyncIterator[bytes]:
+        """The bytes of a DICOM file, or of a part of it."""
         if transfer is None:
             return
-        async for piece in self._opener.file(one, part.start, part.stop):
+        async for piece in self._opener.file(one, part):
             yield piece
         transfer.completed(one.planned.instance)
         await run_in_threadpool(transfer.end)
@@ -178,12 +178,16 @@ def _form(ranges: Sequence[Accepted], *, single: bool) -> _Form:
 
 
 def _plan(stored: StoredInstance, form: _Form) -> Planned | None:
-    """An instance as it is stored if the client takes that, else in Explicit VR Little Endian; or None."""
+    """An instance as it is stored if the client takes that, else decoded, else encoded; None if it takes neither."""
     own, wanted = stored.transfer_syntax_uid, form.transfer_syntaxes
     if own in wanted or "*" in wanted or ("" in wanted and own not in _NOT_FOR_THE_WEB):
         return Planned(stored, own)
-    if {"", EXPLICIT_VR_LITTLE_ENDIAN} & set(wanted) and can_transcode(own, EXPLICIT_VR_LITTLE_ENDIAN):
-        return Planned(stored, EXPLICIT_VR_LITTLE_ENDIAN, or_stored="" in wanted)
+    if can_transcode(own, EXPLICIT_VR_LITTLE_ENDIAN):
+        if {"", EXPLICIT_VR_LITTLE_ENDIAN} & set(wanted):
+            return Planned(stored, EXPLICIT_VR_LITTLE_ENDIAN, or_stored="" in wanted)
+        # Encoding takes longer, so that it comes last.
+        if (encoded := next((each for each in wanted if each in ENCODERS), None)) is not None:
+            return Planned(stored, encoded)
     return None
 
 

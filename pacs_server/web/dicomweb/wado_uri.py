@@ -104,7 +104,7 @@ class WADOURI:
         planned = Planned(instance, syntax)
         run = run_in_threadpool if planned.is_stored_so else self._workers.run
         one = await run(self._opened, planned, self._views.recorder(request))
-        part = byte_range(request, headers, len(planned.head) + one.size)
+        part = byte_range(request, headers, one.file_size)
         if isinstance(part, Response):
             one.close()
             return part
@@ -122,13 +122,11 @@ class WADOURI:
 
 def _file(opener: Opener, one: Opened, part: ByteRange | None, headers: dict[str, str]) -> Response:
     """A DICOM file, or a part of it."""
-    head = one.planned.head
-    size = len(head) + one.size
-    start, stop = part or (0, size)
-    told = headers | (part.headers(size) if part else {})
-    status = 206 if part else 200
-    body = opener.file(one, start, stop)
-    return PiecewiseResponse(body, DICOM, status, told, length=stop - start, close=one.close)
+    size = one.file_size
+    told = headers | (part.headers(size) if part and size else {})
+    length = part.stop - part.start if part else size
+    body = opener.file(one, part)
+    return PiecewiseResponse(body, DICOM, 206 if part else 200, told, length=length, close=one.close)
 
 
 def _needed(request: Request, name: str) -> str:

@@ -10,11 +10,12 @@ from compressed import COLOUR, GRAY12, GRAY16, LOSSLESS, compressed
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.dsutils import encode
 
+from pacs_server.dicom.frame_codecs import ENCODERS
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import FrameNotFound, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.frames import FrameService
-from pacs_server.services.plain_instance import PlainInstance
+from pacs_server.services.plain_instance import EncodedInstance, PlainInstance
 from pacs_server.services.retrieve import DataSetSource
 from pacs_server.services.transcode import transcode
 from pacs_server.storage.memory import MemorySource
@@ -38,8 +39,11 @@ class Retrieve:
 
 
 def opened(data: bytes, syntax: str, retrieve: Retrieve) -> PlainInstance:
-    stored = StoredInstance(InstanceUIDs("1", "1", "1"), "1", syntax, "p", 0, len(data), "d", 1)
-    return PlainInstance(FrameService(retrieve).open(stored))  # type: ignore[arg-type]
+    return PlainInstance(FrameService(retrieve).open(stored_as(data, syntax)))  # type: ignore[arg-type]
+
+
+def stored_as(data: bytes, syntax: str) -> StoredInstance:
+    return StoredInstance(InstanceUIDs("1", "1", "1"), "1", syntax, "p", 0, len(data), "d", 1)
 
 
 def plain(data: bytes, syntax: str) -> bytes:
@@ -103,6 +107,36 @@ def test_memory_is_that_of_a_piece(syntax: str) -> None:
     tracemalloc.stop()
     assert size == made.size > 16_000_000
     assert most < 4_000_000
+
+
+@pytest.mark.parametrize("wanted", ENCODERS)
+@pytest.mark.parametrize("pixels", [GRAY12, GRAY16, COLOUR], ids=["12", "16", "colour"])
+@pytest.mark.parametrize("stored", ["plain", "rle"])
+def test_frames_are_encoded(wanted: str, pixels: np.ndarray, stored: str) -> None:
+    """Without loss, in every transfer syntax that has an encoder; what lies around the pixels stays."""
+    if stored == "plain":
+        ds = datasets.make_ct(DataSetTrailingPadding=b"\1\2", Rows=20, Columns=30, NumberOfFrames=2)
+        ds.BitsAllocated = ds.BitsStored = 8 * pixels.dtype.itemsize
+        ds.HighBit, ds.PixelRepresentation = ds.BitsStored - 1, int(pixels.dtype.kind == "i")
+        if pixels.ndim == 4:
+            ds.SamplesPerPixel, ds.PlanarConfiguration, ds.PhotometricInterpretation = 3, 1, "RGB"
+        order = np.moveaxis(pixels, 3, 1) if pixels.ndim == 4 else pixels
+        ds.PixelData = order.tobytes()
+        syntax, data = str(ExplicitVRLittleEndian), encode(ds, is_implicit_vr=False, is_little_endian=True)
+    else:
+        syntax, encoder = str(LOSSLESS["rle"][0]), LOSSLESS["rle"][1]
+        data = compressed(syntax, [encoder(frame) for frame in pixels], pixels, DataSetTrailingPadding=b"\1\2")
+    assert data is not None
+    retrieve = Retrieve(data)
+    frames = FrameService(retrieve).open(stored_as(data, syntax))  # type: ignore[arg-type]
+    made = EncodedInstance(frames, wanted)
+    whole = b"".join(made.pieces())
+    made.close()
+    assert retrieve.closed
+    found = datasets.parse_data_set(whole, wanted)
+    assert found.DataSetTrailingPadding == b"\1\2"
+    assert found["PixelData"].is_undefined_length
+    assert (datasets.parse_data_set(plain(whole, wanted), ExplicitVRLittleEndian).pixel_array == pixels).all()
 
 
 def test_an_image_that_breaks_off_is_no_image() -> None:
