@@ -21,6 +21,8 @@ from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
 
 # Frames of so many bytes together are read at once by the thread that has found them.
 _SMALL: Final = 4 * PIECE
+# So many bytes are rather copied than sent by themselves.
+_SHORT: Final = 64 * 1024
 # Of more frames than these the places are not looked up before the answer begins.
 _MANY: Final = 64
 
@@ -78,22 +80,28 @@ class Frames:
         return found
 
     async def _body(self, found: "_Found") -> AsyncIterator[bytes]:
+        """The answer in pieces. What is short goes together, as each piece costs a call of the kernel."""
+        rest = b""
         for index, number in enumerate(found.numbers):
-            yield found.head(index)
-            if found.parts is None:
-                made = found.first if index == 0 else await self._workers.run(found.made, number)
-                for start in range(0, len(made), PIECE):
-                    yield made[start : start + PIECE]
+            rest += found.head(index)
+            part = None if found.parts is None else found.parts[index]
+            if part is None:
+                part = found.first if index == 0 else await self._workers.run(found.made, number)
+            if isinstance(part, bytes) and len(rest) + len(part) <= _SHORT:
+                rest += part
                 continue
-            part = found.parts[index]
+            if rest:
+                yield rest
+                rest = b""
             if isinstance(part, bytes):
-                yield part
+                for start in range(0, len(part), _SMALL):
+                    yield part[start : start + _SMALL]
                 continue
             for start, length in part or await run_in_threadpool(found.ranges, number):
                 async for piece in pieces(found.frames.source, start, start + length):
                     yield piece
-        if found.tail:
-            yield found.tail
+        if rest or found.tail:
+            yield rest + found.tail
 
 
 class _Found:
