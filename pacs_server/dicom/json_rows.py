@@ -20,27 +20,18 @@ from pacs_server.dicom.tags import INSTANCE_AVAILABILITY, SPECIFIC_CHARACTER_SET
 from pacs_server.dicom.vr import NUMBERS, SINGLE_VALUED_VRS
 
 _RETRIEVE_URL = 0x00081190
-_URL_LEAD = f'"{_RETRIEVE_URL:08X}":{{"vr":"UR","Value":["'
-# What every match has. The last attribute of a match is always another one: StudyInstanceUID comes after them.
-_FIXED = (
-    (SPECIFIC_CHARACTER_SET, f'"{SPECIFIC_CHARACTER_SET:08X}":{{"vr":"CS","Value":["ISO_IR 192"]}},'),
-    (INSTANCE_AVAILABILITY, f'"{INSTANCE_AVAILABILITY:08X}":{{"vr":"CS","Value":["ONLINE"]}},'),
-)
 # The parts of a Retrieve URL, each with the attribute that follows it.
 _PLACES = (("/studies/", 0x0020000D), ("/series/", 0x0020000E), ("/instances/", 0x00080018))
+# What every match has, as a format for Retrieve URL.
+_FIXED = (
+    (SPECIFIC_CHARACTER_SET, f'"{SPECIFIC_CHARACTER_SET:08X}":{{"vr":"CS","Value":["ISO_IR 192"]}}'),
+    (INSTANCE_AVAILABILITY, f',"{INSTANCE_AVAILABILITY:08X}":{{"vr":"CS","Value":["ONLINE"]}}'),
+    (_RETRIEVE_URL, f',"{_RETRIEVE_URL:08X}":{{"vr":"UR","Value":["%s"]}}'),
+)
 # PS3.18 F.2.3: IS may be a JSON number. One that JSON would write in another way, such as 007, stays as it is.
 _JSON_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,14})", re.ASCII)
-_LEVEL_DEPTH = {Level.STUDY: 1, Level.SERIES: 2, Level.IMAGE: 3}
 
 Write = Callable[[str], str]
-
-
-class _Field(NamedTuple):
-    """One attribute of every match: the text up to its values, the text for no value, and how values are written."""
-
-    lead: str
-    empty: str
-    write: Write
 
 
 class RowEncoder:
@@ -51,35 +42,23 @@ class RowEncoder:
         self._query = query
         self._service_url = encode_basestring(service_url)[1:-1]
         self._form = _form(query.level, query.returns)
-        sequences = {at: key for at, key in enumerate(query.returns) if key.vr == "SQ"}
-        self._sequences = {at: self._sequence(key) for at, key in sequences.items()}
+        self._writers = [
+            self._sequence(key) if write is None else write
+            for key, write in zip(query.returns, self._form.writers, strict=True)
+        ]
 
     def encode(self, row: Sequence[str]) -> str:
         """One match as a JSON object."""
         form = self._form
-        parts = ["{"]
-        for at, (field, text) in enumerate(zip(form.fields, row, strict=True)):
-            if at == form.url_at:
-                parts += self._retrieve_url(row)
-            if not text:
-                parts.append(field.empty)
-            else:
-                write = self._sequences.get(at, field.write) if self._sequences else field.write
-                parts += (field.lead, write(text), "]},")
-        # Without the comma after the last attribute.
-        return "".join(parts)[:-1] + "}"
-
-    def _retrieve_url(self, row: Sequence[str]) -> list[str]:
-        parts = [_URL_LEAD, self._service_url]
-        for place, at in self._form.places:
-            parts += (place, row[at])
-        return [*parts, '"]},']
+        parts = [write(text) if text else "" for write, text in zip(self._writers, row, strict=True)]
+        url = self._service_url + "".join([place + row[at] for place, at in form.places])
+        parts.insert(form.url_at, url)
+        return form.template % tuple(parts)
 
     def _sequence(self, key: ReturnKey) -> Write:
         def write(text: str) -> str:
-            items = self._query.answered_items(key.tag, text)
-            shown = [_item(item, key.items) for item in items]
-            return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))[1:-1]
+            items = [_item(item, key.items) for item in self._query.answered_items(key.tag, text)]
+            return f',"Value":{json.dumps(items, ensure_ascii=False, separators=(",", ":"))}' if items else ""
 
         return write
 
@@ -87,35 +66,48 @@ class RowEncoder:
 class _Form(NamedTuple):
     """What the matches of all searches of one form have in common.
 
-    Retrieve URL comes before the field number `url_at`. Each of `places` is a part of it and the column that follows.
+    `template` has a place for each attribute, and one for Retrieve URL before that of number `url_at`. `writers` make
+    of the text of an attribute what belongs there; for a sequence that depends on the query. Each of `places` is a part
+    of the URL and the column that follows.
     """
 
-    fields: tuple[_Field, ...]
+    template: str
+    writers: tuple[Write | None, ...]
     url_at: int
     places: tuple[tuple[str, int], ...]
 
 
 @lru_cache(maxsize=256)
 def _form(level: Level, returns: tuple[ReturnKey, ...]) -> _Form:
-    fields, before = [], 0
-    for key in returns:
-        # PS3.18 F.2.2: attributes are in the order of their tags.
-        lead = "".join(text for tag, text in _FIXED if before < tag < key.tag)
-        fields.append(_field(key, lead))
-        before = key.tag
+    # PS3.18 F.2.2: attributes are in the order of their tags.
+    fields = sorted([*_FIXED, *((key.tag, _format(key)) for key in returns)])
     at = {key.tag: number for number, key in enumerate(returns)}
-    places = tuple((place, at[tag]) for place, tag in _PLACES[: _LEVEL_DEPTH[level]])
+    places = tuple((place, at[tag]) for place, tag in _PLACES[:level])
     url_at = sum(key.tag < _RETRIEVE_URL for key in returns)
-    return _Form(tuple(fields), url_at, places)
+    template = "{" + "".join(text for _, text in fields) + "}"
+    return _Form(template, tuple(_writer(key) for key in returns), url_at, places)
 
 
-def _field(key: ReturnKey, lead: str) -> _Field:
-    start = f'"{key.tag:08X}":{{"vr":"{key.vr}"'
-    empty = "" if key.tag in ONLY_IF_KNOWN else start + "},"
-    return _Field(f'{lead}{start},"Value":[', lead + empty, _writer(key.vr))
+def _start(key: ReturnKey) -> str:
+    return f',"{key.tag:08X}":{{"vr":"{key.vr}"'
 
 
-def _writer(vr: str) -> Write:
+def _format(key: ReturnKey) -> str:
+    return "%s" if key.tag in ONLY_IF_KNOWN else _start(key) + "%s}"
+
+
+def _writer(key: ReturnKey) -> Write | None:
+    """What writes the value of an attribute that is not empty, or the whole attribute if it is there only if known."""
+    if key.vr == "SQ":
+        return None
+    write = _values(key.vr)
+    if key.tag in ONLY_IF_KNOWN:
+        start = _start(key)
+        return lambda text: f'{start},"Value":[{write(text)}]}}'
+    return lambda text: f',"Value":[{write(text)}]'
+
+
+def _values(vr: str) -> Write:
     if vr == "PN":
         return _names
     if vr in NUMBERS or vr == "IS":
