@@ -32,6 +32,7 @@ class Passwords:
         self._users = users
         self._clock = clock
         self._limiter: CapacityLimiter | None = None
+        self._under_way = 0
         # What was right, by a hash that only this process can compute, until when.
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, float] = OrderedDict()
@@ -40,10 +41,14 @@ class Passwords:
         """Check a password against the file of users; the user if it is right. Raises ResourceLimitation."""
         if self._limiter is None:
             self._limiter = CapacityLimiter(_THREADS)
-        if self._limiter.statistics().tasks_waiting >= _MOST_WAITING:
+        if self._under_way >= _THREADS + _MOST_WAITING:
             raise ResourceLimitation("too many people log in at once, try again in a moment")
-        check = partial(self._users.identify, path, name, password, address)
-        return await anyio.to_thread.run_sync(check, limiter=self._limiter)
+        self._under_way += 1
+        try:
+            check = partial(self._users.identify, path, name, password, address)
+            return await anyio.to_thread.run_sync(check, limiter=self._limiter)
+        finally:
+            self._under_way -= 1
 
     async def check_again(
         self, path: Path, name: str, password: bytes, address: str

@@ -1,6 +1,7 @@
 """Where a request comes from, and what it shows: addresses behind proxies, certificates, the Authorization header."""
 
 import base64
+import threading
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,6 +16,7 @@ from pacs_server.config.passwords import PasswordChecker, Verdict
 from pacs_server.config.sections.web import WebConfig
 from pacs_server.config.users import add_user, set_password
 from pacs_server.dicom.caller import Role
+from pacs_server.errors import ResourceLimitation
 from pacs_server.web import policy
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.credentials import CookieNames, Password, Token, shown
@@ -179,3 +181,37 @@ def test_a_password_that_comes_with_each_request_is_checked_now_and_then(
 
     anyio.run(tell)
     assert checked.call_count == 4
+
+
+def test_a_flood_of_logins_takes_few_threads_and_the_rest_is_put_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = PasswordChecker()
+    goes_on, busy = threading.Event(), []
+
+    def slow(*_: object) -> tuple[Verdict, None]:
+        busy.append(threading.current_thread())
+        goes_on.wait(1)
+        return Verdict.WRONG, None
+
+    monkeypatch.setattr(users, "identify", slow)
+    passwords = Passwords(users)
+    put_off: list[str] = []
+
+    async def tell() -> None:
+        async def one() -> None:
+            try:
+                await passwords.check(tmp_path / "users", "anna", b"correct horse", "10.0.0.1")
+            except ResourceLimitation as error:
+                put_off.append(str(error))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(one)
+            while len(busy) < 3 or not put_off:
+                await anyio.sleep(0.01)
+            assert len(busy) == 3
+            goes_on.set()
+
+    anyio.run(tell)
+    assert (len(busy), len(put_off)) == (35, 15)
