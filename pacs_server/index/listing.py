@@ -4,25 +4,23 @@ A page ends with the id of its last row, and the next page begins behind that id
 the same however far down the list it is, and rows that arrive meanwhile neither repeat nor hide others.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any
 
 from sqlalchemy import select
 
 from pacs_server.dicom.identifier import MatchingKey, Query
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.page import Page
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.matching import Clause
 from pacs_server.index.models import TABLES, instance
-from pacs_server.index.queries import find_statement
+from pacs_server.index.queries import find_statement, fulfils
 from pacs_server.index.scope import joined_from, limited, seen
 
-_ORDER = " ORDER BY "
 _EXTENT = "count(*), coalesce(sum(instance.size), 0), min(instance.received_at), max(instance.received_at)"
 _KEY = {level: f"{table.name}.id" for level, table in TABLES.items()}
 
@@ -79,7 +77,7 @@ class ListingIndex:
         statement, residual = _page_statement(query, place, scope)
         width = len(query.returns)
         with self._database.rows(*self._limited(statement, scope)) as rows:
-            matching = (row for row in rows if not residual or _matches(residual, row[1:], width))
+            matching = (row for row in rows if fulfils(residual, row, width + 1))
             return [Listed(int(row[0]), row[1 : width + 1]) for row in islice(matching, place.limit)]
 
     def extent(self, level: Level, key: int, scope: Scope = EVERYTHING) -> Extent:
@@ -104,14 +102,9 @@ class ListingIndex:
 
 
 def _page_statement(query: Query, place: Place, scope: Scope) -> tuple[Clause, list[MatchingKey]]:
-    (sql, values), residual = find_statement(query, scope)
     key = _KEY[query.level]
-    # The statement of a query begins with its columns and ends with its order.
-    found = sql.rpartition(_ORDER)[0]
-    conditions = f"{found.replace('SELECT ', f'SELECT {key}, ', 1)}{_behind(key, place)}"
-    # What Python has to match cannot be counted by the database.
-    limit = "" if residual else f" LIMIT {int(place.limit)}"
-    return Clause(f"{conditions}{_ORDER}{key} DESC{limit}", values), residual
+    page = Page(limit=place.limit, newest_first=True)
+    return find_statement(query, scope, page, first=(key,), also=_behind(key, place))
 
 
 def _moment(value: datetime | str | None) -> datetime | None:
@@ -121,15 +114,6 @@ def _moment(value: datetime | str | None) -> datetime | None:
 
 def _behind(key: str, place: Place) -> str:
     # Numbers, never texts of a caller.
-    after = "" if place.after is None else f" AND {key} < {int(place.after)}"
-    only = "" if place.only is None else f" AND {key} = {int(place.only)}"
-    return after + only
-
-
-def _matches(residual: Iterable[MatchingKey], row: tuple[Any, ...], start: int) -> bool:
-    for key in residual:
-        end = start + len(key.attributes)
-        if not key.matches(*row[start:end]):
-            return False
-        start = end
-    return True
+    after = [] if place.after is None else [f"{key} < {int(place.after)}"]
+    only = [] if place.only is None else [f"{key} = {int(place.only)}"]
+    return " AND ".join([*after, *only])

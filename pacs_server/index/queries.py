@@ -1,6 +1,6 @@
 """Queries on the index: matches for C-FIND, instances for retrieve."""
 
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from itertools import islice, pairwise
 from typing import Any
 
@@ -101,14 +101,17 @@ def _paged(
     residual: list[MatchingKey], rows: Iterable[tuple[str, ...]], width: int, page: Page
 ) -> Iterator[tuple[str, ...]]:
     stop = None if page.limit is None else page.offset + page.limit
-    return islice((row for row in rows if _matches(residual, row, width)), page.offset, stop)
+    return islice((row for row in rows if fulfils(residual, row, width)), page.offset, stop)
 
 
-def find_statement(query: Query, scope: Scope = EVERYTHING, page: Page = WHOLE) -> tuple[Clause, list[MatchingKey]]:
+def find_statement(
+    query: Query, scope: Scope = EVERYTHING, page: Page = WHOLE, *, first: Sequence[str] = (), also: str = ""
+) -> tuple[Clause, list[MatchingKey]]:
     """The SELECT of a query, and the keys that Python has to match; their columns follow those of the response.
 
     If there are such keys, the SELECT returns all rows instead of those of the page. With a limited `scope` it
-    becomes a whole statement by `limited`.
+    becomes a whole statement by `limited`. The columns `first` come before those of the response, and the rows fulfil
+    the condition `also`; both are SQL and hold no values.
     """
     conditions = [(key, condition_of(key)) for key in query.keys]
     residual = [key for key, condition in conditions if not condition.exact]
@@ -116,8 +119,10 @@ def find_statement(query: Query, scope: Scope = EVERYTHING, page: Page = WHOLE) 
     extra = [attribute for key in residual for attribute in key.attributes]
     matched = [attribute for key in query.keys for attribute in key.attributes]
     ordered = [order.attribute for order in page.orders]
-    columns = [_as_text(attribute) for attribute in returned + extra]
+    columns = [*first, *(_as_text(attribute) for attribute in returned + extra)]
     clauses = [condition.clause for _, condition in conditions if condition.clause is not None]
+    if also:
+        clauses.append(Clause(also, ()))
     top = min((attribute.level for attribute in returned + matched + ordered), default=query.level)
     found = _selection(columns, query.level, top, clauses, scope)
     rest = _order_by(query.level, page) + ("" if residual else _limit(page))
@@ -167,7 +172,8 @@ def _as_text(attribute: Attribute) -> str:
     return f"CAST({column} AS VARCHAR)" if attribute.computed and attribute.vr == "IS" else column
 
 
-def _matches(residual: Iterable[MatchingKey], row: tuple[str, ...], start: int) -> bool:
+def fulfils(residual: Iterable[MatchingKey], row: Sequence[str], start: int) -> bool:
+    """Whether a row fulfils the keys that Python has to match, whose columns begin at `start`."""
     for key in residual:
         end = start + len(key.attributes)
         if not key.matches(*row[start:end]):
