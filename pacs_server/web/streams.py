@@ -1,5 +1,6 @@
 """Answers that are made while they are sent, in pieces, whatever their size."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, Protocol, cast
 
@@ -11,6 +12,8 @@ from pacs_server.errors import StorageUnavailable
 
 # Larger pieces cost more memory and no less time.
 PIECE: Final = 256 * 1024
+# After so many bytes of an answer other connections have their turn.
+_IN_A_ROW: Final = 4 * PIECE
 
 
 class Source(Protocol):
@@ -74,8 +77,14 @@ class PiecewiseResponse(Response):
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         try:
             if scope["method"] != "HEAD":
+                since = 0
                 async for piece in self._pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    since += len(piece)
+                    if since >= _IN_A_ROW:
+                        # What is in memory can be sent without waiting: others have to get their turn all the same.
+                        since = 0
+                        await asyncio.sleep(0)
         finally:
             self._close()
         await send({"type": "http.response.body", "body": b"", "more_body": False})

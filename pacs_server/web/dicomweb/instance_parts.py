@@ -222,6 +222,9 @@ class InstanceParts:
                     try:
                         async for piece in self._part(one, index):
                             yield piece
+                    except PacsError:
+                        self._transfer.failed(one.planned.instance)
+                        raise
                     finally:
                         one.close()
                     self._transfer.completed(one.planned.instance)
