@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -127,7 +128,9 @@ def counted(metrics: Metrics, name: str, labels: str) -> int:
 
 
 @contextlib.contextmanager
-def site(app: Any, *, stop_within: float = 5.0, tls: Any = None, **limits: Any) -> Iterator[Site]:
+def site(
+    app: Any, *, stop_within: float = 5.0, tls: Callable[[], ssl.SSLContext | None] = lambda: None, **limits: Any
+) -> Iterator[Site]:
     """A port that serves `app`, with other limits than usual."""
     sock = bind("127.0.0.1", 0)
     address: tuple[str, int] = sock.getsockname()
@@ -140,7 +143,7 @@ def site(app: Any, *, stop_within: float = 5.0, tls: Any = None, **limits: Any) 
         limits=lambda: found.limits,
         metrics=metrics,
         stop_within=lambda: stop_within,
-        tls=lambda: tls,
+        tls=tls,
     )
     found.server = server
     server.start()

@@ -108,11 +108,14 @@ def test_a_body_that_nobody_read(port: Site) -> None:
         assert client.answer().body == b"no need to read it\n"
         client.send(get())
         assert client.answer().status == 200
-        client.send(get(b"/unread", b"Content-Length: 50000000", method=b"POST"))
-        for _ in range(20):
-            client.send(PIECE)
+        client.send(get(b"/unread", b"Content-Length: 50000000", method=b"POST") + PIECE)
         answer = client.answer()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
+        # RFC 9112 9.6: the server says that it is done, and still reads for a while.
+        began = time.monotonic()
+        assert client.rest() == b""
+        assert time.monotonic() - began < 1
+        assert all(client.send(PIECE) for _ in range(20))
 
 
 def test_what_was_received_of_a_body_cut_short_is_handed_on(port: Site) -> None:
