@@ -39,6 +39,7 @@ PacsError
 |- ResourceLimitation         the request asks for more than can be handled
 |- NotFound                   there is nothing of that name, or the caller may not see it
 |- NotAcceptable              what was asked for cannot be had in a form that the client accepts
+|- UnsupportedSOPClass        objects of this SOP class are not stored
 |- UnsupportedMediaType       what was sent is of a kind that is not taken there
 |- InvalidRequest             a request breaks the rules of its door
 """
@@ -210,6 +211,10 @@ class NotFound(PacsError):
 
 class NotAcceptable(PacsError):
     """What was asked for cannot be had in any form that the client accepts."""
+
+
+class UnsupportedSOPClass(PacsError):
+    """Objects of this SOP class are not stored (`storage.accept_unknown_sop_classes`)."""
 
 
 class UnsupportedMediaType(PacsError):

@@ -10,7 +10,7 @@ from pacs_server.dicom.levels import Level
 from pacs_server.dicom.search_attributes import ONLY_IF_KNOWN, returned
 from pacs_server.dicom.status import Status
 from pacs_server.kit.multipart import MAX_HEAD_BYTES
-from pacs_server.web.dicomweb.store_report import COERCED, FAILURE_REASONS, IGNORED
+from pacs_server.web.dicomweb.store_report import COERCED, FAILURE_REASONS, IGNORED, SOP_CLASS_NOT_SUPPORTED
 from pacs_server.web.dicomweb.storing import MOST_PARTS
 from pacs_server.web.dicomweb.storing_metadata import METADATA_LIMIT
 from pacs_server.web.dicomweb.transactions import BASE, TRANSACTIONS, Transaction
@@ -82,6 +82,8 @@ _FAILURES: Final[dict[int, str]] = {
     Status.DUPLICATE_SOP_INSTANCE: "Another object is stored under this SOP Instance UID, and the duplicate policy is "
     "`reject`.",
     Status.NO_SUCH_SOP_INSTANCE: "Under the policy `replace`: the instance to be replaced vanished meanwhile.",
+    SOP_CLASS_NOT_SUPPORTED: "The SOP class is no storage SOP class, or an unknown one and "
+    "`storage.accept_unknown_sop_classes` is off.",
     Status.NOT_AUTHORISED: "The instance is outside the limits of the user.",
     Status.PROCESSING_FAILURE: "Anything else.",
 }

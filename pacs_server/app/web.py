@@ -10,6 +10,7 @@ from pacs_server.config.sections.web import WebConfig
 from pacs_server.config.types import is_loopback
 from pacs_server.kit.periodic import Periodic
 from pacs_server.net.listener import Connection
+from pacs_server.scp.contexts import is_storage
 from pacs_server.services.associations import OpenAssociation, Traffic
 from pacs_server.services.events import EventHub
 from pacs_server.services.export import ExportService
@@ -44,6 +45,7 @@ def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], even
         metadata=archive.metadata,
         exports=ExportService(archive.retrieve, auditor),
         store=archive.store,
+        stores_class=lambda uid: is_storage(uid, accept_unknown=runtime.config().storage.accept_unknown_sop_classes),
         deletions=archive.deletions,
         patients=archive.patients,
         worklist=archive.worklist,

@@ -48,6 +48,7 @@ _USUAL: dict[type[PacsError], Status] = {
     errors.Conflict: Status.PROCESSING_FAILURE,
     errors.NotFound: Status.NO_SUCH_SOP_INSTANCE,
     errors.NotAcceptable: Status.PROCESSING_FAILURE,
+    errors.UnsupportedSOPClass: Status.NO_SUCH_SOP_CLASS,
     errors.UnsupportedMediaType: Status.PROCESSING_FAILURE,
     errors.InvalidRequest: Status.PROCESSING_FAILURE,
 }

@@ -38,6 +38,7 @@ class WebServices:
     metadata: MetadataService
     exports: ExportService
     store: StoreService
+    stores_class: Callable[[str], bool]
     deletions: DeletionService
     patients: PatientService
     worklist: WorklistService

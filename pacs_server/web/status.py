@@ -53,6 +53,7 @@ STATUS_OF: Final[dict[type[PacsError], HTTPStatus]] = {
     errors.FrameNotFound: HTTPStatus.NOT_FOUND,
     errors.BulkDataNotFound: HTTPStatus.NOT_FOUND,
     errors.NotAcceptable: HTTPStatus.NOT_ACCEPTABLE,
+    errors.UnsupportedSOPClass: HTTPStatus.CONFLICT,
     errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
 }

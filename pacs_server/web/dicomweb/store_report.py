@@ -10,10 +10,14 @@ from pacs_server.dicom.status import Status
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import PacsError
 
-FAILURE_REASONS: Final[dict[type[PacsError], Status]] = {
+# PS3.18 Table I.2-2: Referenced SOP Class not supported. C-STORE has no such status: it never gets that far.
+SOP_CLASS_NOT_SUPPORTED: Final = 0x0122
+
+FAILURE_REASONS: Final[dict[type[PacsError], int]] = {
     errors.InvalidInstance: Status.CANNOT_UNDERSTAND,
     errors.InstanceMismatch: Status.DOES_NOT_MATCH_SOP_CLASS,
     errors.DuplicateInstance: Status.DUPLICATE_SOP_INSTANCE,
+    errors.UnsupportedSOPClass: SOP_CLASS_NOT_SUPPORTED,
     errors.InstanceNotFound: Status.NO_SUCH_SOP_INSTANCE,
     errors.NotAuthorised: Status.NOT_AUTHORISED,
     errors.StorageFull: Status.OUT_OF_RESOURCES,
@@ -31,7 +35,7 @@ IGNORED: Final = int(Status.DUPLICATE_SOP_INSTANCE)
 """Warning Reason: another object is stored under the UID, and it stays (`storage.duplicate_policy` is `ignore`)."""
 
 
-def failure_reason(error: PacsError) -> Status:
+def failure_reason(error: PacsError) -> int:
     """The Failure Reason that tells of an error."""
     found = (FAILURE_REASONS[kind] for kind in type(error).__mro__ if kind in FAILURE_REASONS)
     return next(found, Status.PROCESSING_FAILURE)

@@ -11,7 +11,8 @@ from pacs_server.dicom.origin import origin_of
 from pacs_server.dicom.part10 import MEDIA_STORAGE_DIRECTORY
 from pacs_server.dicom.part10_stream import Part10Stream
 from pacs_server.dicom.subject import Subject
-from pacs_server.errors import InstanceMismatch, InvalidInstance, PacsError
+from pacs_server.dicom.uids import is_uid
+from pacs_server.errors import InstanceMismatch, InvalidInstance, PacsError, UnsupportedSOPClass
 from pacs_server.kit.multipart import MalformedMultipart, Part, parts
 from pacs_server.services.store import StoreRequest, corrected_uids
 from pacs_server.storage.contract import Bytes
@@ -91,7 +92,9 @@ class Storing:
     # ---------------------------------------------------------------- one instance
 
     def request(self, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> StoreRequest:
-        """What is said of an instance that is to be stored."""
+        """What is said of an instance that is to be stored. Raises UnsupportedSOPClass."""
+        if is_uid(sop_class_uid) and not self._services.stores_class(sop_class_uid):
+            raise UnsupportedSOPClass(f"objects of the SOP class {sop_class_uid} are not stored")
         return StoreRequest(sop_class_uid, sop_instance_uid, transfer_syntax_uid, self._origin, self._scope)
 
     def scratch(self) -> IncomingFile:

@@ -45,6 +45,7 @@ class Site:
             store=StoreService(archive.archive, ScopeIndex(archive.database)),
             auditor=Auditor(recorder_of(self.trail)),
             metrics=Metrics(),
+            stores_class=lambda uid: uid != "1.2.3",
         )
         routes = STOW(cast(WebServices, services)).routes()
         self._app = Starlette(routes=routes, exception_handlers={PacsError: on_error})
@@ -73,6 +74,10 @@ def site(tmp_path: Path, database_url: str) -> Iterator[Site]:
 def test_readers_may_not_store(site: Site) -> None:
     assert site.store(replace(ANN, role=Role.READER), part10(make_ct())) == (403, [])
     assert site.trail.events == []
+
+
+def test_sop_classes_that_are_not_stored(site: Site) -> None:
+    assert site.store(ANN, part10(make_ct(SOPClassUID="1.2.3"))) == (409, [0x0122])
 
 
 def test_limits_hold_for_each_instance(site: Site) -> None:
