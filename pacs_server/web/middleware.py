@@ -21,7 +21,7 @@ from pacs_server.errors import PacsError
 from pacs_server.web.caller import KEY
 from pacs_server.web.exchange import AnswerCut, ClientGone
 from pacs_server.web.status import problem, status_of
-from pacs_server.web.urls import base_url, from_trusted_proxy
+from pacs_server.web.urls import from_trusted_proxy, is_same_origin
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ _HEADERS: Final = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
     (b"cache-control", b"private, no-cache"),
 ]
@@ -111,7 +112,7 @@ def _refusal(request: HTTPConnection, settings: WebConfig) -> Response | None:
     if not _is_known_host(request, host, settings):
         detail = "the Host header does not name this server: set web.public_url if it has another name"
         return problem(HTTPStatus.MISDIRECTED_REQUEST, detail)
-    if request.scope["method"] in _SAFE or _is_same_origin(request, settings):
+    if request.scope["method"] in _SAFE or is_same_origin(request, settings):
         return None
     return problem(HTTPStatus.FORBIDDEN, "a page of another origin may not do this: see web.cors_origins")
 
@@ -124,15 +125,6 @@ def _is_known_host(request: HTTPConnection, host: str, settings: WebConfig) -> b
     name = urlsplit(f"//{host}").hostname or ""
     public = urlsplit(settings.public_url).hostname if settings.public_url else None
     return name == public or is_loopback(name)
-
-
-def _is_same_origin(request: HTTPConnection, settings: WebConfig) -> bool:
-    """Whether a request that changes something comes from no browser, from our own page, or from an allowed origin."""
-    origin = request.headers.get("origin")
-    if origin is None:
-        return request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
-    ours = urlsplit(base_url(request, settings))
-    return origin.lower() in (f"{ours.scheme}://{ours.netloc}".lower(), *settings.cors_origins)
 
 
 def _cors(request: HTTPConnection, settings: WebConfig) -> list[tuple[bytes, bytes]]:

@@ -1,7 +1,8 @@
 """Who makes a request, and whether that may be: sessions, passwords, API keys, tokens, certificates, or nobody at all.
 
 Nobody has to log in while all of this holds, which is open mode: the server listens on this machine alone, there are no
-users, no `web.public_url`, no `web.trusted_proxies` and no `web.oidc`, and no proxy has passed the request on.
+users, no `web.public_url`, no `web.trusted_proxies` and no `web.oidc`, no proxy has passed the request on, and it does
+not come from a page of somebody else.
 """
 
 from http import HTTPStatus
@@ -27,7 +28,7 @@ from pacs_server.web.oidc_provider import ProviderError
 from pacs_server.web.passwords import Passwords
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import problem
-from pacs_server.web.urls import base_url
+from pacs_server.web.urls import base_url, is_same_origin
 
 LOGIN, LOGOUT, START, CALLBACK = "/login", "/logout", "/login/oidc", "/login/callback"
 PUBLIC: Final = (LOGIN, LOGOUT, START, CALLBACK)
@@ -90,7 +91,9 @@ class Policy:
             return caller
         if visitor.certificate and (caller := _of_certificate(visitor, config)):
             return caller
-        return caller_of_visitor(visitor, role=Role.CONTRIBUTOR) if self.is_open(visitor, config) else None
+        if self.is_open(visitor, config) and _is_of_no_stranger(request, config):
+            return caller_of_visitor(visitor, role=Role.CONTRIBUTOR)
+        return None
 
     async def _of_session(self, token: str, visitor: Visitor, config: Config) -> Caller | None:
         sessions = self._services.sessions
@@ -207,3 +210,14 @@ def _of_certificate(visitor: Visitor, config: Config) -> Caller | None:
     title = "" if set("*?") & set(rule.ae_title) else rule.ae_title
     who = f"certificate:{visitor.certificate[0]}"
     return Caller(Door.WEB, visitor.address, title, "", who, True, visitor.certificate, rule, role)
+
+
+def _is_of_no_stranger(request: HTTPConnection, config: Config) -> bool:
+    """Whether a request that nobody has logged in for comes from no page of somebody else.
+
+    A page in a browser of this machine could read the archive for its author otherwise. A link may lead here.
+    """
+    is_link = (
+        request.headers.get("sec-fetch-mode") == "navigate" and request.headers.get("sec-fetch-dest") == "document"
+    )
+    return is_same_origin(request, config.web) or (is_link and "origin" not in request.headers)

@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -28,6 +29,18 @@ def base_url(request: HTTPConnection, settings: WebConfig) -> str:
     if server[1] and server[1] != _PORTS[scheme] and not _has_port(host):
         host = f"{host}:{server[1]}"
     return f"{scheme}://{host}"
+
+
+def is_same_origin(request: HTTPConnection, settings: WebConfig) -> bool:
+    """Whether a request comes from no page at all, from a page of ours, or from one of an allowed origin.
+
+    That every origin may read answers does not make it an allowed one.
+    """
+    origin = request.headers.get("origin")
+    if origin is None:
+        return request.headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+    ours = urlsplit(base_url(request, settings))
+    return origin.lower() in (f"{ours.scheme}://{ours.netloc}".lower(), *settings.cors_origins)
 
 
 def from_trusted_proxy(request: HTTPConnection, settings: WebConfig) -> bool:

@@ -14,6 +14,7 @@ from servers import config, leftovers, running
 from webclients import BOUNDARY, post, values
 
 from pacs_server.app.server import PacsServer
+from pacs_server.web.dicomweb import storing_metadata
 
 FAILED, STORED, OTHERS = "00081198", "00081199", "0008119A"
 REASON, INSTANCE = "00081197", "00081155"
@@ -160,3 +161,11 @@ def test_metadata_that_is_none(pacs: PacsServer, document: bytes) -> None:
 def test_too_much_metadata(pacs: PacsServer) -> None:
     answer = post(pacs, b" " * (16 << 20) + b"[]", headers={"Content-Type": JSON})
     assert answer.status_code == 409
+
+
+def test_the_number_of_data_sets_is_bounded(pacs: PacsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storing_metadata, "_MOST_DATA_SETS", 3)
+    many = send(pacs, JSON, metadata(*({} for _ in range(4))))
+    assert many.status_code == 409
+    # One failure tells of all of them.
+    assert len(values(many.json(), OTHERS)) == 1

@@ -116,6 +116,26 @@ def test_open_mode_ends_with_settings_for_others(tmp_path: Path, web: dict[str, 
         assert site.get().status_code == 401
 
 
+@pytest.mark.parametrize("origins", [[], ["*"], ["https://viewer.example"]])
+def test_pages_of_others_cannot_use_open_mode(tmp_path: Path, origins: list[str]) -> None:
+    evil = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
+    picture = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+    with site_of(settings(tmp_path, cors_origins=origins)) as site:
+        for headers in (evil, picture, {**picture, "Sec-Fetch-Site": "same-site"}, {"Origin": "null"}):
+            assert site.get(headers=headers).status_code == 401
+        for headers in (
+            {},
+            {"Sec-Fetch-Site": "same-origin"},
+            {"Origin": site.url},
+            # Somebody follows a link.
+            {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+        ):
+            assert site.get(headers=headers).status_code == 200
+        allowed = site.get(headers={**evil, "Origin": "https://viewer.example"})
+        assert allowed.status_code == (200 if "https://viewer.example" in origins else 401)
+        assert allowed.headers["cross-origin-resource-policy"] == "same-origin"
+
+
 def test_programs_are_told_how_to_log_in_and_browsers_are_sent_there(site: Site) -> None:
     refused = site.get()
     assert refused.headers["www-authenticate"].startswith('Bearer realm="pacs-server", Basic realm="pacs-server"')

@@ -17,7 +17,7 @@ from pacs_server.audit.auditor import participant_of
 from pacs_server.dicom.caller import Caller, Role
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
-from pacs_server.errors import InstanceNotFound, NotAuthorised
+from pacs_server.errors import InstanceMismatch, InstanceNotFound, NotAuthorised
 from pacs_server.services.access import require
 from pacs_server.web.caller import caller_of
 from pacs_server.web.services import WebServices
@@ -58,6 +58,8 @@ class Delete:
             raise InstanceNotFound("there is nothing of these UIDs")
         if caller.scope.is_limited and len(select(keys)) > len(visible):
             raise NotAuthorised("it holds more than you may see, so you may not delete it")
+        if level is Level.SERIES and len(select(RetrieveKeys(level, (), (), (named[-1],)))) > len(visible):
+            raise InstanceMismatch("other studies have a series of this UID too: delete its instances one by one")
         self._services.deletions.delete(level, named[-1], reason, participant_of(caller))
 
 

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 JSON: Final = "application/dicom+json"
 XML: Final = "application/dicom+xml"
 METADATA_LIMIT: Final = 16 * 1024 * 1024
+# Each of them costs memory and time, however small it is.
+_MOST_DATA_SETS: Final = 10_000
 _SOP_CLASS_UID, _SOP_INSTANCE_UID, _PIXEL_DATA = "00080016", "00080018", "7FE00010"
 _READ_SIZE: Final = 1024 * 1024
 # The first bytes of compressed bulk data tell its transfer syntax.
@@ -60,6 +62,7 @@ class MetadataStoring:
         self._bulk: dict[str, list[_Spooled]] = {}
         self._file: IncomingFile | None = None
         self._room = METADATA_LIMIT
+        self._number = 0
 
     def body(self, pieces: Iterator[bytes], boundary: str, media_type: str) -> None:
         """Store what a multipart body holds; parts that name no media type are `media_type`."""
@@ -106,6 +109,9 @@ class MetadataStoring:
             found = _json(document) if media_type == JSON else [read_native_xml(bytes(document))]
         except (ValueError, RecursionError) as error:
             raise InvalidInstance(f"the metadata cannot be read: {error}") from error
+        self._number += len(found)
+        if self._number > _MOST_DATA_SETS:
+            raise InvalidInstance(f"the metadata has more than {_MOST_DATA_SETS} data sets")
         for data_set in found:
             self._check(data_set)
 

@@ -118,3 +118,15 @@ def test_limits_hide_and_keep_from_deleting_what_is_hidden(site: Site) -> None:
     assert site.delete(*uids(site.study[0], 1), by=limited) == 403
     assert site.delete(*uids(site.study[0], 2), by=limited) == 204
     assert len(site.left()) == 2
+
+
+def test_a_series_of_the_same_uid_in_another_study_stays(site: Site) -> None:
+    other = make_study(1, 1)
+    for ds in other:
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = uid(901), site.study[0].SeriesInstanceUID
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid(902)
+    site.archive.store(other)
+    assert site.delete(*uids(site.study[0], 2)) == 409
+    assert len(site.left()) == len(site.study)
+    assert site.delete(*uids(site.study[0], 3)) == 204
+    assert site.archive.index.get(uid(902))
