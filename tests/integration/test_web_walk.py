@@ -53,6 +53,9 @@ class Archive:
                 for name in names:
                     path = re.sub(rf"{{{name}(:path)?}}", ids.get(name, OTHERS.get(name, ids["instance"])), path)
                 yield path
+        uids = f"studyUID={ids['study']}&seriesUID={ids['series']}&objectUID={ids['instance']}"
+        for kind in ("", "&contentType=application/dicom", "&contentType=image/jpeg"):
+            yield f"/wado?requestType=WADO&{uids}{kind}"
 
 
 @pytest.fixture
