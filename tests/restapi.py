@@ -10,6 +10,7 @@ import schema
 from datasets import make_study, write_part10
 from pydicom.dataset import Dataset
 from starlette.applications import Starlette
+from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from pacs_server.app.assembly import start_archive
@@ -66,10 +67,12 @@ class RestAPI:
         self.recent = RecentAssociations()
         self.events = EventHub(self.archive.feed, pace=0.01)
         self.caller = ANN
-        services = self._services()
+        # What the next requests are found to come from instead, if it is not the caller.
+        self.identified: Caller | Response | Exception | None = None
+        self.services = services = self._services()
         self.door = RESTAPI(services)
-        app = Starlette(routes=self.door.routes(), exception_handlers=error_handlers(services.auditor))
-        gate = Gate(app, lambda: self.config.web, self._identify)
+        self.app = Starlette(routes=self.door.routes(), exception_handlers=error_handlers(services.auditor))
+        gate = Gate(self.app, lambda: self.config.web, self._identify)
         self.client = TestClient(gate, base_url="http://127.0.0.1:8080", client=("127.0.0.1", 1))
 
     def _services(self) -> WebServices:
@@ -94,8 +97,10 @@ class RestAPI:
         self.client.close()
         self.archive.stop()
 
-    async def _identify(self, request: object) -> Caller:
-        return self.caller
+    async def _identify(self, request: object) -> Caller | Response:
+        if isinstance(self.identified, Exception):
+            raise self.identified
+        return self.identified or self.caller
 
     def act_as(self, role: Role, scope: Scope | None = None) -> None:
         """Have the next requests come from somebody of this role and these limits."""

@@ -87,8 +87,8 @@ class SessionService:
         """The session of a token, if it was found a moment ago; never waits for the database."""
         return self._recent.get(hash_of(token))
 
-    def find(self, token: str) -> Session | None:
-        """The session of a token, and note that it is used; None if there is none, or its time is over."""
+    def find(self, token: str, *, used: bool = True) -> Session | None:
+        """The session of a token, and note that it is `used`; None if there is none, or its time is over."""
         hashed = hash_of(token)
         row = self._index.get(hashed)
         if row is None:
@@ -100,7 +100,7 @@ class SessionService:
         if now >= ends or unused >= lasting.idle:
             self._index.remove(hashed)
             return None
-        if unused >= min(_NOTED_EACH, lasting.idle / _NOTES_WHILE_IDLE):
+        if used and unused >= min(_NOTED_EACH, lasting.idle / _NOTES_WHILE_IDLE):
             self._index.saw(hashed, now)
         session = Session(row.user, Role[row.role.upper()], scope_of(row.scope), row.way, row.stamp)
         self._recent.put(hashed, session)

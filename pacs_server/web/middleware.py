@@ -18,7 +18,7 @@ from pacs_server.config.sections.web import WebConfig
 from pacs_server.config.types import is_loopback
 from pacs_server.dicom.caller import Caller
 from pacs_server.errors import PacsError
-from pacs_server.web.caller import KEY
+from pacs_server.web.caller import IDENTIFY, KEY
 from pacs_server.web.exchange import AnswerCut, ClientGone
 from pacs_server.web.status import problem, status_of
 from pacs_server.web.urls import from_trusted_proxy, is_same_origin
@@ -85,7 +85,7 @@ class Gate:
         caller = await self._identify(request)
         if isinstance(caller, Response):
             return caller
-        request.scope[KEY] = caller
+        request.scope[KEY], request.scope[IDENTIFY] = caller, self._identify
         return None
 
 

@@ -22,6 +22,7 @@ from pacs_server.errors import NotAuthorised
 from pacs_server.services.access import granted, require, rule_of_certificate
 from pacs_server.services.api_keys import PREFIX
 from pacs_server.web.addresses import Visitor, visitor_of
+from pacs_server.web.caller import KEY
 from pacs_server.web.credentials import CookieNames, Password, Token, shown
 from pacs_server.web.oidc import Provider
 from pacs_server.web.oidc_provider import ProviderError
@@ -87,7 +88,9 @@ class Policy:
     async def _known(self, request: HTTPConnection, visitor: Visitor, config: Config) -> Caller | None:
         """The caller by cookie, certificate or open mode, in this order; None if nobody is known."""
         token = request.cookies.get(self.names(request).of(SESSION)) if "cookie" in request.headers else None
-        if token and (caller := await self._of_session(token, visitor, config)):
+        # A request that only goes on does not keep the session from ending without use.
+        begins = KEY not in request.scope
+        if token and (caller := await self._of_session(token, visitor, config, used=begins)):
             return caller
         if visitor.certificate and (caller := _of_certificate(visitor, config)):
             return caller
@@ -95,9 +98,9 @@ class Policy:
             return caller_of_visitor(visitor, role=Role.CONTRIBUTOR)
         return None
 
-    async def _of_session(self, token: str, visitor: Visitor, config: Config) -> Caller | None:
+    async def _of_session(self, token: str, visitor: Visitor, config: Config, *, used: bool) -> Caller | None:
         sessions = self._services.sessions
-        session = sessions.recent(token) or await run_in_threadpool(sessions.find, token)
+        session = sessions.recent(token) or await run_in_threadpool(sessions.find, token, used=used)
         if session is None:
             return None
         if session.way == "password":

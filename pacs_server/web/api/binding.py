@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, get_args, get_origin
 from urllib.parse import urlencode
 
@@ -16,7 +17,7 @@ from starlette.routing import Route
 from pacs_server.errors import InvalidRequest
 from pacs_server.services.access import require
 from pacs_server.web.api.operation import PREFIX, Answer, Call, Operation, Page, Parameters, Reply
-from pacs_server.web.caller import OPERATION, caller_of
+from pacs_server.web.caller import OPERATION, caller_of, is_caller_still
 
 MAX_BODY: Final = 1 << 20
 _JSON: Final = "application/json"
@@ -48,6 +49,7 @@ def _handler(operations: Mapping[str, Operation], base: Address) -> Callable[[Re
             body=await _body(request, operation.body),
             base=base(request),
             address=f"{base(request)}{request.url.path}",
+            is_caller_still=partial(is_caller_still, request),
             if_match=request.headers.get("if-match"),
             last_event_id=request.headers.get("last-event-id"),
         )

@@ -17,8 +17,9 @@ from pacs_server.services.events import ARRIVALS, ArchiveEvent, Listener
 from pacs_server.web.api.operation import Call, Operation
 from pacs_server.web.services import WebServices
 
+# So often something is sent, whatever happens meanwhile, and only if the caller would still be let in.
 _HEARTBEAT_SECONDS: Final = 15.0
-# After that the client connects again, and has to show once more who it is.
+# After that the client connects again.
 _LONGEST_SECONDS: Final = 3600.0
 # How many deliveries wait for a client that reads slowly, before it is cut off.
 _MOST_WAITING: Final = 100
@@ -57,19 +58,26 @@ class Events:
         listener = await run_in_threadpool(self._hub.listen, inbox.deliver, call.last_event_id)
         # Proxies must not wait for more.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        stream = self._stream(listener, inbox, call.caller.scope)
+        stream = self._stream(listener, inbox, call)
         return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
 
-    async def _stream(self, listener: Listener, inbox: "_Inbox", scope: Scope) -> AsyncIterator[bytes]:
+    async def _stream(self, listener: Listener, inbox: "_Inbox", call: Call[Any, None]) -> AsyncIterator[bytes]:
+        scope = call.caller.scope
+        heartbeat = time.monotonic() + _HEARTBEAT_SECONDS
         end = time.monotonic() + _LONGEST_SECONDS
         try:
             yield b"retry: 3000\n\n" + (_RESET if listener.missed is None else await self._told(listener.missed, scope))
             while time.monotonic() < end:
-                events = await inbox.next(_HEARTBEAT_SECONDS)
+                if time.monotonic() >= heartbeat:
+                    if not await call.is_caller_still():
+                        return
+                    yield b":\n\n"
+                    heartbeat = time.monotonic() + _HEARTBEAT_SECONDS
+                # What a caller does not see leaves no trace: it does not move the heartbeat either.
+                events = await inbox.next(heartbeat - time.monotonic())
                 if events is None:
                     return
-                # What a caller does not see leaves no trace, not even of the time.
-                if told := await self._told(events, scope) if events else b":\n\n":
+                if told := await self._told(events, scope):
                     yield told
         finally:
             self._hub.leave(listener)

@@ -64,7 +64,8 @@ class Page(Answer, Generic[T]):
 class Call(Generic[Q, B]):
     """One request: who asks, the parts of the path, the query parameters, the body, and the value of If-Match.
 
-    `base` is the address of the server, and `address` that of the request without its query.
+    `base` is the address of the server, and `address` that of the request without its query. `is_caller_still` says
+    whether the caller would be let in now as well, with the same role and limits.
     """
 
     caller: Caller
@@ -73,6 +74,7 @@ class Call(Generic[Q, B]):
     body: B
     base: str
     address: str
+    is_caller_still: Callable[[], Awaitable[bool]]
     if_match: str | None = None
     last_event_id: str | None = None
 

@@ -151,6 +151,15 @@ def test_what_is_kept_of_a_session_opens_nothing(sessions: SessionService, datab
     assert sessions.find(str(kept(database, web_session)[0]["token_hash"])) is None
 
 
+def test_looking_whether_a_session_lasts_does_not_prolong_it(sessions: SessionService, clock: Clock) -> None:
+    token = sessions.begin(ANNA, "10.0.0.9")
+    for _ in range(3):
+        clock.passes(120)
+        assert sessions.find(token, used=False) == ANNA
+    clock.passes(120)
+    assert sessions.find(token, used=False) is None
+
+
 def test_use_is_written_now_and_then(sessions: SessionService, clock: Clock, database: Database) -> None:
     token = sessions.begin(ANNA, "10.0.0.7")
     before = kept(database, web_session)

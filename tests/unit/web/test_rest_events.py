@@ -3,14 +3,30 @@
 import asyncio
 import json
 import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from restapi import LIMITED, RestAPI
+from starlette.responses import Response
 from worklists import numbered
 
+from pacs_server.config.rights import Rights
 from pacs_server.dicom.caller import Role
+from pacs_server.dicom.scope import Scope
+from pacs_server.errors import NotAuthorised
+from pacs_server.index.changes import ChangeKind
+from pacs_server.index.feed import Change
 from pacs_server.services import events as hub
+from pacs_server.services.sessions import Session
 from pacs_server.web.api import events as web
+from pacs_server.web.credentials import CookieNames
+from pacs_server.web.middleware import Gate
+from pacs_server.web.oidc import Provider
+from pacs_server.web.passwords import Passwords
+from pacs_server.web.policy import SESSION, Policy
 
 Told = list[tuple[str, dict[str, Any]]]
 
@@ -18,13 +34,14 @@ Told = list[tuple[str, dict[str, Any]]]
 class Stream:
     """One client of the stream; the application runs in a thread of its own, as under a server."""
 
-    def __init__(self, api: RestAPI, last_event_id: str | None = None) -> None:
+    def __init__(self, api: RestAPI, last_event_id: str | None = None, **shown: str) -> None:
         self._got = threading.Condition()
         self.data = b""
         self.status = 0
         self.ended = False
         headers = [(b"host", b"127.0.0.1:8080")]
         headers += [(b"last-event-id", last_event_id.encode())] if last_event_id else []
+        headers += [(name.encode(), value.encode()) for name, value in shown.items()]
         self._scope = {
             "type": "http", "method": "GET", "path": "/api/v1/events", "raw_path": b"/api/v1/events",
             "query_string": b"", "headers": headers, "scheme": "http", "server": ("127.0.0.1", 8080),
@@ -198,3 +215,63 @@ def test_limited_callers_hear_only_of_what_they_see(api: RestAPI) -> None:
     assert (told[1]["instances"], told[1]["sop_instance_uid"]) == (0, "")
     limited.leave()
     other.leave()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"role": Role.CONTRIBUTOR},
+        {"scope": Scope(modalities=("MR",))},
+        {"user": "bob"},
+        Response(status_code=401),
+        NotAuthorised("not any more"),
+    ],
+    ids=["role", "limits", "user", "unknown", "refused"],
+)
+def test_a_stream_ends_when_its_caller_would_not_be_let_in_so(
+    api: RestAPI, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any] | Response | Exception
+) -> None:
+    monkeypatch.setattr(web, "_HEARTBEAT_SECONDS", 0.01)
+    api.act_as(Role.READER)
+    stream = Stream(api)
+    stream.wait(b":\n\n:\n\n")
+    api.identified = replace(api.caller, **change) if isinstance(change, dict) else change
+    stream.wait_for_end()
+    assert not api.events._listeners
+
+
+def test_a_stream_ends_with_a_key_or_a_session(api: RestAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_HEARTBEAT_SECONDS", 0.01)
+    services = api.services
+    services.users.add("anna", "a long password", Rights("reader"))
+    user = services.passwords.find(api.config.user_identity.users_path, "anna")
+    assert user is not None
+    key = services.keys.create("script", Rights("reader"), None)
+    token = services.sessions.begin(Session("anna", Role.READER, Scope(), "password", user.stamp), "127.0.0.1")
+    policy = Policy(services, Passwords(services.passwords), Provider())
+    api.client.app = Gate(api.app, lambda: api.config.web, policy.identify)
+    cookie = f"{CookieNames(services.sessions.archive_id(), secure=False).of(SESSION)}={token}"
+    of_key, of_session = Stream(api, authorization=f"Bearer {key}"), Stream(api, cookie=cookie)
+    of_key.wait(b":\n\n:\n\n")
+    services.keys.revoke("script")
+    of_key.wait_for_end()
+    of_session.wait(b":\n\n:\n\n")
+    assert not of_session.ended
+    services.sessions.end(token)
+    of_session.wait_for_end()
+
+
+def test_what_happens_does_not_move_the_heartbeat(api: RestAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "_HEARTBEAT_SECONDS", 0.5)
+    api.act_as(Role.READER, LIMITED)
+    stream = Stream(api)
+    api.study(PatientID="P1")
+    hidden = hub.events_of([Change(ChangeKind.WORKLIST, datetime(2026, 1, 5, tzinfo=UTC), number=1)])
+    for _ in range(300):
+        api.events._publish(hidden)
+        if b":\n\n" in stream.data:
+            break
+        time.sleep(0.01)
+    assert b":\n\n" in stream.data
+    assert b"WORKLIST" not in stream.data
+    stream.leave()
