@@ -9,18 +9,16 @@ import asyncio
 import contextlib
 import math
 import socket
-import ssl
-import struct
 from time import monotonic
 from typing import Any, Final, Protocol, cast
 
 import httptools
 from starlette.types import ASGIApp
 
-from pacs_server.config.tls import peer_names
 from pacs_server.web.exchange import Exchange
 from pacs_server.web.head import Header, Refusal, answer, make_scope, parse_error, read_head, too_large
 from pacs_server.web.limits import WebLimits, Window
+from pacs_server.web.peer import acknowledged_by, tls_extension
 
 # Reading pauses when so much of a body is unread, writing when so much is not sent, in bytes.
 READ_HIGH: Final = 128 << 10
@@ -30,9 +28,6 @@ _CHUNK_FACTOR, _CHUNK_SPARE = 8, 64 << 10
 _JOINED = 64 << 10
 # So much of what comes after a refusal is read, so that the client sees its answer.
 _MOST_DROPPED = 32 << 20
-# `tcpi_bytes_acked` of Linux' struct tcp_info.
-_ACKED = struct.Struct("Q")
-_ACKED_OFFSET = 120
 
 
 class Port(Protocol):
@@ -112,7 +107,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
             "client": self._client,
             "server": self._socket.getsockname()[:2],
             "scheme": "http" if ssl_object is None else "https",
-            "extensions": {} if ssl_object is None else {"tls": _tls(ssl_object)},
+            "extensions": {} if ssl_object is None else {"tls": tls_extension(ssl_object)},
         }
         self._expect(self._limits.head)
         if self._port.draining:
@@ -329,7 +324,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         else:
             transport.writelines(parts)
         if self._writing is None and transport.get_write_buffer_size():
-            self._writing = Window(self._limits, monotonic(), self._acknowledged())
+            self._writing = Window(self._limits, monotonic(), acknowledged_by(self._socket))
             self._watch()
 
     def drained(self) -> "asyncio.Future[None] | None":
@@ -463,7 +458,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         self._watch()
 
     def _keeps_reading(self, now: float) -> bool:
-        unsent, acknowledged = self._transport.get_write_buffer_size(), self._acknowledged()
+        unsent, acknowledged = self._transport.get_write_buffer_size(), acknowledged_by(self._socket)
         if not unsent:
             self._writing = None
         elif self._writing is not None:
@@ -490,20 +485,3 @@ class HTTPConnection(asyncio.BufferedProtocol):
             self._refuse(Refusal(408, "slow_head", "the head comes too slowly"))
         else:
             self._close(linger=False)
-
-    def _acknowledged(self) -> int:
-        """How many bytes the client's side has acknowledged."""
-        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKED_OFFSET + _ACKED.size)
-        acknowledged: int = _ACKED.unpack_from(info, _ACKED_OFFSET)[0]
-        return acknowledged
-
-
-def _tls(ssl_object: ssl.SSLObject) -> dict[str, Any]:
-    """The extension `tls` of an ASGI scope; `peer_names` are the names in a certificate that was checked."""
-    certificate = ssl_object.getpeercert(binary_form=True)
-    return {
-        "tls_version": ssl_object.version(),
-        "cipher_suite": (ssl_object.cipher() or ("",))[0],
-        "client_cert_chain": () if certificate is None else (ssl.DER_cert_to_PEM_cert(certificate),),
-        "peer_names": peer_names(ssl_object),
-    }

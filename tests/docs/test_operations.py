@@ -105,6 +105,15 @@ def test_reasons_of_refusals(root: Path, document: Document) -> None:
     assert set(re.findall(r"`(\w+)`", documented)) == known
 
 
+def test_reasons_of_refused_http_clients(root: Path, rows: Callable[..., list[list[str]]]) -> None:
+    source = "".join(_source(root, f"web/{name}.py") for name in ("head", "protocol", "limits", "server", "exchange"))
+    known = set(re.findall(r'Refusal\(\s*\d+, "(\w+)"', source))
+    known |= set(re.findall(r'return "(connections\w*)"', source)) | set(re.findall(r'cut\("(\w+)"\)', source))
+    known.add("tls_handshake")
+    documented = {name for row in rows(PAGE, "HTTP ports") for name in re.findall(r"`(\w+)`", row[0])}
+    assert documented - {"reason", "pacs_web_refused_total"} == known
+
+
 def test_log_messages_exist(root: Path, rows: Callable[..., list[list[str]]]) -> None:
     messages = [row[0].strip("`") for row in rows(PAGE, "Logs") if row[0]]
     assert len(messages) >= 5
