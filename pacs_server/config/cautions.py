@@ -12,6 +12,7 @@ def cautions(config: Config) -> list[str]:
     found = (
         open_to_everyone(config),
         passwords_in_clear(config),
+        address_as_told(config),
         *readable_by_others(config),
         *open_to_every_user(config),
         less_room_than_kept_free(config),
@@ -27,6 +28,17 @@ def passwords_in_clear(config: Config) -> str | None:
     return (
         f"{config.server.host} port {config.server.port} does not speak TLS: passwords travel in the clear, "
         "set tls.enabled without tls.port, or user_identity.mode to off"
+    )
+
+
+def address_as_told(config: Config) -> str | None:
+    """A warning if the addresses in answers are made of headers that clients may have written."""
+    web = config.web
+    if not web.enabled or not web.trusted_proxies or web.public_url:
+        return None
+    return (
+        "web.trusted_proxies is set without web.public_url: the addresses in answers are as the headers of the proxy "
+        "say, and a proxy that passes on what clients write there lets them choose: set web.public_url"
     )
 
 

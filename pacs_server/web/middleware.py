@@ -21,7 +21,7 @@ from pacs_server.errors import PacsError
 from pacs_server.web.caller import IDENTIFY, KEY
 from pacs_server.web.exchange import AnswerCut, ClientGone
 from pacs_server.web.status import problem, status_of
-from pacs_server.web.urls import from_trusted_proxy, is_same_origin
+from pacs_server.web.urls import from_trusted_proxy, is_contradictory, is_same_origin
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,10 @@ class _Sending:
 
 
 def _refusal(request: HTTPConnection, settings: WebConfig) -> Response | None:
-    """The answer to a request that may come from a page of somebody else; None if all is well."""
+    """The answer to a request whose origin is in doubt, or is a page of somebody else; None if all is well."""
+    if is_contradictory(request, settings):
+        detail = "the proxy passes on both Forwarded and X-Forwarded-*: it has to take away the kind it does not write"
+        return problem(HTTPStatus.BAD_REQUEST, detail)
     host = request.headers.get("host", "")
     if not _is_known_host(request, host, settings):
         detail = "the Host header does not name this server: set web.public_url if it has another name"

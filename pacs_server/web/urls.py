@@ -56,19 +56,34 @@ def _has_port(host: str) -> bool:
     return host.rpartition("]")[2].count(":") == 1
 
 
+def is_contradictory(request: HTTPConnection, settings: WebConfig) -> bool:
+    """Whether a trusted proxy passes on both `Forwarded` and `X-Forwarded-*`.
+
+    A proxy writes one kind and lets the other through as the client has sent it; nothing tells which is which.
+    """
+    headers = request.headers
+    if "forwarded" not in headers or not from_trusted_proxy(request, settings):
+        return False
+    return any(name.startswith("x-forwarded-") for name in headers)
+
+
 def _forwarded(request: HTTPConnection, scheme: str, host: str) -> tuple[str, str, str]:
     """Scheme, host and path prefix as the nearest proxy tells them: Forwarded (RFC 7239), or X-Forwarded-*."""
-    headers = request.headers
     told = {
         name.strip().lower(): value.strip().strip('"')
-        for pair in headers.get("forwarded", "").split(",")[-1].split(";")
+        for pair in _last(request, "forwarded").split(";")
         for name, found, value in [pair.partition("=")]
         if found
     }
-    scheme = told.get("proto") or headers.get("x-forwarded-proto", scheme).split(",")[-1].strip()
-    host = told.get("host") or headers.get("x-forwarded-host", host).split(",")[-1].strip()
-    port = headers.get("x-forwarded-port", "")
+    scheme = told.get("proto") or _last(request, "x-forwarded-proto") or scheme
+    host = told.get("host") or _last(request, "x-forwarded-host") or host
+    port = _last(request, "x-forwarded-port")
     if port.isdecimal() and not _has_port(host) and int(port) != _PORTS.get(scheme):
         host = f"{host}:{port}"
-    prefix = headers.get("x-forwarded-prefix", "").rstrip("/")
+    prefix = _last(request, "x-forwarded-prefix").rstrip("/")
     return (scheme if scheme in _PORTS else "http"), host, prefix if prefix.startswith("/") else ""
+
+
+def _last(request: HTTPConnection, name: str) -> str:
+    """The last element of all lines of a header: what stands before it anybody may have written."""
+    return ",".join(request.headers.getlist(name)).rpartition(",")[2].strip()

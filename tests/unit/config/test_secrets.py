@@ -292,3 +292,17 @@ def test_passwords_in_the_clear_are_warned_of(mode: str, host: str, tls: TLSConf
 
 def test_a_path_that_is_not_printable_breaks_no_line() -> None:
     assert config_secrets._shown(Path("a\nb")) == "'a\\nb'"
+
+
+@pytest.mark.parametrize(
+    ("web", "warned"),
+    [
+        ({}, False),
+        ({"trusted_proxies": ["10.0.0.1"]}, True),
+        ({"trusted_proxies": ["10.0.0.1"], "enabled": False}, False),
+        ({"trusted_proxies": ["10.0.0.1"], "public_url": "https://pacs.example.org"}, False),
+    ],
+)
+def test_an_address_that_clients_may_choose_is_warned_of(web: dict[str, object], warned: bool) -> None:
+    config = Config.model_validate({"web": web})
+    assert any("set web.public_url" in caution for caution in cautions(config)) == warned

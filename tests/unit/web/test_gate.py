@@ -51,6 +51,15 @@ def test_our_names_are_taken(host: str) -> None:
     assert client(public_url="https://pacs.example.org").get("/", headers={"Host": host}).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"])
+@pytest.mark.parametrize(("proxies", "status"), [(["127.0.0.1"], 400), (["192.0.2.1"], 200)])
+def test_a_client_chooses_no_address_by_the_kind_of_header_that_the_proxy_does_not_write(
+    name: str, proxies: list[str], status: int
+) -> None:
+    told = {"Forwarded": "for=10.9.9.9;host=evil.example;proto=https", name: "192.0.2.7"}
+    assert client(trusted_proxies=proxies).get("/", headers=told).status_code == status
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
