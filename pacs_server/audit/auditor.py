@@ -28,22 +28,30 @@ class Auditor:
 
     # ---------------------------------------------------------------- alerts
 
-    def logged_in(self, caller: Caller) -> None:
-        """Record that the caller has logged in as a user."""
+    def logged_in(self, caller: Caller, *, often: bool = False) -> None:
+        """Record that the caller has logged in as a user; of one that does so `often`, only once a minute."""
         event = Event(EventID.USER_AUTHENTICATION, Action.EXECUTE, (), event_type=EventType.LOGIN)
-        self.alert(participant_of(caller), f"login {caller.user}", event)
+        if often:
+            self.alert(participant_of(caller), f"login {caller.user}", event)
+        else:
+            self._recorder.note(replace(event, participants=(participant_of(caller),)))
 
     def logged_out(self, caller: Caller) -> None:
         """Record that a user has logged out."""
-        event = Event(EventID.USER_AUTHENTICATION, Action.EXECUTE, (), event_type=EventType.LOGOUT)
-        self.alert(participant_of(caller), f"logout {caller.user}", event)
+        participants = (participant_of(caller),)
+        kind = EventType.LOGOUT
+        self._recorder.note(Event(EventID.USER_AUTHENTICATION, Action.EXECUTE, participants, event_type=kind))
 
-    def login_failed(self, caller: Caller, name: str, reason: str) -> None:
-        """Record that somebody could not log in, with the name that was given, '' for none."""
+    def login_failed(self, caller: Caller, name: str, reason: str, *, put_off: bool = False) -> None:
+        """Record that somebody could not log in, with the name that was given, '' for none.
+
+        `put_off` if nothing was checked: names are not told apart then.
+        """
         kind = EventType.LOGIN
         event = Event(EventID.USER_AUTHENTICATION, Action.EXECUTE, (), Outcome.MINOR_FAILURE, kind, detail=reason)
         who = participant_of(caller)
-        self.alert(replace(who, user_id=name[:64]) if name else who, f"login failed {name[:64]}", event)
+        what = "login put off" if put_off else f"login failed {name[:64]}"
+        self.alert(replace(who, user_id=name[:64]) if name else who, what, event)
 
     def refused(self, caller: Caller, operation: str, reason: str) -> None:
         """Record that the caller asked for an operation that the caller may not use."""
@@ -55,7 +63,7 @@ class Auditor:
             EventType.USE_OF_RESTRICTED_FUNCTION,
             detail=f"{operation} refused: {reason}",
         )
-        self.alert(participant_of(caller), operation, event)
+        self.alert(participant_of(caller), f"{operation} {caller.user or ''}", event)
 
     def restricted(self, caller: Caller, detail: str) -> None:
         """Record durably that the caller does what few may do and no other event tells. Raises AuditUnavailable."""

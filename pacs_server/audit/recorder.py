@@ -5,6 +5,7 @@ import os
 import pwd
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,8 +18,14 @@ log = logging.getLogger(__name__)
 # The time in which there is at most one alert for each peer and kind, and one log line about a trail that cannot be
 # written.
 _SECONDS: Final = 60.0
-# The number of peers and kinds that are told apart. All others share one entry, so that a flood cannot fill the memory.
+# How many peers and kinds are told apart, and how many kinds of one peer. What is beyond that shares one entry for each
+# peer and type of event, and beyond twice that number one for all: a flood neither fills the memory nor hides others.
 _MOST_KINDS: Final = 1000
+_MOST_OF_PEER: Final = 100
+# Entries whose minute is over are looked for so often at most, in seconds.
+_SWEEP: Final = 1.0
+
+_Key = tuple[str, object]
 
 
 @dataclass(slots=True)
@@ -44,7 +51,9 @@ class Recorder:
         self._reason: str | None = None
         self._lost = 0
         self._complained = float("-inf")
-        self._alerts: dict[tuple[str, str], _Alerts] = {}
+        self._alerts: dict[_Key, _Alerts] = {}
+        self._of_peer: Counter[str] = Counter()
+        self._swept = float("-inf")
 
     def write(self, event: Event, *, durable: bool = True) -> None:
         """Keep an event as `Audit.write` does. Raises AuditUnavailable."""
@@ -86,7 +95,7 @@ class Recorder:
         The next event of that peer and kind says how many were left out.
         """
         with self._lock:
-            due = self._due(event, (peer, kind))
+            due = self._due(event, peer, kind)
         for each in due:
             self.note(each)
 
@@ -132,27 +141,42 @@ class Recorder:
         if not silent:
             log.error("audit trail cannot be written, operations are refused", extra={"reason": reason})
 
-    def _due(self, event: Event, key: tuple[str, str]) -> list[Event]:
+    def _due(self, event: Event, peer: str, kind: str) -> list[Event]:
         """The events to write now that the alert `event` has come."""
         now = self._clock()
         told: list[Event] = []
-        if key not in self._alerts and len(self._alerts) >= _MOST_KINDS:
-            told = self._forget(now)
-            if len(self._alerts) >= _MOST_KINDS:
-                key = ("", "")
+        key: _Key = (peer, kind)
+        if key not in self._alerts and self._is_full(peer):
+            if now - self._swept >= _SWEEP:
+                told = self._forget(now)
+                self._swept = now
+            if self._is_full(peer):
+                key = self._shared(event, peer)
         known = self._alerts.get(key)
         if known is not None and now - known.written < _SECONDS:
             known.left_out += 1
             known.last = event
             return told
+        if known is None:
+            self._of_peer[key[0]] += 1
         self._alerts[key] = _Alerts(now)
         return [*told, _with_count(event, known.left_out if known is not None else 0)]
+
+    def _is_full(self, peer: str) -> bool:
+        return len(self._alerts) >= _MOST_KINDS or self._of_peer[peer] >= _MOST_OF_PEER
+
+    def _shared(self, event: Event, peer: str) -> _Key:
+        """The entry of a peer's events for which there is no room of their own."""
+        key = (peer, (event.event_id, event.event_type, event.outcome))
+        return key if key in self._alerts or len(self._alerts) < 2 * _MOST_KINDS else ("", "")
 
     def _forget(self, now: float) -> list[Event]:
         """Remove the peers and kinds whose minute is over; return the events that say how many alerts were left out."""
         over = {key: alerts for key, alerts in self._alerts.items() if now - alerts.written >= _SECONDS}
         for key in over:
             del self._alerts[key]
+            self._of_peer[key[0]] -= 1
+        self._of_peer = +self._of_peer
         return [_with_count(a.last, a.left_out - 1) for a in over.values() if a.last is not None]
 
 

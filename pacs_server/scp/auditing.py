@@ -31,7 +31,7 @@ class AssociationAuditor:
     def admitted(self, caller: Caller) -> None:
         """Record that the caller was let in, if a user logged in."""
         if caller.user is not None:
-            self._auditor.logged_in(caller)
+            self._auditor.logged_in(caller, often=True)
 
     def rejected(self, caller: Caller, identity: UserIdentity | None, rejection: Rejection) -> None:
         """Record that the caller was not let in; `identity` is the user identity that the caller proposed."""

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from pacs_server.config.model import Config
+from pacs_server.config.passwords import Verdict
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.scope import EVERYTHING
 from pacs_server.errors import InvalidRequest, NotFound
@@ -86,7 +87,8 @@ class Login:
         verdict, user = await self._passwords.check(path, name, password, visitor.address)
         if user is None:
             why = refusal_of(verdict)
-            self._services.auditor.login_failed(caller_of_visitor(visitor), name, why)
+            put_off = verdict is Verdict.NOT_NOW
+            self._services.auditor.login_failed(caller_of_visitor(visitor), name, why, put_off=put_off)
             return self._form(request, target, _sentence(why), name)
         session = Session(name, *granted(user.rights), "password", user.stamp)
         return await self._begun(request, visitor, session, target)

@@ -144,10 +144,11 @@ class Policy:
         if user is not None:
             caller = caller_of_visitor(visitor, name, *granted(user.rights))
             if looked:
-                self._services.auditor.logged_in(caller)
+                self._services.auditor.logged_in(caller, often=True)
             return caller
-        self._services.auditor.login_failed(caller_of_visitor(visitor), name, refusal_of(verdict))
-        if verdict is Verdict.NOT_NOW:
+        put_off = verdict is Verdict.NOT_NOW
+        self._services.auditor.login_failed(caller_of_visitor(visitor), name, refusal_of(verdict), put_off=put_off)
+        if put_off:
             return problem(HTTPStatus.TOO_MANY_REQUESTS, refusal_of(verdict), {"retry-after": "12"})
         return problem(HTTPStatus.UNAUTHORIZED, refusal_of(verdict), {"www-authenticate": _basic()})
 

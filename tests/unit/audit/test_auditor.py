@@ -66,6 +66,38 @@ def test_every_event_says_who_asked_and_whom(
     )  # fmt: skip
 
 
+# ------------------------------------------------------------------------------------ logins
+
+
+def test_each_login_is_told_but_of_those_that_come_with_each_request(trail: Kept, auditor: Auditor) -> None:
+    bob = Caller(Door.WEB, "10.0.0.7", user="bob")
+    for _ in range(3):
+        auditor.logged_in(bob)
+        auditor.logged_out(bob)
+    for _ in range(3):
+        auditor.logged_in(bob, often=True)
+    kinds = [event.event_type for event in trail.events]
+    assert kinds == [EventType.LOGIN, EventType.LOGOUT] * 3 + [EventType.LOGIN]
+
+
+def test_a_flood_of_wrong_logins_does_not_hide_what_users_do_from_there(trail: Kept, auditor: Auditor) -> None:
+    nobody, bob = (Caller(Door.WEB, "10.0.0.7", user=name) for name in (None, "bob"))
+    for number in range(1400):
+        auditor.login_failed(nobody, f"user{number}", "the name or the password is wrong")
+        auditor.login_failed(nobody, f"user{number}", "too many wrong passwords", put_off=True)
+    before = len(trail.events)
+    assert [event.detail for event in trail.events].count("too many wrong passwords") == 1
+    auditor.logged_in(bob)
+    auditor.refused(bob, "DELETE", "no")
+    assert [event.participants[0].user_id for event in trail.events[before:]] == ["bob", "bob"]
+
+
+def test_refusals_of_two_users_at_one_address_are_two(trail: Kept, auditor: Auditor) -> None:
+    for name in ("bob", "ann", "bob"):
+        auditor.refused(Caller(Door.WEB, "10.0.0.7", user=name), "DELETE", "no")
+    assert [event.participants[0].user_id for event in trail.events] == ["bob", "ann"]
+
+
 # ------------------------------------------------------------------------------------ queries
 
 

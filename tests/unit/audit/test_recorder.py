@@ -1,5 +1,7 @@
 """The recorder: it refuses while the trail fails, and writes few alerts."""
 
+from dataclasses import replace
+
 import pytest
 from trails import Kept
 
@@ -77,13 +79,30 @@ def test_a_flood_of_alerts_is_one_a_minute(recorder: Recorder, trail: Kept, cloc
 def test_a_flood_from_everywhere_fills_no_memory(recorder: Recorder, trail: Kept, clock: Clock) -> None:
     for number in range(5000):
         recorder.alert(ALERT, peer=f"10.0.{number >> 8}.{number & 255}", kind="tls")
-    assert len(recorder._alerts) <= 1001
-    assert len(trail.events) == 1001
+    assert len(recorder._alerts) <= 2001
+    assert len(trail.events) == 2001
     clock.now += 61
     recorder.alert(ALERT, peer="10.1.0.1", kind="tls")
     # Those that shared the last place are told too.
-    told = "rejected; 3998 more like it were left out"
-    assert [event.detail for event in trail.events[1001:]] == [told, "rejected"]
+    told = "rejected; 2998 more like it were left out"
+    assert [event.detail for event in trail.events[2001:]] == [told, "rejected"]
+    assert len(recorder._of_peer) == 1
+
+
+def test_a_flood_from_one_address_hides_nothing_but_itself(recorder: Recorder, trail: Kept, clock: Clock) -> None:
+    for number in range(1400):
+        recorder.alert(ALERT, peer="10.0.0.7", kind=f"login failed user{number}")
+    assert len(trail.events) == 101
+    other, same = replace(ALERT, detail="other"), replace(ALERT, detail="same", event_type=EventType.LOGIN)
+    recorder.alert(other, peer="10.0.0.8", kind="one")
+    recorder.alert(other, peer="10.0.0.8", kind="two")
+    # Of the same address another type of event.
+    recorder.alert(same, peer="10.0.0.7", kind="login")
+    assert [event.detail for event in trail.events[101:]] == ["other", "other", "same"]
+    clock.now += 61
+    recorder.alert(ALERT, peer="10.0.0.7", kind="new")
+    told = "rejected; 1298 more like it were left out"
+    assert [event.detail for event in trail.events[104:]] == [told, "rejected"]
 
 
 def test_what_was_left_out_is_told_at_the_end(recorder: Recorder, trail: Kept) -> None:
