@@ -158,9 +158,15 @@ def test_metadata_that_is_none(pacs: PacsServer, document: bytes) -> None:
     assert answer.status_code in (400, 409)
 
 
-def test_too_much_metadata(pacs: PacsServer) -> None:
-    answer = post(pacs, b" " * (16 << 20) + b"[]", headers={"Content-Type": JSON})
+@pytest.mark.parametrize(
+    "document",
+    [b" " * (16 << 20) + b"[]", b"[" + b"{}," * 400_000 + b"{}]", b"[" + b"1," * 2_000_001 + b"1]"],
+    ids=["bytes", "objects", "values"],
+)
+def test_too_much_metadata(pacs: PacsServer, document: bytes) -> None:
+    answer = post(pacs, document, headers={"Content-Type": JSON})
     assert answer.status_code == 409
+    assert values(answer.json(), OTHERS, REASON) == [0xC000]
 
 
 def test_the_number_of_data_sets_is_bounded(pacs: PacsServer, monkeypatch: pytest.MonkeyPatch) -> None:

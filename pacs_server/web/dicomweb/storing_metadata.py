@@ -30,6 +30,9 @@ XML: Final = "application/dicom+xml"
 METADATA_LIMIT: Final = 16 * 1024 * 1024
 # Each of them costs memory and time, however small it is.
 _MOST_DATA_SETS: Final = 10_000
+# As Python objects, small ones take many times the memory of their text.
+_MOST_OBJECTS: Final = 400_000
+_MOST_VALUES: Final = 2_000_000
 _SOP_CLASS_UID, _SOP_INSTANCE_UID, _PIXEL_DATA = "00080016", "00080018", "7FE00010"
 _READ_SIZE: Final = 1024 * 1024
 # The first bytes of compressed bulk data tell its transfer syntax.
@@ -166,6 +169,8 @@ class MetadataStoring:
 
 
 def _json(document: bytes | bytearray) -> list[Any]:
+    if document.count(b"{") + document.count(b"[") > _MOST_OBJECTS or document.count(b",") > _MOST_VALUES:
+        raise InvalidInstance("the metadata has too many attributes or values")
     # PS3.18 10.5.1.4: an array of data sets. A single one without the array is taken too.
     found = json.loads(document)
     return found if isinstance(found, list) else [found]
