@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -23,6 +23,8 @@ from pacs_server.index.feed import Change, Consumer
 log = logging.getLogger(__name__)
 
 MOST_LISTENERS: Final = 50
+# How many of them one caller may be.
+MOST_OF_ONE: Final = 5
 # How many of the last events are kept.
 KEPT: Final = 1000
 # The cursors of the events begin with this; one that nobody has moved for so long is forgotten.
@@ -66,9 +68,13 @@ Deliver = Callable[[Sequence[ArchiveEvent] | None], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listener:
-    """A listener. `missed` is what happened since its last event, None if that is not known any more."""
+    """A listener. `missed` is what happened since its last event, None if that is not known any more.
+
+    `caller` is the same for all listeners of one caller.
+    """
 
     deliver: Deliver
+    caller: Hashable
     missed: Sequence[ArchiveEvent] | None = field(default=())
 
 
@@ -89,35 +95,39 @@ class EventHub:
         self._thread: threading.Thread | None = None
         self._stopping = False
 
-    def listen(self, deliver: Deliver, last_id: str | None = None) -> Listener:
-        """Begin to deliver events; what came after the event `last_id` was missed.
+    def listen(self, deliver: Deliver, caller: Hashable, last_id: str | None = None) -> Listener:
+        """Begin to deliver events to a caller; what came after the event `last_id` was missed.
 
         Everything that happens from now on is delivered. Raises ResourceLimitation, IndexUnavailable.
         """
         with self._starting:
             with self._changed:
                 if self._thread is not None or self._stopping:
-                    return self._add(deliver, last_id)
+                    return self._add(deliver, caller, last_id)
             # The cursor has to be there before anything can be said to be delivered.
             consumer = Consumer(f"{PREFIX}{socket.gethostname()[:64]}-{secrets.token_hex(4)}")
             self._feed.join(consumer)
             with self._changed:
-                return self._begin(consumer, deliver, last_id)
+                return self._begin(consumer, deliver, caller, last_id)
 
-    def _add(self, deliver: Deliver, last_id: str | None) -> Listener:
+    def _add(self, deliver: Deliver, caller: Hashable, last_id: str | None) -> Listener:
+        if sum(each.caller == caller for each in self._listeners) >= MOST_OF_ONE:
+            raise ResourceLimitation(
+                f"you listen to events {MOST_OF_ONE} times already, from this address: end one, or try again later"
+            )
         if self._stopping or len(self._listeners) >= MOST_LISTENERS:
             raise ResourceLimitation("too many listen to events already; try again later")
-        listener = Listener(deliver, () if last_id is None else self._since(last_id))
+        listener = Listener(deliver, caller, () if last_id is None else self._since(last_id))
         self._listeners.add(listener)
         self._changed.notify_all()
         return listener
 
-    def _begin(self, consumer: Consumer, deliver: Deliver, last_id: str | None) -> Listener:
+    def _begin(self, consumer: Consumer, deliver: Deliver, caller: Hashable, last_id: str | None) -> Listener:
         """Start the thread, with its first listener."""
         # Ids of events before are not known any more: what happened while nobody listened is not known either.
         self._token, self._number = secrets.token_hex(4), 0
         self._kept.clear()
-        listener = self._add(deliver, last_id)
+        listener = self._add(deliver, caller, last_id)
         self._thread = threading.Thread(target=self._run, args=(consumer,), name="events", daemon=True)
         self._thread.start()
         return listener

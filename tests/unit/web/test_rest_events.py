@@ -166,10 +166,26 @@ def test_the_cursor_goes_with_the_last_listener(api: RestAPI) -> None:
 
 
 def test_listeners_are_bounded(api: RestAPI) -> None:
-    listeners = [api.events.listen(lambda events: None) for _ in range(hub.MOST_LISTENERS)]
-    api.send("GET", "/events", status=503)
+    listeners = [api.events.listen(lambda events: None, number) for number in range(hub.MOST_LISTENERS)]
+    answer = api.client.get("/api/v1/events")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
     for listener in listeners:
         api.events.leave(listener)
+
+
+def test_one_caller_does_not_take_all_places(api: RestAPI) -> None:
+    streams = [Stream(api) for _ in range(hub.MOST_OF_ONE)]
+    answer = api.client.get("/api/v1/events")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+    assert "5 times already" in answer.json()["detail"]
+    for other in (replace(api.caller, user="bob"), replace(api.caller, address="10.0.0.10")):
+        api.identified = other
+        streams.append(Stream(api))
+    streams[0].leave()
+    api.identified = None
+    streams[0] = Stream(api)
+    for stream in streams:
+        stream.leave()
 
 
 def test_a_client_that_does_not_read_is_cut_off(api: RestAPI) -> None:
