@@ -26,8 +26,8 @@ HOST = b"Host: test\r\n"
 class Echo:
     """An application that tells what it was asked.
 
-    /body reads the whole body first, /unread none of it, /large answers `size` bytes, /hold waits for `release`,
-    /fails raises, /breaks raises in the middle of its answer.
+    /body reads the whole body first, /unread none of it, /large answers as many bytes as the query says, /hold waits
+    for `release`, /events is a stream without end, /fails raises, /breaks raises in the middle of its answer.
     """
 
     release: threading.Event = field(default_factory=threading.Event)
@@ -76,6 +76,13 @@ class Echo:
         while not self.release.is_set():
             await asyncio.sleep(0.01)
         await reply(send, b"released\n")
+
+    async def events(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A stream of events that never ends."""
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while True:
+            await asyncio.sleep(10)
 
     async def fails(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A fault of the program."""
@@ -203,8 +210,7 @@ class Client:
 
     def answer(self, *, head: bool = False) -> Answer:
         """The next answer; `head` if it has no body."""
-        text = self._until(b"\r\n\r\n").decode("latin-1")
-        lines = text.splitlines()
+        lines = self.head().splitlines()
         headers = {n.lower(): v.strip() for n, _, v in (line.partition(":") for line in lines[1:] if line)}
         status = int(lines[0].split()[1])
         body = b""
@@ -220,6 +226,10 @@ class Client:
         else:
             body = self.rest()
         return Answer(status, headers, body)
+
+    def head(self) -> str:
+        """The head of the next answer."""
+        return self._until(b"\r\n\r\n").decode("latin-1")
 
     def rest(self) -> bytes:
         """All that comes until the connection ends."""

@@ -67,6 +67,7 @@ class Exchange:
         self.sent = 0
         self.over = False
         self.gone = False
+        self.endless = False
         self._line = line
         self._head_bytes: bytes | None = None
         # How many bytes are still to be sent by the Content-Length; None if the body is chunked or ends with the
@@ -140,6 +141,8 @@ class Exchange:
         lines = [status_line(status), b"date: ", self._line.date(), b"\r\n"]
         for name, value in headers:
             if not self._is_about_framing(name.lower(), value):
+                # HTML 9.2: a stream of events has no end; the client connects again after a break.
+                self.endless = self.endless or value.startswith(b"text/event-stream")
                 lines += (name.lower(), b": ", value, b"\r\n")
         self._bodiless = self.head.method == "HEAD" or status in _BODILESS
         if self._left is not None:

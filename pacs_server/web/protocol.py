@@ -392,6 +392,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
             return
         if self.exchange is None:
             self._close(linger=False)
+        elif self.exchange.endless:
+            self.kill()
         else:
             self.exchange.keep_alive = False
 

@@ -244,6 +244,18 @@ def test_a_running_response_may_end_when_the_server_stops() -> None:
         assert not thread.is_alive()
 
 
+def test_a_stream_of_events_does_not_hold_up_the_end() -> None:
+    echo = Echo()
+    with site(echo, stop_within=30.0) as own, own.connect() as client:
+        client.send(get(b"/events"))
+        # Its head does not wait for the first event.
+        assert client.head().startswith("HTTP/1.1 200 OK")
+        began = time.monotonic()
+        own.server.stop()
+        assert time.monotonic() - began < 3
+        assert (client.rest(), echo.ended) == (b"", 1)
+
+
 def test_what_does_not_end_in_time_is_cut() -> None:
     echo = Echo()
     with site(echo, stop_within=0.2) as own, own.connect() as busy:
