@@ -235,7 +235,6 @@ class InstanceParts:
             for left in ready:
                 if isinstance(left, Opened):
                     left.close()
-        await run_in_threadpool(self._transfer.end)
         yield self._tail
 
     async def _part(self, one: Opened, index: int) -> AsyncIterator[bytes]:

@@ -1,5 +1,6 @@
 """WADO-RS: studies, series and instances as a whole (PS3.18 10.4)."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from email.utils import formatdate
 from typing import Final, NamedTuple
@@ -62,13 +63,10 @@ class WADO:
             return await run_in_threadpool(self._bulk_data, request)
         if form.multipart or form.media_type == ZIP:
             return await run_in_threadpool(self._all, request, form)
-        [stored] = await run_in_threadpool(self._select, request)
-        planned = _plan(stored, form)
-        if planned is None:
-            raise NotAcceptable(f"the instance cannot be had in any of {', '.join(form.transfer_syntaxes)}")
-        if planned.is_stored_so:
-            return await run_in_threadpool(self._one, request, planned)
-        return await self._opener.workers.run(self._one, request, planned)
+        found = await run_in_threadpool(self._one, request, form)
+        if isinstance(found, Planned):
+            return await self._opener.workers.run(self._file_of, request, found)
+        return found
 
     # ---------------------------------------------------------------- what blocks, in a thread of the pool
 
@@ -93,7 +91,15 @@ class WADO:
             close=_end_of(transfer),
         )
 
-    def _one(self, request: Request, planned: Planned) -> Response:
+    def _one(self, request: Request, form: _Form) -> Response | Planned:
+        """The answer with one instance; what is to be made, if that takes more than to read it."""
+        [stored] = self._select(request)
+        planned = _plan(stored, form)
+        if planned is None:
+            raise NotAcceptable(f"the instance cannot be had in any of {', '.join(form.transfer_syntaxes)}")
+        return self._file_of(request, planned) if planned.is_stored_so else planned
+
+    def _file_of(self, request: Request, planned: Planned) -> Response:
         stored, one = planned.instance, self._opener.open(planned)
         planned = one.planned
         size = one.file_size
@@ -134,7 +140,6 @@ class WADO:
         async for piece in self._opener.file(one, part):
             yield piece
         transfer.completed(one.planned.instance)
-        await run_in_threadpool(transfer.end)
 
     def _zip(self, request: Request, instances: Sequence[StoredInstance], caller: Caller) -> Response:
         transfer = self._transfer(request, caller, instances)
@@ -197,4 +202,10 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 
 def _end_of(transfer: Transfer | None) -> Callable[[], None]:
-    return transfer.end if transfer is not None else lambda: None
+    """Ends the record without keeping the client waiting: a thread writes it when everything was sent."""
+
+    def end() -> None:
+        if transfer is not None:
+            asyncio.get_running_loop().run_in_executor(None, transfer.end)
+
+    return end
