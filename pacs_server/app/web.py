@@ -11,6 +11,7 @@ from pacs_server.config.types import is_loopback
 from pacs_server.kit.periodic import Periodic
 from pacs_server.net.listener import Connection
 from pacs_server.scp.contexts import is_storage
+from pacs_server.services.access import takes_certificates
 from pacs_server.services.associations import OpenAssociation, Traffic
 from pacs_server.services.events import EventHub
 from pacs_server.services.export import ExportService
@@ -80,13 +81,10 @@ def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], even
 def _check_way_in(runtime: Runtime) -> None:
     """Raise ConfigError if the port is open to others, and nobody could log in."""
     config, archive = runtime.config(), runtime.archive
-    certificates = config.web.tls.client_ca_path is not None and any(
-        rule.certificate for rule in config.access_control.peers
-    )
     if (
         is_loopback(config.web.host)
         or config.web.oidc.issuer
-        or certificates
+        or takes_certificates(config)
         or archive.passwords.anybody(config.user_identity.users_path)
         or archive.keys.any()
     ):

@@ -122,6 +122,12 @@ class KeyIndex:
         with self._database.connect() as connection:
             return connection.execute(select(columns.id).where(works).limit(1)).first() is not None
 
+    def exist(self) -> bool:
+        """Whether there is any key that was not revoked, also one that has expired."""
+        with self._database.connect() as connection:
+            found = connection.execute(select(api_key.c.id).where(api_key.c.revoked.is_(None)).limit(1))
+            return found.first() is not None
+
     def used(self, token_hash: str, moment: datetime) -> None:
         """Note when a key was used."""
         with self._database.begin() as connection:

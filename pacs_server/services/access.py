@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
+from pacs_server.config.model import Config
 from pacs_server.config.rights import Rights
 from pacs_server.config.sections.access_control import AccessControlConfig, PeerRule, PeerService
 from pacs_server.dicom.caller import ANYBODY, Caller, Role
@@ -59,6 +60,12 @@ def rule_of_certificate(address: str, names: tuple[str, ...], access: AccessCont
         if rule.certificate and _comes_from(address, rule) and _is_certified(names, rule):
             return rule
     return None
+
+
+def takes_certificates(config: Config) -> bool:
+    """Whether somebody may log in over HTTP by a client certificate."""
+    has_rule = any(rule.certificate for rule in config.access_control.peers)
+    return config.web.tls.client_ca_path is not None and has_rule
 
 
 def check_service(caller: Caller, service: PeerService) -> None:

@@ -53,6 +53,7 @@ class APIKeyService:
         self._recorder = recorder
         self._clock = clock
         self._recent: Recent[APIKey] = Recent(RECENT_SECONDS, clock)
+        self._exist: Recent[bool] = Recent(RECENT_SECONDS, clock)
 
     def create(self, name: str, rights: Rights, lasts: timedelta | None, by: Participant | None = None) -> str:
         """Make a key and return it: it is kept nowhere. `lasts` None is for ever. Raises UserError."""
@@ -71,6 +72,7 @@ class APIKeyService:
         row = KeyRow(hash_of(key), name, role.name.lower(), scope.as_json(), now, who.user_id, expires)
         if not self._index.add(row):
             raise UserError(f"there is a key {name} already")
+        self._exist.clear()
         return key
 
     def recent(self, key: str) -> APIKey | None:
@@ -101,6 +103,16 @@ class APIKeyService:
         """Whether any key works."""
         return self._index.any(self._clock())
 
+    def recently_exist(self) -> bool | None:
+        """What `exist` said a moment ago; never waits for the database."""
+        return self._exist.get("")
+
+    def exist(self) -> bool:
+        """Whether there is any key that was not revoked, also one that has expired."""
+        found = self._index.exist()
+        self._exist.put("", found)
+        return found
+
     def revoke(self, name: str, by: Participant | None = None) -> None:
         """Have a key work no longer, from now on. Raises UserError."""
         known = [each for each in self.list() if each.name == name]
@@ -109,6 +121,7 @@ class APIKeyService:
         self._record(by or local_user(), name, "revoked")
         self._index.revoke(name, self._clock())
         self._recent.clear()
+        self._exist.clear()
 
     def _record(self, who: Participant, name: str, done: str) -> None:
         self._recorder.write(

@@ -1,8 +1,9 @@
 """Who makes a request, and whether that may be: sessions, passwords, API keys, tokens, certificates, or nobody at all.
 
-Nobody has to log in while all of this holds, which is open mode: the server listens on this machine alone, there are no
-users, no `web.public_url`, no `web.trusted_proxies` and no `web.oidc`, no proxy has passed the request on, and it does
-not come from a page of somebody else.
+Nobody has to log in while all of this holds, which is open mode: the server listens on this machine alone, there were
+no users since it began, there are no API keys, no certificates to log in with, no `web.public_url`, no
+`web.trusted_proxies` and no `web.oidc`, no proxy has passed the request on, and it does not come from a page of
+somebody else.
 """
 
 from http import HTTPStatus
@@ -19,7 +20,7 @@ from pacs_server.config.types import is_loopback
 from pacs_server.dicom.caller import Caller, Door, Role
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.errors import NotAuthorised
-from pacs_server.services.access import granted, require, rule_of_certificate
+from pacs_server.services.access import granted, require, rule_of_certificate, takes_certificates
 from pacs_server.services.api_keys import PREFIX
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.caller import KEY
@@ -48,6 +49,7 @@ class Policy:
         self._services = services
         self._passwords = passwords
         self._provider = provider
+        self._had_users = False
 
     async def identify(self, request: HTTPConnection) -> Caller | Response:
         """The caller of a request, or the answer that refuses it. Raises NotAuthorised, IndexUnavailable."""
@@ -73,15 +75,19 @@ class Policy:
         secure = base_url(request, self._services.config().web).startswith("https:")
         return CookieNames(self._services.sessions.archive_id(), secure)
 
-    def is_open(self, visitor: Visitor, config: Config) -> bool:
-        """Whether this visitor need not log in."""
-        web = config.web
-        return (
-            visitor.local
-            and is_loopback(web.host)
-            and not (web.public_url or web.trusted_proxies or web.oidc.issuer)
-            and not self._services.passwords.anybody(config.user_identity.users_path)
-        )
+    async def is_open(self, visitor: Visitor, config: Config) -> bool:
+        """Whether this visitor need not log in. Raises IndexUnavailable.
+
+        Once there were users it is over for the life of this process: a file that vanishes opens no door.
+        """
+        web, keys = config.web, self._services.keys
+        self._had_users = self._had_users or self._services.passwords.anybody(config.user_identity.users_path)
+        if self._had_users or not (visitor.local and is_loopback(web.host)):
+            return False
+        if web.public_url or web.trusted_proxies or web.oidc.issuer or takes_certificates(config):
+            return False
+        known = keys.recently_exist()
+        return not (await run_in_threadpool(keys.exist) if known is None else known)
 
     # ---------------------------------------------------------------- without an Authorization header
 
@@ -94,7 +100,7 @@ class Policy:
             return caller
         if visitor.certificate and (caller := _of_certificate(visitor, config)):
             return caller
-        if self.is_open(visitor, config) and _is_of_no_stranger(request, config):
+        if _is_of_no_stranger(request, config) and await self.is_open(visitor, config):
             return caller_of_visitor(visitor, role=Role.CONTRIBUTOR)
         return None
 

@@ -98,9 +98,10 @@ def test_nobody_has_to_log_in_on_this_machine_until_there_is_a_user(tmp_path: Pa
         assert site.get(headers={"Authorization": "Bearer pacs_wrong"}).status_code == 401
         add_user(site.users, "anna", PASSWORD)
         assert site.get().status_code == 401
+        # A file that vanishes opens nothing.
         remove_user(site.users, "anna")
-        assert site.get().status_code == 200
-        site.users.write_text("nobody can read this\n")
+        assert site.get().status_code == 401
+        site.users.unlink()
         assert site.get().status_code == 401
         asked = [record.event for record, _ in site.pacs.archive.trail.records_after(None)]  # type: ignore[union-attr]
         queries = [each.participants[0].user_id for each in asked if each.event_id is EventID.QUERY]
@@ -113,6 +114,19 @@ def test_nobody_has_to_log_in_on_this_machine_until_there_is_a_user(tmp_path: Pa
 )
 def test_open_mode_ends_with_settings_for_others(tmp_path: Path, web: dict[str, object]) -> None:
     with site_of(settings(tmp_path, **web)) as site:
+        assert site.get().status_code == 401
+
+
+def test_open_mode_ends_with_an_api_key_and_with_users_nobody_can_read(tmp_path: Path) -> None:
+    with site_of(settings(tmp_path)) as site:
+        assert site.get().status_code == 200
+        keys = site.pacs.archive.keys
+        key = keys.create("robot", Rights("reader"), None)
+        assert site.get().status_code == 401
+        assert site.get(headers={"Authorization": f"Bearer {key}"}).status_code == 200
+        keys.revoke("robot")
+        assert site.get().status_code == 200
+        site.users.write_text("nobody can read this\n")
         assert site.get().status_code == 401
 
 

@@ -263,3 +263,13 @@ def test_without_an_audit_trail_no_key_changes(keys: APIKeyService, trail: Trail
         keys.revoke("scripts", ADMIN)
     assert len(keys.list()) == 1
     assert keys.find(key) is not None
+
+
+def test_a_key_that_has_expired_still_says_that_there_are_keys(keys: APIKeyService, clock: Clock) -> None:
+    assert (keys.recently_exist(), keys.exist(), keys.recently_exist()) == (None, False, False)
+    keys.create("robot", Rights("reader"), timedelta(hours=1))
+    assert (keys.recently_exist(), keys.exist()) == (None, True)
+    clock.passes(3601)
+    assert (keys.recently_exist(), keys.exist(), keys.any()) == (None, True, False)
+    keys.revoke("robot")
+    assert not keys.exist()

@@ -17,6 +17,7 @@ from pacs_server.config.sections.web import WebConfig
 from pacs_server.config.users import add_user, set_password
 from pacs_server.dicom.caller import Role
 from pacs_server.errors import ResourceLimitation
+from pacs_server.services.access import takes_certificates
 from pacs_server.web import policy
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.credentials import CookieNames, Password, Token, shown
@@ -113,6 +114,21 @@ def test_a_certificate_gives_what_its_rule_allows(rule: dict[str, Any], role: Ro
     assert (found.role if found else None) == role
     if found:
         assert (found.user, found.ae_title) == ("certificate:ct1.example.org", "CT1")
+
+
+@pytest.mark.parametrize(
+    ("ca", "names", "takes"), [("ca.pem", ["*"], True), (None, ["*"], False), ("ca.pem", [], False)]
+)
+def test_certificates_are_a_way_to_log_in_with_an_authority_and_a_rule(
+    ca: str | None, names: list[str], takes: bool
+) -> None:
+    config = Config.model_validate(
+        {
+            "web": {"tls": {"client_ca_path": ca}},
+            "access_control": {"peers": [{"ae_title": "CT1", "certificate": names}]},
+        }
+    )
+    assert takes_certificates(config) is takes
 
 
 def basic(text: bytes) -> str:
