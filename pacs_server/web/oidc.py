@@ -23,6 +23,10 @@ _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS2
 # How far clocks may differ, in seconds.
 _LEEWAY: Final = 30
 _MOST_NAME: Final = 100
+# What ID tokens and logout tokens have, and access tokens do not.
+_OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash", "events")
+# The client that a token was made for, as RFC 9068, OpenID Connect, Entra ID and Okta call it.
+_CLIENTS: Final = ("client_id", "azp", "appid", "cid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,9 @@ class Provider:
         if token.count(".") != 2:
             return None
         try:
-            return _person(self._claims(token, settings), settings)
+            claims = self._claims(token, settings)
+            _check_access(claims, settings)
+            return _person(claims, settings)
         except ProviderError as error:
             if error.is_unavailable:
                 raise
@@ -146,6 +152,18 @@ class Provider:
         except jwt.InvalidTokenError as error:
             raise ProviderError(f"a token is not valid: {type(error).__name__}") from None
         return claims
+
+
+def _check_access(claims: Mapping[str, Any], settings: OIDCConfig) -> None:
+    """Raise ProviderError unless a token is for calling this server, and was made for our client.
+
+    An ID token tells a client who has logged in. Whoever gets one, or an access token of another client, could use it
+    here in the name of that person.
+    """
+    if any(name in claims for name in _OF_ID_TOKENS) or claims.get("typ") == "ID":
+        raise ProviderError("an ID token is no access token")
+    if any(claims[name] != settings.client_id for name in _CLIENTS if name in claims):
+        raise ProviderError("the token was made for another client")
 
 
 def _person(claims: Mapping[str, Any], settings: OIDCConfig) -> Person:

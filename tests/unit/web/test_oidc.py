@@ -132,6 +132,8 @@ def test_a_token_for_this_server_says_who_it_is_and_gives_the_highest_role(site:
     flat = site.settings(roles_claim="https://example.org/roles")
     token = site.token(**{"https://example.org/roles": "radiologist"})
     assert provider.of_token(token, flat) == Person("oidc:anna", Role.CONTRIBUTOR)
+    ours = site.token(azp="pacs", client_id="pacs", typ="Bearer")
+    assert provider.of_token(ours, site.settings()) == Person("oidc:anna", Role.CONTRIBUTOR)
     # One key is asked for once.
     assert site.asked == ["/.well-known/openid-configuration", "/jwks"]
 
@@ -156,6 +158,13 @@ def test_tokens_that_do_not_count(site: Site) -> None:
         "no roles": site.token(realm_access=None),
         "roles of another kind": site.token(realm_access={"roles": [["radiologist"], 7, None]}),
         "changed": site.token()[:-4] + "AAAA",
+        "ID token, by its nonce": site.token(nonce="n"),
+        "ID token, by its hash": site.token(at_hash="MTIzNDU2Nzg5MDEyMzQ1Ng"),
+        "ID token, by its type": site.token(typ="ID"),
+        "logout token": site.token(events={"http://schemas.openid.net/event/backchannel-logout": {}}),
+        "for another client, azp": site.token(azp="another"),
+        "for another client, client_id": site.token(client_id="another", azp="pacs"),
+        "for another client, a list": site.token(azp=["pacs"]),
         "opaque": "SlAV32hkKG",
         "broken": "a.b.c",
     }
