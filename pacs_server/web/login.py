@@ -21,6 +21,7 @@ from pacs_server.services.access import granted
 from pacs_server.services.sessions import Session
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.caller import caller_of
+from pacs_server.web.lane import Lane
 from pacs_server.web.login_page import login_page, logout_page
 from pacs_server.web.oidc import Attempt, Provider
 from pacs_server.web.oidc_provider import ProviderError
@@ -42,6 +43,8 @@ from pacs_server.web.urls import base_url
 log = logging.getLogger(__name__)
 
 _MOST_BYTES: Final = 16_384
+# They wait for the provider.
+_THREADS: Final = 3
 # A login, or a visit to the provider, may take so long, in seconds.
 _PATIENCE: Final = 900
 # The purposes of the other cookies: they tie a form, and a visit to the provider, to the browser that began it.
@@ -56,6 +59,7 @@ class Login:
         self._policy = policy
         self._passwords = passwords
         self._provider = provider
+        self._visits = Lane(_THREADS)
 
     def routes(self) -> list[Route]:
         """The pages, and where their forms go."""
@@ -126,11 +130,11 @@ class Login:
     # ---------------------------------------------------------------- by the provider
 
     async def visit(self, request: Request) -> Response:
-        """Send the browser to the provider. Raises NotFound if there is none."""
+        """Send the browser to the provider. Raises NotFound if there is none, ResourceLimitation."""
         config = self._with_provider()
         attempt = Attempt(secrets.token_urlsafe(32))
         try:
-            address = await run_in_threadpool(
+            address = await self._visits.run(
                 self._provider.address, config.web.oidc, attempt, self._callback(request, config)
             )
         except ProviderError as error:
@@ -141,7 +145,10 @@ class Login:
         return answer
 
     async def back(self, request: Request) -> Response:
-        """Take what the provider has sent the browser back with, and begin a session. Raises NotFound."""
+        """Take what the provider has sent the browser back with, and begin a session.
+
+        Raises NotFound, ResourceLimitation.
+        """
         config = self._with_provider()
         names, query = self._policy.names(request), request.query_params
         secret, _, target = request.cookies.get(names.of(_VISIT), "").partition(".")
@@ -154,7 +161,7 @@ class Login:
                 raise ProviderError("the answer is of another provider")
             if "code" not in query:
                 raise ProviderError("the provider refused")
-            person = await run_in_threadpool(
+            person = await self._visits.run(
                 self._provider.finish, config.web.oidc, attempt, self._callback(request, config), query["code"]
             )
         except ProviderError as error:

@@ -38,6 +38,9 @@ class Documents:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
+        # Held by the thread that asks for a document, never while somebody else holds `_lock`.
+        self._asking = threading.Lock()
+        self._under_way = ""
         self._kept: dict[str, tuple[float, dict[str, Any]]] = {}
         self._asked: dict[str, float] = {}
 
@@ -82,24 +85,48 @@ class Documents:
         return document
 
     def _document(self, url: str, *, again: bool = False) -> dict[str, Any]:
-        # One thread asks, and the others wait for its answer.
+        known = self._known(url, again=again)
+        if known is not None:
+            return known
+        # One thread asks. Others wait for its answer only if nothing is known.
+        with self._asking:
+            known = self._known(url, again=again)
+            if known is not None:
+                return known
+            with self._lock:
+                self._under_way = url
+            try:
+                return self._fetched(url, again=again)
+            finally:
+                with self._lock:
+                    self._under_way = ""
+                    self._asked[url] = self._clock()
+
+    def _known(self, url: str, *, again: bool) -> dict[str, Any] | None:
+        """What is known of a document; None if the provider has to be asked, or is being asked."""
         with self._lock:
             now = self._clock()
             kept = self._kept.get(url)
             recently = now - self._asked.get(url, float("-inf")) < _PAUSE
-            if kept is not None and (recently or (not again and now - kept[0] < _KEPT)):
+            if kept is None:
+                if recently:
+                    raise ProviderError("the provider did not answer a moment ago", is_unavailable=True)
+                return None
+            is_fresh = not again and now - kept[0] < _KEPT
+            return kept[1] if recently or is_fresh or self._under_way == url else None
+
+    def _fetched(self, url: str, *, again: bool) -> dict[str, Any]:
+        try:
+            document = self._ask("GET", url)
+        except ProviderError:
+            with self._lock:
+                kept = self._kept.get(url)
+            if kept is not None and not again:
                 return kept[1]
-            if recently:
-                raise ProviderError("the provider did not answer a moment ago", is_unavailable=True)
-            self._asked[url] = now
-            try:
-                document = self._ask("GET", url)
-            except ProviderError:
-                if kept is not None and not again:
-                    return kept[1]
-                raise
-            self._kept[url] = (now, document)
-            return document
+            raise
+        with self._lock:
+            self._kept[url] = (self._clock(), document)
+        return document
 
     def _ask(self, method: str, url: str, **options: Any) -> dict[str, Any]:
         import httpx2 as httpx

@@ -6,20 +6,14 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-import anyio.to_thread
-from anyio import CapacityLimiter
-
 from pacs_server.config.passwords import PasswordChecker, Verdict
 from pacs_server.config.rights import User
-from pacs_server.errors import ResourceLimitation
+from pacs_server.web.lane import Lane
 
-# The threads that check passwords, apart from those that do everything else, and how many may wait for one.
 _THREADS: Final = 3
-_MOST_WAITING: Final = 32
 # For so many seconds a program that sends its password with each request pays for one check.
 _REMEMBERED: Final = 300.0
 _MOST_REMEMBERED: Final = 1000
@@ -31,24 +25,14 @@ class Passwords:
     def __init__(self, users: PasswordChecker, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._users = users
         self._clock = clock
-        self._limiter: CapacityLimiter | None = None
-        self._under_way = 0
+        self._lane = Lane(_THREADS)
         # What was right, by a hash that only this process can compute, until when.
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[bytes, float] = OrderedDict()
 
     async def check(self, path: Path, name: str, password: bytes, address: str) -> tuple[Verdict, User | None]:
         """Check a password against the file of users; the user if it is right. Raises ResourceLimitation."""
-        if self._limiter is None:
-            self._limiter = CapacityLimiter(_THREADS)
-        if self._under_way >= _THREADS + _MOST_WAITING:
-            raise ResourceLimitation("too many people log in at once, try again in a moment")
-        self._under_way += 1
-        try:
-            check = partial(self._users.identify, path, name, password, address)
-            return await anyio.to_thread.run_sync(check, limiter=self._limiter)
-        finally:
-            self._under_way -= 1
+        return await self._lane.run(self._users.identify, path, name, password, address)
 
     async def check_again(
         self, path: Path, name: str, password: bytes, address: str

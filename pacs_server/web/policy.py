@@ -25,6 +25,7 @@ from pacs_server.services.api_keys import PREFIX
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.caller import KEY
 from pacs_server.web.credentials import CookieNames, Password, Token, shown
+from pacs_server.web.lane import Lane
 from pacs_server.web.oidc import Provider
 from pacs_server.web.oidc_provider import ProviderError
 from pacs_server.web.passwords import Passwords
@@ -38,6 +39,8 @@ SESSION: Final = "session"
 NOT_HTTPS: Final = (
     "a password may be sent over HTTPS only; if a proxy speaks HTTPS for this server, name it in web.trusted_proxies"
 )
+# They check tokens, which may have to wait for the provider.
+_THREADS: Final = 4
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _REALM: Final = 'realm="pacs-server"'
 
@@ -49,10 +52,14 @@ class Policy:
         self._services = services
         self._passwords = passwords
         self._provider = provider
+        self._tokens = Lane(_THREADS)
         self._had_users = False
 
     async def identify(self, request: HTTPConnection) -> Caller | Response:
-        """The caller of a request, or the answer that refuses it. Raises NotAuthorised, IndexUnavailable."""
+        """The caller of a request, or the answer that refuses it.
+
+        Raises NotAuthorised, IndexUnavailable, ResourceLimitation.
+        """
         config = self._services.config()
         visitor = visitor_of(request, config.web)
         path = request.scope["path"]
@@ -133,7 +140,7 @@ class Policy:
                     return caller_of_visitor(visitor, f"key:{key.name}", key.role, key.scope)
             case Token(text) if config.web.oidc.issuer:
                 try:
-                    person = await run_in_threadpool(self._provider.of_token, text, config.web.oidc)
+                    person = await self._tokens.run(self._provider.of_token, text, config.web.oidc)
                 except ProviderError as error:
                     return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"retry-after": "10"})
                 if person is not None:

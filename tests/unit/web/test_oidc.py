@@ -5,9 +5,10 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -321,3 +322,38 @@ def test_logins_of_before_end_when_the_settings_change(site: Site) -> None:
         )
     }
     assert len(stamps) == 5
+
+
+def test_a_provider_that_hangs_holds_up_nobody_whose_key_is_known(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = Documents(clock=Clock())
+    provider = Provider(documents)
+    assert provider.of_token(site.token(), site.settings())
+    asks, hangs, goes_on = documents._ask, Event(), Event()
+    documents._asked.clear()
+
+    def ask(method: str, url: str, **options: Any) -> dict[str, Any]:
+        hangs.set()
+        assert goes_on.wait(20)
+        return asks(method, url, **options)
+
+    monkeypatch.setattr(documents, "_ask", ask)
+    strange = site.token(key=FOREIGN, kid="two")
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(provider.of_token, strange, site.settings())
+        try:
+            assert hangs.wait(5)
+            known, other = (pool.submit(provider.of_token, each, site.settings()) for each in (site.token(), strange))
+            assert known.result(5) == Person("oidc:anna", Role.CONTRIBUTOR)
+            assert other.result(5) is None
+            assert not first.done()
+        finally:
+            goes_on.set()
+        assert first.result(5) is None
+
+
+def test_those_who_come_first_wait_for_one_answer(site: Site) -> None:
+    provider = Provider()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: provider.of_token(site.token(), site.settings()), range(4)))
+    assert found == [Person("oidc:anna", Role.CONTRIBUTOR)] * 4
+    assert site.asked == ["/.well-known/openid-configuration", "/jwks"]

@@ -230,3 +230,39 @@ def test_a_flood_of_logins_takes_few_threads_and_the_rest_is_put_off(
 
     anyio.run(tell)
     assert (len(busy), len(put_off)) == (35, 15)
+
+
+def test_tokens_that_wait_for_a_provider_take_few_threads_and_the_rest_is_put_off() -> None:
+    goes_on, busy = threading.Event(), []
+
+    def hangs(token: str, settings: object) -> None:
+        busy.append(token)
+        goes_on.wait(5)
+
+    services, provider = Mock(), Mock(of_token=hangs)
+    config = Config.model_validate(
+        {"web": {"oidc": {"issuer": "http://p", "client_id": "c"}, "public_url": "http://q"}}
+    )
+    services.config = lambda: config
+    doors = policy.Policy(services, Mock(), provider)
+    put_off: list[str] = []
+
+    async def tell() -> None:
+        async def one() -> None:
+            try:
+                await doors.identify(request(authorization="Bearer a.b.c"))
+            except ResourceLimitation as error:
+                put_off.append(str(error))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(80):
+                group.start_soon(one)
+            while len(busy) < 4 or not put_off:
+                await anyio.sleep(0.01)
+            # All others have threads still.
+            assert await anyio.to_thread.run_sync(lambda: True)
+            assert len(busy) == 4
+            goes_on.set()
+
+    anyio.run(tell)
+    assert (len(busy), len(put_off)) == (36, 44)
