@@ -20,6 +20,7 @@ from pacs_server.dicom.caller import Caller
 from pacs_server.errors import PacsError
 from pacs_server.web.caller import IDENTIFY, KEY
 from pacs_server.web.exchange import AnswerCut, ClientGone
+from pacs_server.web.logged import logged_path
 from pacs_server.web.status import problem, status_of
 from pacs_server.web.urls import from_trusted_proxy, is_contradictory, is_same_origin
 
@@ -65,13 +66,13 @@ class Gate:
             await (answer or self._app)(scope, receive, sending)
         except PacsError as error:
             if sending.started:
-                log.warning("answer cut short", extra={"path": scope["path"], "reason": str(error)})
+                log.warning("answer cut short", extra={"path": logged_path(scope), "reason": str(error)})
                 raise AnswerCut from error
             await problem(status_of(error), str(error))(scope, receive, sending)
         except (ClientGone, ClientDisconnect, AnswerCut):
             raise
         except Exception:
-            log.exception("request failed", extra={"path": scope["path"]})
+            log.exception("request failed", extra={"path": logged_path(scope)})
             if sending.started:
                 raise AnswerCut from None
             await problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log of the server tells more")(

@@ -10,7 +10,6 @@ import errno
 import functools
 import logging
 import math
-import re
 import socket
 import ssl
 import threading
@@ -30,6 +29,7 @@ from pacs_server.kit.metrics import Metrics
 from pacs_server.web.caller import KEY
 from pacs_server.web.exchange import AnswerCut, ClientGone, Exchange
 from pacs_server.web.limits import Places, WebLimits
+from pacs_server.web.logged import DOORS, logged_path
 from pacs_server.web.protocol import READ_HIGH, HTTPConnection
 
 log = logging.getLogger(__name__)
@@ -45,11 +45,7 @@ _SWEEP_SECONDS = 0.1
 _START_SECONDS, _STOP_SECONDS = 10.0, 5.0
 # A connection whose peer is gone without a word ends in the kernel as well, in milliseconds.
 _USER_TIMEOUT = 60_000
-# What counts as a door of its own in the metrics.
-_DOORS = ("dicom-web", "wado", "api")
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_LONGEST_PATH = 200
-_UID = re.compile(r"[0-2](\.\d+)+")
 
 
 class WebServer:
@@ -303,7 +299,7 @@ class WebServer:
 
     def _door(self, exchange: Exchange) -> str:
         first = exchange.head.path[1:].partition("/")[0]
-        return first if first in _DOORS else self.name
+        return first if first in DOORS else self.name
 
     def _about(self, connection: HTTPConnection, exchange: Exchange) -> dict[str, object]:
         """What the log says of a request."""
@@ -311,7 +307,7 @@ class WebServer:
         about: dict[str, object] = {
             "door": self.name,
             "method": head.method,
-            "path": _without_names(head.path, exchange.scope),
+            "path": logged_path(exchange.scope),
             "status": exchange.status or "none",
             "peer": connection.address,
         }
@@ -346,18 +342,6 @@ class WebServer:
             if connection.due <= now:
                 connection.look(now)
         self.watch(min((connection.due for connection in self._connections), default=math.inf))
-
-
-def _without_names(path: str, scope: Scope) -> str:
-    """The path for the log, which holds UIDs but no names and IDs of patients; they are in no UID's place."""
-    if "endpoint" not in scope:
-        # Nobody knows what it means.
-        first, _, rest = path[1:].partition("/")
-        return f"/{first if first in _DOORS else ''}{'/...' if rest else ''}"
-    for name, value in scope.get("path_params", {}).items():
-        if value and not _UID.fullmatch(str(value)):
-            path = path.replace(str(value), f"{{{name}}}")
-    return path[:_LONGEST_PATH]
 
 
 async def _about_the_server(scope: Scope, receive: Receive, send: Send) -> None:

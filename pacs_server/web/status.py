@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from pacs_server import errors
 from pacs_server.errors import PacsError
+from pacs_server.web.logged import logged_path
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,9 @@ async def on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PacsError)
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.warning("request failed", extra={"path": request.url.path, "status": int(status), "reason": str(error)})
+        log.warning(
+            "request failed", extra={"path": logged_path(request.scope), "status": int(status), "reason": str(error)}
+        )
     return problem(status, str(error))
 
 
