@@ -11,6 +11,7 @@ from pacs_server.audit.transfers import Arrivals, outcome_of
 from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import PacsError
+from pacs_server.kit.recently import Recently
 
 InstanceCounts = Mapping[str, Mapping[str, int]]
 """Numbers of instances by Study Instance UID and SOP Class UID."""
@@ -84,10 +85,10 @@ class Auditor:
 
     # ---------------------------------------------------------------- storing
 
-    def arrivals(self, caller: Caller) -> Arrivals:
-        """The arrivals from one caller, for one thread, which ends them."""
+    def arrivals(self, caller: Caller, *, recent: Recently | None = None) -> Arrivals:
+        """The arrivals from one caller, for one thread, which ends them; `recent` is as for `Arrivals`."""
         participants = (participant_of(caller, Role.SOURCE), self._archive(caller, Role.DESTINATION))
-        return Arrivals(self._recorder, participants, EventID.INSTANCES_TRANSFERRED)
+        return Arrivals(self._recorder, participants, EventID.INSTANCES_TRANSFERRED, recent=recent)
 
     # ---------------------------------------------------------------- queries
 

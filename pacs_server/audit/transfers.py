@@ -7,6 +7,7 @@ from typing import Final
 from pacs_server.audit.events import Action, Event, EventID, Outcome, Participant
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.subject import Subject
+from pacs_server.kit.recently import Recently
 
 # How many studies of one source are remembered. After that, all of them count as new again.
 _MOST_STUDIES: Final = 1000
@@ -31,8 +32,20 @@ class Arrivals:
     when another study begins or the source ends. If studies take turns, each turn is counted but not written.
     """
 
-    def __init__(self, recorder: Recorder, participants: tuple[Participant, ...], ended: EventID) -> None:
-        """`ended` is the kind of the events with the counts."""
+    def __init__(
+        self,
+        recorder: Recorder,
+        participants: tuple[Participant, ...],
+        ended: EventID,
+        *,
+        recent: Recently | None = None,
+    ) -> None:
+        """`ended` is the kind of the events with the counts.
+
+        `recent` holds the studies and sources whose first event has been durable a moment ago, for doors where a source
+        comes again and again: then the next one need not wait for the disk.
+        """
+        self._recent = recent
         self._recorder = recorder
         self._participants = participants
         self._ended = ended
@@ -49,11 +62,18 @@ class Arrivals:
             return
         if key not in self._begun:
             self.end()
-            self._recorder.write(self._event(EventID.BEGIN_TRANSFERRING, Action.EXECUTE, subject))
+            self._write(self._event(EventID.BEGIN_TRANSFERRING, Action.EXECUTE, subject), key)
             if len(self._begun) >= _MOST_STUDIES:
                 self._begun.clear()
             self._begun.add(key)
         self._current = self._open.setdefault(key, _Study(subject))
+
+    def _write(self, event: Event, key: _Key) -> None:
+        source = (self._participants, key)
+        durable = self._recent is None or source not in self._recent
+        self._recorder.write(event, durable=durable)
+        if durable and self._recent is not None:
+            self._recent.add(source)
 
     def stored(self, outcome: str) -> None:
         """Count the instance that `begin` was called for as stored; `outcome` says in a word how."""

@@ -14,6 +14,7 @@ from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InstanceMismatch, InvalidInstance, PacsError, UnsupportedSOPClass
 from pacs_server.kit.multipart import MalformedMultipart, Part, parts
+from pacs_server.kit.recently import Recently
 from pacs_server.services.store import StoreRequest, corrected_uids
 from pacs_server.storage.contract import Bytes
 from pacs_server.storage.spool import IncomingFile
@@ -31,15 +32,18 @@ MOST_PARTS: Final = 100_000
 class Storing:
     """Stores the instances of one request; an instance that cannot be stored does not cost the others theirs."""
 
-    def __init__(self, services: WebServices, caller: Caller, study: str | None) -> None:
-        """`study` is the one that the URL names, to which all instances have to belong."""
+    def __init__(self, services: WebServices, caller: Caller, study: str | None, recent: Recently) -> None:
+        """`study` is the one that the URL names, to which all instances have to belong.
+
+        `recent` is as for `Arrivals`, and shared by all requests.
+        """
         self.report = StoreReport()
         self._services = services
         self._origin = origin_of(caller)
         self._scope = caller.scope
         self._user = caller.user or ""
         self._study = study
-        self._arrivals: Arrivals = services.auditor.arrivals(caller)
+        self._arrivals: Arrivals = services.auditor.arrivals(caller, recent=recent)
 
     def run(self, take: Callable[["Storing"], None]) -> StoreReport:
         """Have `take` store what the body holds; a body that breaks off has its whole parts stored."""

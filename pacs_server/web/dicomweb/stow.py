@@ -15,6 +15,7 @@ from pacs_server.dicom.native_xml import native_model
 from pacs_server.dicom.uids import InstanceUIDs, is_uid
 from pacs_server.errors import InvalidRequest, UnsupportedMediaType
 from pacs_server.kit.multipart import MalformedMultipart, MultipartSplitter
+from pacs_server.kit.recently import Recently
 from pacs_server.services.access import require
 from pacs_server.web.accept import choose, media_type_of
 from pacs_server.web.caller import caller_of
@@ -27,6 +28,10 @@ from pacs_server.web.urls import base_url
 
 ANSWERS: Final = (JSON, "application/json", XML)
 _PATH: Final = "/dicom-web/studies"
+# Many clients send each instance in a request of its own. The audit trail waits for the disk once in so many seconds
+# for each study and client, as it does once for each association.
+_SECONDS: Final = 60.0
+_MOST_SOURCES: Final = 10_000
 
 Take = Callable[[Storing, Iterator[bytes]], None]
 
@@ -38,6 +43,7 @@ class STOW:
         self._services = services
         # A thread waits for its client, so these are none of the threads on which answers depend.
         self._threads: CapacityLimiter | None = None
+        self._recent = Recently(_SECONDS, _MOST_SOURCES)
 
     def routes(self) -> list[Route]:
         """The resources."""
@@ -55,7 +61,7 @@ class STOW:
         if study is not None and not is_uid(study):
             raise InvalidRequest("the study of the URL is no UID")
         take = _taker(request)
-        storing = Storing(self._services, caller, study)
+        storing = Storing(self._services, caller, study, self._recent)
         report = await consume(request, lambda pieces: storing.run(lambda each: take(each, pieces)), self._limiter())
         if report.is_empty:
             raise InvalidRequest(report.broken or "the body holds no instance")

@@ -1,8 +1,6 @@
 """What retrievals of frames and rendered pictures share: the instance, its audit record, its validator."""
 
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import sha256
@@ -17,6 +15,7 @@ from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import NotFound
 from pacs_server.index.instances import StoredInstance
+from pacs_server.kit.recently import Recently
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.transfers import Transfer
@@ -61,9 +60,7 @@ class Views:
     ) -> None:
         self._auditor = auditor
         self._retrieve = retrieve
-        self._clock = clock
-        self._seen: OrderedDict[tuple[str | None, str, str], float] = OrderedDict()
-        self._lock = threading.Lock()
+        self._recent = Recently(_SECONDS, _MOST_VIEWS, clock=clock)
 
     def record(self, caller: Caller, instance: StoredInstance) -> None:
         """Record that something of an instance is sent to the caller. Raises AuditUnavailable, IndexUnavailable."""
@@ -81,13 +78,13 @@ class Views:
         Raises AuditUnavailable, IndexUnavailable.
         """
         named = instances[0].uids.sop if len(instances) == 1 else str(hash(tuple(each.uids for each in instances)))
-        if self._is_recent(key := self._key(caller, f"{what} {named}")):
+        if (key := self._key(caller, f"{what} {named}")) in self._recent:
             return
         transfer = self.transfer(caller, instances)
         for instance in instances:
             transfer.completed(instance)
         transfer.end()
-        self._remember(key)
+        self._recent.add(key)
 
     def transfer(self, caller: Caller, instances: Sequence[StoredInstance]) -> Transfer:
         """Record that these instances are going to be sent to the caller: durably, unless their study just was.
@@ -96,25 +93,14 @@ class Views:
         """
         # The instances of one request are of one study.
         key = self._key(caller, f"study {instances[0].uids.study}")
-        durable = not self._is_recent(key)
+        durable = key not in self._recent
         transfer = Transfer(self._auditor, self._retrieve, caller, instances, durable=durable)
         if durable:
-            self._remember(key)
+            self._recent.add(key)
         return transfer
 
     def _key(self, caller: Caller, what: str) -> tuple[str | None, str, str]:
         return caller.user, caller.address, what
-
-    def _is_recent(self, key: tuple[str | None, str, str]) -> bool:
-        with self._lock:
-            return self._clock() - self._seen.get(key, float("-inf")) < _SECONDS
-
-    def _remember(self, key: tuple[str | None, str, str]) -> None:
-        with self._lock:
-            self._seen[key] = self._clock()
-            self._seen.move_to_end(key)
-            while len(self._seen) > _MOST_VIEWS:
-                self._seen.popitem(last=False)
 
 
 class Workers:

@@ -1,6 +1,7 @@
 """Instances that arrive are recorded study by study."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from pacs_server.audit.events import Action, Event, EventID, Outcome, Participan
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import AuditUnavailable
+from pacs_server.kit.recently import Recently
 
 PEER = Participant("CT1", "CT1", "10.0.0.7", Role.SOURCE, requestor=True)
 ALERT = Event(EventID.SECURITY_ALERT, Action.EXECUTE, (PEER,), detail="rejected")
@@ -109,3 +111,20 @@ def test_nothing_is_lost_and_each_study_syncs_once(sent: list[tuple[int, str, bo
     assert trail.durable == len({number for number, _, _ in sent})
     # Never more than a begin and an end for each run of one study.
     assert len(trail.events) <= 2 * len(sent)
+
+
+def test_a_source_that_comes_again_waits_for_the_disk_once_a_minute(trail: Kept) -> None:
+    now = [0.0]
+    recent = Recently(60.0, 10, clock=lambda: now[0])
+
+    def arrives(participant: Participant, number: int) -> bool:
+        arrivals = Arrivals(recorder_of(trail), (participant,), EventID.INSTANCES_TRANSFERRED, recent=recent)
+        before = (len(trail.events), trail.durable)
+        arrivals.begin(study(number), CT)
+        assert len(trail.events) == before[0] + 1
+        return trail.durable > before[1]
+
+    other = replace(PEER, address="10.0.0.8")
+    assert [arrives(PEER, 1), arrives(PEER, 1), arrives(PEER, 2), arrives(other, 1)] == [True, False, True, True]
+    now[0] = 60.0
+    assert arrives(PEER, 1)
