@@ -9,9 +9,11 @@ from pacs_server.audit.auditor import participant_of
 from pacs_server.dicom.caller import Role
 from pacs_server.index.patients import Person, StudyOf
 from pacs_server.web.api.operation import Answer, Body, Call, Operation, Parameters, unlimited
+from pacs_server.web.api.stored import PATIENT_ROOT_FIND
 from pacs_server.web.services import WebServices
 
 _TAG: Final = "conflicts"
+_WITH_ISSUER: Final = "^^^"
 _HOW: Final = "its reference, its ID, or ID^^^ISSUER"
 _ERRORS: Final = {409: "There is no such patient or study, or it cannot be changed so; `detail` says why."}
 
@@ -98,6 +100,7 @@ class Conflicts:
 
     def __init__(self, services: WebServices) -> None:
         self._patients = services.patients
+        self._auditor = services.auditor
 
     def operations(self) -> list[Operation]:
         """The operations of the resource."""
@@ -125,7 +128,9 @@ class Conflicts:
 
     def _list(self, call: Call[Any, None]) -> Answer:
         unlimited(call)
-        found = self._patients.conflicts()
+        with self._auditor.query(call.caller, PATIENT_ROOT_FIND) as record:
+            found = self._patients.conflicts()
+            record.matched(sum(map(len, (*found.patients, *found.studies))), complete=True)
         return ConflictList(
             patients=[[_person(each) for each in group] for group in found.patients],
             studies=[[_study(each) for each in group] for group in found.studies],
@@ -134,8 +139,13 @@ class Conflicts:
     def _people(self, call: Call[PeopleSearch, None]) -> Answer:
         unlimited(call)
         patient, study = call.query.patient, call.query.study
-        found = [] if patient is None else self._patients.people(patient)
-        found += [] if study is None else self._patients.people_of(study)
+        patient_id, _, issuer = (patient or "").partition(_WITH_ISSUER)
+        keys = {"PatientID": patient_id, "IssuerOfPatientID": issuer, "StudyInstanceUID": study or ""}
+        with self._auditor.query(call.caller, PATIENT_ROOT_FIND) as record:
+            record.keys({keyword: value for keyword, value in keys.items() if value})
+            found = [] if patient is None else self._patients.people(patient)
+            found += [] if study is None else self._patients.people_of(study)
+            record.matched(len(found), complete=True)
         return People(items=[_person(each) for each in found])
 
     def _merge(self, call: Call[Any, Merge]) -> Answer:
@@ -144,6 +154,8 @@ class Conflicts:
         asked = call.body
         source, target = self._patients.person(asked.source), self._patients.person(asked.target)
         who = participant_of(call.caller)
+        if asked.dry_run:
+            self._shown(call, source, target)
         moved = self._patients.merge(source, target, asked.reason, by=who, dry_run=asked.dry_run)
         return _moved(source, target, moved)
 
@@ -153,8 +165,17 @@ class Conflicts:
         asked = call.body
         study, target = self._patients.study(asked.study), self._patients.person(asked.target)
         who = participant_of(call.caller)
+        if asked.dry_run:
+            self._shown(call, study.person, target)
         self._patients.reassign(study, target, asked.reason, by=who, dry_run=asked.dry_run)
         return _moved(study.person, target, [study])
+
+    def _shown(self, call: Call[Any, Any], *people: Person) -> None:
+        """Record that patients are shown to the caller, where nothing else is done that is recorded."""
+        for person in people:
+            with self._auditor.query(call.caller, PATIENT_ROOT_FIND) as record:
+                record.keys({"PatientID": person.identity.patient_id})
+                record.matched(1, complete=True)
 
 
 def _person(person: Person) -> PersonRow:

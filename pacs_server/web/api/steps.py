@@ -5,14 +5,17 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from pacs_server.audit.events import Action
 from pacs_server.dicom.caller import Role
-from pacs_server.dicom.mpps import StepStatus
+from pacs_server.dicom.mpps import StepStatus, subjects_of
 from pacs_server.index.mpps import StepRow
 from pacs_server.web.api.binding import next_address
 from pacs_server.web.api.operation import Answer, Call, Operation, Page, Paging, unlimited
 from pacs_server.web.services import WebServices
 
 _TAG: Final = "steps"
+# The SOP class by which steps are read, for the audit trail (PS3.4 F.8).
+_MPPS_RETRIEVE: Final = "1.2.840.10008.3.1.2.3.4"
 _MOST_MISSING: Final = 1000
 
 
@@ -58,6 +61,7 @@ class Steps:
 
     def __init__(self, services: WebServices) -> None:
         self._steps = services.mpps
+        self._auditor = services.auditor
 
     def operations(self) -> list[Operation]:
         """The operations of the resource."""
@@ -77,14 +81,21 @@ class Steps:
     def _list(self, call: Call[StepSearch, None]) -> Answer:
         unlimited(call)
         query = call.query
-        rows = self._steps.page(query.limit + 1, query.after, status=query.status, study=query.study_instance_uid)
-        shown = rows[: query.limit]
+        keys = {"PerformedProcedureStepStatus": query.status, "StudyInstanceUID": query.study_instance_uid}
+        with self._auditor.query(call.caller, _MPPS_RETRIEVE) as record:
+            record.keys({keyword: str(value) for keyword, value in keys.items() if value is not None})
+            rows = self._steps.page(query.limit + 1, query.after, status=query.status, study=query.study_instance_uid)
+            shown = rows[: query.limit]
+            record.matched(len(shown), complete=True)
         after = shown[-1].id if len(rows) > query.limit else None
         return Page[Step](items=[Step(**_fields(row)) for row in shown], next=next_address(call, after))
 
     def _show(self, call: Call[Any, None]) -> Answer:
         unlimited(call)
-        step = self._steps.show(call.path["step"])
+        uid = call.path["step"]
+        with self._auditor.procedure(call.caller, _MPPS_RETRIEVE, Action.READ, uid) as record:
+            step = self._steps.show(uid)
+            record.subjects = subjects_of(step.data_set)
         return StepDetails(
             **_fields(step.row),
             worklist_items=[key for key, _ in step.items],

@@ -18,7 +18,7 @@ from pacs_server.web.api.operation import Answer, Call, Operation, Page
 from pacs_server.web.services import WebServices
 
 # The SOP classes of queries, for the audit trail (PS3.4 C.4.1): what is searched by is the same.
-_PATIENT_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.1.1"
+PATIENT_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.1.1"
 _STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
 _NAMES: Final = {Level.PATIENT: "patient", Level.STUDY: "study", Level.SERIES: "series", Level.IMAGE: "instance"}
 _TAGS: Final = {Level.PATIENT: "patients", Level.STUDY: "studies", Level.SERIES: "series", Level.IMAGE: "instances"}
@@ -189,7 +189,7 @@ class StoredObjects:
 
 
 def _find_class(level: Level) -> str:
-    return _PATIENT_ROOT_FIND if level is Level.PATIENT else _STUDY_ROOT_FIND
+    return PATIENT_ROOT_FIND if level is Level.PATIENT else _STUDY_ROOT_FIND
 
 
 def _fields(level: Level, row: ListedRow) -> dict[str, Any]:

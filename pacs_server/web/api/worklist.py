@@ -9,6 +9,7 @@ from pydantic import Field
 from pacs_server.audit.auditor import participant_of
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.json_input import checked_data_set
+from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.worklist import ItemStatus, WorklistItem, items_of_order
 from pacs_server.errors import InvalidWorklistItem, WorklistItemChanged, WorklistItemNotFound
 from pacs_server.index.worklist import ItemRow
@@ -20,8 +21,11 @@ from pacs_server.web.services import WebServices
 
 _TAG: Final = "worklist"
 _SOURCE: Final = "rest"
+# The SOP class of queries of the worklist, for the audit trail (PS3.4 K.4.1).
+_WORKLIST_FIND: Final = "1.2.840.10008.5.1.4.31"
 _PARTS: Final = {"item": "The `id` of a worklist item."}
 _GONE: Final = {404: "There is no such worklist item."}
+_PATIENT_ID: Final = "00100020"
 _DATE: Final = r"^[0-9]{8}$"
 
 
@@ -76,6 +80,7 @@ class Worklist:
 
     def __init__(self, services: WebServices) -> None:
         self._worklist = services.worklist
+        self._auditor = services.auditor
 
     def operations(self) -> list[Operation]:
         """The operations of the resource."""
@@ -112,11 +117,14 @@ class Worklist:
 
     def _list(self, call: Call[ItemSearch, None]) -> Answer:
         query = call.query
-        rows = self._worklist.page(
-            query.limit + 1, query.after, status=query.status, date=query.date, station=query.station,
-            accession_number=query.accession_number, patient_id=query.patient_id, scope=call.caller.scope,
-        )  # fmt: skip
-        shown = rows[: query.limit]
+        with self._auditor.query(call.caller, _WORKLIST_FIND) as record:
+            record.keys(_keys(query))
+            rows = self._worklist.page(
+                query.limit + 1, query.after, status=query.status, date=query.date, station=query.station,
+                accession_number=query.accession_number, patient_id=query.patient_id, scope=call.caller.scope,
+            )  # fmt: skip
+            shown = rows[: query.limit]
+            record.matched(len(shown), complete=True)
         after = shown[-1].id if len(rows) > query.limit else None
         return Page[Item](items=[_item(row) for row in shown], next=next_address(call, after))
 
@@ -127,7 +135,11 @@ class Worklist:
         return PutItems(added=result.added, updated=result.updated, items=[_item(self._put(item)) for item in items])
 
     def _show(self, call: Call[Any, None]) -> Reply:
-        return _reply(self._found(call))
+        with self._auditor.query(call.caller, _WORKLIST_FIND) as record:
+            row = self._found(call)
+            record.keys(_identity(row.item))
+            record.matched(1, complete=True)
+        return _reply(row)
 
     def _replace(self, call: Call[Any, Order]) -> Reply:
         unlimited(call)
@@ -156,6 +168,26 @@ class Worklist:
     def _put(self, item: WorklistItem) -> ItemRow:
         found = self._worklist.list(accession_number=item.accession_number)
         return next(row for row in found if row.item.identity == item.identity)
+
+
+def _keys(query: ItemSearch) -> dict[str, str]:
+    """What is searched by, as the audit trail tells it."""
+    keys = {
+        "PatientID": query.patient_id, "AccessionNumber": query.accession_number,
+        "ScheduledStationAETitle": query.station, "ScheduledProcedureStepStartDate": query.date,
+        "ScheduledProcedureStepStatus": query.status,
+    }  # fmt: skip
+    return {keyword: str(value) for keyword, value in keys.items() if value is not None}
+
+
+def _identity(item: WorklistItem) -> dict[str, str]:
+    """Which item it is, and whose, as the audit trail tells it."""
+    keys = {
+        "PatientID": text_of(item.data_set, _PATIENT_ID), "AccessionNumber": item.accession_number,
+        "StudyInstanceUID": item.study_instance_uid, "RequestedProcedureID": item.requested_procedure_id,
+        "ScheduledProcedureStepID": item.scheduled_procedure_step_id,
+    }  # fmt: skip
+    return {keyword: value for keyword, value in keys.items() if value}
 
 
 def _order(body: Order) -> dict[str, Any]:

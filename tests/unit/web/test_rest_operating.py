@@ -94,6 +94,20 @@ def test_a_study_is_reassigned_in_the_callers_name(api: RestAPI) -> None:
     assert [person["patient_name"] for person in people] == ["Doe^Jane", "Other^Sam"]
 
 
+def test_who_sees_patients_in_conflict_is_recorded(api: RestAPI) -> None:
+    source, target = _two_people(api)
+    event = api.last_audited().event
+    assert (event.event_id, event.sop_class_uid) == (EventID.QUERY, "1.2.840.10008.5.1.4.1.2.1.1")
+    assert (event.query, event.detail) == ({}, "2 matches")
+    api.get("/conflicts/patients", params={"patient": "P1"})
+    event = api.last_audited().event
+    assert (event.event_id, event.query, event.detail) == (EventID.QUERY, {"PatientID": "P1"}, "2 matches")
+    asked = {"source": source["reference"], "target": target["reference"], "reason": "same", "dry_run": True}
+    api.send("POST", "/conflicts/merge", asked)
+    event = api.last_audited().event
+    assert (event.query, event.detail) == ({"PatientID": "P1"}, "1 matches")
+
+
 def test_a_reason_is_needed(api: RestAPI) -> None:
     for reason in ("", "  "):
         body = {"source": "P1", "target": "P2", "reason": reason}

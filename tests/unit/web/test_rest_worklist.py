@@ -5,7 +5,7 @@ from typing import Any
 from restapi import LIMITED, RestAPI
 from worklists import numbered
 
-from pacs_server.audit.events import Action, EventID
+from pacs_server.audit.events import Action, EventID, Outcome
 from pacs_server.dicom.caller import Role
 from pacs_server.index.mpps import ProcedureStepIndex
 
@@ -33,6 +33,21 @@ def test_items_are_added_listed_and_shown(api: RestAPI) -> None:
         assert api.get(f"/worklist?{narrowed}")["items"] == [first], narrowed
     assert api.get("/worklist?status=CANCELLED")["items"] == []
     assert api.get(f"/worklist/{first['id']}") == first
+
+
+def test_who_reads_items_is_recorded(api: RestAPI) -> None:
+    item = add(api)
+    api.get("/worklist", params={"patient_id": "P1", "station": "CT1", "status": "SCHEDULED"})
+    event = api.last_audited().event
+    assert (event.event_id, event.sop_class_uid) == (EventID.QUERY, "1.2.840.10008.5.1.4.31")
+    asked = {"PatientID": "P1", "ScheduledStationAETitle": "CT1", "ScheduledProcedureStepStatus": "SCHEDULED"}
+    assert (event.query, event.detail) == (asked, "1 matches")
+    api.get(f"/worklist/{item['id']}")
+    event = api.last_audited().event
+    assert (event.query["PatientID"], event.query["AccessionNumber"]) == ("P1", "A1")
+    assert (event.query["StudyInstanceUID"], event.detail) == (item["study_instance_uid"], "1 matches")
+    api.send("GET", "/worklist/99", status=404)
+    assert api.last_audited().event.outcome is Outcome.MINOR_FAILURE
 
 
 def test_pages_of_items(api: RestAPI) -> None:
@@ -136,6 +151,21 @@ def test_steps(api: RestAPI) -> None:
     assert (shown["status"], shown["calling_ae"], shown["missing"]) == ("IN PROGRESS", "CT1", [])
     assert shown["data_set"]["00400253"]["Value"] == ["PPS1"]
     api.send("GET", "/steps/1.2.9", status=404)
+
+
+def test_who_reads_steps_is_recorded(api: RestAPI) -> None:
+    step = _step(1) | {"00100020": {"vr": "LO", "Value": ["P1"]}}
+    ProcedureStepIndex(api.archive.database).create("1.2.1", step, "CT1", discontinued_returns=False)
+    api.get("/steps?status=COMPLETED")
+    event = api.last_audited().event
+    assert (event.event_id, event.sop_class_uid) == (EventID.QUERY, "1.2.840.10008.3.1.2.3.4")
+    assert (event.query, event.detail) == ({"PerformedProcedureStepStatus": "COMPLETED"}, "0 matches")
+    api.get("/steps/1.2.1")
+    event = api.last_audited().event
+    assert (event.event_id, event.action, event.detail) == (EventID.PROCEDURE_RECORD, Action.READ, "1.2.1")
+    assert [subject.patient_id for subject in event.subjects] == ["P1"]
+    api.send("GET", "/steps/1.2.9", status=404)
+    assert api.last_audited().event.outcome is Outcome.MINOR_FAILURE
 
 
 def _step(number: int) -> dict[str, Any]:
