@@ -85,13 +85,11 @@ class EventHub:
         self._feed = feed
         self._pace = pace
         self._linger = linger
-        self._token = ""
         # Only one thread at a time makes a cursor, which may take a while.
         self._starting = threading.Lock()
         self._changed = threading.Condition()
         self._listeners: set[Listener] = set()
         self._kept: deque[ArchiveEvent] = deque(maxlen=KEPT)
-        self._number = 0
         self._thread: threading.Thread | None = None
         self._stopping = False
 
@@ -125,7 +123,6 @@ class EventHub:
     def _begin(self, consumer: Consumer, deliver: Deliver, caller: Hashable, last_id: str | None) -> Listener:
         """Start the thread, with its first listener."""
         # Ids of events before are not known any more: what happened while nobody listened is not known either.
-        self._token, self._number = secrets.token_hex(4), 0
         self._kept.clear()
         listener = self._add(deliver, caller, last_id)
         self._thread = threading.Thread(target=self._run, args=(consumer,), name="events", daemon=True)
@@ -168,7 +165,7 @@ class EventHub:
         while self._is_wanted():
             try:
                 with self._feed.batch(consumer, _TOGETHER) as batch:
-                    found = self._named(events_of(batch))
+                    found = _named(events_of(batch))
                 self._publish(found)
                 if not batch.changes and datetime.now(UTC) - touched > _TOUCH:
                     self._feed.touch(consumer.name)
@@ -197,13 +194,6 @@ class EventHub:
         with self._changed:
             self._changed.wait_for(lambda: self._stopping, seconds)
 
-    def _named(self, events: Iterable[ArchiveEvent]) -> list[ArchiveEvent]:
-        named = []
-        for event in events:
-            self._number += 1
-            named.append(replace(event, id=f"{self._token}-{self._number}"))
-        return named
-
     def _publish(self, events: Sequence[ArchiveEvent]) -> None:
         if not events:
             return
@@ -229,3 +219,8 @@ def events_of(changes: Iterable[Change]) -> list[ArchiveEvent]:
             change.sop_instance_uid, int(arrives), change.number, change.detail,
         )  # fmt: skip
     return list(found.values())
+
+
+def _named(events: Iterable[ArchiveEvent]) -> list[ArchiveEvent]:
+    """The events with ids that do not tell how many events there are, because a listener may not hear of all."""
+    return [replace(event, id=secrets.token_hex(8)) for event in events]

@@ -14,8 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pacs_server.dicom.scope import Scope
 from pacs_server.errors import InvalidRequest
 from pacs_server.services.access import require
+from pacs_server.web.api.hidden_numbers import inward, outward
 from pacs_server.web.api.operation import PREFIX, Answer, Call, Operation, Page, Parameters, Reply
 from pacs_server.web.caller import OPERATION, caller_of, is_caller_still
 
@@ -45,7 +47,7 @@ def _handler(operations: Mapping[str, Operation], base: Address) -> Callable[[Re
         call: Call[Any, Any] = Call(
             caller=caller,
             path=request.path_params,
-            query=_parameters(request.query_params, operation.query),
+            query=_with_plain_place(_parameters(request.query_params, operation.query), caller.scope),
             body=await _body(request, operation.body),
             base=base(request),
             address=f"{base(request)}{request.url.path}",
@@ -82,6 +84,17 @@ def _parameters(given: QueryParams, model: type[Parameters]) -> Parameters:
         return model.model_validate(values)
     except ValidationError as error:
         raise InvalidRequest(_sentence(error)) from None
+
+
+def _with_plain_place(query: Parameters, scope: Scope) -> Parameters:
+    """The parameters with the id of the row behind which the page begins, as the database knows it."""
+    after = getattr(query, "after", None)
+    if not isinstance(after, int):
+        return query
+    known = inward(after, scope)
+    if known is None:
+        raise InvalidRequest("after is from no link that this server has given since it started: list from the start")
+    return query.model_copy(update={"after": known})
 
 
 def _is_list(annotation: Any) -> bool:
@@ -150,5 +163,7 @@ def next_address(call: Call[Any, Any], after: object, **other: object) -> str | 
     """The address of the next page, which begins behind `after`; None if there is none. `other` parameters change."""
     if after is None:
         return None
+    if isinstance(after, int):
+        after = outward(after, call.caller.scope)
     given = call.query.model_dump(mode="json", exclude_unset=True) | other | {"after": after}
     return f"{call.address}?{urlencode(given, doseq=True)}"

@@ -8,12 +8,14 @@ from pydantic import Field
 from pacs_server.dicom.attributes import BY_KEYWORD, UNIQUE_KEYS
 from pacs_server.dicom.caller import Caller, Role
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.scope import Scope
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import NotFound
 from pacs_server.index.patients import Person
 from pacs_server.services.listing import ListedRow
 from pacs_server.web.api.attributes import attributes_model, keys_of, search_model, shown_at, values_of
 from pacs_server.web.api.binding import next_address
+from pacs_server.web.api.hidden_numbers import inward, outward
 from pacs_server.web.api.operation import Answer, Call, Operation, Page
 from pacs_server.web.services import WebServices
 
@@ -142,19 +144,20 @@ class StoredObjects:
             record.keys(query.texts)
             page = services.listing.page(query, call.query.limit, call.query.after, call.caller.scope)
             record.matched(len(page.rows), complete=True)
-        items = [_ROWS[level](**_fields(level, row)) for row in page.rows]
+        items = [_ROWS[level](**_fields(level, row, call.caller.scope)) for row in page.rows]
         return _PAGES[level](items=items, next=next_address(call, page.after))  # type: ignore[no-any-return]
 
     def _one(self, call: Call[Any, None], level: Level) -> Answer:
         row = self._row(call.caller, level, call.path[_NAMES[level]])
+        fields = _fields(level, row, call.caller.scope)
         if level is Level.IMAGE:
-            return _ROWS[level](**_fields(level, row))  # type: ignore[no-any-return]
+            return _ROWS[level](**fields)  # type: ignore[no-any-return]
         extent = self._services.listing.extent(level, row.id, call.caller.scope)
         stored = Stored(
             instances=extent.instances, bytes=extent.bytes,
             first_received_at=extent.first_received_at, last_received_at=extent.last_received_at,
         )  # fmt: skip
-        return _DETAILS[level](**_fields(level, row), stored=stored)  # type: ignore[no-any-return]
+        return _DETAILS[level](**fields, stored=stored)  # type: ignore[no-any-return]
 
     def _file(self, call: Call[Any, None]) -> Answer:
         row = self._row(call.caller, Level.IMAGE, call.path["instance"])
@@ -172,7 +175,8 @@ class StoredObjects:
         services = self._services
         key, only = {}, None
         if level is Level.PATIENT:
-            only = services.patients.key_of(name)
+            number = services.patients.key_of(name)
+            only = None if number is None else inward(number, caller.scope)
         elif is_uid(name):
             key = {UNIQUE_KEYS[level]: name}
         if not key and only is None:
@@ -182,7 +186,7 @@ class StoredObjects:
             record.keys(query.texts)
             page = services.listing.page(query, 1, None, caller.scope, only=only)
             record.matched(len(page.rows), complete=True)
-        found = [row for row in page.rows if level is not Level.PATIENT or _reference(row) == name]
+        found = [row for row in page.rows if level is not Level.PATIENT or _reference(row, caller.scope) == name]
         if not found:
             raise NotFound(f"there is no {_NAMES[level]} of that name")
         return found[0]
@@ -192,12 +196,14 @@ def _find_class(level: Level) -> str:
     return PATIENT_ROOT_FIND if level is Level.PATIENT else _STUDY_ROOT_FIND
 
 
-def _fields(level: Level, row: ListedRow) -> dict[str, Any]:
-    return ({"reference": _reference(row)} if level is Level.PATIENT else {}) | values_of(row)
+def _fields(level: Level, row: ListedRow, scope: Scope) -> dict[str, Any]:
+    return ({"reference": _reference(row, scope)} if level is Level.PATIENT else {}) | values_of(row)
 
 
-def _reference(row: ListedRow) -> str:
+def _reference(row: ListedRow, scope: Scope) -> str:
     """What names a patient for people and commands."""
     texts = {BY_KEYWORD[keyword].column: text for keyword, text in row.texts.items() if text}
     attributes = {BY_KEYWORD[keyword].column for keyword in row.texts if not BY_KEYWORD[keyword].computed}
-    return Person(row.id, False, {name: text for name, text in texts.items() if name in attributes}).reference
+    return Person(
+        outward(row.id, scope), False, {name: text for name, text in texts.items() if name in attributes}
+    ).reference

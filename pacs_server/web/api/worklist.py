@@ -1,6 +1,7 @@
 """REST: worklist items."""
 
 import hashlib
+import re
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -10,12 +11,14 @@ from pacs_server.audit.auditor import participant_of
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.json_input import checked_data_set
 from pacs_server.dicom.json_model import text_of
+from pacs_server.dicom.scope import Scope
 from pacs_server.dicom.worklist import ItemStatus, WorklistItem, items_of_order
 from pacs_server.errors import InvalidWorklistItem, WorklistItemChanged, WorklistItemNotFound
 from pacs_server.index.worklist import ItemRow
 from pacs_server.intake.worklist_fields import FIELDS, order_of_fields
 from pacs_server.services.worklist import is_seen
 from pacs_server.web.api.binding import next_address
+from pacs_server.web.api.hidden_numbers import inward, outward
 from pacs_server.web.api.operation import Answer, Body, Call, Operation, Page, Paging, Reply, unlimited
 from pacs_server.web.services import WebServices
 
@@ -26,6 +29,7 @@ _WORKLIST_FIND: Final = "1.2.840.10008.5.1.4.31"
 _PARTS: Final = {"item": "The `id` of a worklist item."}
 _GONE: Final = {404: "There is no such worklist item."}
 _PATIENT_ID: Final = "00100020"
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}")
 _DATE: Final = r"^[0-9]{8}$"
 
 
@@ -126,42 +130,47 @@ class Worklist:
             shown = rows[: query.limit]
             record.matched(len(shown), complete=True)
         after = shown[-1].id if len(rows) > query.limit else None
-        return Page[Item](items=[_item(row) for row in shown], next=next_address(call, after))
+        return Page[Item](items=[_item(row, call.caller.scope) for row in shown], next=next_address(call, after))
 
     def _add(self, call: Call[Any, Order]) -> Answer:
         unlimited(call)
         items = items_of_order(_order(call.body), _SOURCE)
         result = self._worklist.put(items, participant_of(call.caller))
-        return PutItems(added=result.added, updated=result.updated, items=[_item(self._put(item)) for item in items])
+        return PutItems(
+            added=result.added,
+            updated=result.updated,
+            items=[_item(self._put(item), call.caller.scope) for item in items],
+        )
 
     def _show(self, call: Call[Any, None]) -> Reply:
         with self._auditor.query(call.caller, _WORKLIST_FIND) as record:
             row = self._found(call)
             record.keys(_identity(row.item))
             record.matched(1, complete=True)
-        return _reply(row)
+        return _reply(row, call.caller.scope)
 
     def _replace(self, call: Call[Any, Order]) -> Reply:
         unlimited(call)
         row = self._found(call)
-        if call.if_match not in (None, "*", _etag(row)):
+        if call.if_match not in (None, "*", _etag(row, call.caller.scope)):
             raise WorklistItemChanged(f"worklist item {row.id} is not as you have read it: read it again")
         items = items_of_order(_order(call.body), row.item.source)
         if [item.identity for item in items] != [row.item.identity]:
             raise InvalidWorklistItem("the identifiers of an item cannot be changed; add another item and cancel this")
         self._worklist.put(items, participant_of(call.caller), unchanged=row)
-        return _reply(self._found(call))
+        return _reply(self._found(call), call.caller.scope)
 
     def _cancel(self, call: Call[Any, None]) -> Reply:
         unlimited(call)
         row = self._found(call)
         self._worklist.set_status([row], ItemStatus.CANCELLED, participant_of(call.caller))
-        return _reply(self._found(call))
+        return _reply(self._found(call), call.caller.scope)
 
     def _found(self, call: Call[Any, Any]) -> ItemRow:
-        key = call.path["item"]
-        row = self._worklist.get(key) if key.isascii() and key.isdigit() else None
-        if row is None or str(row.id) != key or not is_seen(row.item, call.caller.scope):
+        scope, told = call.caller.scope, call.path["item"]
+        number = inward(int(told), scope) if _NUMBER.fullmatch(told) else None
+        row = None if number is None else self._worklist.get(str(number))
+        if row is None or row.id != number or not is_seen(row.item, scope):
             raise WorklistItemNotFound("there is no worklist item of this id")
         return row
 
@@ -205,20 +214,20 @@ def _order(body: Order) -> dict[str, Any]:
     return order_of_fields(fields, "fields")
 
 
-def _item(row: ItemRow) -> Item:
+def _item(row: ItemRow, scope: Scope) -> Item:
     item = row.item
     return Item(
-        id=row.id, status=item.status, source=item.source, accession_number=item.accession_number,
+        id=outward(row.id, scope), status=item.status, source=item.source, accession_number=item.accession_number,
         requested_procedure_id=item.requested_procedure_id,
         scheduled_procedure_step_id=item.scheduled_procedure_step_id, study_instance_uid=item.study_instance_uid,
         created_at=row.created_at, updated_at=row.updated_at, data_set=dict(item.data_set),
     )  # fmt: skip
 
 
-def _reply(row: ItemRow) -> Reply:
-    return Reply(_item(row), {"ETag": _etag(row)})
+def _reply(row: ItemRow, scope: Scope) -> Reply:
+    return Reply(_item(row, scope), {"ETag": _etag(row, scope)})
 
 
-def _etag(row: ItemRow) -> str:
-    told = f"{row.id} {row.item.status} {row.updated_at.isoformat()}"
+def _etag(row: ItemRow, scope: Scope) -> str:
+    told = f"{outward(row.id, scope)} {row.item.status} {row.updated_at.isoformat()}"
     return f'"{hashlib.sha256(told.encode()).hexdigest()[:16]}"'

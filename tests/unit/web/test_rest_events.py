@@ -215,6 +215,13 @@ def test_a_quiet_stream_has_a_heartbeat(api: RestAPI, monkeypatch: Any) -> None:
     stream.leave()
 
 
+def test_ids_of_events_tell_no_number(api: RestAPI) -> None:
+    changes = [Change(ChangeKind.WORKLIST, datetime(2026, 1, 5, tzinfo=UTC), number=number) for number in range(3)]
+    first, second = ([event.id for event in hub._named(hub.events_of(changes))] for _ in range(2))
+    assert len({*first, *second}) == 6
+    assert {len(each) for each in first} == {16}
+
+
 def test_limited_callers_hear_only_of_what_they_see(api: RestAPI) -> None:
     api.act_as(Role.READER, LIMITED)
     limited = Stream(api)

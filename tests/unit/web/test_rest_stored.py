@@ -117,6 +117,26 @@ def test_parameters_that_nobody_knows_are_refused(api: RestAPI) -> None:
         assert what in api.send("GET", f"/studies?{query}", status=400)["detail"], query
 
 
+def test_a_limited_caller_learns_no_ids_of_rows(api: RestAPI) -> None:
+    instances = [api.study(PatientID=f"P{number}", Modality="MR")[0] for number in range(3)]
+    plain = {row["PatientID"]: row["reference"] for row in api.get("/patients")["items"]}
+    assert [plain[f"P{number}"].partition("-")[0] for number in range(3)] == ["@1", "@2", "@3"]
+    api.act_as(Role.READER, LIMITED)
+    found, address = [], "/api/v1/instances?limit=1"
+    while address:
+        page = api.client.get(address).json()
+        found += [row["SOPInstanceUID"] for row in page["items"]]
+        address = page["next"]
+        assert address is None or int(address.rpartition("after=")[2]) > 1000
+    assert found == [ds.SOPInstanceUID for ds in reversed(instances)]
+    for row in api.get("/patients")["items"]:
+        hidden = row["reference"]
+        assert len(hidden.partition("-")[0]) > 5
+        assert api.get(f"/patients/{hidden}")["PatientID"] == row["PatientID"]
+        api.send("GET", f"/patients/{plain[row['PatientID']]}", status=404)
+    assert "list from the start" in api.send("GET", "/instances?after=2", status=400)["detail"]
+
+
 def test_a_limited_caller_sees_only_its_part(api: RestAPI) -> None:
     ct = api.study(PatientID="P1")[0]
     mr = api.study(PatientID="P2", Modality="MR")[0]
