@@ -59,6 +59,19 @@ def add_alias(
     return Alias(key, uid, source, target, system)
 
 
+def aliases_of(connection: Connection, identity: Identity, uid: str) -> list[Alias]:
+    """The aliases that may be about a patient, for one study and for all."""
+    columns = patient_alias.c
+    rows = connection.execute(
+        select(*COLUMNS).where(
+            columns.patient_id == identity.patient_id,
+            columns.issuer_of_patient_id == identity.issuer_of_patient_id,
+            columns.study_instance_uid.in_(("", uid)),
+        )
+    )
+    return [alias for alias in map(Alias.of, rows) if alias.about(identity)]
+
+
 def complete(connection: Connection, alias: Alias, sent: Mapping[str, str]) -> None:
     """Add attributes of the source patient that were unknown when the decision was made.
 

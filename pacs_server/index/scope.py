@@ -4,13 +4,16 @@ The limits stand before the statement as tables of values (WITH), so that condit
 wherever a statement needs them.
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final
 
 from pacs_server.dicom.attributes import ATTRIBUTES
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.same_patient import Identity
 from pacs_server.dicom.scope import Scope
 from pacs_server.dicom.uids import InstanceUIDs
+from pacs_server.index.aliases import aliases_of
 from pacs_server.index.database import Database
 from pacs_server.index.matching import Clause, column_of, name_of
 from pacs_server.index.models import TABLES, instance, series, study
@@ -49,6 +52,26 @@ class ScopeIndex:
         found = Clause(" UNION ALL ".join(hidden), (uids.study, uids.series, uids.sop))
         with self._database.rows(*limited(found, scope, embedded=self._database.is_sqlite)) as rows:
             return next(rows, None) is not None
+
+    def leads_out(self, values: Mapping[str, str], uid: str, scope: Scope) -> bool:
+        """Whether decisions of operators send a study of a patient to a patient whom the caller does not see.
+
+        `values` maps the columns of the patient to their values.
+        """
+        if not scope.patients:
+            return False
+        waiting, followed = [Identity.of(values)], set[int]()
+        with self._database.connect() as connection:
+            while waiting:
+                identity = waiting.pop()
+                for alias in aliases_of(connection, identity, uid):
+                    target = Identity.of(alias.target)
+                    if target.key not in scope.patients:
+                        return True
+                    if alias.key not in followed:
+                        followed.add(alias.key)
+                        waiting.append(target)
+        return False
 
 
 def seen(level: Level, scope: Scope) -> str:
@@ -117,7 +140,7 @@ def _below(level: Level, limits: list[tuple[Level, str]], reach: Level | None = 
 
 
 def _recomputed(scope: Scope, *, embedded: bool) -> list[tuple[str, str]]:
-    """The columns that hold numbers and lists of all there is, each with an expression for what is seen."""
+    """The columns that tell of all there is, each with an expression for what is seen."""
     found = []
     limits = _limits(scope)
     for attribute in ATTRIBUTES.values():
@@ -135,4 +158,7 @@ def _recomputed(scope: Scope, *, embedded: bool) -> list[tuple[str, str]]:
             )
             one = "group_concat(value, '\\')" if embedded else "string_agg(value, '\\' ORDER BY value)"
             found.append((column_of(attribute), f"(SELECT coalesce({one}, '') FROM {several})"))  # noqa: S608
+        elif attribute.keyword == "OriginalAttributesSequence":
+            # It names the patient that a study had before, who may be one that is not seen.
+            found.append((column_of(attribute), "''"))
     return found

@@ -158,6 +158,7 @@ class StoreService:
             and request.scope.shows(value("modality", ""), request.origin.calling_ae, patient)
             and self._scopes is not None
             and not self._scopes.hides(header.uids, request.scope)
+            and not self._scopes.leads_out(header.values, header.uids.study, request.scope)
         )
         if not allowed:
             raise NotAuthorised("this instance is not within the limits of this user")

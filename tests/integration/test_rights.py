@@ -136,6 +136,14 @@ def test_refusals_do_not_tell_what_is_stored(pacs: PacsServer) -> None:
     assert told == [(NOT_AUTHORISED, "this instance is not within the limits of this user")] * 3
 
 
+def test_what_goes_to_a_patient_who_is_not_seen_is_refused(pacs: PacsServer) -> None:
+    patients = pacs.archive.patients
+    assert store(pacs, "one", ct("7", "7", "70")) == [0]
+    patients.merge(patients.person("P1"), patients.person("P2"), "the same person")
+    assert store(pacs, "one", ct("8", "8", "80")) == [NOT_AUTHORISED]
+    assert store(pacs, "all", ct("8", "8", "80")) == [0]
+
+
 def test_services_that_answer_about_any_uid_are_not_for_users_with_limits(pacs: PacsServer) -> None:
     request = Dataset()
     request.TransactionUID = "1.9.1"

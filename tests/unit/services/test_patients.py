@@ -10,12 +10,19 @@ from pathlib import Path
 import pytest
 from patients import Desk, adds_in_one_batch, assert_counters_exact, decisions_in, header, rows
 from sqlalchemy import delete
+from strategies import encoded, identifier
 
 from pacs_server.audit.events import Action, EventID
+from pacs_server.dicom.attributes import BY_KEYWORD
+from pacs_server.dicom.identifier import QueryOptions, parse_find
+from pacs_server.dicom.levels import InformationModel
+from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.errors import AuditUnavailable, IndexUnavailable, PatientError, StorageFull, StorageUnavailable
 from pacs_server.index import archive_models, models
 from pacs_server.index.database import Database
 from pacs_server.index.instances import Counts
+from pacs_server.index.queries import QueryIndex
+from pacs_server.index.scope import ScopeIndex
 
 
 @pytest.fixture
@@ -670,3 +677,32 @@ def _without_keys(state: dict[str, list[dict]]) -> dict[str, list]:
         )
 
     return {table: sorted(plain(row) for row in found) for table, found in state.items()}
+
+
+def test_it_is_known_where_decisions_lead_out_of_the_limits_of_a_caller(desk: Desk) -> None:
+    desk.add("1.1.1.1", patient_name="A")
+    desk.add("2.1.1.1", study="2.1", patient_id="P3", patient_name="A")
+    desk.add("3.1.1.1", study="3.1", patient_id="P4", patient_name="A")
+    own, both = Scope(patients=(("P1", ""),)), Scope(patients=(("P1", ""), ("P3", "")))
+    scopes, values = ScopeIndex(desk.database), {"patient_id": "P1", "patient_name": "A"}
+    assert not scopes.leads_out(values, "9.1", own)
+    desk.merge("P1", "P3")
+    assert scopes.leads_out(values, "9.1", own)
+    assert not scopes.leads_out(values, "9.1", both)
+    assert not scopes.leads_out(values, "9.1", Scope(modalities=("CT",)))
+    assert not scopes.leads_out(values | {"patient_name": "B"}, "9.1", own)
+    # And from there to the next.
+    desk.merge("P3", "P4")
+    assert scopes.leads_out(values, "9.1", both)
+
+
+def test_a_caller_with_limits_is_not_told_whose_a_study_was(desk: Desk) -> None:
+    desk.add("1.1.1.1", patient_name="A")
+    desk.add("2.1.1.1", study="2.1", patient_id="P3", patient_name="B")
+    desk.reassign("1.1", "P3")
+    keys = encoded(identifier("STUDY", StudyInstanceUID="1.1", OriginalAttributesSequence=[]))
+    asked = parse_find(keys, "1.2.840.10008.1.2", InformationModel.STUDY_ROOT, QueryOptions())
+    place = [key.tag for key in asked.returns].index(BY_KEYWORD["OriginalAttributesSequence"].tag)
+    for scope, told in ((EVERYTHING, True), (Scope(patients=(("P3", ""),)), False), (Scope(modalities=("CT",)), False)):
+        [row] = QueryIndex(desk.database).find(asked, scope)
+        assert ("P1" in row[place]) is told
