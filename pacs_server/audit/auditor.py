@@ -29,11 +29,14 @@ class Auditor:
 
     # ---------------------------------------------------------------- alerts
 
-    def logged_in(self, caller: Caller, *, often: bool = False) -> None:
-        """Record that the caller has logged in as a user; of one that does so `often`, only once a minute."""
-        event = Event(EventID.USER_AUTHENTICATION, Action.EXECUTE, (), event_type=EventType.LOGIN)
+    def logged_in(self, caller: Caller, origin: str = "", *, often: bool = False) -> None:
+        """Record that the caller has logged in as a user; of one that does so `often`, only once a minute.
+
+        `origin` says who the user is elsewhere.
+        """
+        event = Event(EventID.USER_AUTHENTICATION, Action.EXECUTE, (), event_type=EventType.LOGIN, detail=origin)
         if often:
-            self.alert(participant_of(caller), f"login {caller.user}", event)
+            self.alert(participant_of(caller), f"login {caller.user} {origin}", event)
         else:
             self._recorder.note(replace(event, participants=(participant_of(caller),)))
 

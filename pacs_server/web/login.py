@@ -97,13 +97,16 @@ class Login:
         session = Session(name, *granted(user.rights), "password", user.stamp)
         return await self._begun(request, visitor, session, target)
 
-    async def _begun(self, request: Request, visitor: Visitor, session: Session, target: str) -> Response:
+    async def _begun(
+        self, request: Request, visitor: Visitor, session: Session, target: str, origin: str = ""
+    ) -> Response:
         """Send a browser that has logged in where it wanted to go, with the cookie of a new session."""
         names, sessions = self._policy.names(request), self._services.sessions
         if before := request.cookies.get(names.of(SESSION)):
             await run_in_threadpool(sessions.end, before)
         token = await run_in_threadpool(sessions.begin, session, visitor.address)
-        self._services.auditor.logged_in(caller_of_visitor(visitor, session.user, session.role, session.scope))
+        caller = caller_of_visitor(visitor, session.user, session.role, session.scope)
+        self._services.auditor.logged_in(caller, origin)
         config = self._services.config()
         answer = RedirectResponse(f"{base_url(request, config.web)}{_local(target)}", HTTPStatus.SEE_OTHER)
         names.set(answer, SESSION, token, config.web.sessions.lifetime)
@@ -168,7 +171,8 @@ class Login:
             answer = self._failed(request, error)
         else:
             session = Session(person.user, person.role, EVERYTHING, "oidc", self._provider.stamp(config.web.oidc))
-            answer = await self._begun(request, visitor_of(request, config.web), session, unquote(target))
+            visitor = visitor_of(request, config.web)
+            answer = await self._begun(request, visitor, session, unquote(target), person.origin)
         names.drop(answer, _VISIT)
         return answer
 

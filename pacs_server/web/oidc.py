@@ -23,6 +23,7 @@ _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS2
 # How far clocks may differ, in seconds.
 _LEEWAY: Final = 30
 _MOST_NAME: Final = 100
+_MOST_SUBJECT: Final = 255
 # What ID tokens and logout tokens have, and access tokens do not.
 _OF_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash", "s_hash", "events")
 # The client that a token was made for, as RFC 9068, OpenID Connect, Entra ID and Okta call it.
@@ -31,10 +32,19 @@ _CLIENTS: Final = ("client_id", "azp", "appid", "cid")
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who has logged in at the provider; the name cannot be that of a local user, which has no colon."""
+    """Somebody who has logged in at the provider; the name cannot be that of a local user, which has no colon.
+
+    The provider may give the name to another person one day, but never the `subject`.
+    """
 
     user: str
     role: Role
+    subject: str
+
+    @property
+    def origin(self) -> str:
+        """Who it is, for the audit trail."""
+        return f"OpenID Connect subject {self.subject}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +186,7 @@ def _person(claims: Mapping[str, Any], settings: OIDCConfig) -> Person:
     ]
     if not name or not roles:
         raise ProviderError("the provider gives this user no role here")
-    return Person(f"oidc:{name}", max(roles))
+    return Person(f"oidc:{name}", max(roles), ascii(claims["sub"])[1:-1][:_MOST_SUBJECT])
 
 
 def _at(claims: Mapping[str, Any], path: str) -> object:

@@ -144,7 +144,9 @@ class Policy:
                 except ProviderError as error:
                     return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"retry-after": "10"})
                 if person is not None:
-                    return caller_of_visitor(visitor, person.user, person.role)
+                    caller = caller_of_visitor(visitor, person.user, person.role)
+                    self._services.auditor.logged_in(caller, person.origin, often=True)
+                    return caller
         self._services.auditor.login_failed(caller_of_visitor(visitor), "", "the token is not valid")
         headers = {"www-authenticate": f'Bearer {_REALM}, error="invalid_token"'}
         return problem(HTTPStatus.UNAUTHORIZED, "the credentials are not valid, or no longer", headers)

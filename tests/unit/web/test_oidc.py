@@ -127,16 +127,22 @@ def site() -> Iterator[Site]:
 
 def test_a_token_for_this_server_says_who_it_is_and_gives_the_highest_role(site: Site) -> None:
     provider = Provider()
-    assert provider.of_token(site.token(), site.settings()) == Person("oidc:anna", Role.CONTRIBUTOR)
+    assert provider.of_token(site.token(), site.settings()) == Person("oidc:anna", Role.CONTRIBUTOR, "4711")
     both = site.token(realm_access={"roles": ["radiologist", "boss"]}, preferred_username=None, email="a@example.org")
-    assert provider.of_token(both, site.settings()) == Person("oidc:a@example.org", Role.ADMINISTRATOR)
+    assert provider.of_token(both, site.settings()) == Person("oidc:a@example.org", Role.ADMINISTRATOR, "4711")
     flat = site.settings(roles_claim="https://example.org/roles")
     token = site.token(**{"https://example.org/roles": "radiologist"})
-    assert provider.of_token(token, flat) == Person("oidc:anna", Role.CONTRIBUTOR)
+    assert provider.of_token(token, flat) == Person("oidc:anna", Role.CONTRIBUTOR, "4711")
     ours = site.token(azp="pacs", client_id="pacs", typ="Bearer")
-    assert provider.of_token(ours, site.settings()) == Person("oidc:anna", Role.CONTRIBUTOR)
+    assert provider.of_token(ours, site.settings()) == Person("oidc:anna", Role.CONTRIBUTOR, "4711")
     # One key is asked for once.
     assert site.asked == ["/.well-known/openid-configuration", "/jwks"]
+
+
+def test_the_subject_of_a_token_goes_to_the_audit_trail_as_plain_text(site: Site) -> None:
+    person = Provider().of_token(site.token(sub="a\n\x1bÄ" + "x" * 300), site.settings())
+    assert person is not None
+    assert person.origin == f"OpenID Connect subject a\\n\\x1b\\xc4{'x' * 244}"
 
 
 def test_tokens_that_do_not_count(site: Site) -> None:
@@ -181,7 +187,7 @@ def test_a_login_is_exchanged_for_a_person(site: Site) -> None:
     assert asked["redirect_uri"] == BACK
     assert asked["code_challenge_method"] == "S256"
     site.answers["/token"] = (200, {"id_token": site.token(nonce=asked["nonce"]), "access_token": "opaque"})
-    assert provider.finish(site.settings(), attempt, BACK, "a code") == Person("oidc:anna", Role.CONTRIBUTOR)
+    assert provider.finish(site.settings(), attempt, BACK, "a code") == Person("oidc:anna", Role.CONTRIBUTOR, "4711")
     [form] = site.forms
     assert (form["code"], form["redirect_uri"], form["client_id"]) == (["a code"], [BACK], ["pacs"])
     # RFC 7636 4.6
@@ -211,7 +217,7 @@ def test_roles_that_are_not_in_the_id_token_are_asked_for(site: Site) -> None:
         200, {"id_token": site.token(nonce=attempt.nonce, realm_access=None), "access_token": "opaque"},
     )  # fmt: skip
     site.answers["/userinfo"] = (200, {"sub": "4711", "realm_access": {"roles": ["boss"]}})
-    assert Provider().finish(site.settings(), attempt, BACK, "code") == Person("oidc:anna", Role.ADMINISTRATOR)
+    assert Provider().finish(site.settings(), attempt, BACK, "code") == Person("oidc:anna", Role.ADMINISTRATOR, "4711")
     sent = {value for each in site.headers for name, value in each.items() if name.lower() == "authorization"}
     assert sent == {"Bearer opaque"}
     site.answers["/userinfo"] = (200, {"sub": "somebody else", "realm_access": {"roles": ["boss"]}})
@@ -343,7 +349,7 @@ def test_a_provider_that_hangs_holds_up_nobody_whose_key_is_known(site: Site, mo
         try:
             assert hangs.wait(5)
             known, other = (pool.submit(provider.of_token, each, site.settings()) for each in (site.token(), strange))
-            assert known.result(5) == Person("oidc:anna", Role.CONTRIBUTOR)
+            assert known.result(5) == Person("oidc:anna", Role.CONTRIBUTOR, "4711")
             assert other.result(5) is None
             assert not first.done()
         finally:
@@ -355,5 +361,5 @@ def test_those_who_come_first_wait_for_one_answer(site: Site) -> None:
     provider = Provider()
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: provider.of_token(site.token(), site.settings()), range(4)))
-    assert found == [Person("oidc:anna", Role.CONTRIBUTOR)] * 4
+    assert found == [Person("oidc:anna", Role.CONTRIBUTOR, "4711")] * 4
     assert site.asked == ["/.well-known/openid-configuration", "/jwks"]

@@ -21,6 +21,7 @@ from pacs_server.services.access import takes_certificates
 from pacs_server.web import policy
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.credentials import CookieNames, Password, Token, shown
+from pacs_server.web.oidc import Person
 from pacs_server.web.passwords import Passwords
 
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
@@ -266,3 +267,16 @@ def test_tokens_that_wait_for_a_provider_take_few_threads_and_the_rest_is_put_of
 
     anyio.run(tell)
     assert (len(busy), len(put_off)) == (36, 44)
+
+
+def test_the_record_of_a_token_says_whose_it_is_at_the_provider() -> None:
+    services, provider = Mock(), Mock()
+    provider.of_token.return_value = Person("oidc:anna", Role.READER, "4711")
+    config = Config.model_validate(
+        {"web": {"oidc": {"issuer": "http://p", "client_id": "c"}, "public_url": "http://q"}}
+    )
+    services.config = lambda: config
+    asked = request(authorization="Bearer a.b.c")
+    asked.scope["method"] = "GET"
+    caller = anyio.run(policy.Policy(services, Mock(), provider).identify, asked)
+    services.auditor.logged_in.assert_called_once_with(caller, "OpenID Connect subject 4711", often=True)
