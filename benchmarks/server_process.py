@@ -1,6 +1,7 @@
 """Another server as a child process on a free port of this machine, for the benchmarks and for the tests."""
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,6 +19,8 @@ PATH = os.pathsep.join(folder for folder in os.get_exec_path() if Path(folder) !
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 _PORTS = 10
+# Linux hands out 32768 to 60999.
+_NOT_HANDED_OUT = range(15_000, 32_000)
 
 
 def find(program: str) -> str | None:
@@ -26,11 +29,15 @@ def find(program: str) -> str | None:
 
 
 def free_port() -> int:
-    """A TCP port on which nobody listened a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on which nobody listened a moment ago.
+
+    It is none of those that the system hands out by itself, so that nobody gets it before it is used.
+    """
+    for port in random.SystemRandom().sample(_NOT_HANDED_OUT, _PORTS * 10):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("there is no free port")
 
 
 class ServerProcess:

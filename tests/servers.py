@@ -17,6 +17,7 @@ from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, build_role, evt
 from pynetdicom.association import Association as RequestedAssociation
 from pynetdicom.sop_class import CTImageStorage, Verification
 
+from benchmarks import server_process
 from pacs_server.app.server import PacsServer
 from pacs_server.config import (
     AccessControlConfig,
@@ -124,11 +125,8 @@ def eventually(condition: Callable[[], object], seconds: float = PATIENT_SECONDS
 
 
 def free_port() -> int:
-    """A port where nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port where nobody listens, and which nobody else is given."""
+    return server_process.free_port()
 
 
 @contextmanager
