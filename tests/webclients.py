@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 from pydicom.dataset import Dataset
 
 from pacs_server.app.server import PacsServer

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-import httpx
+import httpx2 as httpx
 import pytest
 from servers import config, running
 from webclients import url_of

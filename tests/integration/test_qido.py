@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from email import message_from_bytes
 from email.policy import HTTP
 
-import httpx
+import httpx2 as httpx
 import pytest
 from datasets import make_study
 from dicomweb_client import DICOMwebClient

@@ -148,7 +148,7 @@ def test_an_index_that_is_down(serve, monkeypatch):
     pacs = serve()
     ds = make_ct()
 
-    def add(*_):
+    def add(*_, **__):
         raise IndexUnavailable("the index does not answer")
 
     with monkeypatch.context() as patch:

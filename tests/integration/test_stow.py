@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
+import httpx2 as httpx
 import pytest
 import webclients
 from datasets import data_set_bytes, make_ct, make_study, pydicom_test_files, uid

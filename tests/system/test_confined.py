@@ -85,7 +85,7 @@ def test_it_works_and_writes_to_its_data_only(pacs: PacsProcess, place: Path) ->
     arguments = ("--config", pacs.config_file, "user", "add", "anna", "--password-stdin")
     typing = ("sh", "-c", 'echo "long enough" | "$@"', "sh", *pacs.prefix[pacs.prefix.index("setpriv") :])
     done = run_command(*arguments, cwd=pacs.directory, prefix=typing)
-    assert (done.returncode, done.stdout) == (0, "user anna added\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "user anna added as contributor\n"), done.stderr
     pacs.directory.chmod(0o555)
     image = Path(get_testdata_file("JPEG2000.dcm", download=False))
     with pacs:

@@ -72,7 +72,7 @@ LISTS = {
         "patient\t-\t-\t-\t@KEY\tP1\tTest^Patient\t19700101\t1",
         "patient\t-\t-\t-\t@KEY\tP1\tRoe^Richard\t19700101\t1",
     ],
-    ("user", "list"): ["USER", "anna"],
+    ("user", "list"): ["USER\tROLE\tLIMITS", "anna\tcontributor\t-"],
     ("audit", "search", "--patient", "P9"): [
         "TIME\tEVENT\tOUTCOME\tWHO\tABOUT\tQUERY\tDETAIL",
         "TIME\tBegin Transferring DICOM Instances\tsuccess\tUSER, SERVER\tP9 study 1.2.9\t-\t-",
