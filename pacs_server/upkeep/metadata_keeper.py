@@ -22,7 +22,7 @@ _TOGETHER: Final = 50
 _QUIET: Final = 1.0
 _PATIENCE: Final = 20.0
 # After a batch the thread rests for a multiple of the time that it took: long while others store.
-_REST, _REST_BESIDE_STORES = 1.0, 20.0
+_REST, _REST_BESIDE_STORES = 4.0, 40.0
 _PAUSE_AFTER_FAILURE: Final = 30.0
 # In which epoch of the feed, and in which format, everything was kept from the beginning on.
 _BEGUN: Final = "metadata.begun"
