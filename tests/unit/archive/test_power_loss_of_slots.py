@@ -31,6 +31,8 @@ every_loss = pytest.mark.parametrize(
     "loss",
     [pytest.param(loss, id=str(loss), marks=() if loss in FEW_LOSSES else pytest.mark.slow) for loss in LOSSES],
 )
+# Each tries the loss at many steps.
+pytestmark = pytest.mark.slow
 SECRET = "not to be seen again"
 
 
