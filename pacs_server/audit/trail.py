@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from pacs_server.audit.chain import Chain
 from pacs_server.audit.events import Event
@@ -18,6 +17,7 @@ from pacs_server.audit.retention import expired, pruning
 from pacs_server.audit.signing import KEY_FILE, SigningKey, find_key, make_key
 from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.errors import AuditUnavailable, ConfigError
+from pacs_server.kit.closing import Closing
 from pacs_server.kit.private_files import make_directory, sync_directory
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def _prepared(settings: AuditConfig, head: int) -> tuple[SigningKey, Mark]:
     return key, BEGIN
 
 
-class AuditTrail:
+class AuditTrail(Closing):
     """An `Audit` that keeps events in files in `directory`. Any number of threads and processes may write.
 
     A `write` costs four system calls. A durable one costs a sync too, which threads that wait at the same time share.
@@ -83,14 +83,6 @@ class AuditTrail:
         self._closed = False
         self._listener: Callable[[], None] | None = None
         self._background: _BackgroundSync | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def sequence(self) -> int:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
-from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from pacs_server.dicom.bulk_data import BulkData, find_bulk_data
 from pacs_server.dicom.element_stream import DataSetBytes
@@ -11,6 +10,7 @@ from pacs_server.dicom.fragments import BrokenTable, fragments_in
 from pacs_server.dicom.frames import FrameMap, find_frames
 from pacs_server.errors import BulkDataNotFound, FrameNotFound, TranscodeError
 from pacs_server.index.instances import StoredInstance
+from pacs_server.kit.closing import Closing
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
 
 EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
@@ -33,7 +33,7 @@ class Value(NamedTuple):
     chunks: BulkData | None = None
 
 
-class OpenBulkData:
+class OpenBulkData(Closing):
     """An element of an instance that is open to be read; its user closes it."""
 
     def __init__(self, instance: StoredInstance, source: DataSetSource, path: str) -> None:
@@ -81,14 +81,6 @@ class OpenBulkData:
 
     def close(self) -> None:
         """Close the instance."""
-        self.source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
         self.source.close()
 
     def _frames(self) -> Iterator[list[tuple[int, int]]]:

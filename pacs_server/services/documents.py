@@ -1,7 +1,6 @@
 """What an instance holds that is shown as it is: a document (PDF, CDA, 3D models) or a video (PS3.18 8.7.4)."""
 
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from pacs_server.dicom.documents import find_document
 from pacs_server.dicom.element_stream import DataSetBytes
@@ -9,6 +8,7 @@ from pacs_server.dicom.frames import find_codestream
 from pacs_server.dicom.report import html_of
 from pacs_server.errors import ResourceLimitation
 from pacs_server.index.instances import StoredInstance
+from pacs_server.kit.closing import Closing
 from pacs_server.services.frames import plain
 from pacs_server.services.retrieve import RetrieveService
 
@@ -48,7 +48,7 @@ def report_of(retrieve: RetrieveService, instance: StoredInstance) -> str:
         return html_of(DataSetBytes(source.read, source.size, instance.transfer_syntax_uid))
 
 
-class Document:
+class Document(Closing):
     """The document or video of an instance, open to be read; its user closes it. `ranges` are where it lies."""
 
     def __init__(self, retrieve: RetrieveService, instance: StoredInstance) -> None:
@@ -78,11 +78,3 @@ class Document:
     def close(self) -> None:
         """Close the instance."""
         self.source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()

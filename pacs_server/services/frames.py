@@ -3,8 +3,7 @@
 import threading
 import zlib
 from collections import OrderedDict
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from pacs_server.dicom.encoding import inflated, is_deflated
 from pacs_server.dicom.fragments import BrokenTable
@@ -12,6 +11,7 @@ from pacs_server.dicom.frame_codecs import MAX_FRAME, Pixels, decode, encode
 from pacs_server.dicom.frames import FrameMap, find_frames
 from pacs_server.errors import ResourceLimitation, TranscodeError
 from pacs_server.index.instances import StoredInstance
+from pacs_server.kit.closing import Closing
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
 
 # A deflated data set has to be in memory to read a frame of it: so many bytes at most, and so many data sets at a time.
@@ -84,7 +84,7 @@ class FrameService:
             raise
 
 
-class OpenFrames:
+class OpenFrames(Closing):
     """An instance that is open for its frames, which count from 1; for one thread, which closes it."""
 
     def __init__(self, instance: StoredInstance, source: "DataSetSource | Inflated", kept: KeptMaps) -> None:
@@ -142,14 +142,6 @@ class OpenFrames:
     def close(self) -> None:
         """Close the instance."""
         self.source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _known(self) -> FrameMap | None:
         encoded = self._kept.get(self.instance)

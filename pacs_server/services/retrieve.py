@@ -2,8 +2,6 @@
 
 import os
 from collections.abc import Collection, Iterable
-from types import TracebackType
-from typing import Self
 
 from pacs_server.archive.archive import Archive
 from pacs_server.dicom.identifier import RetrieveKeys
@@ -12,11 +10,12 @@ from pacs_server.dicom.subject import Subject
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.queries import QueryIndex
+from pacs_server.kit.closing import Closing
 from pacs_server.services.transcode import transcode
 from pacs_server.storage.contract import ByteSource
 
 
-class DataSetSource:
+class DataSetSource(Closing):
     """The data set of a stored instance, open to be read; its user closes it.
 
     Offset 0 is the first byte of the data set. The head of the stored file lies before it and cannot be read here,
@@ -56,14 +55,6 @@ class DataSetSource:
 
     def close(self) -> None:
         """Close the stored object."""
-        self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
         self._source.close()
 
 

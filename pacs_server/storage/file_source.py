@@ -3,9 +3,8 @@
 import errno
 import os
 import stat
-from types import TracebackType
-from typing import Self
 
+from pacs_server.kit.closing import Closing
 from pacs_server.storage.disk_errors import object_error
 
 
@@ -23,7 +22,7 @@ def read_at(descriptor: int, offset: int, length: int) -> bytes:
     return data
 
 
-class FileSource:
+class FileSource(Closing):
     """The file of a stored object; see `ByteSource`."""
 
     __slots__ = ("_key", "descriptor", "modified_ns", "size")
@@ -55,11 +54,3 @@ class FileSource:
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
