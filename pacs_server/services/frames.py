@@ -164,13 +164,16 @@ class Inflated:
     """A deflated data set, inflated in memory; to be read and closed as a `DataSetSource`."""
 
     def __init__(self, source: DataSetSource) -> None:
-        """Inflate what is open as `source`. Raises ResourceLimitation, TranscodeError, StorageUnavailable."""
-        if not _INFLATED.acquire(timeout=_SECONDS):
-            raise ResourceLimitation("too many deflated data sets are being read: try again later")
+        """Inflate what is open as `source`, which is closed if that fails.
+
+        Raises ResourceLimitation, TranscodeError, StorageUnavailable.
+        """
         self._source = source
         self._data = b""
-        self._is_open = True
+        self._is_open = _INFLATED.acquire(timeout=_SECONDS)
         try:
+            if not self._is_open:
+                raise ResourceLimitation("too many deflated data sets are being read: try again later")
             self._data, ended = inflated(source.read(0, min(source.size, _MAX_INFLATED)), _MAX_INFLATED)
             if len(self._data) == _MAX_INFLATED:
                 raise ResourceLimitation("the deflated data set is too large to read a part of it")

@@ -49,8 +49,10 @@ class Retrieve:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.reads: list[tuple[int, int]] = []
+        self.open_now = 0
 
     def open(self, instance: StoredInstance) -> "Retrieve":
+        self.open_now += 1
         return self
 
     @property
@@ -62,7 +64,7 @@ class Retrieve:
         return self.data[offset : offset + length]
 
     def close(self) -> None:
-        pass
+        self.open_now -= 1
 
 
 def instance_of(data: bytes, syntax: str) -> StoredInstance:
@@ -204,8 +206,10 @@ def test_only_a_few_deflated_data_sets_are_in_memory_at_a_time(monkeypatch: pyte
     path = next(path for path in FILES if path.name == "image_dfl.dcm")
     syntax, data = datasets.data_set_bytes(path)
     some = [opened(data, syntax) for _ in range(4)]
+    refused = Retrieve(data)
     with pytest.raises(ResourceLimitation):
-        opened(data, syntax)
+        opened(data, syntax, refused)
+    assert refused.open_now == 0
     for frames in (*some, *some):
         frames.close()
     opened(data, syntax).close()
