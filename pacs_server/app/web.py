@@ -39,6 +39,8 @@ def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], even
     archive = runtime.archive
     auditor = Auditor(archive.audit)
     _check_way_in(runtime)
+    # It is a part of the names of all cookies, and kept from now on: the event loop may not wait for the database.
+    archive.sessions.archive_id()
     services = WebServices(
         config=runtime.config,
         queries=archive.queries,

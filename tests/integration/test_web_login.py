@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx2 as httpx
 import jwt
@@ -258,6 +259,13 @@ def test_a_session_ends_when_password_or_rights_change(site: Site) -> None:
             assert browser.get(STUDIES).status_code == 401
             assert other.get(STUDIES).status_code == 200
         password = "another horse" if change is changes[1] else password
+
+
+def test_the_names_of_cookies_cost_no_look_into_the_database(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = Mock()
+    monkeypatch.setattr(site.pacs.archive.sessions, "_state", state)
+    assert site.get(headers={"Cookie": "a=b"}).status_code == 401
+    assert not state.mock_calls
 
 
 def test_keys_work_until_they_are_revoked(site: Site) -> None:
