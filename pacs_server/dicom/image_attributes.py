@@ -4,8 +4,10 @@ What is missing, cut or malformed counts as absent, so that an image with an odd
 """
 
 import struct
+from array import array
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import suppress
+from itertools import chain, islice
 
 from pacs_server.dicom.encoding import encoding_of
 from pacs_server.dicom.skim import Cut, ElementPosition, Skimmer
@@ -22,11 +24,11 @@ class Attributes:
     def __init__(self, skimmer: Skimmer, start: int, end: int) -> None:
         self._skimmer = skimmer
         self._elements: dict[int, ElementPosition] = {}
-        try:
+        # Of each sequence the starts and ends of the items that were stepped over, and those of the rest.
+        self._items: dict[int, tuple[array[int], Iterator[int]]] = {}
+        with suppress(Cut, InvalidInstance):
             for element in skimmer.elements(start, end):
                 self._elements[element.tag] = element
-        except (Cut, InvalidInstance):
-            pass
 
     @classmethod
     def of(cls, header: bytes, transfer_syntax_uid: str) -> "Attributes":
@@ -84,27 +86,16 @@ class Attributes:
         """The byte order of binary numbers, as the prefix of a `struct` format."""
         return self._skimmer.order
 
-    def items(self, tag: int) -> Iterator["Attributes"]:
-        """The items of a sequence."""
-        element = self._elements.get(tag)
-        if element is None:
-            return
-        try:
-            for start, end in self._skimmer.items(element):
-                yield Attributes(self._skimmer, start, end)
-        except (Cut, InvalidInstance):
-            return
-
     def item(self, tag: int, index: int = 0) -> "Attributes | None":
-        """One item of a sequence; the others are stepped over."""
+        """One item of a sequence; the others are stepped over, each of them once however many are asked for."""
         element = self._elements.get(tag)
         if element is None:
             return None
-        try:
-            span = next(islice(self._skimmer.items(element), index, None), None)
-        except (Cut, InvalidInstance):
-            return None
-        return None if span is None else Attributes(self._skimmer, *span)
+        bounds, rest = self._items.setdefault(tag, (array("Q"), chain.from_iterable(self._skimmer.items(element))))
+        with suppress(Cut, InvalidInstance):
+            bounds.extend(islice(rest, max(0, 2 * index + 2 - len(bounds))))
+        span = bounds[2 * index : 2 * index + 2]
+        return Attributes(self._skimmer, *span) if span else None
 
 
 class FrameAttributes:

@@ -21,7 +21,7 @@ from pydicom.pixels.processing import _expand_segmented_lut
 
 from pacs_server.dicom import frame_codecs
 from pacs_server.dicom.frames import find_frames
-from pacs_server.dicom.image_attributes import Attributes
+from pacs_server.dicom.image_attributes import Attributes, FrameAttributes
 from pacs_server.dicom.lut import Window, segmented
 from pacs_server.dicom.picture import Appearance, Region, encode
 from pacs_server.dicom.rendering import Picture, render
@@ -295,6 +295,28 @@ def test_functional_groups_of_the_frame_come_before_shared_ones() -> None:
             assert np.array_equal(got, shown(RAMP, **attributes))
 
 
+def test_each_of_many_frames_has_its_own_functional_groups() -> None:
+    count = 450
+    ds = Dataset()
+    ds.PerFrameFunctionalGroupsSequence = [Dataset() for _ in range(count)]
+    for number, item in enumerate(ds.PerFrameFunctionalGroupsSequence, 1):
+        item.is_undefined_length_sequence_item = True
+        item.ReferencedImageSequence = [Dataset() for _ in range(25)]
+        item["ReferencedImageSequence"].is_undefined_length = True
+        for reference in item.ReferencedImageSequence:
+            reference.is_undefined_length_sequence_item = True
+        voi = Dataset()
+        voi.WindowCenter = number
+        item.FrameVOILUTSequence = [voi]
+    ds["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
+    attributes = Attributes.of(encoded(ds), EXPLICIT)
+    centers = [FrameAttributes(attributes, n).macro(0x00289132).number(0x00281050) for n in range(1, count + 1)]
+    assert centers == [float(n) for n in range(1, count + 1)]
+    # One after the last, and the first again.
+    assert FrameAttributes(attributes, count + 1).macro(0x00289132) is attributes
+    assert FrameAttributes(attributes, 1).macro(0x00289132).number(0x00281050) == 1
+
+
 # ---------------------------------------------------------------- colour
 
 
@@ -393,7 +415,8 @@ def test_what_nobody_knows_is_said(colour: str) -> None:
 def test_attributes_of_anything(data: bytes, syntax: str) -> None:
     attributes = Attributes.of(data, syntax)
     for tag in (0x00281050, 0x00280120, 0x00281101, 0x00283010):
-        attributes.numbers(tag), attributes.words(tag), attributes.texts(tag), list(attributes.items(tag))
+        attributes.numbers(tag), attributes.words(tag), attributes.texts(tag)
+        assert [index for index in (2, 0, 1, 40) if attributes.item(tag, index)] in ([], [0], [0, 1], [2, 0, 1])
 
 
 # ---------------------------------------------------------------- as files
