@@ -6,7 +6,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from enum import Enum, auto
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from pacs_server.config.rights import User
 from pacs_server.config.users import HASHER, is_name, read_users
 from pacs_server.errors import UserError
+from pacs_server.kit.addresses import counted_as
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class PasswordChecker:
         return verdict, known if verdict is Verdict.RIGHT else None
 
     def _check(self, name: str, known: User | None, password: bytes, address: str) -> Verdict:
-        address = _counted_as(address)
+        address = counted_as(address)
         user, hashed = (name if is_name(name) else "", None if known is None else known.hashed)
         if not self._turns.acquire(timeout=_TURN_SECONDS):
             return Verdict.NOT_NOW
@@ -121,15 +121,6 @@ class PasswordChecker:
                 self._known = _read_or_none(path)
                 self._state = state
             return self._known
-
-
-def _counted_as(address: str) -> str:
-    """The address, or the subnet of an IPv6 address: whoever has one of its addresses has all of them."""
-    try:
-        network = ip_network(address.partition("%")[0])
-    except ValueError:
-        return address
-    return str(network.supernet(new_prefix=64)) if network.version == 6 else address
 
 
 def _matches(hashed: str, password: bytes) -> bool:

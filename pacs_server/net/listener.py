@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pacs_server.kit.addresses import plain_address
 from pacs_server.net.association import Association
 from pacs_server.net.pdu import encode_abort
 from pacs_server.net.transport import Transport, cut
@@ -224,7 +225,7 @@ class Listener:
                         log.error("cannot accept a connection", extra={"reason": error.strerror or str(error)})
                         self._stopping.wait(_PAUSE_SECONDS)
             else:
-                return Connection(sock, address[0], tls=self._tls)
+                return Connection(sock, plain_address(address[0]), tls=self._tls)
         return None
 
     def _admit(self, connection: Connection) -> str | None:

@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 
 from pacs_server.config.sections.web import WebConfig
 from pacs_server.config.types import is_loopback
+from pacs_server.kit.addresses import plain_address
 from pacs_server.web.urls import base_url, from_trusted_proxy
 
 # Headers by which proxies tell that a request was made elsewhere.
@@ -77,5 +78,7 @@ def _bare(text: str) -> str:
     """An address without quotes, brackets and port."""
     text = text.strip().strip('"')
     if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0] if text.count(":") == 1 else text
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    return plain_address(text)

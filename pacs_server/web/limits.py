@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+from pacs_server.kit.addresses import counted_as
 
-# An address of IPv6 is a subnet here: whoever has one address has all of them.
-_IPV6_PREFIX = 64
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class Window:
 
 
 class Places:
-    """Counts the open connections, in total and for each address."""
+    """Counts the open connections, in total and for each address, or subnet of IPv6."""
 
     def __init__(self) -> None:
         self._per_address: Counter[str] = Counter()
@@ -67,7 +66,7 @@ class Places:
         """Count a connection from `address`. Returns the name of the limit that forbids it, or None."""
         if self.taken >= limits.connections:
             return "connections"
-        place = _place(address)
+        place = counted_as(address)
         if self._per_address[place] >= limits.per_address and not _behind(address, limits.proxies):
             return "connections_per_address"
         self._per_address[place] += 1
@@ -76,20 +75,11 @@ class Places:
 
     def leave(self, address: str) -> None:
         """A connection from `address` that was counted is over."""
-        place = _place(address)
+        place = counted_as(address)
         self.taken -= 1
         self._per_address[place] -= 1
         if not self._per_address[place]:
             del self._per_address[place]
-
-
-def _place(address: str) -> str:
-    if ":" not in address:
-        return address
-    ip = ipaddress.IPv6Address(address.partition("%")[0])
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return str(ipaddress.ip_network((ip, _IPV6_PREFIX), strict=False))
 
 
 def _behind(address: str, proxies: Sequence[IPNetwork]) -> bool:

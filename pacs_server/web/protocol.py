@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, cast
 import httptools
 from starlette.types import ASGIApp
 
+from pacs_server.kit.addresses import plain_address
 from pacs_server.web.exchange import Exchange
 from pacs_server.web.head import Header, Refusal, answer, make_scope, parse_error, read_head, too_large
 from pacs_server.web.limits import WebLimits, Window
@@ -103,9 +104,10 @@ class HTTPConnection(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         ssl_object = transport.get_extra_info("ssl_object")
+        host, port = self._socket.getsockname()[:2]
         self._scope = {
             "client": self._client,
-            "server": self._socket.getsockname()[:2],
+            "server": (plain_address(host), port),
             "scheme": "http" if ssl_object is None else "https",
             "extensions": {} if ssl_object is None else {"tls": tls_extension(ssl_object)},
         }

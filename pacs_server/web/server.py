@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pacs_server.config.tls import reason
 from pacs_server.errors import ResourceLimitation
+from pacs_server.kit.addresses import plain_address
 from pacs_server.kit.logs import Sparingly
 from pacs_server.kit.metrics import Metrics
 from pacs_server.web.caller import KEY
@@ -205,12 +206,13 @@ class WebServer:
             self._loop.add_reader(self._socket, self._accept)
 
     def _admit(self, sock: socket.socket, address: tuple[str, int]) -> None:
-        limit = self._places.take(address[0], self.limits())
+        client = plain_address(address[0])
+        limit = self._places.take(client, self.limits())
         if limit is not None:
-            self.refused(address[0], limit)
+            self.refused(client, limit)
             sock.close()
             return
-        connection = HTTPConnection(self, sock, address)
+        connection = HTTPConnection(self, sock, (client, address[1]))
         self._connections.add(connection)
         self._keep(self._connect(connection, sock))
 

@@ -118,6 +118,19 @@ def test_open_mode_ends_with_settings_for_others(tmp_path: Path, web: dict[str, 
         assert site.get().status_code == 401
 
 
+@pytest.mark.parametrize(("proxy", "status"), [("10.0.0.1", 200), ("127.0.0.1", 403)])
+def test_clients_of_ipv4_are_known_on_a_socket_for_both(tmp_path: Path, proxy: str, status: int) -> None:
+    add_user(tmp_path / "users", "anna", PASSWORD, Rights("reader"))
+    with site_of(settings(tmp_path, host="::", trusted_proxies=[proxy])) as site:
+        assert site.pacs.web_address is not None
+        url = f"http://127.0.0.1:{site.pacs.web_address[1]}{STUDIES}"
+        # On this machine a password needs no HTTPS, through a proxy it does.
+        assert httpx.get(url, auth=("anna", PASSWORD)).status_code == status
+        forwarded = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+        told = httpx.get(url, auth=("anna", PASSWORD), headers=forwarded).status_code
+        assert told == (200 if proxy == "127.0.0.1" else 403)
+
+
 def test_open_mode_ends_with_an_api_key_and_with_users_nobody_can_read(tmp_path: Path) -> None:
     with site_of(settings(tmp_path)) as site:
         assert site.get().status_code == 200

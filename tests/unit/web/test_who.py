@@ -65,6 +65,9 @@ def visitor(asked: HTTPConnection, **settings: Any) -> Visitor:
         ({"forwarded": 'for="[2001:db8::1]:4711";proto=https'}, "2001:db8::1"),
         ({"forwarded": "for=8.8.8.8, proto=https;FOR=192.0.2.7;by=10.1.0.1"}, "192.0.2.7"),
         ({"forwarded": "for=unknown"}, "127.0.0.1"),
+        # A proxy that listens for IPv4 and IPv6 on one socket tells of an IPv4 client like this.
+        ({"x_forwarded_for": "8.8.8.8, ::ffff:192.0.2.7, ::ffff:10.1.2.3"}, "192.0.2.7"),
+        ({"forwarded": 'for="[::ffff:192.0.2.7]:4711"'}, "192.0.2.7"),
     ],
 )
 def test_the_client_is_the_last_address_that_is_no_proxy(headers: dict[str, str], address: str) -> None:
