@@ -1,4 +1,4 @@
-"""TLS contexts from the settings, the names in a peer's certificate, and the expiry of the server's certificate.
+"""TLS contexts from the settings, the names in a peer's certificate, and the expiry of the server's certificates.
 
 The contexts follow the BCP 195 RFC 8996, 9325 TLS profile (PS3.15 B.12): TLS 1.2 and 1.3, and in TLS 1.2 only suites
 with an ephemeral key exchange and authenticated encryption. The ports of the server and the associations that the
@@ -27,7 +27,16 @@ _SUITES: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 # How long before the expiry the log warns. A new revocation list comes every few days or weeks.
-_NOTICE: Final = {"tls.cert_path": timedelta(days=30), "tls.crl_path": timedelta(days=2)}
+_NOTICE: Final = {
+    "tls.cert_path": timedelta(days=30),
+    "web.tls.cert_path": timedelta(days=30),
+    "tls.crl_path": timedelta(days=2),
+}
+_GAUGES: Final = {
+    "tls.cert_path": "pacs_tls_certificate_expiry_seconds",
+    "web.tls.cert_path": "pacs_web_tls_certificate_expiry_seconds",
+    "tls.crl_path": "pacs_tls_crl_expiry_seconds",
+}
 
 
 def check(config: Config) -> None:
@@ -214,23 +223,39 @@ def _short_address(text: str) -> str:
 
 
 def expiries(config: Config) -> dict[str, datetime]:
-    """When the certificate of this server and the first of the revocation lists expire, by the key of their file.
+    """When the certificates of this server and the first of the revocation lists expire, by the key of their file.
 
     Files that are not in use are left out, and so are files that only OpenSSL can read.
     """
+    found: dict[str, datetime] = {}
+    for key, file in _files_in_use(config).items():
+        try:
+            found[key] = _end_of(key, file.read_bytes())
+        except (OSError, ValueError) as error:
+            told = {"setting": key, "reason": one_line(str(error))}
+            log.warning("the end of a certificate is not known", extra=told)
+    return found
+
+
+def _files_in_use(config: Config) -> dict[str, Path]:
+    """The files that expire, by the key that names them."""
+    tls, web = config.tls, config.web
+    used = {
+        "tls.cert_path": tls.cert_path if tls.enabled else None,
+        "tls.crl_path": tls.crl_path if tls.enabled else None,
+        "web.tls.cert_path": web.tls.cert_path if web.enabled and web.tls.enabled else None,
+    }
+    return {key: file for key, file in used.items() if file is not None}
+
+
+def _end_of(key: str, content: bytes) -> datetime:
+    """When what is in a file expires. Raises ValueError."""
     from cryptography import x509  # importing it takes long
 
-    tls = config.tls
-    found: dict[str, datetime] = {}
-    if tls.enabled:
-        try:
-            found["tls.cert_path"] = x509.load_pem_x509_certificate(tls.cert_path.read_bytes()).not_valid_after_utc
-            if tls.crl_path is not None:
-                lists = map(x509.load_pem_x509_crl, _CRL.findall(tls.crl_path.read_bytes()))
-                found["tls.crl_path"] = min(each.next_update_utc for each in lists if each.next_update_utc is not None)
-        except (OSError, ValueError) as error:
-            log.warning("the end of a certificate is not known", extra={"reason": one_line(str(error))})
-    return found
+    if key != "tls.crl_path":
+        return x509.load_pem_x509_certificate(content).not_valid_after_utc
+    lists = map(x509.load_pem_x509_crl, _CRL.findall(content))
+    return min(each.next_update_utc for each in lists if each.next_update_utc is not None)
 
 
 class ExpiryWatch:
@@ -252,8 +277,7 @@ class ExpiryWatch:
 
     def gauges(self) -> dict[str, float]:
         """The gauges about TLS; their values are Unix times."""
-        names = {"tls.cert_path": "pacs_tls_certificate_expiry_seconds", "tls.crl_path": "pacs_tls_crl_expiry_seconds"}
-        return {names[key]: end.timestamp() for key, end in self._expiries.items()}
+        return {_GAUGES[key]: end.timestamp() for key, end in self._expiries.items()}
 
     def warn(self) -> None:
         """Log a warning for each file that has expired or expires soon."""

@@ -256,6 +256,7 @@ GAUGES = {
     "pacs_commitment_given_up": "Storage commitment transactions whose report was given up.",
     "pacs_commitment_oldest_undelivered_seconds": "Age of the oldest pending transaction.",
     "pacs_tls_certificate_expiry_seconds": "Unix time when the server's certificate expires.",
+    "pacs_web_tls_certificate_expiry_seconds": "Unix time when the certificate of the HTTP door expires.",
     "pacs_tls_crl_expiry_seconds": "Unix time when the first of the certificate revocation lists expires.",
     "pacs_scrub_last_pass_seconds": "Unix time when all stored instances had last been read again.",
     "pacs_ready": "Whether the server can take and give instances (1 or 0).",

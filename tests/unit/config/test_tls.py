@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from certificates import NAME, Authority, days, encrypted
 
-from pacs_server.config import Config, RemoteAEConfig, TLSConfig
+from pacs_server.config import Config, RemoteAEConfig, TLSConfig, WebConfig
 from pacs_server.config.disk import check_filesystem
 from pacs_server.config.load import load
 from pacs_server.config.tls import ExpiryWatch, client_contexts, expiries, peer_names, reason, server_context
@@ -238,6 +238,24 @@ def test_when_things_run_out(authority: Authority) -> None:
     assert timedelta(days=2, hours=23) < found["tls.crl_path"] - datetime.now(UTC) < timedelta(days=3)
     assert pair.certificate == settings.cert_path
     assert expiries(Config()) == {}
+
+
+def test_the_certificate_of_the_http_door_runs_out_too(authority: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    pair = authority.issue("web", NAME, not_after=days(20).replace(microsecond=0))
+    paths = {"cert_path": pair.certificate, "key_path": pair.key}
+    # What is wrong with another file does not hide it.
+    authority.server.certificate.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    web = WebConfig.model_validate({"tls": {"enabled": True, **paths}})
+    watch = ExpiryWatch(lambda: Config(tls=authority.settings(), web=web))
+    watch.start()
+    assert [(record.getMessage(), record.setting) for record in caplog.records] == [  # type: ignore[attr-defined]
+        ("the end of a certificate is not known", "tls.cert_path"),
+        ("a TLS file expires soon", "web.tls.cert_path"),
+    ]
+    end = days(20).timestamp()
+    assert watch.gauges() == {"pacs_web_tls_certificate_expiry_seconds": pytest.approx(end, abs=60)}
+    for unused in ({"enabled": False, "tls": {"enabled": True, **paths}}, {"tls": {"enabled": False, **paths}}):
+        assert expiries(Config(web=WebConfig.model_validate(unused))) == {}
 
 
 @pytest.mark.parametrize(
