@@ -6,11 +6,12 @@ from typing import Final, NamedTuple
 
 from pacs_server.dicom.bulk_data import BulkData, find_bulk_data
 from pacs_server.dicom.element_stream import DataSetBytes
+from pacs_server.dicom.encoding import is_deflated
 from pacs_server.dicom.fragments import BrokenTable, fragments_in
-from pacs_server.dicom.frames import FrameMap, find_frames
 from pacs_server.errors import BulkDataNotFound, FrameNotFound, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.closing import Closing
+from pacs_server.services.frames import KeptMaps, OpenFrames
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
 
 EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
@@ -36,7 +37,9 @@ class Value(NamedTuple):
 class OpenBulkData(Closing):
     """An element of an instance that is open to be read; its user closes it."""
 
-    def __init__(self, instance: StoredInstance, source: DataSetSource, path: str) -> None:
+    def __init__(self, instance: StoredInstance, source: DataSetSource, path: str, kept: KeptMaps) -> None:
+        """`kept` is where the places of frames are kept."""
+        self._kept = kept
         self.instance = instance
         self.source = source
         self.path = path
@@ -86,14 +89,10 @@ class OpenBulkData(Closing):
     def _frames(self) -> Iterator[list[tuple[int, int]]]:
         """Where each frame lies; a video, whose frames cannot be told apart, counts as one (PS3.5 A.4.5)."""
         start = self._found.element.level.source.position
-        frames: FrameMap | None = None
-        if self.path == _PIXEL_DATA:
-            with suppress(FrameNotFound, TranscodeError):
-                frames = find_frames(self.source, self.instance.transfer_syntax_uid)
         try:
-            if frames is not None and frames.is_encapsulated:
+            if (frames := self._encapsulated_frames()) is not None:
                 for number in range(1, frames.count + 1):
-                    yield frames.ranges(self.source, number)
+                    yield frames.ranges(number) or []
                 return
             # The first item is the offset table.
             _, end = self._found.element.skip_fragments()
@@ -101,18 +100,28 @@ class OpenBulkData(Closing):
         except (BrokenTable, TranscodeError) as error:
             raise BulkDataNotFound(f"the fragments of {self.path} cannot be read: {error}") from error
 
+    def _encapsulated_frames(self) -> OpenFrames | None:
+        """The frames, if they can be told apart; their map counts from the first byte of a data set not deflated."""
+        if self.path != _PIXEL_DATA or is_deflated(self.instance.transfer_syntax_uid):
+            return None
+        with suppress(FrameNotFound, TranscodeError):
+            frames = OpenFrames(self.instance, self.source, self._kept)
+            return frames if frames.map.is_encapsulated else None
+        return None
+
 
 class BulkDataService:
     """Opens the bulk data of instances; may be shared by all threads."""
 
-    def __init__(self, retrieve: RetrieveService) -> None:
+    def __init__(self, retrieve: RetrieveService, kept: KeptMaps) -> None:
         self._retrieve = retrieve
+        self._kept = kept
 
     def open(self, instance: StoredInstance, path: str) -> OpenBulkData:
         """Open the element at the path of a Bulkdata URI. Raises BulkDataNotFound, StorageUnavailable."""
         source = self._retrieve.open(instance)
         try:
-            return OpenBulkData(instance, source, path)
+            return OpenBulkData(instance, source, path, self._kept)
         except BaseException:
             source.close()
             raise

@@ -78,14 +78,15 @@ async def _start(request: Request) -> Response:
 def _dicomweb(services: WebServices) -> Iterable[Route]:
     """The resources of DICOMweb, each with one method or more."""
     yield from QIDO(services).routes()
-    frames = FrameService(services.retrieve, KeptFrameMaps(services.metadata))
+    kept = KeptFrameMaps(services.metadata)
+    frames = FrameService(services.retrieve, kept)
     views, workers = Views(services.auditor, services.retrieve), Workers()
     opener = Opener(services.retrieve, frames, workers)
     rendering = RenderingService(frames)
     yield from Frames(services, frames, views, workers).routes()
     yield from Rendered(services, rendering, views, workers).routes()
     yield from WADOURI(services, rendering, views, workers, opener).routes()
-    bulk_data = BulkData(services, views)
+    bulk_data = BulkData(services, views, kept)
     yield from WADO(services, views, opener, bulk_data).routes()
     yield from Metadata(services, views).routes()
     yield from bulk_data.routes()

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from pacs_server.errors import BulkDataNotFound
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.bulk_data import BulkDataService, OpenBulkData, Value
+from pacs_server.services.frames import KeptMaps
 from pacs_server.web.accept import Accepted, accepted, not_acceptable
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.media_types import OCTET_STREAM, media_type_of_frames
@@ -31,10 +32,10 @@ _URI: Final = re.compile(rb'"BulkDataURI":"[^"]*/bulkdata/([0-9A-F/]+)"')
 class BulkData:
     """Answers retrievals of bulk data."""
 
-    def __init__(self, services: WebServices, views: Views) -> None:
+    def __init__(self, services: WebServices, views: Views, kept: KeptMaps) -> None:
         self._services = services
         self._views = views
-        self._bulk_data = BulkDataService(services.retrieve)
+        self._bulk_data = BulkDataService(services.retrieve, kept)
 
     def routes(self) -> list[Route]:
         """The resources."""

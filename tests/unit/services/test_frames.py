@@ -34,6 +34,7 @@ from pacs_server.dicom.frames import find_frames
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import FrameNotFound, ResourceLimitation, TranscodeError
 from pacs_server.index.instances import StoredInstance
+from pacs_server.services.bulk_data import BulkDataService
 from pacs_server.services.frames import FrameService, OpenFrames, RecentMaps
 from pacs_server.services.retrieve import DataSetSource
 from pacs_server.storage.memory import MemorySource
@@ -238,17 +239,42 @@ def test_the_map_is_kept_so_that_the_header_is_read_once() -> None:
     assert len(retrieve.reads) == 2
 
 
+THREE = np.concatenate([GRAY12, GRAY12[:1] + 1])
+
+
+def with_a_broken_table() -> bytes:
+    """Three frames; the second offset, which nobody looks at before, points into the first of them."""
+    encoded = [LOSSLESS["jpeg-ls"][1](frame) for frame in THREE]
+    data = compressed(JPEGLSLossless, encoded, THREE)
+    at = data.index(struct.pack("<HHLLL", 0xFFFE, 0xE000, 12, 0, len(encoded[0]) + len(encoded[0]) % 2 + 8)) + 12
+    return data[:at] + struct.pack("<L", 20) + data[at + 4 :]
+
+
 def test_a_broken_table_is_mistrusted_and_the_right_map_kept() -> None:
-    encoded = [LOSSLESS["jpeg-ls"][1](frame) for frame in GRAY12]
-    data = compressed(JPEGLSLossless, encoded, GRAY12)
-    at = data.index(struct.pack("<HHLLL", 0xFFFE, 0xE000, 8, 0, len(encoded[0]) + len(encoded[0]) % 2 + 8)) + 12
-    wrong = data[:at] + struct.pack("<L", 20) + data[at + 4 :]
+    wrong = with_a_broken_table()
     retrieve, maps = Retrieve(wrong), RecentMaps()
     service = FrameService(retrieve, maps)  # type: ignore[arg-type]
     with service.open(instance_of(wrong, JPEGLSLossless)) as frames:
-        assert np.array_equal(frames.pixels(2).samples, GRAY12[1])
+        assert not frames.map.single
+        assert np.array_equal(frames.pixels(2).samples, THREE[1])
     with service.open(instance_of(wrong, JPEGLSLossless)) as frames:
         assert frames.map.single
+
+
+@pytest.mark.parametrize("first", ["frames", "bulk data"])
+def test_bulk_data_are_the_frames_even_if_the_table_is_broken(first: str) -> None:
+    wrong = with_a_broken_table()
+    instance = instance_of(wrong, JPEGLSLossless)
+    retrieve, maps = Retrieve(wrong), RecentMaps()
+    frames, bulk_data = FrameService(retrieve, maps), BulkDataService(retrieve, maps)  # type: ignore[arg-type]
+    if first == "frames":
+        with frames.open(instance) as found:
+            found.stored(2)
+    with bulk_data.open(instance, "7FE00010") as value:
+        values = [b"".join(value.pieces(each)) for each in value.values()]
+    with frames.open(instance) as found:
+        assert values == [found.stored(number) for number in (1, 2, 3)]
+        assert np.array_equal([found.pixels(number).samples for number in (1, 2, 3)], THREE)
 
 
 def test_kept_maps_are_bounded_and_those_used_last_stay() -> None:
