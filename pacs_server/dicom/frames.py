@@ -8,7 +8,7 @@ import json
 import zlib
 from array import array
 from dataclasses import astuple, dataclass, field, replace
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from sys import byteorder
 from typing import Protocol
 
@@ -146,10 +146,7 @@ class FrameMap:
         if version != _VERSION:
             return None
         image, tag, header_end, start, end, frame_bits, word, single = plain
-        steps = array("Q", raw)
-        if byteorder == "big":
-            steps.byteswap()
-        bounds = array("Q", accumulate(steps))
+        bounds = array("Q", np.frombuffer(raw, "<u8").cumsum(dtype="u8").tobytes())
         return cls(ImageDescription(*image), tag, header_end, start, end, frame_bits, word, single, bounds)
 
 
