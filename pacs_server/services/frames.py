@@ -2,7 +2,6 @@
 
 import threading
 import zlib
-from collections import OrderedDict
 from typing import Protocol
 
 from pacs_server.dicom.encoding import inflated, is_deflated
@@ -12,6 +11,7 @@ from pacs_server.dicom.frames import FrameMap, find_frames
 from pacs_server.errors import ResourceLimitation, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.closing import Closing
+from pacs_server.kit.recent_bytes import RecentBytes
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
 
 # A deflated data set has to be in memory to read a frame of it: so many bytes at most, and so many data sets at a time.
@@ -40,27 +40,15 @@ class RecentMaps:
 
     def __init__(self, limit: int = _MAX_KEPT) -> None:
         """`limit` is in bytes."""
-        self._limit = limit
-        self._maps: OrderedDict[tuple[str, str], bytes] = OrderedDict()
-        self._size = 0
-        self._lock = threading.Lock()
+        self._maps = RecentBytes(limit)
 
     def get(self, instance: StoredInstance) -> bytes | None:
         """The map of an instance, or None."""
-        with self._lock:
-            encoded = self._maps.get(key := _key(instance))
-            if encoded is not None:
-                self._maps.move_to_end(key)
-            return encoded
+        return self._maps.get(_key(instance))
 
     def put(self, instance: StoredInstance, encoded: bytes) -> None:
         """Keep the map of an instance, and forget what was not asked for longest."""
-        with self._lock:
-            self._size += len(encoded) - len(self._maps.pop(key := _key(instance), b""))
-            self._maps[key] = encoded
-            while self._size > self._limit:
-                _, oldest = self._maps.popitem(last=False)
-                self._size -= len(oldest)
+        self._maps.put(_key(instance), encoded)
 
 
 def _key(instance: StoredInstance) -> tuple[str, str]:

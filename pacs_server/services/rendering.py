@@ -1,7 +1,5 @@
 """Pictures of stored instances, as browsers show them; those asked for last are kept."""
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
@@ -14,6 +12,7 @@ from pacs_server.dicom.picture import GIF, Appearance, encode, encode_animation
 from pacs_server.dicom.rendering import Picture, render
 from pacs_server.errors import FrameNotFound, ResourceLimitation, TranscodeError
 from pacs_server.index.instances import StoredInstance
+from pacs_server.kit.recent_bytes import RecentBytes
 from pacs_server.services.frames import FrameService, OpenFrames
 
 _FRAME_TIME, _CINE_RATE, _DISPLAY_RATE = 0x00181063, 0x00180040, 0x00082144
@@ -32,10 +31,7 @@ class RenderingService:
     def __init__(self, frames: FrameService, *, keep: int = _MAX_KEPT) -> None:
         """`keep` is how many bytes of pictures are kept."""
         self._frames = frames
-        self._keep = keep
-        self._kept: OrderedDict[_Key, bytes] = OrderedDict()
-        self._size = 0
-        self._lock = threading.Lock()
+        self._kept = RecentBytes(keep)
 
     def picture(
         self, instance: StoredInstance, number: int | None, appearance: Appearance, window: Window | None = None
@@ -86,16 +82,10 @@ class RenderingService:
         raise FrameNotFound(str(error))
 
     def _kept_or(self, key: _Key, made: Callable[[], bytes]) -> bytes:
-        with self._lock:
-            if (kept := self._kept.get(key)) is not None:
-                self._kept.move_to_end(key)
-                return kept
+        if (kept := self._kept.get(key)) is not None:
+            return kept
         data = made()
-        with self._lock:
-            self._size += len(data) - len(self._kept.pop(key, b""))
-            self._kept[key] = data
-            while self._size > self._keep:
-                self._size -= len(self._kept.popitem(last=False)[1])
+        self._kept.put(key, data)
         return data
 
 
