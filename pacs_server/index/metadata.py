@@ -59,7 +59,8 @@ class MetadataIndex:
                 if size > _TOGETHER:
                     yield from self._contents(together)
                     together, size = [], 0
-            yield from self._contents(together)
+            if together:
+                yield from self._contents(together)
 
     def unkept(self, ids: Sequence[int]) -> list[StoredInstance]:
         """The instances of these ids that are there, and whose metadata are not kept."""
@@ -109,5 +110,5 @@ class MetadataIndex:
             f"JOIN instance_metadata ON instance_metadata.instance_fk = instance.id "
             f"WHERE instance_metadata.format = {FORMAT} AND instance.sop_instance_uid IN ({places})"
         )
-        with self._database.rows(query, uids) as rows:
+        with self._database.rows(query, uids, few=True) as rows:
             return list(rows)

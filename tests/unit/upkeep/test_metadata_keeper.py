@@ -205,7 +205,7 @@ def test_the_places_of_frames_are_kept_beside(archive: Archive) -> None:
 def test_many_instances_are_read_in_pieces(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the sizes, the order is that of the caller, and what is kept comes whole."""
     monkeypatch.setattr("pacs_server.index.metadata._CHUNK", 3)
-    monkeypatch.setattr("pacs_server.index.metadata._TOGETHER", 1500)
+    monkeypatch.setattr("pacs_server.index.metadata._TOGETHER", 1000)  # three, at the end of a chunk
     monkeypatch.setattr("pacs_server.services.metadata._PIECE", 100)
     for number in range(1, 9):
         archive.store("1.1", "1.1.1", f"1.{number}", InstanceNumber=number, ImageComments="x" * number * 500)
