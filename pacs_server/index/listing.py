@@ -76,7 +76,9 @@ class ListingIndex:
         """The rows that match a query and that `scope` shows, the newest first."""
         statement, residual = _page_statement(query, place, scope)
         width = len(query.returns)
-        with self._database.rows(*self._limited(statement, scope)) as rows:
+        told = limited(statement, scope, embedded=self._database.is_sqlite)
+        # What the database alone decides is no more than a page.
+        with self._database.rows(*told, few=not residual) as rows:
             matching = (row for row in rows if fulfils(residual, row, width + 1))
             return [Listed(int(row[0]), row[1 : width + 1]) for row in islice(matching, place.limit)]
 
@@ -84,12 +86,10 @@ class ListingIndex:
         """How much that `scope` shows is stored of the row of that id."""
         wanted = f"{_KEY[level]} = {int(key)}" + (f" AND {seen(Level.IMAGE, scope)}" if scope.is_limited else "")
         sql = f"SELECT {_EXTENT} FROM {joined_from(Level.IMAGE)} WHERE {wanted}"  # noqa: S608 - values are not in it
-        with self._database.rows(*self._limited(Clause(sql, ()), scope)) as rows:
+        told = limited(Clause(sql, ()), scope, embedded=self._database.is_sqlite)
+        with self._database.rows(*told, few=True) as rows:
             count, size, first, last = next(rows)
         return Extent(int(count), int(size), _moment(first), _moment(last))
-
-    def _limited(self, statement: Clause, scope: Scope) -> Clause:
-        return limited(statement, scope, embedded=self._database.is_sqlite) if scope.is_limited else statement
 
     def file(self, key: int) -> InstanceFile | None:
         """The file of the instance of that id."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 
 from pacs_server.index.database import Database
+from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.login_models import api_key, web_session
 
 # A program that logs in for each request must not grow the database without limit.
@@ -96,10 +97,9 @@ class KeyIndex:
 
     def add(self, row: KeyRow) -> bool:
         """Keep a key; False, and nothing is kept, if a key that works has the same name."""
-        columns = api_key.c
-        works = columns.revoked.is_(None) & (columns.expires.is_(None) | (columns.expires > row.created))
+        same = (api_key.c.name == row.name, _works(row.created))
         with self._database.begin(lock=_KEYS_LOCK) as connection:
-            if connection.execute(select(columns.id).where(columns.name == row.name, works)).first() is not None:
+            if connection.execute(select(api_key.c.id).where(*same)).first() is not None:
                 return False
             connection.execute(insert(api_key), asdict(row))
         return True
@@ -117,10 +117,8 @@ class KeyIndex:
 
     def any(self, now: datetime) -> bool:
         """Whether any key works."""
-        columns = api_key.c
-        works = columns.revoked.is_(None) & (columns.expires.is_(None) | (columns.expires > now))
         with self._database.connect() as connection:
-            return connection.execute(select(columns.id).where(works).limit(1)).first() is not None
+            return connection.execute(select(api_key.c.id).where(_works(now)).limit(1)).first() is not None
 
     def exist(self) -> bool:
         """Whether there is any key that was not revoked, also one that has expired."""
@@ -143,12 +141,9 @@ class KeyIndex:
 _KEYS: Final = select(*(column for column in api_key.c if column.name != "id"))
 
 
+def _works(now: datetime) -> ColumnElement[bool]:
+    return api_key.c.revoked.is_(None) & (api_key.c.expires.is_(None) | (api_key.c.expires > now))
+
+
 def _in_utc(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name): _moment(value) for name, value in row.items()}
-
-
-def _moment(value: object) -> object:
-    if not isinstance(value, datetime):
-        return value
-    # SQLite stores no time zone; the times are UTC.
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    return {str(name): in_utc(value) if isinstance(value, datetime) else value for name, value in row.items()}

@@ -188,9 +188,7 @@ def _literal(folded: str, matcher: PersonName) -> list[Clause]:
     if len(matcher.groups) > 1:
         return [_all_groups(folded, matcher.groups)]
     (pattern,) = matcher.groups
-    # "x^*" finds "x" too; both start with it.
-    bare = bare_name(pattern)
-    wide = pattern if bare is None else f"{bare}*"
+    wide = _wide(pattern)
     text = _like_text(wide, wild=True)
     first = all_of([_starts(folded, wide, f"{text}%"), _not_empty(folded), _group_fits(folded, 1, pattern)])
     others = _any_of(
@@ -206,8 +204,7 @@ def _all_groups(folded: str, patterns: tuple[str, ...]) -> Clause:
     fits = [_group_fits(folded, number, pattern) for number, pattern in enumerate(patterns, 1) if pattern]
     narrowing = []
     for number, pattern in enumerate(patterns, 1):
-        bare = bare_name(pattern)
-        wide = pattern if bare is None else f"{bare}*"
+        wide = _wide(pattern)
         if not wide.strip("*"):
             continue
         text = _like_text(wide, wild=True)
@@ -216,6 +213,12 @@ def _all_groups(folded: str, patterns: tuple[str, ...]) -> Clause:
         else:
             narrowing += [Clause(has_groups(folded), ()), _like(folded, f"%={text}%")]
     return all_of([*narrowing, _not_empty(folded), *fits])
+
+
+def _wide(pattern: str) -> str:
+    """The pattern, or one that finds more: "x^*" finds "x" too, and both start with it."""
+    bare = bare_name(pattern)
+    return pattern if bare is None else f"{bare}*"
 
 
 def _has_group(folded: str, number: int) -> Clause:

@@ -1,7 +1,7 @@
 """Queries on the index: matches for C-FIND, instances for retrieve."""
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import select
@@ -17,7 +17,7 @@ from pacs_server.index.database import Database
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.matching import Clause, all_of, column_of, condition_of, name_of, one_of
 from pacs_server.index.models import NAME_MATCH, TABLES, instance, patient, series, study
-from pacs_server.index.scope import limited, seen
+from pacs_server.index.scope import joined_from, limited, seen
 
 _STORED = [
     name_of(column)
@@ -53,7 +53,7 @@ class QueryIndex:
         back. Raises IndexUnavailable.
         """
         statement, residual = find_statement(query, scope, page)
-        statement = self._limited(statement, scope)
+        statement = limited(statement, scope, embedded=self._database.is_sqlite)
         width = len(query.returns)
         few = not residual and page.limit is not None and page.limit <= _FEW
         with self._database.rows(*statement, few=few) as rows:
@@ -62,7 +62,8 @@ class QueryIndex:
 
     def select(self, keys: RetrieveKeys, scope: Scope = EVERYTHING) -> list[StoredInstance]:
         """The instances that the keys select, ordered by study, series and instance number; raises IndexUnavailable."""
-        with self._database.rows(*self._limited(_select_statement(keys, scope), scope)) as rows:
+        statement = limited(_select_statement(keys, scope), scope, embedded=self._database.is_sqlite)
+        with self._database.rows(*statement) as rows:
             # Thousands of instances have equal texts, and the driver creates a new string for each.
             texts: dict[str, str] = {}
             found = [(_place(row), _stored_instance(row, texts)) for row in rows]
@@ -92,9 +93,6 @@ class QueryIndex:
         with self._database.connect() as connection:
             studies = list(connection.scalars(statement))
         return self.subjects(studies)
-
-    def _limited(self, statement: Clause, scope: Scope) -> Clause:
-        return limited(statement, scope, embedded=self._database.is_sqlite) if scope.is_limited else statement
 
 
 def _paged(
@@ -159,11 +157,9 @@ def _selection(columns: list[str], level: Level, top: Level, clauses: list[Claus
     """A SELECT from the table of a level, joined with those above it up to `top`."""
     if scope.is_limited:
         top, clauses = Level.PATIENT, [*clauses, Clause(seen(level, scope), ())]
-    tables = [TABLES[Level(each)].name for each in range(level, top - 1, -1)]
-    joins = [f" JOIN {above} ON {above}.id = {below}.{above}_fk" for below, above in pairwise(tables)]
     where = all_of(clauses) if clauses else Clause("1 = 1", ())
     # A query without keys other than its level needs no column.
-    sql = f"SELECT {', '.join(columns) or 'NULL'} FROM {tables[0]}{''.join(joins)} WHERE {where.sql}"  # noqa: S608
+    sql = f"SELECT {', '.join(columns) or 'NULL'} FROM {joined_from(level, top)} WHERE {where.sql}"  # noqa: S608
     return Clause(sql, where.values)
 
 

@@ -50,7 +50,7 @@ class ScopeIndex:
             )
         ]
         found = Clause(" UNION ALL ".join(hidden), (uids.study, uids.series, uids.sop))
-        with self._database.rows(*limited(found, scope, embedded=self._database.is_sqlite)) as rows:
+        with self._database.rows(*limited(found, scope, embedded=self._database.is_sqlite), few=True) as rows:
             return next(rows, None) is not None
 
     def leads_out(self, values: Mapping[str, str], uid: str, scope: Scope) -> bool:
@@ -86,8 +86,10 @@ def seen(level: Level, scope: Scope) -> str:
 def limited(statement: Clause, scope: Scope, *, embedded: bool) -> Clause:
     """The statement with the values of the limits, and with numbers and lists of what is seen instead of those kept.
 
-    `embedded` says whether it is for SQLite.
+    Without limits it stays as it is. `embedded` says whether it is for SQLite.
     """
+    if not scope.is_limited:
+        return statement
     sql = statement.sql
     for column, expression in _recomputed(scope, embedded=embedded):
         sql = sql.replace(column, expression)
@@ -103,9 +105,9 @@ def limited(statement: Clause, scope: Scope, *, embedded: bool) -> Clause:
     return Clause(f"WITH {', '.join(tables)} {sql}", (*values, *statement.values))
 
 
-def joined_from(level: Level) -> str:
-    """The table of a level joined with all above it."""
-    tables = [TABLES[each].name for each in sorted(Level, reverse=True) if each <= level]
+def joined_from(level: Level, top: Level = Level.PATIENT) -> str:
+    """The table of a level joined with those above it up to `top`."""
+    tables = [TABLES[Level(each)].name for each in range(level, top - 1, -1)]
     joins = [f" JOIN {above} ON {above}.id = {below}.{above}_fk" for below, above in pairwise(tables)]
     return tables[0] + "".join(joins)
 
