@@ -137,7 +137,9 @@ def test_a_slow_client_may_read_slowly(hasty: Site) -> None:
         size = 6_000_000
         client.send(b"GET /large?%d&length HTTP/1.1\r\n" % size + HOST + b"\r\n")
         while size > 0:
-            size -= len(client.socket.recv(65536))
+            piece = client.socket.recv(65536)
+            assert piece, "cut off"
+            size -= len(piece)
             time.sleep(3 * SHORT * 65536 / 6_000_000)
 
 
@@ -148,6 +150,8 @@ def test_little_memory_is_held_for_those_who_do_not_read() -> None:
         before = _resident()
         for client in clients:
             client.send(b"GET /large?%d HTTP/1.1\r\n" % size + HOST + b"\r\n")
+        for client in clients:
+            assert client.socket.recv(1, socket.MSG_PEEK)
         time.sleep(0.3)
         is_served(own)
         assert _resident() - before < len(clients) * (protocol.WRITE_HIGH + 4 * len(PIECE)) + (8 << 20)

@@ -107,7 +107,7 @@ def test_private_attributes_get_a_block_of_their_creator() -> None:
         document('<DicomAttribute tag="00280010" vr="US"><Value number="0">1</Value></DicomAttribute>'),
         document('<DicomAttribute tag="00280010" vr="US"><Value number="999999999">1</Value></DicomAttribute>'),
         document('<DicomAttribute tag="00081140" vr="SQ"><Item number="1">' * 40),
-        document('<DicomAttribute tag="00280010" vr="US"/>' * 200_001),
+        pytest.param(document('<DicomAttribute tag="00280010" vr="US"/>' * 200_001), marks=pytest.mark.slow),
     ],
     ids=lambda data: data[:40].decode() + str(len(data)),
 )

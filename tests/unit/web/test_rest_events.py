@@ -285,7 +285,7 @@ def test_a_stream_ends_with_a_key_or_a_session(api: RestAPI, monkeypatch: pytest
 
 
 def test_what_happens_does_not_move_the_heartbeat(api: RestAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "_HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr(web, "_HEARTBEAT_SECONDS", 0.2)
     api.act_as(Role.READER, LIMITED)
     stream = Stream(api)
     api.study(PatientID="P1")

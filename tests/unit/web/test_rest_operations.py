@@ -162,6 +162,7 @@ def test_there_is_a_sample_of_every_operation(api: RestAPI) -> None:
     assert set(SAMPLES) | _OTHERS == set(api.operations)
 
 
+@pytest.mark.slow
 def test_every_operation_answers_as_the_document_says(any_stage: Stage) -> None:
     stage = any_stage
     for name, sample in SAMPLES.items():
@@ -188,6 +189,7 @@ def test_nobody_of_a_lower_role_may_use_an_operation(stage: Stage) -> None:
         assert event.detail.startswith(f"{name} refused: "), event.detail
 
 
+@pytest.mark.slow
 def test_a_limited_caller_learns_nothing_foreign(any_stage: Stage) -> None:
     stage, api = any_stage, any_stage.api
     stage.deletion()

@@ -42,7 +42,7 @@ async def consuming(client: Client, work: Callable[[Iterator[bytes]], T]) -> T:
     return await consume(request, work, CapacityLimiter(1))
 
 
-@pytest.mark.parametrize("size", [1, 100 * KIB, 300 * KIB, 3000 * KIB])
+@pytest.mark.parametrize("size", [1, 100 * KIB, 300 * KIB, pytest.param(3000 * KIB, marks=pytest.mark.slow)])
 def test_all_pieces_come_in_their_order(size: int) -> None:
     pieces = [bytes([number]) * size for number in range(10)]
     assert consumed(Client(*pieces), b"".join) == b"".join(pieces)
