@@ -31,6 +31,12 @@ _PLACE = [
     name_of(column)
     for column in (study.c.id, series.c.series_number, series.c.id, instance.c.instance_number, instance.c.id)
 ]
+_SUBJECT = ", ".join(
+    name_of(column)
+    for column in (
+        patient.c.patient_id, patient.c.issuer_of_patient_id, study.c.study_instance_uid, study.c.accession_number,
+    )
+)  # fmt: skip
 # So many rows may be in memory at a time.
 _FEW = 1000
 # The greatest number that both databases take.
@@ -72,15 +78,12 @@ class QueryIndex:
 
     def subjects(self, study_instance_uids: Collection[str]) -> list[Subject]:
         """The patients of these studies, in the order of patients; raises IndexUnavailable."""
-        columns = (patient.c.patient_id, patient.c.issuer_of_patient_id, study.c.study_instance_uid)
-        statement = (
-            select(*columns, study.c.accession_number)
-            .select_from(study.join(patient))
-            .where(study.c.study_instance_uid.in_(study_instance_uids))
-            .order_by(patient.c.id, study.c.id)
-        )
-        with self._database.connect() as connection:
-            return [Subject(*row) for row in connection.execute(statement)]
+        if not study_instance_uids:
+            return []
+        found = one_of(name_of(study.c.study_instance_uid), tuple(study_instance_uids))
+        sql = f"SELECT {_SUBJECT} FROM study JOIN patient ON patient.id = study.patient_fk WHERE {found.sql}"  # noqa: S608
+        with self._database.rows(f"{sql} ORDER BY patient.id, study.id", found.values, few=True) as rows:
+            return [Subject(*row) for row in rows]
 
     def subjects_of(self, sop_instance_uids: Collection[str]) -> list[Subject]:
         """The patients of the studies of these instances, each study once; raises IndexUnavailable."""
