@@ -92,7 +92,8 @@ class Login:
         if user is None:
             why = refusal_of(verdict)
             put_off = verdict is Verdict.NOT_NOW
-            self._services.auditor.login_failed(caller_of_visitor(visitor), name, why, put_off=put_off)
+            failed = self._services.auditor.login_failed
+            await run_in_threadpool(failed, caller_of_visitor(visitor), name, why, put_off=put_off)
             return self._form(request, target, _sentence(why), name)
         session = Session(name, *granted(user.rights), "password", user.stamp)
         return await self._begun(request, visitor, session, target)
@@ -106,7 +107,7 @@ class Login:
             await run_in_threadpool(sessions.end, before)
         token = await run_in_threadpool(sessions.begin, session, visitor.address)
         caller = caller_of_visitor(visitor, session.user, session.role, session.scope)
-        self._services.auditor.logged_in(caller, origin)
+        await run_in_threadpool(self._services.auditor.logged_in, caller, origin)
         config = self._services.config()
         answer = RedirectResponse(f"{base_url(request, config.web)}{_local(target)}", HTTPStatus.SEE_OTHER)
         names.set(answer, SESSION, token, config.web.sessions.lifetime)
@@ -141,7 +142,7 @@ class Login:
                 self._provider.address, config.web.oidc, attempt, self._callback(request, config)
             )
         except ProviderError as error:
-            return self._failed(request, error)
+            return await self._failed(request, error)
         answer = RedirectResponse(address, HTTPStatus.SEE_OTHER)
         target = quote(_local(request.query_params.get("next", "")), safe="")
         self._policy.names(request).set(answer, _VISIT, f"{attempt.secret}.{target}", _PATIENCE)
@@ -168,7 +169,7 @@ class Login:
                 self._provider.finish, config.web.oidc, attempt, self._callback(request, config), query["code"]
             )
         except ProviderError as error:
-            answer = self._failed(request, error)
+            answer = await self._failed(request, error)
         else:
             session = Session(person.user, person.role, EVERYTHING, "oidc", self._provider.stamp(config.web.oidc))
             visitor = visitor_of(request, config.web)
@@ -182,10 +183,11 @@ class Login:
             raise NotFound("there is no provider to log in at")
         return config
 
-    def _failed(self, request: Request, error: ProviderError) -> Response:
+    async def _failed(self, request: Request, error: ProviderError) -> Response:
         log.warning("login at the provider failed", extra={"reason": str(error)})
         visitor = visitor_of(request, self._services.config().web)
-        self._services.auditor.login_failed(caller_of_visitor(visitor), "", f"OpenID Connect: {error}")
+        failed = self._services.auditor.login_failed
+        await run_in_threadpool(failed, caller_of_visitor(visitor), "", f"OpenID Connect: {error}")
         return self._form(request, "", _sentence(str(error)))
 
     def _callback(self, request: Request, config: Config) -> str:
@@ -207,7 +209,7 @@ class Login:
         if token := request.cookies.get(names.of(SESSION)):
             await run_in_threadpool(self._services.sessions.end, token)
             if caller.role is not Role.NOBODY:
-                self._services.auditor.logged_out(caller)
+                await run_in_threadpool(self._services.auditor.logged_out, caller)
         answer = RedirectResponse(f"{base_url(request, config.web)}{LOGIN}", HTTPStatus.SEE_OTHER)
         for purpose in (SESSION, _FORM):
             names.drop(answer, purpose)

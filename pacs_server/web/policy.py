@@ -74,7 +74,7 @@ class Policy:
             return found or caller_of_visitor(visitor, role=Role.NOBODY)
         if found is None:
             return self._challenge(request, visitor, config)
-        self._check_least_role(found, request.scope["method"], path)
+        await self._check_least_role(found, request.scope["method"], path)
         return found
 
     def names(self, request: HTTPConnection) -> CookieNames:
@@ -140,29 +140,38 @@ class Policy:
                     return caller_of_visitor(visitor, f"key:{key.name}", key.role, key.scope)
             case Token(text) if config.web.oidc.issuer:
                 try:
-                    person = await self._tokens.run(self._provider.of_token, text, config.web.oidc)
+                    caller = await self._tokens.run(self._of_token, text, visitor, config)
                 except ProviderError as error:
                     return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"retry-after": "10"})
-                if person is not None:
-                    caller = caller_of_visitor(visitor, person.user, person.role)
-                    self._services.auditor.logged_in(caller, person.origin, often=True)
+                if caller is not None:
                     return caller
-        self._services.auditor.login_failed(caller_of_visitor(visitor), "", "the token is not valid")
+        failed = self._services.auditor.login_failed
+        await run_in_threadpool(failed, caller_of_visitor(visitor), "", "the token is not valid")
         headers = {"www-authenticate": f'Bearer {_REALM}, error="invalid_token"'}
         return problem(HTTPStatus.UNAUTHORIZED, "the credentials are not valid, or no longer", headers)
+
+    def _of_token(self, token: str, visitor: Visitor, config: Config) -> Caller | None:
+        """The caller that the provider's token is of, None if it is not valid. Raises ProviderError."""
+        person = self._provider.of_token(token, config.web.oidc)
+        if person is None:
+            return None
+        caller = caller_of_visitor(visitor, person.user, person.role)
+        self._services.auditor.logged_in(caller, person.origin, often=True)
+        return caller
 
     async def _of_password(self, name: str, password: bytes, visitor: Visitor, config: Config) -> Caller | Response:
         if not (visitor.https or visitor.local):
             return problem(HTTPStatus.FORBIDDEN, NOT_HTTPS)
-        path = config.user_identity.users_path
+        path, auditor = config.user_identity.users_path, self._services.auditor
         verdict, user, looked = await self._passwords.check_again(path, name, password, visitor.address)
         if user is not None:
             caller = caller_of_visitor(visitor, name, *granted(user.rights))
             if looked:
-                self._services.auditor.logged_in(caller, often=True)
+                await run_in_threadpool(auditor.logged_in, caller, often=True)
             return caller
         put_off = verdict is Verdict.NOT_NOW
-        self._services.auditor.login_failed(caller_of_visitor(visitor), name, refusal_of(verdict), put_off=put_off)
+        told = caller_of_visitor(visitor), name, refusal_of(verdict)
+        await run_in_threadpool(auditor.login_failed, *told, put_off=put_off)
         if put_off:
             return problem(HTTPStatus.TOO_MANY_REQUESTS, refusal_of(verdict), {"retry-after": "12"})
         return problem(HTTPStatus.UNAUTHORIZED, refusal_of(verdict), {"www-authenticate": _basic()})
@@ -182,7 +191,7 @@ class Policy:
         told = {"www-authenticate": f"Bearer {_REALM}{basic}"}
         return problem(HTTPStatus.UNAUTHORIZED, "log in, or send an API key as a bearer token", told)
 
-    def _check_least_role(self, caller: Caller, method: str, path: str) -> None:
+    async def _check_least_role(self, caller: Caller, method: str, path: str) -> None:
         """Raise NotAuthorised for what no door lets a caller of this role do; the doors themselves may ask for more."""
         needed = Role.READER if method in _SAFE else Role.CONTRIBUTOR
         if method == "DELETE" and path.startswith("/dicom-web/"):
@@ -190,7 +199,7 @@ class Policy:
         try:
             require(caller, needed)
         except NotAuthorised as error:
-            self._services.auditor.refused(caller, method, str(error))
+            await run_in_threadpool(self._services.auditor.refused, caller, method, str(error))
             raise
 
 

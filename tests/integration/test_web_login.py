@@ -2,6 +2,7 @@
 
 import re
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -252,6 +253,28 @@ def test_wrong_passwords_are_slowed_down_at_every_door_together_and_told_of(site
         assert "The name or the password is wrong." in unknown.text
     failed = {(name, outcome) for name, outcome, _ in site.events()}
     assert failed == {("anna", Outcome.MINOR_FAILURE), ("nobody", Outcome.MINOR_FAILURE)}
+
+
+def test_the_event_loop_writes_nothing_into_the_audit_trail(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, str]] = []
+    for name in ("note", "alert"):
+        monkeypatch.setattr(
+            site.pacs.archive.audit,
+            name,
+            lambda event, name=name, **_: written.append((name, threading.current_thread().name)),
+        )
+    assert site.get(auth=("anna", "wrong horse")).status_code == 401
+    assert site.get(headers={"Authorization": "Bearer a.b.c"}).status_code == 401
+    assert httpx.delete(f"{site.url}{STUDIES}/1.2", auth=("anna", PASSWORD)).status_code == 403
+    with site.browser() as browser:
+        assert site.log_in(browser, password="wrong horse").status_code == 401
+        assert site.log_in(browser).status_code == 303
+        page = browser.get("/logout")
+        assert browser.post("/logout", data={"token": form_token(page)}).status_code == 303
+    # A password, a token, a login before what is refused, a form; and a session, from its begin to its end.
+    assert [name for name, _ in written] == ["alert"] * 5 + ["note"] * 2
+    assert "web" in {thread.name for thread in threading.enumerate()}
+    assert "web" not in {thread for _, thread in written}
 
 
 @pytest.mark.slow
