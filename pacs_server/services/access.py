@@ -79,7 +79,8 @@ def check_service(caller: Caller, service: PeerService) -> None:
 def require(caller: Caller, role: Role) -> None:
     """Raise NotAuthorised unless the caller has this role, or one that may do more."""
     if caller.role < role:
-        raise NotAuthorised(f"this needs the role {role.name.lower()}, and you have {caller.role.name.lower()}")
+        needed, had = role.name.lower(), caller.role.name.lower()
+        raise NotAuthorised(f"this needs the role {needed} at least, and you have {had}")
 
 
 def granted(rights: Rights) -> tuple[Role, Scope]:

@@ -331,7 +331,7 @@ def test_a_reader_changes_nothing(site: Site) -> None:
     assert site.pacs.archive.trail is not None
     alerts = [record.event for record, _ in site.pacs.archive.trail.records_after(None)]
     told = [(each.participants[0].user_id, each.detail) for each in alerts if each.event_id is EventID.SECURITY_ALERT]
-    assert ("anna", "DELETE refused: this needs the role operator, and you have reader") in told
+    assert ("anna", "DELETE refused: this needs the role contributor at least, and you have reader") in told
 
 
 def test_a_token_is_not_refused_for_good_while_its_provider_is_away(tmp_path: Path) -> None:
