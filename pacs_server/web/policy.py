@@ -142,7 +142,7 @@ class Policy:
                 try:
                     caller = await self._tokens.run(self._of_token, text, visitor, config)
                 except ProviderError as error:
-                    return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"retry-after": "10"})
+                    return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
                 if caller is not None:
                     return caller
         failed = self._services.auditor.login_failed

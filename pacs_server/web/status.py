@@ -15,6 +15,9 @@ from pacs_server.web.logged import logged_path
 
 log = logging.getLogger(__name__)
 
+# What cannot be done now may be asked for again after so many seconds.
+_SECONDS: Final = "10"
+
 STATUS_OF: Final[dict[type[PacsError], HTTPStatus]] = {
     errors.ConfigError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.InvalidInstance: HTTPStatus.BAD_REQUEST,
@@ -66,9 +69,14 @@ def status_of(error: PacsError) -> HTTPStatus:
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """The answer that says in one sentence what is wrong and what to do."""
+    """The answer that says in one sentence what is wrong and what to do, and when to try again if that may help."""
     told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
-    return Response(json.dumps(told), status, headers, "application/problem+json")
+    return Response(json.dumps(told), status, again_after(status) | (headers or {}), "application/problem+json")
+
+
+def again_after(status: int) -> dict[str, str]:
+    """The header of an answer of this status that says when to try again, if that may help (RFC 9110 10.2.3)."""
+    return {"retry-after": _SECONDS} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
 
 
 async def on_error(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import httpx2 as httpx
 import pytest
@@ -22,6 +23,7 @@ from webclients import RELATED, part10, post, related, store, url_of, values
 from pacs_server.app.server import PacsServer
 from pacs_server.dicom.native_xml_input import read_native_xml
 from pacs_server.dicom.part10 import decode_head
+from pacs_server.errors import StorageUnavailable
 
 FAILED, STORED, OTHERS = "00081198", "00081199", "0008119A"
 REASON, WARNING, RETRIEVE_URL, INSTANCE = "00081197", "00081196", "00081190", "00081155"
@@ -265,6 +267,12 @@ def test_no_room(pacs: PacsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = store(pacs, make_study(1, 2))
     assert answer.status_code == 507
     assert values(answer.json(), FAILED, REASON) == [0xA700, 0xA700]
+
+
+def test_storage_that_is_away_may_be_back_soon(pacs: PacsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacs.archive.files.spool, "receive", Mock(side_effect=StorageUnavailable("away")))
+    answer = store(pacs, make_study(1, 1))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
 
 
 def test_an_instance_is_one_sync(pacs: PacsServer, monkeypatch: pytest.MonkeyPatch) -> None:

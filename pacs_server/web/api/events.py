@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
@@ -14,11 +13,9 @@ from starlette.responses import Response, StreamingResponse
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import Scope
-from pacs_server.errors import ResourceLimitation
 from pacs_server.services.events import ARRIVALS, ArchiveEvent, Listener
 from pacs_server.web.api.operation import Call, Operation
 from pacs_server.web.services import WebServices
-from pacs_server.web.status import problem
 
 # So often something is sent, whatever happens meanwhile, and only if the caller would still be let in.
 _HEARTBEAT_SECONDS: Final = 15.0
@@ -59,10 +56,7 @@ class Events:
     async def _respond(self, call: Call[Any, None]) -> Response:
         inbox = _Inbox()
         who = (call.caller.user, call.caller.address)
-        try:
-            listener = await run_in_threadpool(self._hub.listen, inbox.deliver, who, call.last_event_id)
-        except ResourceLimitation as error:
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error), {"retry-after": "10"})
+        listener = await run_in_threadpool(self._hub.listen, inbox.deliver, who, call.last_event_id)
         # Proxies must not wait for more.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         stream = self._stream(listener, inbox, call)

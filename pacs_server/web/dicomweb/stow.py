@@ -23,6 +23,7 @@ from pacs_server.web.dicomweb.store_report import StoreReport
 from pacs_server.web.dicomweb.storing import DICOM, Storing
 from pacs_server.web.dicomweb.storing_metadata import JSON, XML, MetadataStoring
 from pacs_server.web.services import WebServices
+from pacs_server.web.status import again_after
 from pacs_server.web.uploads import consume
 from pacs_server.web.urls import base_url
 
@@ -79,7 +80,7 @@ class STOW:
         module = report.module(lambda study: f"{base}/{study}", partial(_instance_url, base))
         text = native_model(module) if media_type == XML else json.dumps(module)
         # With the argument media_type it would name a charset, which these media types do not have.
-        return Response(text, report.status, {"content-type": media_type})
+        return Response(text, report.status, {"content-type": media_type, **again_after(report.status)})
 
 
 def _instance_url(base: str, uids: InstanceUIDs) -> str:

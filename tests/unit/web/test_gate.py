@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from pacs_server.config import WebConfig
 from pacs_server.dicom.caller import Caller, Door
-from pacs_server.errors import IndexUnavailable, InstanceNotFound, PacsError
+from pacs_server.errors import InstanceNotFound, PacsError
 from pacs_server.web.caller import caller_of
 from pacs_server.web.middleware import Gate
 from pacs_server.web.status import STATUS_OF
@@ -108,7 +108,13 @@ def test_an_error_says_what_is_wrong() -> None:
     answer = failing(InstanceNotFound("no such instance")).get("/")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
     assert answer.json()["detail"] == "no such instance"
-    assert failing(IndexUnavailable("x")).get("/").status_code == 503
+    assert "retry-after" not in answer.headers
+
+
+@pytest.mark.parametrize("error", sorted((error for error in STATUS_OF if STATUS_OF[error] == 503), key=repr))
+def test_what_may_pass_says_when_to_try_again(error: type[PacsError]) -> None:
+    answer = failing(error("away")).get("/")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
 
 
 def test_an_error_of_the_program_tells_nothing() -> None:
