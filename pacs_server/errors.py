@@ -42,6 +42,9 @@ PacsError
 |- UnsupportedSOPClass        objects of this SOP class are not stored
 |- UnsupportedMediaType       what was sent is of a kind that is not taken there
 |- InvalidRequest             a request breaks the rules of its door
+|- RemoteError                a remote refuses what was asked of it, or its answer cannot be used
+|  |- RemoteUnreachable       it cannot be reached, does not answer in time, or does not accept this server
+|  |- RemoteBusy              it asks to come back later
 """
 
 
@@ -223,3 +226,19 @@ class UnsupportedMediaType(PacsError):
 
 class InvalidRequest(PacsError):
     """A request breaks the rules of its door; says which."""
+
+
+class RemoteError(PacsError):
+    """A remote refuses what was asked of it, or its answer cannot be used."""
+
+
+class RemoteUnreachable(RemoteError):
+    """A remote cannot be reached, does not answer in time, or does not accept this server: nothing can be had of it."""
+
+
+class RemoteBusy(RemoteError):
+    """A remote works, and asks to come back later; `seconds` says when, if it tells."""
+
+    def __init__(self, message: str, *, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds

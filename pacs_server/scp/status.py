@@ -51,6 +51,9 @@ _USUAL: dict[type[PacsError], Status] = {
     errors.UnsupportedSOPClass: Status.NO_SUCH_SOP_CLASS,
     errors.UnsupportedMediaType: Status.PROCESSING_FAILURE,
     errors.InvalidRequest: Status.PROCESSING_FAILURE,
+    errors.RemoteError: Status.PROCESSING_FAILURE,
+    errors.RemoteUnreachable: Status.PROCESSING_FAILURE,
+    errors.RemoteBusy: Status.PROCESSING_FAILURE,
 }
 # A700 is a status of C-STORE, C-FIND, C-GET and C-MOVE only. The DIMSE-N services answer 0213 instead (PS3.7 Annex C).
 _OF_N_SERVICES = {

@@ -60,6 +60,9 @@ STATUS_OF: Final[dict[type[PacsError], HTTPStatus]] = {
     errors.UnsupportedSOPClass: HTTPStatus.CONFLICT,
     errors.UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     errors.InvalidRequest: HTTPStatus.BAD_REQUEST,
+    errors.RemoteError: HTTPStatus.BAD_GATEWAY,
+    errors.RemoteUnreachable: HTTPStatus.GATEWAY_TIMEOUT,
+    errors.RemoteBusy: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 
 
