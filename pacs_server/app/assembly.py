@@ -279,6 +279,12 @@ def remote_aes(config: Config) -> dict[str, RemoteAE]:
             remote.connect_timeout,
             remote.response_timeout,
             contexts[remote.tls_check_hostname] if remote.tls else None,
+            remote.name,
+            remote.max_associations,
+            remote.rate,
+            remote.transfer_syntaxes,
+            remote.commitment,
         )
         for remote in config.remote_aes
+        if remote.kind == "dimse"
     }

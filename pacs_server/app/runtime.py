@@ -95,6 +95,10 @@ class Runtime:
         """The remote AE with this title, None if it is not configured."""
         return self.settings.remote_aes.get(ae_title)
 
+    def remote(self, name: str) -> RemoteAE | None:
+        """The remote AE with this name, None if it is not configured."""
+        return next((each for each in self.settings.remote_aes.values() if each.name == name), None)
+
     def requestor(self) -> Requestor:
         """A requestor of associations, for a part that ends its own associations when it stops."""
         return Requestor(self.remote_ae, self.ae_title, self.terms)

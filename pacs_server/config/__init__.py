@@ -8,6 +8,7 @@ from pacs_server.config.sections.database import DatabaseConfig
 from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
+from pacs_server.config.sections.remote_auth import RemoteAuthConfig
 from pacs_server.config.sections.server import ServerConfig
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.sections.tls import TLSConfig
@@ -26,6 +27,7 @@ __all__ = [
     "OIDCConfig",
     "PeerRule",
     "RemoteAEConfig",
+    "RemoteAuthConfig",
     "ServerConfig",
     "StorageConfig",
     "TLSConfig",

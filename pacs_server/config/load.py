@@ -14,7 +14,6 @@ from pydantic_core import ErrorDetails
 
 from pacs_server.config.model import Config, section_of, setting, settings
 from pacs_server.config.secrets import is_secret, read_secret_files
-from pacs_server.config.sections.access_control import PeerRule
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.config.types import Section
 from pacs_server.config.yaml import Layer, Place, YAMLReader, one_line, read, shown_key
@@ -118,8 +117,23 @@ def _with_absolute_paths(config: Config, bases: Mapping[str, Path], default_base
         value = setting(config, key)
         if isinstance(value, Path):
             paths[key] = Path(os.path.abspath(bases.get(key, default_base) / value))
-    changed = _nested(paths)
-    return config.model_copy(update={name: _with(getattr(config, name), inner) for name, inner in changed.items()})
+    changed = {name: _with(getattr(config, name), inner) for name, inner in _nested(paths).items()}
+    remotes = tuple(
+        _with_absolute_secrets(remote, f"remote_aes[{number}].auth", bases)
+        for number, remote in enumerate(config.remote_aes)
+    )
+    return config.model_copy(update={**changed, "remote_aes": remotes})
+
+
+def _with_absolute_secrets(remote: RemoteAEConfig, place: str, bases: Mapping[str, Path]) -> RemoteAEConfig:
+    if remote.auth is None:
+        return remote
+    paths = {
+        key: Path(os.path.abspath(bases.get(f"{place}.{key}", Path.cwd()) / value))
+        for key, value in remote.auth
+        if isinstance(value, Path)
+    }
+    return remote.model_copy(update={"auth": remote.auth.model_copy(update=paths)})
 
 
 def _with(section: Section, paths: Mapping[str, Any]) -> Section:
@@ -241,8 +255,7 @@ def _sentence(detail: ErrorDetails, key: str) -> str:
     if kind == "missing":
         return "is missing"
     if kind == "extra_forbidden":
-        owner = RemoteAEConfig if detail["loc"][0] == "remote_aes" else PeerRule
-        return f"is not known{_suggestion(str(detail['loc'][-1]), owner.model_fields)}"
+        return f"is not known{_suggestion(str(detail['loc'][-1]), _section_at(detail['loc'][:-1]).model_fields)}"
     if kind == "value_error":
         return one_line(str(context["error"]))
     if "key" in context:  # a check of this package that compares several settings
@@ -253,6 +266,21 @@ def _sentence(detail: ErrorDetails, key: str) -> str:
         quotes = " (put it in quotes)" if kind in _TEXTUAL and isinstance(detail["input"], int | float) else ""
         return f"{value} is not {_EXPECTED[kind]}{quotes}"
     return f"{value} is not possible: {one_line(_limit(detail))}"
+
+
+def _section_at(location: Iterable[str | int]) -> type[Section]:
+    """The section in which a place lies, such as access_control.peers[0]."""
+    section: type[Section] = Config
+    for part in location:
+        if isinstance(part, str):
+            section = _section_in(section.model_fields[part].annotation) or section
+    return section
+
+
+def _section_in(annotation: Any) -> type[Section] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _section_in(each)) is not None), None)
 
 
 def _limit(detail: ErrorDetails) -> str:

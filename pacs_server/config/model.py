@@ -19,7 +19,7 @@ from pacs_server.config.sections.commitment import CommitmentConfig
 from pacs_server.config.sections.database import DatabaseConfig
 from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
-from pacs_server.config.sections.remote_aes import RemoteAEConfig, check_unique_titles
+from pacs_server.config.sections.remote_aes import RemoteAEConfig, check_remotes
 from pacs_server.config.sections.server import ServerConfig
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.sections.tls import TLSConfig
@@ -49,9 +49,7 @@ class Config(Section):
     worklist: WorklistConfig = WorklistConfig()
     commitment: CommitmentConfig = CommitmentConfig()
     web: WebConfig = WebConfig()
-    remote_aes: Live[
-        Annotated[tuple[RemoteAEConfig, ...], AfterValidator(check_unique_titles), Field(strict=False)]
-    ] = ()
+    remote_aes: Live[Annotated[tuple[RemoteAEConfig, ...], AfterValidator(check_remotes), Field(strict=False)]] = ()
     source: Path | None = None
     origins: Mapping[str, str] = Field(default_factory=dict, repr=False)
     secret_files: Mapping[str, Path] = Field(default_factory=dict, repr=False)
@@ -75,6 +73,10 @@ class Config(Section):
                 text = f"{port} is the port of {other} too, choose another one"
                 raise PydanticCustomError("same_port", "{text}", {"text": text, "key": key})
         return self
+
+    def remote(self, name: str) -> RemoteAEConfig | None:
+        """The remote with this name, None if there is none."""
+        return next((remote for remote in self.remote_aes if remote.name == name), None)
 
     def where(self, key: str) -> str:
         """The place where a setting such as storage.directory was set, for error messages."""

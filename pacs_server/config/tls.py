@@ -81,7 +81,7 @@ def web_context(config: Config) -> ssl.SSLContext | None:
 
 def client_contexts(config: Config) -> dict[bool, ssl.SSLContext]:
     """The contexts for connections to `remote_aes`, by whether host names are checked. Raises ConfigError."""
-    wanted = {remote.tls_check_hostname for remote in config.remote_aes if remote.tls}
+    wanted = {remote.tls_check_hostname for remote in config.remote_aes if remote.uses_tls}
     return {check_hostname: client_context(config, check_hostname=check_hostname) for check_hostname in wanted}
 
 

@@ -11,8 +11,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 _SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([KMGT]i?B|B)", re.IGNORECASE)
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) *([smhd])", re.IGNORECASE)
+_HTTP_URL: Final = re.compile(r"https?://[^\s?#/@]+(/[^\s?#]*)?", re.IGNORECASE)
 _DATABASE_URL: Final = re.compile(r"(postgresql|sqlite)(\+[a-z0-9_]+)?://")
 SHORTEST_KEY: Final = 32
+# pydicom does not know these yet.
+_JPEG_XL: Final = {
+    "JPEGXLLossless": "1.2.840.10008.1.2.4.110",
+    "JPEGXLJPEGRecompression": "1.2.840.10008.1.2.4.111",
+    "JPEGXL": "1.2.840.10008.1.2.4.112",
+}
 
 
 def _check_text(text: str) -> str:
@@ -117,6 +124,32 @@ def check_url(url: str | None) -> str | None:
     if url is not None and (not url.isprintable() or not _DATABASE_URL.match(url)):
         raise ValueError("the address must begin with postgresql:// or sqlite:///")
     return url
+
+
+def check_http_url(url: str) -> str:
+    """Return the address of an HTTP service, without a slash at the end; it may be empty. Raises ValueError."""
+    if url and not _HTTP_URL.fullmatch(url):
+        raise ValueError(f"{url[:60]!r} is not an address such as https://archive.example.org/dicom-web")
+    return url.rstrip("/")
+
+
+def check_name(name: str) -> str:
+    """Return a name that people give to something. Raises ValueError."""
+    name = name.strip()
+    if not 1 <= len(name) <= 64 or not name.isascii() or not name.isprintable():
+        raise ValueError("a name has 1 to 64 printable ASCII characters")
+    return name
+
+
+def check_transfer_syntax(text: str) -> str:
+    """The UID of a transfer syntax, given as its UID or keyword, such as JPEG2000Lossless. Raises ValueError."""
+    from pydicom.uid import AllTransferSyntaxes  # importing it takes long
+
+    known = {uid.keyword: str(uid) for uid in AllTransferSyntaxes} | _JPEG_XL
+    for keyword, uid in known.items():
+        if text in (uid, keyword):
+            return uid
+    raise ValueError(f"{text[:64]!r} is not a transfer syntax, by UID or keyword such as JPEG2000Lossless")
 
 
 def _check_network(value: object) -> object:

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacs_server.config import PeerRule, RemoteAEConfig
+from pacs_server.config import PeerRule, RemoteAEConfig, RemoteAuthConfig
 from pacs_server.config.load import load
 from pacs_server.config.model import settings, takes_effect
 
@@ -25,6 +25,8 @@ def _fields() -> Iterator[tuple[str, FieldInfo]]:
             yield from ((f"access_control.peers[].{name}", each) for name, each in PeerRule.model_fields.items())
     for key, field in RemoteAEConfig.model_fields.items():
         yield f"remote_aes[].{key}", field
+        if key == "auth":
+            yield from ((f"remote_aes[].auth.{name}", each) for name, each in RemoteAuthConfig.model_fields.items())
 
 
 FIELDS = dict(_fields())

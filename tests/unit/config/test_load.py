@@ -9,7 +9,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pacs_server.config import Config, DatabaseConfig, PeerRule, RemoteAEConfig, ServerConfig, StorageConfig
+from pacs_server.config import (
+    Config,
+    DatabaseConfig,
+    PeerRule,
+    RemoteAEConfig,
+    RemoteAuthConfig,
+    ServerConfig,
+    StorageConfig,
+)
 from pacs_server.config.cautions import open_to_everyone
 from pacs_server.config.load import load
 from pacs_server.config.model import changed, changed_needing_restart, setting, settings, takes_effect
@@ -20,6 +28,10 @@ EXAMPLE = Path(__file__).parents[3] / "pacs_server.yaml.example"
 NEED_RESTART = {key for key, field in settings() if takes_effect(field) is TakesEffect.AT_RESTART}
 # A key of the peer in the example file, which is commented out as a whole.
 PEER_LINE = r"  #(?:- |  )(?P<key>[a-z0-9_]+): .*"
+# A key of the section in which a DICOMweb remote of the example file says how to log in, commented out as well.
+AUTH_LINE = r"    #  (?P<key>[a-z0-9_]+): [^ ].*"
+LISTED = {"access_control.peers": PeerRule, "remote_aes": RemoteAEConfig, "remote_aes.auth": RemoteAuthConfig}
+REMOTE = {"ae_title": "A", "host": "h", "port": 1}
 
 Load = Callable[..., Config]
 
@@ -38,6 +50,42 @@ def load_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         return load(file, environ=environ or {}, overrides=dotted)
 
     return load_text
+
+
+TWO = "remote_aes:\n- {ae_title: A, host: h, port: 1}\n- {ae_title: B, host: h, port: 1, %s}"
+WEB = "remote_aes:\n- kind: dicomweb\n  name: w\n  url: https://h/dicom-web\n  %s"
+REMOTES_WITHOUT_SENSE = [
+    ("remote_aes:\n- {host: h, port: 1}", "line 2: remote_aes[0].ae_title: is missing"),
+    (
+        "remote_aes:\n- {kind: dicomweb, url: 'https://h'}",
+        "line 2: remote_aes[0].name: is missing, kind dicomweb needs",
+    ),
+    ("remote_aes:\n- {kind: dicomweb, name: w}", "line 2: remote_aes[0].url: is missing, kind dicomweb needs it"),
+    (TWO % "name: A", "line 3: remote_aes[1].name: A is already defined by remote_aes[0]"),
+    (TWO % "backups: [A, C]", "line 3: remote_aes[1].backups[1]: C is not the name of a remote"),
+    (TWO % "backups: [B]", "line 3: remote_aes[1].backups[0]: B cannot be its own backup"),
+    (TWO % "windows: ['22-6']", "line 3: remote_aes[1].windows[0]: '22-6' is not a window such as 22:00-06:00"),
+    (TWO % "transfer_syntaxes: [JPEG3000]", "remote_aes[1].transfer_syntaxes[0]: 'JPEG3000' is not a transfer syntax"),
+    (TWO % "rate: 5XB", "line 3: remote_aes[1].rate: '5XB' is not a size such as 500MB"),
+    (TWO % "url: https://h", "line 3: remote_aes[1].url: is not for kind dimse"),
+    (TWO % "priority: soon", "line 3: remote_aes[1].priority: 'soon' is not possible: it must be 'urgent', 'high', 'm"),
+    (WEB % "port: 1", "line 5: remote_aes[0].port: is not for kind dicomweb"),
+    (WEB % "auth: {}", "line 5: remote_aes[0].auth: names no way to log in"),
+    (
+        WEB % "auth:\n    bearer_fil: x",
+        "line 6: remote_aes[0].auth.bearer_fil: is not known, did you mean bearer_file?",
+    ),
+    (WEB % "auth: {user: u}", "line 5: remote_aes[0].auth.password_file: is needed with user"),
+    (
+        WEB % "auth: {bearer_file: a, header: h, key_file: k}",
+        "remote_aes[0].auth.header: is a second way to log in",
+    ),
+    (WEB % "auth: {key_path: k}", "remote_aes[0].auth.cert_path: is needed with key_path"),
+    (
+        "remote_aes:\n- {kind: dicomweb, name: w, url: 'ftp://h'}",
+        "remote_aes[0].url: 'ftp://h' is not an address",
+    ),
+]
 
 
 def error_of(call: Callable[[], object]) -> str:
@@ -126,6 +174,7 @@ def test_values_are_frozen() -> None:
             "remote_aes:\n - {ae_title: A, host: h, port: 1}\n - {ae_title: ' A', host: i, port: 2}",
             "line 3: remote_aes[1].ae_title: A is already defined by remote_aes[0]",
         ),
+        *REMOTES_WITHOUT_SENSE,
         ("access_control: {allowed_ae_titles: '*'}", "'*' is not a list"),
         (
             "access_control:\n  peers:\n  - ae_title: A\n  - ae_title: B\n    addresses:\n    - 10.0.0.300",
@@ -404,6 +453,23 @@ def test_changes_that_need_a_restart() -> None:
     assert changed_needing_restart(old, new) == ["server.port", "database.path", "logging.format"]
 
 
+def test_a_remote_is_called_by_its_name_or_else_by_its_title(load_text: Load) -> None:
+    config = load_text(TWO % "name: b, backups: [A], transfer_syntaxes: [JPEG2000Lossless, 1.2.840.10008.1.2]")
+    assert [remote.name for remote in config.remote_aes] == ["A", "b"]
+    named = config.remote("b")
+    assert named is not None
+    assert (named.ae_title, config.remote("B")) == ("B", None)
+    assert named.transfer_syntaxes == ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2")
+
+
+def test_files_with_secrets_of_remotes_are_found_from_the_directory_of_the_file(
+    load_text: Load, tmp_path: Path
+) -> None:
+    remote = load_text(WEB % "auth: {bearer_file: token}").remote_aes[0]
+    assert remote.auth is not None
+    assert remote.auth.bearer_file == tmp_path / "token"
+
+
 # --- the example file ---
 
 
@@ -424,14 +490,17 @@ def documented() -> dict[str, str]:
             section = f"web.{found['key']}" if found["key"] else section
             comments[f"{section}.{found['inner']}" if found["inner"] else section] = "\n".join(lines)
             lines = []
-        elif found := re.fullmatch(r"  (?:- |  |#)?(?P<key>[a-z0-9_]+): .*", line):
+        elif found := re.fullmatch(AUTH_LINE, line):
+            comments[f"remote_aes.auth.{found['key']}"] = "\n".join(lines)
+            lines = []
+        elif found := re.fullmatch(r"  (?:- |  #?|#)?(?P<key>[a-z0-9_]+):( .*)?", line):
             comments[f"{section}.{found['key']}"] = "\n".join(lines)
             lines = []
         elif found := re.fullmatch(PEER_LINE, line):
             comments[f"access_control.peers.{found['key']}"] = "\n".join(lines)
             lines = []
         elif line.strip().startswith("# "):
-            lines.append(line.strip()[2:])
+            lines.append(line.strip()[2:].strip())
         elif not line.strip():
             lines = []
     return comments
@@ -440,6 +509,7 @@ def documented() -> dict[str, str]:
 def all_keys() -> set[str]:
     keys = {key for key, _ in settings()}
     keys |= {f"access_control.peers.{key}" for key in PeerRule.model_fields}
+    keys |= {f"remote_aes.auth.{key}" for key in RemoteAuthConfig.model_fields}
     return keys | {"remote_aes"} | {f"remote_aes.{key}" for key in RemoteAEConfig.model_fields}
 
 
@@ -455,10 +525,15 @@ def test_the_example_tells_the_default(key: str) -> None:
     comment = documented()[key].splitlines()
     assert len(comment) >= 2
     section, name = key.rpartition(".")[0], key.rpartition(".")[2]
-    model = PeerRule if ".peers." in key else RemoteAEConfig if section == "remote_aes" else None
+    model = {"access_control.peers": PeerRule, "remote_aes": RemoteAEConfig, "remote_aes.auth": RemoteAuthConfig}.get(
+        section
+    )
     field = dict(settings())[key] if model is None else model.model_fields[name]
     if field.is_required():
         assert comment[-1] == "Required."
+        return
+    if key in ("remote_aes.ae_title", "remote_aes.host", "remote_aes.port", "remote_aes.url"):
+        assert comment[-1] == f"Required for kind {'dicomweb' if name == 'url' else 'dimse'}."
         return
     found = re.fullmatch(r"Default: (.+?)(\. Restart\.)?", comment[-1])
     assert found is not None
@@ -467,7 +542,10 @@ def test_the_example_tells_the_default(key: str) -> None:
     if model is PeerRule:
         shown = getattr(PeerRule.model_validate({"ae_title": "A", name: told}), name)
     elif model is RemoteAEConfig:
-        shown = getattr(RemoteAEConfig.model_validate({"ae_title": "A", "host": "h", "port": 1, name: told}), name)
+        assert RemoteAEConfig.model_validate({**REMOTE, name: told}) == RemoteAEConfig.model_validate(REMOTE)
+        return
+    elif model is RemoteAuthConfig:
+        shown = getattr(RemoteAuthConfig.model_validate({name: told}), name)
     else:
         shown = told
         for part in reversed(key.split(".")):
@@ -481,14 +559,22 @@ def test_the_example_loads() -> None:
     assert (config.server.ae_title, config.server.host, config.server.port) == ("MY_PACS", "0.0.0.0", 11112)
     assert config.remote_aes == (RemoteAEConfig(ae_title="WORKSTATION1", host="10.0.0.20", port=104),)
     assert config.logging.file == EXAMPLE.parent / "logs" / "pacs.log"
-    # Its peer is commented out as a whole.
-    assert len(config.origins) > len(all_keys()) - len(PeerRule.model_fields)
+    # Its peer, and what a DICOMweb remote has, are commented out as a whole.
+    commented = (*PeerRule.model_fields, *RemoteAuthConfig.model_fields, "name", "url", "auth")
+    assert len(config.origins) > len(all_keys()) - len(commented)
 
 
 def test_the_peer_of_the_example_loads(load_text: Load) -> None:
     peer = [line.replace("#", "", 1) for line in EXAMPLE.read_text().splitlines() if re.fullmatch(PEER_LINE, line)]
     config = load_text("\n".join(["access_control:", "  peers:", *peer]))
     assert set(config.access_control.peers[0].model_fields_set) == set(PeerRule.model_fields)
+
+
+def test_the_remote_of_the_example_loads_with_every_key() -> None:
+    lines = [line.replace("    #", "    ", 1) for line in EXAMPLE.read_text().splitlines() if "    #" in line]
+    keys = [line for line in lines if re.fullmatch(r"    ( {2})?[a-z_]+:( [^ ].*)?", line)]
+    (remote,) = yaml.safe_load("\n".join(["- kind: dicomweb", *(line[2:] for line in keys)]))
+    assert set(RemoteAuthConfig.model_validate(remote["auth"]).model_fields_set) == set(RemoteAuthConfig.model_fields)
 
 
 def test_the_example_differs_from_the_defaults_only_where_it_says() -> None:
