@@ -57,7 +57,6 @@ def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], even
         peers=archive.peers,
         passwords=archive.passwords,
         sessions=archive.sessions,
-        audit=archive.audit,
         auditor=auditor,
         metrics=runtime.metrics,
         listing=archive.listing,

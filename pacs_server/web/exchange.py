@@ -10,8 +10,8 @@ from starlette.types import Message, Scope
 
 from pacs_server.web.head import Head, status_line
 
-# From this size on, a head and the first bytes of a body are sent on their own rather than copied together.
-_JOINED = 64 << 10
+# So much of a request that nobody reads is thrown away, so that the connection can go on.
+_SHORT_REST = 64 << 10
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # RFC 9110 6.4.1: answers that never have a body.
 _BODILESS = (204, 304)
@@ -184,7 +184,7 @@ class Exchange:
         if self.complete:
             return True
         length = self.head.length
-        return length is not None and length - self.received <= _JOINED and not self.head.expects_continue
+        return length is not None and length - self.received <= _SHORT_REST and not self.head.expects_continue
 
     def _flush_head(self) -> None:
         if self._head_bytes is not None and not self.gone:

@@ -36,23 +36,21 @@ class WebLimits:
 class Window:
     """Holds a flow of bytes to a least rate while somebody has to be waited for."""
 
-    __slots__ = ("_enough", "_limits", "due", "moved")
+    __slots__ = ("_limits", "due", "moved")
 
     def __init__(self, limits: WebLimits, now: float, moved: int) -> None:
         """`moved` is how many bytes have been moved until `now`."""
         self._limits = limits
         self.restart(now, moved)
 
-    def restart(self, now: float, moved: int, waiting: int | None = None) -> None:
-        """Count from now on. `waiting` is how many bytes there are to move, if that is known."""
-        enough = int(self._limits.stall * self._limits.least_rate)
-        self._enough = enough if waiting is None else min(enough, waiting)
+    def restart(self, now: float, moved: int) -> None:
+        """Count from now on."""
         self.due = now + self._limits.stall
         self.moved = moved
 
     def kept(self, moved: int) -> bool:
         """Whether enough was moved since the beginning, asked when `due` is over."""
-        return moved - self.moved >= self._enough
+        return moved - self.moved >= int(self._limits.stall * self._limits.least_rate)
 
 
 class Places:

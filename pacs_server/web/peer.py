@@ -21,10 +21,4 @@ def acknowledged_by(sock: socket.socket) -> int:
 
 def tls_extension(ssl_object: ssl.SSLObject) -> dict[str, Any]:
     """The extension `tls` of an ASGI scope; `peer_names` are the names in a certificate that was checked."""
-    certificate = ssl_object.getpeercert(binary_form=True)
-    return {
-        "tls_version": ssl_object.version(),
-        "cipher_suite": (ssl_object.cipher() or ("",))[0],
-        "client_cert_chain": () if certificate is None else (ssl.DER_cert_to_PEM_cert(certificate),),
-        "peer_names": peer_names(ssl_object),
-    }
+    return {"peer_names": peer_names(ssl_object)}

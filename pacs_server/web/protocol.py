@@ -26,7 +26,8 @@ READ_HIGH: Final = 128 << 10
 WRITE_HIGH, WRITE_LOW = 512 << 10, 128 << 10
 # Chunks cost time each, and so do their extensions: for each byte of the body so many may come, and these on top.
 _CHUNK_FACTOR, _CHUNK_SPARE = 8, 64 << 10
-_JOINED = 64 << 10
+# Short pieces of a response are copied together, longer ones are not.
+_JOINED: Final = 64 << 10
 # So much of what comes after a refusal is read, so that the client sees its answer.
 _MOST_DROPPED = 32 << 20
 
@@ -270,7 +271,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         if sum(len(name) + len(value) + 4 for name, value in self._headers) > self._limits.max_head:
             self._refusal = self._head_too_long()
             return
-        scope = make_scope(head, **self._scope, state={})
+        scope = make_scope(head, **self._scope)
         keep_alive = self._parser.should_keep_alive() and not self._port.draining
         self._deadline = math.inf
         self._raw = 0

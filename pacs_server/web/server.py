@@ -50,11 +50,7 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class WebServer:
-    """Serves an application on a bound socket; a part of a running server.
-
-    The application may find the Event `stopping` in the state of each request: what has no end of its own, as a
-    stream of events, ends when it is set. There is no lifespan protocol.
-    """
+    """Serves an application on a bound socket; a part of a running server. There is no lifespan protocol."""
 
     def __init__(
         self,
@@ -260,7 +256,6 @@ class WebServer:
 
     def run(self, connection: HTTPConnection, exchange: Exchange) -> None:
         """Have the application answer a request."""
-        exchange.scope["state"]["stopping"] = self._stopping
         app = _about_the_server if exchange.head.path == "*" else self.app
         work: Any = app(exchange.scope, exchange.receive, exchange.send)
         task = asyncio.get_running_loop().create_task(work)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pacs_server.audit.auditor import Auditor
-from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail
 from pacs_server.config.model import Config
 from pacs_server.config.passwords import PasswordChecker
@@ -47,7 +46,6 @@ class WebServices:
     peers: PeersSeenService
     passwords: PasswordChecker
     sessions: SessionService
-    audit: Recorder
     auditor: Auditor
     metrics: Metrics
     listing: ListingService

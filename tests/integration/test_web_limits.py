@@ -366,10 +366,8 @@ def test_tls(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
         assert len(client.answer().body) == 3_000_000
         client.send(POST + b"Content-Length: 3000000\r\n\r\n" + bytes(3_000_000))
         assert json.loads(client.answer().body) == {"size": 3_000_000, "whole": True}
-        told = echo.scopes[0]["extensions"]["tls"]
-        assert set(told["peer_names"]) == {"ann", "viewer.example.org"}
-        assert (echo.scopes[0]["scheme"], told["tls_version"]) == ("https", "TLSv1.3")
-        assert told["client_cert_chain"][0].startswith("-----BEGIN CERTIFICATE-----")
+        assert echo.scopes[0]["scheme"] == "https"
+        assert set(echo.scopes[0]["extensions"]["tls"]["peer_names"]) == {"ann", "viewer.example.org"}
 
 
 def test_tls_handshakes_that_fail(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:

@@ -61,7 +61,7 @@ def _handler(operations: Mapping[str, Operation], base: Address) -> Callable[[Re
                 return Response(media_type=operation.media_type)
             return await operation.respond(call)
         assert operation.run is not None
-        return _response(operation, call, await run_in_threadpool(operation.run, call))
+        return _response(operation, await run_in_threadpool(operation.run, call))
 
     return handle
 
@@ -147,7 +147,7 @@ def _sentence(error: ValidationError) -> str:
     return f"{where}: {message}" if where else f"the body is not as it has to be: {message}"
 
 
-def _response(operation: Operation, call: Call[Any, Any], result: Answer | Reply | None) -> Response:
+def _response(operation: Operation, result: Answer | Reply | None) -> Response:
     headers: dict[str, str] = {"Cache-Control": "no-store"}
     if isinstance(result, Reply):
         headers |= result.headers

@@ -37,12 +37,12 @@ class QIDO:
         """The resources that can be searched for (PS3.18 Table 10.6.1-1)."""
         studies, series, instances = (partial(self._search, level) for level in list(Level)[1:])
         return [
-            Route("/dicom-web/studies", studies, name="search_for_studies"),
-            Route("/dicom-web/series", series, name="search_for_series"),
-            Route("/dicom-web/instances", instances, name="search_for_instances"),
-            Route("/dicom-web/studies/{study}/series", series, name="search_for_series"),
-            Route("/dicom-web/studies/{study}/instances", instances, name="search_for_instances"),
-            Route("/dicom-web/studies/{study}/series/{series}/instances", instances, name="search_for_instances"),
+            Route("/dicom-web/studies", studies),
+            Route("/dicom-web/series", series),
+            Route("/dicom-web/instances", instances),
+            Route("/dicom-web/studies/{study}/series", series),
+            Route("/dicom-web/studies/{study}/instances", instances),
+            Route("/dicom-web/studies/{study}/series/{series}/instances", instances),
         ]
 
     async def _search(self, level: Level, request: Request) -> Response:

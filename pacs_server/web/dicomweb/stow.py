@@ -89,8 +89,6 @@ def _instance_url(base: str, uids: InstanceUIDs) -> str:
 
 def _taker(request: Request) -> Take:
     """How the body is to be taken, by its headers. Raises UnsupportedMediaType, InvalidRequest."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("a body in a content coding such as gzip is not taken")
     media_type, parameters = media_type_of(request.headers.get("content-type", ""))
     if media_type != "multipart/related":
         return _single(media_type, parameters.get("transfer-syntax", ""))
