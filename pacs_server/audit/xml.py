@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from pacs_server.audit.events import Event, EventID, Participant
+from pacs_server.dicom.patient_id import patient_text
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.tags import SPECIFIC_CHARACTER_SET
 from pacs_server.dicom.vr import TEXT_VRS
@@ -201,9 +202,8 @@ def _study(subject: Subject) -> _Object:
 
 
 def _patient(patient_id: str, issuer: str) -> _Object:
-    # In the form of HL7 (CX), which repositories search for. The patient's name is not recorded.
-    identity = f"{patient_id}^^^{issuer}" if issuer else patient_id
-    return _Object(identity, _PATIENT_NUMBER, _PERSON, _PATIENT)
+    # Repositories search for this form. The patient's name is not recorded.
+    return _Object(patient_text(patient_id, issuer), _PATIENT_NUMBER, _PERSON, _PATIENT)
 
 
 def _participant_object(root: Element, item: _Object) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from pacs_server.cli.options import ConfigOption, echo, fail, open_archive
 from pacs_server.cli.tables import print_table
+from pacs_server.dicom.patient_id import patient_text
 from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
@@ -118,8 +119,7 @@ def _identity(context: typer.Context, config: ConfigOption) -> Iterator["Patient
 
 
 def _named(person: "Person") -> str:
-    identity = person.identity
-    return "^^^".join(filter(None, identity.key)) or "(none)"
+    return patient_text(*person.identity.key) or "(none)"
 
 
 def _person_cells(person: "Person") -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.recorder import Recorder, local_user
+from pacs_server.dicom.patient_id import WITH_ISSUER, patient_of
 from pacs_server.dicom.same_patient import compatible
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import AuditUnavailable, PatientError, StorageUnavailable
@@ -22,8 +23,6 @@ from pacs_server.services.decisions import DecisionJournal
 from pacs_server.storage.archive_files import DecisionLog
 
 _REFERENCE: Final = re.compile(r"@(m?)([0-9]{1,18})-[0-9a-f]{4}")
-# As HL7 writes a patient's ID with its issuer (CX).
-_WITH_ISSUER: Final = "^^^"
 _ATTEMPTS: Final = 10
 
 
@@ -48,7 +47,7 @@ class PatientService:
 
     def people(self, text: str) -> list[Person]:
         """The patients of an ID, or of ID^^^ISSUER, with those that were merged. Raises IndexUnavailable."""
-        patient_id, issued, issuer = text.partition(_WITH_ISSUER)
+        patient_id, issued, issuer = text.partition(WITH_ISSUER)
         return self._index.people(patient_id, issuer if issued else None)
 
     def people_of(self, study_instance_uid: str) -> list[Person]:
@@ -69,7 +68,7 @@ class PatientService:
             if found is None or found.reference != text:
                 raise PatientError(f"there is no patient {text} any more; list them again")
             return found
-        people = self.people(text) if text.partition(_WITH_ISSUER)[0] else []
+        people = self.people(text) if patient_of(text)[0] else []
         if not people:
             raise PatientError(f"there is no patient of ID {text}")
         if len(people) > 1:

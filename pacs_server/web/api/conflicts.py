@@ -7,13 +7,13 @@ from pydantic import Field
 
 from pacs_server.audit.auditor import participant_of
 from pacs_server.dicom.caller import Role
+from pacs_server.dicom.patient_id import patient_of
 from pacs_server.index.patients import Person, StudyOf
 from pacs_server.web.api.operation import Answer, Body, Call, Operation, Parameters, unlimited
 from pacs_server.web.api.stored import PATIENT_ROOT_FIND
 from pacs_server.web.services import WebServices
 
 _TAG: Final = "conflicts"
-_WITH_ISSUER: Final = "^^^"
 _HOW: Final = "its reference, its ID, or ID^^^ISSUER"
 _ERRORS: Final = {409: "There is no such patient or study, or it cannot be changed so; `detail` says why."}
 
@@ -139,7 +139,7 @@ class Conflicts:
     def _people(self, call: Call[PeopleSearch, None]) -> Answer:
         unlimited(call)
         patient, study = call.query.patient, call.query.study
-        patient_id, _, issuer = (patient or "").partition(_WITH_ISSUER)
+        patient_id, issuer = patient_of(patient or "")
         keys = {"PatientID": patient_id, "IssuerOfPatientID": issuer, "StudyInstanceUID": study or ""}
         with self._auditor.query(call.caller, PATIENT_ROOT_FIND) as record:
             record.keys({keyword: value for keyword, value in keys.items() if value})
