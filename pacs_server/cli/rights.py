@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pacs_server.cli.options import fail
+from pacs_server.dicom.patient_id import patient_of, patient_text
 from pacs_server.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ def rights(
     """The rights that options name; ends the process with exit code 2 if nobody may have them."""
     from pacs_server.config.rights import Rights, check_rights
 
-    people = tuple((number, issuer) for number, _, issuer in (text.partition("^^^") for text in patients or ()))
-    found = Rights(role, tuple(modalities or ()), tuple(ae_titles or ()), people)
+    found = Rights(role, tuple(modalities or ()), tuple(ae_titles or ()), tuple(map(patient_of, patients or ())))
     try:
         check_rights(found)
     except UserError as error:
@@ -42,13 +42,6 @@ def rights(
 
 def limits(rights: "Rights") -> str:
     """The limits in words, for tables; '' without any."""
-    people = [number + (f"^^^{issuer}" if issuer else "") for number, issuer in rights.patients]
+    people = [patient_text(*patient) for patient in rights.patients]
     named = (("modality", rights.modalities), ("AE", rights.ae_titles), ("patient", people))
     return "; ".join(f"{name} {', '.join(values)}" for name, values in named if values)
-
-
-def in_words(rights: "Rights") -> str:
-    """The rights for the audit trail, where a patient is named as the subject of an event and nowhere else."""
-    people = [f"{len(rights.patients)} patients"] if rights.patients else []
-    limited = ", ".join((*rights.modalities, *rights.ae_titles, *people))
-    return rights.role + (f" limited to {limited}" if limited else "")

@@ -2,7 +2,7 @@
 
 import getpass
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pacs_server.cli.options import ConfigOption, fail, load_config, source
-from pacs_server.cli.rights import AEOption, ModalityOption, PatientOption, RoleOption, in_words, limits, rights
+from pacs_server.cli.rights import AEOption, ModalityOption, PatientOption, RoleOption, limits, rights
 from pacs_server.cli.tables import print_table
 from pacs_server.errors import UserError
 
 if TYPE_CHECKING:
     from pacs_server.config.model import Config
+    from pacs_server.services.users import UserService
 
 app = typer.Typer(help="Users, for the HTTP door and for user identity at association.", no_args_is_help=True)
 
@@ -38,7 +39,7 @@ def add(
     config: ConfigOption = None,
 ) -> None:
     """Add a user; the running server knows the user at once."""
-    from pacs_server.config.users import add_user, check_name
+    from pacs_server.config.users import check_name
 
     with _arguments_checked():
         check_name(name)
@@ -47,7 +48,9 @@ def add(
     settings = load_config(context, config, check=False)
     file = settings.user_identity.users_path
     is_new = not file.exists()
-    _change(settings, name, f"added as {in_words(granted)}", lambda path: add_user(path, name, password, granted))
+    with _users(settings) as users:
+        users.add(name, password, granted)
+        typer.echo(f"user {name} added as {granted.in_words}")
     if is_new:
         typer.echo(f"the file of users is new: {file} ({settings.where('user_identity.users_path')})", err=True)
 
@@ -57,11 +60,11 @@ def passwd(
     context: typer.Context, name: _NameArgument, *, password_stdin: _StdinOption = False, config: ConfigOption = None
 ) -> None:
     """Give a user another password; logins of the HTTP door end, associations in force stay."""
-    from pacs_server.config.users import set_password
-
     settings = _settings_with_users(context, config)
     password = _password(from_stdin=password_stdin)
-    _change(settings, name, "given another password", lambda path: set_password(path, name, password))
+    with _users(settings) as users:
+        users.set_password(name, password)
+        typer.echo(f"user {name} given another password")
 
 
 @app.command("role")
@@ -76,19 +79,19 @@ def set_role(
     config: ConfigOption = None,
 ) -> None:
     """Give a user another role and other limits; logins of the HTTP door end, associations in force stay."""
-    from pacs_server.config.users import set_rights
-
     granted = rights(role, modality, ae, patient)
     settings = _settings_with_users(context, config)
-    _change(settings, name, f"made {in_words(granted)}", lambda path: set_rights(path, name, granted))
+    with _users(settings) as users:
+        users.set_rights(name, granted)
+        typer.echo(f"user {name} made {granted.in_words}")
 
 
 @app.command()
 def remove(context: typer.Context, name: _NameArgument, config: ConfigOption = None) -> None:
     """Remove a user; logins of the HTTP door end, associations in force stay."""
-    from pacs_server.config.users import remove_user
-
-    _change(_settings_with_users(context, config), name, "removed", lambda path: remove_user(path, name))
+    with _users(_settings_with_users(context, config)) as users:
+        users.remove(name)
+        typer.echo(f"user {name} removed")
 
 
 @app.command("list")
@@ -115,23 +118,16 @@ def _settings_with_users(context: typer.Context, config: Path | None) -> "Config
     return settings
 
 
-def _change(config: "Config", name: str, done: str, change: Callable[[Path], None]) -> None:
-    """Change the file of users and record the change. If the audit trail cannot be opened, nothing is changed."""
-    from pacs_server.audit.events import Action, Event, EventID, EventType, NoAudit, Participant
-    from pacs_server.audit.recorder import local_user
+@contextmanager
+def _users(settings: "Config") -> Iterator["UserService"]:
+    """The users, whose changes are recorded. If the audit trail cannot be opened or written, nothing is changed."""
+    from pacs_server.audit.events import NoAudit
+    from pacs_server.audit.recorder import Recorder
     from pacs_server.audit.trail import open_trail
+    from pacs_server.services.users import UserService
 
-    event = Event(
-        EventID.SECURITY_ALERT,
-        Action.EXECUTE,
-        (local_user(), Participant(name)),
-        event_type=EventType.USER_SECURITY_ATTRIBUTES_CHANGED,
-        detail=f"user {name} {done}",
-    )
-    with open_trail(config.audit) if config.audit.enabled else nullcontext(NoAudit()) as trail:
-        change(config.user_identity.users_path)
-        typer.echo(f"user {name} {done}")
-        trail.write(event)
+    with open_trail(settings.audit) if settings.audit.enabled else nullcontext(NoAudit()) as trail:
+        yield UserService(lambda: settings.user_identity.users_path, Recorder(trail, lambda: settings.server.ae_title))
 
 
 def _password(*, from_stdin: bool) -> str:

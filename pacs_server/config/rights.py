@@ -32,6 +32,13 @@ class Rights:
         """Whether there are limits."""
         return bool(self.modalities or self.ae_titles or self.patients)
 
+    @property
+    def in_words(self) -> str:
+        """The rights without the patients in them: in an event a patient is named as its subject and nowhere else."""
+        people = [f"{len(self.patients)} patients"] if self.patients else []
+        limited = ", ".join((*self.modalities, *self.ae_titles, *people))
+        return self.role + (f" limited to {limited}" if limited else "")
+
     def text(self) -> str:
         """The rights as a JSON object, '' for those of a user without a role."""
         if self == CONTRIBUTOR:

@@ -103,13 +103,13 @@ def set_rights(path: Path, name: str, rights: Rights) -> None:
 def remove_user(path: Path, name: str) -> None:
     """Remove a user; associations in force stay. Raises UserError."""
     with _changing(path) as users:
-        _check_known(users, name)
+        check_known(users, name)
         del users[name]
 
 
 def _change(path: Path, name: str, change: Callable[[User], User]) -> None:
     with _changing(path) as users:
-        _check_known(users, name)
+        check_known(users, name)
         users[name] = change(users[name])
 
 
@@ -119,7 +119,8 @@ def check_name(name: str) -> None:
         raise UserError("a user name has 1 to 64 printable characters, no colon, and does not begin with # or a space")
 
 
-def _check_known(users: dict[str, User], name: str) -> None:
+def check_known(users: dict[str, User], name: str) -> None:
+    """Raise UserError if there is no user of this name."""
     if name not in users:
         raise UserError(f"there is no user {name if is_name(name) else 'of that name'}")
 

@@ -6,7 +6,15 @@ from pathlib import Path
 from pacs_server.audit.events import Action, Event, EventID, EventType, Participant
 from pacs_server.audit.recorder import Recorder, local_user
 from pacs_server.config.rights import Rights, User, check_rights
-from pacs_server.config.users import add_user, check_name, check_password, read_users, remove_user, set_password
+from pacs_server.config.users import (
+    add_user,
+    check_known,
+    check_name,
+    check_password,
+    read_users,
+    remove_user,
+    set_password,
+)
 from pacs_server.config.users import set_rights as write_rights
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import NotFound, UserError
@@ -27,13 +35,6 @@ class UserService:
         """The users by name, in the order of their names."""
         return dict(sorted(read_users(self._path()).items()))
 
-    def get(self, name: str) -> User:
-        """A user. Raises NotFound."""
-        user = self.list().get(name)
-        if user is None:
-            raise NotFound("there is no user of that name")
-        return user
-
     def add(self, name: str, password: str, rights: Rights, by: Participant | None = None) -> None:
         """Add a user. Raises UserError if the name is taken, or name, password or rights cannot be."""
         check_name(name)
@@ -41,28 +42,35 @@ class UserService:
         check_rights(rights)
         if name in self.list():
             raise UserError(f"there is a user {name} already")
-        self._record(by, name, f"added as {_in_words(rights)}", rights)
+        self._record(by, name, f"added as {rights.in_words}", rights)
         add_user(self._path(), name, password, rights)
 
     def set_password(self, name: str, password: str, by: Participant | None = None) -> None:
         """Give a user another password. Raises NotFound, UserError."""
         check_password(password)
-        self.get(name)
+        self._check_known(name)
         self._record(by, name, "given another password")
         set_password(self._path(), name, password)
 
     def set_rights(self, name: str, rights: Rights, by: Participant | None = None) -> None:
         """Give a user another role and other limits. Raises NotFound, UserError."""
         check_rights(rights)
-        self.get(name)
-        self._record(by, name, f"made {_in_words(rights)}", rights)
+        self._check_known(name)
+        self._record(by, name, f"made {rights.in_words}", rights)
         write_rights(self._path(), name, rights)
 
     def remove(self, name: str, by: Participant | None = None) -> None:
         """Remove a user. Raises NotFound."""
-        self.get(name)
+        self._check_known(name)
         self._record(by, name, "removed")
         remove_user(self._path(), name)
+
+    def _check_known(self, name: str) -> None:
+        users = self.list()
+        try:
+            check_known(users, name)
+        except UserError as error:
+            raise NotFound(str(error)) from None
 
     def _record(self, by: Participant | None, name: str, done: str, rights: Rights | None = None) -> None:
         # The only place in an event for a patient is its subjects.
@@ -76,10 +84,3 @@ class UserService:
             detail=f"user {name} {done}",
         )
         self._recorder.write(event)
-
-
-def _in_words(rights: Rights) -> str:
-    """The rights without the patients in them."""
-    people = [f"{len(rights.patients)} patients"] if rights.patients else []
-    limited = ", ".join((*rights.modalities, *rights.ae_titles, *people))
-    return rights.role + (f" limited to {limited}" if limited else "")

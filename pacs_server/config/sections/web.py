@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from pacs_server.config.rights import RoleName
 from pacs_server.config.types import (
     Count,
     Duration,
@@ -22,7 +23,6 @@ from pacs_server.config.types import (
     parse_size,
 )
 
-RoleName = Literal["reader", "contributor", "operator", "administrator"]
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+", re.IGNORECASE)
 _URL = re.compile(r"https?://[^\s?#/]+(/[^\s?#]*)?", re.IGNORECASE)
 

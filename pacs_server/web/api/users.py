@@ -1,13 +1,14 @@
 """REST: users, and the API keys of programs."""
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
 from pacs_server.audit.auditor import participant_of
-from pacs_server.config.rights import Rights
+from pacs_server.config.rights import Rights, RoleName
 from pacs_server.dicom.caller import Role
+from pacs_server.dicom.patient_id import patient_of, patient_text
 from pacs_server.errors import NotFound, UserError
 from pacs_server.services.api_keys import APIKey
 from pacs_server.web.api.operation import Answer, Body, Call, Operation
@@ -18,9 +19,7 @@ _KEYS: Final = "keys"
 _USER: Final = {"user": "The name of a user."}
 _KEY: Final = {"key": "The name of a key."}
 _NO_USER: Final = {404: "There is no such user."}
-_ISSUER: Final = "^^^"
 
-RoleName = Literal["reader", "contributor", "operator", "administrator"]
 Limits = Annotated[tuple[str, ...], Field(max_length=500)]
 Password = Annotated[str, Field(min_length=8, max_length=1024, description="At least 8 characters.")]
 
@@ -35,8 +34,7 @@ class RightsBody(Body):
 
     def rights(self) -> Rights:
         """The rights as a value."""
-        people = tuple((number, issuer) for number, _, issuer in (each.partition(_ISSUER) for each in self.patients))
-        return Rights(self.role, self.modalities, self.ae_titles, people)
+        return Rights(self.role, self.modalities, self.ae_titles, tuple(map(patient_of, self.patients)))
 
 
 class NewUser(RightsBody):
@@ -214,4 +212,4 @@ def _key(key: APIKey) -> KeyRow:
 
 
 def _people(patients: tuple[tuple[str, str], ...]) -> list[str]:
-    return [number + (f"{_ISSUER}{issuer}" if issuer else "") for number, issuer in patients]
+    return [patient_text(*patient) for patient in patients]

@@ -16,6 +16,7 @@ from pacs_server.cli import users as cli_users
 from pacs_server.config import AuditConfig
 from pacs_server.config.passwords import PasswordChecker, Verdict
 from pacs_server.config.users import add_user, read_users
+from pacs_server.dicom.subject import Subject
 
 PASSWORD = "correct horse"
 Run = Callable[..., tuple[int, str, str]]
@@ -99,6 +100,9 @@ def test_users_have_roles_and_limits(run: Run, tmp_path: Path) -> None:
         "user anna added as reader limited to CT, MR, CT1, 1 patients",
         "user anna made administrator",
     ]
+    with open_trail(AuditConfig(directory=tmp_path / "audit")) as trail:
+        [added, made] = [record.event for record, _ in trail.records_after(None)]
+    assert (added.subjects, made.subjects) == ((Subject("4711", "KH"),), ())
 
 
 @pytest.mark.slow
