@@ -233,7 +233,14 @@ class RemoteError(PacsError):
 
 
 class RemoteUnreachable(RemoteError):
-    """A remote cannot be reached, does not answer in time, or does not accept this server: nothing can be had of it."""
+    """A remote cannot be reached, does not answer in time, or does not accept this server: nothing can be had of it.
+
+    `was_reached` says that it was reached and the connection broke then, which may be the fault of one request.
+    """
+
+    def __init__(self, message: str, *, was_reached: bool = False) -> None:
+        super().__init__(message)
+        self.was_reached = was_reached
 
 
 class RemoteBusy(RemoteError):

@@ -1,1 +1,1 @@
-"""Outgoing DIMSE: associations that the server requests, and what is sent over them."""
+"""Outgoing DIMSE and DICOMweb: associations and connections that the server requests, and what is sent over them."""

@@ -8,12 +8,10 @@ from typing import Final
 from starlette.requests import Request
 
 from pacs_server.errors import NotAcceptable
+from pacs_server.kit.media_types import QUOTED, media_type_of
 
 _MULTIPART: Final = "multipart/related"
-# A part of a list that is separated by commas or semicolons, which count only outside of quotes.
-_QUOTED: Final = r'(?:[^{separator}"]|"(?:[^"\\]|\\.)*"?)+'
-_BETWEEN_COMMAS: Final = re.compile(_QUOTED.replace("{separator}", ","))
-_BETWEEN_SEMICOLONS: Final = re.compile(_QUOTED.replace("{separator}", ";"))
+_BETWEEN_COMMAS: Final = re.compile(QUOTED.replace("{separator}", ","))
 _MOST_RANGES: Final = 64
 
 
@@ -60,19 +58,6 @@ def choose(request: Request, offered: Sequence[str]) -> str:
 def not_acceptable(offered: Iterable[str]) -> NotAcceptable:
     """The error that says what can be had."""
     return NotAcceptable(f"nothing that the header Accept names can be had here; there is {', '.join(offered)}")
-
-
-def media_type_of(text: str) -> tuple[str, dict[str, str]]:
-    """A media type in lower case, and its parameters by name in lower case (RFC 9110 8.3.1)."""
-    media_type, *rest = [part.strip() for part in _BETWEEN_SEMICOLONS.findall(text)] or [""]
-    pairs = (part.partition("=") for part in rest)
-    return media_type.lower(), {name.strip().lower(): _unquoted(value.strip()) for name, _, value in pairs}
-
-
-def _unquoted(text: str) -> str:
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        return re.sub(r"\\(.)", r"\1", text[1:-1])
-    return text
 
 
 def _ranges(text: str) -> Iterable[Accepted]:

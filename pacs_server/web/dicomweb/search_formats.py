@@ -2,10 +2,13 @@
 
 import json
 import secrets
-from typing import Protocol
+from typing import Final, Protocol
 
 from pacs_server.dicom.native_xml import native_model
-from pacs_server.web.dicomweb.media_types import XML
+
+JSON: Final = "application/dicom+json"
+PLAIN_JSON: Final = "application/json"
+XML: Final = "application/dicom+xml"
 
 
 class Format(Protocol):

@@ -13,19 +13,19 @@ from pacs_server.dicom.part10_stream import Part10Stream
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InstanceMismatch, InvalidInstance, PacsError, UnsupportedSOPClass
+from pacs_server.kit.media_types import media_type_of
 from pacs_server.kit.multipart import MalformedMultipart, Part, parts
 from pacs_server.kit.recently import Recently
 from pacs_server.services.store import StoreRequest, corrected_uids
 from pacs_server.storage.contract import Bytes
 from pacs_server.storage.spool import IncomingFile
-from pacs_server.web.accept import media_type_of
-from pacs_server.web.dicomweb.media_types import DICOM
 from pacs_server.web.dicomweb.store_report import COERCED, IGNORED, Failed, Stored, StoreReport
 from pacs_server.web.services import WebServices
 from pacs_server.web.uploads import BodyCutShort
 
 log = logging.getLogger(__name__)
 
+DICOM: Final = "application/dicom"
 MOST_PARTS: Final = 100_000
 
 

@@ -4,7 +4,8 @@ import pytest
 from starlette.requests import Request
 
 from pacs_server.errors import NotAcceptable
-from pacs_server.web.accept import Accepted, accepted, choose, media_type_of
+from pacs_server.kit.media_types import media_type_of
+from pacs_server.web.accept import Accepted, accepted, choose
 
 JSON, XML, DICOM = "application/dicom+json", "application/dicom+xml", "application/dicom"
 
