@@ -70,7 +70,9 @@ _ANSWERS: Final[dict[str, dict[int, str]]] = {
         415: "The body is of a media type or in a content coding that is not taken.",
         421: "The Host header names another server.",
         500: "A fault of the server. Its log has the details.",
+        502: "Another archive that had to be asked refuses, or its answer cannot be used.",
         503: "The index or the storage does not work, or too much is asked for at once. Try again later.",
+        504: "Another archive that had to be asked cannot be reached, or does not answer in time.",
         507: "There is no room. Try again later.",
     },
 }

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from pacs_server.dicom.json_model import DataSet, element_text, text_of
+from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
 from pacs_server.dicom.tags import ITEM, ITEM_END, PIXEL_DATA, SEQUENCE_END, SPECIFIC_CHARACTER_SET, UNDEFINED_LENGTH
 from pacs_server.dicom.tags import tag_text as tag_of
 from pacs_server.dicom.text_encoder import Encode
@@ -16,7 +17,6 @@ from pacs_server.dicom.vr import BYTES_VRS, NUMBERS, padding
 from pacs_server.dicom.writer import Writer, writer_for
 from pacs_server.errors import InvalidInstance
 
-EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 # Bulk data that is not compressed is little endian bytes, whatever else is said of it (PS3.18 8.7.3.3.1).
 _NATIVE: Final = {"", "*", "1.2.840.10008.1.2", EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.1.99"}
 _LONGEST: Final = 0xFFFFFFFE

@@ -8,13 +8,13 @@ from pacs_server.dicom.bulk_data import BulkData, find_bulk_data
 from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.encoding import is_deflated
 from pacs_server.dicom.fragments import BrokenTable, fragments_in
+from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
 from pacs_server.errors import BulkDataNotFound, FrameNotFound, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.closing import Closing
 from pacs_server.services.frames import KeptMaps, OpenFrames
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
 
-EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 _PIECE: Final = 256 * 1024
 # (0042,0011) Encapsulated Document is followed by its media type.
 _DOCUMENT, _MEDIA_TYPE = "00420011", "00420012"

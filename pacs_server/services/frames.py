@@ -8,6 +8,7 @@ from pacs_server.dicom.encoding import inflated, is_deflated
 from pacs_server.dicom.fragments import BrokenTable
 from pacs_server.dicom.frame_codecs import MAX_FRAME, Pixels, decode, encode
 from pacs_server.dicom.frames import FrameMap, find_frames
+from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
 from pacs_server.errors import ResourceLimitation, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.closing import Closing
@@ -19,9 +20,8 @@ _MAX_INFLATED = 1 << 26
 _INFLATED = threading.BoundedSemaphore(4)
 _SECONDS = 10.0
 _MAX_KEPT = 16 << 20
-_EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _NATIVE = frozenset(
-    (_EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+    (EXPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ class OpenFrames(Closing):
     def transfer_syntax_uid(self) -> str:
         """The transfer syntax of a stored frame: Explicit VR Little Endian for all native ones (PS3.18 8.7.3)."""
         native = not self.map.is_encapsulated or self.instance.transfer_syntax_uid in _NATIVE
-        return _EXPLICIT_VR_LITTLE_ENDIAN if native else self.instance.transfer_syntax_uid
+        return EXPLICIT_VR_LITTLE_ENDIAN if native else self.instance.transfer_syntax_uid
 
     def ranges(self, number: int) -> list[tuple[int, int]] | None:
         """Where in `source` a frame lies as it is stored; None if its bytes cannot be sent as they lie there.

@@ -15,11 +15,12 @@ from starlette.routing import Route
 
 from pacs_server.config.model import Config
 from pacs_server.web.accept import choose
+from pacs_server.web.dicomweb.media_types import PLAIN_JSON
 from pacs_server.web.dicomweb.transactions import BASE, TRANSACTIONS
 from pacs_server.web.urls import base_url
 
 WADL: Final = "application/vnd.sun.wadl+xml"
-_OFFERED: Final = (WADL, "application/json", "application/xml", "text/xml")
+_OFFERED: Final = (WADL, PLAIN_JSON, "application/xml", "text/xml")
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Tree = dict[str, Any]
@@ -54,7 +55,7 @@ def _told(request: Request, path: str, allowed: str, config: Config) -> Response
     media_type = choose(request, _OFFERED)
     base = f"{base_url(request, config.web)}{BASE}"
     tree = _tree(path)
-    text = json.dumps(_json(base, tree)) if media_type == "application/json" else _wadl(base, path, tree)
+    text = json.dumps(_json(base, tree)) if media_type == PLAIN_JSON else _wadl(base, path, tree)
     return Response(text, headers={"content-type": media_type, "allow": allowed, "vary": "accept"})
 
 

@@ -16,12 +16,12 @@ from pacs_server.index.instances import StoredInstance
 from pacs_server.services.frames import FrameService
 from pacs_server.services.plain_instance import EncodedInstance, PlainInstance
 from pacs_server.services.retrieve import DataSetSource, RetrieveService
+from pacs_server.web.dicomweb.media_types import DICOM
 from pacs_server.web.dicomweb.ranges import ByteRange
 from pacs_server.web.dicomweb.transfers import Transfer
 from pacs_server.web.dicomweb.viewing import Workers
 from pacs_server.web.streams import PIECE, pieces
 
-DICOM: Final = "application/dicom"
 # So many instances are opened together, and so many bytes of them read; the next ones while these are being sent.
 _TOGETHER: Final = 32
 _TOGETHER_BYTES: Final = 2 * 1024 * 1024

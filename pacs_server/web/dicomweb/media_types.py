@@ -1,9 +1,15 @@
-"""The media types of frames and bulk data, with their transfer syntaxes (PS3.18 8.7.3)."""
+"""The media types of DICOMweb, and those of frames and bulk data with their transfer syntaxes (PS3.18 8.7.3)."""
 
 from typing import Final
 
+from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
+
+DICOM: Final = "application/dicom"
+JSON: Final = "application/dicom+json"
+PLAIN_JSON: Final = "application/json"
+XML: Final = "application/dicom+xml"
 OCTET_STREAM: Final = "application/octet-stream"
-EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
+ZIP: Final = "application/zip"
 
 # PS3.18 Tables 8.7.3-4 and 8.7.3-5. The first transfer syntax of each media type is the default.
 _TRANSFER_SYNTAXES: Final[dict[str, tuple[str, ...]]] = {

@@ -18,13 +18,13 @@ from pacs_server.dicom.native_xml import native_model
 from pacs_server.index.instances import StoredInstance
 from pacs_server.web.accept import choose
 from pacs_server.web.caller import caller_of
+from pacs_server.web.dicomweb.media_types import JSON, PLAIN_JSON, XML
 from pacs_server.web.dicomweb.ranges import conditions
 from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, instance_url
 from pacs_server.web.dicomweb.viewing import Views, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PIECE, PiecewiseResponse
 
-JSON, XML, PLAIN_JSON = "application/dicom+json", "application/dicom+xml", "application/json"
 _XML_PARTS: Final = f'multipart/related; type="{XML}"'
 # Shorter answers are not compressed.
 _WORTH_PACKING: Final = 1024

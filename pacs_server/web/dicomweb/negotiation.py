@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from pacs_server.dicom.frame_codecs import ENCODERS
+from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
 from pacs_server.web.accept import Accepted
 from pacs_server.web.dicomweb.media_types import (
-    EXPLICIT_VR_LITTLE_ENDIAN,
     OCTET_STREAM,
     compressed_media_types,
     media_type_of_frames,

@@ -16,7 +16,8 @@ from pacs_server.dicom.web_query import parse_search
 from pacs_server.errors import InvalidRequest
 from pacs_server.web.accept import choose
 from pacs_server.web.caller import caller_of
-from pacs_server.web.dicomweb.search_formats import JSON, PLAIN_JSON, XML, format_of
+from pacs_server.web.dicomweb.media_types import JSON, PLAIN_JSON, XML
+from pacs_server.web.dicomweb.search_formats import format_of
 from pacs_server.web.dicomweb.search_results import SearchResults
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse

@@ -2,13 +2,10 @@
 
 import json
 import secrets
-from typing import Final, Protocol
+from typing import Protocol
 
 from pacs_server.dicom.native_xml import native_model
-
-JSON: Final = "application/dicom+json"
-PLAIN_JSON: Final = "application/json"
-XML: Final = "application/dicom+xml"
+from pacs_server.web.dicomweb.media_types import XML
 
 
 class Format(Protocol):

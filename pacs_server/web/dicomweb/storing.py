@@ -19,13 +19,13 @@ from pacs_server.kit.recently import Recently
 from pacs_server.services.store import StoreRequest, corrected_uids
 from pacs_server.storage.contract import Bytes
 from pacs_server.storage.spool import IncomingFile
+from pacs_server.web.dicomweb.media_types import DICOM
 from pacs_server.web.dicomweb.store_report import COERCED, IGNORED, Failed, Stored, StoreReport
 from pacs_server.web.services import WebServices
 from pacs_server.web.uploads import BodyCutShort
 
 log = logging.getLogger(__name__)
 
-DICOM: Final = "application/dicom"
 MOST_PARTS: Final = 100_000
 
 

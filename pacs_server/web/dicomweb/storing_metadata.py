@@ -10,23 +10,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pacs_server.dicom.bulk_input import EXPLICIT_VR_LITTLE_ENDIAN, instance_pieces, is_native
+from pacs_server.dicom.bulk_input import instance_pieces, is_native
 from pacs_server.dicom.bulk_syntax import syntax_of
 from pacs_server.dicom.json_input import checked_data_set
 from pacs_server.dicom.json_model import DataSet, first_value
 from pacs_server.dicom.native_xml_input import read_native_xml
+from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
 from pacs_server.dicom.uids import clean_uid, is_uid
 from pacs_server.errors import InvalidInstance, PacsError
 from pacs_server.kit.media_types import media_type_of
 from pacs_server.kit.multipart import MalformedMultipart, Part, parts
 from pacs_server.storage.contract import Bytes
 from pacs_server.storage.spool import IncomingFile
+from pacs_server.web.dicomweb.media_types import JSON, XML
 from pacs_server.web.dicomweb.storing import MOST_PARTS, Storing
 
 log = logging.getLogger(__name__)
 
-JSON: Final = "application/dicom+json"
-XML: Final = "application/dicom+xml"
 METADATA_LIMIT: Final = 16 * 1024 * 1024
 # Each of them costs memory and time, however small it is.
 _MOST_DATA_SETS: Final = 10_000

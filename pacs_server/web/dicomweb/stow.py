@@ -20,15 +20,16 @@ from pacs_server.kit.recently import Recently
 from pacs_server.services.access import require
 from pacs_server.web.accept import choose
 from pacs_server.web.caller import caller_of
+from pacs_server.web.dicomweb.media_types import DICOM, JSON, PLAIN_JSON, XML
 from pacs_server.web.dicomweb.store_report import StoreReport
-from pacs_server.web.dicomweb.storing import DICOM, Storing
-from pacs_server.web.dicomweb.storing_metadata import JSON, XML, MetadataStoring
+from pacs_server.web.dicomweb.storing import Storing
+from pacs_server.web.dicomweb.storing_metadata import MetadataStoring
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import again_after
 from pacs_server.web.uploads import consume
 from pacs_server.web.urls import base_url
 
-ANSWERS: Final = (JSON, "application/json", XML)
+ANSWERS: Final = (JSON, PLAIN_JSON, XML)
 _PATH: Final = "/dicom-web/studies"
 # Many clients send each instance in a request of its own. The audit trail waits for the disk once in so many seconds
 # for each study and client, as it does once for each association.

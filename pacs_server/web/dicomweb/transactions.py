@@ -8,10 +8,15 @@ from typing import Final
 
 from pacs_server.dicom.bulk_syntax import MEDIA_TYPES
 from pacs_server.dicom.picture import PICTURES
-from pacs_server.web.dicomweb.instance_parts import DICOM
-from pacs_server.web.dicomweb.media_types import OCTET_STREAM, compressed_media_types
-from pacs_server.web.dicomweb.search_formats import JSON, PLAIN_JSON, XML
-from pacs_server.web.dicomweb.wado import ZIP
+from pacs_server.web.dicomweb.media_types import (
+    DICOM,
+    JSON,
+    OCTET_STREAM,
+    PLAIN_JSON,
+    XML,
+    ZIP,
+    compressed_media_types,
+)
 
 BASE: Final = "/dicom-web"
 _STUDY: Final = f"{BASE}/studies/{{study}}"

@@ -19,7 +19,8 @@ from pacs_server.services.transcode import can_transcode
 from pacs_server.web.accept import Accepted, accepted, not_acceptable
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.bulkdata import BulkData
-from pacs_server.web.dicomweb.instance_parts import DICOM, InstanceParts, Opened, Opener, Planned
+from pacs_server.web.dicomweb.instance_parts import InstanceParts, Opened, Opener, Planned
+from pacs_server.web.dicomweb.media_types import DICOM, OCTET_STREAM, ZIP
 from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
 from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, instance_url
 from pacs_server.web.dicomweb.transfers import Transfer
@@ -27,7 +28,6 @@ from pacs_server.web.dicomweb.viewing import Views, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse
 
-ZIP, OCTET_STREAM = "application/zip", "application/octet-stream"
 # PS3.18 8.7.3: Implicit VR and big endian are not used in web services, unless the client asks for what is stored.
 _NOT_FOR_THE_WEB: Final = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.2")
 _OFFERED: Final = (f'multipart/related; type="{DICOM}"', DICOM, ZIP)

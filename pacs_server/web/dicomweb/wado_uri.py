@@ -18,7 +18,8 @@ from pacs_server.services.rendering import RenderingService
 from pacs_server.web.accept import Accepted
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.documents import HTML, document_response
-from pacs_server.web.dicomweb.instance_parts import DICOM, Opened, Opener, Planned
+from pacs_server.web.dicomweb.instance_parts import Opened, Opener, Planned
+from pacs_server.web.dicomweb.media_types import DICOM
 from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
 from pacs_server.web.dicomweb.rendering_parameters import MOST_PIXELS, number, whole_number, window_from
 from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
