@@ -10,10 +10,11 @@ from pacs_server.dicom.levels import Level
 from pacs_server.dicom.search_attributes import ONLY_IF_KNOWN, returned
 from pacs_server.dicom.status import Status
 from pacs_server.kit.multipart import MAX_HEAD_BYTES
+from pacs_server.web.dicomweb.resources import BASE
 from pacs_server.web.dicomweb.store_report import COERCED, FAILURE_REASONS, IGNORED, SOP_CLASS_NOT_SUPPORTED
 from pacs_server.web.dicomweb.storing import MOST_PARTS
 from pacs_server.web.dicomweb.storing_metadata import METADATA_LIMIT
-from pacs_server.web.dicomweb.transactions import BASE, TRANSACTIONS, Transaction
+from pacs_server.web.dicomweb.transactions import TRANSACTIONS, Transaction
 from pacs_server.web.status import STATUS_OF
 
 Rows = Iterable[tuple[str, ...]]

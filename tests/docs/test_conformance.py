@@ -25,8 +25,9 @@ from pacs_server.scp.contexts import (
     supports,
 )
 from pacs_server.scp.status import STATUS_OF
+from pacs_server.web.dicomweb.resources import BASE
 from pacs_server.web.dicomweb.store_report import FAILURE_REASONS
-from pacs_server.web.dicomweb.transactions import BASE, TRANSACTIONS
+from pacs_server.web.dicomweb.transactions import TRANSACTIONS
 from pacs_server.web.status import STATUS_OF as WEB_STATUS_OF
 
 STATEMENT = "docs/conformance-statement.md"

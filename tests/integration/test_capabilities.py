@@ -9,7 +9,8 @@ from servers import config, running
 from webclients import url_of
 
 from pacs_server.app.server import PacsServer
-from pacs_server.web.dicomweb.transactions import BASE, TRANSACTIONS
+from pacs_server.web.dicomweb.resources import BASE
+from pacs_server.web.dicomweb.transactions import TRANSACTIONS
 
 WADL = "{http://wadl.dev.java.net/2009/02}"
 STUDY = "/studies/1.2"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
@@ -12,11 +12,10 @@ from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import NotFound
-from pacs_server.index.instances import StoredInstance
 from pacs_server.web.api.operation import Call, Operation
+from pacs_server.web.dicomweb.media_types import JSON
+from pacs_server.web.dicomweb.resources import url_of_instance
 from pacs_server.web.services import WebServices
-
-_MEDIA_TYPE: Final = "application/dicom+json"
 
 
 class Tags:
@@ -32,12 +31,12 @@ class Tags:
                 method="GET", path="/instances/{instance}/tags", name="show_tags", tag="instances", role=Role.READER,
                 summary="Show all attributes of an instance, in the DICOM JSON Model.",
                 description="Long values are Bulkdata URIs of DICOMweb.", parts={"instance": "SOP Instance UID."},
-                media_type=_MEDIA_TYPE, respond=self._respond, errors={404: "There is no such instance."},
+                media_type=JSON, respond=self._respond, errors={404: "There is no such instance."},
             )
         ]  # fmt: skip
 
     async def _respond(self, call: Call[Any, None]) -> Response:
-        return StreamingResponse(await run_in_threadpool(self._pieces, call), media_type=_MEDIA_TYPE)
+        return StreamingResponse(await run_in_threadpool(self._pieces, call), media_type=JSON)
 
     def _pieces(self, call: Call[Any, None]) -> Iterator[bytes]:
         services, uid = self._services, call.path["instance"]
@@ -49,11 +48,6 @@ class Tags:
         counts = {stored.uids.study: Counter({stored.sop_class_uid: 1})}
         # Whatever can fail does so before the first byte is sent.
         with services.auditor.sending(call.caller, lambda: services.retrieve.subjects([stored]), counts) as sent:
-            ((_, pieces),) = services.metadata.json([stored], lambda each: _url(call.base, each))
+            ((_, pieces),) = services.metadata.json([stored], lambda each: url_of_instance(call.base, each.uids))
             sent.completed[stored.uids.study][stored.sop_class_uid] += 1
         return pieces
-
-
-def _url(base: str, stored: StoredInstance) -> str:
-    uids = stored.uids
-    return f"{base}/dicom-web/studies/{uids.study}/series/{uids.series}/instances/{uids.sop}"

@@ -18,7 +18,7 @@ from pacs_server.web.accept import Accepted, accepted, not_acceptable
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.media_types import OCTET_STREAM, media_type_of_frames
 from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
-from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, instance_url
+from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, INSTANCE, instance_url
 from pacs_server.web.dicomweb.viewing import Views, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse, pieces
@@ -40,7 +40,7 @@ class BulkData:
     def routes(self) -> list[Route]:
         """The resources."""
         return [
-            Route(f"{BELOW_A_STUDY[-1]}/bulkdata/{{path:path}}", self.value),
+            Route(f"{INSTANCE}/bulkdata/{{path:path}}", self.value),
             *(Route(f"{path}/bulkdata", self.all) for path in BELOW_A_STUDY),
         ]
 

@@ -16,7 +16,8 @@ from starlette.routing import Route
 from pacs_server.config.model import Config
 from pacs_server.web.accept import choose
 from pacs_server.web.dicomweb.media_types import PLAIN_JSON
-from pacs_server.web.dicomweb.transactions import BASE, TRANSACTIONS
+from pacs_server.web.dicomweb.resources import BASE
+from pacs_server.web.dicomweb.transactions import TRANSACTIONS
 from pacs_server.web.urls import base_url
 
 WADL: Final = "application/vnd.sun.wadl+xml"

@@ -20,14 +20,14 @@ from pacs_server.dicom.levels import Level
 from pacs_server.errors import InstanceMismatch, InstanceNotFound, NotAuthorised
 from pacs_server.services.access import require
 from pacs_server.web.caller import caller_of
+from pacs_server.web.dicomweb.resources import BELOW_A_STUDY
+from pacs_server.web.dicomweb.viewing import keys_of
 from pacs_server.web.services import WebServices
 
 REASON_HEADER: Final = "x-delete-reason"
 _DEFAULT_REASON: Final = "DICOMweb delete"
 _LONGEST_REASON: Final = 200
-_STUDY: Final = "/dicom-web/studies/{study}"
-_SERIES: Final = _STUDY + "/series/{series}"
-_INSTANCE: Final = _SERIES + "/instances/{instance}"
+_NAMES: Final = {Level.STUDY: "study", Level.SERIES: "series", Level.IMAGE: "instance"}
 
 
 class Delete:
@@ -38,7 +38,7 @@ class Delete:
 
     def routes(self) -> list[Route]:
         """The resources."""
-        return [Route(path, self.delete, methods=["DELETE"]) for path in (_STUDY, _SERIES, _INSTANCE)]
+        return [Route(path, self.delete, methods=["DELETE"]) for path in BELOW_A_STUDY]
 
     async def delete(self, request: Request) -> Response:
         """Move what the URL names to the trash, with the reason that the header X-Delete-Reason gives."""
@@ -48,19 +48,17 @@ class Delete:
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     def _delete(self, caller: Caller, uids: dict[str, str], reason: str) -> None:
-        # Levels in a path go from the study down.
-        named = [uids[name] for name in ("study", "series", "instance") if name in uids]
-        level = (Level.STUDY, Level.SERIES, Level.IMAGE)[len(named) - 1]
-        keys = RetrieveKeys(level, (), *((uid,) for uid in named))
+        keys = keys_of(uids)
+        level, named = keys.level, uids[_NAMES[keys.level]]
         select = self._services.retrieve.select
         visible = select(keys, caller.scope)
         if not visible:
             raise InstanceNotFound("there is nothing of these UIDs")
         if caller.scope.is_limited and len(select(keys)) > len(visible):
             raise NotAuthorised("it holds more than you may see, so you may not delete it")
-        if level is Level.SERIES and len(select(RetrieveKeys(level, (), (), (named[-1],)))) > len(visible):
+        if level is Level.SERIES and len(select(RetrieveKeys(level, (), (), (named,)))) > len(visible):
             raise InstanceMismatch("other studies have a series of this UID too: delete its instances one by one")
-        self._services.deletions.delete(level, named[-1], reason, participant_of(caller))
+        self._services.deletions.delete(level, named, reason, participant_of(caller))
 
 
 def _reason(request: Request) -> str:

@@ -15,6 +15,7 @@ from pacs_server.web.accept import Accepted, accepted
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.negotiation import Form, forms
 from pacs_server.web.dicomweb.ranges import conditions
+from pacs_server.web.dicomweb.resources import FRAMES
 from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
@@ -40,8 +41,7 @@ class Frames:
 
     def routes(self) -> list[Route]:
         """The resources."""
-        path = "/dicom-web/studies/{study}/series/{series}/instances/{instance}/frames/{frames}"
-        return [Route(path, self.frames)]
+        return [Route(FRAMES, self.frames)]
 
     async def frames(self, request: Request) -> Response:
         """The frames of a list such as 1,2,7, in its order."""

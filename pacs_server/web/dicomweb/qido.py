@@ -17,6 +17,7 @@ from pacs_server.errors import InvalidRequest
 from pacs_server.web.accept import choose
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.media_types import JSON, PLAIN_JSON, XML
+from pacs_server.web.dicomweb.resources import BASE, SERIES, STUDIES, STUDY
 from pacs_server.web.dicomweb.search_formats import format_of
 from pacs_server.web.dicomweb.search_results import SearchResults
 from pacs_server.web.services import WebServices
@@ -38,17 +39,17 @@ class QIDO:
         """The resources that can be searched for (PS3.18 Table 10.6.1-1)."""
         studies, series, instances = (partial(self._search, level) for level in list(Level)[1:])
         return [
-            Route("/dicom-web/studies", studies),
-            Route("/dicom-web/series", series),
-            Route("/dicom-web/instances", instances),
-            Route("/dicom-web/studies/{study}/series", series),
-            Route("/dicom-web/studies/{study}/instances", instances),
-            Route("/dicom-web/studies/{study}/series/{series}/instances", instances),
+            Route(STUDIES, studies),
+            Route(f"{BASE}/series", series),
+            Route(f"{BASE}/instances", instances),
+            Route(f"{STUDY}/series", series),
+            Route(f"{STUDY}/instances", instances),
+            Route(f"{SERIES}/instances", instances),
         ]
 
     async def _search(self, level: Level, request: Request) -> Response:
         written = format_of(choose(request, _OFFERED))
-        service_url = f"{base_url(request, self._services.config().web)}/dicom-web"
+        service_url = f"{base_url(request, self._services.config().web)}{BASE}"
         parse = partial(parse_search, level, _path(request), request.scope["query_string"])
         results = SearchResults(self._services, caller_of(request), parse, service_url, written)
         body = await run_in_threadpool(results.read)

@@ -20,15 +20,12 @@ from pacs_server.web.dicomweb.documents import document_response, is_shown_as_it
 from pacs_server.web.dicomweb.frames import frame_numbers
 from pacs_server.web.dicomweb.ranges import conditions
 from pacs_server.web.dicomweb.rendering_parameters import appearance_of, ignored_annotations, window_of
+from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, FRAMES
 from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse
 
 T = TypeVar("T")
-_STUDY: Final = "/dicom-web/studies/{study}"
-_SERIES: Final = f"{_STUDY}/series/{{series}}"
-_INSTANCE: Final = f"{_SERIES}/instances/{{instance}}"
-_FRAMES: Final = f"{_INSTANCE}/frames/{{frames}}"
 _THUMBNAIL: Final = 256
 _MOST_FRAMES: Final = 1000
 
@@ -44,7 +41,7 @@ class Rendered:
 
     def routes(self) -> list[Route]:
         """The resources."""
-        paths = (_FRAMES, _INSTANCE, _SERIES, _STUDY)
+        paths = (FRAMES, *BELOW_A_STUDY)
         return [
             *(Route(f"{path}/rendered", self.rendered) for path in paths),
             *(Route(f"{path}/thumbnail", self.thumbnail) for path in paths),

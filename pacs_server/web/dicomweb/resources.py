@@ -6,24 +6,31 @@ from typing import Final
 from starlette.requests import Request
 
 from pacs_server.config.sections.web import WebConfig
+from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.index.instances import StoredInstance
 from pacs_server.web.urls import base_url
 
-STUDIES: Final = "/dicom-web/studies"
-BELOW_A_STUDY: Final = (
-    f"{STUDIES}/{{study}}",
-    f"{STUDIES}/{{study}}/series/{{series}}",
-    f"{STUDIES}/{{study}}/series/{{series}}/instances/{{instance}}",
-)
+BASE: Final = "/dicom-web"
+STUDIES: Final = f"{BASE}/studies"
+STUDY: Final = f"{STUDIES}/{{study}}"
+SERIES: Final = f"{STUDY}/series/{{series}}"
+INSTANCE: Final = f"{SERIES}/instances/{{instance}}"
+FRAMES: Final = f"{INSTANCE}/frames/{{frames}}"
+BELOW_A_STUDY: Final = (STUDY, SERIES, INSTANCE)
 """The paths of a study, a series and an instance."""
 
 
 def instance_url(request: Request, settings: WebConfig) -> Callable[[StoredInstance], str]:
     """The function that gives the URL of an instance as the client reaches it."""
-    base = base_url(request, settings) + STUDIES
+    base = base_url(request, settings)
+    return lambda stored: url_of_instance(base, stored.uids)
 
-    def url_of(stored: StoredInstance) -> str:
-        uids = stored.uids
-        return f"{base}/{uids.study}/series/{uids.series}/instances/{uids.sop}"
 
-    return url_of
+def url_of_instance(base: str, uids: InstanceUIDs) -> str:
+    """The URL of an instance at a server of this address."""
+    return f"{url_of_study(base, uids.study)}/series/{uids.series}/instances/{uids.sop}"
+
+
+def url_of_study(base: str, study_instance_uid: str) -> str:
+    """The URL of a study at a server of this address."""
+    return f"{base}{STUDIES}/{study_instance_uid}"

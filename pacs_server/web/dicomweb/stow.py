@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.native_xml import native_model
-from pacs_server.dicom.uids import InstanceUIDs, is_uid
+from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidRequest, UnsupportedMediaType
 from pacs_server.kit.media_types import media_type_of
 from pacs_server.kit.multipart import MalformedMultipart, MultipartSplitter
@@ -21,6 +21,7 @@ from pacs_server.services.access import require
 from pacs_server.web.accept import choose
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.media_types import DICOM, JSON, PLAIN_JSON, XML
+from pacs_server.web.dicomweb.resources import STUDIES, STUDY, url_of_instance, url_of_study
 from pacs_server.web.dicomweb.store_report import StoreReport
 from pacs_server.web.dicomweb.storing import Storing
 from pacs_server.web.dicomweb.storing_metadata import MetadataStoring
@@ -30,7 +31,6 @@ from pacs_server.web.uploads import consume
 from pacs_server.web.urls import base_url
 
 ANSWERS: Final = (JSON, PLAIN_JSON, XML)
-_PATH: Final = "/dicom-web/studies"
 # Many clients send each instance in a request of its own. The audit trail waits for the disk once in so many seconds
 # for each study and client, as it does once for each association.
 _SECONDS: Final = 60.0
@@ -51,8 +51,8 @@ class STOW:
     def routes(self) -> list[Route]:
         """The resources."""
         return [
-            Route(_PATH, self.store_instances, methods=["POST"]),
-            Route(f"{_PATH}/{{study}}", self.store_instances, methods=["POST"]),
+            Route(STUDIES, self.store_instances, methods=["POST"]),
+            Route(STUDY, self.store_instances, methods=["POST"]),
         ]
 
     async def store_instances(self, request: Request) -> Response:
@@ -78,15 +78,11 @@ class STOW:
         return self._threads
 
     def _answer(self, request: Request, report: StoreReport, media_type: str) -> Response:
-        base = base_url(request, self._services.config().web) + _PATH
-        module = report.module(lambda study: f"{base}/{study}", partial(_instance_url, base))
+        base = base_url(request, self._services.config().web)
+        module = report.module(partial(url_of_study, base), partial(url_of_instance, base))
         text = native_model(module) if media_type == XML else json.dumps(module)
         # With the argument media_type it would name a charset, which these media types do not have.
         return Response(text, report.status, {"content-type": media_type, **again_after(report.status)})
-
-
-def _instance_url(base: str, uids: InstanceUIDs) -> str:
-    return f"{base}/{uids.study}/series/{uids.series}/instances/{uids.sop}"
 
 
 def _taker(request: Request) -> Take:

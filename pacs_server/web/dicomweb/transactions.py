@@ -17,13 +17,9 @@ from pacs_server.web.dicomweb.media_types import (
     ZIP,
     compressed_media_types,
 )
+from pacs_server.web.dicomweb.resources import BASE, FRAMES, INSTANCE, SERIES, STUDIES, STUDY
 
-BASE: Final = "/dicom-web"
-_STUDY: Final = f"{BASE}/studies/{{study}}"
-_SERIES: Final = f"{_STUDY}/series/{{series}}"
-_INSTANCE: Final = f"{_SERIES}/instances/{{instance}}"
-_FRAMES: Final = f"{_INSTANCE}/frames/{{frames}}"
-_LEVELS: Final = {_STUDY: "Study", _SERIES: "Series", _INSTANCE: "Instance"}
+_LEVELS: Final = {STUDY: "Study", SERIES: "Series", INSTANCE: "Instance"}
 
 
 def _related(media_type: str) -> str:
@@ -58,11 +54,11 @@ STORED: Final = (
 """What a Store transaction takes; the last ones are bulk data beside metadata."""
 
 TRANSACTIONS: Final[dict[tuple[str, str], Transaction]] = {
-    ("GET", f"{BASE}/studies"): Transaction("Search for Studies", "10.6", _MATCHES),
-    ("GET", f"{_STUDY}/series"): Transaction("Search for Study Series", "10.6", _MATCHES),
-    ("GET", f"{_STUDY}/instances"): Transaction("Search for Study Instances", "10.6", _MATCHES),
+    ("GET", STUDIES): Transaction("Search for Studies", "10.6", _MATCHES),
+    ("GET", f"{STUDY}/series"): Transaction("Search for Study Series", "10.6", _MATCHES),
+    ("GET", f"{STUDY}/instances"): Transaction("Search for Study Instances", "10.6", _MATCHES),
     ("GET", f"{BASE}/series"): Transaction("Search for Series", "10.6", _MATCHES),
-    ("GET", f"{_SERIES}/instances"): Transaction("Search for Study Series Instances", "10.6", _MATCHES),
+    ("GET", f"{SERIES}/instances"): Transaction("Search for Study Series Instances", "10.6", _MATCHES),
     ("GET", f"{BASE}/instances"): Transaction("Search for Instances", "10.6", _MATCHES),
     **{("GET", path): Transaction(f"Retrieve {name}", "10.4", _FILES) for path, name in _LEVELS.items()},
     **{
@@ -73,18 +69,18 @@ TRANSACTIONS: Final[dict[tuple[str, str], Transaction]] = {
         ("GET", f"{path}/bulkdata"): Transaction(f"Retrieve {name} Bulkdata", "10.4", _VALUES)
         for path, name in _LEVELS.items()
     },
-    ("GET", f"{_INSTANCE}/bulkdata/{{path:path}}"): Transaction("Retrieve Bulkdata", "10.4", _VALUES),
-    ("GET", _FRAMES): Transaction("Retrieve Frames", "10.4", _VALUES),
+    ("GET", f"{INSTANCE}/bulkdata/{{path:path}}"): Transaction("Retrieve Bulkdata", "10.4", _VALUES),
+    ("GET", FRAMES): Transaction("Retrieve Frames", "10.4", _VALUES),
     **{
         ("GET", f"{path}/rendered"): Transaction(f"Retrieve Rendered {name}", "10.4", _PICTURES)
-        for path, name in {**_LEVELS, _FRAMES: "Frames"}.items()
+        for path, name in {**_LEVELS, FRAMES: "Frames"}.items()
     },
     **{
         ("GET", f"{path}/thumbnail"): Transaction(f"Retrieve {name} Thumbnail", "10.4", _PICTURES)
-        for path, name in {**_LEVELS, _FRAMES: "Frames"}.items()
+        for path, name in {**_LEVELS, FRAMES: "Frames"}.items()
     },
     ("GET", "/wado"): Transaction("Retrieve DICOM Instance, Retrieve Rendered Instance", "9", (DICOM, *_PICTURES)),
-    ("POST", f"{BASE}/studies"): Transaction("Store Instances", "10.5", (JSON, PLAIN_JSON, XML), STORED),
-    ("POST", _STUDY): Transaction("Store Study Instances", "10.5", (JSON, PLAIN_JSON, XML), STORED),
+    ("POST", STUDIES): Transaction("Store Instances", "10.5", (JSON, PLAIN_JSON, XML), STORED),
+    ("POST", STUDY): Transaction("Store Study Instances", "10.5", (JSON, PLAIN_JSON, XML), STORED),
     **{("DELETE", path): Transaction(f"Delete {name}", "") for path, name in _LEVELS.items()},
 }
