@@ -65,16 +65,6 @@ class Document(Closing):
             raise
         self.size = sum(length for _, length in self.ranges)
 
-    def within(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Where the bytes from `start` to `stop` of the document lie: offsets in `source`, and lengths."""
-        found, at = [], 0
-        for offset, length in self.ranges:
-            first, last = max(start, at), min(stop, at + length)
-            if first < last:
-                found.append((offset + first - at, last - first))
-            at += length
-        return found
-
     def close(self) -> None:
         """Close the instance."""
         self.source.close()

@@ -1,7 +1,8 @@
 """Answers that are made while they are sent, in pieces, whatever their size."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Final, Protocol, cast
 
 from starlette.concurrency import run_in_threadpool
@@ -42,6 +43,22 @@ async def pieces(source: Source, start: int = 0, stop: int | None = None) -> Asy
         # Nobody changes a bytearray that was read for this answer only.
         yield cast(bytes, piece)
         start += len(piece)
+
+
+async def pieces_of(
+    source: Source, ranges: Iterable[tuple[int, int]], start: int = 0, stop: int = sys.maxsize
+) -> AsyncIterator[bytes]:
+    """The bytes from `start` to `stop` of what lies at several ranges of a source, each an offset and a length.
+
+    Raises StorageUnavailable.
+    """
+    position = 0
+    for offset, length in ranges:
+        first, last = max(start - position, 0), min(stop - position, length)
+        if first < last:
+            async for piece in pieces(source, offset + first, offset + last):
+                yield piece
+        position += length
 
 
 class PiecewiseResponse(Response):

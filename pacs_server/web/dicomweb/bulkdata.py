@@ -21,7 +21,7 @@ from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
 from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, INSTANCE, instance_url
 from pacs_server.web.dicomweb.viewing import Views, entity_tag, select
 from pacs_server.web.services import WebServices
-from pacs_server.web.streams import PiecewiseResponse, pieces
+from pacs_server.web.streams import PiecewiseResponse, pieces_of
 
 _MULTIPART: Final = f'multipart/related; type="{OCTET_STREAM}"'
 # Documents that no browser runs as a page of this server. Others are sent as bytes only.
@@ -50,16 +50,15 @@ class BulkData:
 
     async def all(self, request: Request) -> Response:
         """All bulk data of a study, series or instance."""
-        instances = await run_in_threadpool(self._select, request)
-        return await run_in_threadpool(self.of_instances, request, instances)
+        return await run_in_threadpool(self._all, request)
 
     # ---------------------------------------------------------------- what blocks, in a thread of the pool
 
     def _select(self, request: Request) -> list[StoredInstance]:
         return select(self._services.retrieve, request.path_params, caller_of(request))
 
-    def of_instances(self, request: Request, instances: Sequence[StoredInstance]) -> Response:
-        """All bulk data of some instances, in parts. Raises NotAcceptable."""
+    def _all(self, request: Request) -> Response:
+        instances = self._select(request)
         if not any(each.takes(OCTET_STREAM) and each.multipart is not False for each in accepted(request)):
             raise not_acceptable((_MULTIPART,))
         self._record(request, instances)
@@ -161,10 +160,5 @@ async def _bytes(found: OpenBulkData, value: Value, part: ByteRange) -> AsyncIte
     if not value.ranges and value.chunks is not None:
         async for chunk in iterate_in_threadpool(value.chunks.chunks(part.start, part.stop)):
             yield chunk
-    position = 0
-    for offset, length in value.ranges:
-        start, stop = max(part.start - position, 0), min(part.stop - position, length)
-        if start < stop:
-            async for piece in pieces(found.source, offset + start, offset + stop):
-                yield piece
-        position += length
+    async for piece in pieces_of(found.source, value.ranges, part.start, part.stop):
+        yield piece

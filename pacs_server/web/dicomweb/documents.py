@@ -1,6 +1,6 @@
 """Sends documents and videos as they are, whole or a range of bytes (PS3.18 8.7.4; RFC 9110 14)."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +13,7 @@ from pacs_server.services.retrieve import RetrieveService
 from pacs_server.web.accept import Accepted, not_acceptable
 from pacs_server.web.dicomweb.ranges import byte_range, conditions
 from pacs_server.web.dicomweb.viewing import entity_tag
-from pacs_server.web.streams import PiecewiseResponse, pieces
+from pacs_server.web.streams import PiecewiseResponse, pieces_of
 
 HTML: Final = "text/html"
 
@@ -26,7 +26,7 @@ async def document_response(
     record: Callable[[StoredInstance], None],
 ) -> Response:
     """The document or video of an instance, or a report as HTML. Raises NotAcceptable, FrameNotFound."""
-    media_type = HTML if is_report(instance) else document_type(instance) or ""
+    media_type = shown_type(instance) or ""
     if not any(each.takes(media_type) for each in takes):
         raise not_acceptable([media_type])
     headers = {"etag": entity_tag(instance, "document"), "vary": "accept"}
@@ -45,13 +45,13 @@ async def document_response(
     start, stop = part or (0, document.size)
     headers |= part.headers(document.size) if part else {}
     status = 206 if part else 200
-    body = _body(document, start, stop)
+    body = pieces_of(document.source, document.ranges, start, stop)
     return PiecewiseResponse(body, media_type, status, headers, length=stop - start, close=document.close)
 
 
-def is_shown_as_it_is(instance: StoredInstance) -> bool:
-    """Whether `document_response` answers for the instance, which is no image then."""
-    return is_report(instance) or document_type(instance) is not None
+def shown_type(instance: StoredInstance) -> str | None:
+    """The media type of what `document_response` sends of the instance; None if it is something else: an image."""
+    return HTML if is_report(instance) else document_type(instance)
 
 
 def _report(retrieve: RetrieveService, instance: StoredInstance, record: Callable[[StoredInstance], None]) -> str:
@@ -68,9 +68,3 @@ def _opened(retrieve: RetrieveService, instance: StoredInstance, record: Callabl
         document.close()
         raise
     return document
-
-
-async def _body(document: Document, start: int, stop: int) -> AsyncIterator[bytes]:
-    for offset, length in document.within(start, stop):
-        async for piece in pieces(document.source, offset, offset + length):
-            yield piece

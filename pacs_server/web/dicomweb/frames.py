@@ -18,7 +18,7 @@ from pacs_server.web.dicomweb.ranges import conditions
 from pacs_server.web.dicomweb.resources import FRAMES
 from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
 from pacs_server.web.services import WebServices
-from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
+from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces_of
 
 # Frames of so many bytes together are read at once by the thread that has found them.
 _SMALL: Final = 4 * PIECE
@@ -97,9 +97,9 @@ class Frames:
                 for start in range(0, len(part), _SMALL):
                     yield part[start : start + _SMALL]
                 continue
-            for start, length in part or await run_in_threadpool(found.ranges, number):
-                async for piece in pieces(found.frames.source, start, start + length):
-                    yield piece
+            ranges = part or await run_in_threadpool(found.ranges, number)
+            async for piece in pieces_of(found.frames.source, ranges):
+                yield piece
         if rest or found.tail:
             yield rest + found.tail
 

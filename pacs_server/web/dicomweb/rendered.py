@@ -16,7 +16,7 @@ from pacs_server.index.instances import StoredInstance
 from pacs_server.services.rendering import RenderingService
 from pacs_server.web.accept import Accepted, accepted, not_acceptable
 from pacs_server.web.caller import caller_of
-from pacs_server.web.dicomweb.documents import document_response, is_shown_as_it_is
+from pacs_server.web.dicomweb.documents import document_response, shown_type
 from pacs_server.web.dicomweb.frames import frame_numbers
 from pacs_server.web.dicomweb.ranges import conditions
 from pacs_server.web.dicomweb.rendering_parameters import appearance_of, ignored_annotations, window_of
@@ -55,7 +55,7 @@ class Rendered:
         window, appearance = window_of(request), appearance_of(request)
         takes, caller = accepted(request), caller_of(request)
         found = await run_in_threadpool(select, self._retrieve, request.path_params, caller)
-        if len(found) == 1 and "frames" not in request.path_params and is_shown_as_it_is(found[0]):
+        if len(found) == 1 and "frames" not in request.path_params and shown_type(found[0]):
             return await document_response(request, self._retrieve, found[0], takes, self._views.recorder(request))
         chosen = _chosen(takes)
         if chosen is None:

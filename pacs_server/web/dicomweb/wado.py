@@ -50,7 +50,7 @@ class WADO:
         self._retrieve = services.retrieve
         self._views = views
         self._opener = opener
-        self._bulk_data_of = bulk_data.of_instances
+        self._bulk_data = bulk_data
 
     def routes(self) -> list[Route]:
         """The resources."""
@@ -60,7 +60,8 @@ class WADO:
         """A study, series or instance: in parts, as a ZIP file, or as one file."""
         form = _form(accepted(request), single="instance" in request.path_params)
         if form.media_type == OCTET_STREAM:
-            return await run_in_threadpool(self._bulk_data, request)
+            # PS3.18 10.4.4: instances as octet-stream are their bulk data, for historical reasons.
+            return await self._bulk_data.all(request)
         if form.multipart or form.media_type == ZIP:
             return await run_in_threadpool(self._all, request, form)
         found = await run_in_threadpool(self._one, request, form)
@@ -152,10 +153,6 @@ class WADO:
     def _zipped(self, instances: Sequence[StoredInstance], transfer: Transfer) -> Iterator[bytes]:
         yield from self._services.exports.zipped(instances, transfer.completed)
         transfer.end()
-
-    def _bulk_data(self, request: Request) -> Response:
-        """PS3.18 10.4.4: instances as octet-stream are their bulk data, for historical reasons."""
-        return self._bulk_data_of(request, self._select(request))
 
     def _select(self, request: Request) -> list[StoredInstance]:
         return select(self._retrieve, request.path_params, caller_of(request))

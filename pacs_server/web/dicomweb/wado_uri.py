@@ -13,11 +13,10 @@ from pacs_server.dicom.lut import Window
 from pacs_server.dicom.picture import GIF, JPEG, PICTURES, Appearance, Region
 from pacs_server.errors import FrameNotFound, InvalidRequest, NotAcceptable, TranscodeError
 from pacs_server.index.instances import StoredInstance
-from pacs_server.services.documents import document_type, is_report
 from pacs_server.services.rendering import RenderingService
 from pacs_server.web.accept import Accepted
 from pacs_server.web.caller import caller_of
-from pacs_server.web.dicomweb.documents import HTML, document_response
+from pacs_server.web.dicomweb.documents import document_response, shown_type
 from pacs_server.web.dicomweb.instance_parts import Opened, Opener, Planned
 from pacs_server.web.dicomweb.media_types import DICOM
 from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
@@ -60,12 +59,12 @@ class WADOURI:
         for media_type in _wanted(request, instance):
             if media_type == DICOM:
                 return await self._file(request, instance)
-            if media_type == _document_type(instance):
+            if media_type == shown_type(instance):
                 takes = [Accepted(media_type)]
                 return await document_response(request, self._retrieve, instance, takes, self._views.recorder(request))
-            if media_type in PICTURES and _document_type(instance) is None:
+            if media_type in PICTURES and shown_type(instance) is None:
                 return await self._picture(request, instance, replace(appearance, media_type=media_type), window)
-        raise NotAcceptable(f"contentType is {DICOM}, {_document_type(instance) or ', '.join(PICTURES)}")
+        raise NotAcceptable(f"contentType is {DICOM}, {shown_type(instance) or ', '.join(PICTURES)}")
 
     async def _picture(
         self,
@@ -144,16 +143,12 @@ def _wanted(request: Request, instance: StoredInstance) -> list[str]:
     wanted: list[str] = []
     for each in given:
         if each in ("*/*", ""):
-            wanted += [_document_type(instance) or JPEG]
+            wanted += [shown_type(instance) or JPEG]
         elif each == "image/*":
             wanted += [JPEG]
         else:
             wanted.append(each)
     return wanted
-
-
-def _document_type(instance: StoredInstance) -> str | None:
-    return HTML if is_report(instance) else document_type(instance)
 
 
 def _appearance_of(request: Request) -> Appearance:

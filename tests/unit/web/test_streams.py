@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pacs_server.errors import StorageUnavailable
-from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces
+from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces, pieces_of
 
 
 class InMemory:
@@ -69,3 +69,29 @@ def test_a_head_request_is_sent_no_body() -> None:
 def test_a_source_that_ends_early_ends_the_answer() -> None:
     with pytest.raises(StorageUnavailable, match="shorter"):
         asyncio.run(_sent(InMemory(3 * PIECE, 2 * PIECE)))
+
+
+class Letters:
+    """A source of a few bytes, which are read by a thread if they are upper case."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self._data = data
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
+    def cached(self, offset: int, length: int) -> bytes | None:
+        found = self.read(offset, length)
+        return None if found.isupper() else found
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [((), b"cdGHb"), ((0, 5), b"cdGHb"), ((1, 3), b"dG"), ((2, 2), b""), ((3, 9), b"Hb"), ((5,), b"")],
+)
+def test_a_part_of_what_lies_at_several_places(part: tuple[int, ...], found: bytes) -> None:
+    async def read() -> bytes:
+        return b"".join([piece async for piece in pieces_of(Letters(b"abcdefGHij"), [(2, 2), (6, 2), (1, 1)], *part)])
+
+    assert asyncio.run(read()) == found
