@@ -17,6 +17,8 @@ import httptools
 
 Header = tuple[bytes, bytes]
 
+SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+"""The methods that change nothing (RFC 9110 9.2.1)."""
 VERSIONS: Final = ("1.0", "1.1")
 # RFC 3986 3.3 and 3.4, and what browsers leave as it is. The parser lets nothing through that is not ASCII.
 _AUTHORITY: Final = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*")

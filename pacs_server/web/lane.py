@@ -19,15 +19,12 @@ class Lane:
     """Runs functions for the event loop, a few at a time."""
 
     def __init__(self, threads: int, *, waiting: int = _MOST_WAITING) -> None:
-        self._threads = threads
+        self._limiter = CapacityLimiter(threads)
         self._most = threads + waiting
-        self._limiter: CapacityLimiter | None = None
         self._under_way = 0
 
     async def run(self, function: Callable[P, R], *args: P.args, **options: P.kwargs) -> R:
         """What the function gives, called in a thread. Raises ResourceLimitation if too many wait already."""
-        if self._limiter is None:
-            self._limiter = CapacityLimiter(self._threads)
         if self._under_way >= self._most:
             raise ResourceLimitation("too many people log in at once, try again in a moment")
         self._under_way += 1

@@ -20,6 +20,7 @@ from pacs_server.dicom.caller import Caller
 from pacs_server.errors import PacsError
 from pacs_server.web.caller import IDENTIFY, KEY
 from pacs_server.web.exchange import AnswerCut, ClientGone
+from pacs_server.web.head import SAFE_METHODS
 from pacs_server.web.logged import logged_path
 from pacs_server.web.status import problem, status_of
 from pacs_server.web.urls import from_trusted_proxy, is_contradictory, is_same_origin
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 Identify = Callable[[HTTPConnection], Awaitable[Caller | Response]]
 """Finds out who makes a request; a Response refuses it."""
 
-_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _HEADERS: Final = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -116,7 +116,7 @@ def _refusal(request: HTTPConnection, settings: WebConfig) -> Response | None:
     if not _is_known_host(request, host, settings):
         detail = "the Host header does not name this server: set web.public_url if it has another name"
         return problem(HTTPStatus.MISDIRECTED_REQUEST, detail)
-    if request.scope["method"] in _SAFE or is_same_origin(request, settings):
+    if request.scope["method"] in SAFE_METHODS or is_same_origin(request, settings):
         return None
     return problem(HTTPStatus.FORBIDDEN, "a page of another origin may not do this: see web.cors_origins")
 

@@ -25,6 +25,7 @@ from pacs_server.services.api_keys import PREFIX
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.caller import KEY
 from pacs_server.web.credentials import CookieNames, Password, Token, shown
+from pacs_server.web.head import SAFE_METHODS
 from pacs_server.web.lane import Lane
 from pacs_server.web.oidc import Provider
 from pacs_server.web.oidc_provider import ProviderError
@@ -41,7 +42,6 @@ NOT_HTTPS: Final = (
 )
 # They check tokens, which may have to wait for the provider.
 _THREADS: Final = 4
-_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _REALM: Final = 'realm="pacs-server"'
 
 
@@ -194,7 +194,7 @@ class Policy:
     async def _check_least_role(self, caller: Caller, method: str) -> None:
         """Raise NotAuthorised for what no door lets a caller of this role do; the doors themselves may ask for more."""
         try:
-            require(caller, Role.READER if method in _SAFE else Role.CONTRIBUTOR)
+            require(caller, Role.READER if method in SAFE_METHODS else Role.CONTRIBUTOR)
         except NotAuthorised as error:
             await run_in_threadpool(self._services.auditor.refused, caller, method, str(error))
             raise

@@ -29,6 +29,7 @@ from pacs_server.kit.logs import Sparingly
 from pacs_server.kit.metrics import Metrics
 from pacs_server.web.caller import KEY
 from pacs_server.web.exchange import AnswerCut, ClientGone, Exchange
+from pacs_server.web.head import SAFE_METHODS
 from pacs_server.web.limits import Places, WebLimits
 from pacs_server.web.logged import DOORS, logged_path
 from pacs_server.web.protocol import READ_HIGH, HTTPConnection
@@ -46,7 +47,6 @@ _SWEEP_SECONDS = 0.1
 _START_SECONDS, _STOP_SECONDS = 10.0, 5.0
 # A connection whose peer is gone without a word ends in the kernel as well, in milliseconds.
 _USER_TIMEOUT = 60_000
-_SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class WebServer:
@@ -289,7 +289,7 @@ class WebServer:
         seconds = time.perf_counter() - exchange.began
         self._metrics.web_request(self._door(exchange), exchange.head.method, exchange.status or 0, seconds)
         self._metrics.web_traffic(exchange.received, exchange.sent)
-        level = logging.DEBUG if exchange.head.method in _SAFE and (exchange.status or 0) < 400 else logging.INFO
+        level = logging.DEBUG if exchange.head.method in SAFE_METHODS and (exchange.status or 0) < 400 else logging.INFO
         if log.isEnabledFor(level):
             about = self._about(connection, exchange)
             log.log(level, "request", extra={**about, "bytes": exchange.sent, "ms": round(seconds * 1000, 2)})

@@ -45,7 +45,7 @@ class STOW:
     def __init__(self, services: WebServices) -> None:
         self._services = services
         # A thread waits for its client, so these are none of the threads on which answers depend.
-        self._threads: CapacityLimiter | None = None
+        self._threads = CapacityLimiter(services.config().web.max_connections)
         self._recent = Recently(_SECONDS, _MOST_SOURCES)
 
     def routes(self) -> list[Route]:
@@ -71,10 +71,7 @@ class STOW:
         return self._answer(request, report, answer)
 
     def _limiter(self) -> CapacityLimiter:
-        most = self._services.config().web.max_connections
-        if self._threads is None:
-            self._threads = CapacityLimiter(most)
-        self._threads.total_tokens = most
+        self._threads.total_tokens = self._services.config().web.max_connections
         return self._threads
 
     def _answer(self, request: Request, report: StoreReport, media_type: str) -> Response:

@@ -107,11 +107,8 @@ class Workers:
     """Runs what takes processor time and memory in threads, a few at a time. For one event loop."""
 
     def __init__(self, at_once: int = _AT_ONCE) -> None:
-        self._at_once = at_once
-        self._limiter: CapacityLimiter | None = None
+        self._limiter = CapacityLimiter(at_once)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """What the function returns; waits for its turn without holding a thread."""
-        if self._limiter is None:
-            self._limiter = CapacityLimiter(self._at_once)
         return await to_thread.run_sync(function, *arguments, limiter=self._limiter)
