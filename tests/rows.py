@@ -55,7 +55,7 @@ def _value(table: str, column: Any, number: int) -> object:
     if column.name in fixed:
         return fixed[column.name]
     if column.name in ("status", "level"):
-        return _STATUS[table] if column.name == "status" else "STUDY"
+        return _STATUS.get(table, number) if column.name == "status" else "STUDY"
     if column.name == "id":
         return number
     if column.name.endswith("_fk"):

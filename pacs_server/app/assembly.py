@@ -16,10 +16,11 @@ from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.tls import client_contexts
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
-from pacs_server.index import commitment
+from pacs_server.index import commitment, deliveries
 from pacs_server.index.commitment import CommitmentIndex
 from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
+from pacs_server.index.deliveries import FORWARD, DeliveryIndex
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.listing import ListingIndex
 from pacs_server.index.logins import KeyIndex, SessionIndex
@@ -27,6 +28,7 @@ from pacs_server.index.metadata import MetadataIndex
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
 from pacs_server.index.queries import QueryIndex
+from pacs_server.index.remote_states import RemoteStateIndex
 from pacs_server.index.scope import ScopeIndex
 from pacs_server.index.state import StateIndex
 from pacs_server.index.task_overview import TaskOverview
@@ -40,8 +42,11 @@ from pacs_server.scp.contexts import supports
 from pacs_server.scp.entity import EntitySettings
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.api_keys import APIKeyService
+from pacs_server.services.breakers import Breakers
 from pacs_server.services.commitment import StorageCommitmentService, retry_policy
 from pacs_server.services.deletion import DeletionService
+from pacs_server.services.forwarding import ForwardingService
+from pacs_server.services.forwarding import retry_policy as forwarding_policy
 from pacs_server.services.listing import ListingService
 from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
@@ -74,6 +79,8 @@ class OpenArchive:
     metadata: MetadataService
     tasks: TaskService
     commitment: StorageCommitmentService
+    forwarding: ForwardingService
+    breakers: Breakers
     worklist: WorklistService
     mpps: MPPSService
     peers: PeersSeenService
@@ -136,12 +143,17 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     queries = QueryIndex(database)
     retrieve = RetrieveService(archive, queries)
     tasks = TaskService(
-        TaskIndex(database, {commitment.KIND: commitment.follow}),
+        TaskIndex(database, {commitment.KIND: commitment.follow, FORWARD: deliveries.follow}),
         TaskOverview(database),
-        {commitment.KIND: lambda: retry_policy(config().commitment)},
+        {
+            commitment.KIND: lambda: retry_policy(config().commitment),
+            FORWARD: lambda: forwarding_policy(config().forwarding),
+        },
         counted=metrics.task if metrics else None,
     )
     return OpenArchive(
+        forwarding=ForwardingService(DeliveryIndex(database), retrieve, tasks, lambda: config().remote_aes),
+        breakers=Breakers(RemoteStateIndex(database), lambda: config().remote_aes, lambda: config().forwarding),
         config=config,
         resources=resources,
         database=database,

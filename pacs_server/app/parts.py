@@ -16,19 +16,24 @@ from pacs_server.app.logging import Logging
 from pacs_server.app.ports import Addresses, bind_ports
 from pacs_server.app.runtime import Runtime
 from pacs_server.app.web import web_parts
+from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.running import retention
 from pacs_server.config.tls import ExpiryWatch
 from pacs_server.hl7.mllp import MLLPServer
 from pacs_server.hl7.orders import OrderService
 from pacs_server.index import commitment
+from pacs_server.index.deliveries import FORWARD, DeliveryIndex
 from pacs_server.index.state import StateIndex
 from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.outbox.commitment import CommitmentHandler
+from pacs_server.outbox.forward import ForwardHandler
 from pacs_server.outbox.handler import Handler
+from pacs_server.outbox.plain_sender import PlainSenders
 from pacs_server.outbox.retention import task_retention
 from pacs_server.outbox.worker import Worker
+from pacs_server.scu.sending import outgoing
 from pacs_server.upkeep.metadata_keeper import CONSUMER, MetadataKeeper
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper
@@ -61,10 +66,12 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
             status=running.status,
             not_ready=health.not_ready,
         )
+    forward = _forward_handler(runtime)
     yield Worker(
         runtime.archive.tasks,
-        _task_handlers(runtime),
+        {**_task_handlers(runtime), FORWARD: forward},
         stop_within=lambda: runtime.config().server.shutdown_timeout,
+        closed=forward.closed,
     )
     yield task_retention(runtime.archive.tasks)
     yield runtime.archive.peers
@@ -89,6 +96,19 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
     return {
         commitment.KIND: CommitmentHandler(archive.commitment, runtime.requestor()),
     }
+
+
+def _forward_handler(runtime: Runtime) -> ForwardHandler:
+    archive = runtime.archive
+    return ForwardHandler(
+        DeliveryIndex(archive.database),
+        archive.breakers,
+        PlainSenders(runtime.requestor(), runtime.remote),
+        tasks=archive.tasks,
+        prepare=lambda stored, forwarding: outgoing(archive.retrieve, stored),
+        auditor=Auditor(archive.audit),
+        retrieve=archive.retrieve,
+    )
 
 
 def _audit_trail(runtime: Runtime) -> Iterator[Part]:

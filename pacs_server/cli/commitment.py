@@ -37,7 +37,7 @@ def retry(
     key: Annotated[int, typer.Argument(metavar="ID", help="The number that `commitment list` shows.")],
     config: ConfigOption = None,
 ) -> None:
-    """Make a transaction due now, given up or not; the running server takes it up within a minute."""
+    """Make a transaction due now, given up or not; the running server takes it up within ten seconds."""
     with open_archive(context, config) as archive:
         if not archive.commitment.retry(key):
             fail(f"there is no transaction {key} that is not reported yet", 1)

@@ -90,7 +90,7 @@ def retry(
     target: TargetOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Make tasks due now that are ready, dead or cancelled; the running server takes them up within a minute."""
+    """Make tasks due now that are ready, dead or cancelled; the running server takes them up within ten seconds."""
     from pacs_server.index.task_overview import TaskFilter
     from pacs_server.index.task_values import TaskState
 

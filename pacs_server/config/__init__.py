@@ -5,6 +5,7 @@ from pacs_server.config.sections.access_control import AccessControlConfig, Peer
 from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.config.sections.commitment import CommitmentConfig
 from pacs_server.config.sections.database import DatabaseConfig
+from pacs_server.config.sections.forwarding import ForwardingConfig
 from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
@@ -22,6 +23,7 @@ __all__ = [
     "CommitmentConfig",
     "Config",
     "DatabaseConfig",
+    "ForwardingConfig",
     "LoggingConfig",
     "MonitoringConfig",
     "OIDCConfig",

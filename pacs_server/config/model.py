@@ -17,6 +17,7 @@ from pacs_server.config.sections.access_control import AccessControlConfig
 from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.config.sections.commitment import CommitmentConfig
 from pacs_server.config.sections.database import DatabaseConfig
+from pacs_server.config.sections.forwarding import ForwardingConfig
 from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
 from pacs_server.config.sections.remote_aes import RemoteAEConfig, check_remotes
@@ -48,6 +49,7 @@ class Config(Section):
     audit: AuditConfig = AuditConfig()
     worklist: WorklistConfig = WorklistConfig()
     commitment: CommitmentConfig = CommitmentConfig()
+    forwarding: ForwardingConfig = ForwardingConfig()
     web: WebConfig = WebConfig()
     remote_aes: Live[Annotated[tuple[RemoteAEConfig, ...], AfterValidator(check_remotes), Field(strict=False)]] = ()
     source: Path | None = None

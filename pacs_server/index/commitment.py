@@ -242,7 +242,7 @@ class CommitmentIndex:
         return Undelivered(waiting, since and in_utc(since), given_up)
 
 
-def follow(connection: Connection, task: Task) -> None:
+def follow(connection: Connection, task: Task, retried: bool) -> None:
     """Repeat in a transaction what has become of its task, in the database transaction that changes the task."""
     values: dict[str, Any] = {
         "status": _STATUS_OF_TASK[task.state], "attempts": task.attempts, "last_error": task.last_error

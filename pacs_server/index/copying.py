@@ -17,19 +17,23 @@ from urllib.parse import quote
 from sqlalchemy import Connection, DateTime, Table, delete, func, insert, select, text, update
 
 from pacs_server.errors import ConfigError, StorageUnavailable
-from pacs_server.index import archive_models, login_models, models, task_models, workflow_models
+from pacs_server.index import archive_models, login_models, models, outgoing_models, task_models, workflow_models
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
 
 _BATCH_ROWS: Final = 1000
 # All tables are in one collection; importing the modules puts them there.
 assert archive_models.deletion.metadata is workflow_models.peer_seen.metadata is task_models.task.metadata
-assert login_models.api_key.metadata is models.metadata
+assert login_models.api_key.metadata is models.metadata is outgoing_models.delivery.metadata
 # Tables come after those that they refer to.
 _TABLES: Final = models.metadata.sorted_tables
 # Columns that hold ids of a table's rows which consumers of the feed have seen, and which may be deleted since.
 _SHOWN: Final = {
-    models.instance: (archive_models.feed_cursor.c.instance_id, archive_models.change.c.after),
+    models.instance: (
+        archive_models.feed_cursor.c.instance_id,
+        archive_models.change.c.after,
+        outgoing_models.delivery.c.instance_id,
+    ),
     archive_models.change: (archive_models.feed_cursor.c.change_id,),
 }
 # A new database may have rows in these tables; a restore replaces them by those of the snapshot.

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from sqlalchemy import Connection, Table, func, insert, inspect, select
+from sqlalchemy import Connection, Table, func, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index import archive_models as archive
 from pacs_server.index import login_models, models, task_models
+from pacs_server.index import outgoing_models as outgoing
 from pacs_server.index import workflow_models as workflow
 from pacs_server.index.copying import continue_numbering, copy_tables
 from pacs_server.index.database import Database
@@ -43,6 +44,8 @@ FATES: Final[Mapping[Table, Fate]] = {
     workflow.commitment: Fate.TAKEN_OVER,
     workflow.commitment_instance: Fate.TAKEN_OVER,
     task_models.task: Fate.TAKEN_OVER,
+    outgoing.delivery: Fate.TAKEN_OVER,
+    outgoing.remote_state: Fate.TAKEN_OVER,
     workflow.peer_seen: Fate.TAKEN_OVER,
     login_models.api_key: Fate.TAKEN_OVER,
     # People log in again.
@@ -64,7 +67,7 @@ def take_over(old: Database, new: Database) -> list[str]:
     """
     lost = []
     for table in _tables_of(old, new):
-        copy = _begin_epoch if table is archive.feed_cursor else _copy
+        copy = _COPIES.get(table, _copy)
         try:
             with old.connect() as source, new.begin() as target:
                 copy(source, target, table)
@@ -101,3 +104,20 @@ def _begin_epoch(source: Connection, target: Connection, cursors: Table) -> None
     }
     for consumer in source.scalars(select(cursors.c.consumer)):
         target.execute(insert(cursors).values(consumer=consumer, **end))
+
+
+def _copy_deliveries(source: Connection, target: Connection, deliveries: Table) -> None:
+    """Copy the deliveries with the new ids of their instances, so that none is taken for that of another instance."""
+    copy_tables(source, target, [deliveries])
+    target.execute(update(deliveries).values(instance_id=-deliveries.c.id))
+    # Of several versions of an instance the last one is there.
+    last = select(func.max(deliveries.c.id)).group_by(
+        deliveries.c.remote, deliveries.c.rule, deliveries.c.sop_instance_uid
+    )
+    same = models.instance.c.sop_instance_uid == deliveries.c.sop_instance_uid
+    new_id = select(models.instance.c.id).where(same).scalar_subquery()
+    known = select(models.instance.c.id).where(same).exists()
+    target.execute(update(deliveries).where(deliveries.c.id.in_(last), known).values(instance_id=new_id))
+
+
+_COPIES: Final = {archive.feed_cursor: _begin_epoch, outgoing.delivery: _copy_deliveries}

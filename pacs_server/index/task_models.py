@@ -53,6 +53,8 @@ task = Table(
     Column("dedupe_key", Text, nullable=True),
     # What the handler of this kind needs to know, as a JSON object.
     Column("payload", Text, nullable=False, server_default="{}"),
+    # How far the handler has come, as a JSON object for people; empty if it does not say.
+    Column("progress", Text, nullable=False, server_default="{}"),
     _text("last_error"),
     Column("created", DateTime(timezone=True), nullable=False),
     # The rule or the caller that made the task.

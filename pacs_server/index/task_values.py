@@ -88,6 +88,7 @@ class Task:
     node: str
     dedupe_key: str | None
     payload: Mapping[str, Any]
+    progress: Mapping[str, Any]
     last_error: str
     created: datetime
     created_by: str
@@ -111,6 +112,7 @@ def task_of(row: Row[Any]) -> Task:
         node=row.node,
         dedupe_key=row.dedupe_key,
         payload=json.loads(row.payload),
+        progress=json.loads(row.progress),
         last_error=row.last_error,
         created=in_utc(row.created),
         created_by=row.created_by,

@@ -51,8 +51,8 @@ _IS_OVER = text(task_models.IS_OVER)
 # What is reset when nobody runs a task any more.
 _NOT_RUNNING: Final[Mapping[str, Any]] = {"owner": "", "claimed_until": None, "again": False}
 
-# Told of a task whose state has changed, in the transaction that changes it.
-Follower = Callable[[Connection, Task], None]
+# Told of a task whose state has changed, in the transaction that changes it, and whether somebody retried it by hand.
+Follower = Callable[[Connection, Task, bool], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +229,30 @@ class TaskIndex:
         }
         if settlement.due is not None:
             values |= _when(settlement.due, task.priority)
-        if settlement.state == TaskState.DONE:
-            values |= _done_or_again(task, settlement, now)
+        if settlement.state in (TaskState.DONE, TaskState.DEAD):
+            values |= _over_or_again(task, settlement, now)
         held = and_(table.c.id == task.id, _IS_RUNNING, table.c.owner == task.owner)
         with self._database.begin() as connection:
             return self._change(connection, held, values)
+
+    def set_progress(self, task: Task, progress: Mapping[str, Any]) -> None:
+        """Say how far a running task has come, if its owner still has it."""
+        held = and_(table.c.id == task.id, _IS_RUNNING, table.c.owner == task.owner)
+        text_ = json.dumps(progress, separators=(",", ":"))
+        with self._database.begin() as connection:
+            connection.execute(update(table).where(held).values(progress=text_))
+
+    def give_up_overdue(self, kind: str, target: str, reason: str, now: datetime) -> list[Task]:
+        """Make the ready tasks of a target dead whose deadline has passed, for one `reason`; return them."""
+        overdue = and_(_IS_READY, table.c.kind == kind, table.c.target == target, table.c.deadline <= now)
+        with self._database.connect() as connection:
+            if connection.scalar(select(table.c.id).where(overdue).limit(1)) is None:
+                return []
+        values = {"state": TaskState.DEAD, "last_error": reason, **_NOT_RUNNING}
+        with self._database.begin() as connection:
+            keys = connection.scalars(select(table.c.id).where(overdue).with_for_update(skip_locked=True)).all()
+            changed = [self._change(connection, table.c.id == key, values) for key in keys]
+        return [task for task in changed if task is not None]
 
     def expire(self, kinds: Collection[str], owners: Collection[str], now: datetime) -> list[Task]:
         """Make tasks of these kinds ready again whose lease has run out, or dead after too many lost leases.
@@ -279,7 +298,8 @@ class TaskIndex:
                     "lost_leases": 0,
                     "finished": None,
                 }
-                return self._change(connection, and_(table.c.id == key, retryable), values) is not None
+                which = and_(table.c.id == key, retryable)
+                return self._change(connection, which, values, retried=True) is not None
         except IntegrityError:
             return False
 
@@ -299,14 +319,16 @@ class TaskIndex:
         with self._database.begin() as connection:
             return connection.execute(delete(table).where(table.c.id.in_(old.scalar_subquery()))).rowcount
 
-    def _change(self, connection: Connection, which: ColumnElement[bool], values: Mapping[str, Any]) -> Task | None:
+    def _change(
+        self, connection: Connection, which: ColumnElement[bool], values: Mapping[str, Any], *, retried: bool = False
+    ) -> Task | None:
         row = connection.execute(update(table).where(which).values(**values).returning(table)).one_or_none()
         if row is None:
             return None
         task = task_of(row)
         follower = self._followers.get(task.kind)
         if follower is not None:
-            follower(connection, task)
+            follower(connection, task, retried)
         return task
 
 
@@ -315,12 +337,14 @@ def _claimable(wanted: Wanted) -> ColumnElement[bool]:
     return and_(_IS_URGENT if wanted.urgent_only else _IS_READY, table.c.kind.in_(list(wanted.kinds)), *others)
 
 
-def _done_or_again(task: Task, settlement: Settlement, now: datetime) -> dict[str, Any]:
+def _over_or_again(task: Task, settlement: Settlement, now: datetime) -> dict[str, Any]:
+    """A task is done or dead, unless the same work was added while it ran: then it runs once more."""
     moments = _when(now, task.priority)
+    finished = now if settlement.state == TaskState.DONE else None
     return {
-        "state": case((table.c.again, TaskState.READY), else_=TaskState.DONE),
+        "state": case((table.c.again, TaskState.READY), else_=settlement.state),
         "attempts": case((table.c.again, 0), else_=settlement.attempts),
-        "finished": case((table.c.again, null()), else_=literal(now, DateTime(timezone=True))),
+        "finished": case((table.c.again, null()), else_=literal(finished, DateTime(timezone=True))),
         **{
             name: case((table.c.again, literal(moment, DateTime(timezone=True))), else_=table.c[name])
             for name, moment in moments.items()

@@ -18,12 +18,14 @@ class CommitmentHandler:
 
     # How many transactions are reported over one association.
     together: Final = 20
-    # Associations with one remote AE at the same time.
-    at_once: Final = 8
 
     def __init__(self, service: StorageCommitmentService, requestor: Requestor) -> None:
         self._service = service
         self._requestor = requestor
+
+    def at_once(self, target: str) -> int:
+        """Associations with one remote AE at the same time."""
+        return 8
 
     def run(self, work: Work) -> None:
         """Verify and report all transactions; those that cannot be reported now are put off."""

@@ -30,6 +30,14 @@ class Work:
         """Whether to stop working: the server shuts down, or no task is left. Ask this often."""
         return self._stopping() or len(self.lost) == len(self.tasks)
 
+    def progress(self, task: Task, **progress: object) -> None:
+        """Say how far the task has come, in numbers and words for people."""
+        self._service.progress(task, progress)
+
+    def wait(self, task: Task, reason: str, seconds: float) -> None:
+        """The task cannot be tried for a while; this counts as no attempt, and its time does not run out."""
+        self._service.release(task, reason, seconds)
+
     def is_held(self, task: Task) -> bool:
         """Whether the task is still ours, with a new lease. Ask this before an effect that cannot be taken back."""
         return task.id not in self.lost and task.id in self._service.renew([task])
@@ -63,9 +71,8 @@ class Handler(Protocol):
     def together(self) -> int:
         """How many tasks of one target to run together."""
 
-    @property
-    def at_once(self) -> int:
-        """How many calls for one target may run at the same time, of the 8 that may run in all.
+    def at_once(self, target: str) -> int:
+        """How many calls for this target may run at the same time, of the 8 that may run in all.
 
         With 8 a target that hangs can hold up all others; with 4 it cannot.
         """
@@ -83,6 +90,11 @@ class Handler(Protocol):
 def fields(task: Task) -> dict[str, object]:
     """What the log says of a task: no payload, which may hold identifiers."""
     return {"task": task.id, "kind": task.kind, "target": task.target}
+
+
+def tell_dead(task: Task) -> None:
+    """Say in the log that a task which nobody ran was given up."""
+    tell(task, Settlement(task.state, task.attempts, task.last_error))
 
 
 def tell(task: Task, settlement: Settlement | None) -> None:

@@ -9,8 +9,8 @@ from typing import Final
 
 from pacs_server.errors import PacsError
 from pacs_server.index.task_values import TaskState
-from pacs_server.index.tasks import Settlement, Wanted
-from pacs_server.outbox.handler import Handler, Work, fields, tell
+from pacs_server.index.tasks import Wanted
+from pacs_server.outbox.handler import Handler, Work, fields, tell, tell_dead
 from pacs_server.services.tasks import TaskService
 
 log = logging.getLogger(__name__)
@@ -18,10 +18,14 @@ log = logging.getLogger(__name__)
 # Batches of tasks that run at the same time; one more place is kept for urgent tasks.
 _SLOTS: Final = 8
 # Tasks that another process has added are noticed after so many seconds at the latest.
-_LOOK_AGAIN: Final = 60.0
+_LOOK_AGAIN: Final = 10.0
 # Pauses in seconds: when others hold what is due, and when the index fails.
 _PAUSE: Final = 0.2
 _INDEX_PAUSE: Final = 5.0
+
+
+# Kind and target of the tasks that cannot be done now, with the seconds after which to ask again.
+Closed = Callable[[], Mapping[tuple[str, str], float]]
 
 
 @dataclass(eq=False, slots=True)
@@ -43,16 +47,18 @@ class Worker:
         *,
         stop_within: Callable[[], float],
         slots: int = _SLOTS,
+        closed: Closed = dict,
     ) -> None:
         """`handlers` by kind; tasks of other kinds are left to other processes.
 
-        `stop_within` says how long handlers may take to stop, in seconds.
+        `stop_within` says how long handlers may take to stop, in seconds. Tasks for what is `closed` are not claimed.
         """
         self._service = service
         self._handlers = handlers
         self._kinds = {kind: handler.together for kind, handler in handlers.items()}
         self._stop_within = stop_within
         self._slots = slots
+        self._closed = closed
         # Leases are renewed after a third of their time.
         self._renew_seconds = service.lease_seconds / 3
         self._stopping = threading.Event()
@@ -104,22 +110,23 @@ class Worker:
 
     def _pause(self) -> float:
         longest = min(_LOOK_AGAIN, self._renew_seconds) if self._batches else _LOOK_AGAIN
-        wanted = self._wanted()
-        if wanted is None:
-            return longest
         try:
-            seconds = self._service.seconds_to_next(wanted)
+            wanted = self._wanted()
+            seconds = None if wanted is None else self._service.seconds_to_next(wanted)
+            opens = min(self._closed().values(), default=longest)
         except PacsError:
             return min(_INDEX_PAUSE, longest)
-        return longest if seconds is None else min(max(seconds, _PAUSE), longest)
+        if wanted is None:
+            return longest
+        return min(max(opens if seconds is None else min(seconds, opens), _PAUSE), longest)
 
     def _wanted(self) -> Wanted | None:
         """What to claim next; None while all slots are in use."""
         running = [(batch.kind, batch.target) for batch in list(self._batches)]
         if len(running) > self._slots:
             return None
-        busy = {pair for pair in running if running.count(pair) >= self._handlers[pair[0]].at_once}
-        return Wanted(self._kinds, urgent_only=len(running) == self._slots, busy=busy)
+        busy = {pair for pair in running if running.count(pair) >= self._handlers[pair[0]].at_once(pair[1])}
+        return Wanted(self._kinds, urgent_only=len(running) == self._slots, busy=busy | self._closed().keys())
 
     def _start_batch(self) -> bool:
         """Claim tasks and start a thread that runs them; whether there were any."""
@@ -156,7 +163,7 @@ class Worker:
         running = {batch.work.tasks[0].owner for batch in list(self._batches)}
         for task in self._service.expire(self._kinds, running):
             if task.state == TaskState.DEAD:
-                tell(task, Settlement(task.state, task.attempts, task.last_error))
+                tell_dead(task)
             else:
                 log.warning("task taken over", extra={**fields(task), "reason": task.last_error})
 

@@ -139,7 +139,7 @@ class TaskService:
 
     def done(self, task: Task) -> bool:
         """Finish a task; whether its owner still had it. Work that was added meanwhile makes it ready again."""
-        return self._settle(task, Settlement(TaskState.DONE, task.attempts + 1), "done")
+        return self._settle(task, Settlement(TaskState.DONE, task.attempts + 1), "done") is not None
 
     def fail(self, task: Task, reason: str) -> Settlement | None:
         """Count a failed attempt: try again after a while that doubles each time, or give the task up.
@@ -155,12 +155,12 @@ class TaskService:
             # The last attempt is made when the time is up, not whenever its turn would come.
             due = min(due, task.deadline)
         settlement = Settlement(TaskState.READY, attempts, reason, due)
-        return settlement if self._settle(task, settlement, "failed") else None
+        return self._settle(task, settlement, "failed")
 
     def give_up(self, task: Task, reason: str) -> Settlement | None:
         """Make a task dead at once, since another attempt would fail the same way; None if its owner lost it."""
         settlement = Settlement(TaskState.DEAD, task.attempts + 1, reason)
-        return settlement if self._settle(task, settlement, "dead") else None
+        return self._settle(task, settlement, "dead")
 
     def postpone(self, task: Task, reason: str, seconds: float) -> Settlement | None:
         """Try again after `seconds`, because the target is busy. This counts as a failure only after the deadline.
@@ -173,22 +173,34 @@ class TaskService:
                 return self.give_up(task, reason)
             due = min(due, task.deadline)
         settlement = Settlement(TaskState.READY, task.attempts, reason, due)
-        return settlement if self._settle(task, settlement, "busy") else None
+        return self._settle(task, settlement, "busy")
 
     def release(self, task: Task, reason: str = "", seconds: float = 0.0) -> bool:
         """Give a task back as if it had not been claimed, because of `reason`; with `seconds` it is due after them."""
         due = self._later(seconds) if seconds else None
         settlement = Settlement(TaskState.READY, task.attempts, reason or task.last_error, due)
-        return self._settle(task, settlement, "released")
+        return self._settle(task, settlement, "released") is not None
 
-    def _settle(self, task: Task, settlement: Settlement, outcome: str) -> bool:
+    def progress(self, task: Task, progress: Mapping[str, object]) -> None:
+        """Say how far a running task has come, in numbers and words for people."""
+        self._index.set_progress(task, progress)
+
+    def give_up_overdue(self, kind: str, target: str, reason: str) -> list[Task]:
+        """Make the tasks dead that wait for a target and whose deadline has passed, because of `reason`."""
+        given_up = self._index.give_up_overdue(kind, target, reason, self.now())
+        for task in given_up:
+            self._count(task.kind, "dead")
+        return given_up
+
+    def _settle(self, task: Task, settlement: Settlement, outcome: str) -> Settlement | None:
+        """What became of the task, None if its owner had lost it. Work that was added meanwhile makes it ready."""
         settled = self._index.settle(task, settlement, self.now())
         if settled is None:
-            return False
+            return None
         self._count(task.kind, outcome)
         if settled.state == TaskState.READY:
             self.changed.set()
-        return True
+        return replace(settlement, state=settled.state, attempts=settled.attempts, due=settlement.due and settled.due)
 
     def _later(self, seconds: float) -> datetime:
         return self.now() + timedelta(seconds=seconds)

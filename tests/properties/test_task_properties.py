@@ -186,7 +186,10 @@ class OutboxMachine(RuleBasedStateMachine):
         expected.attempts = claim.attempts + (how in ("fail", "give up") or (how == "busy" and late))
         exhausted = how == "fail" and expected.attempts >= (policy.attempts or 99)
         if how == "give up" or exhausted or (late and how != "release"):
-            expected.end(TaskState.DEAD)
+            # What was added while the task ran may fare better.
+            if expected.again:
+                expected.attempts, expected.due = 0, now
+            expected.end(TaskState.READY if expected.again else TaskState.DEAD)
             return
         if how != "release":
             wait = 50 if how == "busy" else policy.delay(expected.attempts, 0)

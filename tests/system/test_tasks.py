@@ -67,7 +67,10 @@ def test_processes_that_claim_at_the_same_time_share_the_work(
 class Slow:
     """A handler that says that it has begun, and does not come to its end."""
 
-    together, at_once = 10, 4
+    together = 10
+
+    def at_once(self, target: str) -> int:
+        return 4
 
     def __init__(self, begun: Path) -> None:
         self._begun = begun
@@ -81,7 +84,10 @@ class Slow:
 
 
 class Quick:
-    together, at_once = 10, 4
+    together = 10
+
+    def at_once(self, target: str) -> int:
+        return 4
 
     def run(self, work: Work) -> None:
         for task in work.tasks:

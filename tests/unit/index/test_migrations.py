@@ -14,7 +14,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable, SchemaError
-from pacs_server.index import archive_models, login_models, task_models, workflow_models
+from pacs_server.index import archive_models, login_models, outgoing_models, task_models, workflow_models
 from pacs_server.index.database import Database
 from pacs_server.index.revisions import alembic_config
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.no_tables
 
 # Importing the modules puts all tables into one collection.
 metadata = archive_models.metadata
-assert metadata is workflow_models.metadata is task_models.metadata
+assert metadata is workflow_models.metadata is task_models.metadata is outgoing_models.metadata
 assert metadata is login_models.metadata
 
 

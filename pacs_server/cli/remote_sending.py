@@ -1,0 +1,90 @@
+"""`pacs-server remote send|pause|resume`: have studies sent to remotes."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from pacs_server.cli.find import caller
+from pacs_server.cli.options import ConfigOption, echo, fail, open_archive
+from pacs_server.cli.show import studies_named
+from pacs_server.kit.words import counted
+
+if TYPE_CHECKING:
+    from pacs_server.app.assembly import OpenArchive
+    from pacs_server.dicom.identifier import RetrieveKeys
+    from pacs_server.index.task_values import Task
+    from pacs_server.services.forwarding import Forwarded
+
+app = typer.Typer(help="Other systems: those in remote_aes.", no_args_is_help=True)
+
+# While a command waits, it looks so often, in seconds.
+_LOOK_SECONDS: Final = 0.2
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a remote in remote_aes.")]
+
+
+@app.command()
+def send(  # noqa: PLR0913 - an option each
+    context: typer.Context,
+    name: NameArgument,
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Study Instance UIDs or accession numbers.")],
+    *,
+    series: Annotated[list[str] | None, typer.Option(metavar="UID", help="Only this series of it; repeatable.")] = None,
+    instance: Annotated[list[str] | None, typer.Option(metavar="UID", help="Only this instance; repeatable.")] = None,
+    priority: Annotated[
+        str | None, typer.Option(help="urgent, high, medium or low, instead of the remote's own.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is sent, or given up.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Have studies sent to a remote, also what it has already; the running server sends them."""
+    from pacs_server.index.task_values import Priority
+
+    if (series or instance) and len(studies) > 1:
+        fail("--series and --instance are about one study", 2)
+    if priority is not None and priority not in set(Priority):
+        fail(f"--priority: {priority} is none of {', '.join(Priority)}", 2)
+    with open_archive(context, config) as archive:
+        uids = [studies_named(archive, study)[0]["StudyInstanceUID"] for study in studies]
+        keys = _keys(uids, series or [], instance or [])
+        chosen = None if priority is None else Priority(priority)
+        who = caller().user or ""
+        forwarded = archive.forwarding.forward(keys, [name], who, priority=chosen)
+        tasks = _ended(archive, forwarded) if wait else []
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in forwarded], indent=1))
+    else:
+        for each in forwarded:
+            instances = counted(each.instances, "instance")
+            echo(f"task {each.task}: {instances} of study {each.study_instance_uid} to {each.remote}")
+    for task in tasks:
+        if task.state != "done":
+            echo(f"pacs-server: task {task.id} is {task.state}: {task.last_error}", err=True)
+    raise typer.Exit(1 if any(task.state != "done" for task in tasks) else 0)
+
+
+def _keys(studies: Sequence[str], series: Sequence[str], instances: Sequence[str]) -> "RetrieveKeys":
+    from pacs_server.dicom.identifier import RetrieveKeys
+    from pacs_server.dicom.levels import Level
+
+    level = Level.IMAGE if instances else Level.SERIES if series else Level.STUDY
+    return RetrieveKeys(
+        level,
+        study_instance_uids=tuple(studies),
+        series_instance_uids=tuple(series),
+        sop_instance_uids=tuple(instances),
+    )
+
+
+def _ended(archive: "OpenArchive", forwarded: "Sequence[Forwarded]") -> "list[Task]":
+    """The tasks when all of them are over."""
+    while True:
+        tasks = [task for each in forwarded if (task := archive.tasks.find(each.task)) is not None]
+        if not any(task.state in ("ready", "running") for task in tasks):
+            return tasks
+        time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,316 @@
+"""Deliveries: which instances are to go to which remotes, and what these answered.
+
+A delivery is added in the transaction of its cause, together with the task that sends it (`add_forward_task`). Several
+tasks of a study may follow each other, because images come late; a delivery is sent by whichever task of its remote,
+rule and study runs next. When that task is dead or cancelled, so are the deliveries that it leaves, until somebody
+retries it.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, literal, or_, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pacs_server.dicom.uids import InstanceUIDs
+from pacs_server.index import outgoing_models
+from pacs_server.index.database import Database
+from pacs_server.index.feed import Effect
+from pacs_server.index.instances import StoredInstance
+from pacs_server.index.matching import name_of
+from pacs_server.index.models import instance, series, study
+from pacs_server.index.outgoing_models import delivery as table
+from pacs_server.index.task_models import IS_LIVE
+from pacs_server.index.task_models import task as task_table
+from pacs_server.index.task_values import NewTask, Priority, Task, TaskState
+from pacs_server.index.tasks import add_task
+from pacs_server.kit.words import counted
+
+FORWARD: Final = "forward"
+"""The kind of tasks that send deliveries."""
+
+_IS_WAITING = text(outgoing_models.IS_WAITING)
+_HAS_TASK = text(outgoing_models.HAS_TASK)
+# So many instances are looked up at a time.
+_CHUNK: Final = 500
+_STORED: Final = [
+    name_of(column)
+    for column in (
+        study.c.study_instance_uid, series.c.series_instance_uid, instance.c.sop_instance_uid,
+        instance.c.sop_class_uid, instance.c.transfer_syntax_uid, instance.c.path, instance.c.data_set_offset,
+        instance.c.size, instance.c.digest, instance.c.version,
+    )
+]  # fmt: skip
+_WAITING: Final = f"""
+    SELECT delivery.id, delivery.instance_id, delivery.sop_instance_uid, delivery.attempts, {", ".join(_STORED)}
+    FROM delivery
+    LEFT JOIN instance ON instance.sop_instance_uid = delivery.sop_instance_uid
+    LEFT JOIN series ON series.id = instance.series_fk
+    LEFT JOIN study ON study.id = series.study_fk
+    WHERE delivery.{outgoing_models.IS_WAITING} AND delivery.remote = ? AND delivery.rule = ?
+    AND delivery.study_instance_uid = ? ORDER BY delivery.attempts, delivery.id LIMIT ?"""  # noqa: S608 - no values
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands. A dead one was given up; it waits for somebody to retry or cancel its task."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """An instance that is to go to a remote, because of a rule or, if that is '', because a person wants it."""
+
+    remote: str
+    rule: str
+    instance_id: int
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    caused_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """What a forward task is about: one study, remote and rule, and what holds for everything that it sends.
+
+    `changes` and `origin` are for the sender: how data sets are changed on the way out, and the AE titles and remotes
+    through which they came. `caused_by` names the rule or the person.
+    """
+
+    remote: str
+    rule: str
+    study_instance_uid: str
+    caused_by: str
+    priority: Priority = Priority.MEDIUM
+    changes: tuple[Mapping[str, Any], ...] = ()
+    origin: tuple[str, ...] = ()
+
+    @property
+    def dedupe_key(self) -> str:
+        """At most one task of a study, remote and rule waits or runs."""
+        return f"{FORWARD}:{self.remote}:{self.rule}:{self.study_instance_uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A delivery that waits, and where its instance is stored now; None if it was deleted."""
+
+    id: int
+    instance_id: int
+    sop_instance_uid: str
+    attempts: int
+    stored: StoredInstance | None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What became of an attempt at a delivery: the state that it leaves it in, and what `answered_by` answered."""
+
+    delivery: int
+    state: DeliveryState
+    at: datetime
+    detail: str = ""
+    status: int | None = None
+    answered_by: str = ""
+    association: str = ""
+    task_id: int | None = field(default=None)
+
+
+# ------------------------------------------------------------------------------------ adding
+
+
+def add_deliveries(connection: Connection, rows: Sequence[NewDelivery], now: datetime, *, again: bool = False) -> int:
+    """Insert deliveries in the caller's transaction; return how many are new.
+
+    What is there already for the same remote, rule and instance stays as it is, so that a cause may come twice. With
+    `again` it waits once more if it does not wait, and counts as new.
+    """
+    if not rows:
+        return 0
+    insert: Any = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+    if again:
+        anew = {"created": now, "attempts": 0, "answered_by": "", "detail": "", "association": ""}
+        nothing = {"answered_at": None, "status": None, "task_id": None}
+        insert = insert.on_conflict_do_update(
+            index_elements=["remote", "rule", "instance_id"],
+            set_={"state": DeliveryState.WAITING, "caused_by": insert.excluded.caused_by, **anew, **nothing},
+            where=table.c.state != DeliveryState.WAITING,
+        )
+    else:
+        insert = insert.on_conflict_do_nothing(index_elements=["remote", "rule", "instance_id"])
+    values = [{**_values(row), "state": DeliveryState.WAITING, "created": now} for row in rows]
+    result = connection.execute(insert, values, execution_options={"preserve_rowcount": True})
+    return int(result.rowcount)
+
+
+def add_forward_task(connection: Connection, forwarding: Forwarding, now: datetime, deadline: datetime | None) -> int:
+    """Add the task that sends what waits for a remote, rule and study, in the caller's transaction; its number.
+
+    If that task waits already, it is that one's number; if it runs, it runs once more afterwards.
+    """
+    payload = {
+        "study": forwarding.study_instance_uid,
+        "rule": forwarding.rule,
+        "changes": list(forwarding.changes),
+        "origin": list(forwarding.origin),
+        "caused_by": forwarding.caused_by,
+    }
+    new = NewTask(
+        FORWARD, forwarding.caused_by, forwarding.remote, payload, forwarding.priority,
+        deadline=deadline, dedupe_key=forwarding.dedupe_key,
+    )  # fmt: skip
+    return add_task(connection, new, now)
+
+
+def planned(rows: Sequence[NewDelivery], forwarding: Forwarding, now: datetime, deadline: datetime | None) -> Effect:
+    """The effect that adds deliveries, and their task if any of them is new."""
+
+    def add(connection: Connection) -> None:
+        if add_deliveries(connection, rows, now):
+            add_forward_task(connection, forwarding, now, deadline)
+
+    return add
+
+
+def forwarding_of(task: Task) -> Forwarding:
+    """What a forward task is about."""
+    payload = task.payload
+    return Forwarding(
+        task.target, payload["rule"], payload["study"], payload["caused_by"], task.priority,
+        tuple(payload["changes"]), tuple(payload["origin"]),
+    )  # fmt: skip
+
+
+def _values(row: NewDelivery) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in NewDelivery.__dataclass_fields__}
+
+
+# ------------------------------------------------------------------------------------ following the task
+
+
+def follow(connection: Connection, task: Task, retried: bool) -> None:
+    """Repeat for the deliveries of a task what has become of it, in the transaction that changes the task."""
+    rows = and_(
+        table.c.remote == task.target,
+        table.c.rule == task.payload["rule"],
+        table.c.study_instance_uid == task.payload["study"],
+    )
+    given_up = and_(_HAS_TASK, table.c.task_id == task.id)
+    if task.state == TaskState.DEAD:
+        _end(connection, and_(rows, _IS_WAITING), DeliveryState.DEAD, task)
+    elif task.state == TaskState.CANCELLED:
+        # The deliveries that wait may be those of another task, when this one had been dead for a while.
+        waiting = () if _has_twin(connection, task) else (_IS_WAITING,)
+        open_ = and_(rows, or_(*waiting, and_(given_up, table.c.state == DeliveryState.DEAD)))
+        _end(connection, open_, DeliveryState.CANCELLED, task)
+    elif task.state == TaskState.READY and retried:
+        closed = table.c.state.in_((DeliveryState.DEAD, DeliveryState.CANCELLED))
+        values = {"state": DeliveryState.WAITING, "attempts": 0, "task_id": None}
+        connection.execute(update(table).where(given_up, closed).values(**values))
+
+
+def _end(connection: Connection, which: ColumnElement[bool], state: DeliveryState, task: Task) -> None:
+    reason = "cancelled" if state == DeliveryState.CANCELLED else task.last_error
+    detail = case((table.c.detail == "", literal(reason)), else_=table.c.detail)
+    connection.execute(update(table).where(which).values(state=state, detail=detail, task_id=task.id))
+
+
+def _has_twin(connection: Connection, task: Task) -> bool:
+    twin = select(task_table.c.id).where(text(IS_LIVE), task_table.c.dedupe_key == task.dedupe_key)
+    return connection.scalar(twin.where(task_table.c.id != task.id).limit(1)) is not None
+
+
+# ------------------------------------------------------------------------------------ sending
+
+
+class DeliveryIndex:
+    """The deliveries of one database, as those who send see them; every method raises IndexUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        open_ = or_(
+            table.c.state == DeliveryState.WAITING,
+            # What a remote has, it has, whatever somebody decided while it was on its way.
+            and_(bindparam("_state") == DeliveryState.DELIVERED, table.c.state != DeliveryState.DELIVERED),
+        )
+        self._note = (
+            update(table)
+            .where(table.c.id == bindparam("_id"), open_)
+            .values(
+                state=bindparam("_state"),
+                attempts=table.c.attempts + 1,
+                **{name: bindparam(f"_{name}") for name in _NOTED},
+            )
+        )
+
+    def add(
+        self, wanted: Sequence[tuple[Forwarding, Sequence[NewDelivery]]], now: datetime, deadline: datetime | None
+    ) -> list[int]:
+        """Commit deliveries that a person wants, also of what was sent before, with their tasks; the tasks' numbers."""
+        with self._database.begin() as connection:
+            for _, rows in wanted:
+                add_deliveries(connection, rows, now, again=True)
+            return [add_forward_task(connection, forwarding, now, deadline) for forwarding, _ in wanted]
+
+    def waiting(self, forwarding: Forwarding, limit: int) -> list[Waiting]:
+        """The next deliveries of a task, those with the fewest attempts first."""
+        values: Any = (forwarding.remote, forwarding.rule, forwarding.study_instance_uid, limit)
+        with self._database.rows(_WAITING, values, few=True) as rows:
+            return [Waiting(row[0], row[1], row[2], row[3], _stored(row[4:])) for row in rows]
+
+    def note(self, notes: Sequence[Note]) -> None:
+        """Keep what became of attempts at deliveries, in one transaction."""
+        if not notes:
+            return
+        values = [
+            {
+                "_id": note.delivery,
+                "_state": note.state,
+                "_answered_at": note.at,
+                **{f"_{name}": getattr(note, name) for name in _NOTED if name != "answered_at"},
+            }
+            for note in notes
+        ]
+        with self._database.begin() as connection:
+            connection.execute(self._note, values)
+
+    def given_up(self, task: int) -> str | None:
+        """How many deliveries a task has given up, and why the last one, as a sentence; None if it has not."""
+        mine = and_(_HAS_TASK, table.c.task_id == task, table.c.state == DeliveryState.DEAD)
+        last = select(table.c.detail).where(mine).order_by(table.c.answered_at.desc(), table.c.id.desc()).limit(1)
+        with self._database.connect() as connection:
+            count = connection.scalar(select(func.count()).where(mine)) or 0
+            return f"{counted(count, 'instance')} given up: {connection.scalar(last)}" if count else None
+
+    def cancel(self, deliveries: Collection[int], reason: str) -> None:
+        """Cancel deliveries for which there is nothing to send."""
+        if not deliveries:
+            return
+        values = {"state": DeliveryState.CANCELLED, "detail": reason}
+        with self._database.begin() as connection:
+            connection.execute(update(table).where(table.c.id.in_(deliveries), _IS_WAITING).values(**values))
+
+    def ids(self, sop_instance_uids: Sequence[str]) -> Iterator[tuple[str, int]]:
+        """The ids of instances by SOP Instance UID."""
+        for start in range(0, len(sop_instance_uids), _CHUNK):
+            some = sop_instance_uids[start : start + _CHUNK]
+            places = ", ".join("?" * len(some))
+            query = f"SELECT sop_instance_uid, id FROM instance WHERE sop_instance_uid IN ({places})"  # noqa: S608
+            with self._database.rows(query, some, few=True) as rows:
+                yield from rows
+
+
+_NOTED: Final = ("answered_at", "detail", "status", "answered_by", "association", "task_id")
+
+
+def _stored(row: Sequence[Any]) -> StoredInstance | None:
+    if row[0] is None:
+        return None
+    return StoredInstance(InstanceUIDs(*row[:3]), *row[3:])

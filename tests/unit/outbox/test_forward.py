@@ -1,0 +1,379 @@
+"""The handler of forward tasks: every answer is noted, and what cannot be sent is shown with its reason."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from archives import SmallArchive
+from outbound import BAD, FULL, OK, Mood, Outbound, remote
+from outboxes import Clock
+
+from pacs_server.audit.events import EventID
+from pacs_server.errors import NotFound, RemoteBusy, RemoteUnreachable
+from pacs_server.index.instances import StoredInstance
+from pacs_server.index.task_overview import TaskFilter
+from pacs_server.index.task_values import Priority, TaskState
+from pacs_server.scu.sending import Answer, Outgoing
+
+
+@pytest.fixture
+def small(database_url: str, tmp_path: Path) -> Iterator[SmallArchive]:
+    small = SmallArchive(tmp_path, database_url)
+    yield small
+    small.close()
+
+
+@pytest.fixture
+def study(small: SmallArchive) -> list[StoredInstance]:
+    return small.study(3)
+
+
+@pytest.fixture
+def out(small: SmallArchive) -> Outbound:
+    return Outbound(small)
+
+
+def uid(study: list[StoredInstance]) -> str:
+    return study[0].uids.study
+
+
+def only(bad: StoredInstance, answer: Answer) -> Mood:
+    return lambda instance: answer if instance.uids.sop == bad.uids.sop else OK
+
+
+def unreachable(instance: Outgoing) -> Answer:
+    raise RemoteUnreachable("A: connection refused")
+
+
+def busy(instance: Outgoing) -> Answer:
+    raise RemoteBusy("A: rejected (2,3,2)")
+
+
+# ------------------------------------------------------------------------------------ answers
+
+
+def test_a_study_is_sent_and_every_answer_noted(out: Outbound, study: list[StoredInstance]) -> None:
+    key = out.send(uid(study))
+    assert out.task(key).priority == Priority.MEDIUM
+    assert out.work() == 1
+    assert out.senders.sent == [("A", each.uids.sop) for each in study]
+    assert (
+        out.deliveries("state", "status", "answered_by", "association", "caused_by", "attempts")
+        == [("delivered", 0, "A", "A #1", "ann", 1)] * 3
+    )
+    assert out.task(key).state == TaskState.DONE
+    assert out.task(key).progress == {"delivered": 3}
+    assert out.counted == [("A", "delivered")] * 3
+
+
+def test_a_warning_is_a_delivery(out: Outbound, study: list[StoredInstance]) -> None:
+    out.senders.moods["A"] = lambda instance: Answer(0xB000)
+    out.send(uid(study))
+    out.work()
+    assert out.deliveries("state", "status") == [("delivered", 0xB000)] * 3
+
+
+def test_one_that_is_refused_for_good_is_dead_alone(out: Outbound, study: list[StoredInstance]) -> None:
+    out.senders.moods["A"] = only(study[1], BAD)
+    key = out.send(uid(study))
+    out.work()
+    assert out.deliveries() == ["delivered", "dead", "delivered"]
+    task = out.task(key)
+    assert (task.state, task.last_error) == (TaskState.DEAD, f"1 instance given up: {BAD.detail}")
+    # A retry by hand is about that one only.
+    out.senders.moods.clear()
+    out.senders.sent.clear()
+    assert out.tasks.retry(task)
+    out.work()
+    assert out.senders.sent == [("A", study[1].uids.sop)]
+    assert out.deliveries() == ["delivered"] * 3
+    assert out.task(key).state == TaskState.DONE
+
+
+def test_a_remote_that_is_full_is_tried_again_until_time_is_up(out: Outbound, small: SmallArchive) -> None:
+    study = small.study(5)
+    out.senders.moods["A"] = lambda instance: FULL
+    key = out.send(uid(study))
+    assert out.work() == 1
+    # After three in a row the rest waits as well.
+    assert len(out.senders.sent) == 3
+    assert out.task(key).last_error == FULL.detail
+    assert out.task(key).due == out.clock() + timedelta(seconds=30)
+    for _ in range(300):
+        out.clock.advance(1800)
+        out.work()
+    assert out.task(key).state == TaskState.DEAD
+    assert set(out.deliveries("state", "status", "detail")) == {("dead", 0xA700, FULL.detail)}
+    # Every instance had its turn, and none of that was a failure of the remote as a whole.
+    assert {sop for _, sop in out.senders.sent} == {each.uids.sop for each in study}
+    assert out.breakers.states() == {}
+
+
+def test_room_again_and_the_rest_goes(out: Outbound, study: list[StoredInstance]) -> None:
+    out.senders.moods["A"] = only(study[0], FULL)
+    key = out.send(uid(study))
+    out.work()
+    assert out.deliveries() == ["waiting", "delivered", "delivered"]
+    assert out.task(key).state == TaskState.READY
+    out.senders.moods.clear()
+    out.clock.advance(31)
+    out.work()
+    assert out.deliveries("state", "attempts") == [("delivered", 2), ("delivered", 1), ("delivered", 1)]
+
+
+def test_busy_is_no_failure(out: Outbound, study: list[StoredInstance]) -> None:
+    out.senders.moods["A"] = busy
+    key = out.send(uid(study))
+    out.work()
+    task = out.task(key)
+    assert (task.attempts, task.last_error, task.due) == (0, "A: rejected (2,3,2)", out.clock() + timedelta(seconds=10))
+    assert out.breakers.states() == {}
+    assert out.deliveries("state", "attempts") == [("waiting", 0)] * 3
+
+
+def test_an_instance_that_breaks_associations_is_dead_alone(out: Outbound, study: list[StoredInstance]) -> None:
+    def mood(instance: Outgoing) -> Answer:
+        return unreachable(instance) if instance.uids.sop == study[0].uids.sop else OK
+
+    out.senders.moods["A"] = mood
+    key = out.send(uid(study))
+    out.work()
+    # It came first and nothing was sent after it; next time it comes last.
+    assert out.deliveries() == ["waiting"] * 3
+    out.clock.advance(60)
+    out.work()
+    assert out.deliveries() == ["waiting", "delivered", "delivered"]
+    while out.task(key).state == TaskState.READY:
+        out.clock.advance(3600)
+        out.send(uid(study))
+        out.work()
+    assert out.deliveries("state", "attempts", "detail")[0] == (
+        "dead", 5, "A: connection refused, each time that it is sent"
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------ what changes meanwhile
+
+
+def test_what_was_deleted_is_not_sent(out: Outbound, small: SmallArchive, study: list[StoredInstance]) -> None:
+    key = out.send(uid(study))
+    small.index.remove(study[1].uids.sop)
+    out.work()
+    assert out.deliveries("state", "detail") == [
+        ("delivered", ""), ("cancelled", "the instance was deleted"), ("delivered", "")
+    ]  # fmt: skip
+    assert out.task(key).state == TaskState.DONE
+
+
+def test_late_images_follow_by_the_same_task_or_another(
+    out: Outbound, small: SmallArchive, study: list[StoredInstance]
+) -> None:
+    first = out.send(uid(study))
+    (task,) = out.claim()
+    assert out.send(uid(study)) == first
+    out.run([task])
+    # It was added once more while it ran, and has nothing to do then.
+    assert out.task(first).state == TaskState.READY
+    out.work()
+    assert out.task(first).state == TaskState.DONE
+    assert out.send(uid(study)) != first
+    out.work()
+    # A person who sends a study again has it sent again.
+    assert len(out.senders.sent) == 6
+
+
+def test_late_images_do_not_die_with_the_task_that_runs(out: Outbound, study: list[StoredInstance]) -> None:
+    out.senders.moods["A"] = lambda instance: BAD
+    key = out.send(uid(study))
+    (task,) = out.claim()
+    prepare = out.handler.prepare
+    added: list[int] = []
+
+    def late(stored: StoredInstance, forwarding: object) -> Outgoing:
+        if len(out.senders.sent) == 2 and not added:
+            added.append(out.send(uid(study)))
+        return prepare(stored, forwarding)  # type: ignore[arg-type]
+
+    out.handler.prepare = late
+    out.run([task])
+    assert added == [key]
+    assert out.task(key).state == TaskState.READY
+    out.senders.moods.clear()
+    out.work()
+    assert "waiting" not in out.deliveries()
+
+
+def test_a_cancelled_task_leaves_nothing_that_waits(out: Outbound, study: list[StoredInstance]) -> None:
+    key = out.send(uid(study))
+    assert out.tasks.cancel(key)
+    assert out.deliveries("state", "detail") == [("cancelled", "cancelled")] * 3
+    assert out.tasks.retry(out.task(key))
+    out.work()
+    assert out.deliveries() == ["delivered"] * 3
+
+
+def test_an_answer_counts_although_the_task_was_cancelled(out: Outbound, study: list[StoredInstance]) -> None:
+    key = out.send(uid(study))
+
+    def cancelling(instance: Outgoing) -> Answer:
+        out.tasks.cancel(key)
+        return OK
+
+    out.senders.moods["A"] = cancelling
+    out.run(out.claim())
+    assert out.deliveries() == ["delivered"] * 3
+    assert out.task(key).state == TaskState.CANCELLED
+
+
+# ------------------------------------------------------------------------------------ remotes that fail
+
+
+def test_a_remote_that_fails_is_left_alone_and_asked(small: SmallArchive) -> None:
+    out = Outbound(small)
+    studies = [small.study(1) for _ in range(6)]
+    out.senders.moods["A"] = unreachable
+    keys = [out.send(uid(study)) for study in studies]
+    assert out.work() == 3
+    assert [out.task(key).attempts for key in keys] == [1, 1, 1, 0, 0, 0]
+    assert out.handler.closed() == {("forward", "A"): 30.0}
+    # Half open: one asks, and nothing is sent.
+    out.clock.advance(31)
+    assert out.work() == 1
+    assert out.senders.probed == ["A"]
+    assert out.handler.closed() == {("forward", "A"): 60.0}
+    assert sum(out.task(key).attempts for key in keys) == 3
+    out.senders.moods.clear()
+    out.clock.advance(3600)
+    out.work()
+    assert out.senders.probed == ["A", "A"]
+    assert out.deliveries() == ["delivered"] * 6
+    assert out.breakers.state("A").is_clean
+
+
+def test_after_the_time_what_waits_for_a_dead_remote_is_dead(small: SmallArchive) -> None:
+    out = Outbound(small)
+    studies = [small.study(1) for _ in range(6)]
+    out.senders.moods["A"] = unreachable
+    for study in studies:
+        out.send(uid(study))
+    out.work()
+    out.clock.advance(259_200)
+    out.work()
+    out.clock.advance(3600)
+    out.work()
+    assert out.states() == [TaskState.DEAD] * 6
+    assert {detail for _, detail in out.deliveries("state", "detail")} <= {
+        "A: connection refused", "A fails: A: connection refused"
+    }  # fmt: skip
+    assert out.deliveries() == ["dead"] * 6
+
+
+def test_backups_stand_in_and_the_primary_is_used_again(small: SmallArchive) -> None:
+    out = Outbound(small, [remote("A", backups=("B", "C")), remote("B"), remote("C")], breaker_failures=1)
+    out.senders.moods |= {"A": unreachable, "B": unreachable}
+    first = out.send(uid(small.study(1)))
+    out.work()
+    out.clock.advance(29)
+    out.send(uid(small.study(1)))
+    out.work()
+    out.send(uid(small.study(1)))
+    out.work()
+    assert out.senders.sent == [("C", sop) for _, sop in out.senders.sent]
+    out.senders.moods.clear()
+    out.clock.advance(3600)
+    out.work()
+    out.send(uid(small.study(1)))
+    out.work()
+    assert out.senders.sent[-1][0] == "A"
+    assert out.task(first).state == TaskState.DONE
+    assert set(out.deliveries("remote", "state")) == {("A", "delivered")}
+
+
+def test_a_paused_remote_waits_and_loses_no_time(out: Outbound, study: list[StoredInstance]) -> None:
+    out.breakers.pause("A", "ann")
+    key = out.send(uid(study))
+    out.clock.advance(1_000_000)
+    assert out.work() == 0
+    # Another process may have claimed it before.
+    out.run(out.tasks.claim(wanted()))
+    assert out.task(key).last_error == "A is paused by ann"
+    out.breakers.resume("A")
+    out.clock.advance(61)
+    out.work()
+    assert out.task(key).state == TaskState.DONE
+
+
+def wanted():
+    from pacs_server.index.tasks import Wanted
+
+    return Wanted({"forward": 1})
+
+
+def test_a_remote_that_is_gone_from_the_settings(out: Outbound, study: list[StoredInstance]) -> None:
+    key = out.send(uid(study))
+    out.remotes.clear()
+    out.run(out.claim())
+    assert (out.task(key).state, out.task(key).last_error) == (TaskState.READY, "A is not in remote_aes")
+    with pytest.raises(NotFound, match="A is not in remote_aes"):
+        out.send(uid(study))
+
+
+def test_times_of_day(small: SmallArchive, study: list[StoredInstance]) -> None:
+    clock = Clock()
+    local = clock().astimezone()
+    hour = (local.hour + 2) % 24
+    out = Outbound(small, [remote("A", windows=(f"{hour:02}:00-{(hour + 1) % 24:02}:00",))], clock)
+    key = out.send(uid(study))
+    assert out.work() == 0
+    (seconds,) = out.handler.closed().values()
+    clock.advance(seconds)
+    assert out.work() == 1
+    assert out.task(key).state == TaskState.DONE
+
+
+# ------------------------------------------------------------------------------------ who may know
+
+
+def test_a_disclosure_is_audited_with_who_caused_it(out: Outbound, study: list[StoredInstance]) -> None:
+    out.senders.moods["A"] = only(study[2], BAD)
+    out.send(uid(study))
+    out.work()
+    begun, sent = out.trail.events
+    assert (begun.event_id, sent.event_id) == (EventID.BEGIN_TRANSFERRING, EventID.INSTANCES_TRANSFERRED)
+    assert [(each.user_id, each.requestor) for each in begun.participants if each.user_id != "PACS"] == [
+        ("A", False), ("ann", True)
+    ]  # fmt: skip
+    assert sent.detail == "2 of 3 sent, 1 failed"
+    assert [subject.study_instance_uid for subject in sent.subjects] == [uid(study)]
+
+
+# ------------------------------------------------------------------------------------ processes that end
+
+
+def test_a_stop_leaves_the_rest_to_the_next_one(out: Outbound, study: list[StoredInstance]) -> None:
+    key = out.send(uid(study))
+    (task,) = out.claim()
+    out.run([task], stopping=lambda: bool(out.senders.sent))
+    assert out.deliveries() == ["delivered", "waiting", "waiting"]
+    out.tasks.release(task)
+    out.work()
+    assert sorted(sop for _, sop in out.senders.sent) == sorted(each.uids.sop for each in study)
+    assert out.task(key).state == TaskState.DONE
+
+
+def test_what_was_answered_is_noted_although_the_handler_fails(out: Outbound, study: list[StoredInstance]) -> None:
+    class Fault(Exception):
+        pass
+
+    def mood(instance: Outgoing) -> Answer:
+        if instance.uids.sop == study[2].uids.sop:
+            raise Fault
+        return OK
+
+    out.senders.moods["A"] = mood
+    out.send(uid(study))
+    with pytest.raises(Fault):
+        out.run(out.claim())
+    assert out.deliveries() == ["delivered", "delivered", "waiting"]
+    assert out.tasks.tasks(TaskFilter(), 10)[0].state == TaskState.RUNNING
