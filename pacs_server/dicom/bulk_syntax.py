@@ -22,19 +22,25 @@ HTJ2K: Final = "1.2.840.10008.1.2.4.203"
 _DEFAULTS: Final = {
     "image/jpeg": JPEG_LOSSLESS_SV1,
     "image/jls": JPEG_LS,
-    "image/x-jls": JPEG_LS,
     "image/jp2": JPEG_2000_LOSSLESS,
     "image/jpx": "1.2.840.10008.1.2.4.92",
     "image/jphc": HTJ2K_LOSSLESS,
     "image/jxl": "1.2.840.10008.1.2.4.110",
     "image/dicom-rle": "1.2.840.10008.1.2.5",
-    "image/x-dicom-rle": "1.2.840.10008.1.2.5",
+    "application/x-deflate": "1.2.840.10008.1.2.8.1",
     "video/mpeg": "1.2.840.10008.1.2.4.100",
-    "video/mpeg2": "1.2.840.10008.1.2.4.100",
     "video/mp4": "1.2.840.10008.1.2.4.102",
     "video/h265": "1.2.840.10008.1.2.4.107",
 }
-MEDIA_TYPES: Final = tuple(_DEFAULTS)
+OLD_NAMES: Final = {
+    "image/x-jls": "image/jls",
+    "image/x-dicom-rle": "image/dicom-rle",
+    "image/jhc": "image/jphc",
+    "video/mpeg2": "video/mpeg",
+}
+"""What older clients call some of these media types, and what the Standard calls them."""
+
+MEDIA_TYPES: Final = (*_DEFAULTS, *OLD_NAMES)
 """The media types of compressed bulk data that are taken."""
 
 # ISO/IEC 10918-1 B.1.1: the segments before the frame header, each with its length, and the frame header.
@@ -46,8 +52,9 @@ _LOSSY_JPEG: Final = {0xC0: JPEG_BASELINE, 0xC1: JPEG_EXTENDED, 0xC2: JPEG_PROGR
 
 def syntax_of(media_type: str, start: bytes) -> str | None:
     """The transfer syntax of bulk data of this media type that begins with `start`; None if it is not compressed."""
+    media_type = OLD_NAMES.get(media_type, media_type)
     default = _DEFAULTS.get(media_type)
-    if media_type in ("image/jpeg", "image/jls", "image/x-jls"):
+    if media_type in ("image/jpeg", "image/jls"):
         return _jpeg(start) or default
     reversible = _is_reversible(start)
     if media_type == "image/jp2" and reversible is False:

@@ -7,6 +7,7 @@ from typing import Final
 
 from starlette.requests import Request
 
+from pacs_server.dicom.bulk_syntax import OLD_NAMES
 from pacs_server.errors import NotAcceptable
 from pacs_server.kit.media_types import QUOTED, media_type_of
 
@@ -68,10 +69,11 @@ def _ranges(text: str) -> Iterable[Accepted]:
         quality, syntax = _quality(parameters.get("q", "1")), parameters.get("transfer-syntax", "")
         if media_type == _MULTIPART:
             inner = parameters.get("type", "*/*").lower()
-            yield Accepted(inner if "/" in inner else "*/*", True, syntax, quality, parameters)
+            inner = OLD_NAMES.get(inner, inner) if "/" in inner else "*/*"
+            yield Accepted(inner, True, syntax, quality, parameters)
         else:
             multipart = None if media_type in ("*/*", "multipart/*") else False
-            yield Accepted(media_type, multipart, syntax, quality, parameters)
+            yield Accepted(OLD_NAMES.get(media_type, media_type), multipart, syntax, quality, parameters)
 
 
 def _quality(text: str) -> float:

@@ -10,12 +10,14 @@ PLAIN_JSON: Final = "application/json"
 XML: Final = "application/dicom+xml"
 OCTET_STREAM: Final = "application/octet-stream"
 ZIP: Final = "application/zip"
+_ENCAPSULATED_UNCOMPRESSED: Final = "1.2.840.10008.1.2.1.98"
 
 # PS3.18 Tables 8.7.3-4 and 8.7.3-5. The first transfer syntax of each media type is the default.
 _TRANSFER_SYNTAXES: Final[dict[str, tuple[str, ...]]] = {
-    OCTET_STREAM: (EXPLICIT_VR_LITTLE_ENDIAN,),
+    OCTET_STREAM: (EXPLICIT_VR_LITTLE_ENDIAN, _ENCAPSULATED_UNCOMPRESSED),
     "image/jpeg": tuple(f"1.2.840.10008.1.2.4.{n}" for n in (70, 50, 51, 57)),
     "image/dicom-rle": ("1.2.840.10008.1.2.5",),
+    "application/x-deflate": ("1.2.840.10008.1.2.8.1",),
     "image/jls": tuple(f"1.2.840.10008.1.2.4.{n}" for n in (80, 81)),
     "image/jp2": tuple(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91)),
     "image/jpx": tuple(f"1.2.840.10008.1.2.4.{n}" for n in (92, 93)),

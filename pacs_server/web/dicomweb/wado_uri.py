@@ -97,7 +97,8 @@ class WADOURI:
 
     async def _file(self, request: Request, instance: StoredInstance) -> Response:
         """The instance as a DICOM file, in the transfer syntax of the parameter `transferSyntax`, else as it is."""
-        syntax = request.query_params.get("transferSyntax", instance.transfer_syntax_uid)
+        # The Standard has UIDs only (PS3.18 9.4); the dicomweb-client of npm asks for * unless told otherwise.
+        syntax = request.query_params.get("transferSyntax", "*").replace("*", instance.transfer_syntax_uid)
         headers = {"etag": entity_tag(instance, "file", syntax), "accept-ranges": "bytes"}
         if (answer := conditions(request, headers)) is not None:
             return answer

@@ -31,6 +31,9 @@ def request(*accept: str, query: str = "") -> Request:
         ("a/b;q=0.1, c/d", [Accepted("c/d", False), Accepted("a/b", False, "", 0.1)]),
         ("a/b;q=0", []),
         ("nonsense", [Accepted("*/*")]),
+        # What older clients call them; the answer has the name of the Standard.
+        ("image/x-jls", [Accepted("image/jls", False)]),
+        ('multipart/related; type="image/x-dicom-rle"', [Accepted("image/dicom-rle", True)]),
         (
             'multipart/related; type="application/octet-stream"; transfer-syntax=1.2.840.10008.1.2.1, '
             'multipart/related; type="image/jls"; transfer-syntax=1.2.840.10008.1.2.4.80',
