@@ -1,13 +1,13 @@
 """Login at a real OpenID Connect provider: the package oidc-provider of npm, where there is node."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urljoin
 
 import httpx2 as httpx
+import npm
 import pytest
 import servers
 
@@ -21,32 +21,20 @@ ROLES = {"radiologist": "contributor", "pacs-admin": "administrator"}
 
 
 @pytest.fixture(scope="module")
-def package() -> Path:
-    """A directory with the package; it is kept between runs, because its installation takes ten seconds."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        pytest.skip("node and npm are not installed")
-    directory = Path.home() / ".cache" / "pacs-server-tests" / f"oidc-provider-{VERSION}"
-    if not (directory / "node_modules" / "oidc-provider" / "package.json").exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"oidc-provider@{VERSION}"]
-        try:
-            done = subprocess.run(command, check=False, cwd=directory, capture_output=True, timeout=120)
-        except subprocess.TimeoutExpired:
-            pytest.skip("npm does not answer")
-        if done.returncode:
-            pytest.skip("oidc-provider cannot be installed")
-    return directory
+def script() -> Path:
+    """The provider, beside its package."""
+    return npm.installed(f"oidc-provider-{VERSION}", [f"oidc-provider@{VERSION}"], SCRIPT)
 
 
 @pytest.fixture
-def pacs(tmp_path: Path, package: Path) -> Iterator[PacsServer]:
+def pacs(tmp_path: Path, script: Path) -> Iterator[PacsServer]:
     """A server whose users log in at the provider, and the provider."""
     port, own = servers.free_port(), servers.free_port()
     url = f"http://127.0.0.1:{own}"
-    script = package / "provider.mjs"
-    shutil.copy(SCRIPT, script)
     provider = subprocess.Popen(
-        ["node", str(script), str(port), f"{url}/login/callback"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [npm.node(), str(script), str(port), f"{url}/login/callback"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     try:
         assert provider.stdout is not None
