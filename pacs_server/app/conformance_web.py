@@ -32,7 +32,7 @@ _SERVICES: Final = {
 _ANSWERS: Final[dict[str, dict[int, str]]] = {
     "search": {
         200: "The matches; in JSON an empty list if there are none. A Warning header with code 299 names what of the "
-        "request was not done, and says if there are more matches than `limit`.",
+        "request was not done, and says how many matches follow those that `limit` lets through.",
         204: "There are no matches, in XML.",
         400: "A parameter has a value that it may not have.",
     },

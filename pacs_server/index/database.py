@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from pacs_server.errors import ConfigError, IndexUnavailable, SchemaError
 from pacs_server.index import revisions
+from pacs_server.index.brief import is_stop, stopped_after
 from pacs_server.index.engines import Engines, FirstRow
 from pacs_server.index.sqlite import is_damage, lack_of_room
 from pacs_server.index.wakeups import Wakeups
@@ -146,6 +147,22 @@ class Database:
                     yield iter(cursor)
             except self._engine.dialect.loaded_dbapi.Error:
                 # The connection may be broken, so it must not go back to the pool.
+                connection.invalidate()
+                raise
+
+    def soon(self, select: str, values: Sequence[str], seconds: float) -> tuple[Any, ...] | None:
+        """The first row of a SELECT, which `rows` would run; None if it takes longer than so many seconds.
+
+        Raises IndexUnavailable.
+        """
+        with self._errors_named(), closing(self._engine.raw_connection()) as connection:
+            try:
+                with closing(connection.cursor()) as cursor, stopped_after(seconds, cursor):
+                    cursor.execute(select if self.is_sqlite else select.replace("?", "%s"), values)
+                    return cast("tuple[Any, ...]", cursor.fetchone())
+            except self._engine.dialect.loaded_dbapi.Error as error:
+                if is_stop(error):
+                    return None
                 connection.invalidate()
                 raise
 

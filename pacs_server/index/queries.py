@@ -39,6 +39,9 @@ _SUBJECT = ", ".join(
 )  # fmt: skip
 # So many rows may be in memory at a time.
 _FEW = 1000
+# So many matches are counted, for so many seconds.
+_MOST_COUNTED = 10_000
+_COUNT_SECONDS = 0.01
 # The greatest number that both databases take.
 _NO_LIMIT = (1 << 63) - 1
 _UNIQUE = [column_of(BY_KEYWORD[UNIQUE_KEYS[level]]) for level in Level]
@@ -65,6 +68,18 @@ class QueryIndex:
         with self._database.rows(*statement, few=few) as rows:
             for row in _paged(residual, rows, width, page) if residual else rows:
                 yield row[:width]
+
+    def count_after(self, query: Query, scope: Scope, page: Page) -> int | None:
+        """How many matches follow those of the page; None if there are very many, or it takes long to tell.
+
+        Raises IndexUnavailable.
+        """
+        start = page.offset + (page.limit or 0)
+        statement = _count_statement(query, scope, start)
+        if statement is None:
+            return None
+        counted = self._database.soon(*limited(statement, scope, embedded=self._database.is_sqlite), _COUNT_SECONDS)
+        return None if counted is None or counted[0] > _MOST_COUNTED else int(counted[0])
 
     def select(self, keys: RetrieveKeys, scope: Scope = EVERYTHING) -> list[StoredInstance]:
         """The instances that the keys select, ordered by study, series and instance number; raises IndexUnavailable."""
@@ -128,6 +143,18 @@ def find_statement(
     found = _selection(columns, query.level, top, clauses, scope)
     rest = _order_by(query.level, page) + ("" if residual else _limit(page))
     return Clause(found.sql + rest, found.values), residual
+
+
+def _count_statement(query: Query, scope: Scope, start: int) -> Clause | None:
+    """The SELECT that counts the matches from the one of that number on; None if Python has to match some keys."""
+    conditions = [condition_of(key) for key in query.keys]
+    if not all(condition.exact for condition in conditions):
+        return None
+    clauses = [condition.clause for condition in conditions if condition.clause is not None]
+    top = min((attribute.level for key in query.keys for attribute in key.attributes), default=query.level)
+    found = _selection(["1"], query.level, min(top, query.level), clauses, scope)
+    rest = f"{found.sql} LIMIT {_MOST_COUNTED + 1} OFFSET {min(start, _NO_LIMIT)}"
+    return Clause(f"SELECT count(*) FROM ({rest}) AS following", found.values)  # noqa: S608
 
 
 def _order_by(level: Level, page: Page) -> str:

@@ -40,3 +40,10 @@ class QueryService:
     def find(self, query: Query, scope: Scope = EVERYTHING, page: Page = WHOLE) -> Matches:
         """The matches of a query in what `scope` shows that belong to the page, in its order."""
         return Matches(query, self._index.find(query, scope, page))
+
+    def count_after(self, query: Query, scope: Scope, page: Page) -> int | None:
+        """How many matches follow those of a page; None if there are very many, or it takes long to tell.
+
+        Raises IndexUnavailable.
+        """
+        return self._index.count_after(query, scope, page)

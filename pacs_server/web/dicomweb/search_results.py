@@ -17,8 +17,6 @@ from pacs_server.web.services import WebServices
 _CHUNK_ROWS: Final = 500
 # The query of DIMSE with the same meaning, for the audit trail: Study Root Query/Retrieve - FIND.
 _SOP_CLASS_UID: Final = "1.2.840.10008.5.1.4.1.2.2.1"
-# PS3.18 8.3.4.4.1 also has the number of them, which would take as long as reading them all.
-_MORE: Final = "There are additional results that can be requested"
 
 
 class SearchResults:
@@ -80,19 +78,24 @@ class SearchResults:
         page = search.page
         small = page.limit is not None and page.limit < _CHUNK_ROWS
         if page.limit is not None and not small and self._has_matches_after(search):
-            self.warnings.append(_MORE)
+            self.warnings.append(self._more(search))
         # Of a small page, one match more than asked for shows that there are more.
         asked = replace(page, limit=page.limit + 1) if page.limit is not None and small else page
         with closing(self._services.queries.find(search.query, self._caller.scope, asked).rows) as rows:
             batch = _batch(rows)
             if small and len(batch) > (page.limit or 0):
-                self.warnings.append(_MORE)
+                self.warnings.append(self._more(search))
                 batch = batch[: page.limit]
             following = _batch(rows) if not small else []
             while following:
                 yield batch, False
                 batch, following = following, _batch(rows)
             yield batch, True
+
+    def _more(self, search: Search) -> str:
+        """PS3.18 8.3.4.4: how many matches follow, without the number if it would take long to count them."""
+        count = self._services.queries.count_after(search.query, self._caller.scope, search.page)
+        return f"There are {f'{count} ' if count else ''}additional results that can be requested"
 
     def _has_matches_after(self, search: Search) -> bool:
         page = search.page

@@ -13,8 +13,9 @@ from pacs_server.dicom.attributes import BY_KEYWORD
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.page import Page
 from pacs_server.dicom.person_name import fold_name
-from pacs_server.dicom.scope import Scope
+from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.web_query import parse_search
+from pacs_server.errors import IndexUnavailable
 from pacs_server.index.database import Database
 from pacs_server.index.models import instance, patient, series, study
 from pacs_server.index.queries import QueryIndex, find_statement
@@ -156,3 +157,43 @@ def test_a_page_is_cut_by_the_database_if_it_decides_what_matches() -> None:
     clause, residual = find_statement(fuzzy.query, page=fuzzy.page)
     assert (clause.sql.endswith(" ORDER BY study.id DESC"), len(residual)) == (True, 1)
     assert find_statement(exact.query, page=Page())[0].sql.endswith(" ORDER BY study.id")
+
+
+def after(index: QueryIndex, query: str, scope: Scope = EVERYTHING, level: Level = Level.STUDY) -> int | None:
+    search = parse_search(level, {}, query.encode())
+    return index.count_after(search.query, scope, search.page)
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting may take as long as it takes on a machine that does much else."""
+    monkeypatch.setattr("pacs_server.index.queries._COUNT_SECONDS", 30.0)
+
+
+@pytest.mark.usefixtures("patience")
+def test_what_follows_a_page_is_counted(index: QueryIndex) -> None:
+    assert [after(index, f"limit={limit}") for limit in (0, 1, 6, 7, 8)] == [7, 6, 1, 0, 0]
+    assert after(index, "limit=2&offset=3") == 2
+    assert after(index, "limit=1&PatientName=Abel*") == 1
+    assert after(index, "limit=1&orderby=-StudyDate&PatientName=Mo*", level=Level.IMAGE) == 1
+    assert after(index, "limit=1", Scope(patients=(("P1", ""), ("P2", ""), ("P5", "")))) == 2
+    # Python matches fuzzily, so the database cannot count.
+    assert after(index, "limit=1&PatientName=Abel&fuzzymatching=true") is None
+
+
+@pytest.mark.usefixtures("patience")
+def test_very_many_matches_are_not_counted(index: QueryIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pacs_server.index.queries._MOST_COUNTED", 5)
+    assert [after(index, f"limit={limit}") for limit in (1, 2)] == [None, 5]
+
+
+def test_what_takes_too_long_is_stopped(database: Database) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    assert database.soon(endless, (), 0.05) is None
+    # The connection is as before: statements may take long again.
+    assert database.soon("SELECT 1 WHERE ? = '1'", ("1",), 10) == (1,)
+    many = endless.replace("FROM n)", "FROM n WHERE i < 300000)")
+    with database.rows(many, (), few=True) as rows:
+        assert next(rows) == (300000,)
+    with pytest.raises(IndexUnavailable):
+        database.soon("SELECT nothing", (), 10)
