@@ -6,12 +6,14 @@ from datetime import datetime
 
 from pacs_server.app.assembly import OpenArchive, entity_settings, remote_aes
 from pacs_server.app.ports import Addresses, Ports
+from pacs_server.app.remotes import dicomweb_remotes
 from pacs_server.config.model import Config
 from pacs_server.config.tls import client_context, server_context, web_context
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import Connections
 from pacs_server.scp.entity import EntitySettings
+from pacs_server.scu.dicomweb.remote import DICOMwebRemote
 from pacs_server.scu.link import Requestor
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.associations import RecentAssociations
@@ -32,6 +34,7 @@ class LiveSettings:
     remote_aes: dict[str, RemoteAE]
     audit_repository_tls: ssl.SSLContext | None
     web_tls: ssl.SSLContext | None = None
+    dicomweb_remotes: dict[str, DICOMwebRemote] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config, *, listening_tls: ssl.SSLContext | None = None) -> "LiveSettings":
@@ -47,6 +50,7 @@ class LiveSettings:
             remote_aes(config),
             client_context(config, check_hostname=True) if sends_audit_over_tls else None,
             web_context(config),
+            dicomweb_remotes(config),
         )
 
 
@@ -98,6 +102,10 @@ class Runtime:
     def remote(self, name: str) -> RemoteAE | None:
         """The remote AE with this name, None if it is not configured."""
         return next((each for each in self.settings.remote_aes.values() if each.name == name), None)
+
+    def dicomweb_remote(self, name: str) -> DICOMwebRemote | None:
+        """The DICOMweb remote with this name, None if it is not configured."""
+        return self.settings.dicomweb_remotes.get(name)
 
     def requestor(self) -> Requestor:
         """A requestor of associations, for a part that ends its own associations when it stops."""

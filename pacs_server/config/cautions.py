@@ -1,6 +1,8 @@
 """Warnings about settings that work, and are less safe than they could be or do not fit the disk."""
 
 import shutil
+from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 from pacs_server.config.model import Config
 from pacs_server.config.secrets import open_to_every_user, readable_by_others
@@ -13,6 +15,7 @@ def cautions(config: Config) -> list[str]:
         open_to_everyone(config),
         passwords_in_clear(config),
         address_as_told(config),
+        *remotes_in_clear(config),
         *readable_by_others(config),
         *open_to_every_user(config),
         less_room_than_kept_free(config),
@@ -29,6 +32,17 @@ def passwords_in_clear(config: Config) -> str | None:
         f"{config.server.host} port {config.server.port} does not speak TLS: passwords travel in the clear, "
         "set tls.enabled without tls.port, or user_identity.mode to off"
     )
+
+
+def remotes_in_clear(config: Config) -> Iterator[str]:
+    """A warning for each DICOMweb remote to which patient data, or the secret to log in, go without encryption."""
+    for number, remote in enumerate(config.remote_aes):
+        urls = {"url": remote.url, "auth.token_url": remote.auth.token_url if remote.auth else ""}
+        for key, url in urls.items():
+            parts = urlsplit(url)
+            if parts.scheme.lower() == "http" and not is_loopback(parts.hostname or ""):
+                what = "patient data travel" if key == "url" else "the client's secret travels"
+                yield f"remote_aes[{number}].{key} is not https: {what} in the clear"
 
 
 def address_as_told(config: Config) -> str | None:

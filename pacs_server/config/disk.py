@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pacs_server.config import tls
 from pacs_server.config.model import Config
+from pacs_server.config.secrets import remote_secret
 from pacs_server.errors import UserError
 
 
@@ -27,6 +28,8 @@ def check_filesystem(config: Config) -> None:
         _check(config, "worklist.folder", _cannot_hold_files(config.worklist.folder))
     if config.web.oidc.client_secret_file is not None:
         _check(config, "web.oidc.client_secret_file", _cannot_read(config.web.oidc.client_secret_file))
+    for number in range(len(config.remote_aes)):
+        remote_secret(config, number)
     tls.check(config)
 
 

@@ -37,6 +37,25 @@ def read_secret_files(settings: Layer) -> dict[str, Path]:
     return files
 
 
+def remote_secret(config: Config, number: int) -> str:
+    """The secret by which this server logs in at the remote of this number in `remote_aes`; '' if there is none.
+
+    Raises ConfigError, which quotes nothing from the file.
+    """
+    auth = config.remote_aes[number].auth
+    if auth is None or auth.secret is None:
+        return ""
+    key, path = auth.secret
+    try:
+        secret = _secret(path)
+        # A password may have any character: it is encoded before it goes into a header.
+        if key not in ("password_file", "client_secret_file") and not (secret.isascii() and secret.isprintable()):
+            raise ValueError("has characters that cannot be in a header")
+    except ValueError as error:
+        raise config.error(f"remote_aes[{number}].auth.{key}", f"{_shown(path)} {error}") from None
+    return secret if key == "password_file" else secret.strip()
+
+
 def _secret(path: Path) -> str:
     """The secret in a file. Raises ValueError that says what is wrong with the file."""
     try:
@@ -61,6 +80,7 @@ def _secret(path: Path) -> str:
 def readable_by_others(config: Config) -> list[str]:
     """A warning for each file with secrets or users that others than its owner may read."""
     files = dict.fromkeys(config.secret_files.values())
+    files |= dict.fromkeys(auth.secret[1] for remote in config.remote_aes if (auth := remote.auth) and auth.secret)
     if config.source is not None and _holds_secrets(config):
         files[config.source] = None
     if config.user_identity.mode != "off" or config.web.enabled:

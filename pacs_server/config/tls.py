@@ -18,6 +18,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from pacs_server.config.model import Config
+from pacs_server.config.sections.remote_auth import RemoteAuthConfig
 from pacs_server.config.yaml import one_line
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ def check(config: Config) -> None:
     server_context(config)
     web_context(config)
     client_contexts(config)
+    for number, remote in enumerate(config.remote_aes):
+        if remote.kind == "dicomweb":
+            dicomweb_context(config, number)
 
 
 def server_context(config: Config) -> ssl.SSLContext | None:
@@ -81,7 +85,7 @@ def web_context(config: Config) -> ssl.SSLContext | None:
 
 def client_contexts(config: Config) -> dict[bool, ssl.SSLContext]:
     """The contexts for connections to `remote_aes`, by whether host names are checked. Raises ConfigError."""
-    wanted = {remote.tls_check_hostname for remote in config.remote_aes if remote.uses_tls}
+    wanted = {remote.tls_check_hostname for remote in config.remote_aes if remote.tls}
     return {check_hostname: client_context(config, check_hostname=check_hostname) for check_hostname in wanted}
 
 
@@ -89,13 +93,34 @@ def client_context(config: Config, *, check_hostname: bool) -> ssl.SSLContext:
     """The context for a connection that the server opens. Raises ConfigError."""
     context = _context(config, ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = check_hostname
+    _trust_servers(context, config)
+    if config.tls.enabled or "cert_path" in config.tls.model_fields_set:
+        _identity(config).present(context, config)
+    return context
+
+
+def dicomweb_context(config: Config, number: int) -> ssl.SSLContext:
+    """The context for connections to the DICOMweb remote of this number in `remote_aes`. Raises ConfigError."""
+    remote, key = config.remote_aes[number], f"remote_aes[{number}].auth"
+    auth = remote.auth or RemoteAuthConfig()
+    if auth.ca_path is None and auth.cert_path is None:
+        return client_context(config, check_hostname=remote.tls_check_hostname)
+    context = _context(config, ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = remote.tls_check_hostname
+    if auth.ca_path is not None:
+        _load(context, config, f"{key}.ca_path", auth.ca_path, "certificate")
+    else:
+        _trust_servers(context, config)
+    if auth.cert_path is not None and auth.key_path is not None:
+        _Identity(key, auth.cert_path, auth.key_path).present(context, config)
+    return context
+
+
+def _trust_servers(context: ssl.SSLContext, config: Config) -> None:
     if config.tls.ca_path is not None:
         _trust(context, config)
     else:
         context.load_default_certs()
-    if config.tls.enabled or "cert_path" in config.tls.model_fields_set:
-        _identity(config).present(context, config)
-    return context
 
 
 def _context(config: Config, protocol: int) -> ssl.SSLContext:
@@ -140,8 +165,8 @@ class _Identity:
             return "key_path", f"{self.key_path} is not the key of the certificate in {self.cert_path}"
         if reason is not None:
             return "cert_path", f"{self.cert_path} cannot be used: {_words(reason)}"
-        if b"ENCRYPTED" in key and self.section == "web.tls":
-            return "key_path", f"{self.key_path} is encrypted: the HTTP door needs a key without a password"
+        if b"ENCRYPTED" in key and self.section != "tls":
+            return "key_path", f"{self.key_path} is encrypted: only a key without a password can be used here"
         if b"ENCRYPTED" in key:
             problem = "is missing, and has to be that of" if self.key_password is None else "is not that of"
             return "key_password", f"{problem} the key in {self.key_path}"

@@ -127,10 +127,10 @@ def check_url(url: str | None) -> str | None:
 
 
 def check_http_url(url: str) -> str:
-    """Return the address of an HTTP service, without a slash at the end; it may be empty. Raises ValueError."""
+    """Return the address of an HTTP service; it may be empty. Raises ValueError."""
     if url and not _HTTP_URL.fullmatch(url):
         raise ValueError(f"{url[:60]!r} is not an address such as https://archive.example.org/dicom-web")
-    return url.rstrip("/")
+    return url
 
 
 def check_name(name: str) -> str:

@@ -80,6 +80,15 @@ REMOTES_WITHOUT_SENSE = [
         WEB % "auth: {bearer_file: a, header: h, key_file: k}",
         "remote_aes[0].auth.header: is a second way to log in",
     ),
+    (WEB % "auth: {user: 'a:b', password_file: p}", "line 5: remote_aes[0].auth.user: cannot have a colon"),
+    (
+        WEB % "auth: {header: 'A: b', key_file: k}",
+        "line 5: remote_aes[0].auth.header: 'A: b' is no header for an API k",
+    ),
+    (
+        WEB % "auth: {header: Content-Length, key_file: k}",
+        "line 5: remote_aes[0].auth.header: 'Content-Length' is no h",
+    ),
     (WEB % "auth: {key_path: k}", "remote_aes[0].auth.cert_path: is needed with key_path"),
     (
         "remote_aes:\n- {kind: dicomweb, name: w, url: 'ftp://h'}",

@@ -1,0 +1,47 @@
+"""From the settings to the DICOMweb remotes that the server may call, with their secrets and certificates."""
+
+from urllib.parse import urlsplit
+
+from pacs_server.config.model import Config
+from pacs_server.config.secrets import remote_secret
+from pacs_server.config.tls import dicomweb_context
+from pacs_server.scu.dicomweb.remote import ClientCredentials, DICOMwebRemote, SecretHeader
+
+
+def dicomweb_remotes(config: Config) -> dict[str, DICOMwebRemote]:
+    """The DICOMweb remotes by name. Raises ConfigError for secrets and certificates that cannot be used."""
+    return {
+        remote.name: _remote(config, number)
+        for number, remote in enumerate(config.remote_aes)
+        if remote.kind == "dicomweb"
+    }
+
+
+def _remote(config: Config, number: int) -> DICOMwebRemote:
+    remote = config.remote_aes[number]
+    urls = remote.url, remote.auth.token_url if remote.auth else ""
+    return DICOMwebRemote(
+        remote.name,
+        remote.url,
+        _auth(config, number),
+        dicomweb_context(config, number) if any(urlsplit(url).scheme.lower() == "https" for url in urls) else None,
+        remote.connect_timeout,
+        remote.response_timeout,
+        remote.max_associations,
+        remote.rate,
+        remote.transfer_syntaxes,
+    )
+
+
+def _auth(config: Config, number: int) -> SecretHeader | ClientCredentials | None:
+    auth = config.remote_aes[number].auth
+    secret = remote_secret(config, number)
+    if auth is None or not secret:
+        return None
+    if auth.bearer_file is not None:
+        return SecretHeader.bearer(secret)
+    if auth.user:
+        return SecretHeader.basic(auth.user, secret)
+    if auth.header:
+        return SecretHeader(auth.header, secret)
+    return ClientCredentials(auth.token_url, auth.client_id, secret, auth.scope)
