@@ -67,6 +67,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
             not_ready=health.not_ready,
         )
     forward = _forward_handler(runtime)
+    yield Steps(stop=runtime.pool.stop)
     yield Worker(
         runtime.archive.tasks,
         {**_task_handlers(runtime), FORWARD: forward},

@@ -15,6 +15,7 @@ from pacs_server.net.listener import Connections
 from pacs_server.scp.entity import EntitySettings
 from pacs_server.scu.dicomweb.remote import DICOMwebRemote
 from pacs_server.scu.link import Requestor
+from pacs_server.scu.pool import Pool
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.associations import RecentAssociations
 
@@ -73,6 +74,8 @@ class Runtime:
     recent: RecentAssociations = field(default_factory=RecentAssociations)
     own_logs: bool = False
     moves: Requestor = field(init=False)
+    # The associations by which this server forwards, fetches and asks of its own accord.
+    pool: Pool = field(init=False)
     stopping: bool = False
     last_reload: ReloadResult | None = None
     # Made by the first parts, for those that follow.
@@ -82,6 +85,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.moves = self.requestor()
+        self.pool = Pool(self.requestor())
 
     def config(self) -> Config:
         """The configuration in force."""

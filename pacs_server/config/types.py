@@ -15,10 +15,11 @@ _HTTP_URL: Final = re.compile(r"https?://[^\s?#/@]+(/[^\s?#]*)?", re.IGNORECASE)
 _DATABASE_URL: Final = re.compile(r"(postgresql|sqlite)(\+[a-z0-9_]+)?://")
 SHORTEST_KEY: Final = 32
 # pydicom does not know these yet.
-_JPEG_XL: Final = {
+_NEW_TRANSFER_SYNTAXES: Final = {
     "JPEGXLLossless": "1.2.840.10008.1.2.4.110",
     "JPEGXLJPEGRecompression": "1.2.840.10008.1.2.4.111",
     "JPEGXL": "1.2.840.10008.1.2.4.112",
+    "DeflatedImageFrameCompression": "1.2.840.10008.1.2.8.1",
 }
 
 
@@ -145,7 +146,7 @@ def check_transfer_syntax(text: str) -> str:
     """The UID of a transfer syntax, given as its UID or keyword, such as JPEG2000Lossless. Raises ValueError."""
     from pydicom.uid import AllTransferSyntaxes  # importing it takes long
 
-    known = {uid.keyword: str(uid) for uid in AllTransferSyntaxes} | _JPEG_XL
+    known = {uid.keyword: str(uid) for uid in AllTransferSyntaxes} | _NEW_TRANSFER_SYNTAXES
     for keyword, uid in known.items():
         if text in (uid, keyword):
             return uid

@@ -107,28 +107,48 @@ class PenaltyQueue:
                 self._next.popitem(last=False)
 
 
+class Bucket:
+    """Tokens for `rate` bytes a second, with a burst of one second's worth. May be shared by several threads."""
+
+    def __init__(self, rate: int, *, clock: MonotonicClock = time.monotonic) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._tokens = float(rate)
+        self._counted = clock()
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> float:
+        """Count `size` bytes that were moved, and return how many seconds to wait until the rate allows them."""
+        with self._lock:
+            now = self._clock()
+            self._tokens = min(self._rate, self._tokens + (now - self._counted) * self._rate) - size
+            self._counted = now
+            return max(0.0, -self._tokens / self._rate)
+
+
 class Throttle:
-    """Holds the data of one association to `rate` bytes a second, with a burst of one second's worth.
+    """Holds the data of one association to `rate` bytes a second, or together with others to that of a `bucket`.
 
     Used by one thread, which waits by calling `pause(seconds)`.
     """
 
-    def __init__(self, rate: int, pause: Callable[[float], None], *, clock: MonotonicClock = time.monotonic) -> None:
-        self._rate = rate
+    def __init__(
+        self,
+        rate: int,
+        pause: Callable[[float], None],
+        *,
+        clock: MonotonicClock = time.monotonic,
+        bucket: Bucket | None = None,
+    ) -> None:
         self._pause = pause
-        self._clock = clock
-        self._tokens = float(rate)
-        self._counted = clock()
+        self._bucket = bucket or Bucket(rate, clock=clock)
 
     def spend(self, size: int) -> float:
         """Count `size` bytes that were moved, wait until the rate allows them, and return the seconds waited.
 
         Raises whatever `pause` raises.
         """
-        now = self._clock()
-        self._tokens = min(self._rate, self._tokens + (now - self._counted) * self._rate) - size
-        self._counted = now
-        wait = max(0.0, -self._tokens / self._rate)
+        wait = self._bucket.take(size)
         if wait:
             self._pause(wait)
         return wait

@@ -4,7 +4,7 @@ These are pure functions. An association is planned from what is to be sent, and
 instance is chosen from what the remote AE accepted.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -28,19 +28,30 @@ class AssociationPlan:
     kinds: frozenset[tuple[str, str]]
 
 
-def plan(kinds: Iterable[tuple[str, str]]) -> list[AssociationPlan]:
-    """Associations for all `kinds` (SOP class, stored transfer syntax), with at most 128 contexts each."""
+def plan(kinds: Iterable[tuple[str, str]], allowed: Collection[str] = ()) -> list[AssociationPlan]:
+    """Associations for all `kinds` (SOP class, stored transfer syntax), with at most 128 contexts each.
+
+    If there are `allowed` transfer syntaxes, no others are proposed; then a kind may have no context.
+    """
     plans: list[AssociationPlan] = []
     members: list[tuple[str, str]] = []
     for kind in sorted(set(kinds)):
-        if len(_contexts([*members, kind])) > _CONTEXTS_PER_ASSOCIATION:
-            plans.append(_association(members))
+        if len(_contexts([*members, kind], allowed)) > _CONTEXTS_PER_ASSOCIATION:
+            plans.append(_association(members, allowed))
             members = []
         members.append(kind)
-    return [*plans, _association(members)] if members else plans
+    return [*plans, _association(members, allowed)] if members else plans
 
 
-def _contexts(kinds: Iterable[tuple[str, str]]) -> list[tuple[str, tuple[str, ...]]]:
+def _contexts(kinds: Iterable[tuple[str, str]], allowed: Collection[str]) -> list[tuple[str, tuple[str, ...]]]:
+    if not allowed:
+        return _all_contexts(kinds)
+    narrowed = ((name, tuple(uid for uid in syntaxes if uid in allowed)) for name, syntaxes in _all_contexts(kinds))
+    # Several may be the same now.
+    return list(dict.fromkeys(context for context in narrowed if context[1]))
+
+
+def _all_contexts(kinds: Iterable[tuple[str, str]]) -> list[tuple[str, tuple[str, ...]]]:
     """The contexts to propose for `kinds`: SOP classes, each with the transfer syntaxes to choose from.
 
     First each SOP class has a context that is enough to send all of its kinds, so that it does not matter if the
@@ -79,6 +90,6 @@ def choose(
     return None
 
 
-def _association(kinds: list[tuple[str, str]]) -> AssociationPlan:
-    proposed = (ProposedContext(2 * n + 1, *context) for n, context in enumerate(_contexts(kinds)))
+def _association(kinds: list[tuple[str, str]], allowed: Collection[str]) -> AssociationPlan:
+    proposed = (ProposedContext(2 * n + 1, *context) for n, context in enumerate(_contexts(kinds, allowed)))
     return AssociationPlan(tuple(proposed), frozenset(kinds))

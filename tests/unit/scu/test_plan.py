@@ -36,6 +36,18 @@ def test_contexts_are_numbered() -> None:
     )
 
 
+def test_only_allowed_transfer_syntaxes_are_proposed() -> None:
+    kinds = [(CTImageStorage, JPEG2000Lossless), (MRImageStorage, BOTH[0])]
+    (explicit_only,) = plan(kinds, BOTH[:1])
+    assert [(each.abstract_syntax, each.transfer_syntaxes) for each in explicit_only.contexts] == [
+        (CTImageStorage, BOTH[:1]),
+        (MRImageStorage, BOTH[:1]),
+    ]
+    assert explicit_only.kinds == set(kinds)
+    (nothing_fits,) = plan(kinds, [JPEGLSLossless])
+    assert nothing_fits.contexts == ()
+
+
 @pytest.mark.parametrize("stored", [*BOTH, JPEG2000Lossless, ExplicitVRBigEndian])
 def test_one_transfer_syntax_is_first_in_the_context_of_its_sop_class_and_has_one_of_its_own(stored: str) -> None:
     others = tuple(uid for uid in BOTH if uid != stored)

@@ -1,0 +1,37 @@
+"""What a failed association says of the remote as a whole: it is busy, or it cannot be used."""
+
+from typing import Final
+
+from pacs_server.errors import RemoteBusy, RemoteError, RemoteUnreachable
+from pacs_server.net.acceptor import Rejected
+from pacs_server.net.transport import AssociationEnded, DeadlineExpired
+from pacs_server.scu.remote import RemoteAE
+
+# PS3.8 Table 9-21: the provider (presentation) rejects for temporary congestion, or because its limit is reached.
+_PRESENTATION: Final = 3
+_FULL: Final = (1, 2)
+
+
+def is_busy(ended: AssociationEnded) -> bool:
+    """Whether a remote rejected an association because it has enough of them, which is no fault."""
+    if not isinstance(ended, Rejected):
+        return False
+    return ended.rejection.source == _PRESENTATION and ended.rejection.reason in _FULL
+
+
+def not_opened(remote: RemoteAE, ended: AssociationEnded, *, others_work: bool = False) -> RemoteError:
+    """The error for an association that could not be opened.
+
+    Some remotes take one association at a time and leave the next one without an answer: while `others_work`,
+    associations of this server with the same remote, silence means that it is busy.
+    """
+    silent = isinstance(ended, DeadlineExpired) and others_work
+    kind = RemoteBusy if is_busy(ended) or silent else RemoteUnreachable
+    return kind(f"{remote.name or remote.ae_title}: {ended.how}")
+
+
+def broken(remote: RemoteAE, ended: AssociationEnded) -> RemoteUnreachable:
+    """The error for an association that broke while it was used."""
+    late = isinstance(ended, DeadlineExpired)
+    how = f"no answer within {remote.response_timeout:g} s" if late else ended.how
+    return RemoteUnreachable(f"{remote.name or remote.ae_title}: {how}")
