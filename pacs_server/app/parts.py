@@ -30,7 +30,6 @@ from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.outbox.commitment import CommitmentHandler
 from pacs_server.outbox.forward import ForwardHandler
 from pacs_server.outbox.handler import Handler
-from pacs_server.outbox.plain_sender import PlainSenders
 from pacs_server.outbox.retention import task_retention
 from pacs_server.outbox.worker import Worker
 from pacs_server.scu.sending import outgoing
@@ -67,7 +66,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
             not_ready=health.not_ready,
         )
     forward = _forward_handler(runtime)
-    yield Steps(stop=runtime.pool.stop)
+    yield Steps(stop=runtime.senders.stop)
     yield Worker(
         runtime.archive.tasks,
         {**_task_handlers(runtime), FORWARD: forward},
@@ -104,7 +103,7 @@ def _forward_handler(runtime: Runtime) -> ForwardHandler:
     return ForwardHandler(
         DeliveryIndex(archive.database),
         archive.breakers,
-        PlainSenders(runtime.requestor(), runtime.remote),
+        runtime.senders,
         tasks=archive.tasks,
         prepare=lambda stored, forwarding: outgoing(archive.retrieve, stored),
         auditor=Auditor(archive.audit),

@@ -13,10 +13,12 @@ from pacs_server.kit.metrics import Metrics
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.listener import Connections
 from pacs_server.scp.entity import EntitySettings
+from pacs_server.scu.dicomweb.clients import DICOMwebClients
 from pacs_server.scu.dicomweb.remote import DICOMwebRemote
 from pacs_server.scu.link import Requestor
 from pacs_server.scu.pool import Pool
 from pacs_server.scu.remote import RemoteAE
+from pacs_server.scu.senders import Senders
 from pacs_server.services.associations import RecentAssociations
 
 # How long threads may take to notice that their connection was cut, in seconds.
@@ -74,8 +76,9 @@ class Runtime:
     recent: RecentAssociations = field(default_factory=RecentAssociations)
     own_logs: bool = False
     moves: Requestor = field(init=False)
-    # The associations by which this server forwards, fetches and asks of its own accord.
+    # The associations and connections by which this server forwards, fetches and asks of its own accord.
     pool: Pool = field(init=False)
+    senders: Senders = field(init=False)
     stopping: bool = False
     last_reload: ReloadResult | None = None
     # Made by the first parts, for those that follow.
@@ -86,6 +89,7 @@ class Runtime:
     def __post_init__(self) -> None:
         self.moves = self.requestor()
         self.pool = Pool(self.requestor())
+        self.senders = Senders(self.pool, DICOMwebClients(), self.remote)
 
     def config(self) -> Config:
         """The configuration in force."""
