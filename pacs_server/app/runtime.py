@@ -18,7 +18,7 @@ from pacs_server.scu.dicomweb.remote import DICOMwebRemote
 from pacs_server.scu.link import Requestor
 from pacs_server.scu.pool import Pool
 from pacs_server.scu.remote import RemoteAE
-from pacs_server.scu.senders import Senders
+from pacs_server.scu.senders import Remote, Senders
 from pacs_server.services.associations import RecentAssociations
 
 # How long threads may take to notice that their connection was cut, in seconds.
@@ -107,13 +107,10 @@ class Runtime:
         """The remote AE with this title, None if it is not configured."""
         return self.settings.remote_aes.get(ae_title)
 
-    def remote(self, name: str) -> RemoteAE | None:
-        """The remote AE with this name, None if it is not configured."""
-        return next((each for each in self.settings.remote_aes.values() if each.name == name), None)
-
-    def dicomweb_remote(self, name: str) -> DICOMwebRemote | None:
-        """The DICOMweb remote with this name, None if it is not configured."""
-        return self.settings.dicomweb_remotes.get(name)
+    def remote(self, name: str) -> Remote | None:
+        """The remote of any kind with this name, None if it is not configured."""
+        named = (each for each in self.settings.remote_aes.values() if each.name == name)
+        return next(named, None) or self.settings.dicomweb_remotes.get(name)
 
     def requestor(self) -> Requestor:
         """A requestor of associations, for a part that ends its own associations when it stops."""

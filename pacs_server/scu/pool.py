@@ -220,7 +220,7 @@ class Pool:
         return place
 
     def _reserve(self, remote: RemoteAE, fits: Callable[[_Place], bool], ends: float) -> _Place | None:
-        """Take an idle association out of the pool: one that fits, or one whose place is needed.
+        """Take an idle association out of the pool: one that fits, or else one to be ended first.
 
         None: there is a free place, and it is taken now. Raises RemoteBusy if there is none until `ends`.
         """
@@ -228,9 +228,9 @@ class Pool:
         with self._changed:
             while not self._stopped:
                 idle = [place for place in self._idle if _key(place.remote) == key]
-                fitting = [place for place in idle if fits(place)]
-                if fitting or (idle and self._counts[key] >= remote.max_associations):
-                    chosen = (fitting or idle)[-1]
+                if idle:
+                    # Some remotes take one association at a time, so that none may be idle while another is opened.
+                    chosen = next((place for place in idle if fits(place)), idle[0])
                     self._idle.remove(chosen)
                     return chosen
                 if self._counts[key] < remote.max_associations:
