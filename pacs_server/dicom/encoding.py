@@ -3,7 +3,7 @@
 import zlib
 from dataclasses import dataclass
 
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from pacs_server.errors import TranscodeError
 
@@ -24,7 +24,8 @@ class Encoding:
 IMPLICIT_LE = Encoding(implicit_vr=True)
 EXPLICIT_LE = Encoding()
 EXPLICIT_BE = Encoding(little_endian=False)
-_DEFLATED = str(DeflatedExplicitVRLittleEndian)
+# Deflated Explicit VR, and the two JPIP Referenced Deflate ones: the data set itself is compressed (PS3.5 A.5).
+_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 _ENCODINGS = {str(ImplicitVRLittleEndian): IMPLICIT_LE, str(ExplicitVRBigEndian): EXPLICIT_BE}
 
 
@@ -34,8 +35,8 @@ def encoding_of(transfer_syntax_uid: str) -> Encoding:
 
 
 def is_deflated(transfer_syntax_uid: str) -> bool:
-    """Whether the whole data set is compressed (PS3.5 A.5)."""
-    return transfer_syntax_uid == _DEFLATED
+    """Whether the whole data set is compressed, and not only the pixels in it."""
+    return transfer_syntax_uid in _DEFLATED
 
 
 def deflated(data: bytes) -> bytes:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from pacs_server.dicom.attributes import BY_KEYWORD, INDEXED, Attribute
-from pacs_server.dicom.encoding import encoding_of, inflated
+from pacs_server.dicom.encoding import encoding_of, inflated, is_deflated
 from pacs_server.dicom.person_name import groups_of
 from pacs_server.dicom.skim import MAX_DEPTH, Cut, ElementPosition, Skimmed, Skimmer
 from pacs_server.dicom.tags import PIXEL_DATA, SPECIFIC_CHARACTER_SET, UNDEFINED_LENGTH
@@ -25,9 +25,6 @@ MAX_SEQUENCE_BYTES = 65_536
 # In characters. Short texts go into database indexes, and an entry of those holds about 2,700 bytes (PostgreSQL).
 MAX_SHORT_TEXT = 256
 MAX_LONG_TEXT = 10_240
-
-# Deflated Explicit VR, and the two JPIP Referenced Deflate ones: the data set itself is compressed (PS3.5 A.5).
-_DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 
 _BY_TAG = {attribute.tag: attribute for attribute in INDEXED}
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = BY_KEYWORD["SOPClassUID"].tag, BY_KEYWORD["SOPInstanceUID"].tag
@@ -59,7 +56,7 @@ def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool, size: 
     `size` is the length of the whole data set in bytes. Raises InvalidInstance if the data set is malformed or has no
     valid UIDs, if its indexed part is longer than `head`, or if `size` is given and Pixel Data does not end within it.
     """
-    if transfer_syntax_uid in _DEFLATED:
+    if is_deflated(transfer_syntax_uid):
         head, complete = _inflate(head, complete)
         size = None
     skimmer = Skimmer(head, encoding_of(transfer_syntax_uid))
@@ -87,7 +84,7 @@ def read_sop_uids(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:
 
     Raises InvalidInstance if they are missing there or are no UIDs.
     """
-    if transfer_syntax_uid in _DEFLATED:
+    if is_deflated(transfer_syntax_uid):
         head, _ = _inflate(head, complete=False)
     skimmer = Skimmer(head, encoding_of(transfer_syntax_uid))
     values: dict[str, str] = {}

@@ -23,7 +23,7 @@ from pydicom.uid import (
 
 from pacs_server.dicom.bulk_data import find_bulk_data
 from pacs_server.dicom.element_stream import DataSetBytes
-from pacs_server.dicom.encoding import deflated, encoding_of
+from pacs_server.dicom.encoding import deflated, encoding_of, is_deflated
 from pacs_server.dicom.metadata import BASE, Metadata, number_text
 from pacs_server.dicom.part10 import decode_head
 from pacs_server.errors import BulkDataNotFound
@@ -64,7 +64,7 @@ def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> DataSetBytes:
             buffer, ds, implicit_vr=encoding.implicit_vr, little_endian=encoding.little_endian, force_encoding=True
         )
     data = buffer.getvalue()
-    return Reads(deflated(data) if syntax == DeflatedExplicitVRLittleEndian else data, syntax).data_set
+    return Reads(deflated(data) if is_deflated(syntax) else data, syntax).data_set
 
 
 def bulk(data_set: DataSetBytes, path: str) -> bytes:
@@ -273,7 +273,13 @@ def test_a_sequence_that_was_sent_as_un(value: bytes) -> None:
 
 @pytest.mark.parametrize(
     "syntax",
-    [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian],
+    [
+        ExplicitVRLittleEndian,
+        ImplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+        "1.2.840.10008.1.2.4.95",  # JPIP Referenced Deflate
+    ],
 )
 def test_values_that_were_left_out_are_found_by_their_path(syntax: str) -> None:
     """Pixels and long values have a Bulkdata URI, and its path leads to the value in little endian."""
