@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pacs_server.dicom.element import Element
 from pacs_server.dicom.element_stream import DataSetBytes, ElementStream, StreamedElement
 from pacs_server.dicom.metadata import as_sequence
 from pacs_server.dicom.tags import BITS_ALLOCATED, is_private_creator
@@ -73,10 +72,8 @@ def _element(level: ElementStream, tag: int) -> StreamedElement:
     while (element := level.next()) is not None and element.tag <= tag:
         if element.tag == tag:
             return element
-        if element.tag == BITS_ALLOCATED and element.length <= _SHORT:
-            level.image[element.tag] = Element(element.tag, "US", element.value(_SHORT))
-        elif is_private_creator(element.tag) and element.length <= _SHORT:
-            level.creators[element.tag & 0xFFFF] = element.value(_SHORT).decode("latin-1").strip(" \0")
+        if element.length <= _SHORT and (element.tag == BITS_ALLOCATED or is_private_creator(element.tag)):
+            element.value(_SHORT)
         else:
             element.skip()
     raise BulkDataNotFound("the instance has no such element")

@@ -13,7 +13,17 @@ import numpy as np
 
 from pacs_server.dicom.element import Element
 from pacs_server.dicom.encoding import EXPLICIT_LE, IMPLICIT_LE, Encoding, encoding_of, is_deflated
-from pacs_server.dicom.tags import BITS_ALLOCATED, ITEM, ITEM_END, PIXEL_DATA, SEQUENCE_END, UNDEFINED_LENGTH, tag_text
+from pacs_server.dicom.pixels import IMAGE_TAGS
+from pacs_server.dicom.tags import (
+    BITS_ALLOCATED,
+    ITEM,
+    ITEM_END,
+    PIXEL_DATA,
+    SEQUENCE_END,
+    UNDEFINED_LENGTH,
+    is_private_creator,
+    tag_text,
+)
 from pacs_server.dicom.vr import SHORT_VRS, WORD_BYTES, implicit_vr, looks_like_vr
 from pacs_server.errors import TranscodeError
 
@@ -122,8 +132,8 @@ class ByteStream:
 class ElementStream:
     """The elements of a data set or item.
 
-    Whoever reads the elements puts into `creators` the private creators (the last byte of the element number to the
-    name), which Implicit VR needs, and into `image` the elements that describe pixels.
+    What was read by `value` is known from then on: `creators` are the private creators (the last byte of the element
+    number to the name), which Implicit VR needs, and `image` the elements that describe pixels.
     """
 
     def __init__(
@@ -251,9 +261,15 @@ class StreamedElement:
 
     def value(self, limit: int) -> bytes:
         """The value in little endian; raises TranscodeError if it is longer than `limit`."""
+        tag, level = self.tag, self.level
         if self.length > limit:
-            raise TranscodeError(f"{tag_text(self.tag)} is too long")
-        return b"".join(self.chunks())
+            raise TranscodeError(f"{tag_text(tag)} is too long")
+        value = b"".join(self.chunks())
+        if tag in IMAGE_TAGS:
+            level.image[tag] = Element(tag, self.vr, value)
+        elif is_private_creator(tag):
+            level.creators[tag & 0xFFFF] = value.decode("latin-1").strip(" \0")
+        return value
 
     def skip(self) -> None:
         """Step over the value, whatever it is."""

@@ -13,15 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pacs_server.dicom.element import Element
 from pacs_server.dicom.element_stream import ByteStream, DataSetBytes, ElementStream, StreamedElement
 from pacs_server.dicom.person_name import groups_of
 from pacs_server.dicom.tags import (
-    BITS_ALLOCATED,
     PIXEL_DATA,
     PIXEL_REPRESENTATION,
     SPECIFIC_CHARACTER_SET,
-    is_private_creator,
 )
 from pacs_server.dicom.text import encodings_of, plain_value, text_values
 from pacs_server.dicom.vr import BYTES_VRS, NUMBERS, TEXT_VRS, implicit_vr
@@ -139,10 +136,6 @@ class Metadata:
             raw = raw and _UTF_8
         elif tag == PIXEL_REPRESENTATION:
             around.signed = raw[:1] == b"\1"
-        elif tag == BITS_ALLOCATED:
-            level.image[tag] = Element(tag, "US", raw)
-        elif is_private_creator(tag):
-            level.creators[tag & 0xFFFF] = raw.decode("latin-1").strip(" \0")
         return self._value(element, raw, around)
 
     def _value(self, element: StreamedElement, raw: bytes, around: _Surroundings) -> str:

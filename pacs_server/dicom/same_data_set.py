@@ -10,11 +10,9 @@ from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 
 from pacs_server.dicom.codecs import BROKEN_DATA
-from pacs_server.dicom.element import Element
 from pacs_server.dicom.element_stream import DataSetBytes, ElementStream, StreamedElement
-from pacs_server.dicom.pixels import ENCAPSULATED_ONLY, IMAGE_TAGS, PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION
+from pacs_server.dicom.pixels import ENCAPSULATED_ONLY, PHOTOMETRIC_INTERPRETATION, PLANAR_CONFIGURATION
 from pacs_server.dicom.same_pixels import same_bytes, same_pixels
-from pacs_server.dicom.tags import is_private_creator
 from pacs_server.dicom.vr import BYTES_VRS, SINGLE_VALUED_VRS, TEXT_VRS, dictionary_vr
 from pacs_server.errors import TranscodeError
 
@@ -65,7 +63,7 @@ def _next(level: ElementStream) -> StreamedElement | None:
     """The next element that counts."""
     while (element := level.next()) is not None:
         if element.tag in ENCAPSULATED_ONLY:
-            level.image[element.tag] = Element(element.tag, "OV", element.value(_MAX_OFFSET_TABLE))
+            element.value(_MAX_OFFSET_TABLE)
         elif element.tag & 0xFFFF == 0 or element.tag == _DATA_SET_TRAILING_PADDING:
             for _ in element.chunks():
                 pass
@@ -90,11 +88,6 @@ def _same_value(one: StreamedElement, other: StreamedElement) -> bool:
     if max(one.length, other.length) > _SHORT_VALUE:
         return _same_chunks(one, other, vr)
     first, second = one.value(_SHORT_VALUE), other.value(_SHORT_VALUE)
-    for element, value in ((one, first), (other, second)):
-        if element.tag in IMAGE_TAGS:
-            element.level.image[element.tag] = Element(element.tag, vr, value)
-        elif is_private_creator(element.tag):
-            element.level.creators[element.tag & 0xFFFF] = value.decode("latin-1").strip(" \0")
     if vr in TEXT_VRS:
         first, second = _without_padding(first, vr), _without_padding(second, vr)
         return first == second or (vr in _NUMBERS and _same_numbers(first, second))
