@@ -123,5 +123,5 @@ def _from_the_middle(instances: Sequence[StoredInstance]) -> Iterator[StoredInst
     for wanted in (True, False):
         group = [each for each in instances if (each.sop_class_uid in shown) == wanted]
         middle = (len(group) - 1) // 2
-        near = group[max(0, middle - _MOST_TRIED // 2) : middle + _MOST_TRIED // 2]
-        yield from sorted(near, key=lambda each: abs(group.index(each) - middle))
+        near = range(max(0, middle - _MOST_TRIED // 2), min(len(group), middle + _MOST_TRIED // 2))
+        yield from (group[at] for at in sorted(near, key=lambda at: abs(at - middle)))
