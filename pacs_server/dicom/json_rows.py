@@ -16,17 +16,16 @@ from pacs_server.dicom.json_model import DataSet, empty_element
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.person_name import groups_of
 from pacs_server.dicom.search_attributes import ONLY_IF_KNOWN
-from pacs_server.dicom.tags import INSTANCE_AVAILABILITY, SPECIFIC_CHARACTER_SET
+from pacs_server.dicom.tags import INSTANCE_AVAILABILITY, RETRIEVE_URL, SPECIFIC_CHARACTER_SET
 from pacs_server.dicom.vr import NUMBERS, SINGLE_VALUED_VRS
 
-_RETRIEVE_URL = 0x00081190
 # The parts of a Retrieve URL, each with the attribute that follows it.
 _PLACES = (("/studies/", 0x0020000D), ("/series/", 0x0020000E), ("/instances/", 0x00080018))
 # What every match has, as a format for Retrieve URL.
 _FIXED = (
     (SPECIFIC_CHARACTER_SET, f'"{SPECIFIC_CHARACTER_SET:08X}":{{"vr":"CS","Value":["ISO_IR 192"]}}'),
     (INSTANCE_AVAILABILITY, f',"{INSTANCE_AVAILABILITY:08X}":{{"vr":"CS","Value":["ONLINE"]}}'),
-    (_RETRIEVE_URL, f',"{_RETRIEVE_URL:08X}":{{"vr":"UR","Value":["%s"]}}'),
+    (RETRIEVE_URL, f',"{RETRIEVE_URL:08X}":{{"vr":"UR","Value":["%s"]}}'),
 )
 # PS3.18 F.2.3: IS may be a JSON number. One that JSON would write in another way, such as 007, stays as it is.
 _JSON_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,14})", re.ASCII)
@@ -83,7 +82,7 @@ def _form(level: Level, returns: tuple[ReturnKey, ...]) -> _Form:
     fields = sorted([*_FIXED, *((key.tag, _format(key)) for key in returns)])
     at = {key.tag: number for number, key in enumerate(returns)}
     places = tuple((place, at[tag]) for place, tag in _PLACES[:level])
-    url_at = sum(key.tag < _RETRIEVE_URL for key in returns)
+    url_at = sum(key.tag < RETRIEVE_URL for key in returns)
     template = "{" + "".join(text for _, text in fields) + "}"
     return _Form(template, tuple(_writer(key) for key in returns), url_at, places)
 

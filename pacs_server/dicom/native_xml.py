@@ -16,7 +16,8 @@ _HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
     '<NativeDicomModel xmlns="http://dicom.nema.org/PS3.19/models/NativeDICOM" xml:space="preserve">'
 )
-_COMPONENTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
+# PS3.5 6.2.1: the components of a name in their order.
+COMPONENTS = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
 # XML 1.0, 2.2: these are not characters of a document, not even when they are escaped.
 _NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -77,7 +78,7 @@ def _name(groups: Mapping[str, str]) -> Iterator[str]:
         parts = str(groups.get(group) or "").split("^")
         content = "".join(
             f"<{component}>{_text(part)}</{component}>"
-            for component, part in zip(_COMPONENTS, parts, strict=False)
+            for component, part in zip(COMPONENTS, parts, strict=False)
             if part
         )
         if content:

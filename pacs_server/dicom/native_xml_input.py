@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from xml.parsers import expat
 
+from pacs_server.dicom.native_xml import COMPONENTS
 from pacs_server.dicom.person_name import GROUPS
 from pacs_server.dicom.vr import NUMBERS, dictionary_vr
 
@@ -16,8 +17,6 @@ _MAX_ELEMENTS: Final = 200_000
 _MAX_DEPTH: Final = 64
 _MAX_VALUES: Final = 100_000
 _TAG = re.compile(r"[0-9A-Fa-f]{8}")
-# PS3.5 6.2.1: the components of a name in their order.
-_COMPONENTS: Final = ("FamilyName", "GivenName", "MiddleName", "NamePrefix", "NameSuffix")
 # Which elements may stand in which, and the elements whose text counts.
 _CHILDREN: Final = {
     "": {"NativeDicomModel"},
@@ -25,9 +24,9 @@ _CHILDREN: Final = {
     "Item": {"DicomAttribute"},
     "DicomAttribute": {"Value", "PersonName", "Item", "InlineBinary", "BulkData"},
     "PersonName": set(GROUPS),
-    **{group: set(_COMPONENTS) for group in GROUPS},
+    **{group: set(COMPONENTS) for group in GROUPS},
 }
-_TEXTS: Final = {"Value", "InlineBinary", *_COMPONENTS}
+_TEXTS: Final = {"Value", "InlineBinary", *COMPONENTS}
 
 
 @dataclass(slots=True)
@@ -124,7 +123,7 @@ class _Reader:
             self._data_sets[-1][attribute.tag] = attribute.element()
         elif name == "InlineBinary":
             self._attributes[-1].inline = "".join(self._text)
-        elif name in _COMPONENTS:
+        elif name in COMPONENTS:
             self._name[self._path[-1]][name] = "".join(self._text)
         elif name in ("Item", "Value", "PersonName"):
             self._attributes[-1].values[self._numbers.pop()] = self._value(name)
@@ -176,4 +175,4 @@ def _in_block(tag: str, creator: str, data_set: dict[str, Any]) -> str:
 
 
 def _components(found: dict[str, str]) -> str:
-    return "^".join(found.get(component, "") for component in _COMPONENTS).rstrip("^")
+    return "^".join(found.get(component, "") for component in COMPONENTS).rstrip("^")

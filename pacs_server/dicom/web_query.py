@@ -28,7 +28,7 @@ from pacs_server.dicom.levels import InformationModel, Level
 from pacs_server.dicom.matching import Values
 from pacs_server.dicom.page import Order, Page
 from pacs_server.dicom.search_attributes import returned
-from pacs_server.dicom.tags import INSTANCE_AVAILABILITY, SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET_FROM_UTC
+from pacs_server.dicom.tags import INSTANCE_AVAILABILITY, RETRIEVE_URL, SPECIFIC_CHARACTER_SET, TIMEZONE_OFFSET_FROM_UTC
 from pacs_server.dicom.text import values_of_text
 from pacs_server.dicom.vr import NUMBERS, dictionary_vr
 from pacs_server.errors import InvalidIdentifier
@@ -36,9 +36,8 @@ from pacs_server.errors import InvalidIdentifier
 Tags = tuple[int, ...]
 """The tags of an attribute and, before it, of the sequences that it is in."""
 
-_RETRIEVE_URL = 0x00081190
 # Every match has these, so asking for them changes nothing.
-_ALWAYS_RETURNED = frozenset({SPECIFIC_CHARACTER_SET, INSTANCE_AVAILABILITY, _RETRIEVE_URL})
+_ALWAYS_RETURNED = frozenset({SPECIFIC_CHARACTER_SET, INSTANCE_AVAILABILITY, RETRIEVE_URL})
 # PS3.18 8.3.3: parameters of every request, which are not about what to search for.
 _OF_ANY_REQUEST = frozenset({"accept", "charset"})
 _PLAIN = frozenset({"limit", "offset", "orderby", "fuzzymatching", "emptyvaluematching", "multiplevaluematching"})

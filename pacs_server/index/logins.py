@@ -83,11 +83,6 @@ class SessionIndex:
         with self._database.begin() as connection:
             connection.execute(delete(web_session).where(web_session.c.token_hash == token_hash))
 
-    def remove_all_of(self, user: str) -> None:
-        """End all sessions of a user."""
-        with self._database.begin() as connection:
-            connection.execute(delete(web_session).where(web_session.c.user == user))
-
 
 class KeyIndex:
     """The API keys of one database."""

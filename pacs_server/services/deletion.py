@@ -287,9 +287,7 @@ class DeletionService:
     def purge(self, folder: str, by: Participant | None = None) -> Deletion:
         """Purge one deletion. Raises InstanceNotFound if it is not in the trash."""
         with self.settled():
-            deletion = self._index.get(folder)
-            if deletion is None:
-                raise InstanceNotFound("no deletion of this ID is in the trash")
+            deletion = self.find(folder)
             self._checkpoints.take_everywhere()
             self._purge(deletion, by or local_user())
         return deletion

@@ -111,11 +111,6 @@ class SessionService:
         self._index.remove(hash_of(token))
         self._recent.clear()
 
-    def end_all_of(self, user: str) -> None:
-        """End all sessions of a user."""
-        self._index.remove_all_of(user)
-        self._recent.clear()
-
 
 def hash_of(token: str) -> str:
     """The hash of a token of 256 random bits: nobody can try all of them, so that it need not be a slow one."""
