@@ -64,8 +64,8 @@ coverage: $(DEV_STAMP) ## Run all tests, which takes longer here, and show the l
 
 .PHONY: test-fast
 test-fast: $(DEV_STAMP) ## Run the unit and property tests that need nothing else and are not slow: a minute at most
-	$(BIN)/python -m pytest -n logical --hypothesis-profile=fast tests/unit tests/properties \
-		-m 'not interop and not slow and not postgres'
+	$(BIN)/python -m pytest -n logical --maxschedchunk=50 --hypothesis-profile=fast tests/unit tests/properties \
+		-m 'not interop and not slow and not soak and not postgres'
 
 .PHONY: lint
 lint: $(DEV_STAMP) ## Check style, formatting and the layers
@@ -115,8 +115,11 @@ bench-stages: $(DEV_STAMP) ## Where the time of one operation goes
 	$(BIN)/python -m benchmarks.stages
 
 .PHONY: soak
-soak: $(DEV_STAMP) ## Power loss, hostile peers, faults and crashes: make soak SECONDS=60 DATABASE=postgresql CRASHES=5
-	PACS_SERVER_TESTS_EVERY_STEP=1 $(BIN)/python -m pytest -n logical tests/unit/archive -k "power_loss or refused_and_lost"
+soak: $(DEV_STAMP) ## Rare tests, power loss, hostile peers, faults and crashes: make soak SECONDS=60 DATABASE=postgresql CRASHES=5
+	PACS_SERVER_TESTS_EVERY_STEP=1 $(BIN)/python -m pytest -n logical --maxschedchunk=5 tests/unit/archive \
+		-k "power_loss or refused_and_lost" -m "soak or not soak"
+	$(BIN)/python -m pytest -n auto --maxschedchunk=5 --hypothesis-profile=soak -m "soak or hypothesis" \
+		-k "not power_loss and not refused_and_lost"
 	$(BIN)/python tests/soak.py --seconds $(or $(SECONDS),600) --database $(or $(DATABASE),both) \
 		--crashes $(or $(CRASHES),50)
 

@@ -1,6 +1,7 @@
 """How the tests run side by side, and fixtures that many of them share."""
 
 import compileall
+import gc
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -11,6 +12,7 @@ import postgres
 import pytest
 import schema
 import servers
+import statement_cache
 from alone import Room
 from hypothesis import HealthCheck, settings
 from sqlalchemy import URL, make_url
@@ -18,12 +20,14 @@ from sqlalchemy import URL, make_url
 from pacs_server.app.server import PacsServer
 from pacs_server.index.database import Database
 
-settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("dev"), derandomize=True, print_blob=True)
 settings.register_profile("fast", parent=settings.get_profile("dev"), max_examples=10, stateful_step_count=10)
-settings.register_profile("soak", parent=settings.get_profile("dev"), max_examples=10_000)
+settings.register_profile("soak", parent=settings.get_profile("dev"), max_examples=500)
 # `--hypothesis-profile` on the command line wins over this.
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
+
+statement_cache.share()
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MOST_WORKERS = 8
@@ -50,9 +54,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests come first, so that no worker is left with one; those that want to be alone come last."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests come first, so that no worker is left with one; those that want to be alone come last.
+
+    What is marked `soak` is left out unless `-m` asks for it.
+    """
+    if "soak" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if _marked(item, "soak")])
+        items[:] = [item for item in items if not _marked(item, "soak")]
     items.sort(key=lambda item: _marked(item, "alone") - _marked(item, "slow"))
+
+
+def pytest_collection_finish() -> None:
+    """The modules and the tests stay until the end: the collector of garbage need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

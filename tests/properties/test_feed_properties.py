@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import examples
 import feeds
 import pytest
 from feeds import MakeDatabase, Place, write_down
@@ -306,17 +307,18 @@ class World(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
 def test_every_consumer_is_shown_everything_in_order_exactly_once(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     with feeds.databases(kind, tmp_path, request) as make_database:
         world = type("World", (World,), {"make_database": staticmethod(make_database)})
-        examples = {"sqlite": 12, "postgresql": 5}[kind]
+        number = {"sqlite": 12, "postgresql": 7}[kind]
         run_state_machine_as_test(
             world,
             settings=settings(
-                max_examples=examples,
+                max_examples=examples.of(number),
                 stateful_step_count=40,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

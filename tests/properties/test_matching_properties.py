@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
+import examples
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -154,7 +155,10 @@ def keys_like(stored: list[str]) -> st.SearchStrategy[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keyword", [keyword for keyword in STORED if keyword != "RequestAttributesSequence"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much], max_examples=25)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
+    max_examples=examples.of(25),
+)
 @given(data=st.data())
 def test_sql_equals_the_pure_definition(keyword: str, database: Database, data: st.DataObject) -> None:
     vr = BY_KEYWORD[keyword].vr
@@ -206,7 +210,7 @@ def test_what_sql_decides_alone_equals_the_pure_definition(
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples.of(25))
 @given(data=st.data())
 def test_sequences_equal_the_pure_definition(database: Database, data: st.DataObject) -> None:
     step, procedure = (data.draw(st.sampled_from(["A", "B*", "?", "%"])) for _ in range(2))
@@ -220,7 +224,7 @@ def test_sequences_equal_the_pure_definition(database: Database, data: st.DataOb
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples.of(25))
 @given(
     stored=st.lists(st.tuples(dates(), times()), min_size=1, max_size=8),
     date=st.sampled_from(["20200126-20200203", "20200128-", "-20200203", "20200126-20200126"]),
@@ -237,7 +241,7 @@ def test_combined_date_and_time_equal_the_pure_definition(
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples.of(25))
 @given(data=st.data())
 def test_all_keys_have_to_match(database: Database, data: st.DataObject) -> None:
     keywords = ["PatientName", "StudyDate", "ModalitiesInStudy", "AccessionNumber", "SeriesTime"]
@@ -269,7 +273,7 @@ SEARCHED = {
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples.of(50))
 @given(data=st.data())
 def test_a_search_of_qido_finds_what_c_find_finds_but_for_unknown_values(
     database: Database, data: st.DataObject

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import examples
 import pytest
 import schema
 from hypothesis import settings
@@ -172,4 +173,4 @@ class Service(RuleBasedStateMachine):
 
 TestPureSteps = PureSteps.TestCase
 TestService = pytest.mark.slow(Service.TestCase)
-TestService.settings = settings(max_examples=30, stateful_step_count=20)
+TestService.settings = settings(max_examples=examples.of(30), stateful_step_count=20)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 
+import examples
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -63,7 +64,7 @@ def where(desk: Desk) -> dict[str, tuple[int, int, str, str]]:
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples.of(40))
 @given(arrivals=ARRIVALS, batch=st.sampled_from([1, 3, 12]))
 def test_no_patient_ever_holds_two_people(desk: Desk, arrivals: list[dict[str, str]], batch: int):
     start_anew(desk)
@@ -91,7 +92,7 @@ DECISIONS = st.lists(
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples.of(40))
 @given(arrivals=ARRIVALS, between=ARRIVALS, decisions=DECISIONS)
 def test_whatever_is_decided_later_arrivals_follow_and_everybody_is_told_of(
     desk: Desk, arrivals: list[dict[str, str]], between: list[dict[str, str]], decisions: list[tuple[int, int, str]]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import examples
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -292,6 +293,7 @@ def nodes(database_url: str) -> Iterator[tuple[OutboxNode, OutboxNode]]:
 
 
 @pytest.mark.slow
+@pytest.mark.hypothesis
 def test_the_outbox_and_its_model_agree(nodes: tuple[OutboxNode, OutboxNode]) -> None:
     clock = nodes[0].service.now
 
@@ -299,4 +301,4 @@ def test_the_outbox_and_its_model_agree(nodes: tuple[OutboxNode, OutboxNode]) ->
         pass
 
     Machine.nodes, Machine.clock = nodes, clock  # type: ignore[assignment]
-    run_state_machine_as_test(Machine, settings=settings(max_examples=50, stateful_step_count=40))
+    run_state_machine_as_test(Machine, settings=settings(max_examples=examples.of(50), stateful_step_count=40))

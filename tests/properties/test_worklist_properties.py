@@ -5,6 +5,7 @@ from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
+import examples
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -125,7 +126,7 @@ def keys_like(data: st.DataObject, item: WorklistItem) -> tuple[dict[str, Any], 
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples.of(60))
 @given(data=st.data())
 def test_the_database_finds_what_matches(database: Database, data: st.DataObject) -> None:
     items = items_of(data)

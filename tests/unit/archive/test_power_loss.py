@@ -42,10 +42,13 @@ BRIEFLY = [(False, Loss(synced)), *((True, loss) for loss in FEW_LOSSES)]
 by_order = pytest.mark.parametrize("slots", ORDERS, ids=["each", "slots"])
 
 
-def both(losses: list[tuple[bool, Loss]], slow: Sequence[tuple[bool, Loss]] = ()) -> pytest.MarkDecorator:
+pytestmark = pytest.mark.slow
+
+
+def both(losses: list[tuple[bool, Loss]], seldom: Sequence[tuple[bool, Loss]] = ()) -> pytest.MarkDecorator:
     """Each of these orders and losses."""
     cases = [pytest.param(*case, id=_name(*case)) for case in losses]
-    cases += [pytest.param(*case, id=_name(*case), marks=pytest.mark.slow) for case in slow]
+    cases += [pytest.param(*case, id=_name(*case), marks=pytest.mark.soak) for case in seldom]
     return pytest.mark.parametrize(("slots", "loss"), cases)
 
 
@@ -169,7 +172,7 @@ def test_recovery_is_cut_off_at_any_step(
     monkeypatch.setattr(incoming_journal.secrets, "token_hex", lambda _: f"{next(numbers):08x}")
     first = Scene(tmp_path, "0", slots=slots)
     expected = leftovers(first)
-    for at in loss.steps():
+    for at in loss.steps(hardest=3):
         scene, faults = first.copy(tmp_path, str(at)), Faults(at, "killed after")
         with scene.disk.watched():
             node = scene.node()

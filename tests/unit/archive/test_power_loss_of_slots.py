@@ -29,7 +29,7 @@ from pacs_server.services.deletion import DeletionService
 
 every_loss = pytest.mark.parametrize(
     "loss",
-    [pytest.param(loss, id=str(loss), marks=() if loss in FEW_LOSSES else pytest.mark.slow) for loss in LOSSES],
+    [pytest.param(loss, id=str(loss), marks=() if loss in FEW_LOSSES else pytest.mark.soak) for loss in LOSSES],
 )
 # Each tries the loss at many steps.
 pytestmark = pytest.mark.slow

@@ -19,6 +19,7 @@ from pacs_server.errors import DuplicateInstance, IndexUnavailable
 Refusal = Callable[[Scene, Dataset], Node]
 Second = Callable[[Dataset], Dataset]
 POLICIES = ("reject", "ignore", "replace")
+pytestmark = pytest.mark.slow
 both_orders = pytest.mark.parametrize("slots", [False, True], ids=["each", "slots"])
 
 

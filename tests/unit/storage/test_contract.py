@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import examples
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -231,7 +232,7 @@ def test_names_that_are_no_keys_are_refused(storage: Storage, at: At) -> None:
 
 @pytest.mark.slow
 @given(st.text())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples.of(100))
 def test_any_text_is_a_key_or_refused(make_storage: MakeStorage, text: str) -> None:
     """Whatever is taken is found again under its name, and nothing else is."""
     implementation = make_storage()
@@ -302,7 +303,9 @@ def without_conflicts(keys: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=examples.of(60), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     keys=st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=12).map(without_conflicts),
     prefix=st.text("12./ä", max_size=3),

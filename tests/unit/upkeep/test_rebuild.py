@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import examples
 import indexes
 import postgres
 import pytest
@@ -173,7 +174,9 @@ DECISIONS = st.tuples(st.sampled_from(["merge", "reassign"]), st.integers(1, 3),
 
 
 @pytest.mark.slow
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=examples.of(40), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     happened=st.lists(st.one_of(ARRIVALS, ARRIVALS, ARRIVALS, DELETIONS, DECISIONS), min_size=1, max_size=14),
     policy=st.sampled_from(["replace", "ignore"]),
@@ -194,7 +197,9 @@ def test_whatever_happened_the_index_is_the_same_again(
 
 
 @pytest.mark.slow
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=examples.of(25), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     happened=st.lists(
         st.one_of(ARRIVALS, ARRIVALS, DELETIONS, st.tuples(st.just("restore"), st.integers(0, 3))),
