@@ -3,16 +3,15 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
 from pacs_server.dicom.json_input import checked_element, is_tag
 from pacs_server.dicom.json_model import DataSet, text_of
 from pacs_server.dicom.levels import Level
-from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidIdentifier, RemoteError, RemoteUnreachable
 from pacs_server.scu.dicomweb.client import DICOMwebClient, Document
+from pacs_server.scu.search import Search
 
 log = logging.getLogger(__name__)
 
@@ -23,24 +22,6 @@ _MOST_PAGES: Final = 50_000
 _STUDY, _SERIES, _SOP, _PATIENT, _ISSUER = "0020000D", "0020000E", "00080018", "00100020", "00100021"
 _UNIQUE: Final = {Level.STUDY: _STUDY, Level.SERIES: _SERIES, Level.IMAGE: _SOP}
 _NOT_SEARCHABLE: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED)
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """What to search for: values to match and attributes to return, by keyword or tag; nested ones joined by dots.
-
-    Values have the form of C-FIND (PS3.4 C.2.2.2): wildcards, ranges, lists of UIDs separated by backslash.
-    """
-
-    level: Level
-    keys: Mapping[str, str] = field(default_factory=dict)
-    returns: Sequence[str] = ()
-    fuzzy: bool = False
-
-    def value(self, keyword: str) -> str:
-        """The one UID that a key names; '' if it names none, several, or a pattern."""
-        uid = self.keys.get(keyword, "")
-        return uid if is_uid(uid) else ""
 
 
 def find(client: DICOMwebClient, search: Search, *, page: int = PAGE) -> Iterator[DataSet]:
