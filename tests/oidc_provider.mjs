@@ -11,7 +11,16 @@ const provider = new Provider(issuer, {
       client_secret: 'a secret: with / special & characters',
       redirect_uris: [redirect],
     },
+    {
+      client_id: 'robot: with / special',
+      client_secret: 'a secret: with / special & characters',
+      grant_types: ['client_credentials'],
+      redirect_uris: [],
+      response_types: [],
+    },
   ],
+  scopes: ['dicomweb.write'],
+  features: { clientCredentials: { enabled: true } },
   claims: { openid: ['sub'], profile: ['preferred_username', 'realm_access'], email: ['email'] },
   findAccount: async (_, id) => ({
     accountId: id,

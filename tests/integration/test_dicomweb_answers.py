@@ -26,7 +26,7 @@ from pacs_server.kit.multipart import parts
 from pacs_server.scu.dicomweb import client as client_module
 from pacs_server.scu.dicomweb.client import DICOMwebClient
 from pacs_server.scu.dicomweb.qido import Search, find, probe
-from pacs_server.scu.dicomweb.remote import DICOMwebRemote, SecretHeader
+from pacs_server.scu.dicomweb.remote import ClientCredentials, DICOMwebRemote, SecretHeader
 from pacs_server.scu.dicomweb.sender import DICOMwebSender
 from pacs_server.scu.dicomweb.wado import Retrieved, retrieve
 from pacs_server.scu.sending import Answer, Outgoing
@@ -417,6 +417,43 @@ def test_more_than_may_be_open_waits_and_is_busy() -> None:
             thread.join(10)
         assert len(outcomes) == 4
         assert any(isinstance(error, RemoteBusy) for error in outcomes)
+
+
+# ------------------------------------------------------------------------------------ access tokens
+
+
+def test_a_remote_that_refuses_every_token_is_out_of_reach() -> None:
+    def login(request: Request) -> bytes:
+        return answer(body=b'{"access_token": "t%d", "token_type": "Bearer"}' % len(provider.requests))
+
+    with http_peer(login) as provider, http_peer(lambda request: answer("401 Unauthorized")) as peer:
+        credentials = ClientCredentials(f"{provider.url}/token", "id", "hush", "a b")
+        with call(peer, auth=credentials) as client, pytest.raises(RemoteUnreachable, match="401"):
+            probe(client)
+        assert [request.headers["authorization"] for request in peer.requests] == ["Bearer t1", "Bearer t2"]
+        asked = provider.requests[0]
+        assert (asked.method, asked.body) == ("POST", b"grant_type=client_credentials&scope=a+b")
+        assert asked.headers["authorization"] == "Basic aWQ6aHVzaA=="
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        lambda request: answer(body=b"<html>"),
+        lambda request: answer(body=b"x" * 100_000),
+        lambda request: answer("302 Found", location="http://127.0.0.1:1/"),
+        lambda request: answer("400 Bad Request", b'{"error": "hush\\n"}'),
+        lambda request: [b"HTTP/1.1 200 OK\r\n\r\n{"],
+        lambda request: [],
+    ],
+)
+def test_token_endpoints_that_are_none(script: Script) -> None:
+    with http_peer(script) as provider, http_peer(lambda request: answer(body=b"[]")) as peer:
+        credentials = ClientCredentials(f"{provider.url}/token", "id", "hush")
+        with call(peer, auth=credentials) as client, pytest.raises(RemoteUnreachable, match="token") as raised:
+            probe(client)
+        assert "hush" not in str(raised.value)
+        assert peer.requests == []
 
 
 # ------------------------------------------------------------------------------------ retrieving

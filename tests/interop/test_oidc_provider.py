@@ -1,4 +1,4 @@
-"""Login at a real OpenID Connect provider: the package oidc-provider of npm, where there is node."""
+"""A real OpenID Connect provider, the package oidc-provider of npm where there is node: people log in, and we do."""
 
 import re
 import subprocess
@@ -10,10 +10,15 @@ import httpx2 as httpx
 import npm
 import pytest
 import servers
+from httppeers import Request, answer, http_peer
 
 from pacs_server.app.server import PacsServer
 from pacs_server.audit.events import EventID, Outcome
 from pacs_server.config import WebConfig
+from pacs_server.errors import RemoteUnreachable
+from pacs_server.scu.dicomweb.client import DICOMwebClient
+from pacs_server.scu.dicomweb.qido import probe
+from pacs_server.scu.dicomweb.remote import ClientCredentials, DICOMwebRemote
 
 VERSION = "9.13.3"
 SCRIPT = Path(__file__).parent.parent / "oidc_provider.mjs"
@@ -116,3 +121,33 @@ def test_an_answer_for_another_browser_opens_nothing(pacs: PacsServer) -> None:
         assert browser.get(f"{url}/dicom-web/studies").status_code == 401
         for query in ("", "?code=x", "?state=x&code=x", "?error=access_denied"):
             assert browser.get(f"{url}/login/callback{query}").status_code == 401
+
+
+@pytest.mark.slow
+def test_a_remote_is_called_with_tokens_of_the_provider(pacs: PacsServer) -> None:
+    token_url = f"{pacs.config.web.oidc.issuer}/token"
+    secret = "a secret: with / special & characters"
+    refused: set[str] = set()
+
+    def remote(request: Request) -> bytes:
+        token = request.headers["authorization"]
+        return answer("401 Unauthorized") if token in refused else answer(body=b"[]")
+
+    with http_peer(remote) as peer:
+        credentials = ClientCredentials(token_url, "robot: with / special", secret, "dicomweb.write")
+        with DICOMwebClient.of(DICOMwebRemote("cloud", peer.url, credentials)) as client:
+            for _ in range(3):
+                probe(client)
+            assert len({request.headers["authorization"] for request in peer.requests}) == 1
+            refused.add(peer.requests[0].headers["authorization"])
+            # A token that is refused is replaced, once.
+            probe(client)
+            assert len(peer.requests) == 5
+            first, last = (peer.requests[at].headers["authorization"] for at in (0, -1))
+            assert re.fullmatch("Bearer [!-~]{20,}", last)
+            assert first != last
+        wrong = ClientCredentials(token_url, "robot: with / special", "wrong", "dicomweb.write")
+        remote_with_wrong_secret = DICOMwebClient.of(DICOMwebRemote("cloud", peer.url, wrong))
+        with remote_with_wrong_secret as client, pytest.raises(RemoteUnreachable, match="no token: 401 invalid_client"):
+            probe(client)
+        assert len(peer.requests) == 5
