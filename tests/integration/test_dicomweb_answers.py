@@ -254,7 +254,9 @@ def test_pages_end_with_every_kind_of_remote() -> None:
 
     assert found(of_one) == everything
     assert found(moving) == everything
-    assert found(lambda request: answer(body=studies(*everything))) == everything
+    with http_peer(lambda request: answer(body=studies(*everything))) as peer, call(peer) as client:
+        assert len(list(find(client, Search(Level.STUDY), page=2))) == 5
+        assert len(peer.requests) == 1
     assert found(lambda request: answer(body=studies(*everything[:2]))) == everything[:2]
     assert found(lambda request: answer("204 No Content")) == []
     assert found(lambda request: answer(body=b" ")) == []
@@ -354,7 +356,7 @@ def drip(peer: list[HTTPPeer], start: bytes) -> Script:
 
     def script(request: Request) -> Iterator[bytes]:
         yield start
-        while True:
+        for _ in range(500):
             peer[0].pause(0.02)
             yield b" "
 
