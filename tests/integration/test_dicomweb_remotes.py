@@ -1,25 +1,31 @@
 """DICOMweb remotes: another pacs-server that is sent to, searched and read, with every way to log in."""
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificates import Authority
 from datasets import make_ct, make_study
 from pydicom.dataset import Dataset
-from servers import config, open_sockets, running
+from servers import config, eventually, open_sockets, running
+from sqlalchemy import select
 from webclients import store, url_of
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config import UserIdentityConfig, WebConfig
+from pacs_server.config import ForwardingConfig, RemoteAEConfig, UserIdentityConfig, WebConfig
 from pacs_server.config.rights import Rights
 from pacs_server.config.users import add_user
 from pacs_server.dicom.caller import Door
+from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
 from pacs_server.errors import InstanceNotFound, RemoteUnreachable
+from pacs_server.index.outgoing_models import delivery
+from pacs_server.index.task_values import TaskState
 from pacs_server.scu.dicomweb.client import DICOMwebClient
 from pacs_server.scu.dicomweb.clients import DICOMwebClients
 from pacs_server.scu.dicomweb.qido import Search, find, probe
@@ -180,6 +186,37 @@ def test_a_remote_that_asks_for_a_certificate(tmp_path: Path) -> None:
                 probe(client)
         with DICOMwebClient.of(DICOMwebRemote("there", url, tls=context(certificate=True))) as client:
             probe(client)
+
+
+def test_studies_are_forwarded_and_wait_for_a_login_that_works(tmp_path: Path) -> None:
+    study = make_study(2, 3)
+    keys = RetrieveKeys(Level.STUDY, study_instance_uids=(str(study[0].StudyInstanceUID),))
+    with running(config(tmp_path / "there", web=True)) as there:
+        token = tmp_path / "token"
+        token.write_text("a token that was revoked")
+        there.archive.keys.create("somebody", Rights("reader"), None)
+        remote = RemoteAEConfig.model_validate(
+            {"kind": "dicomweb", "name": "there", "url": url_of(there), "auth": {"bearer_file": token}}
+        )
+        fast = ForwardingConfig(retry_first=0.1, breaker_first=0.1, breaker_max=0.2)
+        settings = config(tmp_path / "here", remote_aes=[remote]).model_copy(update={"forwarding": fast})
+        with PacsServer(settings, reload=lambda: settings) as pacs:
+            instances(pacs, study, tmp_path)
+            (sent,) = pacs.archive.forwarding.forward(keys, ["there"], "ann")
+            assert eventually(lambda: "401" in (pacs.archive.tasks.find(sent.task) or raises()).last_error)
+            assert digests(there, study) == [None] * 6
+            token.write_text(there.archive.keys.create("robot", Rights("contributor"), None) + "\n")
+            assert pacs.reload()
+            assert eventually(lambda: digests(there, study) == digests(pacs, study))
+            assert eventually(lambda: (pacs.archive.tasks.find(sent.task) or raises()).state is TaskState.DONE)
+            with pacs.archive.database.connect() as connection:
+                rows = connection.execute(select(delivery.c.state, delivery.c.association, delivery.c.status)).all()
+            assert {(row.state, row.status) for row in rows} == {("delivered", 0)}
+            assert all(re.fullmatch(f"POST {url_of(there)}/studies #[0-9]+", row.association) for row in rows)
+
+
+def raises() -> Any:
+    raise AssertionError("the task is gone")
 
 
 def test_connections_are_shared_kept_and_closed(tmp_path: Path) -> None:
