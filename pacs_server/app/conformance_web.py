@@ -29,6 +29,8 @@ _SERVICES: Final = {
     "Non-Patient Instance Service": "12",
     "Storage Commitment Service": "13",
 }
+# Those of which the server is a user agent too, by scu/dicomweb.
+_CLIENT: Final = ("10.4", "10.5", "10.6")
 _ANSWERS: Final[dict[str, dict[int, str]]] = {
     "search": {
         200: "The matches; in JSON an empty list if there are none. A Warning header with code 299 names what of the "
@@ -130,7 +132,10 @@ def _services() -> str:
     sections = {transaction.section for transaction in TRANSACTIONS.values()}
     return table(
         ("Service", "User agent", "Origin server"),
-        ((name, "No", "Yes" if section in sections else "No") for name, section in _SERVICES.items()),
+        (
+            (name, "Yes" if section in _CLIENT else "No", "Yes" if section in sections else "No")
+            for name, section in _SERVICES.items()
+        ),
     )
 
 
