@@ -8,7 +8,6 @@ from typing import Any
 import datasets
 import imagecodecs
 import numpy as np
-import pydicom
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     HTJ2KLossless,
@@ -37,10 +36,7 @@ def compressed(syntax: str, frames: list[bytes], pixels: np.ndarray, **attribute
     ds["PixelData"].VR = "OB"
     for keyword, value in attributes.items():
         setattr(ds, keyword, value)
-    stream = pydicom.filebase.DicomBytesIO()
-    stream.is_implicit_VR, stream.is_little_endian = False, True
-    pydicom.filewriter.write_dataset(stream, ds)
-    return stream.getvalue()
+    return datasets.encoded(ds)
 
 
 RNG = np.random.default_rng(7)

@@ -1,6 +1,7 @@
 """Synthetic instances for tests, and the real ones that pydicom ships."""
 
 import warnings
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from itertools import count
@@ -9,8 +10,17 @@ from typing import Any
 
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_preamble
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.filewriter import write_dataset
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from pacs_server.dicom.uids import is_uid
 
@@ -116,6 +126,18 @@ def _has_uids(path: Path) -> bool:
     with warnings.catch_warnings(action="ignore"):  # some of these files are odd on purpose
         ds = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_IDENTITY))
     return all(is_uid(str(ds.get(keyword, ""))) for keyword in _IDENTITY)
+
+
+def encoded(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    """The bytes of a data set without file meta, by pydicom."""
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    write_dataset(buffer, ds)
+    data: bytes = buffer.getvalue()
+    if syntax == DeflatedExplicitVRLittleEndian:
+        compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        data = compressor.compress(data) + compressor.flush()
+    return data
 
 
 def data_set_bytes(path: Path) -> tuple[str, bytes]:

@@ -10,9 +10,7 @@ from typing import Any
 import postgres
 import pytest
 import schema
-from datasets import make_ct
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
+from datasets import encoded, make_ct
 from sqlalchemy import Connection, insert, inspect, select, text
 
 from pacs_server.archive.archive import Archive, StoreOutcome
@@ -67,11 +65,8 @@ class Place:
     def store(self, study: str, series: str, sop: str, **attributes: Any) -> StoreOutcome:
         """Store an instance; other attributes make other bytes."""
         ds = make_ct(study, series, sop, rows=2, columns=2, **attributes)
-        buffer = DicomBytesIO()
-        buffer.is_little_endian, buffer.is_implicit_VR = True, False
-        write_dataset(buffer, ds)
         request = StoreRequest(ds.SOPClassUID, sop, _EXPLICIT, Origin("CT1", "PACS", "10.0.0.7", Door.DIMSE))
-        return self._store.store(request, [buffer.getvalue()])
+        return self._store.store(request, [encoded(ds)])
 
     def instances(self) -> list[tuple[int, str]]:
         """Id and SOP Instance UID of all instances, by id."""

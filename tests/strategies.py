@@ -1,15 +1,13 @@
 """Hypothesis strategies for attribute values and the keys that ask for them, and identifiers made of keys."""
 
 import json
-import zlib
 
+import datasets
 from hypothesis import strategies as st
 from pydicom import DataElement, Dataset
 from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian
 
 # What SQL or pattern languages might stumble over, and letters from several scripts; no blanks at the ends.
 _CHARACTERS = "%_*?/!^=.-[]ab AB1Ä\u00e4\u00df\u6f22\u3042\u30ac\U0001f600"
@@ -90,13 +88,5 @@ def identifier(level: str, **keys: object) -> Dataset:
 
 
 def encoded(data_set: Dataset, transfer_syntax_uid: str = ImplicitVRLittleEndian) -> bytes:
-    """The bytes of a data set, by pydicom."""
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR = transfer_syntax_uid == ImplicitVRLittleEndian
-    buffer.is_little_endian = transfer_syntax_uid != ExplicitVRBigEndian
-    write_dataset(buffer, data_set)
-    data: bytes = buffer.getvalue()
-    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
-        compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-        data = compressor.compress(data) + compressor.flush()
-    return data
+    """The bytes of a data set, as peers send their keys."""
+    return datasets.encoded(data_set, transfer_syntax_uid)

@@ -12,6 +12,7 @@ import numpy as np
 import pydicom
 import pytest
 from compressed import GRAY12, LOSSLESS, compressed
+from datasets import encoded
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.encaps import encapsulate_extended, generate_frames
@@ -215,13 +216,6 @@ def test_an_extended_table_of_pydicom_is_understood() -> None:
 
 
 # ---------------------------------------------------------------- how much is read
-
-
-def encoded(ds: pydicom.Dataset) -> bytes:
-    stream = pydicom.filebase.DicomBytesIO()
-    stream.is_implicit_VR, stream.is_little_endian = False, True
-    pydicom.filewriter.write_dataset(stream, ds)
-    return stream.getvalue()
 
 
 class Large:

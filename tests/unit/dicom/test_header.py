@@ -1,15 +1,13 @@
 """The header reader: what it takes, what it refuses, and in which words."""
 
-import io
 import json
 import struct
 import zlib
 
 import pytest
+from datasets import encoded
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.filebase import DicomIO
-from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 
 from pacs_server.dicom import header as header_module
@@ -38,19 +36,6 @@ def data_set(**values: object) -> Dataset:
     for keyword, value in (uids | values).items():
         setattr(made, keyword, value)
     return made
-
-
-def encoded(of: Dataset, transfer_syntax: str = EXPLICIT) -> bytes:
-    buffer = io.BytesIO()
-    out = DicomIO(buffer)
-    out.is_implicit_VR = transfer_syntax == IMPLICIT
-    out.is_little_endian = transfer_syntax != BIG
-    write_dataset(out, of)
-    plain = buffer.getvalue()
-    if transfer_syntax != DEFLATED:
-        return plain
-    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return deflater.compress(plain) + deflater.flush()
 
 
 def with_bytes(*elements: bytes) -> bytes:

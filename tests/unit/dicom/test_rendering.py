@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pydicom
 import pytest
+from datasets import encoded
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -44,13 +45,6 @@ def picture_of(data: bytes, syntax: str, number: int = 1, window: Window | None 
     frames = find_frames(source, syntax)
     pixels = frame_codecs.decode(frames.read(source, number), frames, syntax)
     return render(pixels, frames.image, Attributes.of(data[: frames.header_end], syntax), number, window)
-
-
-def encoded(ds: Dataset, syntax: str = EXPLICIT) -> bytes:
-    stream = pydicom.filebase.DicomBytesIO()
-    stream.is_implicit_VR, stream.is_little_endian = syntax == IMPLICIT, syntax != BIG
-    pydicom.filewriter.write_dataset(stream, ds)
-    return stream.getvalue()
 
 
 def shown(array: np.ndarray, window: Window | None = None, *, syntax: str = EXPLICIT, **attributes: Any) -> np.ndarray:

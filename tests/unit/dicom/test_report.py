@@ -8,6 +8,7 @@ from pathlib import Path
 import datasets
 import pydicom
 import pytest
+from datasets import encoded
 from pydicom.dataset import Dataset
 
 from pacs_server.dicom.element_stream import DataSetBytes
@@ -21,13 +22,6 @@ REPORTS = [path for path in datasets.pydicom_test_files() if path.name in ("test
 
 def page(data: bytes, syntax: str) -> str:
     return html_of(DataSetBytes(lambda offset, length: data[offset : offset + length], len(data), syntax))
-
-
-def encoded(ds: Dataset) -> bytes:
-    stream = pydicom.filebase.DicomBytesIO()
-    stream.is_implicit_VR, stream.is_little_endian = False, True
-    pydicom.filewriter.write_dataset(stream, ds)
-    return stream.getvalue()
 
 
 def content(item: Dataset) -> Iterator[Dataset]:

@@ -14,10 +14,8 @@ from unittest import mock
 
 import pytest
 from archives import stored_at
-from datasets import make_ct, uid
+from datasets import encoded, make_ct, uid
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 from sqlalchemy import select
 from trails import Kept
 
@@ -92,13 +90,6 @@ class Site:
 
     def delete(self, level: Level, uid: str) -> str:
         return self.deletions.delete(level, uid, "wrong patient").folder
-
-
-def encoded(ds: Dataset) -> bytes:
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    write_dataset(buffer, ds)
-    return buffer.getvalue()
 
 
 def request(ds: Dataset) -> StoreRequest:

@@ -5,7 +5,6 @@ from io import BytesIO
 
 import datasets
 import numpy as np
-import pydicom
 import pytest
 from PIL import Image
 
@@ -37,10 +36,7 @@ class Retrieve:
         ds.PixelData = np.random.default_rng(8).integers(0, 4096, rows * 8 * frames).astype("<u2").tobytes()
         if sop_class != CT:
             del ds.PixelData
-        stream = pydicom.filebase.DicomBytesIO()
-        stream.is_implicit_VR, stream.is_little_endian = False, True
-        pydicom.filewriter.write_dataset(stream, ds)
-        self.data[sop] = stream.getvalue()
+        self.data[sop] = datasets.encoded(ds)
         return StoredInstance(InstanceUIDs("1", "2", sop), sop_class, SYNTAX, sop, 0, len(self.data[sop]), sop, 0)
 
     def open(self, instance: StoredInstance) -> "Retrieve":

@@ -198,10 +198,7 @@ def test_implicit_vrs_come_from_the_dictionary_and_pixel_representation(tmp_path
     ds.add_new(0x60003000, "OW", b"\1\2")
     ds.add_new(0x00189810, "SS", -7)
     ds.add_new(0x00104000, "LT", "y" * 65_536)
-    stream = pydicom.filebase.DicomBytesIO()
-    stream.is_implicit_VR, stream.is_little_endian = True, True
-    pydicom.filewriter.write_dataset(stream, ds)
-    data = stream.getvalue()
+    data = datasets.encoded(ds, ImplicitVRLittleEndian)
     out = transcode(stored(tmp_path, data), 0, ImplicitVRLittleEndian, ExplicitVRLittleEndian)
     vrs = {e.tag: e.vr for e in read_elements(memoryview(out), EXPLICIT_LE)}
     assert vrs == {
@@ -223,10 +220,7 @@ def sequence_bytes(ds: Dataset, *, undefined: bool) -> bytes:
             element.is_undefined_length = undefined
             for item in element.value:
                 item.is_undefined_length_sequence_item = undefined
-    stream = pydicom.filebase.DicomBytesIO()
-    stream.is_implicit_VR, stream.is_little_endian = False, False
-    pydicom.filewriter.write_dataset(stream, ds)
-    return stream.getvalue()
+    return datasets.encoded(ds, ExplicitVRBigEndian)
 
 
 @pytest.mark.parametrize("undefined", [True, False], ids=["undefined", "defined"])
@@ -257,11 +251,9 @@ def test_a_data_set_in_the_other_vr_encoding_than_declared_is_understood(tmp_pat
     implicit = actual == "implicit"
     ds = Dataset()
     ds.PatientID = "AB"
-    stream = pydicom.filebase.DicomBytesIO()
-    stream.is_implicit_VR, stream.is_little_endian = implicit, True
-    pydicom.filewriter.write_dataset(stream, ds)
+    data = datasets.encoded(ds, ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian)
     declared, wanted = TARGETS if implicit else TARGETS[::-1]
-    out = transcode(stored(tmp_path, stream.getvalue()), 0, declared, wanted)
+    out = transcode(stored(tmp_path, data), 0, declared, wanted)
     assert datasets.parse_data_set(out, wanted).PatientID == "AB"
 
 
