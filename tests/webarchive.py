@@ -13,7 +13,9 @@ from pacs_server.dicom.origin import Origin
 
 
 class WebArchive:
-    """A running server, and the paths of what was stored in it."""
+    """A running server, and how it is asked; `sender` stores what is in it."""
+
+    sender = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
 
     def __init__(self, pacs: PacsServer, scratch: Path) -> None:
         assert pacs.web_address is not None
@@ -33,7 +35,7 @@ class WebArchive:
 
     def import_file(self, path: Path) -> pydicom.Dataset:
         """Store a file."""
-        self.pacs.archive.store.store_file(path, Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE))
+        self.pacs.archive.store.store_file(path, self.sender)
         return pydicom.dcmread(path)
 
     def add(self, ds: pydicom.Dataset) -> pydicom.Dataset:
@@ -47,10 +49,21 @@ class WebArchive:
         return self.get(f"{instance_url(self.url, ds)}/frames/{numbers}", accept, **headers)
 
     def get(
-        self, url: str, accept: str | None = None, *, params: dict[str, Any] | None = None, **headers: str
+        self,
+        path: str,
+        accept: str | None = None,
+        method: str = "GET",
+        *,
+        params: dict[str, Any] | None = None,
+        **headers: str,
     ) -> httpx.Response:
-        """The answer to a request; without `accept` there is no such header."""
-        request = self.http.build_request("GET", url, headers=headers, params=params)
+        """The answer to a request for a path below the DICOMweb services, or for a URL.
+
+        Without `accept` there is no such header; _ in the names of other headers stands for -.
+        """
+        url = path if path.startswith("http") else f"{self.url}/{path}"
+        told = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = self.http.build_request(method, url, headers=told, params=params)
         if accept is None:
             del request.headers["accept"]
         else:

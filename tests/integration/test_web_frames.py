@@ -1,12 +1,12 @@
 """Frames over HTTP: real requests to a server in this process, and dicomweb-client as the client."""
 
-import re
 from collections.abc import Iterator
 
 import httpx2 as httpx
 import numpy as np
 import pydicom
 import pytest
+import webclients
 from compressed import COLOUR, GRAY12, LOSSLESS, compressed
 from datasets import make_ct, parse_data_set, pydicom_test_files
 from dicomweb_client.api import DICOMwebClient
@@ -66,22 +66,11 @@ def ct(archive: WebArchive) -> pydicom.Dataset:
 
 
 def parts(response: httpx.Response) -> list[tuple[str, bytes]]:
-    """The content type and the bytes of each part."""
-    assert response.status_code == 200, response.text
-    content_type = response.headers["content-type"]
-    assert content_type.startswith('multipart/related; type="')
-    boundary = re.search("boundary=([^;]+)", content_type)
-    assert boundary
-    begin, *bodies, end = response.content.split(f"--{boundary[1]}".encode())
-    assert (begin, end) == (b"", b"--\r\n")
-    found = []
-    for body in bodies:
-        head, _, rest = body.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        name, _, kind = head.decode("ascii").partition(": ")
-        assert name == "Content-Type"
-        assert rest.endswith(b"\r\n")
-        found.append((kind, rest[:-2]))
-    return found
+    """The content type and the bytes of each part, which has no other headers."""
+    assert response.headers["content-type"].startswith('multipart/related; type="'), response.text
+    found = webclients.parts(response)
+    assert all(list(head) == ["Content-Type"] for head, _ in found)
+    return [(head["Content-Type"], data) for head, data in found]
 
 
 def test_frames_come_in_the_order_of_the_list_also_twice(archive: WebArchive, jls: pydicom.Dataset) -> None:

@@ -1,7 +1,6 @@
 """Studies, series, instances, metadata and bulk data over HTTP: a server in this process, and dicomweb-client."""
 
 import io
-import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,8 @@ from dicomweb_client.api import DICOMwebClient
 from pydicom.encaps import generate_frames
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 from servers import config, eventually, running, stored_files
+from webarchive import WebArchive
+from webclients import parts
 
 from pacs_server.app.server import PacsServer
 from pacs_server.audit.events import Action, Event, EventID
@@ -31,31 +32,18 @@ OCTETS = 'multipart/related; type="application/octet-stream"'
 SENDER = "SECRETSENDER"
 
 
-class Archive:
-    """A running server, and the paths of what was stored in it."""
+class Archive(WebArchive):
+    """A running server that is asked by dicomweb-client as well."""
+
+    sender = Origin(SENDER, "PACS", "10.9.8.7", Door.DIMSE)
 
     def __init__(self, pacs: PacsServer, scratch: Path) -> None:
-        assert pacs.web_address is not None
-        self.pacs = pacs
-        self.scratch = scratch
-        self.url = "http://{}:{}/dicom-web".format(*pacs.web_address)
-        self.http = httpx.Client()
+        super().__init__(pacs, scratch)
         self.client = DICOMwebClient(self.url)
 
-    def store(self, *instances: pydicom.Dataset) -> None:
-        for number, ds in enumerate(instances):
-            path = self.scratch / f"{number}.dcm"
-            ds.save_as(path, enforce_file_format=True)
-            self.pacs.archive.store.store_file(path, Origin(SENDER, "PACS", "10.9.8.7", Door.DIMSE))
-
-    def get(self, path: str, accept: str | None = None, method: str = "GET", **headers: str) -> httpx.Response:
-        url = path if path.startswith("http") else f"{self.url}/{path}"
-        request = self.http.build_request(method, url, headers={k.replace("_", "-"): v for k, v in headers.items()})
-        if accept is None:
-            del request.headers["accept"]
-        else:
-            request.headers["accept"] = accept
-        return self.http.send(request)
+    def add_all(self, *instances: pydicom.Dataset) -> None:
+        for ds in instances:
+            self.add(ds)
 
     def interrupted(self, path: str, accept: str) -> tuple[bytes, Exception | None]:
         """What comes of an answer until it ends or breaks off, and how it breaks off."""
@@ -84,7 +72,7 @@ def study(archive: Archive) -> list[pydicom.Dataset]:
     """Two series of three small instances, and one large instance."""
     instances = make_study(2, 3)
     large = make_ct(instances[0].StudyInstanceUID, rows=512, columns=512, SeriesNumber=3)
-    archive.store(*instances, large)
+    archive.add_all(*instances, large)
     return [*instances, large]
 
 
@@ -93,7 +81,7 @@ def jls(archive: Archive) -> pydicom.Dataset:
     _, encoder = LOSSLESS["jpeg-ls"]
     data = compressed(JPEGLSLossless, [encoder(frame) for frame in GRAY12], GRAY12)
     ds = parse_data_set(data, JPEGLSLossless)
-    archive.store(with_meta(ds))
+    archive.add_all(with_meta(ds))
     return ds
 
 
@@ -107,20 +95,6 @@ def path_of(ds: pydicom.Dataset, level: str = "instance") -> str:
     if level != "study":
         path += f"/series/{ds.SeriesInstanceUID}"
     return path if level != "instance" else f"{path}/instances/{ds.SOPInstanceUID}"
-
-
-def parts(response: httpx.Response) -> list[tuple[dict[str, str], bytes]]:
-    """The headers and the bytes of each part."""
-    boundary = re.search("boundary=([^;]+)", response.headers["content-type"])
-    assert boundary, response.text
-    begin, *bodies, end = response.content.split(f"--{boundary[1]}".encode())
-    assert (begin, end) == (b"", b"--\r\n")
-    found = []
-    for body in bodies:
-        head, _, rest = body.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        assert rest.endswith(b"\r\n")
-        found.append((dict(line.split(": ", 1) for line in head.decode("ascii").split("\r\n")), rest[:-2]))
-    return found
 
 
 def begin_peak() -> None:
@@ -274,12 +248,12 @@ def test_transfer_syntaxes(archive: Archive) -> None:
     plain = make_ct(series, series)
     implicit = make_ct(series, series, InstanceNumber=2)
     implicit.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    archive.store(plain, implicit)
+    archive.add_all(plain, implicit)
     _, encoder = LOSSLESS["rle"]
     data = compressed(RLELossless, [encoder(frame) for frame in COLOUR], COLOUR, InstanceNumber=3)
     rle = parse_data_set(data, RLELossless)
     rle.StudyInstanceUID = rle.SeriesInstanceUID = series
-    archive.store(with_meta(rle))
+    archive.add_all(with_meta(rle))
     stored = [str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian), str(RLELossless)]
 
     def syntaxes(*wanted: str, status: int = 200) -> list[str]:
@@ -323,7 +297,7 @@ def test_what_is_no_image_has_no_compressed_form(archive: Archive) -> None:
     image = make_ct()
     report = make_ct(image.StudyInstanceUID, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", Modality="SR")
     del report.PixelData
-    archive.store(image, with_meta(report))
+    archive.add_all(image, with_meta(report))
     found = parts(archive.get(f"studies/{image.StudyInstanceUID}", f"{PARTS}; transfer-syntax={JPEGLSLossless}"))
     told = [head["Content-Type"].partition("transfer-syntax=")[2] for head, _ in found]
     assert told == [JPEGLSLossless, ExplicitVRLittleEndian]
@@ -333,7 +307,7 @@ def test_what_is_no_image_has_no_compressed_form(archive: Archive) -> None:
 def test_an_instance_that_cannot_be_read_cuts_the_answer(archive: Archive) -> None:
     """The client notices that something is missing, and those that came before are whole."""
     instances = make_study(1, 4)
-    archive.store(*instances)
+    archive.add_all(*instances)
     last = max(stored_files(archive.pacs), key=lambda path: path.stat().st_mtime_ns)
     data = last.read_bytes()
     last.write_bytes(data[:-1])
@@ -351,7 +325,7 @@ def test_a_large_image_is_decoded_while_it_is_sent(archive: Archive) -> None:
     pixels = np.random.default_rng(3).integers(0, 4096, (24, 300, 400)).astype("u2")
     syntax, encoder = LOSSLESS["rle"]
     rle = parse_data_set(compressed(syntax, [encoder(frame) for frame in pixels], pixels), syntax)
-    archive.store(with_meta(rle))
+    archive.add_all(with_meta(rle))
     accept = f"{DICOM}; transfer-syntax={ExplicitVRLittleEndian}"
     whole = archive.get(path_of(rle), accept)
     assert int(whole.headers["content-length"]) == len(whole.content) > 5_000_000
@@ -367,7 +341,7 @@ def test_a_large_image_is_decoded_while_it_is_sent(archive: Archive) -> None:
 def test_memory_does_not_grow_with_what_is_sent(archive: Archive) -> None:
     """An instance of 96 MiB goes out in pieces, in whatever form."""
     large = make_ct(rows=6144, columns=8192)
-    archive.store(large)
+    archive.add_all(large)
     path = path_of(large)
     del large.PixelData
     [metadata] = archive.get(f"{path}/metadata").json()
@@ -402,7 +376,7 @@ def test_metadata_are_validated_and_packed(archive: Archive, study: list[pydicom
     assert archive.get(path, "application/json").headers["content-type"] == "application/json"
     assert archive.get(path, "text/html").status_code == 406
     other = make_ct(study[0].StudyInstanceUID, SeriesNumber=9)
-    archive.store(other)
+    archive.add_all(other)
     assert len(archive.get(path, JSON, If_None_Match=response.headers["etag"]).json()) == 8
     archive.pacs.archive.archive.checkpoints.take_everywhere()
 
@@ -410,7 +384,7 @@ def test_metadata_are_validated_and_packed(archive: Archive, study: list[pydicom
 def test_metadata_in_xml(archive: Archive, study: list[pydicom.Dataset]) -> None:
     """Each instance is a part, in the Native DICOM Model, with the digits that were sent."""
     one = make_ct(SliceThickness="1.50", InstanceNumber=7)
-    archive.store(one)
+    archive.add_all(one)
     [(head, document)] = parts(archive.get(f"{path_of(one)}/metadata", f"{XML_PARTS}, {JSON};q=0.5"))
     assert head["Content-Type"] == "application/dicom+xml"
     model = ElementTree.fromstring(document)
@@ -435,7 +409,7 @@ def test_urls_in_metadata_are_those_that_the_client_uses(archive: Archive, study
 def test_metadata_are_kept_behind_the_answer(archive: Archive) -> None:
     """Nobody has to ask for metadata to have them kept."""
     [one] = make_study(1, 1)
-    archive.store(one)
+    archive.add_all(one)
     index = archive.pacs.archive.metadata._index
     stored = archive.pacs.archive.archive.find(one.SOPInstanceUID)
     assert stored is not None
@@ -479,7 +453,7 @@ def test_documents_and_videos(archive: Archive) -> None:
     video.PixelData = pydicom.encaps.encapsulate([stream[:5000], stream[5000:]], has_bot=False)
     video["PixelData"].is_undefined_length = True
     video["PixelData"].VR = "OB"
-    archive.store(pdf, video)
+    archive.add_all(pdf, video)
     path = f"{path_of(pdf)}/bulkdata/00420011"
     assert archive.get(path, "application/pdf").headers["content-type"] == "application/pdf"
     assert archive.get(f"{path}?accept=application/pdf", "text/html").content == pdf.EncapsulatedDocument
@@ -504,7 +478,7 @@ def test_all_bulk_data_of_a_study(archive: Archive, study: list[pydicom.Dataset]
 def test_retrievals_are_in_the_audit_trail(archive: Archive) -> None:
     """Before and after, with the numbers, as C-GET has them."""
     instances = make_study(1, 3)
-    archive.store(*instances)
+    archive.add_all(*instances)
     study = instances[0].StudyInstanceUID
     for path in (f"studies/{study}", f"studies/{study}/metadata"):
         archive.get(path, method="HEAD")

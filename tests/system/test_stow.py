@@ -11,16 +11,14 @@ import pytest
 from datasets import data_set_bytes, make_ct, make_study
 from processes import PacsProcess, wait_for
 from pydicom.dataset import Dataset
-from servers import free_port
 from webclients import BOUNDARY, RELATED, part10, related
 
 MEBIBYTE = 1 << 20
 STUDIES = "/dicom-web/studies"
 
 
-def pacs_with_web(directory: Path) -> tuple[PacsProcess, int]:
-    port = free_port()
-    return PacsProcess(directory, settings={"web": {"enabled": True, "port": port}}), port
+def pacs_with_web(directory: Path) -> PacsProcess:
+    return PacsProcess(directory, settings={"web": {"enabled": True}})
 
 
 def huge(frames: int) -> tuple[Iterator[bytes], int]:
@@ -44,9 +42,8 @@ def huge(frames: int) -> tuple[Iterator[bytes], int]:
 @pytest.mark.alone
 def test_300_mebibytes_in_flat_memory(tmp_path: Path) -> None:
     body, length = huge(300)
-    pacs, port = pacs_with_web(tmp_path / "pacs")
-    with pacs:
-        client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with pacs_with_web(tmp_path / "pacs") as pacs:
+        client = http.client.HTTPConnection(*pacs.web, timeout=60)
         client.request("POST", STUDIES, related([part10(make_ct())]), {"Content-Type": RELATED})
         assert client.getresponse().read()
         before = pacs.reset_peak_memory()
@@ -62,9 +59,9 @@ def test_300_mebibytes_in_flat_memory(tmp_path: Path) -> None:
         path.unlink()
 
 
-def send_until_cut(port: int, instances: list[Dataset], acknowledged: set[str]) -> None:
+def send_until_cut(web: tuple[str, int], instances: list[Dataset], acknowledged: set[str]) -> None:
     """Store the instances three in a request until the server is gone."""
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    client = http.client.HTTPConnection(*web, timeout=60)
     try:
         for at in range(0, len(instances), 3):
             sent = {str(ds.SOPInstanceUID): part10(ds) for ds in instances[at : at + 3]}
@@ -82,9 +79,11 @@ def send_until_cut(port: int, instances: list[Dataset], acknowledged: set[str]) 
 def test_what_was_acknowledged_survives_a_kill_in_the_middle(tmp_path: Path) -> None:
     instances = make_study(4, 40, rows=64, columns=64)
     acknowledged: set[str] = set()
-    pacs, port = pacs_with_web(tmp_path / "pacs")
+    pacs = pacs_with_web(tmp_path / "pacs")
     pacs.start()
-    threads = [threading.Thread(target=send_until_cut, args=(port, instances[n::4], acknowledged)) for n in range(4)]
+    threads = [
+        threading.Thread(target=send_until_cut, args=(pacs.web, instances[n::4], acknowledged)) for n in range(4)
+    ]
     try:
         for thread in threads:
             thread.start()
@@ -103,7 +102,7 @@ def test_what_was_acknowledged_survives_a_kill_in_the_middle(tmp_path: Path) -> 
             path.write_bytes(part10(sent[uid]))
             assert hashlib.sha256(data_set_bytes(path)[1]).hexdigest() in stored
         assert pacs.instances() >= len(acknowledged)
-        client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        client = http.client.HTTPConnection(*pacs.web, timeout=60)
         client.request("POST", STUDIES, related(map(part10, instances)), {"Content-Type": RELATED})
         answer = client.getresponse()
         assert answer.status == 200

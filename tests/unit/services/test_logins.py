@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import select
+from trails import Kept, recorder_of
 
-from pacs_server.audit.events import Event, Participant
-from pacs_server.audit.recorder import Recorder
+from pacs_server.audit.events import Participant
 from pacs_server.config.rights import Rights
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.scope import EVERYTHING, Scope
@@ -37,19 +37,6 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
-class Trail:
-    """Keeps events, or fails."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.broken = False
-
-    def write(self, event: Event, *, durable: bool = True) -> None:
-        if self.broken:
-            raise AuditUnavailable("the disk is full")
-        self.events.append(event)
-
-
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url, fsync=False)
@@ -73,13 +60,13 @@ def sessions(database: Database, clock: Clock, lasting: list[Lasting]) -> Sessio
 
 
 @pytest.fixture
-def trail() -> Trail:
-    return Trail()
+def trail() -> Kept:
+    return Kept()
 
 
 @pytest.fixture
-def keys(database: Database, clock: Clock, trail: Trail) -> APIKeyService:
-    return APIKeyService(KeyIndex(database), Recorder(trail, lambda: "PACS"), clock=clock)
+def keys(database: Database, clock: Clock, trail: Kept) -> APIKeyService:
+    return APIKeyService(KeyIndex(database), recorder_of(trail), clock=clock)
 
 
 def kept(database: Database, table: object) -> list[dict[str, object]]:
@@ -184,7 +171,7 @@ def test_sessions_do_not_pile_up(
 
 
 def test_a_key_is_shown_once_and_works_until_it_expires(
-    keys: APIKeyService, clock: Clock, database: Database, trail: Trail
+    keys: APIKeyService, clock: Clock, database: Database, trail: Kept
 ) -> None:
     rights = Rights("reader", ("CT",), (), (("P1", ""),))
     key = keys.create("scripts", rights, timedelta(days=90), ADMIN)
@@ -202,7 +189,7 @@ def test_a_key_is_shown_once_and_works_until_it_expires(
     assert not keys.any()
 
 
-def test_a_revoked_key_works_no_longer_and_its_name_is_free(keys: APIKeyService, trail: Trail) -> None:
+def test_a_revoked_key_works_no_longer_and_its_name_is_free(keys: APIKeyService, trail: Kept) -> None:
     key = keys.create("scripts", Rights("reader"), None, ADMIN)
     with pytest.raises(UserError, match="there is a key scripts already"):
         keys.create("scripts", Rights("reader"), None, ADMIN)
@@ -245,16 +232,16 @@ def test_use_of_a_key_is_noted_to_the_hour(keys: APIKeyService, clock: Clock) ->
     ],
 )
 def test_what_cannot_be_done_leaves_no_trace(
-    keys: APIKeyService, trail: Trail, change: Callable[[APIKeyService], object]
+    keys: APIKeyService, trail: Kept, change: Callable[[APIKeyService], object]
 ) -> None:
     with pytest.raises(UserError):
         change(keys)
     assert (keys.list(), trail.events) == ([], [])
 
 
-def test_without_an_audit_trail_no_key_changes(keys: APIKeyService, trail: Trail) -> None:
+def test_without_an_audit_trail_no_key_changes(keys: APIKeyService, trail: Kept) -> None:
     key = keys.create("scripts", Rights("reader"), None, ADMIN)
-    trail.broken = True
+    trail.full = True
     with pytest.raises(AuditUnavailable):
         keys.create("other", Rights("reader"), None, ADMIN)
     with pytest.raises(AuditUnavailable):

@@ -12,8 +12,8 @@ from datasets import make_study, uid
 from pydicom.dataset import Dataset
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Scope, Send
 from trails import Kept, recorder_of
+from webclients import called_by
 
 from pacs_server.audit.events import EventID
 from pacs_server.dicom import scope as scopes
@@ -23,7 +23,6 @@ from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.retrieve import RetrieveService
-from pacs_server.web.caller import KEY
 from pacs_server.web.dicomweb.delete import Delete
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import on_error
@@ -52,13 +51,6 @@ class Site:
 
     def left(self) -> list[str]:
         return [str(ds.SOPInstanceUID) for ds in self.study if self.archive.index.get(str(ds.SOPInstanceUID))]
-
-
-def called_by(app: ASGIApp, caller: Caller) -> ASGIApp:
-    async def identified(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, KEY: caller}, receive, send)
-
-    return identified
 
 
 def uids(ds: Dataset, levels: int) -> list[str]:

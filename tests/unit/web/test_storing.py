@@ -11,10 +11,8 @@ from archives import SmallArchive
 from datasets import make_ct
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from starlette.types import ASGIApp, Receive, Send
-from starlette.types import Scope as ASGIScope
 from trails import Kept, recorder_of
-from webclients import RELATED, part10, related, values
+from webclients import RELATED, called_by, part10, related, values
 
 from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import EventID, Outcome
@@ -25,7 +23,6 @@ from pacs_server.errors import PacsError
 from pacs_server.index.scope import ScopeIndex
 from pacs_server.kit.metrics import Metrics
 from pacs_server.services.store import StoreService
-from pacs_server.web.caller import KEY
 from pacs_server.web.dicomweb.stow import STOW
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import on_error
@@ -55,13 +52,6 @@ class Site:
         headers = {"Content-Type": RELATED, "Accept": "application/dicom+json"}
         answer = client.post("/dicom-web/studies", content=related(contents), headers=headers)
         return answer.status_code, values(answer.json(), FAILED, REASON)
-
-
-def called_by(app: ASGIApp, caller: Caller) -> ASGIApp:
-    async def identified(scope: ASGIScope, receive: Receive, send: Send) -> None:
-        await app({**scope, KEY: caller}, receive, send)
-
-    return identified
 
 
 @pytest.fixture
