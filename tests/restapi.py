@@ -20,9 +20,12 @@ from pacs_server.config.model import Config
 from pacs_server.dicom.caller import Caller, Door, Role
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.scope import Scope
+from pacs_server.index.routing import RoutingIndex
 from pacs_server.kit.metrics import Metrics
 from pacs_server.services.associations import OpenAssociation, RecentAssociations, Traffic
 from pacs_server.services.events import EventHub
+from pacs_server.services.routing import Rules
+from pacs_server.services.rule_engine import RuleEngine
 from pacs_server.services.users import UserService
 from pacs_server.web.api.door import RESTAPI
 from pacs_server.web.api.operation import PREFIX, Operation
@@ -86,6 +89,7 @@ class RestAPI:
             "recent_associations": self.recent,
             "associations": lambda: [OPEN],
             "status": lambda: STATUS,
+            "rules": RuleEngine(RoutingIndex(archive.database), Rules),
         }
         # What only other doors need may be missing here.
         names = (each.name for each in fields(WebServices))

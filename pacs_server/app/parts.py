@@ -14,6 +14,7 @@ from pacs_server.app.health import UPDATE_SECONDS, Health, HealthLog
 from pacs_server.app.lifecycle import Part, RunningParts, Steps
 from pacs_server.app.logging import Logging
 from pacs_server.app.ports import Addresses, bind_ports
+from pacs_server.app.routing import RoutingParts
 from pacs_server.app.runtime import Runtime
 from pacs_server.app.web import web_parts
 from pacs_server.audit.auditor import Auditor
@@ -32,7 +33,6 @@ from pacs_server.outbox.forward import ForwardHandler
 from pacs_server.outbox.handler import Handler
 from pacs_server.outbox.retention import task_retention
 from pacs_server.outbox.worker import Worker
-from pacs_server.scu.sending import outgoing
 from pacs_server.upkeep.metadata_keeper import CONSUMER, MetadataKeeper
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper
@@ -65,11 +65,12 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
             status=running.status,
             not_ready=health.not_ready,
         )
-    forward = _forward_handler(runtime)
+    routing = RoutingParts(runtime)
+    forward = _forward_handler(runtime, routing)
     yield Steps(stop=runtime.senders.stop)
     yield Worker(
         runtime.archive.tasks,
-        {**_task_handlers(runtime), FORWARD: forward},
+        {**_task_handlers(runtime), **routing.handlers(), FORWARD: forward},
         stop_within=lambda: runtime.config().server.shutdown_timeout,
         closed=forward.closed,
     )
@@ -84,8 +85,9 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     yield Periodic("expiry", DAY_SECONDS, expiry.warn, at_once=False)
     yield Periodic("watch", UPDATE_SECONDS, HealthLog(health, stopping=lambda: runtime.stopping).update)
     yield from _metadata(runtime)
+    yield routing.router()
     if runtime.ports.web is not None:
-        yield from web_parts(runtime, running.status)
+        yield from web_parts(runtime, running.status, routing.engine)
     # Peers come in last, when everything else is ready for them, and leave first.
     yield DICOMPorts(runtime)
 
@@ -98,14 +100,14 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
     }
 
 
-def _forward_handler(runtime: Runtime) -> ForwardHandler:
+def _forward_handler(runtime: Runtime, routing: RoutingParts) -> ForwardHandler:
     archive = runtime.archive
     return ForwardHandler(
         DeliveryIndex(archive.database),
         archive.breakers,
         runtime.senders,
         tasks=archive.tasks,
-        prepare=lambda stored, forwarding: outgoing(archive.retrieve, stored),
+        prepare=routing.prepare,
         auditor=Auditor(archive.audit),
         retrieve=archive.retrieve,
     )

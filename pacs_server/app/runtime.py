@@ -20,6 +20,7 @@ from pacs_server.scu.pool import Pool
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.scu.senders import Remote, Senders
 from pacs_server.services.associations import RecentAssociations
+from pacs_server.services.routing import Rules, compile_rules
 
 # How long threads may take to notice that their connection was cut, in seconds.
 _CUT_SECONDS = 5.0
@@ -38,6 +39,7 @@ class LiveSettings:
     audit_repository_tls: ssl.SSLContext | None
     web_tls: ssl.SSLContext | None = None
     dicomweb_remotes: dict[str, DICOMwebRemote] = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
 
     @classmethod
     def of(cls, config: Config, *, listening_tls: ssl.SSLContext | None = None) -> "LiveSettings":
@@ -54,6 +56,7 @@ class LiveSettings:
             client_context(config, check_hostname=True) if sends_audit_over_tls else None,
             web_context(config),
             dicomweb_remotes(config),
+            compile_rules(config),
         )
 
 

@@ -15,6 +15,7 @@ from pacs_server.services.access import takes_certificates
 from pacs_server.services.associations import OpenAssociation, Traffic
 from pacs_server.services.events import EventHub
 from pacs_server.services.export import ExportService
+from pacs_server.services.rule_engine import RuleEngine
 from pacs_server.services.users import UserService
 from pacs_server.web.door import make_app
 from pacs_server.web.limits import WebLimits
@@ -25,16 +26,18 @@ from pacs_server.web.services import WebServices
 _TIDY_SECONDS = 3600.0
 
 
-def web_parts(runtime: Runtime, status: Callable[[], Mapping[str, object]]) -> Iterator[Part]:
+def web_parts(runtime: Runtime, status: Callable[[], Mapping[str, object]], rules: RuleEngine) -> Iterator[Part]:
     """The parts that serve DICOMweb, the REST API and browsers; `status` gives the sections of the status page."""
     events = EventHub(runtime.archive.feed)
-    yield _web_door(runtime, status, events)
+    yield _web_door(runtime, status, events, rules)
     yield Periodic("events", _TIDY_SECONDS, events.tidy)
     # Streams of events end before the server waits for its connections.
     yield Steps(stop=events.stop)
 
 
-def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], events: EventHub) -> WebServer:
+def _web_door(
+    runtime: Runtime, status: Callable[[], Mapping[str, object]], events: EventHub, rules: RuleEngine
+) -> WebServer:
     assert runtime.ports.web is not None
     archive = runtime.archive
     auditor = Auditor(archive.audit)
@@ -54,6 +57,7 @@ def _web_door(runtime: Runtime, status: Callable[[], Mapping[str, object]], even
         worklist=archive.worklist,
         mpps=archive.mpps,
         tasks=archive.tasks,
+        rules=rules,
         peers=archive.peers,
         passwords=archive.passwords,
         sessions=archive.sessions,

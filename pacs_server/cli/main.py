@@ -27,6 +27,7 @@ from pacs_server.cli import (
     peers,
     rebuild,
     remote_sending,
+    route,
     setup,
     show,
     tasks,
@@ -61,6 +62,7 @@ app.add_typer(delete.trash, name="trash")
 app.add_typer(mpps.app, name="mpps")
 app.add_typer(peers.app, name="peers")
 app.add_typer(remote_sending.app, name="remote")
+app.add_typer(route.app, name="route")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(users.app, name="user")
 app.add_typer(keys.app, name="key")

@@ -19,6 +19,10 @@ def check_config(context: typer.Context, config: ConfigOption = None) -> None:
     from pacs_server.config.cautions import cautions
 
     settings = load_config(context, config)
+    if settings.routing.rules:
+        from pacs_server.services.routing import compile_rules
+
+        compile_rules(settings)
     typer.echo("ok")
     for warning in cautions(settings):
         typer.echo(f"note: {warning}")
@@ -36,6 +40,8 @@ def _described(config: "Config") -> Iterator[tuple[str, str]]:
         del plain["database"]["path"]
     for number, rule in enumerate(plain["access_control"].pop("peers")):
         plain[f"access_control.peers[{number}]"] = rule
+    for number, rule in enumerate(plain["routing"].pop("rules")):
+        plain[f"routing.rules[{number}]"] = rule
     for number, remote in enumerate(plain.pop("remote_aes")):
         plain[f"remote_aes[{number}]"] = remote
     for section, values in plain.items():

@@ -10,6 +10,7 @@ from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.config.sections.remote_auth import RemoteAuthConfig
+from pacs_server.config.sections.routing import RoutingConfig, RoutingRule
 from pacs_server.config.sections.server import ServerConfig
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.sections.tls import TLSConfig
@@ -30,6 +31,8 @@ __all__ = [
     "PeerRule",
     "RemoteAEConfig",
     "RemoteAuthConfig",
+    "RoutingConfig",
+    "RoutingRule",
     "ServerConfig",
     "StorageConfig",
     "TLSConfig",

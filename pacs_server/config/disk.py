@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 from pacs_server.config import tls
-from pacs_server.config.model import Config
+from pacs_server.config.model import Config, setting
 from pacs_server.config.secrets import remote_secret
 from pacs_server.errors import UserError
 
@@ -26,10 +26,12 @@ def check_filesystem(config: Config) -> None:
         _check(config, "user_identity.users_path", _cannot_tell_users(config.user_identity.users_path))
     if config.worklist.folder is not None:
         _check(config, "worklist.folder", _cannot_hold_files(config.worklist.folder))
-    if config.web.oidc.client_secret_file is not None:
-        _check(config, "web.oidc.client_secret_file", _cannot_read(config.web.oidc.client_secret_file))
     for number in range(len(config.remote_aes)):
         remote_secret(config, number)
+    for key in ("web.oidc.client_secret_file", "routing.webhook_secret_file"):
+        file = setting(config, key)
+        if isinstance(file, Path):
+            _check(config, key, _cannot_read(file))
     tls.check(config)
 
 

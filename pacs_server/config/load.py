@@ -12,7 +12,7 @@ from typing import Any, Final, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pacs_server.config.model import Config, section_of, setting, settings
+from pacs_server.config.model import Config, place_of, section_of, setting, settings
 from pacs_server.config.secrets import is_secret, read_secret_files
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.config.types import Section
@@ -238,11 +238,7 @@ def _explained(error: ValidationError, origins: Mapping[str, str]) -> ConfigErro
     # A misspelled key leads to two errors, "not known" and "missing". The first one explains the second one.
     detail = min(error.errors(include_url=False), key=lambda one: one["type"] == "missing")
     key = str(detail.get("ctx", {}).get("key") or _dotted(detail["loc"]))
-    place, owner = origins.get(key), key
-    while place is None and owner:
-        owner = owner[: max(owner.rfind("."), owner.rfind("["), 0)]
-        place = origins.get(owner)
-    return ConfigError(f"{place or 'default'}: {shown_key(key)}: {_sentence(detail, key)}")
+    return ConfigError(f"{place_of(origins, key)}: {shown_key(key)}: {_sentence(detail, key)}")
 
 
 def _dotted(location: Iterable[str | int]) -> str:

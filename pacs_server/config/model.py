@@ -21,6 +21,7 @@ from pacs_server.config.sections.forwarding import ForwardingConfig
 from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
 from pacs_server.config.sections.remote_aes import RemoteAEConfig, check_remotes
+from pacs_server.config.sections.routing import RoutingConfig
 from pacs_server.config.sections.server import ServerConfig
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.sections.tls import TLSConfig
@@ -51,6 +52,7 @@ class Config(Section):
     commitment: CommitmentConfig = CommitmentConfig()
     forwarding: ForwardingConfig = ForwardingConfig()
     web: WebConfig = WebConfig()
+    routing: RoutingConfig = RoutingConfig()
     remote_aes: Live[Annotated[tuple[RemoteAEConfig, ...], AfterValidator(check_remotes), Field(strict=False)]] = ()
     source: Path | None = None
     origins: Mapping[str, str] = Field(default_factory=dict, repr=False)
@@ -86,7 +88,18 @@ class Config(Section):
 
     def error(self, key: str, problem: str) -> ConfigError:
         """A ConfigError that says where a setting was set and what is wrong with it."""
-        return ConfigError(f"{self.where(key)}: {key}: {problem}")
+        # What lies in a list is not a default: if it has no place of its own, the list has one.
+        place = place_of(self.origins, key) if "[" in key else self.where(key)
+        return ConfigError(f"{place}: {key}: {problem}")
+
+
+def place_of(origins: Mapping[str, str], key: str) -> str:
+    """The place of a setting, else of the list or section around it, else "default"."""
+    place = origins.get(key)
+    while place is None and key:
+        key = key[: max(key.rfind("."), key.rfind("["), 0)]
+        place = origins.get(key)
+    return place or "default"
 
 
 def settings() -> Iterator[tuple[str, FieldInfo]]:

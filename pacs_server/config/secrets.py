@@ -31,7 +31,7 @@ def read_secret_files(settings: Layer) -> dict[str, Path]:
             place = settings.places.get(key, Place("default", Path.cwd()))
             files[key] = place.base / value.removeprefix(_FILE)
             try:
-                settings.values[key] = _secret(files[key])
+                settings.values[key] = read_secret(files[key])
             except ValueError as error:
                 raise ConfigError(f"{place.text}: {key}: {_shown(files[key])} {error}") from None
     return files
@@ -47,7 +47,7 @@ def remote_secret(config: Config, number: int) -> str:
         return ""
     key, path = auth.secret
     try:
-        secret = _secret(path)
+        secret = read_secret(path)
         # A password may have any character: it is encoded before it goes into a header.
         if key not in ("password_file", "client_secret_file") and not (secret.isascii() and secret.isprintable()):
             raise ValueError("has characters that cannot be in a header")
@@ -56,7 +56,7 @@ def remote_secret(config: Config, number: int) -> str:
     return secret if key == "password_file" else secret.strip()
 
 
-def _secret(path: Path) -> str:
+def read_secret(path: Path) -> str:
     """The secret in a file. Raises ValueError that says what is wrong with the file."""
     try:
         if not path.is_file():  # reading a pipe could wait for ever
@@ -85,8 +85,9 @@ def readable_by_others(config: Config) -> list[str]:
         files[config.source] = None
     if config.user_identity.mode != "off" or config.web.enabled:
         files[config.user_identity.users_path] = None
-    if config.web.oidc.client_secret_file is not None:
-        files[config.web.oidc.client_secret_file] = None
+    for file in (config.web.oidc.client_secret_file, config.routing.webhook_secret_file):
+        if file is not None:
+            files[file] = None
     return [
         f"others than its owner may read {_shown(path)}: take that away with chmod 600"
         for path in files

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from pacs_server.index.task_values import Task, TaskState
@@ -62,6 +63,11 @@ class Work:
     def release(self, task: Task) -> None:
         """The task was not tried."""
         self._service.release(task)
+
+    @property
+    def now(self) -> datetime:
+        """This moment, by the clock of the tasks."""
+        return self._service.now()
 
 
 class Handler(Protocol):

@@ -16,9 +16,8 @@ from pacs_server.scu.faults import broken
 from pacs_server.scu.plan import choose, plan
 from pacs_server.scu.pool import Pool, PooledLink
 from pacs_server.scu.remote import RemoteAE
-from pacs_server.scu.sending import Answer, Outgoing
+from pacs_server.scu.sending import Answer, OpenDataSet, Outgoing
 from pacs_server.scu.store import store_request
-from pacs_server.services.retrieve import DataSetSource
 from pacs_server.services.transcode import transcode
 
 log = logging.getLogger(__name__)
@@ -120,8 +119,8 @@ class DIMSESender:
             return self._not_accepted(association, instance)
         context_id, transfer_syntax = choice
         request = store_request(association, instance.sop_class_uid, instance.uids.sop)
-        source = instance.open()
         try:
+            source = instance.open()
             if isinstance(source, bytes) or transfer_syntax != instance.transfer_syntax_uid:
                 data = source if isinstance(source, bytes) else _whole(source)
                 association.send(context_id, request, transcode(data, instance.transfer_syntax_uid, transfer_syntax))
@@ -150,6 +149,6 @@ class DIMSESender:
         return Answer(_NO_SUCH_SOP_CLASS, permanent=True, detail=f"{self._remote.name} {why}; it is stored in {stored}")
 
 
-def _whole(source: DataSetSource) -> bytes:
+def _whole(source: OpenDataSet) -> bytes:
     with source:
         return source.read(0, source.size)

@@ -8,7 +8,25 @@ from typing import Protocol, Self
 from pacs_server.dicom.status import Status, is_warning
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.index.instances import StoredInstance
-from pacs_server.services.retrieve import DataSetSource, RetrieveService
+from pacs_server.services.retrieve import RetrieveService
+
+
+class OpenDataSet(Protocol):
+    """A data set that is open to be read, as it is stored or changed."""
+
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The `length` bytes from `offset` on, fewer where the data set ends. Raises StorageUnavailable."""
+
+    def close(self) -> None:
+        """Close it."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +40,7 @@ class Outgoing:
     uids: InstanceUIDs
     sop_class_uid: str
     transfer_syntax_uid: str
-    open: Callable[[], DataSetSource | bytes]
+    open: Callable[[], OpenDataSet | bytes]
 
 
 def outgoing(retrieve: RetrieveService, instance: StoredInstance) -> Outgoing:

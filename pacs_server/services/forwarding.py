@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pacs_server.config.sections.forwarding import ForwardingConfig
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
@@ -17,12 +17,28 @@ from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.errors import NotFound
 from pacs_server.index.deliveries import FORWARD, DeliveryIndex, Forwarding, NewDelivery, planned
-from pacs_server.index.feed import Change, Effect
+from pacs_server.index.feed import Effect
 from pacs_server.index.task_values import Priority
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.tasks import RetryPolicy, TaskService
 
 _CHANGED_RULE: Final = "changed:"
+
+
+class Arrived(Protocol):
+    """An instance of the study that is sent."""
+
+    @property
+    def instance_id(self) -> int | None:
+        """Its id in the index, None if it is not there any more."""
+
+    @property
+    def series_instance_uid(self) -> str:
+        """Series Instance UID."""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """SOP Instance UID."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +116,7 @@ class ForwardingService:
 
     # ---------------------------------------------------------------- for rules
 
-    def plan(self, forwarding: Forwarding, arrivals: Sequence[Change]) -> Effect:
+    def plan(self, forwarding: Forwarding, arrivals: Sequence[Arrived]) -> Effect:
         """The effect that has instances of one study sent, for `Batch.then`: it happens if the cursor moves.
 
         The same instances may be planned again; they are sent once. Call `wake` after the batch.

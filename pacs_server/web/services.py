@@ -20,6 +20,7 @@ from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
+from pacs_server.services.rule_engine import RuleEngine
 from pacs_server.services.sessions import SessionService
 from pacs_server.services.store import StoreService
 from pacs_server.services.tasks import TaskService
@@ -43,6 +44,7 @@ class WebServices:
     worklist: WorklistService
     mpps: MPPSService
     tasks: TaskService
+    rules: RuleEngine
     peers: PeersSeenService
     passwords: PasswordChecker
     sessions: SessionService

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacs_server.config import PeerRule, RemoteAEConfig, RemoteAuthConfig
+from pacs_server.config import PeerRule, RemoteAEConfig, RemoteAuthConfig, RoutingRule
 from pacs_server.config.load import load
 from pacs_server.config.model import settings, takes_effect
 
@@ -19,7 +19,9 @@ PAGE = "docs/configuration.md"
 
 def _fields() -> Iterator[tuple[str, FieldInfo]]:
     for section, keys in groupby(settings(), lambda pair: pair[0].partition(".")[0]):
-        if section != "remote_aes":
+        if section == "routing":
+            yield from _routing(dict(keys))
+        elif section != "remote_aes":
             yield from keys
         if section == "access_control":
             yield from ((f"access_control.peers[].{name}", each) for name, each in PeerRule.model_fields.items())
@@ -29,10 +31,17 @@ def _fields() -> Iterator[tuple[str, FieldInfo]]:
             yield from ((f"remote_aes[].auth.{name}", each) for name, each in RemoteAuthConfig.model_fields.items())
 
 
+def _routing(keys: dict[str, FieldInfo]) -> Iterator[tuple[str, FieldInfo]]:
+    for key, field in keys.items():
+        yield key, field
+        if key == "routing.rules":
+            yield from ((f"routing.rules[].{name}", each) for name, each in RoutingRule.model_fields.items())
+
+
 FIELDS = dict(_fields())
 # The keys of a list change with the list.
 EFFECTS = {key: takes_effect(field) for key, field in settings()}
-LISTS = ("access_control.peers", "remote_aes")
+LISTS = ("access_control.peers", "routing.rules", "remote_aes")
 
 
 def _shown(value: Any) -> str:

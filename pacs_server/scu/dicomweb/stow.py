@@ -9,8 +9,7 @@ from typing import Final
 from pacs_server.dicom.part10 import encode_head
 from pacs_server.errors import StorageUnavailable
 from pacs_server.scu.dicomweb.client import Content
-from pacs_server.scu.sending import Outgoing
-from pacs_server.services.retrieve import DataSetSource
+from pacs_server.scu.sending import OpenDataSet, Outgoing
 from pacs_server.services.transcode import can_transcode, transcode
 
 DICOM: Final = "application/dicom"
@@ -23,7 +22,7 @@ class OpenInstance:
 
     instance: Outgoing
     head: bytes
-    data: DataSetSource | bytes
+    data: OpenDataSet | bytes
 
     @property
     def size(self) -> int:
@@ -51,7 +50,7 @@ def opened(instance: Outgoing, transfer_syntaxes: Sequence[str], resources: Exit
     Raises TranscodeError, StorageUnavailable and what `Outgoing.open` raises.
     """
     data = instance.open()
-    if isinstance(data, DataSetSource):
+    if not isinstance(data, bytes):
         resources.enter_context(data)
     stored = instance.transfer_syntax_uid
     if transfer_syntaxes and stored not in transfer_syntaxes:

@@ -17,6 +17,7 @@ from pacs_server.web.api.conflicts import Conflicts
 from pacs_server.web.api.events import Events
 from pacs_server.web.api.operation import PREFIX, Operation
 from pacs_server.web.api.reference import STYLE, reference
+from pacs_server.web.api.routing import Routing
 from pacs_server.web.api.schema import openapi
 from pacs_server.web.api.server import Server
 from pacs_server.web.api.steps import Steps
@@ -33,7 +34,7 @@ from pacs_server.web.urls import base_url
 # To add a resource, add one line.
 _RESOURCES: Final = (
     StoredObjects, Tags, Worklist, Steps, Tasks, Associations, Conflicts, Trash, AuditTrail, UsersAndKeys, Server,
-    Events,
+    Events, Routing,
 )  # fmt: skip
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

@@ -37,6 +37,8 @@ COMMANDS = {
     "mpps list": [],
     "mpps show": ["1.2"],
     "peers seen": [],
+    "remote send": ["WS1", "1.2"],
+    "route test": ["1.2"],
     "tasks list": [],
     "tasks show": ["1"],
     "tasks retry": ["1"],
@@ -59,7 +61,7 @@ COMMANDS = {
 # Those that make an archive, or a part of it; those that need none; and those that read the audit trail alone.
 OTHERS = {
     *("import", "restore", "migrate", "user add", "user passwd", "user role", "user remove", "user list"),
-    *("check-config", "status", "conformance", "completion", "man"),
+    *("route list", "check-config", "status", "conformance", "completion", "man"),
     *("audit verify", "audit search", "audit export"),
 }
 

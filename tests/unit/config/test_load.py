@@ -15,6 +15,7 @@ from pacs_server.config import (
     PeerRule,
     RemoteAEConfig,
     RemoteAuthConfig,
+    RoutingRule,
     ServerConfig,
     StorageConfig,
 )
@@ -23,6 +24,7 @@ from pacs_server.config.load import load
 from pacs_server.config.model import changed, changed_needing_restart, setting, settings, takes_effect
 from pacs_server.config.types import TakesEffect
 from pacs_server.errors import ConfigError
+from pacs_server.services.routing import compile_rules
 
 EXAMPLE = Path(__file__).parents[3] / "pacs_server.yaml.example"
 NEED_RESTART = {key for key, field in settings() if takes_effect(field) is TakesEffect.AT_RESTART}
@@ -30,7 +32,12 @@ NEED_RESTART = {key for key, field in settings() if takes_effect(field) is Takes
 PEER_LINE = r"  #(?:- |  )(?P<key>[a-z0-9_]+): .*"
 # A key of the section in which a DICOMweb remote of the example file says how to log in, commented out as well.
 AUTH_LINE = r"    #  (?P<key>[a-z0-9_]+): [^ ].*"
-LISTED = {"access_control.peers": PeerRule, "remote_aes": RemoteAEConfig, "remote_aes.auth": RemoteAuthConfig}
+LISTED = {
+    "access_control.peers": PeerRule,
+    "routing.rules": RoutingRule,
+    "remote_aes": RemoteAEConfig,
+    "remote_aes.auth": RemoteAuthConfig,
+}
 REMOTE = {"ae_title": "A", "host": "h", "port": 1}
 
 Load = Callable[..., Config]
@@ -449,9 +456,8 @@ def test_every_setting_says_when_a_change_takes_effect() -> None:
     effects = {key: takes_effect(field) for key, field in settings()}
     assert [key for key, effect in effects.items() if effect is None] == []
     assert (effects["server.port"], effects["remote_aes"]) == (TakesEffect.AT_RESTART, TakesEffect.AT_RELOAD)
-    assert all_keys() == set(effects) | {
-        key for key in all_keys() if key.startswith(("remote_aes.", "access_control.peers."))
-    }
+    listed = tuple(f"{name}." for name in LISTED)
+    assert all_keys() == set(effects) | {key for key in all_keys() if key.startswith(listed)}
 
 
 def test_changes_that_need_a_restart() -> None:
@@ -506,7 +512,8 @@ def documented() -> dict[str, str]:
             comments[f"{section}.{found['key']}"] = "\n".join(lines)
             lines = []
         elif found := re.fullmatch(PEER_LINE, line):
-            comments[f"access_control.peers.{found['key']}"] = "\n".join(lines)
+            name = {"access_control": "peers", "routing": "rules"}[section]
+            comments[f"{section}.{name}.{found['key']}"] = "\n".join(lines)
             lines = []
         elif line.strip().startswith("# "):
             lines.append(line.strip()[2:].strip())
@@ -517,9 +524,9 @@ def documented() -> dict[str, str]:
 
 def all_keys() -> set[str]:
     keys = {key for key, _ in settings()}
-    keys |= {f"access_control.peers.{key}" for key in PeerRule.model_fields}
-    keys |= {f"remote_aes.auth.{key}" for key in RemoteAuthConfig.model_fields}
-    return keys | {"remote_aes"} | {f"remote_aes.{key}" for key in RemoteAEConfig.model_fields}
+    for name, model in LISTED.items():
+        keys |= {f"{name}.{key}" for key in model.model_fields}
+    return keys | {"remote_aes"}
 
 
 def test_the_example_names_every_key() -> None:
@@ -534,9 +541,7 @@ def test_the_example_tells_the_default(key: str) -> None:
     comment = documented()[key].splitlines()
     assert len(comment) >= 2
     section, name = key.rpartition(".")[0], key.rpartition(".")[2]
-    model = {"access_control.peers": PeerRule, "remote_aes": RemoteAEConfig, "remote_aes.auth": RemoteAuthConfig}.get(
-        section
-    )
+    model = LISTED.get(section)
     field = dict(settings())[key] if model is None else model.model_fields[name]
     if field.is_required():
         assert comment[-1] == "Required."
@@ -550,6 +555,9 @@ def test_the_example_tells_the_default(key: str) -> None:
     told = yaml.safe_load(found[1])
     if model is PeerRule:
         shown = getattr(PeerRule.model_validate({"ae_title": "A", name: told}), name)
+    elif model is RoutingRule:
+        needed = {"name": "a", "label": "x", "forward": ["A"]}
+        shown = getattr(RoutingRule.model_validate({**needed, name: told}), name)
     elif model is RemoteAEConfig:
         assert RemoteAEConfig.model_validate({**REMOTE, name: told}) == RemoteAEConfig.model_validate(REMOTE)
         return
@@ -569,14 +577,29 @@ def test_the_example_loads() -> None:
     assert config.remote_aes == (RemoteAEConfig(ae_title="WORKSTATION1", host="10.0.0.20", port=104),)
     assert config.logging.file == EXAMPLE.parent / "logs" / "pacs.log"
     # Its peer, and what a DICOMweb remote has, are commented out as a whole.
-    commented = (*PeerRule.model_fields, *RemoteAuthConfig.model_fields, "name", "url", "auth")
+    commented = (
+        *PeerRule.model_fields,
+        *RoutingRule.model_fields,
+        *RemoteAuthConfig.model_fields,
+        "name",
+        "url",
+        "auth",
+    )
     assert len(config.origins) > len(all_keys()) - len(commented)
 
 
-def test_the_peer_of_the_example_loads(load_text: Load) -> None:
-    peer = [line.replace("#", "", 1) for line in EXAMPLE.read_text().splitlines() if re.fullmatch(PEER_LINE, line)]
-    config = load_text("\n".join(["access_control:", "  peers:", *peer]))
+def test_the_peer_and_the_rule_of_the_example_load(load_text: Load) -> None:
+    text = EXAMPLE.read_text()
+    lines = {}
+    for name, end in (("access_control", "\naudit:"), ("routing", "\nremote_aes:")):
+        part = text[text.index(f"\n{name}:") :].split(end)[0].splitlines()
+        lines[name] = [each.replace("#", "", 1) for each in part if re.fullmatch(PEER_LINE, each)]
+    config = load_text("\n".join(["access_control:", "  peers:", *lines["access_control"]]))
     assert set(config.access_control.peers[0].model_fields_set) == set(PeerRule.model_fields)
+    remote = "remote_aes:\n  - {ae_title: WORKSTATION1, host: 127.0.0.1, port: 104}"
+    config = load_text("\n".join([remote, "routing:", "  webhook_secret_file: x", "  rules:", *lines["routing"]]))
+    assert set(config.routing.rules[0].model_fields_set) == set(RoutingRule.model_fields)
+    assert compile_rules(config)
 
 
 def test_the_remote_of_the_example_loads_with_every_key() -> None:
@@ -589,7 +612,8 @@ def test_the_remote_of_the_example_loads_with_every_key() -> None:
 def test_the_example_differs_from_the_defaults_only_where_it_says() -> None:
     example, default = load(EXAMPLE, environ={}, overrides={}), load(None, environ={}, overrides={})
     default_paths = {"storage.directory", "database.path", "tls.cert_path", "tls.key_path"}
-    plain = {key for key in all_keys() if not key.startswith(("remote_aes", "access_control.peers."))} - default_paths
+    listed = ("remote_aes", "access_control.peers.", "routing.rules.")
+    plain = {key for key in all_keys() if not key.startswith(listed)} - default_paths
     different = {key for key in plain if setting(example, key) != setting(default, key)}
     assert different == {"server.ae_title", "server.host", "logging.file"}
 

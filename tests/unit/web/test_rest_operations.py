@@ -79,6 +79,8 @@ SAMPLES: dict[str, Sample] = {
     "show_task": lambda stage: (f"/tasks/{stage.task}", None),
     "retry_task": lambda stage: (f"/tasks/{stage.task}/retry", None),
     "cancel_task": lambda stage: (f"/tasks/{stage.task}/cancel", None),
+    "list_rules": lambda _: ("/routing/rules", None),
+    "test_rules": lambda stage: (f"/routing/test/{stage.study}", None),
     "list_open_associations": lambda _: ("/associations", None),
     "list_recent_associations": lambda _: ("/associations/recent", None),
     "list_peers": lambda _: ("/peers", None),

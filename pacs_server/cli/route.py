@@ -1,0 +1,96 @@
+"""The commands of routing rules: which there are, and what they would do with a study."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from pacs_server.cli.find import JSONOption, json_text
+from pacs_server.cli.options import ConfigOption, load_config, open_archive
+from pacs_server.cli.show import StudyArgument, studies_named
+from pacs_server.cli.tables import print_table
+from pacs_server.kit.words import counted
+
+if TYPE_CHECKING:
+    from pacs_server.services.routing import Rule
+    from pacs_server.services.rule_engine import Verdict
+
+app = typer.Typer(help="Routing rules.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_rules(context: typer.Context, *, as_json: JSONOption = False, config: ConfigOption = None) -> None:
+    """List the rules in their order, with what they match and what they do."""
+    from pacs_server.services.routing import compile_rules
+
+    settings = load_config(context, config)
+    compile_rules(settings)
+    rules = settings.routing.rules
+    if as_json:
+        typer.echo(json_text([rule.model_dump(exclude_defaults=True) for rule in rules], indent=1))
+        return
+    rows = (
+        (rule.name, rule.when if rule.enabled else f"{rule.when} (off)", _matching(rule.match), ", ".join(done(rule)))
+        for rule in rules
+    )
+    print_table(("NAME", "WHEN", "MATCH", "DOES"), rows, wrapping=("DOES",))
+    if not rules:
+        typer.echo("no rules: routing.rules is empty", err=True)
+
+
+@app.command("test")
+def dry_run(
+    context: typer.Context, study: StudyArgument, *, as_json: JSONOption = False, config: ConfigOption = None
+) -> None:
+    """Say what each rule would do with a study if it arrived now, or why it would not; nothing is done."""
+    from pacs_server.index.routing import RoutingIndex
+    from pacs_server.services.routing import compile_rules
+    from pacs_server.services.rule_engine import RuleEngine
+
+    with open_archive(context, config) as archive:
+        rules = compile_rules(archive.config())
+        uid = studies_named(archive, study)[0]["StudyInstanceUID"]
+        instances, verdicts = RuleEngine(RoutingIndex(archive.database), lambda: rules).test(uid)
+    if as_json:
+        typer.echo(json_text({"StudyInstanceUID": uid, "rules": [_as_json(each) for each in verdicts]}, indent=1))
+        return
+    typer.echo(f"{uid}: {counted(instances, 'instance')}")
+    print_table(
+        ("RULE", "WHEN", "INSTANCES", "DOES, OR WHY NOT"), map(_cells, verdicts), wrapping=("DOES, OR WHY NOT",)
+    )
+    if not verdicts:
+        typer.echo("no rules: routing.rules is empty, or all of them are off", err=True)
+
+
+def done(rule: Any) -> Iterator[str]:
+    """What a rule does, in words."""
+    for name in rule.forward:
+        yield f"forward to {name}"
+    if rule.changes or rule.deidentify or rule.compress:
+        changes = [counted(len(rule.changes), "change")] if rule.changes else []
+        changes += ["de-identified"] if rule.deidentify else []
+        yield f"as {', '.join([*changes, *([rule.compress] if rule.compress else [])])}"
+    if rule.webhook:
+        yield "call a webhook"
+    yield from (f"label {each}" for each in rule.label)
+    if rule.assign:
+        yield f"assign to {rule.assign}"
+    if rule.reading:
+        yield f"set to {rule.reading}"
+    if rule.priority:
+        yield f"priority {rule.priority}"
+
+
+def _matching(match: Any) -> str:
+    return "; ".join(f"{key}: {', '.join(patterns)}" for key, patterns in match.items()) or "everything"
+
+
+def _cells(verdict: "Verdict") -> tuple[str, ...]:
+    rule: Rule = verdict.rule
+    does = ", ".join(done(rule.settings)) if verdict.decision else verdict.reason
+    return rule.name, rule.settings.when, str(verdict.instances), does
+
+
+def _as_json(verdict: "Verdict") -> dict[str, Any]:
+    told = {"rule": verdict.rule.name, "when": verdict.rule.settings.when, "instances": verdict.instances}
+    return told | ({"does": list(done(verdict.rule.settings))} if verdict.decision else {"reason": verdict.reason})
