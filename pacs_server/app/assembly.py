@@ -45,6 +45,7 @@ from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.breakers import Breakers
 from pacs_server.services.commitment import StorageCommitmentService, retry_policy
 from pacs_server.services.deletion import DeletionService
+from pacs_server.services.fetching import FetchService
 from pacs_server.services.forwarding import ForwardingService
 from pacs_server.services.forwarding import retry_policy as forwarding_policy
 from pacs_server.services.listing import ListingService
@@ -81,6 +82,7 @@ class OpenArchive:
     commitment: StorageCommitmentService
     forwarding: ForwardingService
     breakers: Breakers
+    fetching: FetchService
     worklist: WorklistService
     mpps: MPPSService
     peers: PeersSeenService
@@ -153,6 +155,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     )
     return OpenArchive(
         forwarding=ForwardingService(DeliveryIndex(database), retrieve, tasks, lambda: config().remote_aes),
+        fetching=FetchService(tasks, lambda: config().remote_aes),
         breakers=Breakers(RemoteStateIndex(database), lambda: config().remote_aes, lambda: config().forwarding),
         config=config,
         resources=resources,

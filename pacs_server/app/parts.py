@@ -19,6 +19,7 @@ from pacs_server.app.runtime import Runtime
 from pacs_server.app.web import web_parts
 from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.forward import Forwarder
+from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.audit.running import retention
 from pacs_server.config.tls import ExpiryWatch
 from pacs_server.hl7.mllp import MLLPServer
@@ -29,10 +30,12 @@ from pacs_server.index.state import StateIndex
 from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.outbox.commitment import CommitmentHandler
+from pacs_server.outbox.fetch import FetchHandler
 from pacs_server.outbox.forward import ForwardHandler
 from pacs_server.outbox.handler import Handler
 from pacs_server.outbox.retention import task_retention
 from pacs_server.outbox.worker import Worker
+from pacs_server.services.fetching import FETCH
 from pacs_server.upkeep.metadata_keeper import CONSUMER, MetadataKeeper
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper
@@ -97,6 +100,13 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
     archive = runtime.archive
     return {
         commitment.KIND: CommitmentHandler(archive.commitment, runtime.requestor()),
+        FETCH: FetchHandler(
+            runtime.senders.remotes,
+            archive.store,
+            archive.retrieve,
+            OutgoingAuditor(archive.audit),
+            most=lambda name: remote.max_associations if (remote := runtime.config().remote(name)) else 1,
+        ),
     }
 
 

@@ -18,7 +18,8 @@ from pacs_server.scu.dicomweb.remote import DICOMwebRemote
 from pacs_server.scu.link import Requestor
 from pacs_server.scu.pool import Pool
 from pacs_server.scu.remote import RemoteAE
-from pacs_server.scu.senders import Remote, Senders
+from pacs_server.scu.remotes import Remote
+from pacs_server.scu.senders import Senders
 from pacs_server.services.associations import RecentAssociations
 from pacs_server.services.routing import Rules, compile_rules
 

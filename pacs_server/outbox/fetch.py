@@ -1,0 +1,288 @@
+"""The handler of fetch tasks: brings instances here from a remote, and compares with what the remote has.
+
+What the remote has is asked by queries at the levels of series and instances. Only what is missing is retrieved, so
+that another attempt goes on where the last one ended. A task is done when nothing is missing.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+from pacs_server.audit.events import Participant, Role
+from pacs_server.audit.outgoing import OutgoingAuditor
+from pacs_server.audit.transfers import Arrivals
+from pacs_server.dicom.caller import Caller, Door
+from pacs_server.dicom.identifier import RetrieveKeys
+from pacs_server.dicom.json_model import text_of
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.origin import Origin
+from pacs_server.errors import PacsError, RemoteBusy, RemoteError, RemoteUnreachable
+from pacs_server.index.task_values import Task
+from pacs_server.outbox.handler import Work
+from pacs_server.scu.find import STUDY_ROOT
+from pacs_server.scu.remote import RemoteAE
+from pacs_server.scu.remotes import Remote, Remotes
+from pacs_server.scu.retrieving import Progress, Retrieved, Wanted
+from pacs_server.scu.search import Search
+from pacs_server.services.fetching import Fetching
+from pacs_server.services.retrieve import RetrieveService
+from pacs_server.services.store import StoreRequest, StoreService
+
+# When to come back to a remote that is busy and does not say when, in seconds.
+_BUSY_SECONDS: Final = 30.0
+# The progress is told, and the task looked at, so often, in seconds.
+_TOLD_SECONDS: Final = 2.0
+# So many UIDs are looked up, or asked for, at once.
+_TOGETHER: Final = 100
+# So many of the missing instances are named.
+_NAMED: Final = 20
+# PS3.18 has no SOP class for searches.
+_QIDO: Final = "QIDO-RS"
+
+
+class FetchHandler:
+    """Fetches; the target of a task is the name of a remote."""
+
+    together: Final = 1
+
+    def __init__(
+        self,
+        remotes: Remotes,
+        store: StoreService,
+        retrieve: RetrieveService,
+        auditor: OutgoingAuditor,
+        *,
+        most: Callable[[str], int] = lambda target: 2,
+    ) -> None:
+        """`most` says how many fetches from a remote may run at once."""
+        self.remotes = remotes
+        self.store = store
+        self.retrieve = retrieve
+        self.auditor = auditor
+        self._most = most
+
+    def at_once(self, target: str) -> int:
+        """As many as the remote takes associations, and not so many that others wait for it."""
+        return min(self._most(target), 4)
+
+    def stop(self) -> None:
+        """End all associations at once."""
+        self.remotes.stop()
+
+    def run(self, work: Work) -> None:
+        """Fetch what is missing of what the task names, and settle it."""
+        (task,) = work.tasks
+        try:
+            _Attempt(self, work, task).run()
+        except RemoteBusy as busy:
+            work.busy(task, str(busy), busy.seconds or _BUSY_SECONDS)
+        except RemoteError as error:
+            if not work.is_interrupted():
+                work.failed(task, str(error))
+
+
+class _Attempt:
+    """One attempt at a fetch task, for one thread."""
+
+    def __init__(self, handler: FetchHandler, work: Work, task: Task) -> None:
+        self._handler = handler
+        self._work = work
+        self._task = task
+        self._fetching = Fetching.of(task)
+        self._remote = handler.remotes.known(task.target)
+        self._caller = Caller(Door.COMMAND, "", user=task.created_by)
+        self._other_side = _participant(self._remote)
+        self._origin = Origin(self._other_side.ae_title, "", self._other_side.address, Door.DIMSE)
+        # What the remote has, as far as it tells: series and SOP class by SOP Instance UID.
+        self._expected: dict[str, tuple[str, str]] | None = None
+        self._told = time.monotonic()
+        self._reasons: list[str] = []
+
+    def run(self) -> None:
+        """Ask what there is, retrieve what is missing, and compare."""
+        self._handler.auditor.ensure_writable()
+        self._expected = self._listed()
+        if self._expected is not None and not self._expected:
+            self._work.give_up(self._task, f"{self._task.target} has nothing of that")
+            return
+        done = self._retrieve_all()
+        if self._work.is_interrupted():
+            return
+        missing = self._missing()
+        self._tell(missing)
+        if self._expected is None and (done is None or done.failed or not done.completed):
+            self._work.failed(self._task, f"{self._task.target} did not send all: {self._why()}")
+        elif missing:
+            self._work.failed(self._task, self._sentence(missing))
+        else:
+            self._work.done(self._task)
+
+    # ---------------------------------------------------------------- what there is
+
+    def _listed(self) -> dict[str, tuple[str, str]] | None:
+        """The instances that the remote has; None if it cannot be asked for them."""
+        study, detail = self._fetching.study_instance_uid, "0 instances"
+        keys = {"StudyInstanceUID": study}
+        failed = True
+        try:
+            found: dict[str, tuple[str, str]] = {}
+            for series in self._series():
+                found |= self._instances(series)
+            detail, failed = f"{len(found)} instances", False
+            return found
+        except (RemoteBusy, RemoteUnreachable) as error:
+            detail = str(error)
+            raise
+        except RemoteError as error:
+            detail = str(error)
+            return None
+        finally:
+            service = STUDY_ROOT if isinstance(self._remote, RemoteAE) else _QIDO
+            self._handler.auditor.asked(self._caller, self._other_side, service, keys, detail, failed=failed)
+
+    def _series(self) -> list[str]:
+        if self._fetching.series_instance_uid:
+            return [self._fetching.series_instance_uid]
+        keys = {"StudyInstanceUID": self._fetching.study_instance_uid}
+        found = self._handler.remotes.find(self._task.target, Search(Level.SERIES, keys, ("SeriesInstanceUID",)))
+        return sorted({text_of(match, "0020000E") for match in found} - {""})
+
+    def _instances(self, series: str) -> dict[str, tuple[str, str]]:
+        keys = {"StudyInstanceUID": self._fetching.study_instance_uid, "SeriesInstanceUID": series}
+        if self._fetching.sop_instance_uid:
+            keys["SOPInstanceUID"] = self._fetching.sop_instance_uid
+        search = Search(Level.IMAGE, keys, ("SOPInstanceUID", "SOPClassUID"))
+        found = self._handler.remotes.find(self._task.target, search)
+        named = {text_of(match, "00080018"): (series, text_of(match, "00080016")) for match in found}
+        return {uid: about for uid, about in named.items() if uid}
+
+    def _missing(self) -> list[str]:
+        """The instances that the remote has and that are not here."""
+        wanted = list(self._expected or ())
+        here: set[str] = set()
+        for begin in range(0, len(wanted), _TOGETHER):
+            keys = RetrieveKeys(Level.IMAGE, sop_instance_uids=tuple(wanted[begin : begin + _TOGETHER]))
+            here |= {each.uids.sop for each in self._handler.retrieve.select(keys)}
+        return [uid for uid in wanted if uid not in here]
+
+    # ---------------------------------------------------------------- retrieving
+
+    def _retrieve_all(self) -> Retrieved | None:
+        """Retrieve what is missing, and by C-MOVE what C-GET did not bring; what the last request came to."""
+        done = None
+        for may_get in (True, False):
+            missing = self._missing()
+            self._tell(missing)
+            if self._expected is not None and not missing:
+                return done
+            with self._arriving() as arrivals:
+                for wanted in self._plan(missing):
+                    if self._work.is_interrupted():
+                        return done
+                    done = self._retrieve(wanted, arrivals, may_get=may_get)
+            if done is None or done.way != "C-GET" or (self._expected is None and not done.failed):
+                return done
+        return done
+
+    def _retrieve(self, wanted: Wanted, arrivals: Arrivals, *, may_get: bool) -> Retrieved:
+        def take(sop_class: str, uid: str, transfer_syntax: str, pieces: object) -> None:
+            request = StoreRequest(sop_class, uid, transfer_syntax, self._origin)
+            try:
+                outcome = self._handler.store.store(request, pieces, arrivals.begin)  # type: ignore[arg-type]
+            except PacsError as error:
+                arrivals.failed(str(error))
+                raise
+            arrivals.stored(outcome.value)
+
+        began = len(self._missing())
+        progress = Progress(self._is_over, lambda so_far: self._progress(so_far, began))
+        try:
+            done = self._handler.remotes.retrieve(self._task.target, wanted, take, progress, may_get=may_get)
+        except RemoteUnreachable:
+            raise
+        except RemoteError as error:
+            # Without C-MOVE, or without this server among its destinations, it sends what it can by C-GET only.
+            if may_get:
+                raise
+            self._reasons.append(str(error))
+            return Retrieved("C-MOVE")
+        self._reasons += done.reasons
+        return done
+
+    def _plan(self, missing: Sequence[str]) -> Iterator[Wanted]:
+        """The requests for what is missing: whole series as far as possible, and the whole study if all is missing."""
+        study, expected = self._fetching.study_instance_uid, self._expected
+        if expected is None:
+            instance, series = self._fetching.sop_instance_uid, self._fetching.series_instance_uid
+            yield Wanted(study, (series,) if series else (), (instance,) if instance else ())
+            return
+        classes = frozenset(expected[uid][1] for uid in missing) - {""}
+        of_series: defaultdict[str, list[str]] = defaultdict(list)
+        for uid in missing:
+            of_series[expected[uid][0]].append(uid)
+        if len(missing) == len(expected) and not self._fetching.series_instance_uid:
+            yield Wanted(study, sop_classes=classes)
+            return
+        sizes: defaultdict[str, int] = defaultdict(int)
+        for series, _ in expected.values():
+            sizes[series] += 1
+        for series, uids in of_series.items():
+            if len(uids) == sizes[series] and not self._fetching.sop_instance_uid:
+                yield Wanted(study, (series,), sop_classes=classes)
+                continue
+            for begin in range(0, len(uids), _TOGETHER):
+                yield Wanted(study, (series,), tuple(uids[begin : begin + _TOGETHER]), classes)
+
+    @contextmanager
+    def _arriving(self) -> Iterator[Arrivals]:
+        arrivals = self._handler.auditor.arrivals(self._caller, self._other_side)
+        try:
+            yield arrivals
+        finally:
+            arrivals.end()
+
+    # ---------------------------------------------------------------- telling
+
+    def _is_over(self) -> bool:
+        return self._work.is_interrupted()
+
+    def _progress(self, so_far: Retrieved, began: int) -> None:
+        """Tell how far the task has come, now and then; what came by C-MOVE is counted in the index."""
+        if time.monotonic() - self._told < _TOLD_SECONDS:
+            return
+        missing = self._missing()
+        if so_far.way == "C-MOVE":
+            so_far.taken = began - len(missing)
+        self._tell(missing)
+        if not self._work.is_held(self._task):
+            # It was cancelled, or taken over.
+            self._work.lost.add(self._task.id)
+
+    def _tell(self, missing: Sequence[str]) -> None:
+        self._told = time.monotonic()
+        if self._expected is None:
+            return
+        told: Mapping[str, object] = {
+            "expected": len(self._expected),
+            "here": len(self._expected) - len(missing),
+            "missing": list(missing[:_NAMED]),
+        }
+        self._work.progress(self._task, **told)
+
+    def _sentence(self, missing: Sequence[str]) -> str:
+        named = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+        return f"{len(missing)} of {len(self._expected or ())} are missing: {self._why()}{named}"
+
+    def _why(self) -> str:
+        return "".join(f"{reason}; " for reason in dict.fromkeys(self._reasons[:5]))
+
+
+def _participant(remote: Remote) -> Participant:
+    """A remote as the source of what is fetched."""
+    if isinstance(remote, RemoteAE):
+        return Participant(remote.name, remote.ae_title, remote.host, Role.SOURCE)
+    # Where AE titles are kept, its name stands for it, which may be longer.
+    return Participant(remote.name, remote.name[:16], urlsplit(remote.url).hostname or "", Role.SOURCE)
