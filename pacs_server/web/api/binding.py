@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, TypeVar, get_args, get_origin
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, ValidationError
@@ -27,6 +27,7 @@ _JSON: Final = "application/json"
 _NO_TEXT: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 Address = Callable[[Request], str]
+R = TypeVar("R")
 
 
 def routes_of(operations: Sequence[Operation], base: Address) -> list[Route]:
@@ -157,6 +158,15 @@ def _response(operation: Operation, result: Answer | Reply | None) -> Response:
     if isinstance(result, Page) and result.next is not None:
         headers["Link"] = f'<{result.next}>; rel="next"'
     return Response(result.model_dump_json(), operation.status, headers, operation.media_type)
+
+
+def paged(call: Call[Any, Any], rows: Sequence[R], key: str = "id") -> tuple[Sequence[R], str | None]:
+    """The rows of the page that is asked for, and the address of the next one.
+
+    `rows` has one row more than that if there are any; `key` is the field behind which the next page begins.
+    """
+    shown = rows[: call.query.limit]
+    return shown, next_address(call, getattr(shown[-1], key) if len(rows) > len(shown) else None)
 
 
 def next_address(call: Call[Any, Any], after: object, **other: object) -> str | None:

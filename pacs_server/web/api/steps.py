@@ -9,7 +9,7 @@ from pacs_server.audit.events import Action
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.mpps import StepStatus, subjects_of
 from pacs_server.index.mpps import StepRow
-from pacs_server.web.api.binding import next_address
+from pacs_server.web.api.binding import paged
 from pacs_server.web.api.operation import Answer, Call, Operation, Page, Paging, unlimited
 from pacs_server.web.services import WebServices
 
@@ -85,10 +85,9 @@ class Steps:
         with self._auditor.query(call.caller, _MPPS_RETRIEVE) as record:
             record.keys({keyword: str(value) for keyword, value in keys.items() if value is not None})
             rows = self._steps.page(query.limit + 1, query.after, status=query.status, study=query.study_instance_uid)
-            shown = rows[: query.limit]
+            shown, following = paged(call, rows)
             record.matched(len(shown), complete=True)
-        after = shown[-1].id if len(rows) > query.limit else None
-        return Page[Step](items=[Step(**_fields(row)) for row in shown], next=next_address(call, after))
+        return Page[Step](items=[Step(**_fields(row)) for row in shown], next=following)
 
     def _show(self, call: Call[Any, None]) -> Answer:
         unlimited(call)

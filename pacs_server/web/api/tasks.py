@@ -9,7 +9,7 @@ from pacs_server.dicom.caller import Role
 from pacs_server.errors import Conflict, NotFound
 from pacs_server.index.task_overview import OPEN_STATES, TaskFilter
 from pacs_server.index.task_values import Priority, Task, TaskState
-from pacs_server.web.api.binding import next_address
+from pacs_server.web.api.binding import paged
 from pacs_server.web.api.operation import Answer, Call, Operation, Page, Paging, unlimited
 from pacs_server.web.services import WebServices
 
@@ -82,9 +82,8 @@ class Tasks:
         query = call.query
         wanted = TaskFilter(query.state or OPEN_STATES, query.kind, query.target)
         rows = self._tasks.tasks(wanted, query.limit + 1, query.after)[::-1]
-        shown = rows[: query.limit]
-        after = shown[-1].id if len(rows) > query.limit else None
-        return Page[TaskRow](items=[_row(task) for task in shown], next=next_address(call, after))
+        shown, following = paged(call, rows)
+        return Page[TaskRow](items=[_row(task) for task in shown], next=following)
 
     def _show(self, call: Call[Any, None]) -> Answer:
         unlimited(call)

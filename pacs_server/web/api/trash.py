@@ -9,7 +9,7 @@ from pacs_server.audit.auditor import participant_of
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.levels import Level
 from pacs_server.index.deletion_document import Deletion
-from pacs_server.web.api.binding import next_address
+from pacs_server.web.api.binding import paged
 from pacs_server.web.api.conflicts import Reason
 from pacs_server.web.api.operation import Answer, Body, Call, Limit, Operation, Page, Parameters, unlimited
 from pacs_server.web.services import WebServices
@@ -114,10 +114,9 @@ class Trash:
 
     def _list(self, call: Call[TrashPage, None]) -> Answer:
         unlimited(call)
-        limit = call.query.limit
-        rows = self._deletions.page(limit + 1, call.query.after)
-        after = rows[limit - 1].folder if len(rows) > limit else None
-        return Page[DeletionRow](items=[_row(each) for each in rows[:limit]], next=next_address(call, after))
+        rows = self._deletions.page(call.query.limit + 1, call.query.after)
+        shown, following = paged(call, rows, "folder")
+        return Page[DeletionRow](items=[_row(each) for each in shown], next=following)
 
     def _delete(self, call: Call[Any, Delete]) -> Answer:
         unlimited(call)

@@ -9,6 +9,7 @@ from pacs_server.audit.auditor import participant_of
 from pacs_server.config.rights import Rights, RoleName
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.patient_id import patient_of, patient_text
+from pacs_server.dicom.scope import Scope
 from pacs_server.errors import NotFound, UserError
 from pacs_server.services.api_keys import APIKey
 from pacs_server.web.api.operation import Answer, Body, Call, Operation
@@ -57,14 +58,18 @@ class NewKey(RightsBody):
     expires_days: Annotated[int | None, Field(ge=1, le=3650, description="After how many days; null for never.")] = 90
 
 
-class UserRow(Answer):
-    """A user."""
+class RightsRow(Answer):
+    """Who has which role and limits."""
 
     name: str
     role: RoleName
     modalities: list[str]
     ae_titles: list[str]
     patients: list[str]
+
+
+class UserRow(RightsRow):
+    """A user."""
 
 
 class Users(Answer):
@@ -73,14 +78,9 @@ class Users(Answer):
     items: list[UserRow]
 
 
-class KeyRow(Answer):
+class KeyRow(RightsRow):
     """An API key without its secret."""
 
-    name: str
-    role: RoleName
-    modalities: list[str]
-    ae_titles: list[str]
-    patients: list[str]
     state: Annotated[str, Field(description="working, expired or revoked.")]
     created: datetime
     created_by: str
@@ -197,19 +197,19 @@ class UsersAndKeys:
 
 
 def _user(name: str, rights: Rights) -> UserRow:
-    return UserRow(
-        name=name, role=rights.role, modalities=list(rights.modalities),  # type: ignore[arg-type]
-        ae_titles=list(rights.ae_titles), patients=_people(rights.patients),
-    )  # fmt: skip
+    return UserRow(name=name, role=rights.role, **_limits(rights))  # type: ignore[arg-type]
 
 
 def _key(key: APIKey) -> KeyRow:
     return KeyRow(
-        name=key.name, role=key.role.name.lower(), modalities=list(key.scope.modalities),  # type: ignore[arg-type]
-        ae_titles=list(key.scope.ae_titles), patients=_people(key.scope.patients), state=key.state,
+        name=key.name, role=key.role.name.lower(), **_limits(key.scope), state=key.state,  # type: ignore[arg-type]
         created=key.created, created_by=key.created_by, expires=key.expires, last_used=key.last_used,
     )  # fmt: skip
 
 
-def _people(patients: tuple[tuple[str, str], ...]) -> list[str]:
-    return [patient_text(*patient) for patient in patients]
+def _limits(limits: Rights | Scope) -> dict[str, list[str]]:
+    return {
+        "modalities": list(limits.modalities),
+        "ae_titles": list(limits.ae_titles),
+        "patients": [patient_text(*patient) for patient in limits.patients],
+    }

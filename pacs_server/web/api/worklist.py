@@ -17,7 +17,7 @@ from pacs_server.errors import InvalidWorklistItem, WorklistItemChanged, Worklis
 from pacs_server.index.worklist import ItemRow
 from pacs_server.intake.worklist_fields import FIELDS, order_of_fields
 from pacs_server.services.worklist import is_seen
-from pacs_server.web.api.binding import next_address
+from pacs_server.web.api.binding import paged
 from pacs_server.web.api.hidden_numbers import inward, outward
 from pacs_server.web.api.operation import Answer, Body, Call, Operation, Page, Paging, Reply, unlimited
 from pacs_server.web.services import WebServices
@@ -127,10 +127,9 @@ class Worklist:
                 query.limit + 1, query.after, status=query.status, date=query.date, station=query.station,
                 accession_number=query.accession_number, patient_id=query.patient_id, scope=call.caller.scope,
             )  # fmt: skip
-            shown = rows[: query.limit]
+            shown, following = paged(call, rows)
             record.matched(len(shown), complete=True)
-        after = shown[-1].id if len(rows) > query.limit else None
-        return Page[Item](items=[_item(row, call.caller.scope) for row in shown], next=next_address(call, after))
+        return Page[Item](items=[_item(row, call.caller.scope) for row in shown], next=following)
 
     def _add(self, call: Call[Any, Order]) -> Answer:
         unlimited(call)
