@@ -11,9 +11,11 @@ from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import Event
 from pacs_server.audit.recorder import Recorder
 from pacs_server.config import ForwardingConfig, RemoteAEConfig
+from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.index.deliveries import FORWARD, DeliveryIndex, follow
+from pacs_server.index.delivery_overview import DeliveryOverview
 from pacs_server.index.outgoing_models import delivery, remote_state
 from pacs_server.index.queries import QueryIndex
 from pacs_server.index.remote_states import RemoteStateIndex
@@ -32,6 +34,8 @@ from pacs_server.services.tasks import TaskService
 OK = Answer(0, association="A #1")
 FULL = Answer(0xA700, detail="0xA700 (out of resources)")
 BAD = Answer(0xA900, permanent=True, detail="0xA900 (does not match the SOP class)")
+
+ANN = Caller(Door.WEB, "10.0.0.7", user="ann")
 
 Mood = Callable[[Outgoing], Answer]
 
@@ -107,6 +111,7 @@ class Outbound:
         self.remotes = list(remotes) or [remote()]
         self.settings = ForwardingConfig(**settings)
         self.trail = Trail()
+        auditor = Auditor(Recorder(self.trail, lambda: "PACS"))
         retrieve = RetrieveService(small.archive, QueryIndex(database))
         self.tasks = TaskService(
             TaskIndex(database, {FORWARD: follow}),
@@ -116,9 +121,15 @@ class Outbound:
             spread=lambda: 0.0,
         )
         self.index = DeliveryIndex(database)
-        self.forwarding = ForwardingService(self.index, retrieve, self.tasks, lambda: self.remotes)
+
+        def now() -> list[RemoteAEConfig]:
+            return self.remotes
+
+        self.forwarding = ForwardingService(
+            self.index, DeliveryOverview(database), retrieve=retrieve, tasks=self.tasks, remotes=now, auditor=auditor
+        )
         self.breakers = Breakers(
-            RemoteStateIndex(database), lambda: self.remotes, lambda: self.settings, clock=self.clock
+            RemoteStateIndex(database), remotes=now, settings=lambda: self.settings, auditor=auditor, clock=self.clock
         )
         self.senders = Senders()
         self.counted: list[tuple[str, str]] = []
@@ -128,7 +139,7 @@ class Outbound:
             self.senders,
             tasks=self.tasks,
             prepare=lambda stored, forwarding: outgoing(retrieve, stored),
-            auditor=Auditor(Recorder(self.trail, lambda: "PACS")),
+            auditor=auditor,
             retrieve=retrieve,
             counted=lambda remote, outcome, size: self.counted.append((remote, outcome)),
         )
@@ -141,7 +152,7 @@ class Outbound:
     def send(self, study: str, *names: str, **options: Any) -> int:
         """Have a study sent as a person does; the number of the task."""
         keys = RetrieveKeys(Level.STUDY, study_instance_uids=(study,))
-        return self.forwarding.forward(keys, names or ("A",), "ann", **options)[0].task
+        return self.forwarding.forward(keys, names or ("A",), ANN, **options)[0].task
 
     def claim(self) -> list[Task]:
         return self.tasks.claim(Wanted({FORWARD: 1}, busy=self.handler.closed().keys()))

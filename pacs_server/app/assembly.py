@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pacs_server.archive.archive import Archive
 from pacs_server.archive.changes import Feed
+from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
@@ -21,6 +22,7 @@ from pacs_server.index.commitment import CommitmentIndex
 from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.deliveries import FORWARD, DeliveryIndex
+from pacs_server.index.delivery_overview import DeliveryOverview
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.listing import ListingIndex
 from pacs_server.index.logins import KeyIndex, SessionIndex
@@ -142,6 +144,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     archive = _open_instances(config().storage, files, database, metrics, resources)
     trail = resources.enter_context(open_trail(config().audit)) if config().audit.enabled else None
     audit = Recorder(trail or NoAudit(), lambda: config().server.ae_title)
+    auditor = Auditor(audit)
     queries = QueryIndex(database)
     retrieve = RetrieveService(archive, queries)
     tasks = TaskService(
@@ -154,9 +157,21 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         counted=metrics.task if metrics else None,
     )
     return OpenArchive(
-        forwarding=ForwardingService(DeliveryIndex(database), retrieve, tasks, lambda: config().remote_aes),
         fetching=FetchService(tasks, lambda: config().remote_aes),
-        breakers=Breakers(RemoteStateIndex(database), lambda: config().remote_aes, lambda: config().forwarding),
+        forwarding=ForwardingService(
+            DeliveryIndex(database),
+            DeliveryOverview(database),
+            retrieve=retrieve,
+            tasks=tasks,
+            remotes=lambda: config().remote_aes,
+            auditor=auditor,
+        ),
+        breakers=Breakers(
+            RemoteStateIndex(database),
+            remotes=lambda: config().remote_aes,
+            settings=lambda: config().forwarding,
+            auditor=auditor,
+        ),
         config=config,
         resources=resources,
         database=database,

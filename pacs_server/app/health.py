@@ -11,6 +11,7 @@ from pacs_server import __version__
 from pacs_server.app.runtime import ReloadResult, Runtime
 from pacs_server.errors import PacsError
 from pacs_server.index.growth import Growth
+from pacs_server.kit.metrics import RemoteCounts
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Health:
         self._index_gauges = TimedProbe(self._read_index_gauges, lambda reason: {})
         # How many background tasks there are, see `Metrics.watch_tasks`.
         self.task_counts = TimedProbe(lambda: _or_none(archive.tasks.counts), lambda reason: None).result
+        # How the remotes are, see `Metrics.watch_remotes`.
+        self.remote_counts = TimedProbe(lambda: _or_none(self._read_remotes), lambda reason: None).result
 
     def status(self) -> dict[str, object]:
         """The sections of `/status` and `pacs-server status` about the server as a whole."""
@@ -144,6 +147,13 @@ class Health:
             size_bytes=_or_none(database.size_bytes),
             tasks=_or_none(self._archive.tasks.summary),
         )
+
+    def _read_remotes(self) -> list[RemoteCounts]:
+        archive = self._archive
+        return [
+            RemoteCounts(each.name, each.state, each.waiting, each.dead, each.oldest_seconds)
+            for each in archive.forwarding.remotes(archive.breakers)
+        ]
 
     def _read_index_gauges(self) -> dict[str, float]:
         """The gauges that come from the database."""

@@ -59,6 +59,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     yield Steps(start=runtime.archive.archive.checkpoints.start)
     health = Health(runtime)
     runtime.metrics.watch_tasks(health.task_counts)
+    runtime.metrics.watch_remotes(health.remote_counts)
     yield health
     yield from _worklist_sources(runtime)
     if runtime.ports.monitoring is not None:
@@ -120,6 +121,7 @@ def _forward_handler(runtime: Runtime, routing: RoutingParts) -> ForwardHandler:
         prepare=routing.prepare,
         auditor=Auditor(archive.audit),
         retrieve=archive.retrieve,
+        counted=runtime.metrics.delivery,
     )
 
 

@@ -58,6 +58,8 @@ def _web_door(
         mpps=archive.mpps,
         tasks=archive.tasks,
         rules=rules,
+        forwarding=archive.forwarding,
+        breakers=archive.breakers,
         peers=archive.peers,
         passwords=archive.passwords,
         sessions=archive.sessions,

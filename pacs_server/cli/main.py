@@ -18,6 +18,7 @@ from pacs_server.cli import (
     completion,
     conflicts,
     delete,
+    deliveries,
     exporting,
     find,
     importing,
@@ -26,7 +27,7 @@ from pacs_server.cli import (
     mpps,
     peers,
     rebuild,
-    remote_sending,
+    remote_control,
     route,
     setup,
     show,
@@ -61,7 +62,8 @@ app.add_typer(delete.app, name="delete")
 app.add_typer(delete.trash, name="trash")
 app.add_typer(mpps.app, name="mpps")
 app.add_typer(peers.app, name="peers")
-app.add_typer(remote_sending.app, name="remote")
+app.add_typer(remote_control.app, name="remote")
+app.add_typer(deliveries.app)
 app.add_typer(route.app, name="route")
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(users.app, name="user")

@@ -53,8 +53,7 @@ def send(  # noqa: PLR0913 - an option each
         uids = [studies_named(archive, study)[0]["StudyInstanceUID"] for study in studies]
         keys = _keys(uids, series or [], instance or [])
         chosen = None if priority is None else Priority(priority)
-        who = caller().user or ""
-        forwarded = archive.forwarding.forward(keys, [name], who, priority=chosen)
+        forwarded = archive.forwarding.forward(keys, [name], caller(), priority=chosen)
         tasks = _ended(archive, forwarded) if wait else []
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in forwarded], indent=1))

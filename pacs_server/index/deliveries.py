@@ -7,7 +7,7 @@ retries it.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -25,7 +25,7 @@ from pacs_server.index.models import instance, series, study
 from pacs_server.index.outgoing_models import delivery as table
 from pacs_server.index.task_models import IS_LIVE
 from pacs_server.index.task_models import task as task_table
-from pacs_server.index.task_values import NewTask, Priority, Task, TaskState
+from pacs_server.index.task_values import NewTask, Priority, Task, TaskState, task_of
 from pacs_server.index.tasks import add_task
 from pacs_server.kit.words import counted
 
@@ -120,17 +120,36 @@ class Note:
     status: int | None = None
     answered_by: str = ""
     association: str = ""
-    task_id: int | None = field(default=None)
+    task_id: int | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class Retargeting:
+    """That another remote gets what is to be sent: which one, who says so, when, and the deadline of its tasks."""
+
+    target: str
+    caused_by: str
+    now: datetime
+    deadline: datetime | None
+
+
+# What is over may be sent once more, if a person wants it.
+_OVER: Final = (DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.CANCELLED)
 
 # ------------------------------------------------------------------------------------ adding
 
 
-def add_deliveries(connection: Connection, rows: Sequence[NewDelivery], now: datetime, *, again: bool = False) -> int:
+def add_deliveries(
+    connection: Connection,
+    rows: Sequence[NewDelivery],
+    now: datetime,
+    *,
+    again: Collection[DeliveryState] = (),
+) -> int:
     """Insert deliveries in the caller's transaction; return how many are new.
 
     What is there already for the same remote, rule and instance stays as it is, so that a cause may come twice. With
-    `again` it waits once more if it does not wait, and counts as new.
+    `again`, those that are in one of these states wait once more, and count as new.
     """
     if not rows:
         return 0
@@ -141,7 +160,7 @@ def add_deliveries(connection: Connection, rows: Sequence[NewDelivery], now: dat
         insert = insert.on_conflict_do_update(
             index_elements=["remote", "rule", "instance_id"],
             set_={"state": DeliveryState.WAITING, "caused_by": insert.excluded.caused_by, **anew, **nothing},
-            where=table.c.state != DeliveryState.WAITING,
+            where=or_(*(table.c.state == each for each in again)),
         )
     else:
         insert = insert.on_conflict_do_nothing(index_elements=["remote", "rule", "instance_id"])
@@ -222,6 +241,29 @@ def _end(connection: Connection, which: ColumnElement[bool], state: DeliveryStat
     connection.execute(update(table).where(which).values(state=state, detail=detail, task_id=task.id))
 
 
+def _retarget(connection: Connection, task: Task, change: Retargeting) -> int | None:
+    """Move the open deliveries of a task to another remote; the number of the task there, None if there are none."""
+    forwarding = forwarding_of(task)
+    open_ = and_(
+        table.c.remote == task.target,
+        table.c.rule == forwarding.rule,
+        table.c.study_instance_uid == forwarding.study_instance_uid,
+        table.c.state.in_((DeliveryState.WAITING, DeliveryState.DEAD)),
+    )
+    rows = connection.execute(select(table).where(open_).order_by(table.c.id)).all()
+    names = ("rule", "instance_id", "study_instance_uid", "series_instance_uid", "sop_instance_uid")
+    moved = [
+        NewDelivery(change.target, caused_by=change.caused_by, **{name: getattr(row, name) for name in names})
+        for row in rows
+    ]
+    ended = {"state": DeliveryState.CANCELLED, "detail": f"sent to {change.target} instead", "task_id": None}
+    connection.execute(update(table).where(open_).values(**ended))
+    if not add_deliveries(connection, moved, change.now, again=(DeliveryState.DEAD, DeliveryState.CANCELLED)):
+        return None
+    new = replace(forwarding, remote=change.target, caused_by=change.caused_by)
+    return add_forward_task(connection, new, change.now, change.deadline)
+
+
 def _has_twin(connection: Connection, task: Task) -> bool:
     twin = select(task_table.c.id).where(text(IS_LIVE), task_table.c.dedupe_key == task.dedupe_key)
     return connection.scalar(twin.where(task_table.c.id != task.id).limit(1)) is not None
@@ -256,8 +298,33 @@ class DeliveryIndex:
         """Commit deliveries that a person wants, also of what was sent before, with their tasks; the tasks' numbers."""
         with self._database.begin() as connection:
             for _, rows in wanted:
-                add_deliveries(connection, rows, now, again=True)
+                add_deliveries(connection, rows, now, again=_OVER)
             return [add_forward_task(connection, forwarding, now, deadline) for forwarding, _ in wanted]
+
+    def retarget(self, source: str, change: Retargeting, study: str | None = None) -> list[int]:
+        """Have another remote get what waits for `source` or was given up, of one study or all; the new tasks' numbers.
+
+        The tasks of `source` are cancelled. What the other remote got by the same rule it does not get again.
+        """
+        open_ = (TaskState.READY, TaskState.RUNNING, TaskState.DEAD)
+        mine = select(task_table).where(
+            task_table.c.kind == FORWARD, task_table.c.target == source, task_table.c.state.in_(open_)
+        )
+        with self._database.begin() as connection:
+            tasks = [task_of(row) for row in connection.execute(mine.order_by(task_table.c.id).with_for_update())]
+            moved = [task for task in tasks if study in (None, task.payload["study"])]
+            keys = {task.dedupe_key: task for task in moved}
+            numbers = [number for task in keys.values() if (number := _retarget(connection, task, change)) is not None]
+            over = {
+                "state": TaskState.CANCELLED,
+                "finished": change.now,
+                "owner": "",
+                "claimed_until": None,
+                "again": False,
+            }
+            ids = [task.id for task in moved]
+            connection.execute(update(task_table).where(task_table.c.id.in_(ids)).values(**over))
+            return numbers
 
     def waiting(self, forwarding: Forwarding, limit: int) -> list[Waiting]:
         """The next deliveries of a task, those with the fewest attempts first."""

@@ -49,7 +49,7 @@ _IS_RUNNING = text(task_models.IS_RUNNING)
 _IS_LIVE = text(task_models.IS_LIVE)
 _IS_OVER = text(task_models.IS_OVER)
 # What is reset when nobody runs a task any more.
-_NOT_RUNNING: Final[Mapping[str, Any]] = {"owner": "", "claimed_until": None, "again": False}
+NOT_RUNNING: Final[Mapping[str, Any]] = {"owner": "", "claimed_until": None, "again": False}
 
 # Told of a task whose state has changed, in the transaction that changes it, and whether somebody retried it by hand.
 Follower = Callable[[Connection, Task, bool], None]
@@ -134,7 +134,7 @@ def make_due(
     known = task_of(row)
     values: dict[str, Any] = {**_when(now, known.priority), "deadline": deadline}
     if known.state != TaskState.RUNNING or (known.claimed_until and known.claimed_until <= now):
-        values |= {"state": TaskState.READY, "lost_leases": 0, "finished": None, **_NOT_RUNNING, **_running(lease)}
+        values |= {"state": TaskState.READY, "lost_leases": 0, "finished": None, **NOT_RUNNING, **_running(lease)}
     changed = update(table).where(table.c.id == known.id).values(**values).returning(table)
     return task_of(connection.execute(changed).one())
 
@@ -225,7 +225,7 @@ class TaskIndex:
             "attempts": settlement.attempts,
             "last_error": settlement.last_error,
             "lost_leases": 0,
-            **_NOT_RUNNING,
+            **NOT_RUNNING,
         }
         if settlement.due is not None:
             values |= _when(settlement.due, task.priority)
@@ -248,7 +248,7 @@ class TaskIndex:
         with self._database.connect() as connection:
             if connection.scalar(select(table.c.id).where(overdue).limit(1)) is None:
                 return []
-        values = {"state": TaskState.DEAD, "last_error": reason, **_NOT_RUNNING}
+        values = {"state": TaskState.DEAD, "last_error": reason, **NOT_RUNNING}
         with self._database.begin() as connection:
             keys = connection.scalars(select(table.c.id).where(overdue).with_for_update(skip_locked=True)).all()
             changed = [self._change(connection, table.c.id == key, values) for key in keys]
@@ -272,7 +272,7 @@ class TaskIndex:
         lost, in_time = task.lost_leases + 1, task.deadline is not None and now < task.deadline
         state = TaskState.DEAD if lost >= MOST_LOST_LEASES and not in_time else TaskState.READY
         error = f"{task.node} did not finish in time, or ended"
-        values = {"state": state, "lost_leases": lost, "last_error": error, **_NOT_RUNNING}
+        values = {"state": state, "lost_leases": lost, "last_error": error, **NOT_RUNNING}
         changed = self._change(connection, table.c.id == task.id, values)
         assert changed is not None, "the row is locked"
         return changed
@@ -309,7 +309,7 @@ class TaskIndex:
         The owner of a running one finds out when it renews its lease.
         """
         states = (TaskState.READY, TaskState.RUNNING, TaskState.DEAD)
-        values = {"state": TaskState.CANCELLED, "finished": now, **_NOT_RUNNING}
+        values = {"state": TaskState.CANCELLED, "finished": now, **NOT_RUNNING}
         with self._database.begin() as connection:
             return self._change(connection, and_(table.c.id == key, table.c.state.in_(states)), values) is not None
 

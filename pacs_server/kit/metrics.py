@@ -3,8 +3,9 @@
 The values of labels come from fixed sets or from the configuration, never from what a peer sends.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -21,6 +22,19 @@ _BATCH = (1, 2, 4, 8, 16, 32, 64)
 
 # How many background tasks there are by kind and state, and since when the oldest due one of a kind waits, in seconds.
 TaskCounts = tuple[Mapping[tuple[str, str], int], Mapping[str, float]]
+
+
+class RemoteCounts(NamedTuple):
+    """A remote: whether it can be sent to, how many deliveries wait for it and are dead, and the oldest one's age."""
+
+    name: str
+    state: str
+    waiting: int
+    dead: int
+    oldest_seconds: float
+
+
+REMOTE_STATES: Final = ("ready", "paused", "failing", "closed")
 
 
 class Metrics:
@@ -70,6 +84,15 @@ class Metrics:
         )
         self._attempts = Counter(
             "pacs_task_attempts", "Attempts at background tasks.", ["kind", "outcome"], registry=registry
+        )
+        self._deliveries = Counter(
+            "pacs_delivery_answers",
+            "What remotes answered.",
+            ["remote", "outcome"],
+            registry=registry,
+        )
+        self._delivered_bytes = Counter(
+            "pacs_delivery_bytes", "Bytes of instances delivered to remotes.", ["remote"], registry=registry
         )
         self._reloads = Counter("pacs_config_reloads", "Reloads of the configuration.", ["result"], registry=registry)
 
@@ -187,6 +210,12 @@ class Metrics:
         """Count an attempt at a task: done, failed, dead, busy, released, lost."""
         self._attempts.labels(kind, outcome).inc()
 
+    def delivery(self, remote: str, outcome: str, size: int) -> None:
+        """Count an answer of a remote: delivered, refused, failed, unreachable, busy; `size` is what it has got."""
+        self._deliveries.labels(remote, outcome).inc()
+        if size:
+            self._delivered_bytes.labels(remote).inc(size)
+
     def reloaded(self, *, ok: bool) -> None:
         """Count a reload of the configuration."""
         self._reloads.labels("ok" if ok else "failed").inc()
@@ -228,6 +257,10 @@ class Metrics:
     def watch_tasks(self, counts: Callable[[], TaskCounts | None]) -> None:
         """Ask `counts` at each scrape how many background tasks there are; None leaves them out."""
         self._registry.register(_TaskGauges(counts))
+
+    def watch_remotes(self, remotes: Callable[[], Iterable[RemoteCounts] | None]) -> None:
+        """Ask `remotes` at each scrape how they are; None leaves them out."""
+        self._registry.register(_RemoteGauges(remotes))
 
     def render(self) -> bytes:
         """The metrics in the text format of Prometheus."""
@@ -300,5 +333,34 @@ class _TaskGauges:
             ),
             GaugeMetricFamily(
                 "pacs_tasks_oldest_due_seconds", "How long the oldest due task has waited.", labels=["kind"]
+            ),
+        ]
+
+
+class _RemoteGauges:
+    def __init__(self, remotes: Callable[[], Iterable[RemoteCounts] | None]) -> None:
+        self._remotes = remotes
+
+    def collect(self) -> Iterator[Metric]:
+        counted = self._remotes()
+        if counted is None:
+            return
+        deliveries, oldest, states = self.describe()
+        for remote in counted:
+            deliveries.add_metric([remote.name, "waiting"], remote.waiting)
+            deliveries.add_metric([remote.name, "dead"], remote.dead)
+            oldest.add_metric([remote.name], remote.oldest_seconds)
+            for state in REMOTE_STATES:
+                states.add_metric([remote.name, state], remote.state == state)
+        yield from (deliveries, oldest, states)
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return [
+            GaugeMetricFamily("pacs_deliveries", "Deliveries that wait or are dead.", labels=["remote", "state"]),
+            GaugeMetricFamily(
+                "pacs_deliveries_oldest_seconds", "Age of the oldest delivery that waits.", labels=["remote"]
+            ),
+            GaugeMetricFamily(
+                "pacs_remote_state", "Whether a remote can be sent to: 1 for its state.", labels=["remote", "state"]
             ),
         ]

@@ -14,6 +14,7 @@ from pacs_server.audit.auditor import Auditor, InstanceCounts, SentCounts
 from pacs_server.audit.events import Participant, Role
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.dicom.caller import Caller, Door
+from pacs_server.dicom.status import Status
 from pacs_server.errors import RemoteBusy, RemoteError, RemoteUnreachable, StorageUnavailable
 from pacs_server.index.deliveries import (
     FORWARD,
@@ -27,6 +28,7 @@ from pacs_server.index.deliveries import (
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.task_values import Task
 from pacs_server.outbox.handler import Work, tell_dead
+from pacs_server.scu.dimse_sender import DIMSESender
 from pacs_server.scu.sending import Answer, Outgoing, Sender
 from pacs_server.services.breakers import Breakers, Closed
 from pacs_server.services.retrieve import RetrieveService
@@ -125,11 +127,11 @@ class ForwardHandler:
     def _probe(self, remote: RemoteAEConfig) -> str | None:
         try:
             self.senders.probe(remote)
-        except RemoteBusy:
-            # Busy is there.
-            return None
-        except RemoteError as error:
+        except RemoteUnreachable as error:
             return str(error)
+        except RemoteError:
+            # It is busy, or does not like the question: it is there.
+            return None
         return None
 
 
@@ -184,6 +186,9 @@ class _Attempt:
 
     def _send_all(self, sender: Sender, batch: Sequence[Waiting]) -> None:
         stored = [each.stored for each in batch if each.stored is not None]
+        if isinstance(sender, DIMSESender):
+            # One association proposes what all of them need.
+            sender.expect(*{(each.sop_class_uid, each.transfer_syntax_uid) for each in stored})
         with self._recorded(stored) as sent:
             for each in batch:
                 if not self._goes_on():
@@ -206,6 +211,7 @@ class _Attempt:
             answer = sender.send(self._handler.prepare(each.stored, self._forwarding))
         except RemoteBusy as busy:
             self._busy, self._reason = busy, str(busy)
+            self._handler.count(self._remote.name, "busy", 0)
             return
         except RemoteUnreachable as error:
             sent.failed[study] += 1
@@ -218,11 +224,15 @@ class _Attempt:
             self._in_a_row += 1
             self._note(each, DeliveryState.WAITING, Answer(0, detail=str(error)), None)
             return
-        self._handler.breakers.succeeded(self._remote.name)
         if answer.is_success:
             sent.completed[study][sop_class] += 1
         else:
             sent.failed[study] += 1
+        if answer.status == Status.PROCESSING_FAILURE and not answer.permanent:
+            # The association ended while the instance was sent, perhaps because of it.
+            self._failed_as_a_whole(each, answer.detail, answer.association)
+            return
+        self._handler.breakers.succeeded(self._remote.name)
         self._take(each, answer)
 
     def _take(self, each: Waiting, answer: Answer) -> None:
@@ -239,16 +249,17 @@ class _Attempt:
         self._note(each, state, answer, answer.status)
         self._handler.count(self._remote.name, "refused" if answer.permanent else "failed", 0)
 
-    def _failed_as_a_whole(self, each: Waiting, reason: str) -> None:
+    def _failed_as_a_whole(self, each: Waiting, reason: str, association: str = "") -> None:
         """The remote did not answer about this instance. If it did about others, this one may be the cause."""
         self._reason = reason
         self._handler.count(self._remote.name, "unreachable", 0)
         came_through = self._in_a_row == 0 and self._counts[DeliveryState.DELIVERED] > 0
         if came_through and each.attempts + 1 >= _MOST_BREAKS:
-            self._note(each, DeliveryState.DEAD, Answer(0, detail=f"{reason}, each time that it is sent"), None)
+            detail = f"{reason}, each time that it is sent"
+            self._note(each, DeliveryState.DEAD, Answer(0, detail=detail, association=association), None)
             return
         self._in_a_row += 1
-        self._note(each, DeliveryState.WAITING, Answer(0, detail=reason), None)
+        self._note(each, DeliveryState.WAITING, Answer(0, detail=reason, association=association), None)
         self._handler.breakers.failed(self._remote.name, reason)
         self._broken = not came_through
 

@@ -14,8 +14,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from pacs_server.audit.auditor import Auditor, participant_of
 from pacs_server.config.sections.forwarding import ForwardingConfig
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
+from pacs_server.dicom.caller import Caller
+from pacs_server.errors import NotFound
 from pacs_server.index.remote_states import RemoteState, RemoteStateIndex
 from pacs_server.kit.time_windows import is_open, next_opening
 
@@ -47,15 +50,17 @@ class Breakers:
     def __init__(
         self,
         index: RemoteStateIndex,
+        *,
         remotes: Callable[[], Sequence[RemoteAEConfig]],
         settings: Callable[[], ForwardingConfig],
-        *,
+        auditor: Auditor,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`remotes` and `settings` may change while the server runs."""
         self._index = index
         self._remotes = remotes
         self._settings = settings
+        self._auditor = auditor
         self._clock = clock
         self._lock = threading.Lock()
         self._known: Mapping[str, RemoteState] | None = None
@@ -90,6 +95,21 @@ class Breakers:
             if until is not None and until > now:
                 return Closed(f"{remote.name} fails: {state.last_error}", (until - now).total_seconds(), fails=True)
         return None
+
+    def standing(self, remote: RemoteAEConfig) -> tuple[str, str, datetime | None]:
+        """Whether a remote is ready, paused, failing or closed, why, and until when it is not used."""
+        closed, state = self.closed(remote), self.state(remote.name)
+        if closed is None:
+            # Half open: the next task asks the remote.
+            return ("failing" if state.open_until else "ready"), state.last_error if state.failures else "", None
+        if state.paused:
+            return "paused", closed.reason, None
+        name = "failing" if closed.fails else "closed"
+        return (
+            name,
+            state.last_error if closed.fails else closed.reason,
+            self._clock() + timedelta(seconds=closed.seconds),
+        )
 
     def unusable(self) -> dict[str, float]:
         """The remotes that cannot be used now and that no backup stands in for, with the seconds to wait."""
@@ -160,15 +180,23 @@ class Breakers:
         self._forget()
         log.info("remote is there again", extra={"remote": name})
 
-    def pause(self, name: str, by: str) -> None:
-        """Send nothing to a remote until somebody resumes it."""
+    def pause(self, name: str, caller: Caller) -> None:
+        """Send nothing to a remote until somebody resumes it. Raises NotFound, AuditUnavailable."""
+        by = participant_of(caller).user_id or "somebody"
+        self._decided(name, caller, "paused")
         self._index.change(name, lambda known: replace(known, paused=True, paused_by=by), self._clock())
         self._forget()
 
-    def resume(self, name: str) -> None:
-        """Send to a remote again, at once even if it has failed."""
+    def resume(self, name: str, caller: Caller) -> None:
+        """Send to a remote again, at once even if it has failed. Raises NotFound, AuditUnavailable."""
+        self._decided(name, caller, "resumed")
         self._index.change(name, lambda known: RemoteState(known.remote, changed=known.changed), self._clock())
         self._forget()
+
+    def _decided(self, name: str, caller: Caller, what: str) -> None:
+        if self.remote(name) is None:
+            raise NotFound(f"{name} is not in remote_aes")
+        self._auditor.restricted(caller, f"remote {name} {what}")
 
     def _forget(self) -> None:
         with self._lock:

@@ -10,9 +10,11 @@ from pacs_server.config.passwords import PasswordChecker
 from pacs_server.kit.metrics import Metrics
 from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.associations import OpenAssociation, RecentAssociations
+from pacs_server.services.breakers import Breakers
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.events import EventHub
 from pacs_server.services.export import ExportService
+from pacs_server.services.forwarding import ForwardingService
 from pacs_server.services.listing import ListingService
 from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
@@ -45,6 +47,8 @@ class WebServices:
     mpps: MPPSService
     tasks: TaskService
     rules: RuleEngine
+    forwarding: ForwardingService
+    breakers: Breakers
     peers: PeersSeenService
     passwords: PasswordChecker
     sessions: SessionService

@@ -12,6 +12,7 @@ import pytest
 from datasets import make_ct
 from servers import config, running, store
 
+from pacs_server.config import RemoteAEConfig
 from pacs_server.config.rights import Rights
 from pacs_server.web.api.operation import PREFIX
 
@@ -23,7 +24,8 @@ STUDY = "1.2.840.113619.2.5.1762583153.215519.978957063.78"
 def test_the_examples_work(code_blocks: Callable[[str, str], list[str]], tmp_path: Path) -> None:
     blocks = code_blocks(PAGE, "sh")
     assert len(blocks) >= 5
-    with running(config(tmp_path, web=True)) as pacs:
+    remote = RemoteAEConfig(ae_title="WS1", host="127.0.0.1", port=9)
+    with running(config(tmp_path, web=True, remote_aes=[remote])) as pacs:
         store(pacs, make_ct(STUDY, PatientName="Doe^Jane", StudyDate="20260131"))
         assert pacs.web_address is not None
         address = "{}:{}".format(*pacs.web_address)
@@ -34,13 +36,16 @@ def test_the_examples_work(code_blocks: Callable[[str, str], list[str]], tmp_pat
         # From now on nothing goes without a key.
         key = pacs.archive.keys.create("script", Rights("operator"), None)
         printed += [_run(command, key) for command in commands[len(without) :]]
-    status, studies, study, added, items, cancelled, events, refused, dead, deleted = printed
+    status, studies, study, added, items, cancelled, events, sent, unsent, paused, refused, dead, deleted = printed
     assert json.loads(status)["ready"] is True
     assert [row["StudyInstanceUID"] for row in json.loads(studies)["items"]] == [STUDY]
     assert json.loads(study)["stored"]["instances"] == 1
     assert json.loads(added)["items"] == json.loads(items)["items"]
     assert json.loads(cancelled)["status"] == "CANCELLED"
     assert events.startswith("retry: ")
+    assert [row["remote"] for row in json.loads(sent)["items"]] == ["WS1"]
+    assert json.loads(unsent)["items"] == []
+    assert json.loads(paused)["state"] == "paused"
     assert json.loads(refused)["items"] == json.loads(dead)["items"] == []
     assert json.loads(deleted)["reason"] == "sent by mistake"
 

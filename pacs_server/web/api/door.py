@@ -14,6 +14,7 @@ from pacs_server.web.api.associations import Associations
 from pacs_server.web.api.audit import AuditTrail
 from pacs_server.web.api.binding import routes_of
 from pacs_server.web.api.conflicts import Conflicts
+from pacs_server.web.api.deliveries import Deliveries
 from pacs_server.web.api.events import Events
 from pacs_server.web.api.operation import PREFIX, Operation
 from pacs_server.web.api.reference import STYLE, reference
@@ -33,8 +34,8 @@ from pacs_server.web.urls import base_url
 
 # To add a resource, add one line.
 _RESOURCES: Final = (
-    StoredObjects, Tags, Worklist, Steps, Tasks, Associations, Conflicts, Trash, AuditTrail, UsersAndKeys, Server,
-    Events, Routing,
+    StoredObjects, Tags, Worklist, Steps, Tasks, Deliveries, Associations, Conflicts, Trash, AuditTrail,
+    UsersAndKeys, Server, Events, Routing,
 )  # fmt: skip
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

@@ -33,6 +33,7 @@ class TaskRow(Answer):
     created: datetime
     created_by: Annotated[str, Field(description="The rule or the caller that caused it.")]
     finished: datetime | None
+    progress: Annotated[dict[str, Any], Field(description="How far it has come; empty if it does not say.")]
     payload: Annotated[dict[str, Any], Field(description="What it is about: UIDs and numbers.")]
 
 

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import pytest
 from archives import SmallArchive
-from outbound import BAD, FULL, OK, Mood, Outbound, remote
+from outbound import ANN, BAD, FULL, OK, Mood, Outbound, remote
 from outboxes import Clock
 
+from pacs_server.archive.changes import Feed
 from pacs_server.audit.events import EventID
-from pacs_server.errors import NotFound, RemoteBusy, RemoteUnreachable
+from pacs_server.dicom.identifier import RetrieveKeys
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.scope import Scope
+from pacs_server.errors import Conflict, NotFound, RemoteBusy, RemoteUnreachable
+from pacs_server.index.deliveries import DeliveryState
+from pacs_server.index.delivery_overview import DeliveryFilter
+from pacs_server.index.feed import Consumer
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import Priority, TaskState
+from pacs_server.index.tasks import Wanted
 from pacs_server.scu.sending import Answer, Outgoing
 
 
@@ -291,23 +299,17 @@ def test_backups_stand_in_and_the_primary_is_used_again(small: SmallArchive) -> 
 
 
 def test_a_paused_remote_waits_and_loses_no_time(out: Outbound, study: list[StoredInstance]) -> None:
-    out.breakers.pause("A", "ann")
+    out.breakers.pause("A", ANN)
     key = out.send(uid(study))
     out.clock.advance(1_000_000)
     assert out.work() == 0
     # Another process may have claimed it before.
-    out.run(out.tasks.claim(wanted()))
+    out.run(out.tasks.claim(Wanted({"forward": 1})))
     assert out.task(key).last_error == "A is paused by ann"
-    out.breakers.resume("A")
+    out.breakers.resume("A", ANN)
     out.clock.advance(61)
     out.work()
     assert out.task(key).state == TaskState.DONE
-
-
-def wanted():
-    from pacs_server.index.tasks import Wanted
-
-    return Wanted({"forward": 1})
 
 
 def test_a_remote_that_is_gone_from_the_settings(out: Outbound, study: list[StoredInstance]) -> None:
@@ -377,3 +379,105 @@ def test_what_was_answered_is_noted_although_the_handler_fails(out: Outbound, st
         out.run(out.claim())
     assert out.deliveries() == ["delivered", "delivered", "waiting"]
     assert out.tasks.tasks(TaskFilter(), 10)[0].state == TaskState.RUNNING
+
+
+# ------------------------------------------------------------------------------------ people
+
+
+def test_another_remote_gets_what_was_given_up(small: SmallArchive, study: list[StoredInstance]) -> None:
+    out = Outbound(small, [remote("A"), remote("B")])
+    out.senders.moods["A"] = only(study[1], BAD)
+    first = out.send(uid(study))
+    other = out.send(uid(small.study(1)))
+    out.work()
+    (moved,) = out.forwarding.retarget("A", "B", ANN, uid(study))
+    assert out.task(first).state == TaskState.CANCELLED
+    assert out.task(other).state == TaskState.DONE
+    out.senders.sent.clear()
+    out.work()
+    assert out.senders.sent == [("B", study[1].uids.sop)]
+    assert out.task(moved).state == TaskState.DONE
+    assert out.deliveries("remote", "state", "detail")[1] == ("A", "cancelled", "sent to B instead")
+    assert out.trail.events[-3].detail == f"what waits for A of study {uid(study)} goes to B"
+    # And back again, although A's delivery had been cancelled for that.
+    out.senders.moods = {"B": lambda instance: BAD}
+    out.forwarding.forward(RetrieveKeys(Level.STUDY, study_instance_uids=(uid(study),)), ["B"], ANN)
+    out.work()
+    out.senders.sent.clear()
+    out.forwarding.retarget("B", "A", ANN)
+    out.work()
+    assert out.senders.sent == [("A", study[1].uids.sop)]
+    with pytest.raises(Conflict):
+        out.forwarding.retarget("A", "A", ANN)
+
+
+def test_what_is_where(small: SmallArchive, study: list[StoredInstance]) -> None:
+    out = Outbound(small, [remote("A"), remote("B")])
+    out.senders.moods |= {"A": only(study[1], BAD), "B": busy}
+    out.send(uid(study), "A", "B")
+    out.work()
+    groups = [
+        (each.remote, each.state, each.instances, each.detail)
+        for each in out.forwarding.groups(DeliveryFilter(tuple(DeliveryState)), 10)
+    ]
+    assert sorted(groups) == [
+        ("A", "dead", 1, BAD.detail), ("A", "delivered", 2, ""), ("B", "waiting", 3, "")
+    ]  # fmt: skip
+    assert [each.sop_instance_uid for each in out.forwarding.deliveries(DeliveryFilter(remote="A"), 10)] == [
+        study[1].uids.sop
+    ]
+    found = out.forwarding.deliveries(DeliveryFilter(), 10)
+    assert [each.id for each in found] == sorted((each.id for each in found), reverse=True)
+    assert out.forwarding.deliveries(DeliveryFilter(), 10, before=found[1].id) == found[2:]
+    # Who sees no CT knows nothing of it, and sends nothing of it.
+    assert out.forwarding.deliveries(DeliveryFilter(), 10, scope=Scope(modalities=("MR",))) == []
+    assert len(out.forwarding.deliveries(DeliveryFilter(), 10, scope=Scope(modalities=("CT",)))) == 4
+    with pytest.raises(NotFound):
+        out.send(uid(study), scope=Scope(modalities=("MR",)))
+    remotes = {each.name: each for each in out.forwarding.remotes(out.breakers)}
+    assert (remotes["A"].waiting, remotes["A"].dead, remotes["B"].waiting, remotes["B"].state) == (0, 1, 3, "ready")
+    out.clock.advance(60)
+    assert out.forwarding.remotes(out.breakers)[1].oldest_seconds == 60
+    out.breakers.pause("B", ANN)
+    paused = out.forwarding.remotes(out.breakers)[1]
+    assert (paused.state, paused.reason) == ("paused", "B is paused by ann")
+    with pytest.raises(NotFound):
+        out.breakers.pause("C", ANN)
+
+
+# ------------------------------------------------------------------------------------ rules
+
+
+def test_a_rule_has_arrivals_sent_once_in_the_transaction_of_its_cursor(
+    out: Outbound, small: SmallArchive, study: list[StoredInstance]
+) -> None:
+    feed, consumer = Feed(small.database), Consumer("router", from_beginning=True)
+
+    def plan() -> None:
+        with feed.batch(consumer) as batch:
+            forwarding = out.forwarding.forwarding("A", "ct-to-a", uid(study), "rule ct-to-a")
+            batch.then(out.forwarding.plan(forwarding, batch.changes))
+            batch.then(out.forwarding.plan(forwarding, batch.changes))
+
+    plan()
+    assert out.deliveries("rule", "caused_by", "state") == [("ct-to-a", "rule ct-to-a", "waiting")] * 3
+    assert out.work() == 1
+    # What comes late follows by the same rule, and nothing else.
+    (late,) = small.study(1)
+    plan()
+    out.work()
+    assert [sop for _, sop in out.senders.sent] == [*(each.uids.sop for each in study), late.uids.sop]
+
+    class Crash(Exception):
+        pass
+
+    def crash(connection: object) -> None:
+        raise Crash
+
+    small.study(1)
+    with pytest.raises(Crash), feed.batch(consumer) as batch:
+        batch.effects = [
+            out.forwarding.plan(out.forwarding.forwarding("A", "r", uid(study), "rule r"), batch.changes),
+            crash,
+        ]
+    assert len(out.deliveries()) == 4
