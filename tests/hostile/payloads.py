@@ -61,6 +61,13 @@ def ct(
     )  # fmt: skip
 
 
+def part10(data: bytes, syntax: str = "1.2.840.10008.1.2.1", sop: str = "1.2.3.4") -> bytes:
+    """A DICOM file of a CT with this data set."""
+    texts = {0x00020002: "1.2.840.10008.5.1.4.1.1.2", 0x00020003: sop, 0x00020010: syntax}
+    meta = data_set({tag: ("UI", text) for tag, text in texts.items()})
+    return bytes(128) + b"DICM" + element(0x00020000, "UL", struct.pack("<I", len(meta))) + meta + data
+
+
 def keys(level: str, values: Mapping[int, tuple[str, str]]) -> bytes:
     """An identifier of Query/Retrieve, Implicit VR Little Endian."""
     return data_set({0x00080052: ("CS", level), **values}, implicit=True)

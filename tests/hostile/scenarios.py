@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hostile import before_association, in_association, services, web
+from hostile import before_association, in_association, services, stow, web
 from hostile.peers import Target
 
 
@@ -69,6 +69,14 @@ SCENARIOS = (
     Scenario(web.http_paths, rounds=10, threads=web.THREADS),
     Scenario(web.http_pipelines, rounds=4, threads=web.THREADS),
     Scenario(web.http_mutations, share=3, threads=web.THREADS),
+    Scenario(stow.stow_dripping, threads=web.THREADS),
+    Scenario(stow.stow_cut_bodies, rounds=2, threads=web.THREADS),
+    Scenario(stow.stow_without_end, threads=web.THREADS),
+    Scenario(stow.stow_announced_lengths, rounds=4, threads=web.THREADS),
+    Scenario(stow.stow_bombs, threads=web.THREADS),
+    Scenario(stow.stow_tiny_parts, threads=web.THREADS),
+    Scenario(stow.stow_wrong_boundaries, threads=web.THREADS),
+    Scenario(stow.stow_aborted, rounds=2, share=2, threads=web.THREADS),
     Scenario(web.http_slow, rounds=0, threads=web.THREADS),
     Scenario(web.http_ten_thousand, rounds=0, threads=web.THREADS),
 )

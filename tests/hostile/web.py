@@ -68,7 +68,7 @@ def http_connects(target: Target) -> int:
 def http_crowd(target: Target) -> int:
     """As many connections as one address may have, and more, most of them in the middle of a head or a body."""
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(_client(target)) for _ in range(_CROWD)]
+        peers = [stack.enter_context(client(target)) for _ in range(_CROWD)]
         for peer, said in zip(peers, itertools.cycle((b"", b"GET", GET[:30], STORE[:-20], CHUNKED)), strict=False):
             peer.push(said)
         is_served(target)
@@ -83,13 +83,13 @@ def http_dripping(target: Target) -> int:
             peer.push(bytes((value,)))
             time.sleep(0.02)
 
-    return _at_once(target, [(drip, data) for data in (GET, STORE, CHUNKED) * 4])
+    return at_once(target, [(drip, data) for data in (GET, STORE, CHUNKED) * 4])
 
 
 def http_unread_answers(target: Target) -> int:
     """Clients that ask for much and read nothing of it, a few times on each connection."""
     with contextlib.ExitStack() as stack:
-        peers = [stack.enter_context(_client(target, buffer=4096)) for _ in range(10)]
+        peers = [stack.enter_context(client(target, buffer=4096)) for _ in range(10)]
         for peer in peers:
             peer.push(GET % LARGE)
             peer.push(GET % LARGE * 3)
@@ -102,10 +102,10 @@ def http_unread_answers(target: Target) -> int:
 def http_lengths(target: Target) -> int:
     """Bodies of 4 GB and more that never come, that come too long, and that break off."""
     for length in (2**32, 2**40, 2**63 - 1, 2**64 - 1, 2**70):
-        with _client(target) as peer:
+        with client(target) as peer:
             peer.push(POST + MULTIPART + b"Content-Length: %d\r\n\r\n" % length + PART * 50)
     for size in range(0, len(STORE), 11):
-        with _client(target) as peer:
+        with client(target) as peer:
             peer.push(STORE[:size])
     return 5 + len(STORE) // 11
 
@@ -113,7 +113,7 @@ def http_lengths(target: Target) -> int:
 def http_chunks(target: Target) -> int:
     """Chunks of one byte, extensions without end, trailers without end, a chunk that is larger than any number."""
     for said in (b"1\r\nx\r\n" * 50_000, b"1;" + b"x" * 1_000_000, b"0\r\n" + b"X: y\r\n" * 50_000, b"f" * 40):
-        with _client(target) as peer:
+        with client(target) as peer:
             peer.push(CHUNKED + said)
             # Ended by both: what was sent is malformed, or no more of it comes.
             with contextlib.suppress(OSError):
@@ -127,23 +127,23 @@ def http_bombs(target: Target) -> int:
     bomb = gzip.compress(bytes(10_000_000))
     for name in (b"gzip", b"deflate", b"br", b"gzip, gzip"):
         head = POST + MULTIPART + b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (name, len(bomb))
-        assert _status(target, head + bomb) == 415
+        assert status(target, head + bomb) == 415
     for head in (b"X: y\r\n" * 5000, b"X: " + b"y" * 500_000, b"Cookie: " + b"a=b; " * 50_000):
-        assert _status(target, GET[:-2] % QUERY + head + b"\r\n") == 431
+        assert status(target, GET[:-2] % QUERY + head + b"\r\n") == 431
     return 7
 
 
 def http_smuggling(target: Target) -> int:
     """Requests whose end is in doubt."""
     for form in _SMUGGLED:
-        assert _status(target, POST + form + GET % QUERY) in (400, 501), form
+        assert status(target, POST + form + GET % QUERY) in (400, 501), form
     return len(_SMUGGLED)
 
 
 def http_paths(target: Target) -> int:
     """Paths that lead elsewhere in other programs."""
     for path in _PATHS:
-        with _client(target) as peer:
+        with client(target) as peer:
             peer.push(GET % path)
             answer = peer.socket.recv(1 << 16)
             assert answer.startswith(b"HTTP/1.1 4"), (path, answer[:100])
@@ -154,7 +154,7 @@ def http_paths(target: Target) -> int:
 
 def http_pipelines(target: Target) -> int:
     """Requests by the thousand in one go, of which one is answered."""
-    with _client(target) as peer:
+    with client(target) as peer:
         peer.push(GET % QUERY * 3000)
         peer.drain()
     return 3000
@@ -165,7 +165,7 @@ def http_mutations(target: Target) -> int:
     valid = (GET % QUERY, GET % b"/dicom-web/studies/1.2.77.1/metadata", STORE, GET % b"/api/v1/studies?limit=2")
     others = (b"\x16\x03\x01\x02\x00\x01\x00", b"SSH-2.0-x\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     for _ in range(100):
-        with _client(target) as peer:
+        with client(target) as peer:
             peer.push(mutated(target.random.choice(valid), target.random, others))
             with contextlib.suppress(OSError):
                 peer.socket.shutdown(1)
@@ -197,7 +197,7 @@ def http_slow(target: Target) -> int:
                 size += more
                 assert size < _LARGE, "a client that does not read is not cut off"
 
-    return _at_once(target, [(wait, GET), (wait, STORE), (drip, GET), (drip, CHUNKED), (stall, b"")] * 5)
+    return at_once(target, [(wait, GET), (wait, STORE), (drip, GET), (drip, CHUNKED), (stall, b"")] * 5)
 
 
 # Longer than any deadline of the port, in seconds; and what the network takes of an answer that nobody reads.
@@ -217,17 +217,18 @@ def http_ten_thousand(target: Target) -> int:
     return number + 1
 
 
-def _client(target: Target, **options: int) -> Peer:
+def client(target: Target, **options: int) -> Peer:
+    """A connection to the HTTP port on which nothing was said yet."""
     return Peer(target.web, **options)
 
 
-def _at_once(target: Target, doing: Sequence[tuple[Callable[[Peer, bytes], None], bytes]]) -> int:
+def at_once(target: Target, doing: Sequence[tuple[Callable[[Peer, bytes], None], bytes]]) -> int:
     """Have each done by a client of its own."""
     failures: list[BaseException] = []
 
     def run(do: Callable[[Peer, bytes], None], data: bytes) -> None:
         try:
-            with _client(target) as peer:
+            with client(target) as peer:
                 peer.socket.settimeout(_SLOWEST)
                 do(peer, data)
         except (OSError, AssertionError) as error:
@@ -243,8 +244,9 @@ def _at_once(target: Target, doing: Sequence[tuple[Callable[[Peer, bytes], None]
     return len(doing)
 
 
-def _status(target: Target, request: bytes) -> int:
-    with _client(target) as peer:
+def status(target: Target, request: bytes) -> int:
+    """The status of the answer to a request."""
+    with client(target) as peer:
         peer.push(request)
         answer = peer.socket.recv(4096)
         return int(answer.split()[1])
