@@ -27,6 +27,8 @@ from pacs_server.web.uploads import BodyCutShort
 log = logging.getLogger(__name__)
 
 MOST_PARTS: Final = 100_000
+# The answer names all refused instances; so many lines of the log are for those of one request.
+_MOST_TOLD: Final = 100
 
 
 class Storing:
@@ -54,6 +56,11 @@ class Storing:
             log.info("store request broken off", extra={"reason": str(error), "stored": len(self.report.stored)})
         finally:
             self._arrivals.end()
+            if (more := len(self.report.failed) - _MOST_TOLD) > 0:
+                log.info(
+                    "more instances refused",
+                    extra={"operation": "STOW-RS", "count": more, "user": self._user, "peer": self._origin.peer},
+                )
         return self.report
 
     # ---------------------------------------------------------------- DICOM files
@@ -131,6 +138,8 @@ class Storing:
         """Note that an instance was not stored."""
         self._arrivals.failed(str(error))
         self.report.failed.append(Failed(sop_class_uid, sop_instance_uid, error))
+        if len(self.report.failed) > _MOST_TOLD:
+            return
         log.info(
             "instance refused",
             extra={

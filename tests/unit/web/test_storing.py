@@ -94,3 +94,11 @@ def test_the_user_is_in_the_audit_trail(site: Site) -> None:
         assert event.participants[0].user_id == "ann"
         assert event.participants[0].address == "10.0.0.7"
     assert ended.outcome is Outcome.MINOR_FAILURE
+
+
+def test_a_request_full_of_rubbish_does_not_fill_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="pacs_server.web.dicomweb.storing")
+    status, reasons = site.store(ANN, *[b"x"] * 130)
+    assert (status, len(reasons)) == (409, 0)
+    said = [(record.message, getattr(record, "count", 1)) for record in caplog.records]
+    assert said == [("instance refused", 1)] * 100 + [("more instances refused", 30)]
