@@ -69,7 +69,7 @@ class Chain:
             for one in (*self._notes, event):
                 through = pruned if one is event else None
                 record = Record(last.sequence + 1, now, self._host, self._process, one, last.mac, through)
-                line, mac = self._key.sign("record", record.fields())
+                line, mac = self._key.sign_text("record", record.text())
                 data, last = data + line, Mark(record.sequence, mac)
             self._write(data)
             self._last, self._notes = last, []

@@ -5,10 +5,10 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 from pacs_server.errors import AuditUnavailable
@@ -31,13 +31,23 @@ class Line:
     data: bytes
 
 
-@contextmanager
-def unavailable(what: str) -> Iterator[None]:
-    """Turn an OSError into AuditUnavailable with the text "the audit trail cannot `what`"."""
-    try:
-        yield
-    except OSError as error:
-        raise AuditUnavailable(f"the audit trail cannot {what}: {error.strerror or error}") from error
+class unavailable:
+    """Turns an OSError into AuditUnavailable with the text "the audit trail cannot `what`"."""
+
+    # Not a generator: each record goes through some of these.
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise AuditUnavailable(f"the audit trail cannot {self._what}: {error.strerror or error}") from error
 
 
 def day_file(day: date) -> str:
@@ -99,19 +109,31 @@ def last_line(path: Path) -> tuple[bytes, int]:
     return data[data.rfind(b"\n", 0, max(end - 1, 0)) + 1 : end], start + end
 
 
-@contextmanager
-def locked(descriptor: int, *, shared: bool = False) -> Iterator[None]:
-    """Hold the lock of the trail, which is on the file `head`; raises AuditUnavailable after ten seconds."""
-    deadline = time.monotonic() + _LOCK_SECONDS
-    with unavailable("be locked"):
-        while not _take(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+class locked:
+    """Holds the lock of the trail, which is on the file `head`; raises AuditUnavailable after ten seconds."""
+
+    __slots__ = ("_descriptor", "_kind")
+
+    def __init__(self, descriptor: int, *, shared: bool = False) -> None:
+        self._descriptor = descriptor
+        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+
+    def __enter__(self) -> None:
+        with unavailable("be locked"):
+            if not _take(self._descriptor, self._kind):
+                self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not _take(self._descriptor, self._kind):
             if time.monotonic() > deadline:
                 raise AuditUnavailable("another process holds the audit trail")
             time.sleep(0.002)
-    try:
-        yield
-    finally:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
 
 def _take(descriptor: int, kind: int) -> bool:

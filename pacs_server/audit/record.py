@@ -1,13 +1,17 @@
 """Records of the audit trail as values, and their conversion to and from the fields of a line."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Final, NamedTuple
 
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.signing import fields_of
 from pacs_server.dicom.subject import Subject
 
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 _IDS: Final = {kind.value[0]: kind for kind in EventID}
 _TYPES: Final = {kind.value[0]: kind for kind in EventType}
 _ROLES: Final = {role.value[0]: role for role in Role}
@@ -60,6 +64,16 @@ class Record:
             "event": event_fields(self.event),
         }
         return fields if self.pruned is None else {**fields, "pruned": list(self.pruned)}
+
+    def text(self) -> str:
+        """The JSON object of `fields`, at a fraction of its cost: each record is written in this way."""
+        if self.pruned is not None:
+            return _JSON.encode(self.fields())
+        time = self.time if self.time.tzinfo is UTC else self.time.astimezone(UTC)
+        return (
+            f'{{"seq":{self.sequence},"time":"{time.isoformat(timespec="microseconds")}","host":{_quoted(self.host)},'
+            f'"pid":{self.process},"prev":{_quoted(self.before)},"event":{_event_text(self.event)}}}'
+        )
 
 
 def read_record(line: bytes) -> Record:
@@ -125,6 +139,53 @@ def _subject_fields(one: Subject) -> dict[str, object]:
         "sop_classes": dict(one.sop_classes),
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def _event_text(event: Event) -> str:
+    """The JSON object of `event_fields`."""
+    text = f'{{"id":"{event.event_id.value[0]}"'
+    if event.event_type:
+        text += f',"type":"{event.event_type.value[0]}"'
+    text += f',"action":"{event.action.value}","outcome":{event.outcome.value}'
+    if event.participants:
+        text += f',"participants":[{",".join(map(_participant_text, event.participants))}]'
+    if event.subjects:
+        text += f',"subjects":[{",".join(map(_subject_text, event.subjects))}]'
+    if event.sop_class_uid:
+        text += f',"sop_class":{_quoted(event.sop_class_uid)}'
+    if event.query:
+        text += f',"query":{_JSON.encode(dict(event.query))}'
+    if event.detail:
+        text += f',"detail":{_quoted(event.detail)}'
+    return text + "}"
+
+
+def _participant_text(one: Participant) -> str:
+    text = _texts({"user": one.user_id, "ae": one.ae_title, "address": one.address})
+    if one.role:
+        text += f',"role":"{one.role.value[0]}"'
+    if one.requestor:
+        text += ',"requestor":true'
+    return f"{{{text[1:]}}}"
+
+
+def _subject_text(one: Subject) -> str:
+    text = _texts(
+        {
+            "patient": one.patient_id,
+            "issuer": one.issuer_of_patient_id,
+            "study": one.study_instance_uid,
+            "accession": one.accession_number,
+        }
+    )
+    if one.sop_classes:
+        text += f',"sop_classes":{_JSON.encode(dict(one.sop_classes))}'
+    return f"{{{text[1:]}}}"
+
+
+def _texts(fields: Mapping[str, str]) -> str:
+    """The fields that are not empty, each with a comma before it."""
+    return "".join([f',"{name}":{_quoted(value)}' for name, value in fields.items() if value])
 
 
 def _event(fields: dict[str, Any]) -> Event:

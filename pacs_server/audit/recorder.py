@@ -113,7 +113,7 @@ class Recorder:
         self.note(self._application(EventType.APPLICATION_STOP))
         self.note(self._about_itself(EventType.AUDIT_RECORDING_STOPPED), durable=True)
 
-    def own(self, role: Role = Role.APPLICATION) -> Participant:
+    def own(self, role: Role | None = Role.APPLICATION) -> Participant:
         """This application as a participant."""
         title = self._ae_title()
         return Participant(title, title, role=role)

@@ -40,7 +40,11 @@ class SigningKey:
 
         A line that was signed as one kind is not valid as another kind.
         """
-        body = _JSON.encode({**fields, "key": self.name}).encode("ascii")[:-1]
+        return self.sign_text(kind, _JSON.encode(fields))
+
+    def sign_text(self, kind: Kind, text: str) -> tuple[bytes, str]:
+        """Sign fields as `sign` does; `text` is their JSON object, which has one field at least."""
+        body = f'{text[:-1]},"key":"{self.name}"'.encode("ascii")
         mac = self.mac(kind, body)
         return body + _MAC_FIELD + mac.encode("ascii") + _END, mac
 

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacs_server.audit.events import Event
-from pacs_server.audit.record import read_record
+from pacs_server.audit.record import Mark, Record, read_record
 from pacs_server.audit.signing import SigningKey
 from pacs_server.audit.trail import open_trail
 from pacs_server.audit.verify import InvalidTrail, verify
@@ -130,6 +131,12 @@ def test_any_event_comes_back_as_it_was(whole: Path, event: Event) -> None:
         assert record.event == event
         trail.close()
         verify(AuditConfig(directory=directory))
+
+
+@given(event=events(), host=st.text(max_size=8), pruned=st.none() | st.just(Mark(7, "ab")))
+def test_the_text_of_a_record_is_the_json_of_its_fields(event: Event, host: str, pruned: Mark | None) -> None:
+    record = Record(3, datetime(2026, 3, 1, 12, 30, tzinfo=UTC), host, 17, event, "f" * 64, pruned)
+    assert record.text() == json.dumps(record.fields(), separators=(",", ":"))
 
 
 @pytest.mark.slow
