@@ -25,7 +25,7 @@ def statements(database: Database, *, of_peers: bool = False) -> Iterator[list[s
 
     def note(statement: str) -> None:
         name = threading.current_thread().name
-        if not of_peers or name in server_threads() or name.startswith("AnyIO worker"):
+        if not of_peers or name in server_threads() or name.startswith(("AnyIO worker", "web-thread")):
             sent.append(statement)
 
     def listen(connection: Any, *_: object) -> None:

@@ -118,19 +118,34 @@ class Auditor:
         subjects: Callable[[], Sequence[Subject]],
         planned: InstanceCounts,
         destination: Participant | None = None,
-        *,
-        durable: bool = True,
     ) -> Iterator["SentCounts"]:
         """Record the instances of one retrieval: durably before they are sent, and with their number afterwards.
 
-        The instances go to `destination`, or else to the caller. Without `durable` the records wait for no disk: that
-        is for those who have just had the same study recorded durably. Raises AuditUnavailable, and what `subjects`
-        raises.
+        The instances go to `destination`, or else to the caller. Raises AuditUnavailable, and what `subjects` raises.
+        """
+        departure = self.departure(caller, subjects, planned, destination)
+        try:
+            yield departure.sent
+        finally:
+            departure.end()
+
+    def departure(
+        self,
+        caller: Caller,
+        subjects: Callable[[], Sequence[Subject]],
+        planned: InstanceCounts,
+        destination: Participant | None = None,
+        *,
+        durable: bool = True,
+    ) -> "Departure":
+        """The record of one retrieval, begun as `sending` does; who takes it ends it.
+
+        Without `durable` the records wait for no disk: that is for those who have just had the same study recorded
+        durably. Raises AuditUnavailable, and what `subjects` raises.
         """
         requestor = participant_of(caller, None if destination else Role.DESTINATION)
         participants = (self._archive(caller, Role.SOURCE), *((destination,) if destination else ()), requestor)
-        with self._leaving(participants, subjects, planned, _SENDING, durable=durable) as sent:
-            yield sent
+        return Departure(self._recorder, participants, subjects, planned, _SENDING, durable=durable)
 
     @contextmanager
     def exporting(
@@ -142,35 +157,11 @@ class Auditor:
         """
         destination = Participant(media, role=Role.DESTINATION_MEDIA)
         participants = (self._archive(caller, Role.SOURCE), destination, participant_of(caller))
-        with self._leaving(participants, subjects, planned, _EXPORTING) as sent:
-            yield sent
-
-    @contextmanager
-    def _leaving(
-        self,
-        participants: tuple[Participant, ...],
-        subjects: Callable[[], Sequence[Subject]],
-        planned: InstanceCounts,
-        way: "_Way",
-        *,
-        durable: bool = True,
-    ) -> Iterator["SentCounts"]:
-        """Record instances that leave the archive, one event before and one afterwards for each patient."""
-        sent = SentCounts()
-        if not planned:
-            yield sent
-            return
-        patients = _by_patient(subjects())
-        for number, studies in enumerate(patients, 1):
-            counted = tuple(_counted(study, planned) for study in studies)
-            event = Event(EventID.BEGIN_TRANSFERRING, Action.EXECUTE, participants, subjects=counted)
-            # One sync makes all records before it durable as well.
-            self._recorder.write(event, durable=durable and number == len(patients))
+        departure = Departure(self._recorder, participants, subjects, planned, _EXPORTING)
         try:
-            yield sent
+            yield departure.sent
         finally:
-            for studies in patients:
-                self._recorder.note(_left(studies, planned, sent, participants, way))
+            departure.end()
 
     # ---------------------------------------------------------------- procedure steps, storage commitment
 
@@ -196,7 +187,7 @@ class Auditor:
     def _archive(self, caller: Caller, role: Role | None = None) -> Participant:
         """This archive as a participant, under the AE title by which the caller knows it."""
         if not caller.called_ae:
-            return replace(self._recorder.own(), role=role)
+            return self._recorder.own(role)
         return Participant(caller.called_ae, caller.called_ae, role=role)
 
 
@@ -252,6 +243,38 @@ class SentCounts:
     failed: Counter[str] = field(default_factory=Counter)
 
 
+class Departure:
+    """Instances that leave the archive: one event before they do, and one afterwards, for each patient."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        participants: tuple[Participant, ...],
+        subjects: Callable[[], Sequence[Subject]],
+        planned: InstanceCounts,
+        way: "_Way",
+        *,
+        durable: bool = True,
+    ) -> None:
+        """Record that they are going to leave. Raises AuditUnavailable, and what `subjects` raises."""
+        self.sent = SentCounts()
+        self._recorder = recorder
+        self._participants = participants
+        self._planned = planned
+        self._way = way
+        self._patients = _by_patient(subjects()) if planned else []
+        for number, studies in enumerate(self._patients, 1):
+            counted = tuple([_counted(study, planned) for study in studies])
+            event = Event(EventID.BEGIN_TRANSFERRING, Action.EXECUTE, participants, subjects=counted)
+            # One sync makes all records before it durable as well.
+            recorder.write(event, durable=durable and number == len(self._patients))
+
+    def end(self) -> None:
+        """Record how many have left."""
+        for studies in self._patients:
+            self._recorder.note(_left(studies, self._planned, self.sent, self._participants, self._way))
+
+
 @dataclass(slots=True)
 class ProcedureRecord:
     """What the record of one operation is going to say; the operation adds what it finds out."""
@@ -277,7 +300,14 @@ def _by_patient(subjects: Collection[Subject]) -> list[list[Subject]]:
 
 
 def _counted(subject: Subject, counts: InstanceCounts) -> Subject:
-    return replace(subject, sop_classes=dict(counts.get(subject.study_instance_uid, {})))
+    # dataclasses.replace would take three times as long, twice for each request.
+    return Subject(
+        subject.patient_id,
+        subject.issuer_of_patient_id,
+        subject.study_instance_uid,
+        subject.accession_number,
+        dict(counts.get(subject.study_instance_uid, {})),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,15 @@
 """Queries on the index: matches for C-FIND, instances for retrieve."""
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import select
 
 from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, UNIQUE_KEYS, Attribute
 from pacs_server.dicom.identifier import MatchingKey, Query, RetrieveKeys
+from pacs_server.dicom.json_codec import ReturnKey
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.page import WHOLE, Order, Page
 from pacs_server.dicom.scope import EVERYTHING, Scope
@@ -37,6 +39,15 @@ _SUBJECT = ", ".join(
         patient.c.patient_id, patient.c.issuer_of_patient_id, study.c.study_instance_uid, study.c.accession_number,
     )
 )  # fmt: skip
+# Whose the instances are: the patient, and what a `Subject` tells of the patient and the study.
+_WHOSE = [
+    name_of(column)
+    for column in (
+        patient.c.id, patient.c.patient_id, patient.c.issuer_of_patient_id, study.c.study_instance_uid,
+        study.c.accession_number,
+    )
+]  # fmt: skip
+_SUBJECT_AT = len(_STORED) + len(_PLACE)
 # So many rows may be in memory at a time.
 _FEW = 1000
 # So many matches are counted, for so many seconds.
@@ -45,6 +56,13 @@ _COUNT_SECONDS = 0.01
 # The greatest number that both databases take.
 _NO_LIMIT = (1 << 63) - 1
 _UNIQUE = [column_of(BY_KEYWORD[UNIQUE_KEYS[level]]) for level in Level]
+
+
+class Selection(NamedTuple):
+    """Instances in the order of study, series and instance number, and whose their studies are, patient by patient."""
+
+    instances: list[StoredInstance]
+    subjects: list[Subject]
 
 
 class QueryIndex:
@@ -85,11 +103,17 @@ class QueryIndex:
         """The instances that the keys select, ordered by study, series and instance number; raises IndexUnavailable."""
         statement = limited(_select_statement(keys, scope), scope, embedded=self._database.is_sqlite)
         with self._database.rows(*statement) as rows:
-            # Thousands of instances have equal texts, and the driver creates a new string for each.
-            texts: dict[str, str] = {}
-            found = [(_place(row), _stored_instance(row, texts)) for row in rows]
-        found.sort(key=lambda pair: pair[0])
-        return [stored for _, stored in found]
+            return _instances(rows)
+
+    def select_with_subjects(self, keys: RetrieveKeys, scope: Scope = EVERYTHING) -> Selection:
+        """The instances that the keys select, and whose they are, by one statement; raises IndexUnavailable."""
+        statement = limited(_select_statement(keys, scope, _WHOSE), scope, embedded=self._database.is_sqlite)
+        # A UID names one instance: its row comes at once.
+        with self._database.rows(*statement, few=len(keys.sop_instance_uids) == 1) as rows:
+            found = list(rows)
+        studies = {row[len(_STORED)]: row[_SUBJECT_AT:] for row in found}
+        whose = sorted((patient_key, study_key, rest) for study_key, (patient_key, *rest) in studies.items())
+        return Selection(_instances(found), [Subject(*rest) for _, _, rest in whose])
 
     def subjects(self, study_instance_uids: Collection[str]) -> list[Subject]:
         """The patients of these studies, in the order of patients; raises IndexUnavailable."""
@@ -131,15 +155,15 @@ def find_statement(
     """
     conditions = [(key, condition_of(key)) for key in query.keys]
     residual = [key for key, condition in conditions if not condition.exact]
-    returned = [ATTRIBUTES[key.tag] for key in query.returns]
+    returned = _returned(query.returns)
     extra = [attribute for key in residual for attribute in key.attributes]
     matched = [attribute for key in query.keys for attribute in key.attributes]
     ordered = [order.attribute for order in page.orders]
-    columns = [*first, *(_as_text(attribute) for attribute in returned + extra)]
+    columns = [*first, *returned.columns, *map(_as_text, extra)]
     clauses = [condition.clause for _, condition in conditions if condition.clause is not None]
     if also:
         clauses.append(Clause(also, ()))
-    top = min((attribute.level for attribute in returned + matched + ordered), default=query.level)
+    top = min([query.level, returned.top, *(attribute.level for attribute in matched + ordered)])
     found = _selection(columns, query.level, top, clauses, scope)
     rest = _order_by(query.level, page) + ("" if residual else _limit(page))
     return Clause(found.sql + rest, found.values), residual
@@ -155,6 +179,21 @@ def _count_statement(query: Query, scope: Scope, start: int) -> Clause | None:
     found = _selection(["1"], query.level, min(top, query.level), clauses, scope)
     rest = f"{found.sql} LIMIT {_MOST_COUNTED + 1} OFFSET {min(start, _NO_LIMIT)}"
     return Clause(f"SELECT count(*) FROM ({rest}) AS following", found.values)  # noqa: S608
+
+
+class _Returned(NamedTuple):
+    """The columns of the attributes of a response, and the highest level of them."""
+
+    columns: tuple[str, ...]
+    top: Level
+
+
+@lru_cache(maxsize=256)
+def _returned(returns: tuple[ReturnKey, ...]) -> _Returned:
+    """Peers ask for the same attributes again and again."""
+    attributes = [ATTRIBUTES[key.tag] for key in returns]
+    top = min((attribute.level for attribute in attributes), default=Level.IMAGE)
+    return _Returned(tuple(map(_as_text, attributes)), top)
 
 
 def _order_by(level: Level, page: Page) -> str:
@@ -208,10 +247,20 @@ def fulfils(residual: Iterable[MatchingKey], row: Sequence[str], start: int) -> 
     return True
 
 
-def _select_statement(keys: RetrieveKeys, scope: Scope) -> Clause:
+def _select_statement(keys: RetrieveKeys, scope: Scope, also: Sequence[str] = ()) -> Clause:
+    """The SELECT of instances: the columns `_STORED`, `_PLACE`, and `also`."""
     wanted = (keys.patient_ids, keys.study_instance_uids, keys.series_instance_uids, keys.sop_instance_uids)
     clauses = [one_of(column, values) for column, values in zip(_UNIQUE, wanted, strict=True) if values]
-    return _selection([*_STORED, *_PLACE], Level.IMAGE, Level.PATIENT, clauses, scope)
+    return _selection([*_STORED, *_PLACE, *also], Level.IMAGE, Level.PATIENT, clauses, scope)
+
+
+def _instances(rows: Iterable[tuple[Any, ...]]) -> list[StoredInstance]:
+    # Thousands of instances have equal texts, and the driver creates a new string for each.
+    texts: dict[str, str] = {}
+    found = [(_place(row), _stored_instance(row, texts)) for row in rows]
+    if len(found) > 1:
+        found.sort(key=lambda pair: pair[0])
+    return [stored for _, stored in found]
 
 
 def _stored_instance(row: tuple[Any, ...], texts: dict[str, str]) -> StoredInstance:
@@ -223,7 +272,7 @@ def _stored_instance(row: tuple[Any, ...], texts: dict[str, str]) -> StoredInsta
 
 
 def _place(row: tuple[Any, ...]) -> tuple[int, ...]:
-    study_key, series_number, series_key, instance_number, instance_key = row[len(_STORED) :]
+    study_key, series_number, series_key, instance_number, instance_key = row[len(_STORED) : _SUBJECT_AT]
     return study_key, _number(series_number), series_key, _number(instance_number), instance_key
 
 

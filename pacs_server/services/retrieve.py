@@ -9,7 +9,7 @@ from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.instances import StoredInstance
-from pacs_server.index.queries import QueryIndex
+from pacs_server.index.queries import QueryIndex, Selection
 from pacs_server.kit.closing import Closing
 from pacs_server.services.transcode import transcode
 from pacs_server.storage.contract import ByteSource
@@ -71,6 +71,13 @@ class RetrieveService:
         Raises IndexUnavailable.
         """
         return list(self._index.select(keys, scope))
+
+    def select_with_subjects(self, keys: RetrieveKeys, scope: Scope = EVERYTHING) -> Selection:
+        """The instances as `select` gives them, and whose they are as `subjects` does, in one look at the index.
+
+        Raises IndexUnavailable.
+        """
+        return self._index.select_with_subjects(keys, scope)
 
     def subjects(self, instances: Iterable[StoredInstance]) -> list[Subject]:
         """Whose the studies of these instances are, in the order of patients. Raises IndexUnavailable."""

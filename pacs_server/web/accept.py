@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from starlette.requests import Request
@@ -14,6 +15,10 @@ from pacs_server.kit.media_types import QUOTED, media_type_of
 _MULTIPART: Final = "multipart/related"
 _BETWEEN_COMMAS: Final = re.compile(QUOTED.replace("{separator}", ","))
 _MOST_RANGES: Final = 64
+# Longer headers are read anew each time.
+_MOST_KEPT: Final = 1024
+# A query component that may hold a parameter of that name, which may be percent-encoded.
+_MAY_ASK: Final = re.compile(rb"(?:^|&)(?:accept(?:=|&|$)|[^=&]*%)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +46,19 @@ def accepted(request: Request) -> list[Accepted]:
 
     The query parameter `accept` stands before the header (PS3.18 8.3.3.1).
     """
-    texts = request.query_params.getlist("accept") or request.headers.getlist("accept")
+    asked = request.query_params.getlist("accept") if _MAY_ASK.search(request.scope["query_string"]) else ()
+    texts = tuple(asked or request.headers.getlist("accept"))
+    # Clients say the same again and again.
+    return list(_known(texts) if sum(map(len, texts)) < _MOST_KEPT else _best_first(texts))
+
+
+def _best_first(texts: tuple[str, ...]) -> tuple[Accepted, ...]:
     ranges = [each for text in texts for each in _ranges(text)][:_MOST_RANGES]
     ranges = sorted(ranges, key=lambda each: -each.quality)
-    return [each for each in ranges if each.quality > 0] or ([] if ranges else [Accepted("*/*")])
+    return tuple(each for each in ranges if each.quality > 0) or (() if ranges else (Accepted("*/*"),))
+
+
+_known = lru_cache(maxsize=128)(_best_first)
 
 
 def choose(request: Request, offered: Sequence[str]) -> str:

@@ -1,15 +1,12 @@
 """The HTTP door as an ASGI application: its routes, and what every request goes through."""
 
 from collections.abc import Iterable
-from typing import Any
 
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, ExceptionHandler
+from starlette.types import ASGIApp
 
 from pacs_server.audit.auditor import Auditor
 from pacs_server.errors import NotAuthorised, PacsError
@@ -30,6 +27,7 @@ from pacs_server.web.dicomweb.stow import STOW
 from pacs_server.web.dicomweb.viewing import Views, Workers
 from pacs_server.web.dicomweb.wado import WADO
 from pacs_server.web.dicomweb.wado_uri import WADOURI
+from pacs_server.web.dispatch import Dispatch, Handlers
 from pacs_server.web.login import Login
 from pacs_server.web.middleware import Gate
 from pacs_server.web.oidc import Provider
@@ -37,6 +35,7 @@ from pacs_server.web.passwords import Passwords
 from pacs_server.web.policy import Policy
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import on_error, on_http_error
+from pacs_server.web.threads import in_thread
 
 
 def make_app(services: WebServices) -> ASGIApp:
@@ -44,19 +43,17 @@ def make_app(services: WebServices) -> ASGIApp:
     passwords, provider = Passwords(services.passwords), Provider()
     policy = Policy(services, passwords, provider)
 
-    app = Starlette(
-        routes=[*Login(services, policy, passwords, provider).routes(), *_routes(services)],
-        exception_handlers=error_handlers(services.auditor),
-    )
+    routes = [*Login(services, policy, passwords, provider).routes(), *_routes(services)]
+    app = Dispatch(routes, error_handlers(services.auditor))
     return Gate(app, lambda: services.config().web, policy.identify)
 
 
-def error_handlers(auditor: Auditor) -> dict[Any, ExceptionHandler]:
+def error_handlers(auditor: Auditor) -> Handlers:
     """What answers each kind of error; what a caller may not do is recorded as well."""
 
     async def on_refusal(request: Request, error: Exception) -> Response:
         operation = request.scope.get(OPERATION, f"{request.method} over HTTP")
-        await run_in_threadpool(auditor.refused, caller_of(request), operation, str(error))
+        await in_thread(auditor.refused, caller_of(request), operation, str(error))
         return await on_error(request, error)
 
     return {NotAuthorised: on_refusal, PacsError: on_error, HTTPException: on_http_error}

@@ -13,6 +13,9 @@ from pacs_server.web.head import Head, status_line
 # So much of a request that nobody reads is thrown away, so that the connection can go on.
 _SHORT_REST = 64 << 10
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+Pieces = tuple[bytes | memoryview, ...]
+# The headers of a response that are for the connection, which writes them itself.
+_FRAMING = frozenset((b"content-length", b"connection", b"transfer-encoding", b"date"))
 # RFC 9110 6.4.1: answers that never have a body.
 _BODILESS = (204, 304)
 
@@ -133,17 +136,22 @@ class Exchange:
         if message["type"] == "http.response.start" and self.status is None:
             self._start(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body" and self.status is not None and not self.over:
-            await self._body(message.get("body", b""), more=message.get("more_body", False))
+            body = message.get("body", b"")
+            # Our own answers may have several pieces that go out together, which ASGI does not know.
+            pieces = body if isinstance(body, tuple) else (body,)
+            await self._body(pieces, more=message.get("more_body", False))
         else:
             raise RuntimeError(f"{message['type']} is out of order")
 
     def _start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
         lines = [status_line(status), b"date: ", self._line.date(), b"\r\n"]
         for name, value in headers:
-            if not self._is_about_framing(name.lower(), value):
+            if (lower := name.lower()) in _FRAMING:
+                self._frame(lower, value)
+            else:
+                lines += (lower, b": ", value, b"\r\n")
                 # HTML 9.2: a stream of events has no end; the client connects again after a break.
                 self.endless = self.endless or value.startswith(b"text/event-stream")
-                lines += (name.lower(), b": ", value, b"\r\n")
         self._bodiless = self.head.method == "HEAD" or status in _BODILESS
         if self._left is not None:
             lines += (b"content-length: ", str(self._left).encode(), b"\r\n")
@@ -169,15 +177,12 @@ class Exchange:
         if self._left is None:
             asyncio.get_running_loop().call_soon(self._flush_head)
 
-    def _is_about_framing(self, name: bytes, value: bytes) -> bool:
-        """Whether a header of the response is for the connection, which writes it itself."""
+    def _frame(self, name: bytes, value: bytes) -> None:
+        """Take note of what a header of the response says about the connection."""
         if name == b"content-length":
             self._left = int(value)
         elif name == b"connection":
             self.keep_alive = self.keep_alive and b"close" not in value.lower()
-        else:
-            return name in (b"transfer-encoding", b"date")
-        return True
 
     def _rest_is_short(self) -> bool:
         """Whether what is missing of the request may be read and thrown away, so that the connection can go on."""
@@ -191,9 +196,9 @@ class Exchange:
             head, self._head_bytes = self._head_bytes, None
             self._line.write(head)
 
-    async def _body(self, body: bytes | memoryview, *, more: bool) -> None:
+    async def _body(self, pieces: Pieces, *, more: bool) -> None:
         if not self._bodiless:
-            self._write(body, b"\r\n" if more else b"\r\n0\r\n\r\n")
+            self._write(pieces, b"\r\n" if more else b"\r\n0\r\n\r\n")
         if more:
             if (room := self._line.drained()) is not None:
                 self._flush_head()
@@ -209,8 +214,8 @@ class Exchange:
         self._wake()
         self._line.answered()
 
-    def _write(self, body: bytes | memoryview, end_of_chunk: bytes) -> None:
-        size = len(body)
+    def _write(self, pieces: Pieces, end_of_chunk: bytes) -> None:
+        size = sum(map(len, pieces))
         if self._left is not None:
             if size > self._left:
                 self._line.cut("error")
@@ -218,11 +223,11 @@ class Exchange:
             self._left -= size
         self.sent += size
         if self._chunked and size:
-            self._line.write(*self._with_head(b"%x\r\n" % size, body, end_of_chunk))
+            self._line.write(*self._with_head(b"%x\r\n" % size, *pieces, end_of_chunk))
         elif self._chunked and len(end_of_chunk) > 2:
             self._line.write(*self._with_head(end_of_chunk[2:]))
         elif size:
-            self._line.write(*self._with_head(body))
+            self._line.write(*self._with_head(*pieces))
 
     def _with_head(self, *parts: bytes | memoryview) -> tuple[Any, ...]:
         if self._head_bytes is None:

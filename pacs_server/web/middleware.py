@@ -39,6 +39,7 @@ _HEADERS: Final = [
     (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
     (b"cache-control", b"private, no-cache"),
 ]
+_NAMES: Final = frozenset(name for name, _ in _HEADERS)
 _ALLOWED: Final = {
     "access-control-allow-methods": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
     "access-control-allow-headers": "accept, authorization, content-type, if-none-match, if-match, range",
@@ -59,10 +60,10 @@ class Gate:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        request = HTTPConnection(scope)
-        sending = _Sending(send, _cors(request, self._settings()))
+        request, settings = HTTPConnection(scope), self._settings()
+        sending = _Sending(send, _cors(request, settings) if settings.cors_origins else [])
         try:
-            answer = _refusal(request, self._settings()) or await self._identified(request)
+            answer = _refusal(request, settings) or await self._identified(request)
             await (answer or self._app)(scope, receive, sending)
         except PacsError as error:
             if sending.started:
@@ -102,8 +103,9 @@ class _Sending:
         if message["type"] == "http.response.start":
             self.started = True
             headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
-            present = {name for name, _ in headers}
-            message["headers"] = [*headers, *(each for each in _HEADERS if each[0] not in present), *self._cors]
+            present = _NAMES.intersection([name for name, _ in headers])
+            ours = [each for each in _HEADERS if each[0] not in present] if present else _HEADERS
+            message["headers"] = [*headers, *ours, *self._cors]
         await self._send(message)
 
 
@@ -126,6 +128,8 @@ def _is_known_host(request: HTTPConnection, host: str, settings: WebConfig) -> b
     server: tuple[str, Any] = request.scope.get("server") or ("", None)
     if not is_loopback(server[0]) or from_trusted_proxy(request, settings):
         return True
+    if host == server[0] or host == f"{server[0]}:{server[1]}":
+        return True
     name = urlsplit(f"//{host}").hostname or ""
     public = urlsplit(settings.public_url).hostname if settings.public_url else None
     return name == public or is_loopback(name)
@@ -134,7 +138,7 @@ def _is_known_host(request: HTTPConnection, host: str, settings: WebConfig) -> b
 def _cors(request: HTTPConnection, settings: WebConfig) -> list[tuple[bytes, bytes]]:
     """The headers that let the scripts of an allowed origin read the answer."""
     origin = request.headers.get("origin", "")
-    if not settings.cors_origins or not origin:
+    if not origin:
         return []
     vary = (b"vary", b"origin")
     exposed = (b"access-control-expose-headers", _EXPOSED)

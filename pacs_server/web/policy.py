@@ -10,7 +10,6 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 
@@ -32,6 +31,7 @@ from pacs_server.web.oidc_provider import ProviderError
 from pacs_server.web.passwords import Passwords
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import problem
+from pacs_server.web.threads import in_thread
 from pacs_server.web.urls import base_url, is_same_origin
 
 LOGIN, LOGOUT, START, CALLBACK = "/login", "/logout", "/login/oidc", "/login/callback"
@@ -94,7 +94,7 @@ class Policy:
         if web.public_url or web.trusted_proxies or web.oidc.issuer or takes_certificates(config):
             return False
         known = keys.recently_exist()
-        return not (await run_in_threadpool(keys.exist) if known is None else known)
+        return not (await in_thread(keys.exist) if known is None else known)
 
     # ---------------------------------------------------------------- without an Authorization header
 
@@ -113,7 +113,7 @@ class Policy:
 
     async def _of_session(self, token: str, visitor: Visitor, config: Config, *, used: bool) -> Caller | None:
         sessions = self._services.sessions
-        session = sessions.recent(token) or await run_in_threadpool(sessions.find, token, used=used)
+        session = sessions.recent(token) or await in_thread(sessions.find, token, used=used)
         if session is None:
             return None
         if session.way == "password":
@@ -123,7 +123,7 @@ class Policy:
             stamp = self._provider.stamp(config.web.oidc)
         if stamp != session.stamp:
             # The password or the rights have changed since, or there is no such user any more.
-            await run_in_threadpool(sessions.end, token)
+            await in_thread(sessions.end, token)
             return None
         return caller_of_visitor(visitor, session.user, session.role, session.scope)
 
@@ -135,7 +135,7 @@ class Policy:
                 return await self._of_password(name, password, visitor, config)
             case Token(text) if text.startswith(PREFIX):
                 keys = self._services.keys
-                key = keys.recent(text) or await run_in_threadpool(keys.find, text)
+                key = keys.recent(text) or await in_thread(keys.find, text)
                 if key is not None:
                     return caller_of_visitor(visitor, f"key:{key.name}", key.role, key.scope)
             case Token(text) if config.web.oidc.issuer:
@@ -146,7 +146,7 @@ class Policy:
                 if caller is not None:
                     return caller
         failed = self._services.auditor.login_failed
-        await run_in_threadpool(failed, caller_of_visitor(visitor), "", "the token is not valid")
+        await in_thread(failed, caller_of_visitor(visitor), "", "the token is not valid")
         headers = {"www-authenticate": f'Bearer {_REALM}, error="invalid_token"'}
         return problem(HTTPStatus.UNAUTHORIZED, "the credentials are not valid, or no longer", headers)
 
@@ -167,11 +167,11 @@ class Policy:
         if user is not None:
             caller = caller_of_visitor(visitor, name, *granted(user.rights))
             if looked:
-                await run_in_threadpool(auditor.logged_in, caller, often=True)
+                await in_thread(auditor.logged_in, caller, often=True)
             return caller
         put_off = verdict is Verdict.NOT_NOW
         told = caller_of_visitor(visitor), name, refusal_of(verdict)
-        await run_in_threadpool(auditor.login_failed, *told, put_off=put_off)
+        await in_thread(auditor.login_failed, *told, put_off=put_off)
         if put_off:
             return problem(HTTPStatus.TOO_MANY_REQUESTS, refusal_of(verdict), {"retry-after": "12"})
         return problem(HTTPStatus.UNAUTHORIZED, refusal_of(verdict), {"www-authenticate": _basic()})
@@ -196,7 +196,7 @@ class Policy:
         try:
             require(caller, Role.READER if method in SAFE_METHODS else Role.CONTRIBUTOR)
         except NotAuthorised as error:
-            await run_in_threadpool(self._services.auditor.refused, caller, method, str(error))
+            await in_thread(self._services.auditor.refused, caller, method, str(error))
             raise
 
 

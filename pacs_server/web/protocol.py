@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 import socket
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final, Protocol, cast
 
@@ -324,11 +325,24 @@ class HTTPConnection(asyncio.BufferedProtocol):
             transport.write(parts[0])
         elif sum(map(len, parts)) <= _JOINED:
             transport.write(b"".join(parts))
+        elif self._scope["scheme"] == "http" and not (transport.get_write_buffer_size() or transport.is_closing()):
+            self._write_together(parts)
         else:
             transport.writelines(parts)
         if self._writing is None and transport.get_write_buffer_size():
             self._writing = Window(self._limits, monotonic(), acknowledged_by(self._socket))
             self._watch()
+
+    def _write_together(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send by one system call. asyncio would copy all of it to one place first, until Python 3.12."""
+        try:
+            sent = self._socket.sendmsg(parts)
+        except OSError:  # there is no room, or the transport will find the client gone
+            sent = 0
+        for part in parts:
+            if sent < len(part):
+                self._transport.write(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
 
     def drained(self) -> "asyncio.Future[None] | None":
         """What to wait for before more is sent; None if there is room."""

@@ -33,6 +33,7 @@ from pacs_server.web.head import SAFE_METHODS
 from pacs_server.web.limits import Places, WebLimits
 from pacs_server.web.logged import DOORS, logged_path
 from pacs_server.web.protocol import READ_HIGH, HTTPConnection
+from pacs_server.web.threads import catch_up
 
 log = logging.getLogger(__name__)
 
@@ -169,6 +170,7 @@ class WebServer:
             task.cancel("the server stops")
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_STOP_SECONDS)
+        await catch_up()
 
     async def _gone(self) -> None:
         while self._connections and self._empty is not None:

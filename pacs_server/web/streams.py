@@ -5,11 +5,14 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Final, Protocol, cast
 
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from pacs_server.errors import StorageUnavailable
+from pacs_server.web.threads import in_thread
+
+Piece = bytes | tuple[bytes, ...]
+"""Bytes of a body, or several in a row that are sent together."""
 
 # Larger pieces cost more memory and no less time.
 PIECE: Final = 256 * 1024
@@ -37,7 +40,7 @@ async def pieces(source: Source, start: int = 0, stop: int | None = None) -> Asy
     end = source.size if stop is None else stop
     while start < end:
         length = min(PIECE, end - start)
-        piece = source.cached(start, length) or await run_in_threadpool(source.read, start, length)
+        piece = source.cached(start, length) or await in_thread(source.read, start, length)
         if not piece:
             raise StorageUnavailable("the stored object is shorter than the index says")
         # Nobody changes a bytearray that was read for this answer only.
@@ -69,7 +72,7 @@ class PiecewiseResponse(Response):
 
     def __init__(
         self,
-        body: AsyncIterator[bytes],
+        body: AsyncIterator[Piece],
         media_type: str,
         status_code: int = 200,
         headers: Mapping[str, str] | None = None,
@@ -97,7 +100,7 @@ class PiecewiseResponse(Response):
                 since = 0
                 async for piece in self._pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                    since += len(piece)
+                    since += sum(map(len, piece)) if isinstance(piece, tuple) else len(piece)
                     if since >= _IN_A_ROW:
                         # What is in memory can be sent without waiting: others have to get their turn all the same.
                         since = 0

@@ -227,5 +227,8 @@ def test_a_search_is_one_statement_and_what_it_leaves_out_another_one(service: s
     with statements(pacs.archive.database, of_peers=True) as sent:
         for query in ("studies?limit=9", "studies?PatientName=M%C3%BCller*", "instances?PatientID=P1&limit=1"):
             assert get(f"{service}/{query}").json()
-    assert [statement.split()[0] for statement in sent] == ["SELECT"] * 4
-    assert ["count(*)" in statement for statement in sent] == [False, False, False, True]
+    # Once a second somebody asks whether there are API keys, in a transaction.
+    searches = [
+        statement for statement in sent if statement not in ("BEGIN", "ROLLBACK") and "api_key" not in statement
+    ]
+    assert ["count(*)" in statement for statement in searches] == [False, False, False, True]

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
+from typing import Any
 
+import httpx2 as httpx
 import pytest
 import statements
 import webclients
@@ -30,6 +32,7 @@ from servers import config, eventually, running
 from pacs_server.app.server import PacsServer
 from pacs_server.net.association import Association
 from pacs_server.net.message import Command, CommandField
+from pacs_server.web import threads
 
 VERIFICATION = "1.2.840.10008.1.1"
 KIND = (str(CTImageStorage), EXPLICIT)
@@ -154,3 +157,43 @@ def test_an_echo_and_an_association_ask_the_index_nothing(pacs: PacsServer) -> N
                 link.send(context_id(link, VERIFICATION), request)
                 assert response(link, request).status == 0
     assert counted == {}
+
+
+STUDY = "studies/{0.StudyInstanceUID}"
+SERIES = f"{STUDY}/series/{{0.SeriesInstanceUID}}"
+INSTANCE = f"{SERIES}/instances/{{0.SOPInstanceUID}}"
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "most_steps"),
+    [
+        ("studies?PatientID={0.PatientID}", "application/dicom+json", 1),
+        (f"{STUDY}/instances", "application/dicom+json", 1),
+        (INSTANCE, 'multipart/related; type="application/dicom"', 1),
+        (INSTANCE, "application/dicom", 1),
+        # What comes after the first instance is opened while that is sent.
+        (STUDY, 'multipart/related; type="application/dicom"', 2),
+    ],
+)
+def test_reading_over_http_is_one_statement_and_one_step_into_a_thread(
+    pacs: PacsServer, monkeypatch: pytest.MonkeyPatch, path: str, accept: str, most_steps: int
+) -> None:
+    images = make_study(1, 3)
+    assert webclients.store(pacs, images).status_code == 200
+    assert pacs.web_address is not None
+    url = "http://{}:{}/dicom-web/".format(*pacs.web_address) + path.format(images[0])
+    steps: list[str] = []
+    run = threads.Threads.run
+
+    def counted(self: threads.Threads, function: Any, *arguments: Any) -> Any:
+        steps.append(str(function))
+        return run(self, function, *arguments)
+
+    with httpx.Client(headers={"Accept": accept}) as client:
+        assert client.get(url).status_code == 200
+        monkeypatch.setattr(threads.Threads, "run", counted)
+        with statements.statements(pacs.archive.database, of_peers=True) as sent:
+            assert client.get(url).status_code == 200
+    # Once a second somebody asks whether there are API keys, in a transaction and a step of its own.
+    assert len([each for each in sent if each not in ("BEGIN", "ROLLBACK") and "api_key" not in each]) == 1
+    assert len([each for each in steps if "exist" not in each]) <= most_steps

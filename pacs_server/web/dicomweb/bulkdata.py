@@ -5,7 +5,6 @@ import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Final
 
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,6 +21,7 @@ from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, INSTANCE, instance
 from pacs_server.web.dicomweb.viewing import Views, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse, pieces_of
+from pacs_server.web.threads import in_thread, iterate_in_threads
 
 _MULTIPART: Final = f'multipart/related; type="{OCTET_STREAM}"'
 # Documents that no browser runs as a page of this server. Others are sent as bytes only.
@@ -46,11 +46,11 @@ class BulkData:
 
     async def value(self, request: Request) -> Response:
         """The value of one element; compressed frames come as parts, one frame each."""
-        return await run_in_threadpool(self._value, request)
+        return await in_thread(self._value, request)
 
     async def all(self, request: Request) -> Response:
         """All bulk data of a study, series or instance."""
-        return await run_in_threadpool(self._all, request)
+        return await in_thread(self._all, request)
 
     # ---------------------------------------------------------------- what blocks, in a thread of the pool
 
@@ -65,7 +65,7 @@ class BulkData:
         boundary = f"part-{secrets.token_hex(16)}"
         parts = self._parts(request, instances)
         content_type = f'multipart/related; type="{OCTET_STREAM}"; boundary={boundary}'
-        return PiecewiseResponse(iterate_in_threadpool(_body(parts, boundary)), content_type)
+        return PiecewiseResponse(iterate_in_threads(_body(parts, boundary)), content_type)
 
     def _parts(self, request: Request, instances: Sequence[StoredInstance]) -> "Iterator[_Part]":
         url_of = instance_url(request, self._services.config().web)
@@ -96,7 +96,7 @@ class BulkData:
         if multipart:
             boundary = f"part-{headers['etag'][1:-1]}"
             told = f'multipart/related; type="{content_type}"; boundary={boundary}'
-            body = iterate_in_threadpool(_body(_parts_of(found, url), boundary))
+            body = iterate_in_threads(_body(_parts_of(found, url), boundary))
             return PiecewiseResponse(body, told, headers=headers, close=found.close)
         [value] = values
         headers |= {"accept-ranges": "bytes", "content-location": url}
@@ -158,7 +158,7 @@ def _body(parts: Iterator[_Part], boundary: str) -> Iterator[bytes]:
 
 async def _bytes(found: OpenBulkData, value: Value, part: ByteRange) -> AsyncIterator[bytes]:
     if not value.ranges and value.chunks is not None:
-        async for chunk in iterate_in_threadpool(value.chunks.chunks(part.start, part.stop)):
+        async for chunk in iterate_in_threads(value.chunks.chunks(part.start, part.stop)):
             yield chunk
     async for piece in pieces_of(found.source, value.ranges, part.start, part.stop):
         yield piece

@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from starlette.concurrency import run_in_threadpool
-
 from pacs_server.dicom.frame_codecs import ENCODERS
 from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN, encode_head
 from pacs_server.errors import FrameNotFound, PacsError, ResourceLimitation, TranscodeError
@@ -20,11 +18,14 @@ from pacs_server.web.dicomweb.media_types import DICOM
 from pacs_server.web.dicomweb.ranges import ByteRange
 from pacs_server.web.dicomweb.transfers import Transfer
 from pacs_server.web.dicomweb.viewing import Workers
-from pacs_server.web.streams import PIECE, pieces
+from pacs_server.web.streams import PIECE, Piece, pieces
+from pacs_server.web.threads import in_thread
 
 # So many instances are opened together, and so many bytes of them read; the next ones while these are being sent.
 _TOGETHER: Final = 32
 _TOGETHER_BYTES: Final = 2 * 1024 * 1024
+# Up to this size the first instance is read whole when it is opened: a CT image, with what is around its pixels.
+READ_WHOLE: Final = 576 * 1024
 # Decoded instances of so many bytes are in memory as a whole, and stored ones that cannot be decoded frame by frame.
 _SHORT: Final = 4 * 1024 * 1024
 _MOST_AS_A_WHOLE: Final = 64 * 1024 * 1024
@@ -93,8 +94,11 @@ class Opener:
         self._frames = frames
         self.workers = workers
 
-    def open(self, planned: Planned) -> Opened:
-        """Open a data set. Raises StorageUnavailable, TranscodeError, ResourceLimitation."""
+    def open(self, planned: Planned, *, whole: int = PIECE) -> Opened:
+        """Open a data set, and read it if it is not longer than `whole`.
+
+        Raises StorageUnavailable, TranscodeError, ResourceLimitation.
+        """
         if not planned.is_stored_so:
             try:
                 return self._decoded(planned)
@@ -103,7 +107,7 @@ class Opener:
                     raise
                 planned = Planned(planned.instance, planned.instance.transfer_syntax_uid)
         source = self._retrieve.open(planned.instance)
-        if source.size > PIECE:
+        if source.size > whole:
             return Opened(planned, source, source.modified_ns)
         with source:
             return Opened(planned, source.read(0, source.size), source.modified_ns)
@@ -138,16 +142,14 @@ class Opener:
             raise ResourceLimitation("the instance is too large for another transfer syntax")
         return Opened(planned, self._retrieve.transcoded(planned.instance, planned.transfer_syntax_uid))
 
-    async def file(self, one: Opened, part: ByteRange | None = None) -> AsyncIterator[bytes]:
+    async def file(self, one: Opened, part: ByteRange | None = None) -> AsyncIterator[Piece]:
         """The bytes of a DICOM file, or of a part of it. Raises what keeps them from being read."""
         head = one.planned.head
         start, stop = part or (0, sys.maxsize)
         before = head[start:stop]
         first, last = max(0, start - len(head)), None if part is None else max(0, stop - len(head))
         if isinstance(one.data, bytes):
-            whole = before + one.data[first:last]
-            for at in range(0, len(whole), PIECE):
-                yield whole[at : at + PIECE]
+            yield before, one.data[first:last]
             return
         if before:
             yield before
@@ -187,6 +189,8 @@ class InstanceParts:
         self._url_of = url_of
         self._transfer = transfer
         self._boundary = f"part-{secrets.token_hex(16)}"
+        self._batches = self._in_batches()
+        self._ready: list[Opened | PacsError] = []
 
     @property
     def content_type(self) -> str:
@@ -201,46 +205,71 @@ class InstanceParts:
         heads = sum(len(self._head(each, index)) + each.data_set_size for index, each in enumerate(self._planned))
         return heads + len(self._tail)
 
-    async def body(self) -> AsyncIterator[bytes]:
+    def begin(self) -> None:
+        """Open the first instances in this thread, so that the body begins without another one.
+
+        What does not begin the body has to call `close`. Raises what keeps the first instance from being opened.
+        """
+        if not self._planned[0].is_stored_so:
+            return
+        [first] = next(self._batches)
+        try:
+            self._ready = [self._opener.open(first, whole=READ_WHOLE)]
+        except PacsError as error:
+            self._failed(error, 0)
+
+    def close(self) -> None:
+        """Close what is open and was not sent; a second time changes nothing."""
+        while self._ready:
+            if isinstance(one := self._ready.pop(), Opened):
+                one.close()
+
+    async def body(self) -> AsyncIterator[Piece]:
         """The parts, one after the other. Raises what keeps an instance from being sent."""
-        assert self._transfer is not None
-        batches = self._batches()
-        following: asyncio.Future[list[Opened | PacsError]] | None = self._open(next(batches))
-        ready: list[Opened | PacsError] = []
+        following = None
         index = 0
         try:
-            while following is not None:
-                # The thread goes on if this ends meanwhile, and what it has opened has to be closed.
-                ready = await asyncio.shield(following)
-                batch = next(batches, None)
+            while True:
+                batch = next(self._batches, None)
                 following = None if batch is None else self._open(batch)
-                while ready:
-                    one = ready.pop(0)
-                    if isinstance(one, PacsError):
-                        self._transfer.failed(self._planned[index].instance)
-                        raise one
-                    try:
-                        async for piece in self._part(one, index):
-                            yield piece
-                    except PacsError:
-                        self._transfer.failed(one.planned.instance)
-                        raise
-                    finally:
-                        one.close()
-                    self._transfer.completed(one.planned.instance)
+                while self._ready:
+                    async for piece in self._sent(self._ready.pop(0), index):
+                        yield piece
                     index += 1
+                if following is None:
+                    break
+                # The thread goes on if this ends meanwhile, and what it has opened has to be closed.
+                self._ready = await asyncio.shield(following)
         finally:
             if following is not None:
-                ready += await _outcome(following)
-            for left in ready:
-                if isinstance(left, Opened):
-                    left.close()
+                self._ready += await _outcome(following)
+            self.close()
         yield self._tail
 
-    async def _part(self, one: Opened, index: int) -> AsyncIterator[bytes]:
+    async def _sent(self, one: Opened | PacsError, index: int) -> AsyncIterator[Piece]:
+        """One part, in the record once the client has it."""
+        assert self._transfer is not None
+        if isinstance(one, PacsError):
+            self._failed(one, index)
+            return
+        try:
+            async for piece in self._part(one, index):
+                yield piece
+        except PacsError as error:
+            self._failed(error, index)
+        finally:
+            one.close()
+        self._transfer.completed(one.planned.instance)
+
+    def _failed(self, error: PacsError, index: int) -> None:
+        if self._transfer is not None:
+            self._transfer.failed(self._planned[index].instance)
+        raise error
+
+    async def _part(self, one: Opened, index: int) -> AsyncIterator[Piece]:
         head = self._head(one.planned, index)
         if isinstance(one.data, bytes):
-            yield head + one.data
+            yield head, one.data
             return
         yield head
         async for piece in self._opener.pieces(one):
@@ -248,7 +277,7 @@ class InstanceParts:
 
     def _open(self, batch: Sequence[Planned]) -> "asyncio.Future[list[Opened | PacsError]]":
         if all(each.is_stored_so for each in batch):
-            return asyncio.ensure_future(run_in_threadpool(self._opened, batch))
+            return asyncio.ensure_future(in_thread(self._opened, batch))
         return asyncio.ensure_future(self._opener.workers.run(self._opened, batch))
 
     def _opened(self, batch: Sequence[Planned]) -> list[Opened | PacsError]:
@@ -261,7 +290,7 @@ class InstanceParts:
                 break
         return found
 
-    def _batches(self) -> Iterator[Sequence[Planned]]:
+    def _in_batches(self) -> Iterator[Sequence[Planned]]:
         batch: list[Planned] = []
         size = 0
         for index, each in enumerate(self._planned):

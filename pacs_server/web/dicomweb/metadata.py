@@ -9,7 +9,6 @@ from ipaddress import ip_address
 from itertools import chain
 from typing import Final
 
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,6 +23,7 @@ from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, instance_url
 from pacs_server.web.dicomweb.viewing import Views, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PIECE, PiecewiseResponse
+from pacs_server.web.threads import in_thread, iterate_in_threads
 
 _XML_PARTS: Final = f'multipart/related; type="{XML}"'
 # Shorter answers are not compressed.
@@ -43,7 +43,7 @@ class Metadata:
 
     async def metadata(self, request: Request) -> Response:
         """The metadata of a study, series or instance as an array of JSON objects."""
-        return await run_in_threadpool(self._answer, request)
+        return await in_thread(self._answer, request)
 
     def _answer(self, request: Request) -> Response:
         media_type = choose(request, [JSON, XML, PLAIN_JSON])
@@ -78,7 +78,7 @@ class Metadata:
 
 
 def _streamed(body: Iterator[bytes], media_type: str, headers: dict[str, str]) -> Response:
-    return PiecewiseResponse(iterate_in_threadpool(body), media_type, headers=headers)
+    return PiecewiseResponse(iterate_in_threads(body), media_type, headers=headers)
 
 
 def _array(objects: Iterator[Iterator[bytes]]) -> Iterator[bytes]:

@@ -5,7 +5,6 @@ from functools import partial
 from http import HTTPStatus
 from typing import Final
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,6 +21,7 @@ from pacs_server.web.dicomweb.search_formats import format_of
 from pacs_server.web.dicomweb.search_results import SearchResults
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse
+from pacs_server.web.threads import in_thread
 from pacs_server.web.urls import base_url
 
 # PS3.18 8.7.4: the default comes first.
@@ -52,7 +52,7 @@ class QIDO:
         service_url = f"{base_url(request, self._services.config().web)}{BASE}"
         parse = partial(parse_search, level, _path(request), request.scope["query_string"])
         results = SearchResults(self._services, caller_of(request), parse, service_url, written)
-        body = await run_in_threadpool(results.read)
+        body = await in_thread(results.read)
         headers = {**_warnings(service_url, results.warnings), "content-type": written.content_type}
         if not results.complete:
             return PiecewiseResponse(_all(body, results), written.content_type, headers=headers, close=results.close)
@@ -77,5 +77,5 @@ def _warnings(service_url: str, sentences: list[str]) -> dict[str, str]:
 
 async def _all(first: bytes, results: SearchResults) -> AsyncIterator[bytes]:
     yield first
-    while chunk := await run_in_threadpool(results.read):
+    while chunk := await in_thread(results.read):
         yield chunk

@@ -5,12 +5,12 @@ caller: then it is durable who gets at the study. What was sent of it is recorde
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pacs_server.audit.auditor import Auditor, InstanceCounts
 from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.subject import Subject
 from pacs_server.index.instances import StoredInstance
-from pacs_server.services.retrieve import RetrieveService
 
 
 class Transfer:
@@ -19,19 +19,18 @@ class Transfer:
     def __init__(
         self,
         auditor: Auditor,
-        retrieve: RetrieveService,
         caller: Caller,
         instances: Sequence[StoredInstance],
+        subjects: Callable[[], Sequence[Subject]],
         *,
         durable: bool = True,
     ) -> None:
-        """Record that the retrieval begins; `durable` is as for `Auditor.sending`.
+        """Record that the retrieval begins; `durable` is as for `Auditor.departure`.
 
-        Raises AuditUnavailable, IndexUnavailable.
+        Raises AuditUnavailable, and what `subjects` raises.
         """
-        counts = counts_of(instances)
-        self._record = auditor.sending(caller, lambda: retrieve.subjects(instances), counts, durable=durable)
-        self._sent = self._record.__enter__()
+        self._record = auditor.departure(caller, subjects, counts_of(instances), durable=durable)
+        self._sent = self._record.sent
         self._ended = False
 
     def completed(self, instance: StoredInstance) -> None:
@@ -46,7 +45,7 @@ class Transfer:
         """Record how many were sent; a second time changes nothing."""
         if not self._ended:
             self._ended = True
-            self._record.__exit__(None, None, None)
+            self._record.end()
 
 
 def counts_of(instances: Sequence[StoredInstance]) -> InstanceCounts:

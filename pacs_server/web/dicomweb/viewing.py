@@ -13,8 +13,10 @@ from pacs_server.audit.auditor import Auditor
 from pacs_server.dicom.caller import Caller
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.subject import Subject
 from pacs_server.errors import NotFound
 from pacs_server.index.instances import StoredInstance
+from pacs_server.index.queries import Selection
 from pacs_server.kit.recently import Recently
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.web.caller import caller_of
@@ -40,8 +42,20 @@ def select(retrieve: RetrieveService, uids: dict[str, Any], caller: Caller) -> l
     """The instances below a path that the caller may see; raises NotFound if there are none."""
     found = retrieve.select(keys_of(uids), caller.scope)
     if not found:
-        raise NotFound("there is no such study, series or instance")
+        raise _nothing()
     return found
+
+
+def select_with_subjects(retrieve: RetrieveService, uids: dict[str, Any], caller: Caller) -> Selection:
+    """The instances below a path that the caller may see, and whose they are; raises NotFound if there are none."""
+    found = retrieve.select_with_subjects(keys_of(uids), caller.scope)
+    if not found.instances:
+        raise _nothing()
+    return found
+
+
+def _nothing() -> NotFound:
+    return NotFound("there is no such study, series or instance")
 
 
 def entity_tag(instance: StoredInstance, *rest: object) -> str:
@@ -86,15 +100,22 @@ class Views:
         transfer.end()
         self._recent.add(key)
 
-    def transfer(self, caller: Caller, instances: Sequence[StoredInstance]) -> Transfer:
+    def transfer(
+        self,
+        caller: Caller,
+        instances: Sequence[StoredInstance],
+        subjects: Sequence[Subject] | None = None,
+    ) -> Transfer:
         """Record that these instances are going to be sent to the caller: durably, unless their study just was.
 
-        Raises AuditUnavailable, IndexUnavailable.
+        `subjects` say whose they are; the index is asked if nobody knows that yet. Raises AuditUnavailable,
+        IndexUnavailable.
         """
         # The instances of one request are of one study.
         key = self._key(caller, f"study {instances[0].uids.study}")
         durable = key not in self._recent
-        transfer = Transfer(self._auditor, self._retrieve, caller, instances, durable=durable)
+        whose = partial(self._retrieve.subjects, instances) if subjects is None else lambda: subjects
+        transfer = Transfer(self._auditor, caller, instances, whose, durable=durable)
         if durable:
             self._recent.add(key)
         return transfer

@@ -1,11 +1,9 @@
 """WADO-RS: studies, series and instances as a whole (PS3.18 10.4)."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from email.utils import formatdate
 from typing import Final, NamedTuple
 
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -15,18 +13,20 @@ from pacs_server.dicom.frame_codecs import ENCODERS
 from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
 from pacs_server.errors import NotAcceptable
 from pacs_server.index.instances import StoredInstance
+from pacs_server.index.queries import Selection
 from pacs_server.services.transcode import can_transcode
 from pacs_server.web.accept import Accepted, accepted, not_acceptable
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.bulkdata import BulkData
-from pacs_server.web.dicomweb.instance_parts import InstanceParts, Opened, Opener, Planned
+from pacs_server.web.dicomweb.instance_parts import READ_WHOLE, InstanceParts, Opened, Opener, Planned
 from pacs_server.web.dicomweb.media_types import DICOM, OCTET_STREAM, ZIP
 from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
 from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, instance_url
 from pacs_server.web.dicomweb.transfers import Transfer
-from pacs_server.web.dicomweb.viewing import Views, entity_tag, select
+from pacs_server.web.dicomweb.viewing import Views, entity_tag, select_with_subjects
 from pacs_server.web.services import WebServices
-from pacs_server.web.streams import PiecewiseResponse
+from pacs_server.web.streams import Piece, PiecewiseResponse
+from pacs_server.web.threads import in_thread, iterate_in_threads, soon_in_thread
 
 # PS3.18 8.7.3: Implicit VR and big endian are not used in web services, unless the client asks for what is stored.
 _NOT_FOR_THE_WEB: Final = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.2")
@@ -63,8 +63,8 @@ class WADO:
             # PS3.18 10.4.4: instances as octet-stream are their bulk data, for historical reasons.
             return await self._bulk_data.all(request)
         if form.multipart or form.media_type == ZIP:
-            return await run_in_threadpool(self._all, request, form)
-        found = await run_in_threadpool(self._one, request, form)
+            return await in_thread(self._all, request, form)
+        found = await in_thread(self._one, request, form)
         if isinstance(found, Planned):
             return await self._opener.workers.run(self._file_of, request, found)
         return found
@@ -72,15 +72,28 @@ class WADO:
     # ---------------------------------------------------------------- what blocks, in a thread of the pool
 
     def _all(self, request: Request, form: _Form) -> Response:
-        caller, instances = caller_of(request), self._select(request)
+        caller, selection = caller_of(request), self._select(request)
+        instances = selection.instances
         url_of = instance_url(request, self._services.config().web)
         if form.media_type == ZIP:
-            return self._zip(request, instances, caller)
+            return self._zip(request, selection, caller)
         planned = [each for each in (_plan(stored, form) for stored in instances) if each is not None]
         if not planned:
             raise NotAcceptable(f"no instance can be had in any of {', '.join(form.transfer_syntaxes)}")
-        transfer = self._transfer(request, caller, [each.instance for each in planned])
+        transfer = self._transfer(request, caller, selection, [each.instance for each in planned])
         parts = InstanceParts(self._opener, planned, url_of, transfer)
+        end = _end_of(transfer)
+        if transfer is not None:
+            try:
+                parts.begin()
+            except BaseException:
+                transfer.end()
+                raise
+
+        def close() -> None:
+            parts.close()
+            end()
+
         # PS3.18 10.4.3.1: some of the instances cannot be had as the client wants them.
         status = 200 if len(planned) == len(instances) else 206
         return PiecewiseResponse(
@@ -89,19 +102,19 @@ class WADO:
             status,
             {"vary": "accept"},
             length=parts.length,
-            close=_end_of(transfer),
+            close=close,
         )
 
     def _one(self, request: Request, form: _Form) -> Response | Planned:
         """The answer with one instance; what is to be made, if that takes more than to read it."""
-        [stored] = self._select(request)
-        planned = _plan(stored, form)
+        selection = self._select(request)
+        planned = _plan(selection.instances[0], form)
         if planned is None:
             raise NotAcceptable(f"the instance cannot be had in any of {', '.join(form.transfer_syntaxes)}")
-        return self._file_of(request, planned) if planned.is_stored_so else planned
+        return self._file_of(request, planned, selection) if planned.is_stored_so else planned
 
-    def _file_of(self, request: Request, planned: Planned) -> Response:
-        stored, one = planned.instance, self._opener.open(planned)
+    def _file_of(self, request: Request, planned: Planned, selection: Selection | None = None) -> Response:
+        stored, one = planned.instance, self._opener.open(planned, whole=READ_WHOLE)
         planned = one.planned
         size = one.file_size
         headers = {
@@ -116,7 +129,7 @@ class WADO:
             if isinstance(answer, Response):
                 one.close()
                 return answer
-            transfer = self._transfer(request, caller_of(request), [stored])
+            transfer = self._transfer(request, caller_of(request), selection, [stored])
         except BaseException:
             one.close()
             raise
@@ -134,7 +147,7 @@ class WADO:
             close=close,
         )
 
-    async def _file(self, one: Opened, part: ByteRange | None, transfer: Transfer | None) -> AsyncIterator[bytes]:
+    async def _file(self, one: Opened, part: ByteRange | None, transfer: Transfer | None) -> AsyncIterator[Piece]:
         """The bytes of a DICOM file, or of a part of it."""
         if transfer is None:
             return
@@ -142,26 +155,29 @@ class WADO:
             yield piece
         transfer.completed(one.planned.instance)
 
-    def _zip(self, request: Request, instances: Sequence[StoredInstance], caller: Caller) -> Response:
-        transfer = self._transfer(request, caller, instances)
+    def _zip(self, request: Request, selection: Selection, caller: Caller) -> Response:
+        instances = selection.instances
+        transfer = self._transfer(request, caller, selection, instances)
         uids = request.path_params
         name = uids.get("instance") or uids.get("series") or uids["study"]
         headers = {"content-disposition": f'attachment; filename="{name}.zip"', "vary": "accept"}
         body = self._zipped(instances, transfer) if transfer else iter(())
-        return PiecewiseResponse(iterate_in_threadpool(body), ZIP, headers=headers, close=_end_of(transfer))
+        return PiecewiseResponse(iterate_in_threads(body), ZIP, headers=headers, close=_end_of(transfer))
 
     def _zipped(self, instances: Sequence[StoredInstance], transfer: Transfer) -> Iterator[bytes]:
         yield from self._services.exports.zipped(instances, transfer.completed)
         transfer.end()
 
-    def _select(self, request: Request) -> list[StoredInstance]:
-        return select(self._retrieve, request.path_params, caller_of(request))
+    def _select(self, request: Request) -> Selection:
+        return select_with_subjects(self._retrieve, request.path_params, caller_of(request))
 
-    def _transfer(self, request: Request, caller: Caller, instances: Sequence[StoredInstance]) -> Transfer | None:
+    def _transfer(
+        self, request: Request, caller: Caller, selection: Selection | None, instances: Sequence[StoredInstance]
+    ) -> Transfer | None:
         """The record of what leaves; None if nothing does."""
         if request.method == "HEAD":
             return None
-        return self._views.transfer(caller, instances)
+        return self._views.transfer(caller, instances, selection and selection.subjects)
 
 
 def _form(ranges: Sequence[Accepted], *, single: bool) -> _Form:
@@ -199,10 +215,10 @@ async def _nothing() -> AsyncIterator[bytes]:
 
 
 def _end_of(transfer: Transfer | None) -> Callable[[], None]:
-    """Ends the record without keeping the client waiting: a thread writes it when everything was sent."""
+    """Ends the record without keeping the client waiting: a thread writes it soon after everything was sent."""
 
     def end() -> None:
         if transfer is not None:
-            asyncio.get_running_loop().run_in_executor(None, transfer.end)
+            soon_in_thread(transfer.end)
 
     return end

@@ -1,0 +1,181 @@
+"""Threads that wait for disks and databases, so that the event loop does not.
+
+A step into a thread and back wakes two threads, which costs more than many a query: a request takes one such step if it
+can. The threads are shared by all event loops, begin when they are needed, and end after some seconds without work.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Final, NamedTuple, TypeVar, cast
+
+from pacs_server.errors import ResourceLimitation
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+NAME: Final = "web-thread"
+_MOST_THREADS: Final = 40
+# A thread without work ends after so many seconds.
+_IDLE_SECONDS: Final = 10.0
+_SOON_SECONDS: Final = 0.1
+
+
+class _Job(NamedTuple):
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def outcome(self) -> Callable[[], object]:
+        """Call the function; what tells the loop of it."""
+        try:
+            result = self.function(*self.arguments)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
+            return partial(self.loop.call_soon_threadsafe, _fail, self.future, error)
+        return partial(self.loop.call_soon_threadsafe, _succeed, self.future, result)
+
+
+class Threads:
+    """Runs functions in threads, `most` of them at a time; the others wait for their turn."""
+
+    def __init__(self, most: int = _MOST_THREADS, *, idle_seconds: float = _IDLE_SECONDS) -> None:
+        self._most = most
+        self._idle_seconds = idle_seconds
+        self._lock = threading.Lock()
+        self._count = 0
+        self._jobs: deque[_Job] = deque()
+        # The inboxes of the threads without work. The last one that has worked comes first: the others may end.
+        self._idle: list[SimpleQueue[_Job]] = []
+        self._later: deque[Callable[[], object]] = deque()
+        self._timer: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> Awaitable[T]:
+        """What the function returns or raises. Raises ResourceLimitation if there can be no thread."""
+        loop = asyncio.get_running_loop()
+        job = _Job(loop, loop.create_future(), function, arguments)
+        with self._lock:
+            inbox = self._idle.pop() if self._idle else None
+            starts = inbox is None and self._count < self._most
+            if starts:
+                self._count += 1
+            elif inbox is None:
+                self._jobs.append(job)
+        if inbox is not None:
+            inbox.put(job)
+        elif starts:
+            self._start(job)
+        return job.future
+
+    def soon(self, function: Callable[[], object]) -> None:
+        """Call a function in a thread that has just done something else, or after a tenth of a second."""
+        self._later.append(function)
+        loop = asyncio.get_running_loop()
+        if self._timer is None or self._timer[0] is not loop:
+            self._timer = loop, loop.call_later(_SOON_SECONDS, self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        if self._later:
+            self.run(self.catch_up)
+
+    def catch_up(self) -> None:
+        """Call the functions that wait to be called soon."""
+        while self._later:
+            with suppress(IndexError):  # another thread was faster
+                function = self._later.popleft()
+                try:
+                    function()
+                except Exception:
+                    log.exception("work behind a request failed")
+
+    def _start(self, job: _Job) -> None:
+        try:
+            inbox: SimpleQueue[_Job] = SimpleQueue()
+            inbox.put(job)
+            threading.Thread(target=self._work, args=(inbox,), name=NAME, daemon=True).start()
+        except RuntimeError as error:
+            with self._lock:
+                self._count -= 1
+                if self._count:
+                    self._jobs.append(job)
+                    return
+            raise ResourceLimitation("there can be no more threads") from error
+
+    def _work(self, inbox: "SimpleQueue[_Job]") -> None:
+        job: _Job | None = inbox.get()
+        while job is not None:
+            tell = job.outcome()
+            # Idle before the loop is told, so that what it asks next needs no other thread; not while there is more.
+            busy = bool(self._later)
+            job = None if busy else self._waiting(inbox)
+            with suppress(RuntimeError):  # the loop is closed
+                tell()
+            # Nothing of a request stays in memory until the next one.
+            del tell
+            if busy:
+                self.catch_up()
+                job = self._waiting(inbox)
+            job = job or self._next(inbox)
+
+    def _waiting(self, inbox: "SimpleQueue[_Job]") -> _Job | None:
+        """A job that waits; without one the thread is idle from now on, and gets the next one into its inbox."""
+        with self._lock:
+            if self._jobs:
+                return self._jobs.popleft()
+            self._idle.append(inbox)
+            return None
+
+    def _next(self, inbox: "SimpleQueue[_Job]") -> _Job | None:
+        """The next job of an idle thread; None if it has to end."""
+        try:
+            return inbox.get(timeout=self._idle_seconds)
+        except Empty:
+            with self._lock:
+                if inbox in self._idle:
+                    self._idle.remove(inbox)
+                    self._count -= 1
+                    return None
+            # A job is on its way.
+            return inbox.get()
+
+
+_threads: Final = Threads()
+
+
+def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> Awaitable[T]:
+    """What the function returns or raises, called in a thread. Raises ResourceLimitation if there can be none."""
+    return _threads.run(partial(function, **options) if options else function, *arguments)
+
+
+def soon_in_thread(function: Callable[[], object]) -> None:
+    """Call a function in a thread soon, without a thread being woken for it. What it raises is logged."""
+    _threads.soon(function)
+
+
+async def catch_up() -> None:
+    """Return when all that was to be called soon is done."""
+    await in_thread(_threads.catch_up)
+
+
+async def iterate_in_threads(iterator: Iterator[T]) -> AsyncIterator[T]:
+    """What an iterator gives, each step in a thread."""
+    end = object()
+    while (item := await in_thread(next, iterator, end)) is not end:
+        yield cast(T, item)
+
+
+def _succeed(future: "asyncio.Future[Any]", result: object) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
+    if not future.done():
+        # A future cannot hold a StopIteration.
+        future.set_exception(RuntimeError("StopIteration") if isinstance(error, StopIteration) else error)
