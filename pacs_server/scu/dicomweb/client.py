@@ -114,8 +114,8 @@ class DICOMwebClient(Closing):
         """
         # RFC 3986 3.4 allows these as they are. Orthanc takes an escaped * for the character and not for a wildcard.
         query = f"?{urlencode(parameters, safe='*?,', quote_via=quote)}" if parameters else ""
-        url = httpx.URL(f"{self._base}{path}{query}")
         with self._failures():
+            url = httpx.URL(f"{self._base}{path}{query}")
             answer = self._redirected(method, url, accept, content, least_rate)
             try:
                 if answer.headers.get("content-encoding", "identity") != "identity":
