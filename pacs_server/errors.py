@@ -37,6 +37,7 @@ PacsError
 |- UserError                  no such user, or one that cannot be kept
 |- Conflict                   the thing is not in a state that allows what was asked for
 |- ResourceLimitation         the request asks for more than can be handled
+|  |- TooLarge                what is asked for is larger than can be made in memory, today and tomorrow
 |- NotFound                   there is nothing of that name, or the caller may not see it
 |- NotAcceptable              what was asked for cannot be had in a form that the client accepts
 |- UnsupportedSOPClass        objects of this SOP class are not stored
@@ -206,6 +207,10 @@ class Conflict(PacsError):
 
 class ResourceLimitation(PacsError):
     """The request asks for more than the server can handle, now or at all."""
+
+
+class TooLarge(ResourceLimitation):
+    """What is asked for is larger than can be made in memory: asking again does not help, another form may."""
 
 
 class NotFound(PacsError):

@@ -67,7 +67,7 @@ _ANSWERS: Final[dict[str, dict[int, str]]] = {
         403: "The user's role or limits do not allow this, or a page of another origin asks for it.",
         404: "There is no such resource.",
         405: "The resource does not have this method. The header Allow names those that it has.",
-        406: "It can be had in no media type or transfer syntax that the client accepts.",
+        406: "It can be had in no media type or transfer syntax that the client accepts, or it is too large for those.",
         409: "What is asked for is in conflict with what there is.",
         412: "What is to be changed has changed meanwhile.",
         415: "The body is of a media type or in a content coding that is not taken.",

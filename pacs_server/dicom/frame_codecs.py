@@ -23,7 +23,7 @@ from pacs_server.dicom.codecs import BROKEN_DATA, DEFLATED_IMAGE_FRAME, HAVE_IMA
 from pacs_server.dicom.codestream import size_of
 from pacs_server.dicom.frames import DOUBLE_FLOAT_PIXEL_DATA, FLOAT_PIXEL_DATA, FrameMap
 from pacs_server.dicom.pixels import decoded_frame
-from pacs_server.errors import ResourceLimitation, TranscodeError
+from pacs_server.errors import TooLarge, TranscodeError
 
 MAX_FRAME = 1 << 28
 """Codecs need a whole frame in memory, so longer ones (in bytes, uncompressed) are neither decoded nor encoded."""
@@ -40,9 +40,9 @@ class Pixels(NamedTuple):
 
 
 def decode(frame: bytes, frames: FrameMap, transfer_syntax_uid: str) -> Pixels:
-    """The samples of one frame as `FrameMap.read` returns it. Raises TranscodeError, ResourceLimitation."""
+    """The samples of one frame as `FrameMap.read` returns it. Raises TranscodeError, TooLarge."""
     if frames.image.pixels_per_frame * max(frames.image.bits_allocated, 8) > 8 * MAX_FRAME:
-        raise ResourceLimitation("a frame of this instance is too large to be decoded")
+        raise TooLarge("a frame of this instance is too large to be decoded")
     try:
         if not frames.is_encapsulated:
             return _native(frame, frames)

@@ -44,6 +44,7 @@ _USUAL: dict[type[PacsError], Status] = {
     errors.UserError: Status.PROCESSING_FAILURE,
     errors.PatientError: Status.PROCESSING_FAILURE,
     errors.ResourceLimitation: Status.RESOURCE_LIMITATION,
+    errors.TooLarge: Status.RESOURCE_LIMITATION,
     errors.WorklistItemChanged: Status.PROCESSING_FAILURE,
     errors.Conflict: Status.PROCESSING_FAILURE,
     errors.NotFound: Status.NO_SUCH_SOP_INSTANCE,

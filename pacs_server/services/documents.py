@@ -6,7 +6,7 @@ from pacs_server.dicom.documents import find_document
 from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.frames import find_codestream
 from pacs_server.dicom.report import html_of
-from pacs_server.errors import ResourceLimitation
+from pacs_server.errors import TooLarge
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.closing import Closing
 from pacs_server.services.frames import plain
@@ -40,9 +40,9 @@ def is_report(instance: StoredInstance) -> bool:
 
 
 def report_of(retrieve: RetrieveService, instance: StoredInstance) -> str:
-    """A structured report as HTML. Raises TranscodeError, ResourceLimitation, StorageUnavailable."""
+    """A structured report as HTML. Raises TranscodeError, TooLarge, StorageUnavailable."""
     if instance.size > _LARGEST_REPORT:
-        raise ResourceLimitation("the report is too large to be shown")
+        raise TooLarge("the report is too large to be shown")
     source = retrieve.open(instance)
     with source:
         return html_of(DataSetBytes(source.read, source.size, instance.transfer_syntax_uid))

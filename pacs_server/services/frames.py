@@ -9,7 +9,7 @@ from pacs_server.dicom.fragments import BrokenTable
 from pacs_server.dicom.frame_codecs import MAX_FRAME, Pixels, decode, encode
 from pacs_server.dicom.frames import FrameMap, find_frames
 from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
-from pacs_server.errors import ResourceLimitation, TranscodeError
+from pacs_server.errors import ResourceLimitation, TooLarge, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.closing import Closing
 from pacs_server.kit.recent_bytes import RecentBytes
@@ -107,14 +107,14 @@ class OpenFrames(Closing):
             return self.map.ranges(self.source, number)
 
     def stored(self, number: int) -> bytes:
-        """One frame as it is stored, native ones in little endian; raises as `ranges`, and ResourceLimitation."""
+        """One frame as it is stored, native ones in little endian; raises as `ranges`, and TooLarge."""
         ranges = self.ranges(number)
         if (sum(length for _, length in ranges) if ranges else self.map.frame_bits // 8) > MAX_FRAME:
-            raise ResourceLimitation("a frame of this instance is too large")
+            raise TooLarge("a frame of this instance is too large")
         return self.map.read(self.source, number, ranges)
 
     def pixels(self, number: int) -> Pixels:
-        """The samples of one frame; raises as `ranges`, and ResourceLimitation if the frame is too large."""
+        """The samples of one frame; raises as `ranges`, and TooLarge."""
         return decode(self.stored(number), self.map, self.instance.transfer_syntax_uid)
 
     def transcoded(self, number: int, transfer_syntax_uid: str) -> bytes:
@@ -164,7 +164,7 @@ class Inflated:
                 raise ResourceLimitation("too many deflated data sets are being read: try again later")
             self._data, ended = inflated(source.read(0, min(source.size, _MAX_INFLATED)), _MAX_INFLATED)
             if len(self._data) == _MAX_INFLATED:
-                raise ResourceLimitation("the deflated data set is too large to read a part of it")
+                raise TooLarge("the deflated data set is too large to read a part of it")
             if not ended:
                 raise TranscodeError("the deflated data set is truncated")
         except BaseException:

@@ -25,7 +25,7 @@ from pacs_server.dicom.reencode import encode
 from pacs_server.dicom.tags import PIXEL_DATA, SEQUENCE_END, UNDEFINED_LENGTH
 from pacs_server.dicom.vr import LONG_VRS, implicit_vr
 from pacs_server.dicom.writer import Writer
-from pacs_server.errors import ResourceLimitation, TranscodeError
+from pacs_server.errors import TooLarge, TranscodeError
 from pacs_server.services.frames import OpenFrames
 from pacs_server.services.transcode import actual_encoding
 
@@ -93,7 +93,7 @@ class _Image:
         start = self._map.end + (8 if self._map.is_encapsulated else 0)
         size = self._frames.source.size - start
         if size > _MOST_BEHIND:
-            raise ResourceLimitation("too much lies behind the pixels")
+            raise TooLarge("too much lies behind the pixels")
         data = self._frames.source.read(start, max(size, 0))
         return encode(read_elements(memoryview(data), self._encoding), EXPLICIT_LE)
 

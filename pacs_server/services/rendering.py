@@ -10,7 +10,7 @@ from pacs_server.dicom.image_attributes import Attributes
 from pacs_server.dicom.lut import Window
 from pacs_server.dicom.picture import GIF, Appearance, encode, encode_animation
 from pacs_server.dicom.rendering import Picture, render
-from pacs_server.errors import FrameNotFound, ResourceLimitation, TranscodeError
+from pacs_server.errors import FrameNotFound, ResourceLimitation, TooLarge, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.recent_bytes import RecentBytes
 from pacs_server.services.frames import FrameService, OpenFrames
@@ -57,7 +57,7 @@ class RenderingService:
         def made() -> bytes:
             with self._frames.open(instance) as frames:
                 if frames.map.image.rows * frames.map.image.columns * frames.count > _MAX_PIXELS:
-                    raise ResourceLimitation("the frames together are too large for one GIF")
+                    raise TooLarge("the frames together are too large for one GIF")
                 data_set = _attributes(frames)
                 pictures = (_rendered(frames, data_set, n, window) for n in range(1, frames.count + 1))
                 return encode_animation(pictures, _milliseconds(data_set), appearance)
@@ -101,7 +101,7 @@ def _attributes(frames: OpenFrames) -> Attributes:
 
 def _check(frames: OpenFrames) -> None:
     if frames.map.image.rows * frames.map.image.columns > _MAX_PIXELS:
-        raise ResourceLimitation("a frame of this instance is too large to be shown")
+        raise TooLarge("a frame of this instance is too large to be shown")
 
 
 def _rendered(frames: OpenFrames, data_set: Attributes, number: int, window: Window | None) -> Picture:

@@ -51,6 +51,7 @@ STATUS_OF: Final[dict[type[PacsError], HTTPStatus]] = {
     errors.PatientError: HTTPStatus.CONFLICT,
     errors.UserError: HTTPStatus.BAD_REQUEST,
     errors.ResourceLimitation: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.TooLarge: HTTPStatus.NOT_ACCEPTABLE,
     errors.WorklistItemChanged: HTTPStatus.PRECONDITION_FAILED,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.NotFound: HTTPStatus.NOT_FOUND,

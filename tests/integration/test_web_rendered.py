@@ -187,6 +187,15 @@ def test_several_pictures_come_in_parts(archive: WebArchive, multi: pydicom.Data
     assert [round(shades(image).mean() / 128) for image in some] == [2, 0]
 
 
+def test_what_is_too_large_is_not_asked_for_again(archive: WebArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = instance_url(archive.url, archive.add(ramp()))
+    assert archive.get(f"{url}/rendered").status_code == 200
+    monkeypatch.setattr("pacs_server.services.rendering._MAX_PIXELS", 100)
+    answer = archive.get(f"{url}/rendered?viewport=10,10")
+    assert (answer.status_code, answer.headers.get("retry-after")) == (406, None)
+    assert "too large" in answer.json()["detail"]
+
+
 def test_a_series_and_a_study_are_shown_by_an_image_from_the_middle(archive: WebArchive) -> None:
     study, series = make_ct().StudyInstanceUID, make_ct().SeriesInstanceUID
     stored = [

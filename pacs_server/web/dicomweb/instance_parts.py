@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from pacs_server.dicom.frame_codecs import ENCODERS
 from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN, encode_head
-from pacs_server.errors import FrameNotFound, PacsError, ResourceLimitation, TranscodeError
+from pacs_server.errors import FrameNotFound, PacsError, ResourceLimitation, TooLarge, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.frames import FrameService
 from pacs_server.services.plain_instance import EncodedInstance, PlainInstance
@@ -139,7 +139,7 @@ class Opener:
 
     def _transcoded(self, planned: Planned) -> Opened:
         if planned.data_set_size > _MOST_AS_A_WHOLE:
-            raise ResourceLimitation("the instance is too large for another transfer syntax")
+            raise TooLarge("the instance is too large for another transfer syntax")
         return Opened(planned, self._retrieve.transcoded(planned.instance, planned.transfer_syntax_uid))
 
     async def file(self, one: Opened, part: ByteRange | None = None) -> AsyncIterator[Piece]:

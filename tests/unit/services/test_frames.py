@@ -32,7 +32,7 @@ from pacs_server.dicom.codestream import size_of
 from pacs_server.dicom.frame_codecs import ENCODERS, Pixels
 from pacs_server.dicom.frames import find_frames
 from pacs_server.dicom.uids import InstanceUIDs
-from pacs_server.errors import FrameNotFound, ResourceLimitation, TranscodeError
+from pacs_server.errors import FrameNotFound, ResourceLimitation, TooLarge, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.bulk_data import BulkDataService
 from pacs_server.services.frames import FrameService, OpenFrames, RecentMaps
@@ -215,7 +215,7 @@ def test_only_a_few_deflated_data_sets_are_in_memory_at_a_time(monkeypatch: pyte
         frames.close()
     opened(data, syntax).close()
     monkeypatch.setattr("pacs_server.services.frames._MAX_INFLATED", 1000)
-    with pytest.raises(ResourceLimitation):
+    with pytest.raises(TooLarge):
         opened(data, syntax)
 
 
@@ -322,7 +322,7 @@ def test_a_huge_frame_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(frame_codecs, "MAX_FRAME", 1000)
     monkeypatch.setattr("pacs_server.services.frames.MAX_FRAME", 1000)
     data = compressed(RLELossless, [LOSSLESS["rle"][1](frame) for frame in GRAY12], GRAY12)
-    with opened(data, RLELossless) as frames, pytest.raises(ResourceLimitation):
+    with opened(data, RLELossless) as frames, pytest.raises(TooLarge):
         frames.pixels(1)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from pacs_server.dicom.lut import Window
 from pacs_server.dicom.picture import Appearance
 from pacs_server.dicom.uids import InstanceUIDs
-from pacs_server.errors import FrameNotFound, ResourceLimitation
+from pacs_server.errors import FrameNotFound, TooLarge
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services import rendering
 from pacs_server.services.frames import FrameService
@@ -125,9 +125,9 @@ def test_only_a_few_instances_are_tried(retrieve: Retrieve) -> None:
 def test_huge_images_and_animations_are_refused(retrieve: Retrieve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "_MAX_PIXELS", 100)
     large, many = retrieve.add("1", rows=20), retrieve.add("2", frames=3)
-    with pytest.raises(ResourceLimitation):
+    with pytest.raises(TooLarge):
         service(retrieve).picture(large, 1, PNG)
-    with pytest.raises(ResourceLimitation):
+    with pytest.raises(TooLarge):
         service(retrieve).animation(many, PNG)
     assert service(retrieve).picture(many, 1, PNG)
 
