@@ -10,6 +10,8 @@ from starlette.responses import Response
 
 # Longer ones are not looked at.
 _MOST_CHARACTERS: Final = 16_384
+# The command line of the dicomweb-client of PyPI sends this when it was given no token.
+_NOTHING: Final = "Bearer None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ def shown(request: HTTPConnection) -> Password | Token | None:
     if scheme.lower() == "basic":
         return _password(text)
     return None
+
+
+def has_token_to_show(request: HTTPConnection) -> bool:
+    """Whether there is an Authorization header that is more than the name of nothing."""
+    return request.headers.get("authorization", _NOTHING) != _NOTHING
 
 
 def _password(text: str) -> Password | None:

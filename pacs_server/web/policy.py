@@ -23,7 +23,7 @@ from pacs_server.services.access import granted, require, rule_of_certificate, t
 from pacs_server.services.api_keys import PREFIX
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.caller import KEY
-from pacs_server.web.credentials import CookieNames, Password, Token, shown
+from pacs_server.web.credentials import CookieNames, Password, Token, has_token_to_show, shown
 from pacs_server.web.head import SAFE_METHODS
 from pacs_server.web.lane import Lane
 from pacs_server.web.oidc import Provider
@@ -43,6 +43,8 @@ NOT_HTTPS: Final = (
 # They check tokens, which may have to wait for the provider.
 _THREADS: Final = 4
 _REALM: Final = 'realm="pacs-server"'
+_WRONG: Final = "the credentials are not valid, or no longer"
+_NOT_NEEDED: Final = f"{_WRONG}; nobody has to log in here yet, so leave the Authorization header out"
 
 
 class Policy:
@@ -64,7 +66,7 @@ class Policy:
         visitor = visitor_of(request, config.web)
         path = request.scope["path"]
         found: Caller | Response | None
-        if "authorization" in request.headers:
+        if await self._shows(request, visitor, config):
             found = await self._shown(request, visitor, config)
         else:
             found = await self._known(request, visitor, config)
@@ -129,6 +131,12 @@ class Policy:
 
     # ---------------------------------------------------------------- with an Authorization header
 
+    async def _shows(self, request: HTTPConnection, visitor: Visitor, config: Config) -> bool:
+        """Whether the Authorization header decides: always if there is one, but for "no token" in open mode."""
+        if has_token_to_show(request):
+            return True
+        return "authorization" in request.headers and not await self.is_open(visitor, config)
+
     async def _shown(self, request: HTTPConnection, visitor: Visitor, config: Config) -> Caller | Response:
         match shown(request):
             case Password(name, password):
@@ -148,7 +156,8 @@ class Policy:
         failed = self._services.auditor.login_failed
         await in_thread(failed, caller_of_visitor(visitor), "", "the token is not valid")
         headers = {"www-authenticate": f'Bearer {_REALM}, error="invalid_token"'}
-        return problem(HTTPStatus.UNAUTHORIZED, "the credentials are not valid, or no longer", headers)
+        # RFC 6750 3.1: a token that is not valid is refused, also where none is needed.
+        return problem(HTTPStatus.UNAUTHORIZED, _NOT_NEEDED if await self.is_open(visitor, config) else _WRONG, headers)
 
     def _of_token(self, token: str, visitor: Visitor, config: Config) -> Caller | None:
         """The caller that the provider's token is of, None if it is not valid. Raises ProviderError."""

@@ -96,10 +96,17 @@ def test_nobody_has_to_log_in_on_this_machine_until_there_is_a_user(tmp_path: Pa
         assert site.get("/api/v1/users").status_code in (403, 404)
         for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "X-Forwarded-Anything"):
             assert site.get(headers={header: "127.0.0.1"}).status_code == 401, header
-        # Credentials that are wrong are not as good as none.
-        assert site.get(headers={"Authorization": "Bearer pacs_wrong"}).status_code == 401
+        # Credentials that are wrong are not as good as none, but for the "no token" of dicomweb-client's command line.
+        no_token = {"Authorization": "Bearer None"}
+        assert site.get(headers=no_token).status_code == 200
+        assert site.get(headers=no_token | {"Via": "127.0.0.1"}).status_code == 401
+        for token in ("pacs_wrong", "none", "a.b.c"):
+            wrong = site.get(headers={"Authorization": f"Bearer {token}"})
+            assert (wrong.status_code, "leave the Authorization header out" in wrong.text) == (401, True)
         add_user(site.users, "anna", PASSWORD)
         assert site.get().status_code == 401
+        assert site.get(headers=no_token).status_code == 401
+        assert "leave" not in site.get(headers={"Authorization": "Bearer a.b.c"}).text
         # A file that vanishes opens nothing.
         remove_user(site.users, "anna")
         assert site.get().status_code == 401
