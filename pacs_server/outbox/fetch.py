@@ -19,7 +19,8 @@ from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
-from pacs_server.errors import PacsError, RemoteBusy, RemoteError, RemoteUnreachable
+from pacs_server.dicom.subject import Subject
+from pacs_server.errors import InstanceMismatch, PacsError, RemoteBusy, RemoteError, RemoteUnreachable
 from pacs_server.index.task_values import Task
 from pacs_server.outbox.handler import Work
 from pacs_server.scu.find import STUDY_ROOT
@@ -188,10 +189,15 @@ class _Attempt:
         return done
 
     def _retrieve(self, wanted: Wanted, arrivals: Arrivals, *, may_get: bool) -> Retrieved:
+        def begin(subject: Subject, sop_class: str) -> None:
+            if subject.study_instance_uid != wanted.study:
+                raise InstanceMismatch("the remote sent an instance of another study than it was asked for")
+            arrivals.begin(subject, sop_class)
+
         def take(sop_class: str, uid: str, transfer_syntax: str, pieces: object) -> None:
             request = StoreRequest(sop_class, uid, transfer_syntax, self._origin)
             try:
-                outcome = self._handler.store.store(request, pieces, arrivals.begin)  # type: ignore[arg-type]
+                outcome = self._handler.store.store(request, pieces, begin)  # type: ignore[arg-type]
             except PacsError as error:
                 arrivals.failed(str(error))
                 raise
