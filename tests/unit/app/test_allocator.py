@@ -35,3 +35,27 @@ def _kept(mode: str) -> int:
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library is not glibc")
 def test_large_blocks_go_back_to_the_system() -> None:
     assert _kept("give") < 8 <= _kept("keep")
+
+
+_AGAIN = """
+import resource
+from pacs_server.app.allocator import give_back_large_blocks
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+give_back_large_blocks()
+for _ in range(3):
+    b"x" * (1 << 20)
+before = faults()
+for _ in range(50):
+    b"x" * (1 << 20)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"), reason="the C library is not glibc")
+def test_the_memory_of_a_frame_serves_for_the_next_one() -> None:
+    """Otherwise each MiB costs 256 page faults, again and again."""
+    done = subprocess.run([sys.executable, "-c", _AGAIN], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stdout) < 1000
