@@ -70,6 +70,11 @@ class FrameMap:
         return not self.frame_bits
 
     @property
+    def memory(self) -> int:
+        """How many bytes of memory the map takes, roughly."""
+        return 1000 + self.bounds.itemsize * len(self.bounds)
+
+    @property
     def count(self) -> int:
         """The number of frames."""
         return self.image.number_of_frames
@@ -140,7 +145,14 @@ class FrameMap:
 
     @classmethod
     def decode(cls, data: bytes) -> "FrameMap | None":
-        """The map that `encode` put into these bytes; None if another version of this program did."""
+        """The map that `encode` put into these bytes; None if broken, or from another version of this program."""
+        try:
+            return cls._decoded(data)
+        except (ValueError, TypeError, zlib.error):
+            return None
+
+    @classmethod
+    def _decoded(cls, data: bytes) -> "FrameMap | None":
         head, _, raw = zlib.decompress(data).partition(b"\n")
         version, *plain = json.loads(head)
         if version != _VERSION:
@@ -195,23 +207,25 @@ def _find(source: Readable, encoding: Encoding) -> tuple[dict[int, Element], Ele
     for length in _HEADS:
         data = source.read(0, length)
         skimmer = Skimmer(data, encoding, max_elements=_MAX_ELEMENTS)
-        found: dict[int, Element] = {}
-        at = 0
+        starts: dict[int, int] = {}
         try:
-            for element in skimmer.elements(0, len(data)):
-                if element.tag in _PIXELS:
-                    return found, element, at, encoding
-                at = skimmer.end(element)
-                if element.tag in IMAGE_TAGS and at <= len(data):
-                    little = EXPLICIT_LE if encoding.little_endian else EXPLICIT_BE
-                    found[element.tag] = Element(element.tag, element.vr, skimmer.value(element), little)
+            skimmer.heads(0, len(data), starts, _PIXELS)
         except Cut:
             pass
         except InvalidInstance as error:
             raise TranscodeError(str(error)) from error
+        if (tag := next((tag for tag in _PIXELS if tag in starts), None)) is not None:
+            return _elements(skimmer, starts, encoding), skimmer.element(starts[tag]), starts[tag], encoding
         if len(data) >= source.size:
             raise FrameNotFound("the instance has no pixels")
     raise TranscodeError("the attributes before the pixels are too long")
+
+
+def _elements(skimmer: Skimmer, starts: dict[int, int], encoding: Encoding) -> dict[int, Element]:
+    """The elements that describe the pixels."""
+    little = EXPLICIT_LE if encoding.little_endian else EXPLICIT_BE
+    found = [skimmer.element(starts[tag]) for tag in IMAGE_TAGS if tag in starts]
+    return {each.tag: Element(each.tag, each.vr, skimmer.value(each), little) for each in found}
 
 
 def _described(found: dict[int, Element], tag: int) -> ImageDescription:

@@ -23,12 +23,13 @@ class Attributes:
 
     def __init__(self, skimmer: Skimmer, start: int, end: int) -> None:
         self._skimmer = skimmer
+        # Where each element begins, and those that were asked for.
+        self._starts: dict[int, int] = {}
         self._elements: dict[int, ElementPosition] = {}
         # Of each sequence the starts and ends of the items that were stepped over, and those of the rest.
         self._items: dict[int, tuple[array[int], Iterator[int]]] = {}
         with suppress(Cut, InvalidInstance):
-            for element in skimmer.elements(start, end):
-                self._elements[element.tag] = element
+            skimmer.heads(start, end, self._starts)
 
     @classmethod
     def of(cls, header: bytes, transfer_syntax_uid: str) -> "Attributes":
@@ -37,11 +38,17 @@ class Attributes:
         return cls(skimmer, 0, len(header))
 
     def __contains__(self, tag: int) -> bool:
-        return tag in self._elements
+        return tag in self._starts
+
+    def _element(self, tag: int) -> ElementPosition | None:
+        found = self._elements.get(tag)
+        if found is None and (start := self._starts.get(tag)) is not None:
+            found = self._elements[tag] = self._skimmer.element(start)
+        return found
 
     def data(self, tag: int) -> bytes:
         """The value as it is encoded."""
-        element = self._elements.get(tag)
+        element = self._element(tag)
         return b"" if element is None else self._skimmer.value(element)
 
     def texts(self, tag: int) -> list[str]:
@@ -55,7 +62,7 @@ class Attributes:
 
     def numbers(self, tag: int) -> list[float]:
         """The values of an attribute of numbers, in text or binary; nothing if one of them is no number."""
-        element = self._elements.get(tag)
+        element = self._element(tag)
         if element is None:
             return []
         try:
@@ -88,7 +95,7 @@ class Attributes:
 
     def item(self, tag: int, index: int = 0) -> "Attributes | None":
         """One item of a sequence; the others are stepped over, each of them once however many are asked for."""
-        element = self._elements.get(tag)
+        element = self._element(tag)
         if element is None:
             return None
         bounds, rest = self._items.setdefault(tag, (array("Q"), chain.from_iterable(self._skimmer.items(element))))

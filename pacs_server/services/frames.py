@@ -1,7 +1,7 @@
 """The frames of stored instances, one at a time: as they are stored, or in another transfer syntax without loss."""
 
 import threading
-import zlib
+from operator import attrgetter
 from typing import Protocol
 
 from pacs_server.dicom.encoding import inflated, is_deflated
@@ -28,10 +28,10 @@ _NATIVE = frozenset(
 class KeptMaps(Protocol):
     """Where the places of frames are kept, by the digest of the data set; losing them only costs time."""
 
-    def get(self, instance: StoredInstance) -> bytes | None:
+    def get(self, instance: StoredInstance) -> FrameMap | None:
         """What was put there, or None."""
 
-    def put(self, instance: StoredInstance, encoded: bytes) -> None:
+    def put(self, instance: StoredInstance, found: FrameMap) -> None:
         """Keep the places of the frames of an instance."""
 
 
@@ -40,15 +40,15 @@ class RecentMaps:
 
     def __init__(self, limit: int = _MAX_KEPT) -> None:
         """`limit` is in bytes."""
-        self._maps = RecentBytes(limit)
+        self._maps: RecentBytes[FrameMap] = RecentBytes(limit, attrgetter("memory"))
 
-    def get(self, instance: StoredInstance) -> bytes | None:
+    def get(self, instance: StoredInstance) -> FrameMap | None:
         """The map of an instance, or None."""
         return self._maps.get(_key(instance))
 
-    def put(self, instance: StoredInstance, encoded: bytes) -> None:
+    def put(self, instance: StoredInstance, found: FrameMap) -> None:
         """Keep the map of an instance, and forget what was not asked for longest."""
-        self._maps.put(_key(instance), encoded)
+        self._maps.put(_key(instance), found)
 
 
 def _key(instance: StoredInstance) -> tuple[str, str]:
@@ -79,7 +79,7 @@ class OpenFrames(Closing):
         self.instance = instance
         self.source = source
         self._kept = kept
-        self.map = self._known() or self._found()
+        self.map = kept.get(instance) or self._found()
 
     @property
     def count(self) -> int:
@@ -131,16 +131,9 @@ class OpenFrames(Closing):
         """Close the instance."""
         self.source.close()
 
-    def _known(self) -> FrameMap | None:
-        encoded = self._kept.get(self.instance)
-        try:
-            return FrameMap.decode(encoded) if encoded else None
-        except (ValueError, TypeError, zlib.error):
-            return None
-
     def _found(self, *, trust_tables: bool = True) -> FrameMap:
         found = find_frames(self.source, self.instance.transfer_syntax_uid, trust_tables=trust_tables)
-        self._kept.put(self.instance, found.encode())
+        self._kept.put(self.instance, found)
         return found
 
     def _mistrust(self) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.encoding import is_deflated
-from pacs_server.dicom.frames import find_frames
+from pacs_server.dicom.frames import FrameMap, find_frames
 from pacs_server.dicom.metadata import BASE, Metadata
 from pacs_server.errors import FrameNotFound, IndexUnavailable, PacsError, TranscodeError
 from pacs_server.index.feed import Effect
@@ -83,12 +83,13 @@ class MetadataService:
             content = b"".join([*packed, packer.flush()])
             return Kept(content, _frames(source, stored.transfer_syntax_uid) if metadata.has_pixels else None)
 
-    def frames(self, stored: StoredInstance) -> bytes | None:
-        """The kept map of the frames of an instance, as `FrameMap.decode` takes it; None if none is kept."""
+    def frames(self, stored: StoredInstance) -> FrameMap | None:
+        """The kept map of the frames of an instance; None if none is kept."""
         try:
-            return self._index.frames(stored)
+            encoded = self._index.frames(stored)
         except IndexUnavailable:
             return None
+        return None if encoded is None else FrameMap.decode(encoded)
 
     def _read_now(self, stored: StoredInstance) -> bytes:
         kept = self.read(stored)
@@ -107,16 +108,16 @@ class KeptFrameMaps:
         self._metadata = metadata
         self._recent = RecentMaps()
 
-    def get(self, instance: StoredInstance) -> bytes | None:
+    def get(self, instance: StoredInstance) -> FrameMap | None:
         """The map of an instance, or None."""
         found = self._recent.get(instance)
         if found is None and (found := self._metadata.frames(instance)) is not None:
             self._recent.put(instance, found)
         return found
 
-    def put(self, instance: StoredInstance, encoded: bytes) -> None:
+    def put(self, instance: StoredInstance, found: FrameMap) -> None:
         """Keep a map in memory; the index gets it from whoever keeps the metadata."""
-        self._recent.put(instance, encoded)
+        self._recent.put(instance, found)
 
 
 def _frames(source: DataSetSource, transfer_syntax_uid: str) -> bytes | None:

@@ -31,7 +31,7 @@ class RenderingService:
     def __init__(self, frames: FrameService, *, keep: int = _MAX_KEPT) -> None:
         """`keep` is how many bytes of pictures are kept."""
         self._frames = frames
-        self._kept = RecentBytes(keep)
+        self._kept: RecentBytes[bytes] = RecentBytes(keep)
 
     def picture(
         self, instance: StoredInstance, number: int | None, appearance: Appearance, window: Window | None = None

@@ -3,6 +3,7 @@
 import struct
 import warnings
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -30,7 +31,7 @@ from pydicom.uid import (
 from pacs_server.dicom import frame_codecs
 from pacs_server.dicom.codestream import size_of
 from pacs_server.dicom.frame_codecs import ENCODERS, Pixels
-from pacs_server.dicom.frames import find_frames
+from pacs_server.dicom.frames import FrameMap, find_frames
 from pacs_server.dicom.uids import InstanceUIDs
 from pacs_server.errors import FrameNotFound, ResourceLimitation, TooLarge, TranscodeError
 from pacs_server.index.instances import StoredInstance
@@ -278,12 +279,17 @@ def test_bulk_data_are_the_frames_even_if_the_table_is_broken(first: str) -> Non
 
 
 def test_kept_maps_are_bounded_and_those_used_last_stay() -> None:
-    maps = RecentMaps(limit=100)
+    data = compressed(RLELossless, [LOSSLESS["rle"][1](frame) for frame in GRAY12], GRAY12)
+    with opened(data, RLELossless) as frames:
+        found = frames.map
+    longer = replace(found, bounds=found.bounds * 100)
+    assert longer.memory >= found.memory + 99 * 8 * len(found.bounds)
+    maps = RecentMaps(limit=3 * found.memory)
     instances = [instance_of(bytes([n]), NATIVE) for n in range(4)]
     for instance in instances[:3]:
-        maps.put(instance, bytes(33))
-    assert maps.get(instances[0]) == bytes(33)
-    maps.put(instances[3], bytes(33))
+        maps.put(instance, found)
+    assert maps.get(instances[0]) is found
+    maps.put(instances[3], found)
     assert maps.get(instances[1]) is None
     assert maps.get(instances[0]) is not None
 
@@ -309,13 +315,9 @@ def test_the_size_of_any_codestream(data: bytes, start: bytes) -> None:
     size_of(start + data)
 
 
-def test_what_was_kept_and_cannot_be_read_is_found_anew() -> None:
-    data = compressed(RLELossless, [LOSSLESS["rle"][1](frame) for frame in GRAY12], GRAY12)
-    for garbage in (b"\0\1\2", zlib.compress(b"{}\n"), zlib.compress(b"[7]\n")):
-        maps = RecentMaps()
-        maps.put(instance_of(data, RLELossless), garbage)
-        with FrameService(Retrieve(data), maps).open(instance_of(data, RLELossless)) as frames:  # type: ignore[arg-type]
-            assert frames.count == 2
+def test_what_was_kept_and_cannot_be_read_is_no_map() -> None:
+    for garbage in (b"\0\1\2", zlib.compress(b"{}\n"), zlib.compress(b"[7]\n"), zlib.compress(b"[1, 2]\n")):
+        assert FrameMap.decode(garbage) is None
 
 
 def test_a_huge_frame_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
