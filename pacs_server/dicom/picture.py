@@ -8,6 +8,7 @@ from typing import Any, Final
 from PIL import Image, ImageCms
 
 from pacs_server.dicom.rendering import Picture
+from pacs_server.dicom.shrinking import can_shrink, shrunk
 from pacs_server.errors import InvalidRequest
 
 JPEG: Final = "image/jpeg"
@@ -89,7 +90,11 @@ def encode_animation(pictures: Iterable[Picture], milliseconds: float, appearanc
 
 def _shown(picture: Picture, appearance: Appearance) -> tuple[Image.Image, bytes]:
     """The image as it is to be encoded, and the ICC profile to go with it."""
-    image = Image.fromarray(picture.samples)
+    samples = picture.samples
+    size = _fitted((samples.shape[1], samples.shape[0]), appearance)
+    if samples.ndim == 2 and appearance.region is None and can_shrink((samples.shape[1], samples.shape[0]), size):
+        return Image.fromarray(shrunk(samples, *size)), b""
+    image = Image.fromarray(samples)
     profile = b"" if appearance.icc_profile == "no" else picture.icc_profile
     if profile and appearance.icc_profile == "srgb":
         image, profile = _in_srgb(image, profile)

@@ -23,7 +23,7 @@ _ICC_PROFILE, _OPTICAL_PATHS = 0x00282000, 0x00480105
 _PALETTE_DESCRIPTORS = (0x00281101, 0x00281102, 0x00281103)
 _PALETTE_DATA, _SEGMENTED_PALETTE_DATA = (0x00281201, 0x00281202, 0x00281203), (0x00281221, 0x00281222, 0x00281223)
 # So many samples are computed at a time.
-_AT_A_TIME = 1 << 20
+_AT_A_TIME = 1 << 15
 
 
 class Picture(NamedTuple):
@@ -62,8 +62,16 @@ def _stored_values(samples: Any, image: ImageDescription, data_set: Attributes) 
         return samples
     high = data_set.word(_HIGH_BIT)
     high = image.bits_stored - 1 if high is None or not image.bits_stored <= high + 1 <= allocated else high
+    if high == image.bits_stored - 1 and _fit(samples, image.bits_stored):
+        return samples
     # The shift to the left takes the bits above away; the one to the right extends the sign.
     return (samples << (allocated - 1 - high)) >> (allocated - image.bits_stored)
+
+
+def _fit(samples: Any, bits: int) -> bool:
+    """Whether so many bits are enough for the samples as they are."""
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if samples.dtype.kind == "i" else (0, (1 << bits) - 1)
+    return samples.size > 0 and int(samples.min()) >= low and int(samples.max()) <= high
 
 
 # ---------------------------------------------------------------- grey
@@ -164,8 +172,15 @@ def _shades(samples: Any, pipeline: Grayscale) -> Any:
     values = np.arange(low, high + 1)
     if pipeline.voi is None:
         pipeline = pipeline.fitted(_present(parts, values, pipeline))
-    table = pipeline.shades(values)
-    return np.concatenate([np.take(table, np.subtract(part, low, dtype=np.intp)) for part in parts])
+    # The samples are indexes into the table; negative ones count from its end.
+    first, last = min(low, 0), max(high, 0)
+    table = np.zeros(last - first + 1, "u1")
+    table[low - first : high - first + 1] = pipeline.shades(values)
+    table = np.roll(table, first)
+    shades = np.empty(samples.shape, "u1")
+    for part, shown in zip(parts, _parts(shades), strict=True):
+        table.take(part, out=shown, mode="wrap")
+    return shades
 
 
 def _present(parts: list[Any], values: Any, pipeline: Grayscale) -> Any:

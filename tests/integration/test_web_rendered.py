@@ -24,6 +24,8 @@ from pydicom.uid import (
 from servers import config, running
 from webarchive import WebArchive, instance_url
 
+from pacs_server.web.threads import Threads
+
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 RAMP = (np.arange(100)[np.newaxis, :] * 10 + np.zeros((50, 1))).astype("<u2")
 
@@ -417,3 +419,24 @@ def test_a_report_is_a_page(archive: WebArchive) -> None:
         assert "<li>" in answer.text
         assert "sandbox" in answer.headers["content-security-policy"]
     assert archive.get(f"{instance_url(archive.url, ds)}/rendered", "image/jpeg").status_code == 406
+
+
+def test_one_thread_makes_all_of_a_picture(
+    archive: WebArchive, image: pydicom.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handing a request over to a thread takes as long as opening the instance."""
+    url = instance_url(archive.url, image)
+    opened(archive.get(f"{url}/rendered"))
+    run, ran = Threads.run, []
+
+    def counted(self: Threads, function: Any, *arguments: Any) -> Any:
+        ran.append(function)
+        return run(self, function, *arguments)
+
+    monkeypatch.setattr(Threads, "run", counted)
+    opened(archive.get(f"{url}/rendered", params={"viewport": "31,31"}))
+    opened(archive.get(f"{url}/frames/1/rendered", params={"viewport": "31,31"}))
+    opened(archive.get(f"{url}/thumbnail", params={"viewport": "31,31"}))
+    opened(wado(archive, image, rows=31))
+    assert wado(archive, image, contentType="application/dicom").status_code == 200
+    assert len(ran) == 5

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,6 +18,7 @@ from pacs_server.web.dicomweb.resources import FRAMES
 from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PIECE, PiecewiseResponse, pieces_of
+from pacs_server.web.threads import in_thread
 
 # Frames of so many bytes together are read at once by the thread that has found them.
 _SMALL: Final = 4 * PIECE
@@ -46,7 +46,7 @@ class Frames:
     async def frames(self, request: Request) -> Response:
         """The frames of a list such as 1,2,7, in its order."""
         numbers = frame_numbers(request.path_params["frames"])
-        found = await run_in_threadpool(self._find, request, numbers, accepted(request), caller_of(request))
+        found = await in_thread(self._find, request, numbers, accepted(request), caller_of(request))
         if isinstance(found, Response):
             return found
         if found.parts is None:
@@ -97,7 +97,7 @@ class Frames:
                 for start in range(0, len(part), _SMALL):
                     yield part[start : start + _SMALL]
                 continue
-            ranges = part or await run_in_threadpool(found.ranges, number)
+            ranges = part or await in_thread(found.ranges, number)
             async for piece in pieces_of(found.frames.source, ranges):
                 yield piece
         if rest or found.tail:

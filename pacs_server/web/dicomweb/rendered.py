@@ -1,10 +1,9 @@
 """Rendered resources and thumbnails of studies, series, instances and frames (PS3.18 8.3.5, 10.4.1.1.3, 10.4.1.1.6)."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,6 +23,7 @@ from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, FRAMES
 from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse
+from pacs_server.web.threads import in_thread
 
 T = TypeVar("T")
 _THUMBNAIL: Final = 256
@@ -52,64 +52,65 @@ class Rendered:
 
         In multipart/related there is one for each frame, or for each instance of a series or study.
         """
-        window, appearance = window_of(request), appearance_of(request)
-        takes, caller = accepted(request), caller_of(request)
-        found = await run_in_threadpool(select, self._retrieve, request.path_params, caller)
-        if len(found) == 1 and "frames" not in request.path_params and shown_type(found[0]):
+        appearance, takes, numbers = appearance_of(request), accepted(request), _numbers(request)
+        asked = _Asked(request, takes, numbers, appearance, window_of(request), _chosen(takes))
+        found = await self._picture_or_found(asked)
+        if isinstance(found, Response):
+            return found
+        if asked.is_document(found):
             return await document_response(request, self._retrieve, found[0], takes, self._views.recorder(request))
-        chosen = _chosen(takes)
-        if chosen is None:
+        if asked.chosen is None:
             raise not_acceptable(PICTURES)
-        appearance = replace(appearance, media_type=chosen[0])
-        numbers = _numbers(request)
-        if chosen[1] or len(numbers) > 1:
-            if chosen[1] is False:
-                raise NotAcceptable("several frames can only be had in multipart/related")
-            return await self._all(request, found, numbers, appearance, window)
-        return await self._one(request, found, numbers, appearance, window)
+        if asked.chosen[1] is False:
+            raise NotAcceptable("several frames can only be had in multipart/related")
+        return await self._all(request, found, numbers, asked.picture, asked.window)
 
     async def thumbnail(self, request: Request) -> Response:
         """A small picture."""
         appearance = appearance_of(request)
         if appearance.width is None:
             appearance = replace(appearance, width=_THUMBNAIL, height=_THUMBNAIL)
-        chosen = _chosen(accepted(request))
+        takes = accepted(request)
+        chosen = _chosen(takes)
         if chosen is None:
             raise not_acceptable(PICTURES)
-        found = await run_in_threadpool(select, self._retrieve, request.path_params, caller_of(request))
-        appearance = replace(appearance, media_type=chosen[0])
-        return await self._one(request, found, _numbers(request)[:1], appearance, None, animated=False)
+        numbers = _numbers(request)[:1]
+        asked = _Asked(request, takes, numbers, appearance, None, (chosen[0], None), thumbnail=True)
+        found = await self._picture_or_found(asked)
+        assert isinstance(found, Response)
+        return found
 
-    async def _one(
-        self,
-        request: Request,
-        found: list[StoredInstance],
-        numbers: list[int],
-        appearance: Appearance,
-        window: Window | None,
-        *,
-        animated: bool = True,
-    ) -> Response:
-        """One picture of one instance."""
-        instance = found[0]
-        if "instance" not in request.path_params:
-            instance = await self._workers.run(self._rendering.representative, found)
-        number = numbers[0] if numbers else None
-        tag = entity_tag(instance, number, appearance, window, animated)
-        if (answer := conditions(request, _headers(request, tag))) is not None:
+    async def _picture_or_found(self, asked: "_Asked") -> Response | list[StoredInstance]:
+        """The answer if that is one picture, else the instances. One thread does all of it."""
+        request = asked.request
+        if "if-none-match" in request.headers and "instance" in request.path_params:
+            # What the client has already waits for no turn.
+            found = await in_thread(select, self._retrieve, request.path_params, caller_of(request))
+            if asked.is_one(found) and (answer := conditions(request, asked.headers(found[0]))) is not None:
+                return answer
+        return await self._workers.run(self._picture_now, asked)
+
+    def _picture_now(self, asked: "_Asked") -> Response | list[StoredInstance]:
+        request = asked.request
+        found = select(self._retrieve, request.path_params, caller_of(request))
+        if not asked.is_one(found):
+            return found
+        whole = "instance" in request.path_params
+        instance = found[0] if whole else self._rendering.representative(found)
+        headers = asked.headers(instance)
+        if (answer := conditions(request, headers)) is not None:
             return answer
-        whole = number is None and "instance" in request.path_params
-        animated = animated and whole and appearance.media_type == GIF
-        record = self._views.recorder(request)
-
-        def made() -> bytes:
-            record(instance)
-            if animated:
-                return self._rendering.animation(instance, appearance, window)
-            return self._rendering.picture(instance, number, appearance, window)
-
-        data = await self._workers.run(_or_not_acceptable, made)
-        return Response(data, headers=_headers(request, tag), media_type=appearance.media_type)
+        number, appearance, window = asked.number, asked.picture, asked.window
+        animated = whole and number is None and appearance.media_type == GIF and not asked.thumbnail
+        self._views.recorder(request)(instance)
+        data = _or_not_acceptable(
+            lambda: (
+                self._rendering.animation(instance, appearance, window)
+                if animated
+                else self._rendering.picture(instance, number, appearance, window)
+            )
+        )
+        return Response(data, headers=headers, media_type=appearance.media_type)
 
     async def _all(
         self,
@@ -162,6 +163,45 @@ class Rendered:
                 continue  # an instance of a series or study that shows nothing
             yield f"--{boundary}\r\nContent-Type: {appearance.media_type}\r\n\r\n".encode("ascii") + data + b"\r\n"
         yield f"--{boundary}--\r\n".encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request asks for; `chosen` is the media type, and whether the client wants parts."""
+
+    request: Request
+    takes: list[Accepted]
+    numbers: list[int]
+    appearance: Appearance
+    window: Window | None
+    chosen: tuple[str, bool | None] | None
+    thumbnail: bool = False
+
+    @property
+    def number(self) -> int | None:
+        """The number of the one frame, if the request names one."""
+        return self.numbers[0] if self.numbers else None
+
+    @property
+    def picture(self) -> Appearance:
+        """How the picture is to look."""
+        assert self.chosen is not None
+        return replace(self.appearance, media_type=self.chosen[0])
+
+    def is_document(self, found: list[StoredInstance]) -> bool:
+        """Whether that is no picture but a document (PS3.18 8.7.4)."""
+        one = len(found) == 1 and "frames" not in self.request.path_params and not self.thumbnail
+        return one and shown_type(found[0]) is not None
+
+    def is_one(self, found: list[StoredInstance]) -> bool:
+        """Whether the answer is one picture by itself."""
+        single = self.chosen is not None and not self.chosen[1] and len(self.numbers) <= 1
+        return single and not self.is_document(found)
+
+    def headers(self, instance: StoredInstance) -> dict[str, str]:
+        """The headers of the one picture."""
+        tag = entity_tag(instance, self.number, self.picture, self.window, not self.thumbnail)
+        return _headers(self.request, tag)
 
 
 def _chosen(takes: list[Accepted]) -> tuple[str, bool | None] | None:

@@ -1,12 +1,11 @@
 """What retrievals of frames and rendered pictures share: the instance, its audit record, its validator."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from hashlib import sha256
 from typing import Any, Final, TypeVar
 
-from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from pacs_server.audit.auditor import Auditor
@@ -21,6 +20,7 @@ from pacs_server.kit.recently import Recently
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.transfers import Transfer
+from pacs_server.web.threads import Threads
 
 T = TypeVar("T")
 # A viewer asks for hundreds of frames of one instance one by one. Who looked at it is recorded once in so many seconds.
@@ -125,11 +125,11 @@ class Views:
 
 
 class Workers:
-    """Runs what takes processor time and memory in threads, a few at a time. For one event loop."""
+    """Runs what takes processor time and memory in threads, a few at a time."""
 
     def __init__(self, at_once: int = _AT_ONCE) -> None:
-        self._limiter = CapacityLimiter(at_once)
+        self._threads = Threads(at_once)
 
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+    def run(self, function: Callable[..., T], *arguments: Any) -> Awaitable[T]:
         """What the function returns; waits for its turn without holding a thread."""
-        return await to_thread.run_sync(function, *arguments, limiter=self._limiter)
+        return self._threads.run(function, *arguments)

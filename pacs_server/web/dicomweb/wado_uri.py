@@ -1,10 +1,9 @@
 """WADO-URI: one instance by query parameters, as a DICOM file or as browsers show it (PS3.18 9)."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,6 +23,7 @@ from pacs_server.web.dicomweb.rendering_parameters import MOST_PIXELS, number, w
 from pacs_server.web.dicomweb.viewing import Views, Workers, entity_tag, select
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse
+from pacs_server.web.threads import in_thread
 
 _UIDS: Final = {"study": "studyUID", "series": "seriesUID", "instance": "objectUID"}
 
@@ -54,58 +54,66 @@ class WADOURI:
             raise InvalidRequest("this server does not de-identify: leave anonymize out")
         if "presentationUID" in given:
             raise InvalidRequest("this server does not apply presentation states: leave presentationUID out")
-        appearance, window = _appearance_of(request), _window_of(request)
-        instance = (await run_in_threadpool(select, self._retrieve, uids, caller_of(request)))[0]
-        for media_type in _wanted(request, instance):
-            if media_type == DICOM:
-                return await self._file(request, instance)
-            if media_type == shown_type(instance):
-                takes = [Accepted(media_type)]
-                return await document_response(request, self._retrieve, instance, takes, self._views.recorder(request))
-            if media_type in PICTURES and shown_type(instance) is None:
-                return await self._picture(request, instance, replace(appearance, media_type=media_type), window)
-        raise NotAcceptable(f"contentType is {DICOM}, {shown_type(instance) or ', '.join(PICTURES)}")
-
-    async def _picture(
-        self,
-        request: Request,
-        instance: StoredInstance,
-        appearance: Appearance,
-        window: Window | None,
-    ) -> Response:
-        text = request.query_params.get("frameNumber")
-        frame = None if text is None else whole_number("frameNumber", text, 999_999_999)
-        tag = entity_tag(instance, "picture", frame, appearance, window)
-        if (answer := conditions(request, {"etag": tag})) is not None:
+        asked = _Asked(request, uids, _appearance_of(request), _window_of(request))
+        # What the client has already waits for no turn.
+        answer = await in_thread(self._unchanged, asked) if "if-none-match" in request.headers else None
+        if answer is not None:
             return answer
-        record = self._views.recorder(request)
+        # What is sent as it is stored need not wait for what has to be decoded.
+        run = in_thread if asked.is_stored_file else self._workers.run
+        found = await run(self._answer, asked)
+        if isinstance(found, Response):
+            return found
+        takes = [Accepted(shown_type(found) or "")]
+        return await document_response(request, self._retrieve, found, takes, self._views.recorder(request))
 
-        def made() -> bytes:
-            # PS3.18 9.5.2: a number that is too high is a bad request here.
-            if frame is not None and frame > (count := self._rendering.frame_count(instance)):
-                raise InvalidRequest(f"frameNumber is {frame}, the instance has {count} frames")
-            record(instance)
-            if appearance.media_type == GIF and frame is None:
-                return self._rendering.animation(instance, appearance, window)
-            return self._rendering.picture(instance, frame, appearance, window)
+    def _found(self, asked: "_Asked") -> tuple[StoredInstance, str]:
+        """The instance, and the media type in which it is sent."""
+        instance = select(self._retrieve, asked.uids, caller_of(asked.request))[0]
+        document = shown_type(instance)
+        for media_type in _wanted(asked.request, instance):
+            if media_type in (DICOM, document) or (media_type in PICTURES and document is None):
+                return instance, media_type
+        raise NotAcceptable(f"contentType is {DICOM}, {document or ', '.join(PICTURES)}")
 
+    def _unchanged(self, asked: "_Asked") -> Response | None:
+        headers = asked.headers(*self._found(asked))
+        return conditions(asked.request, headers) if headers else None
+
+    def _answer(self, asked: "_Asked") -> Response | StoredInstance:
+        """The answer, or the instance if it is a document. One thread does all of it."""
+        instance, media_type = self._found(asked)
+        headers = asked.headers(instance, media_type)
+        if not headers:
+            return instance
+        if (answer := conditions(asked.request, headers)) is not None:
+            return answer
+        if media_type == DICOM:
+            return self._file(asked, instance, headers)
         try:
-            data = await self._workers.run(made)
+            data = self._picture(asked, instance, replace(asked.appearance, media_type=media_type))
         except (FrameNotFound, TranscodeError) as error:
             raise NotAcceptable(f"the instance cannot be shown as a picture: {error}") from error
-        return Response(data, headers={"etag": tag}, media_type=appearance.media_type)
+        return Response(data, headers=headers, media_type=media_type)
 
-    async def _file(self, request: Request, instance: StoredInstance) -> Response:
+    def _picture(self, asked: "_Asked", instance: StoredInstance, appearance: Appearance) -> bytes:
+        # PS3.18 9.5.2: a number that is too high is a bad request here.
+        frame = asked.frame
+        if frame is not None and frame > (count := self._rendering.frame_count(instance)):
+            raise InvalidRequest(f"frameNumber is {frame}, the instance has {count} frames")
+        self._views.recorder(asked.request)(instance)
+        if appearance.media_type == GIF and frame is None:
+            return self._rendering.animation(instance, appearance, asked.window)
+        return self._rendering.picture(instance, frame, appearance, asked.window)
+
+    def _file(self, asked: "_Asked", instance: StoredInstance, headers: dict[str, str]) -> Response:
         """The instance as a DICOM file, in the transfer syntax of the parameter `transferSyntax`, else as it is."""
-        # The Standard has UIDs only (PS3.18 9.4); the dicomweb-client of npm asks for * unless told otherwise.
-        syntax = request.query_params.get("transferSyntax", "*").replace("*", instance.transfer_syntax_uid)
-        headers = {"etag": entity_tag(instance, "file", syntax), "accept-ranges": "bytes"}
-        if (answer := conditions(request, headers)) is not None:
-            return answer
-        planned = Planned(instance, syntax)
-        run = run_in_threadpool if planned.is_stored_so else self._workers.run
-        one = await run(self._opened, planned, self._views.recorder(request))
-        part = byte_range(request, headers, one.file_size)
+        one = self._opened(Planned(instance, asked.syntax(instance)), self._views.recorder(asked.request))
+        try:
+            part = byte_range(asked.request, headers, one.file_size)
+        except BaseException:
+            one.close()
+            raise
         if isinstance(part, Response):
             one.close()
             return part
@@ -119,6 +127,45 @@ class WADOURI:
             one.close()
             raise
         return one
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a request asks for."""
+
+    request: Request
+    uids: dict[str, str]
+    appearance: Appearance
+    window: Window | None
+
+    @property
+    def is_stored_file(self) -> bool:
+        """Whether the stored bytes are asked for."""
+        given = self.request.query_params
+        return (
+            given.get("contentType", "").strip().lower().startswith(DICOM) and given.get("transferSyntax", "*") == "*"
+        )
+
+    @property
+    def frame(self) -> int | None:
+        """The number of the frame, if the request names one."""
+        text = self.request.query_params.get("frameNumber")
+        return None if text is None else whole_number("frameNumber", text, 999_999_999)
+
+    def syntax(self, instance: StoredInstance) -> str:
+        """The transfer syntax of the file."""
+        # The Standard has UIDs only (PS3.18 9.4); the dicomweb-client of npm asks for * unless told otherwise.
+        given: str = self.request.query_params.get("transferSyntax", "*")
+        return given.replace("*", instance.transfer_syntax_uid)
+
+    def headers(self, instance: StoredInstance, media_type: str) -> dict[str, str]:
+        """The headers of the answer; empty if it is a document."""
+        if media_type == DICOM:
+            return {"etag": entity_tag(instance, "file", self.syntax(instance)), "accept-ranges": "bytes"}
+        if media_type not in PICTURES:
+            return {}
+        appearance = replace(self.appearance, media_type=media_type)
+        return {"etag": entity_tag(instance, "picture", self.frame, appearance, self.window)}
 
 
 def _file(opener: Opener, one: Opened, part: ByteRange | None, headers: dict[str, str]) -> Response:
