@@ -26,8 +26,13 @@ _LINE: Final = " line"
 _STANDARD: Final = frozenset([*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", _LINE])
 _COMPLAIN_SECONDS: Final = 60.0
 _BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
-# The warnings of pydicom quote values, and values are patient data.
-_LIBRARIES: Final = {"pynetdicom": logging.WARNING, "pydicom": logging.CRITICAL}
+# The warnings of pydicom quote values, and the HTTP client tells addresses with what is searched for: patient data.
+_LIBRARIES: Final = {
+    "pynetdicom": logging.WARNING,
+    "pydicom": logging.CRITICAL,
+    "httpx2": logging.WARNING,
+    "httpcore2": logging.WARNING,
+}
 
 
 def configure(*, level: str, json: bool, file: Path | None, console: bool) -> None:

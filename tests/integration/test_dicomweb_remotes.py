@@ -15,11 +15,12 @@ from servers import config, eventually, open_sockets, running
 from sqlalchemy import select
 from webclients import store, url_of
 
+from pacs_server.app.remotes import dicomweb_remotes
 from pacs_server.app.server import PacsServer
 from pacs_server.config import ForwardingConfig, RemoteAEConfig, UserIdentityConfig, WebConfig
 from pacs_server.config.rights import Rights
 from pacs_server.config.users import add_user
-from pacs_server.dicom.caller import Door
+from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
@@ -166,25 +167,25 @@ def test_a_remote_that_asks_for_a_certificate(tmp_path: Path) -> None:
     robot = authority.issue("robot", "robot.example", common_name="robot")
     tls = {"enabled": True, "cert_path": authority.server.certificate, "key_path": authority.server.key}
     web = {"port": 0, "tls": {**tls, "client_ca_path": authority.path, "require_client_cert": True}}
-    settings = config(tmp_path / "there", web=True).model_copy(update={"web": WebConfig.model_validate(web)})
-    with running(settings) as there:
+    served = config(tmp_path / "there", web=True).model_copy(update={"web": WebConfig.model_validate(web)})
+    with running(served) as there:
         url = url_of(there).replace("http:", "https:")
 
-        def context(*, certificate: bool, trusted: bool = True) -> ssl.SSLContext:
-            made = ssl.create_default_context(cafile=str(authority.path) if trusted else None)
-            if certificate:
-                made.load_cert_chain(robot.certificate, robot.key)
-            return made
-
+        stranger = ssl.create_default_context()
+        stranger.load_cert_chain(robot.certificate, robot.key)
+        nobody = ssl.create_default_context(cafile=str(authority.path))
         for tls_context, reason in (
-            (context(certificate=True, trusted=False), "certificate is refused"),
+            (stranger, "certificate is refused"),
             (None, "certificate is refused"),
-            (context(certificate=False), "certificate required|broke"),
+            (nobody, "certificate required|broke"),
         ):
             remote = DICOMwebRemote("there", url, tls=tls_context)
             with DICOMwebClient.of(remote) as client, pytest.raises(RemoteUnreachable, match=reason):
                 probe(client)
-        with DICOMwebClient.of(DICOMwebRemote("there", url, tls=context(certificate=True))) as client:
+        files = {"cert_path": robot.certificate, "key_path": robot.key, "ca_path": authority.path}
+        settings = {"kind": "dicomweb", "name": "there", "url": url, "auth": files}
+        remotes = dicomweb_remotes(config(tmp_path, remote_aes=[RemoteAEConfig.model_validate(settings)]))
+        with DICOMwebClient.of(remotes["there"]) as client:
             probe(client)
 
 
@@ -202,7 +203,7 @@ def test_studies_are_forwarded_and_wait_for_a_login_that_works(tmp_path: Path) -
         settings = config(tmp_path / "here", remote_aes=[remote]).model_copy(update={"forwarding": fast})
         with PacsServer(settings, reload=lambda: settings) as pacs:
             instances(pacs, study, tmp_path)
-            (sent,) = pacs.archive.forwarding.forward(keys, ["there"], "ann")
+            (sent,) = pacs.archive.forwarding.forward(keys, ["there"], Caller(Door.COMMAND, "", user="ann"))
             assert eventually(lambda: "401" in (pacs.archive.tasks.find(sent.task) or raises()).last_error)
             assert digests(there, study) == [None] * 6
             token.write_text(there.archive.keys.create("robot", Rights("contributor"), None) + "\n")

@@ -227,7 +227,7 @@ class DICOMwebClient(Closing):
         except httpcore.TimeoutException:
             raise RemoteUnreachable(f"{name} does not answer in time", was_reached=True) from None
         except (*FAILURES, httpx.InvalidURL, httpx.StreamError) as error:
-            reason = str(error) or type(error).__name__
+            reason = str(error)[:200] or type(error).__name__
             raise RemoteUnreachable(f"the connection to {name} broke: {reason}", was_reached=True) from None
 
 

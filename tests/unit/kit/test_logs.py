@@ -188,8 +188,12 @@ def test_losing_the_directory_harms_nobody(
     assert "three" in (folder / "x.log").read_text()
 
 
-def test_other_libraries_are_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_libraries_are_quiet(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    # Whoever embeds the server may have set this.
+    caplog.set_level(logging.DEBUG)
     configure(LoggingConfig(level="debug"))
+    logging.getLogger("httpx2").info("HTTP Request: GET http://127.0.0.1/studies?PatientName=Doe")
+    logging.getLogger("httpcore2.http11").debug("send_request_headers.started chatter")
     logging.getLogger("pynetdicom.acse").info("chatter")
     logging.getLogger("pynetdicom.acse").warning("odd")
     # It says what is wrong with a value, and quotes it.
