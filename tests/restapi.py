@@ -13,8 +13,9 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
-from pacs_server.app.assembly import start_archive
+from pacs_server.app.assembly import entity_settings, remote_aes, start_archive
 from pacs_server.audit.auditor import Auditor
+from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.audit.record import Record
 from pacs_server.config.model import Config
 from pacs_server.dicom.caller import Caller, Door, Role
@@ -22,6 +23,11 @@ from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.scope import Scope
 from pacs_server.index.routing import RoutingIndex
 from pacs_server.kit.metrics import Metrics
+from pacs_server.scu.dicomweb.clients import DICOMwebClients
+from pacs_server.scu.link import Requestor
+from pacs_server.scu.pool import Pool
+from pacs_server.scu.queries import RemoteQueries
+from pacs_server.scu.remotes import Remotes
 from pacs_server.services.associations import OpenAssociation, RecentAssociations, Traffic
 from pacs_server.services.events import EventHub
 from pacs_server.services.routing import Rules
@@ -90,10 +96,21 @@ class RestAPI:
             "associations": lambda: [OPEN],
             "status": lambda: STATUS,
             "rules": RuleEngine(RoutingIndex(archive.database), Rules),
+            "remotes": RemoteQueries(self.pool_of_remotes(), OutgoingAuditor(archive.audit)),
         }
         # What only other doors need may be missing here.
         names = (each.name for each in fields(WebServices))
         return WebServices(**{name: own[name] if name in own else getattr(archive, name, None) for name in names})
+
+    def pool_of_remotes(self) -> Remotes:
+        """What asks the remotes of the configuration, as it is when they are asked."""
+        terms = entity_settings(self.config, None).terms
+        pool = Pool(Requestor(lambda title: None, lambda: "PACS", lambda: terms), idle_seconds=0.0)
+        return Remotes(
+            pool,
+            DICOMwebClients(),
+            lambda name: next((each for each in remote_aes(self.config).values() if each.name == name), None),
+        )
 
     def close(self) -> None:
         """Close the archive."""

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pacs_server.app.lifecycle import Part, Steps
 from pacs_server.app.runtime import Runtime
 from pacs_server.audit.auditor import Auditor
+from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.config.sections.web import WebConfig
 from pacs_server.config.types import is_loopback
 from pacs_server.kit.periodic import Periodic
 from pacs_server.net.listener import Connection
 from pacs_server.scp.contexts import is_storage
+from pacs_server.scu.queries import RemoteQueries
 from pacs_server.services.access import takes_certificates
 from pacs_server.services.associations import OpenAssociation, Traffic
 from pacs_server.services.events import EventHub
@@ -57,6 +59,8 @@ def _web_door(
         worklist=archive.worklist,
         mpps=archive.mpps,
         tasks=archive.tasks,
+        fetching=archive.fetching,
+        remotes=RemoteQueries(runtime.senders.remotes, OutgoingAuditor(archive.audit)),
         rules=rules,
         forwarding=archive.forwarding,
         breakers=archive.breakers,

@@ -93,7 +93,7 @@ def find(  # noqa: PLR0913
     keys = {
         "PatientID": patient_id,
         "PatientName": patient_name,
-        "StudyDate": _dates(date, from_, to),
+        "StudyDate": date_range(date, from_, to),
         # Values of VR CS have no lower case (PS3.5 6.2).
         "ModalitiesInStudy" if of_study else "Modality": modality and modality.upper(),
         "AccessionNumber": accession,
@@ -147,7 +147,7 @@ def matches(
         record.matched(count, complete=True)
 
 
-def _dates(day: str | None, first: str | None, last: str | None) -> str | None:
+def date_range(day: str | None, first: str | None, last: str | None) -> str | None:
     """The matching key for a study date: one day, or a range that may be open at one end (PS3.4 C.2.2.2.5)."""
     if day is not None:
         if first is not None or last is not None:

@@ -27,7 +27,7 @@ from pacs_server.cli import (
     mpps,
     peers,
     rebuild,
-    remote_control,
+    remote_asking,
     route,
     setup,
     show,
@@ -62,7 +62,7 @@ app.add_typer(delete.app, name="delete")
 app.add_typer(delete.trash, name="trash")
 app.add_typer(mpps.app, name="mpps")
 app.add_typer(peers.app, name="peers")
-app.add_typer(remote_control.app, name="remote")
+app.add_typer(remote_asking.app, name="remote")
 app.add_typer(deliveries.app)
 app.add_typer(route.app, name="route")
 app.add_typer(tasks.app, name="tasks")

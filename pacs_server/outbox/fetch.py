@@ -9,9 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
-from urllib.parse import urlsplit
 
-from pacs_server.audit.events import Participant, Role
+from pacs_server.audit.events import Role
 from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.caller import Caller, Door
@@ -24,8 +23,9 @@ from pacs_server.errors import InstanceMismatch, PacsError, RemoteBusy, RemoteEr
 from pacs_server.index.task_values import Task
 from pacs_server.outbox.handler import Work
 from pacs_server.scu.find import STUDY_ROOT
+from pacs_server.scu.queries import QIDO
 from pacs_server.scu.remote import RemoteAE
-from pacs_server.scu.remotes import Remote, Remotes
+from pacs_server.scu.remotes import Remotes, participant
 from pacs_server.scu.retrieving import Progress, Retrieved, Wanted
 from pacs_server.scu.search import Search
 from pacs_server.services.fetching import Fetching
@@ -40,8 +40,6 @@ _TOLD_SECONDS: Final = 2.0
 _TOGETHER: Final = 100
 # So many of the missing instances are named.
 _NAMED: Final = 20
-# PS3.18 has no SOP class for searches.
-_QIDO: Final = "QIDO-RS"
 
 
 class FetchHandler:
@@ -95,7 +93,7 @@ class _Attempt:
         self._fetching = Fetching.of(task)
         self._remote = handler.remotes.known(task.target)
         self._caller = Caller(Door.COMMAND, "", user=task.created_by)
-        self._other_side = _participant(self._remote)
+        self._other_side = participant(self._remote, Role.SOURCE)
         self._origin = Origin(self._other_side.ae_title, "", self._other_side.address, Door.DIMSE)
         # What the remote has, as far as it tells: series and SOP class by SOP Instance UID.
         self._expected: dict[str, tuple[str, str]] | None = None
@@ -141,8 +139,9 @@ class _Attempt:
             detail = str(error)
             return None
         finally:
-            service = STUDY_ROOT if isinstance(self._remote, RemoteAE) else _QIDO
-            self._handler.auditor.asked(self._caller, self._other_side, service, keys, detail, failed=failed)
+            there = participant(self._remote, Role.DESTINATION)
+            service = STUDY_ROOT if isinstance(self._remote, RemoteAE) else QIDO
+            self._handler.auditor.asked(self._caller, there, service, keys, detail, failed=failed)
 
     def _series(self) -> list[str]:
         if self._fetching.series_instance_uid:
@@ -284,11 +283,3 @@ class _Attempt:
 
     def _why(self) -> str:
         return "".join(f"{reason}; " for reason in dict.fromkeys(self._reasons[:5]))
-
-
-def _participant(remote: Remote) -> Participant:
-    """A remote as the source of what is fetched."""
-    if isinstance(remote, RemoteAE):
-        return Participant(remote.name, remote.ae_title, remote.host, Role.SOURCE)
-    # Where AE titles are kept, its name stands for it, which may be longer.
-    return Participant(remote.name, remote.name[:16], urlsplit(remote.url).hostname or "", Role.SOURCE)

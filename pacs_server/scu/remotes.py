@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
+from urllib.parse import urlsplit
 
+from pacs_server.audit.events import Participant, Role
 from pacs_server.dicom.json_model import DataSet
 from pacs_server.errors import InstanceNotFound, InvalidRequest, RemoteError
 from pacs_server.scu.dicomweb.clients import DICOMwebClients
@@ -105,3 +107,11 @@ class Remotes:
                 done.reasons += [f"{uid}: {why}" for uid, why in came.failed[:5]]
                 done.reasons += [came.broken] if came.broken else []
         return done
+
+
+def participant(remote: Remote, role: Role) -> Participant:
+    """A remote as a participant of an audit event."""
+    if isinstance(remote, RemoteAE):
+        return Participant(remote.name, remote.ae_title, remote.host, role)
+    # Where AE titles are kept, its name stands for it, which may be longer.
+    return Participant(remote.name, remote.name[:16], urlsplit(remote.url).hostname or "", role)

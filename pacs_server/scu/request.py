@@ -8,6 +8,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from pacs_server.dicom.json_codec import encode_data_set
 from pacs_server.dicom.json_input import checked_element, element_of_text
+from pacs_server.dicom.json_model import DataSet, items_of, text_of
 from pacs_server.dicom.vr import NUMBERS
 from pacs_server.errors import InvalidIdentifier, RemoteError
 from pacs_server.net.association import Association
@@ -45,6 +46,15 @@ def data_set_of(texts: Mapping[str, str]) -> dict[str, Any]:
         tag = tag_of(name)
         item.setdefault(f"{tag:08X}", {}).update(_element(tag, name, text))
     return _sorted(data_set)
+
+
+def value_at(data_set: DataSet, path: str) -> str:
+    """The text of an attribute by keyword or tag, '' without one; a dot leads into the first item of a sequence."""
+    *sequences, name = path.split(".")
+    item = data_set
+    for sequence in sequences:
+        item = next(iter(items_of(item, f"{tag_of(sequence):08X}")), {})
+    return text_of(item, f"{tag_of(name):08X}")
 
 
 def _element(tag: int, name: str, text: str) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from pacs_server.audit.trail import AuditTrail
 from pacs_server.config.model import Config
 from pacs_server.config.passwords import PasswordChecker
 from pacs_server.kit.metrics import Metrics
+from pacs_server.scu.queries import RemoteQueries
 from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.associations import OpenAssociation, RecentAssociations
 from pacs_server.services.breakers import Breakers
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.events import EventHub
 from pacs_server.services.export import ExportService
+from pacs_server.services.fetching import FetchService
 from pacs_server.services.forwarding import ForwardingService
 from pacs_server.services.listing import ListingService
 from pacs_server.services.metadata import MetadataService
@@ -46,6 +48,8 @@ class WebServices:
     worklist: WorklistService
     mpps: MPPSService
     tasks: TaskService
+    fetching: FetchService
+    remotes: RemoteQueries
     rules: RuleEngine
     forwarding: ForwardingService
     breakers: Breakers

@@ -18,6 +18,7 @@ from pacs_server.web.api.deliveries import Deliveries
 from pacs_server.web.api.events import Events
 from pacs_server.web.api.operation import PREFIX, Operation
 from pacs_server.web.api.reference import STYLE, reference
+from pacs_server.web.api.remotes import Remotes
 from pacs_server.web.api.routing import Routing
 from pacs_server.web.api.schema import openapi
 from pacs_server.web.api.server import Server
@@ -34,7 +35,7 @@ from pacs_server.web.urls import base_url
 
 # To add a resource, add one line.
 _RESOURCES: Final = (
-    StoredObjects, Tags, Worklist, Steps, Tasks, Deliveries, Associations, Conflicts, Trash, AuditTrail,
+    StoredObjects, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash, AuditTrail,
     UsersAndKeys, Server, Events, Routing,
 )  # fmt: skip
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"

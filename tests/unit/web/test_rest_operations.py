@@ -16,6 +16,7 @@ from starlette.routing import Route
 from worklists import numbered
 
 from pacs_server.audit.events import EventType
+from pacs_server.config import RemoteAEConfig
 from pacs_server.dicom.caller import Role
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.task_values import NewTask
@@ -34,6 +35,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         archive = self.api.archive
+        remotes = tuple(RemoteAEConfig(ae_title=name, host="127.0.0.1", port=104) for name in ("WS1", "WS2"))
+        self.api.config = self.api.config.model_copy(update={"remote_aes": remotes})
         ds, *_ = self.api.store(
             [make_ct(PatientName="A^B"), make_ct(PatientName="C^D"), make_ct(PatientName="C^D", PatientID="P9")]
         )
@@ -79,6 +82,14 @@ SAMPLES: dict[str, Sample] = {
     "show_task": lambda stage: (f"/tasks/{stage.task}", None),
     "retry_task": lambda stage: (f"/tasks/{stage.task}/retry", None),
     "cancel_task": lambda stage: (f"/tasks/{stage.task}/cancel", None),
+    "list_deliveries": lambda _: ("/deliveries", None),
+    "send": lambda stage: ("/deliveries", {"remotes": ["WS1"], "study": stage.study}),
+    "outgoing": lambda _: ("/outgoing", None),
+    "pause_remote": lambda _: ("/remotes/WS1/pause", None),
+    "resume_remote": lambda _: ("/remotes/WS1/resume", None),
+    "retarget": lambda _: ("/remotes/WS1/retarget", {"to": "WS2"}),
+    "list_remotes": lambda _: ("/remotes", None),
+    "fetch_from_remote": lambda _: ("/remotes/WS1/fetch", {"study": "1.2.3"}),
     "list_rules": lambda _: ("/routing/rules", None),
     "test_rules": lambda stage: (f"/routing/test/{stage.study}", None),
     "list_open_associations": lambda _: ("/associations", None),
@@ -110,8 +121,8 @@ SAMPLES: dict[str, Sample] = {
     "show_storage": lambda _: ("/storage", None),
     "show_configuration": lambda _: ("/configuration", None),
 }  # fmt: skip
-# Events do not end, and have a test file of their own, as tags have a test.
-_OTHERS = {"listen_to_events", "show_tags"}
+# Events do not end, and have a test file of their own, as tags have a test. What asks remotes is tested with remotes.
+_OTHERS = {"listen_to_events", "show_tags", "echo_remote", "search_remote", "ask_worklist_of_remote"}
 
 
 @pytest.fixture
@@ -212,7 +223,7 @@ def test_a_limited_caller_learns_nothing_foreign(any_stage: Stage) -> None:
         if answer.status_code == 200:
             seen.add(name)
     listed = {"list_patients", "list_studies", "list_series", "list_instances", "list_worklist_items"}
-    assert seen == listed | {"show_status"}
+    assert seen == listed | {"show_status", "list_deliveries"}
     assert api.get("/worklist")["items"] == []
     (row,) = api.get("/studies")["items"]
     assert (row["PatientID"], row["NumberOfStudyRelatedInstances"]) == ("MINE", 1)
