@@ -37,6 +37,9 @@ from pacs_server.scp.contexts import (
     supports,
 )
 from pacs_server.scp.rejections import REJECTIONS
+from pacs_server.scu.echo import VERIFICATION
+from pacs_server.scu.find import PATIENT_ROOT, STUDY_ROOT, WORKLIST
+from pacs_server.scu.retrieving import GET, MOVE
 
 _TEMPLATE = Path(__file__).with_name("conformance_template.md")
 
@@ -59,7 +62,8 @@ _SERVICES = {
     "Instance Availability Notification": "1.2.840.10008.5.1.4.33",
     "Basic Grayscale Print Management": "1.2.840.10008.5.1.1.9",
 }
-_SENDS = {"Storage"}
+# Of SOP classes other than those of storage: those that remotes are asked by.
+_ASKED = {VERIFICATION, PATIENT_ROOT, STUDY_ROOT, WORKLIST, *GET, *MOVE}
 _USER_IDENTITY = {
     "off": "off, the item is ignored; when on, user names with passcodes are checked",
     "optional": "a user name with a passcode is checked if it is sent",
@@ -290,7 +294,7 @@ def _name(uid: str) -> str:
 
 def _services(*, accept_unknown: bool) -> str:
     support = supports(accept_unknown=accept_unknown)
-    offered = ((name, name in _SENDS, support(uid) is not None) for name, uid in _SERVICES.items())
+    offered = ((name, uid in _ASKED or name == "Storage", support(uid) is not None) for name, uid in _SERVICES.items())
     return table(("Service", "SCU", "SCP"), ((name, _yes(scu), _yes(scp)) for name, scu, scp in offered))
 
 
@@ -299,7 +303,7 @@ def _yes(value: bool) -> str:
 
 
 def _other_sop_classes() -> str:
-    rows = ((entry.name, uid, entry.service.value, "No", "Yes") for uid, entry in SOP_CLASSES.items())
+    rows = ((entry.name, uid, entry.service.value, _yes(uid in _ASKED), "Yes") for uid, entry in SOP_CLASSES.items())
     return table(("SOP Class", "UID", "Service", "SCU", "SCP"), rows)
 
 

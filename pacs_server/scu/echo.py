@@ -12,8 +12,8 @@ from pacs_server.scu.connect import read_response
 from pacs_server.scu.pool import Pool
 from pacs_server.scu.remote import RemoteAE
 
-_VERIFICATION: Final = "1.2.840.10008.1.1"
-_CONTEXTS: Final = (ProposedContext(1, _VERIFICATION, ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")),)
+VERIFICATION: Final = "1.2.840.10008.1.1"
+_CONTEXTS: Final = (ProposedContext(1, VERIFICATION, ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def echo(pool: Pool, remote: RemoteAE, *, wait: float | None = None) -> Echo:
         request = Command(
             command_field=CommandField.C_ECHO,
             message_id=association.next_message_id(),
-            affected_sop_class_uid=_VERIFICATION,
+            affected_sop_class_uid=VERIFICATION,
         )
         asked = time.monotonic()
         association.send(context_id, request)
