@@ -13,20 +13,18 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final, Protocol, cast
 
-import httptools
 from starlette.types import ASGIApp
 
 from pacs_server.kit.addresses import plain_address
 from pacs_server.web.exchange import Exchange
-from pacs_server.web.head import Header, Refusal, answer, make_scope, parse_error, read_head, too_large
+from pacs_server.web.head import Head, Refusal, answer, make_scope
 from pacs_server.web.limits import WebLimits, Window
 from pacs_server.web.peer import acknowledged_by, tls_extension
+from pacs_server.web.reader import RequestReader
 
 # Reading pauses when so much of a body is unread, writing when so much is not sent, in bytes.
 READ_HIGH: Final = 128 << 10
 WRITE_HIGH, WRITE_LOW = 512 << 10, 128 << 10
-# Chunks cost time each, and so do their extensions: for each byte of the body so many may come, and these on top.
-_CHUNK_FACTOR, _CHUNK_SPARE = 8, 64 << 10
 # Short pieces of a response are copied together, longer ones are not.
 _JOINED: Final = 64 << 10
 # So much of what comes after a refusal is read, so that the client sees its answer.
@@ -74,20 +72,12 @@ class HTTPConnection(asyncio.BufferedProtocol):
         self._port = port
         self._socket = sock
         self._limits = port.limits()
-        self._parser = httptools.HttpRequestParser(self)
+        self._reader = RequestReader(self._limits, self)
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._scope: dict[str, Any] = {}
         self._client = address[0], address[1]
-        # The head that is being read.
-        self._url = b""
-        self._headers: list[Header] = []
-        self._raw = 0
-        self._refusal: Refusal | None = None
-        # The parser is told once more of a head, see `_ignore_upgrade`.
-        self._again = False
         # What came in behind a request that is not answered yet.
         self._ahead = bytearray()
-        self._deaf = False
         self._dropped = 0
         self._closing = False
         # The deadline of what the client has to do now; flows have a window instead.
@@ -119,7 +109,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over, for whatever reason."""
-        self._deaf = True
+        self._reader.deaf = True
         self.due = math.inf
         if self.exchange is not None:
             self.exchange.lost()
@@ -132,7 +122,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         waits = exchange is not None and exchange.complete and not exchange.over
         if waits and exchange is not None:
             exchange.keep_alive = False
-            self._deaf = True
+            self._reader.deaf = True
         return waits and self._scope["scheme"] == "http"
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -141,7 +131,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes came in."""
-        if self._deaf:
+        if self._reader.deaf:
             self._drop(nbytes)
             return
         data = self._port.buffer[:nbytes]
@@ -177,134 +167,49 @@ class HTTPConnection(asyncio.BufferedProtocol):
     # -------------------------------------------------------------------------------- requests
 
     def _feed(self, data: memoryview | bytes) -> None:
-        self._raw += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            if self.exchange is not None and self.exchange.complete:
-                self._hear_no_more()
-            else:
-                self._refusal = self._refusal or parse_error(error)
-        if self._refusal is None:
-            self._refusal = self._too_long()
-        if self._refusal is not None:
-            self._refuse(self._refusal)
-        elif self.exchange is not None and not self.exchange.complete and self._reading is None:
-            self._reading = Window(self._limits, monotonic(), self.exchange.received)
+        self._reader.feed(data)
+        exchange, refusal = self.exchange, self._reader.refusal
+        if refusal is not None:
+            self._refuse(refusal)
+        elif exchange is not None and not exchange.complete and self._reading is None:
+            self._reading = Window(self._limits, monotonic(), exchange.received)
             self._watch()
 
-    def _ignore_upgrade(self, rest: memoryview | bytes) -> None:
-        """Go on in HTTP/1.1 where the parser has stopped because the client would like another protocol.
-
-        RFC 9110 7.8 allows it. Java's client asks for HTTP/2 with its first request, which may have a body.
-        """
-        exchange = self.exchange
-        self._parser = httptools.HttpRequestParser(self)
-        if exchange is not None and not exchange.complete:
-            # The new parser has to know only how long the body is.
-            length = exchange.head.length
-            framing = b"Transfer-Encoding: chunked" if length is None else b"Content-Length: %d" % length
-            self._again = True
-            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
-            self._again = False
-        if rest:
-            self._feed(rest)
-
-    def _too_long(self) -> Refusal | None:
-        """The refusal of a head or of chunks that are too long for what is in them."""
-        exchange = self.exchange
-        if exchange is None:
-            return self._head_too_long() if self._raw > self._limits.max_head else None
-        if exchange.head.length is None and not exchange.complete:
-            excess = self._raw - _CHUNK_FACTOR * exchange.received - self._limits.max_head
-            return Refusal(400, "chunks", "the chunks are too small") if excess > _CHUNK_SPARE else None
-        return None
-
-    def _head_too_long(self) -> Refusal:
-        if not self._headers:
-            return Refusal(414, "url_size", f"a URL may have {self._limits.max_url} bytes")
-        return Refusal(431, "head_size", f"a head may have {self._limits.max_headers} fields")
-
-    def _hear_no_more(self) -> None:
-        self._deaf = True
-        if self.exchange is not None:
-            self.exchange.keep_alive = False
-
-    def on_message_begin(self) -> None:
-        """Called by the parser."""
-        if self._again:
-            return
-        if self.exchange is not None:
-            # Sent in one go with the request before it, which is legal and which nobody does. The connection ends
-            # after that one, and a client has to expect this (RFC 9112 9.3.2).
-            self._hear_no_more()
-            return
-        self._url, self._headers = b"", []
+    def head_begins(self) -> None:
+        """The first bytes of a request came in."""
         self._expect(self._limits.head)
 
-    def on_url(self, url: bytes) -> None:
-        """Called by the parser, with the next piece of the target."""
-        if self._deaf:
-            return
-        self._url += url
-        if len(self._url) > self._limits.max_url:
-            self._refusal = Refusal(414, "url_size", f"a URL may have {self._limits.max_url} bytes")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser, also for the fields behind a chunked body, which are dropped."""
-        if self.exchange is None and self._refusal is None:
-            self._headers.append((name.lower(), value))
-            if len(self._headers) > self._limits.max_headers:
-                self._refusal = self._head_too_long()
-
-    def on_headers_complete(self) -> None:
-        """Called by the parser."""
-        if self.exchange is not None or self._refusal is not None:
-            return
-        try:
-            version, max_body = self._parser.get_http_version(), self._limits.max_body
-            head = read_head(self._parser.get_method(), self._url, version, self._headers, max_body)
-        except Refusal as refusal:
-            self._refusal = refusal
-            return
-        if sum(len(name) + len(value) + 4 for name, value in self._headers) > self._limits.max_head:
-            self._refusal = self._head_too_long()
-            return
-        scope = make_scope(head, **self._scope)
-        keep_alive = self._parser.should_keep_alive() and not self._port.draining
+    def head_read(self, head: Head, *, keep_alive: bool) -> None:
+        """The head of a request is complete: have the application answer it."""
         self._deadline = math.inf
-        self._raw = 0
-        self.exchange = Exchange(self, head, scope, keep_alive=keep_alive)
+        scope = make_scope(head, **self._scope)
+        self.exchange = Exchange(self, head, scope, keep_alive=keep_alive and not self._port.draining)
         self._port.run(self, self.exchange)
 
-    def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
+    def body_read(self, piece: bytes) -> None:
+        """A piece of the body came in."""
         exchange = self.exchange
-        if exchange is None or self._deaf or self._refusal is not None:
-            return
+        assert exchange is not None
         if exchange.over:
-            exchange.received += len(body)
+            exchange.received += len(piece)
             return
-        if self._limits.max_body and exchange.received + len(body) > self._limits.max_body:
-            self._refusal = too_large(self._limits.max_body)
-            return
-        exchange.feed(body)
+        exchange.feed(piece)
         if exchange.unread > READ_HIGH:
             self._pause_reading()
 
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
+    def request_ends(self) -> None:
+        """The request is complete."""
         exchange = self.exchange
-        if exchange is None or exchange.complete or self._refusal is not None:
-            return
-        if exchange.head.length != 0 and not exchange.received and self._parser.should_upgrade():
-            return  # the body is still to come, see `_ignore_upgrade`
+        assert exchange is not None
         exchange.end()
         self._reading = None
         if exchange.over:
             self._next()
+
+    def last_request(self) -> None:
+        """What has come behind this request cannot be answered, so that the connection ends with it."""
+        if self.exchange is not None:
+            self.exchange.keep_alive = False
 
     def _pause_reading(self) -> None:
         if not self._read_paused:
@@ -357,7 +262,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
     def taken(self) -> None:
         """The application has taken all of the body that came in so far."""
         exchange = self.exchange
-        if self._read_paused and exchange is not None and not exchange.complete and not self._deaf:
+        if self._read_paused and exchange is not None and not exchange.complete and not self._reader.deaf:
             # The client was not waited for until now.
             if self._reading is not None:
                 self._reading.restart(monotonic(), exchange.received)
@@ -391,10 +296,10 @@ class HTTPConnection(asyncio.BufferedProtocol):
         """A request was answered and read whole: on to the next one, or to the end."""
         exchange, self.exchange = self.exchange, None
         if exchange is None or not exchange.keep_alive or self._port.draining:
-            self._close(linger=self._deaf)
+            self._close(linger=self._reader.deaf)
             return
         self._limits = self._port.limits()
-        self._raw = 0
+        self._reader.next(self._limits)
         self._reading = None
         self._expect(self._limits.idle)
         ahead = bytes(self._ahead)
@@ -439,7 +344,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         With `linger` what the client still sends is read and dropped for a while: closing a socket with unread bytes
         makes the network forget what was sent, and the client would not see its answer (RFC 9112 9.6).
         """
-        self._deaf = self._closing = True
+        self._reader.deaf = self._closing = True
         self._reading = None
         if not linger:
             self._transport.close()
@@ -500,7 +405,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
                 self._deadline = now + self._limits.linger  # as long as the client reads its answer
             else:
                 self._transport.abort()
-        elif self._raw:
+        elif self._reader.read:
             self._refuse(Refusal(408, "slow_head", "the head comes too slowly"))
         else:
             self._close(linger=False)

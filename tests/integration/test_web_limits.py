@@ -334,6 +334,18 @@ def test_smuggling_forms_are_refused_and_the_connection_ends(port: Site, request
         assert client.rest() == b""
 
 
+def test_a_refusal_is_told_once_though_an_upgrade_had_stopped_the_parser(
+    port: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = port.refused("host")
+    with port.connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n" + HEAD + b"\r\n")
+        assert client.answer().status == 400
+        assert client.rest() == b""
+    assert port.refused("host") == before + 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 @pytest.mark.parametrize(("request_", "status"), [
     (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505), (b"GET / HTTP/2.0\r\n\r\n", 505), (b"GET /\r\n\r\n", 505),
     (b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 405),
