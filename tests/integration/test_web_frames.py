@@ -1,6 +1,7 @@
 """Frames over HTTP: real requests to a server in this process, and dicomweb-client as the client."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2 as httpx
 import numpy as np
@@ -22,6 +23,9 @@ from pydicom.uid import (
 )
 from servers import config, running
 from webarchive import WebArchive, instance_url
+
+from pacs_server.web.protocol import HTTPConnection
+from pacs_server.web.threads import Threads
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 NATIVE = str(ExplicitVRLittleEndian)
@@ -265,3 +269,25 @@ def test_every_file_of_pydicom_gives_its_first_frame(archive: WebArchive) -> Non
         assert len(expected) - len(frame) < 2, path.name
         seen.add(ds.SOPInstanceUID)
     assert len(seen) > 20
+
+
+def test_a_frame_takes_one_thread_and_one_write(
+    archive: WebArchive, ct: pydicom.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{instance_url(archive.url, ct)}/frames/1"
+    pixels = archive.get(url, MICROSCOPY).content
+    steps: list[str] = []
+
+    def count(kind: type, name: str) -> None:
+        plain = getattr(kind, name)
+
+        def counted(*arguments: Any) -> Any:
+            steps.append(name)
+            return plain(*arguments)
+
+        monkeypatch.setattr(kind, name, counted)
+
+    count(Threads, "run")
+    count(HTTPConnection, "write")
+    assert archive.get(url, MICROSCOPY).content == pixels
+    assert steps == ["run", "write"]

@@ -1,11 +1,13 @@
 """Frames of an instance (PS3.18 10.4.1.1.5): as they are stored, or in a transfer syntax that the client accepts."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from itertools import chain
+from typing import Final, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from pacs_server.dicom.caller import Caller
 from pacs_server.errors import InvalidRequest, NotAcceptable, TranscodeError
@@ -55,17 +57,16 @@ class Frames:
             except BaseException:
                 found.frames.close()
                 raise
-        headers = {"etag": found.tag, "vary": "accept"}
-        body = self._body(found)
         return PiecewiseResponse(
-            body, found.content_type, headers=headers, length=found.length, close=found.frames.close
+            self._body(found), found.content_type, headers=found.headers, length=found.length, close=found.frames.close
         )
 
     def _find(
         self, request: Request, numbers: list[int], takes: Sequence[Accepted], caller: Caller
     ) -> "_Found | Response":
+        """The frames; the answer itself if nothing has to be waited for any more."""
         instance = select(self._retrieve, request.path_params, caller)[0]
-        tag = entity_tag(instance, numbers, takes)
+        tag = entity_tag(instance, numbers, [(a.media_type, a.multipart, a.transfer_syntax, a.quality) for a in takes])
         if (answer := conditions(request, {"etag": tag, "vary": "accept"})) is not None:
             return answer
         frames = self._frames.open(instance)
@@ -77,7 +78,10 @@ class Frames:
         except BaseException:
             frames.close()
             raise
-        return found
+        if (pieces := found.whole()) is None:
+            return found
+        frames.close()
+        return _WholeResponse(pieces, found)
 
     async def _body(self, found: "_Found") -> AsyncIterator[bytes]:
         """The answer in pieces. What is short goes together, as each piece costs a call of the kernel."""
@@ -116,13 +120,13 @@ class _Found:
         self.numbers = numbers
         self.tag = tag
         self.first = b""
-        single = len(numbers) == 1
-        self._forms = [
-            form for form in forms(takes, frames.transfer_syntax_uid) if single or form.multipart is not False
-        ]
-        if not self._forms:
+        single, wanted = len(numbers) == 1, forms(takes, frames.transfer_syntax_uid)
+        # The best one, and the others, which are looked for only if it cannot be had.
+        self._following = (form for form in wanted if single or form.multipart is not False)
+        form = next(self._following, None)
+        if form is None:
             raise NotAcceptable(_cannot(frames, numbers))
-        self.form = self._forms[0]
+        self.form = form
         self.parts = self._stored() if self._is_stored(self.form) else None
 
     def _is_stored(self, form: Form) -> bool:
@@ -138,6 +142,18 @@ class _Found:
         read = self.frames.source.read
         return [b"".join(read(start, length) for start, length in ranges) for ranges in parts]
 
+    def whole(self) -> tuple[bytes, ...] | None:
+        """The pieces of the answer if all of them are there."""
+        if self.parts is None or not all(isinstance(part, bytes) for part in self.parts):
+            return None
+        pieces = [piece for index, part in enumerate(self.parts) for piece in (self.head(index), part)]
+        return (*cast(list[bytes], pieces), self.tail)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of the answer, besides those of its content."""
+        return {"etag": self.tag, "vary": "accept"}
+
     def ranges(self, number: int) -> _Ranges:
         """Where a frame lies."""
         return self.frames.ranges(number) or []
@@ -145,7 +161,7 @@ class _Found:
     def make_first(self) -> None:
         """Make the first frame, in the first form that is possible. Raises NotAcceptable."""
         reason = ""
-        for form in self._forms:
+        for form in chain((self.form,), self._following):
             self.form = form
             try:
                 self.first = self.made(self.numbers[0])
@@ -196,6 +212,24 @@ class _Found:
             return None
         lengths = (len(part) if isinstance(part, bytes) else sum(n for _, n in part) for part in self.parts)
         return envelope + sum(lengths)
+
+
+class _WholeResponse(PiecewiseResponse):
+    """An answer with frames that are all in memory: they go out with the head, and with one call of the kernel."""
+
+    def __init__(self, pieces: tuple[bytes, ...], found: _Found) -> None:
+        super().__init__(_nothing(), found.content_type, headers=found.headers, length=sum(map(len, pieces)))
+        self._whole = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self._whole, "more_body": False})
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
 
 
 def frame_numbers(text: str) -> list[int]:
