@@ -21,6 +21,7 @@ from pacs_server.storage.spool import IncomingFile, Leftover, Stamp
 
 _DOCUMENT: Final = "deletion.json"
 _DECISIONS: Final = f"{DECISIONS_PREFIX}changes.jsonl"
+_MARKS: Final = f"{DECISIONS_PREFIX}marks.jsonl"
 
 
 class MemoryIncoming:
@@ -323,6 +324,21 @@ class MemoryDecisionLog:
         self._side_files.replace(_DECISIONS, b"".join(line + b"\n" for line in lines))
 
 
+class MemoryMarkLog:
+    """Lines among the side files."""
+
+    name = "the marks"
+
+    def __init__(self, side_files: MemoryStorage) -> None:
+        self._side_files = side_files
+
+    def lines(self) -> Iterator[bytes]:
+        yield from self._side_files.files.get(_MARKS, b"").split(b"\n")[:-1]
+
+    def append(self, lines: bytes) -> None:
+        self._side_files.replace(_MARKS, self._side_files.files.get(_MARKS, b"") + lines)
+
+
 class MemoryRestoration:
     """The mark of a restore."""
 
@@ -398,6 +414,7 @@ def memory_archive(*, min_free_space: int = 0) -> ArchiveFiles:
         quarantine=quarantine,
         trash=MemoryTrash(storage, side_files),
         decisions=MemoryDecisionLog(side_files),
+        marks=MemoryMarkLog(side_files),
         side_files=side_files,
         lock=MemoryLock(restoration),
         restoration=restoration,

@@ -26,6 +26,7 @@ from pacs_server.index.delivery_overview import DeliveryOverview
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.listing import ListingIndex
 from pacs_server.index.logins import KeyIndex, SessionIndex
+from pacs_server.index.marks import MarkIndex
 from pacs_server.index.metadata import MetadataIndex
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
@@ -51,6 +52,7 @@ from pacs_server.services.fetching import FetchService
 from pacs_server.services.forwarding import ForwardingService
 from pacs_server.services.forwarding import retry_policy as forwarding_policy
 from pacs_server.services.listing import ListingService
+from pacs_server.services.marks import MarkService
 from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
@@ -90,6 +92,7 @@ class OpenArchive:
     peers: PeersSeenService
     listing: ListingService
     deletions: DeletionService
+    marks: MarkService
     patients: PatientService
     audit: Recorder
     trail: AuditTrail | None
@@ -198,6 +201,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         ),
         peers=PeersSeenService(PeerIndex(database)),
         listing=ListingService(ListingIndex(database)),
+        marks=MarkService(MarkIndex(database), files.marks, audit),
         deletions=DeletionService(DeletionIndex(database), files, archive.checkpoints, audit),
         patients=PatientService(database, files.decisions, audit, lambda: config().server.ae_title),
         audit=audit,

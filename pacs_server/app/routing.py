@@ -40,7 +40,7 @@ class RoutingParts:
         self._index = RoutingIndex(archive.database)
         self.engine = RuleEngine(self._index, lambda: runtime.settings.rules)
         self._altering = AlteringService(archive.retrieve, self._modifier, Deidentifier(self._secret))
-        self._actions = Actions(runtime.config, self.engine, archive.tasks, self._forwarding)
+        self._actions = Actions(runtime.config, self.engine, archive.tasks, self._forwarding, archive.marks)
 
     def router(self) -> Router:
         """The part that follows the feed."""

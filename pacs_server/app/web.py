@@ -55,6 +55,7 @@ def _web_door(
         store=archive.store,
         stores_class=lambda uid: is_storage(uid, accept_unknown=runtime.config().storage.accept_unknown_sop_classes),
         deletions=archive.deletions,
+        marks=archive.marks,
         patients=archive.patients,
         worklist=archive.worklist,
         mpps=archive.mpps,

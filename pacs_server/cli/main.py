@@ -24,6 +24,7 @@ from pacs_server.cli import (
     importing,
     keys,
     manual,
+    mark,
     mpps,
     peers,
     rebuild,
@@ -58,6 +59,7 @@ app.add_typer(conflicts.app)
 app.add_typer(find.app)
 app.add_typer(show.app)
 app.add_typer(exporting.app)
+app.add_typer(mark.app)
 app.add_typer(delete.app, name="delete")
 app.add_typer(delete.trash, name="trash")
 app.add_typer(mpps.app, name="mpps")

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from pacs_server.cli.find import TITLES, WRAPPING, caller, date_range, json_text
-from pacs_server.cli.options import ConfigOption, day_option, echo, fail, load_config, open_archive, shown
+from pacs_server.cli.options import (
+    ConfigOption,
+    day_option,
+    echo,
+    fail,
+    load_config,
+    open_archive,
+    require_archive,
+    shown,
+)
 from pacs_server.cli.remote_control import app
 from pacs_server.cli.remote_sending import NameArgument
 from pacs_server.cli.tables import print_table
@@ -190,6 +199,7 @@ def fetch(
     if (series or instance) and len(studies) > 1:
         fail("--series and --instance are about one study", 2)
     settings = load_config(context, config)
+    require_archive(settings)
     with _queries(settings, name) as queries:
         uids = [_study_uid(queries, name, study) for study in studies]
     with open_archive(context, config) as archive:

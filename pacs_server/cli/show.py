@@ -13,6 +13,7 @@ from pacs_server.kit.words import counted
 if TYPE_CHECKING:
     from pacs_server.app.assembly import OpenArchive
     from pacs_server.dicom.identifier import RetrieveKeys
+    from pacs_server.index.marks import StudyMarks
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -28,14 +29,18 @@ def show(
     context: typer.Context, study: StudyArgument, *, as_json: JSONOption = False, config: ConfigOption = None
 ) -> None:
     """Show a study: whose it is, its series with the number of their instances, and its size."""
+    from pacs_server.index.marks import StudyMarks
+
     with open_archive(context, config) as archive:
         found = studies_named(archive, study)
         uid = found[0]["StudyInstanceUID"]
         series = list(matches(archive, "series", {"StudyInstanceUID": uid}, (*TITLES["series"], *MORE["series"])))
         size = sum(instance.size for instance in archive.retrieve.select(whole_study(uid)))
+        marks = archive.marks.of([uid])[uid]
     if as_json:
         studies = [values(each) for each in found]
-        shown = {"studies": studies, "series": [values(each) for each in series], "bytes": size}
+        said = {"labels": list(marks.labels), "assigned_to": marks.assigned_to, "reading": marks.reading}
+        shown = {"studies": studies, "series": [values(each) for each in series], "bytes": size, **said}
         typer.echo(json_text(shown, indent=1))
         return
     for each in found:
@@ -43,7 +48,11 @@ def show(
             echo(line)
     instances = sum(int(each["NumberOfSeriesRelatedInstances"]) for each in series)
     sizes = (counted(len(series), "series", "series"), counted(instances, "instance"), f"{size} bytes")
-    typer.echo(f"size: {', '.join(sizes)}\n")
+    typer.echo(f"size: {', '.join(sizes)}")
+    if marks != StudyMarks():
+        for line in marked(marks):
+            echo(line)
+    typer.echo("")
     titles = {key: title for key, title in TITLES["series"].items() if key not in _OF_THE_STUDY}
     print_table(tuple(titles.values()), ([each[key] for key in titles] for each in series), wrapping=WRAPPING)
 
@@ -91,3 +100,13 @@ def _described(study: Texts) -> Iterator[str]:
         "referring physician": study["ReferringPhysicianName"],
     }
     yield from (f"{name}: {text or '-'}" for name, text in fields.items())
+
+
+def marked(marks: "StudyMarks") -> list[str]:
+    """What is said of a study, a line for each."""
+    by = f" (set by {marks.by})" if marks.by else ""
+    return [
+        f"labels: {', '.join(marks.labels) or 'none'}",
+        f"assigned to: {marks.assigned_to or 'nobody'}",
+        f"reading: {marks.reading}{by}",
+    ]

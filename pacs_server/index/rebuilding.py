@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index import archive_models as archive
-from pacs_server.index import login_models, models, task_models
+from pacs_server.index import login_models, mark_models, models, task_models
 from pacs_server.index import outgoing_models as outgoing
 from pacs_server.index import workflow_models as workflow
 from pacs_server.index.copying import continue_numbering, copy_tables
@@ -20,7 +20,7 @@ from pacs_server.index.database import Database
 class Fate(StrEnum):
     """What becomes of a table when the index is rebuilt."""
 
-    # Its rows follow from files: stored instances, deletion.json in the trash, the journal of decisions.
+    # Its rows follow from files: stored instances, deletion.json in the trash, the journals of decisions and marks.
     REBUILT = "rebuilt"
     # No file tells its rows; they are copied from the old index as far as that can be read.
     TAKEN_OVER = "taken over"
@@ -36,6 +36,8 @@ FATES: Final[Mapping[Table, Fate]] = {
     models.instance: Fate.REBUILT,
     models.patient_alias: Fate.REBUILT,
     archive.deletion: Fate.REBUILT,
+    mark_models.study_label: Fate.REBUILT,
+    mark_models.study_reading: Fate.REBUILT,
     workflow.worklist_item: Fate.TAKEN_OVER,
     workflow.worklist_station: Fate.TAKEN_OVER,
     workflow.procedure_step: Fate.TAKEN_OVER,

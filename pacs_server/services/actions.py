@@ -14,8 +14,10 @@ from pacs_server.config.model import Config
 from pacs_server.dicom.mpps import StepStatus
 from pacs_server.index.changes import ChangeKind
 from pacs_server.index.feed import Change, Effect
+from pacs_server.index.marks import MarkKind
 from pacs_server.index.routing import adding, making_due
 from pacs_server.index.task_values import NewTask, Priority
+from pacs_server.services.marks import MarkService
 from pacs_server.services.routing import Facts
 from pacs_server.services.rule_engine import Decision, RuleEngine
 from pacs_server.services.tasks import TaskService
@@ -47,12 +49,18 @@ class Actions:
     """Makes effects of decisions; thread-safe."""
 
     def __init__(
-        self, config: Callable[[], Config], engine: RuleEngine, tasks: TaskService, forwarding: Forwarding
+        self,
+        config: Callable[[], Config],
+        engine: RuleEngine,
+        tasks: TaskService,
+        forwarding: Forwarding,
+        marks: MarkService,
     ) -> None:
         self._config = config
         self._engine = engine
         self._tasks = tasks
         self._forwarding = forwarding
+        self._marks = marks
 
     def wake(self) -> None:
         """Tell the worker that there may be more to do."""
@@ -63,10 +71,14 @@ class Actions:
         now = self._tasks.now()
         orders: list[ForwardOrder] = []
         new: list[NewTask] = []
+        effects: list[Effect] = []
         for decision in decisions:
             orders += self._orders(decision)
             new += self._webhook(decision, now)
-        effects = list(self._forwarding(orders, now)) if orders else []
+            marks = marks_of(decision)
+            if marks:
+                effects.append(self._marks.effect(marks, f"rule {decision.rule.name}", now))
+        effects += self._forwarding(orders, now) if orders else []
         return [*effects, adding(new, now)] if new else effects
 
     def _orders(self, decision: Decision) -> list[ForwardOrder]:
@@ -123,6 +135,14 @@ class Actions:
             if change.kind is ChangeKind.STEP and change.detail == StepStatus.COMPLETED and change.study_instance_uid
         )
         return [*effects, *(making_due(completion_key(study), now) for study in ended)]
+
+
+def marks_of(decision: Decision) -> list[tuple[str, MarkKind, str]]:
+    """The marks that a decision gives its study."""
+    settings, study = decision.rule.settings, decision.study_instance_uid
+    marks = [(study, MarkKind.LABEL, label) for label in settings.label]
+    marks += [(study, MarkKind.ASSIGN, settings.assign)] if settings.assign else []
+    return [*marks, (study, MarkKind.READING, settings.reading)] if settings.reading else marks
 
 
 def completion_key(study_instance_uid: str) -> str:

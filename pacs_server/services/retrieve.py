@@ -83,6 +83,10 @@ class RetrieveService:
         """Whose the studies of these instances are, in the order of patients. Raises IndexUnavailable."""
         return self._index.subjects({instance.uids.study for instance in instances})
 
+    def subjects_of_studies(self, study_instance_uids: Collection[str]) -> list[Subject]:
+        """Whose these studies are, as far as they are stored. Raises IndexUnavailable."""
+        return self._index.subjects(study_instance_uids)
+
     def subjects_of(self, sop_instance_uids: Collection[str]) -> list[Subject]:
         """Whose the studies of these instances are, as far as they are stored. Raises IndexUnavailable."""
         return self._index.subjects_of(sop_instance_uids)

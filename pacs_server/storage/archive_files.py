@@ -1,5 +1,6 @@
 """Everything that an archive keeps outside its database, as one value, and the contracts of its smaller parts."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,20 @@ class DecisionLog(Protocol):
 
     def sync(self) -> None:
         """Make the lines durable that a process wrote which was killed then. Raises StorageFull, StorageUnavailable."""
+
+
+class MarkLog(Protocol):
+    """Lines that are only ever appended, by anybody at any time: what people and rules say of studies."""
+
+    @property
+    def name(self) -> str:
+        """How messages call the log."""
+
+    def lines(self) -> Iterator[bytes]:
+        """All whole lines, without their ends. Raises StorageUnavailable."""
+
+    def append(self, lines: bytes) -> None:
+        """Append whole lines durably, all or none of them. Raises StorageFull, StorageUnavailable."""
 
 
 class ArchiveLock(Protocol):
@@ -89,6 +104,7 @@ class ArchiveFiles:
     quarantine: Quarantine
     trash: Trash
     decisions: DecisionLog
+    marks: MarkLog
     side_files: Storage
     lock: ArchiveLock
     restoration: Restoration

@@ -24,8 +24,10 @@ from pacs_server.index.decisions import Decision, DecisionIndex
 from pacs_server.index.deletion_document import DeletionStatus, Document, decode
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import Arrival, InstanceIndex
+from pacs_server.index.marks import MarkIndex
 from pacs_server.kit.words import counted
 from pacs_server.services.decisions import DecisionJournal
+from pacs_server.services.marks import replay as replay_marks
 from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.storage.contract import ByteSource
 from pacs_server.storage.keys import trash_prefix
@@ -87,6 +89,7 @@ def rebuild(files: ArchiveFiles, database: Database, progress: OnProgress, *, jo
             replay.tell(event)
             progress("indexing", min(number, events.arrivals), events.arrivals)
         replay.flush()
+    replay_marks(files.marks, MarkIndex(database))
     rebuilt.instances = InstanceIndex(database).counts().instances
     return rebuilt
 

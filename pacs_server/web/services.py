@@ -18,6 +18,7 @@ from pacs_server.services.export import ExportService
 from pacs_server.services.fetching import FetchService
 from pacs_server.services.forwarding import ForwardingService
 from pacs_server.services.listing import ListingService
+from pacs_server.services.marks import MarkService
 from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
@@ -44,6 +45,7 @@ class WebServices:
     store: StoreService
     stores_class: Callable[[str], bool]
     deletions: DeletionService
+    marks: MarkService
     patients: PatientService
     worklist: WorklistService
     mpps: MPPSService

@@ -6,6 +6,7 @@ from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.storage.filesystem.decision_log import FileDecisionLog
 from pacs_server.storage.filesystem.directories import Directories
 from pacs_server.storage.filesystem.lock import FileSystemLock
+from pacs_server.storage.filesystem.mark_log import FileMarkLog
 from pacs_server.storage.filesystem.quarantine import FileSystemQuarantine
 from pacs_server.storage.filesystem.restoration import FileSystemRestoration
 from pacs_server.storage.filesystem.spool import FileSystemSpool
@@ -30,6 +31,7 @@ def archive_directory(root: Path, *, min_free_space: int = 0, fsync: bool = True
         quarantine=quarantine,
         trash=FileSystemTrash(directories),
         decisions=FileDecisionLog(root),
+        marks=FileMarkLog(root, fsync=fsync),
         side_files=FileSystemSideFiles(directories, spool),
         lock=FileSystemLock(root, restoration),
         restoration=restoration,

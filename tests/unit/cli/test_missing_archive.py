@@ -24,6 +24,7 @@ COMMANDS = {
     "find": ["studies"],
     "show": ["1.2"],
     "export": ["1.2", "study"],
+    "mark": ["1.2"],
     "conflicts": [],
     "patients": ["P1"],
     "merge": ["P1", "--into", "P2", "--reason", "why"],
@@ -38,6 +39,12 @@ COMMANDS = {
     "mpps show": ["1.2"],
     "peers seen": [],
     "remote send": ["WS1", "1.2"],
+    "remote fetch": ["WS1", "1.2"],
+    "remote retarget": ["WS1", "WS2"],
+    "remote pause": ["WS1"],
+    "remote resume": ["WS1"],
+    "remote status": [],
+    "deliveries": [],
     "route test": ["1.2"],
     "tasks list": [],
     "tasks show": ["1"],
@@ -61,7 +68,18 @@ COMMANDS = {
 # Those that make an archive, or a part of it; those that need none; and those that read the audit trail alone.
 OTHERS = {
     *("import", "restore", "migrate", "user add", "user passwd", "user role", "user remove", "user list"),
-    *("route list", "check-config", "status", "conformance", "completion", "man"),
+    *(
+        "remote list",
+        "remote echo",
+        "remote find",
+        "remote worklist",
+        "route list",
+        "check-config",
+        "status",
+        "conformance",
+        "completion",
+        "man",
+    ),
     *("audit verify", "audit search", "audit export"),
 }
 

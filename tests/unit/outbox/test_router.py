@@ -11,9 +11,12 @@ from feeds import Place
 from outboxes import Clock
 from sqlalchemy import insert, select
 
+from pacs_server.audit.events import NoAudit
+from pacs_server.audit.recorder import Recorder
 from pacs_server.config import Config
 from pacs_server.config.load import load
 from pacs_server.index.feed import Effect
+from pacs_server.index.marks import MarkIndex
 from pacs_server.index.routing import RoutingIndex
 from pacs_server.index.task_models import task as task_table
 from pacs_server.index.task_overview import TaskFilter, TaskOverview
@@ -24,6 +27,7 @@ from pacs_server.outbox.completion import CompletionHandler
 from pacs_server.outbox.handler import Work
 from pacs_server.outbox.router import CONSUMER, Router
 from pacs_server.services.actions import STUDY_COMPLETE, WEBHOOK, Actions, ForwardOrder
+from pacs_server.services.marks import MarkService
 from pacs_server.services.routing import Rules, compile_rules
 from pacs_server.services.rule_engine import RuleEngine
 from pacs_server.services.tasks import TaskService
@@ -56,7 +60,9 @@ class Routed:
         )
         index = RoutingIndex(place.database)
         self.engine = RuleEngine(index, lambda: self.rules, clock=lambda: datetime(2026, 3, 29, 12))
-        actions = Actions(lambda: self.config, self.engine, self.tasks, self._forwarding)
+        audit = Recorder(NoAudit(), lambda: "PACS")
+        self.marks = MarkService(MarkIndex(place.database), place.files.marks, audit)
+        actions = Actions(lambda: self.config, self.engine, self.tasks, self._forwarding, self.marks)
         self.router = Router(place.feed, self.engine, actions)
         self.completion = CompletionHandler(
             index, self.engine, actions, lambda: self.config.routing, lambda title, address: title in self.sending
@@ -236,6 +242,19 @@ def test_the_priority_of_the_order_counts(routed: Routed, tmp_path: Path) -> Non
     routed.step()
     assert {order.study_instance_uid for order in routed.orders} == {"1.1", "1.2"}
     assert {str(order.priority) for order in routed.orders} == {"urgent"}
+
+
+def test_a_rule_says_who_is_to_read_a_study(routed: Routed, tmp_path: Path) -> None:
+    routed.configure(tmp_path, "    - {name: night, label: [night, ct], assign: neuro, reading: unread}\n")
+    routed.place.store("1.1", "1.1.1", "1.1.1.1")
+    routed.step()
+    marks = routed.marks.of(["1.1"])["1.1"]
+    assert (marks.labels, marks.assigned_to, marks.reading, marks.by) == (
+        ("ct", "night"),
+        "neuro",
+        "unread",
+        "rule night",
+    )
 
 
 def test_a_dry_run_says_what_each_rule_would_do(routed: Routed, tmp_path: Path) -> None:

@@ -24,19 +24,22 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, insert, literal, select, update
 
 from pacs_server.archive.archive import Archive, StoreOutcome
-from pacs_server.audit.events import NoAudit
+from pacs_server.audit.events import NoAudit, Participant
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.caller import Door
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
+from pacs_server.dicom.subject import Subject
 from pacs_server.errors import DuplicateInstance, InstanceNotFound, PatientError, StorageUnavailable
 from pacs_server.index import archive_models, models, workflow_models
 from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.integrity import IntegrityIndex
+from pacs_server.index.marks import MarkIndex, MarkKind
 from pacs_server.index.rebuilding import FATES, TAKEN_OVER, Fate, take_over
 from pacs_server.services.deletion import DeletionService
+from pacs_server.services.marks import MarkService
 from pacs_server.services.patients import PatientService
 from pacs_server.services.store import StoreService
 from pacs_server.storage.filesystem.archive_directory import archive_directory
@@ -626,6 +629,9 @@ def test_every_table_is_rebuilt_or_taken_over_or_lost_as_it_is_said_of_it(
     old, new = make_database(), make_database()
     with site(old) as archive:
         live_through(archive, list(HAPPENED), tmp_path)
+        marks = MarkService(MarkIndex(old), archive.files.marks, Recorder(NoAudit(), lambda: "PACS"))
+        wanted = [(MarkKind.LABEL, "night"), (MarkKind.READING, "read")]
+        marks.set(wanted, [Subject("P1", "", "1.2.3", "")], Participant("ann"))
         assert fates[Fate.REBUILT] <= not_empty(old)
         archive.rebuilt(new)
     # From the files alone, what people decided included.
