@@ -107,8 +107,11 @@ def test_reasons_of_refusals(root: Path, document: Document) -> None:
     assert set(re.findall(r"`(\w+)`", documented)) == known
 
 
+_HTTP_PORT = ("head", "reader", "protocol", "limits", "server", "exchange")
+
+
 def test_reasons_of_refused_http_clients(root: Path, rows: Callable[..., list[list[str]]]) -> None:
-    source = "".join(_source(root, f"web/{name}.py") for name in ("head", "protocol", "limits", "server", "exchange"))
+    source = "".join(_source(root, f"web/{name}.py") for name in _HTTP_PORT)
     known = set(re.findall(r'Refusal\(\s*\d+, "(\w+)"', source))
     known |= set(re.findall(r'return "(connections\w*)"', source)) | set(re.findall(r'cut\("(\w+)"\)', source))
     known.add("tls_handshake")
