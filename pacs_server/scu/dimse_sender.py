@@ -73,7 +73,7 @@ class DIMSESender:
             detail = f"transfer_syntaxes of {self._remote.name} has none in which it can be sent"
             return Answer(_NO_SUCH_SOP_CLASS, permanent=True, detail=detail)
         try:
-            answer = link.exchange(lambda association: self._store(association, instance))
+            answer = link.exchange(lambda association: self._store(association, instance, link.name))
         except AssociationEnded as ended:
             self._breaks += 1
             if isinstance(ended, DeadlineExpired) or self._breaks >= _BREAKS_IN_A_ROW:
@@ -82,7 +82,7 @@ class DIMSESender:
             detail = f"the association ended while it was sent: {ended.how}"
             return Answer(Status.PROCESSING_FAILURE, detail=detail, association=link.name)
         self._breaks = 0
-        return Answer(answer.status, answer.permanent, answer.detail, link.name)
+        return answer
 
     def expect(self, *kinds: Kind) -> None:
         """Say which kinds of instances (SOP class, transfer syntax) will be sent: saves associations."""
@@ -112,11 +112,11 @@ class DIMSESender:
         if opened is not None:
             opened.__exit__(kind, error, traceback)
 
-    def _store(self, association: Association, instance: Outgoing) -> Answer:
+    def _store(self, association: Association, instance: Outgoing, name: str) -> Answer:
         """Store one instance; the answer of the remote, or why nothing was sent."""
         choice = choose(association.contexts_as_scu, instance.sop_class_uid, instance.transfer_syntax_uid)
         if choice is None:
-            return self._not_accepted(association, instance)
+            return self._not_accepted(association, instance, name)
         context_id, transfer_syntax = choice
         request = store_request(association, instance.sop_class_uid, instance.uids.sop)
         try:
@@ -128,25 +128,26 @@ class DIMSESender:
                 with source:
                     association.send_source(context_id, request, source)
         except TranscodeError as error:
-            return Answer(Status.PROCESSING_FAILURE, permanent=True, detail=str(error))
+            return Answer(Status.PROCESSING_FAILURE, permanent=True, detail=str(error), association=name)
         response = read_response(association, request)
-        return self._answer(response.status, response.error_comment)
+        return self._answer(response.status, response.error_comment, name)
 
-    def _answer(self, status: int | None, comment: str | None) -> Answer:
+    def _answer(self, status: int | None, comment: str | None, name: str) -> Answer:
         if status is None:
             detail = f"{self._remote.name} answered without a status"
-            return Answer(Status.CANNOT_UNDERSTAND, permanent=False, detail=detail)
+            return Answer(Status.CANNOT_UNDERSTAND, permanent=False, detail=detail, association=name)
         if status == Status.SUCCESS:
-            return Answer(status)
+            return Answer(status, association=name)
         detail = f"{self._remote.name} answered {status:04X}" + (f": {comment}" if comment else "")
-        return Answer(status, is_permanent(status), detail)
+        return Answer(status, is_permanent(status), detail, name)
 
-    def _not_accepted(self, association: Association, instance: Outgoing) -> Answer:
+    def _not_accepted(self, association: Association, instance: Outgoing, name: str) -> Answer:
         accepted = association.contexts_as_scu
         taken = sorted(UID(syntax).name for sop_class, syntax in accepted if sop_class == instance.sop_class_uid)
         stored = UID(instance.transfer_syntax_uid).name
         why = f"takes {UID(instance.sop_class_uid).name} " + (f"only in {', '.join(taken)}" if taken else "not at all")
-        return Answer(_NO_SUCH_SOP_CLASS, permanent=True, detail=f"{self._remote.name} {why}; it is stored in {stored}")
+        detail = f"{self._remote.name} {why}; it is stored in {stored}"
+        return Answer(_NO_SUCH_SOP_CLASS, permanent=True, detail=detail, association=name)
 
 
 def _whole(source: OpenDataSet) -> bytes:

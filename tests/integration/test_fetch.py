@@ -1,0 +1,135 @@
+"""Studies fetched from another pacs-server: in the stored transfer syntax, over both services, and cancelled."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import schema
+from datasets import make_study, pydicom_test_files, write_part10
+from pydicom.dataset import Dataset
+from servers import config, eventually, free_port, running
+
+from pacs_server.app.server import PacsServer
+from pacs_server.config import DatabaseConfig, PeerRule, RemoteAEConfig
+from pacs_server.dicom.caller import Door
+from pacs_server.dicom.identifier import RetrieveKeys
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.origin import Origin
+from pacs_server.index.instances import StoredInstance
+from pacs_server.index.task_values import Task, TaskState
+from pacs_server.outbox import fetch
+from pacs_server.services.fetching import Fetching
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Two:
+    """A server that fetches from another one, and has to do so by the services that this allows."""
+
+    here: PacsServer
+    there: PacsServer
+    directory: Path
+
+    def store(self, study: list[Dataset]) -> None:
+        for number, dataset in enumerate(study):
+            self.store_file(write_part10(dataset, self.directory / f"{number}.dcm"))
+
+    def store_file(self, path: Path) -> None:
+        self.there.archive.store.store_file(path, Origin("CT1", "THERE", "10.0.0.7", Door.DIMSE))
+
+    def fetch(self, study: str) -> int:
+        return self.here.archive.fetching.fetch("there", Fetching(study), "tester")
+
+    def task(self, number: int) -> Task:
+        found = self.here.archive.tasks.find(number)
+        assert found is not None
+        return found
+
+
+def stored(pacs: PacsServer, study: str) -> list[StoredInstance]:
+    return pacs.archive.retrieve.select(RetrieveKeys(Level.STUDY, study_instance_uids=(study,)))
+
+
+@contextmanager
+def two(tmp_path: Path, url: str | None = None, **rule: object) -> Iterator[Two]:
+    """Both servers; `rule` is what the other one allows this one."""
+    port = free_port()
+    back = RemoteAEConfig(ae_title="HERE", host="127.0.0.1", port=port)
+    other = config(tmp_path / "there", ae_title="THERE", remote_aes=[back])
+    if rule:
+        rules = (PeerRule.model_validate({"ae_title": "HERE", **rule}),)
+        other = other.model_copy(update={"access_control": other.access_control.model_copy(update={"peers": rules})})
+    with running(other) as there:
+        known = RemoteAEConfig(name="there", ae_title="THERE", host="127.0.0.1", port=there.address[1])
+        mine = config(tmp_path / "here", ae_title="HERE", port=port, remote_aes=[known])
+        if url is not None and not url.startswith("sqlite"):
+            mine = mine.model_copy(update={"database": DatabaseConfig(url=url)})
+        if mine.database.url is None:
+            schema.prepare(mine.database.path)
+        with PacsServer(mine) as here:
+            yield Two(here, there, tmp_path)
+
+
+def test_a_study_comes_as_it_is_stored_there(tmp_path: Path, database_url: str) -> None:
+    (compressed,) = [path for path in pydicom_test_files() if path.name == "MR_small_RLE.dcm"]
+    with two(tmp_path, database_url) as both:
+        both.store_file(compressed)
+        (original,) = both.there.archive.retrieve.select(RetrieveKeys(Level.STUDY))
+        number = both.fetch(original.uids.study)
+        assert eventually(lambda: both.task(number).state == TaskState.DONE)
+        (copy,) = stored(both.here, original.uids.study)
+        assert (copy.uids, copy.transfer_syntax_uid) == (original.uids, original.transfer_syntax_uid)
+        with both.here.archive.retrieve.open(copy) as one, both.there.archive.retrieve.open(original) as other:
+            assert one.read(0, one.size) == other.read(0, other.size)
+
+
+def test_a_remote_that_does_not_allow_c_get_sends_by_c_move(tmp_path: Path) -> None:
+    study = make_study(2, 2)
+    with two(tmp_path, allow=("find", "move")) as both:
+        both.store(study)
+        number = both.fetch(study[0].StudyInstanceUID)
+        assert eventually(lambda: both.task(number).state == TaskState.DONE)
+        assert len(stored(both.here, study[0].StudyInstanceUID)) == 4
+
+
+def test_one_that_cannot_be_searched_is_believed(tmp_path: Path) -> None:
+    study = make_study(2, 2)
+    with two(tmp_path, allow=("get",)) as both:
+        both.store(study)
+        number = both.fetch(study[0].StudyInstanceUID)
+        assert eventually(lambda: both.task(number).state == TaskState.DONE)
+        assert len(stored(both.here, study[0].StudyInstanceUID)) == 4
+
+
+@pytest.mark.parametrize("allow", [("find", "get"), ("find", "move")])
+def test_a_task_that_is_cancelled_ends_the_retrieval(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allow: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(fetch, "_TOLD_SECONDS", 0.05)
+    study = make_study(1, 30, rows=64, columns=64)
+    with two(tmp_path, allow=allow, max_data_rate=20_000) as both:
+        both.store(study)
+        uid = study[0].StudyInstanceUID
+        number = both.fetch(uid)
+        assert eventually(lambda: stored(both.here, uid))
+        assert both.here.archive.tasks.cancel(number)
+        pool = both.here._runtime.pool
+        assert eventually(lambda: not +pool._counts)
+        assert both.task(number).state == TaskState.CANCELLED
+        assert len(stored(both.here, uid)) < 30
+
+
+def test_the_progress_tells_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "_TOLD_SECONDS", 0.05)
+    study = make_study(1, 8, rows=64, columns=64)
+    with two(tmp_path, max_data_rate=20_000) as both:
+        both.store(study)
+        number = both.fetch(study[0].StudyInstanceUID)
+        assert eventually(lambda: 0 < both.task(number).progress.get("here", 0) < 8)
+        progress = both.task(number).progress
+        assert progress["expected"] == 8
+        assert len(progress["missing"]) == 8 - progress["here"]
+        both.here.archive.tasks.cancel(number)
