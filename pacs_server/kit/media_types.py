@@ -3,6 +3,9 @@
 import re
 from typing import Final
 
+# PS3.18 8.7.3: DICOM files, and data sets in the DICOM JSON Model.
+DICOM: Final = "application/dicom"
+JSON: Final = "application/dicom+json"
 # A part of a list that is separated by a character, which counts only outside of quotes.
 QUOTED: Final = r'(?:[^{separator}"]|"(?:[^"\\]|\\.)*"?)+'
 _BETWEEN_SEMICOLONS: Final = re.compile(QUOTED.replace("{separator}", ";"))

@@ -59,7 +59,7 @@ class Remotes:
         from pacs_server.scu.dicomweb import qido
 
         with self._web.use(remote) as client:
-            yield from islice(qido.find(client, search), limit)
+            yield from islice(qido.find(client, search, page=min(limit or qido.PAGE, qido.PAGE)), limit)
 
     def worklist(self, name: str, keys: Mapping[str, str], limit: int | None = None) -> Iterator[DataSet]:
         """The items of a modality worklist. Raises InvalidIdentifier, and InvalidRequest for DICOMweb remotes."""

@@ -20,11 +20,11 @@ import httpx2 as httpx
 from pacs_server import __version__
 from pacs_server.errors import RemoteBusy, RemoteError, RemoteUnreachable
 from pacs_server.kit.closing import Closing
+from pacs_server.kit.media_types import JSON
 from pacs_server.scu.dicomweb.auth import Login
 from pacs_server.scu.dicomweb.remote import DICOMwebRemote
 from pacs_server.scu.dicomweb.wire import FAILURES, LEAST_RATE, Patience, Transport, Wire
 
-JSON: Final = "application/dicom+json"
 # What a remote tells in JSON or XML may have so many bytes.
 _MOST_BYTES: Final = 32 * 1024 * 1024
 _MOST_REDIRECTS: Final = 3

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pacs_server.dicom.json_input import checked_element, is_tag
 from pacs_server.dicom.json_model import DataSet, text_of
 from pacs_server.dicom.levels import Level
+from pacs_server.dicom.uids import clean_uid
 from pacs_server.errors import InvalidIdentifier, RemoteError, RemoteUnreachable
 from pacs_server.scu.dicomweb.client import DICOMwebClient, Document
 from pacs_server.scu.search import Search
@@ -72,7 +73,7 @@ def holds(client: DICOMwebClient, study: str, series: str, sop: str) -> bool | N
         found = client.document("GET", path, parameters=[("SOPInstanceUID", sop), ("limit", "1")])
         if found.status not in (HTTPStatus.OK, HTTPStatus.NO_CONTENT):
             return None
-        return any(text_of(match, _SOP) == sop for match in _matches(client, found))
+        return any(clean_uid(text_of(match, _SOP)) == sop for match in _matches(client, found))
     except RemoteUnreachable:
         raise
     except RemoteError:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from pacs_server.dicom.json_model import items_of, text_of
 from pacs_server.dicom.native_xml_input import read_native_xml
 from pacs_server.dicom.status import Status, is_warning
+from pacs_server.dicom.uids import clean_uid
 from pacs_server.kit.media_types import media_type_of
 from pacs_server.kit.multipart import MalformedMultipart, parts
 from pacs_server.scu.dicomweb.client import Document, status_text
@@ -95,8 +96,8 @@ def read_answer(document: Document) -> StoreAnswer:
         module = _module(media_type, parameters, document.body)
         return StoreAnswer(
             document.status,
-            {text_of(item, _SOP_INSTANCE): _reason(item, _WARNING) for item in items_of(module, _STORED)},
-            {text_of(item, _SOP_INSTANCE): _reason(item, _FAILURE) for item in items_of(module, _FAILED)},
+            _reasons(module, _STORED, _WARNING),
+            _reasons(module, _FAILED, _FAILURE),
             tuple(_reason(item, _FAILURE) for item in items_of(module, _OTHERS)),
         )
     except (ValueError, AttributeError, TypeError, RecursionError, MalformedMultipart):
@@ -116,6 +117,11 @@ def _module(media_type: str, parameters: Mapping[str, str], body: bytes) -> Mapp
     found = json.loads(body)
     found = found[0] if isinstance(found, list) and found else found
     return found if isinstance(found, dict) else {}
+
+
+def _reasons(module: Mapping[str, Any], sequence: str, tag: str) -> dict[str, int]:
+    """The reasons that the items of a sequence tell, by SOP Instance UID."""
+    return {clean_uid(text_of(item, _SOP_INSTANCE)): _reason(item, tag) for item in items_of(module, sequence)}
 
 
 def _reason(item: Mapping[str, Any], tag: str) -> int:

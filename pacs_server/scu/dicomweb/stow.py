@@ -8,11 +8,11 @@ from typing import Final
 
 from pacs_server.dicom.part10 import encode_head
 from pacs_server.errors import StorageUnavailable
+from pacs_server.kit.media_types import DICOM
 from pacs_server.scu.dicomweb.client import Content
 from pacs_server.scu.sending import OpenDataSet, Outgoing
 from pacs_server.services.transcode import can_transcode, transcode
 
-DICOM: Final = "application/dicom"
 _PIECE: Final = 256 * 1024
 
 

@@ -1,6 +1,6 @@
 """WADO-RS: retrieve studies, series and instances from a remote, and hand them on while they arrive (PS3.18 10.4)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
@@ -21,23 +21,18 @@ from pacs_server.errors import (
     StorageFull,
     StorageUnavailable,
 )
-from pacs_server.kit.media_types import media_type_of
+from pacs_server.kit.media_types import DICOM, media_type_of
 from pacs_server.kit.multipart import MalformedMultipart, Part, parts
 from pacs_server.scu.dicomweb.client import DICOMwebClient
 from pacs_server.scu.dicomweb.wire import LEAST_RATE
+from pacs_server.scu.retrieving import Take
 
-DICOM: Final = "application/dicom"
 # PS3.18 8.7.3.5.2: any transfer syntax, which is the one that the remote has stored.
 _AS_STORED: Final = f'multipart/related; type="{DICOM}"; transfer-syntax=*'
 _ANYHOW: Final = f'multipart/related; type="{DICOM}"'
 _MOST_PARTS: Final = 100_000
 # Nothing more can be stored after these.
 _END: Final = (StorageFull, StorageUnavailable, IndexUnavailable, AuditUnavailable, RemoteError)
-
-Take = Callable[[str, str, str, Iterable[Bytes]], None]
-"""Stores an instance: SOP Class UID, SOP Instance UID, Transfer Syntax UID, and its data set in pieces.
-
-Raises what the store service raises."""
 
 
 @dataclass(slots=True)

@@ -3,9 +3,10 @@
 from typing import Final
 
 from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN
+from pacs_server.kit import media_types
 
-DICOM: Final = "application/dicom"
-JSON: Final = "application/dicom+json"
+DICOM: Final = media_types.DICOM
+JSON: Final = media_types.JSON
 PLAIN_JSON: Final = "application/json"
 XML: Final = "application/dicom+xml"
 OCTET_STREAM: Final = "application/octet-stream"
