@@ -1,6 +1,8 @@
 """Threads for what blocks: what comes back, how many there are, and when they end."""
 
 import asyncio
+import gc
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -142,3 +144,16 @@ def test_what_is_to_be_done_soon_is_done_behind_other_work_or_a_little_later(cap
     asyncio.run(leave())
     asyncio.run(asyncio.wait_for(another_loop(), 10))
     assert eventually(lambda: done == ["left", "again"])
+
+
+def test_nothing_stays_open_when_a_loop_has_ended() -> None:
+    async def ask(threads: Threads) -> None:
+        assert await asyncio.gather(*(threads.run(abs, -number) for number in range(30))) == list(range(30))
+
+    threads = Threads(idle_seconds=0.05)
+    asyncio.run(ask(threads))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        asyncio.run(ask(threads))
+    gc.collect()
+    assert eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)
