@@ -3,12 +3,12 @@
 import asyncio
 import secrets
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import Final, NamedTuple
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from typing import Final, NamedTuple, NoReturn, cast
 
 from pacs_server.dicom.frame_codecs import ENCODERS
-from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN, encode_head
+from pacs_server.dicom.part10 import EXPLICIT_VR_LITTLE_ENDIAN, plain_head
 from pacs_server.errors import FrameNotFound, PacsError, ResourceLimitation, TooLarge, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.frames import FrameService
@@ -49,7 +49,7 @@ class Planned(NamedTuple):
     @property
     def head(self) -> bytes:
         """A fresh head of the file: the stored one tells who sent the instance, and from where."""
-        return encode_head(self.instance.sop_class_uid, self.instance.uids.sop, self.transfer_syntax_uid, "")
+        return plain_head(self.instance.sop_class_uid, self.instance.uids.sop, self.transfer_syntax_uid)
 
     @property
     def content_type(self) -> str:
@@ -189,6 +189,7 @@ class InstanceParts:
         self._url_of = url_of
         self._transfer = transfer
         self._boundary = f"part-{secrets.token_hex(16)}"
+        self._is_over = False
         self._batches = self._in_batches()
         self._ready: list[Opened | PacsError] = []
 
@@ -232,10 +233,15 @@ class InstanceParts:
             while True:
                 batch = next(self._batches, None)
                 following = None if batch is None else self._open(batch)
-                while self._ready:
-                    async for piece in self._sent(self._ready.pop(0), index):
-                        yield piece
-                    index += 1
+                with closing(self._each_ready(index)) as ready:
+                    for one in ready:
+                        first, start = self._begin_of(one, index)
+                        yield first
+                        if start != one.size:
+                            async for piece in self._rest(one, index, start):
+                                yield piece
+                        self._completed(one)
+                        index += 1
                 if following is None:
                     break
                 # The thread goes on if this ends meanwhile, and what it has opened has to be closed.
@@ -244,36 +250,50 @@ class InstanceParts:
             if following is not None:
                 self._ready += await _outcome(following)
             self.close()
-        yield self._tail
+        if not self._is_over:
+            yield self._tail
 
-    async def _sent(self, one: Opened | PacsError, index: int) -> AsyncIterator[Piece]:
-        """One part, in the record once the client has it."""
-        assert self._transfer is not None
-        if isinstance(one, PacsError):
-            self._failed(one, index)
-            return
+    def _begin_of(self, one: Opened, index: int) -> tuple[Piece, int]:
+        """The head of a part with the first bytes of the data set, if they are in memory, and how many these are."""
+        head, data = self._head(one.planned, index), one.data
+        first: bytes | bytearray | None = data if isinstance(data, bytes) else None
+        if isinstance(data, DataSetSource):
+            first = data.cached(0, data.size if data.size <= READ_WHOLE else PIECE)
+        if not first:
+            return head, 0
+        # One packet less, and the client is woken once less.
+        self._is_over = index == len(self._planned) - 1 and len(first) == one.size
+        # Nobody changes a bytearray that was read for this answer only.
+        return (head, cast(bytes, first), self._tail if self._is_over else b""), len(first)
+
+    def _each_ready(self, index: int) -> Generator[Opened, None, None]:
+        """The instances that are open, each closed when the next one is asked for."""
+        while self._ready:
+            one = self._ready.pop(0)
+            if isinstance(one, PacsError):
+                self._failed(one, index)
+            try:
+                yield one
+            finally:
+                one.close()
+            index += 1
+
+    async def _rest(self, one: Opened, index: int, start: int) -> AsyncIterator[Piece]:
+        """The bytes of a data set from `start` on."""
         try:
-            async for piece in self._part(one, index):
+            async for piece in self._opener.pieces(one, start):
                 yield piece
         except PacsError as error:
             self._failed(error, index)
-        finally:
-            one.close()
-        self._transfer.completed(one.planned.instance)
 
-    def _failed(self, error: PacsError, index: int) -> None:
+    def _completed(self, one: Opened) -> None:
+        if self._transfer is not None:
+            self._transfer.completed(one.planned.instance)
+
+    def _failed(self, error: PacsError, index: int) -> NoReturn:
         if self._transfer is not None:
             self._transfer.failed(self._planned[index].instance)
         raise error
-
-    async def _part(self, one: Opened, index: int) -> AsyncIterator[Piece]:
-        head = self._head(one.planned, index)
-        if isinstance(one.data, bytes):
-            yield head, one.data
-            return
-        yield head
-        async for piece in self._opener.pieces(one):
-            yield piece
 
     def _open(self, batch: Sequence[Planned]) -> "asyncio.Future[list[Opened | PacsError]]":
         if all(each.is_stored_so for each in batch):

@@ -12,7 +12,7 @@ from datasets import make_ct, write_part10
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacs_server.dicom.part10 import NO_SEAL, Provenance, Seal, decode_head, encode_head, seal_offset
+from pacs_server.dicom.part10 import NO_SEAL, Provenance, Seal, decode_head, encode_head, plain_head, seal_offset
 from pacs_server.dicom.uids import PRIVATE_INFORMATION_CREATOR_UID, is_uid
 
 CT, SOP, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4", "1.2.840.10008.1.2.1"
@@ -131,3 +131,11 @@ def test_dcmtk_reads_it(tmp_path: Path) -> None:
     assert (dumped.returncode, dumped.stderr) == (0, "")
     assert "PrivateInformationCreatorUID" in dumped.stdout
     assert "PixelData" in dumped.stdout
+
+
+@pytest.mark.parametrize("length", range(65))
+def test_a_head_of_uids_alone_is_the_same_made_in_either_way(length: int) -> None:
+    for text in ("0123456789." * 6, "9" * 64, "." * 64):
+        uid = text[:length]
+        for sop_class, syntax in ((CT, EXPLICIT), ("1.2.3", "1.2.840.10008.1.2.4.100"), ("", "")):
+            assert plain_head(sop_class, uid, syntax) == encode_head(sop_class, uid, syntax, "")
