@@ -4,6 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
 
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant, Role
 from pacs_server.audit.recorder import Recorder
@@ -95,19 +97,14 @@ class Auditor:
 
     # ---------------------------------------------------------------- queries
 
-    @contextmanager
-    def query(self, caller: Caller, sop_class_uid: str) -> Iterator["QueryRecord"]:
-        """Record one query, from before its keys are read until its matches are sent. Raises AuditUnavailable."""
+    def query(self, caller: Caller, sop_class_uid: str) -> "QueryRecord":
+        """The record of one query, for the `with` block in which its keys are read and its matches are sent.
+
+        Raises AuditUnavailable.
+        """
         self._recorder.ensure_writable()
         participants = (participant_of(caller, Role.SOURCE), self._archive(caller, Role.DESTINATION))
-        record = QueryRecord(self._recorder, participants, sop_class_uid)
-        try:
-            yield record
-        except PacsError as error:
-            record.failed(str(error))
-            raise
-        finally:
-            record.end()
+        return QueryRecord(self._recorder, participants, sop_class_uid)
 
     # ---------------------------------------------------------------- retrieving
 
@@ -202,6 +199,18 @@ class QueryRecord:
         # The number of matches that the last record tells: None if there is no record, -1 if it was not final.
         self._recorded: int | None = None
         self._count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, PacsError):
+                self.failed(str(error))
+        finally:
+            self.end()
 
     def keys(self, keys: Mapping[str, str]) -> None:
         """Say which keys the query has, and what they have to match."""

@@ -65,6 +65,8 @@ class Database:
 
     def __init__(self, url: str, *, wal_mode: bool = True, fsync: bool = True) -> None:
         self._url = _supported(url)
+        # Whether this is the embedded database.
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self._fsync = fsync
         self._damage: str | None = None
         self._closed = False
@@ -80,11 +82,6 @@ class Database:
         self._wakeups = Wakeups()
         self._listener: NotificationListener | None = None
         self._listener_lock = threading.Lock()
-
-    @property
-    def is_sqlite(self) -> bool:
-        """Whether this is the embedded database."""
-        return self._url.get_backend_name() == "sqlite"
 
     @property
     def file(self) -> Path | None:
@@ -122,9 +119,13 @@ class Database:
         except IntegrityError:
             raise
         except (DBAPIError, PoolTimeout, driver.Error) as error:
-            if is_damage(cause_of(error)):
-                self._damage = f"the database is damaged: {_reason(error)}"
-            raise IndexUnavailable(f"the database failed: {_reason(error)}") from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> IndexUnavailable:
+        """What an error of SQLAlchemy or of the driver is for everybody else."""
+        if is_damage(cause_of(error)):
+            self._damage = f"the database is damaged: {_reason(error)}"
+        return IndexUnavailable(f"the database failed: {_reason(error)}")
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
@@ -140,15 +141,25 @@ class Database:
         texts and numbers only: they come back as the driver has them. With `few`, a database server sends all rows
         at once, which saves two round trips.
         """
-        with self._errors_named(), closing(self._engine.raw_connection()) as connection:
+        # Without context managers inside: this is what queries do most of the time.
+        driver = self._engine.dialect.loaded_dbapi
+        connection = None
+        try:
+            connection = self._engine.raw_connection()
+            cursor = self._cursor(connection, few=few)
             try:
-                with closing(self._cursor(connection, few=few)) as cursor:
-                    cursor.execute(select if self.is_sqlite else select.replace("?", "%s"), values)
-                    yield iter(cursor)
-            except self._engine.dialect.loaded_dbapi.Error:
+                cursor.execute(select if self.is_sqlite else select.replace("?", "%s"), values)
+                yield iter(cursor)
+            finally:
+                cursor.close()
+        except (DBAPIError, PoolTimeout, driver.Error) as error:
+            if connection is not None and isinstance(error, driver.Error):
                 # The connection may be broken, so it must not go back to the pool.
                 connection.invalidate()
-                raise
+            raise self._unavailable(error) from error
+        finally:
+            if connection is not None:
+                connection.close()
 
     def soon(self, select: str, values: Sequence[str], seconds: float) -> tuple[Any, ...] | None:
         """The first row of a SELECT, which `rows` would run; None if it takes longer than so many seconds.

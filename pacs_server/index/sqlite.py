@@ -122,7 +122,7 @@ class DatabaseFile:
             raise sqlite3.OperationalError("its file was removed or replaced; stop the server and put it back")
 
     def _identity(self) -> tuple[int, int]:
-        status = self._path.stat()
+        status = os.stat(self._path)
         return status.st_dev, status.st_ino
 
 
