@@ -45,7 +45,7 @@ _ALLOWED: Final = {
     "access-control-allow-headers": "accept, authorization, content-type, if-none-match, if-match, range",
     "access-control-max-age": "600",
 }
-_EXPOSED: Final = b"content-location, content-range, etag, link, location, warning, www-authenticate"
+_EXPOSED: Final = b"content-location, content-range, etag, link, location, retry-after, warning, www-authenticate"
 
 
 class Gate:

@@ -84,6 +84,7 @@ def test_scripts_of_allowed_origins_read_answers() -> None:
     web = client(cors_origins=["http://viewer.example"])
     allowed = web.get("/", headers={"Origin": "http://viewer.example"})
     assert allowed.headers["access-control-allow-origin"] == "http://viewer.example"
+    assert {"etag", "retry-after"} <= set(allowed.headers["access-control-expose-headers"].split(", "))
     assert "access-control-allow-origin" not in web.get("/", headers={"Origin": "http://evil.example"}).headers
     anybody = client(cors_origins=["*"]).get("/", headers={"Origin": "http://evil.example"})
     assert anybody.headers["access-control-allow-origin"] == "*"
