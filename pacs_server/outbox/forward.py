@@ -4,13 +4,13 @@ A delivery is noted right after its answer, a few together: after a crash in bet
 """
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Final, Protocol
 
-from pacs_server.audit.auditor import Auditor, InstanceCounts, SentCounts
+from pacs_server.audit.auditor import Auditor, SentCounts
 from pacs_server.audit.events import Participant, Role
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.dicom.caller import Caller, Door
@@ -31,7 +31,7 @@ from pacs_server.outbox.handler import Work, tell_dead
 from pacs_server.scu.dimse_sender import DIMSESender
 from pacs_server.scu.sending import Answer, Outgoing, Sender
 from pacs_server.services.breakers import Breakers, Closed
-from pacs_server.services.retrieve import RetrieveService
+from pacs_server.services.retrieve import RetrieveService, counts_of
 from pacs_server.services.tasks import TaskService
 
 # So many deliveries are looked up at a time, and recorded together in the audit trail.
@@ -201,7 +201,7 @@ class _Attempt:
         remote = self._remote
         to = Participant(remote.name, remote.ae_title, remote.host or remote.url, Role.DESTINATION)
         subjects = self._handler.retrieve.subjects
-        return self._handler.auditor.sending(caller, lambda: subjects(stored), _counts_of(stored), to)
+        return self._handler.auditor.sending(caller, lambda: subjects(stored), counts_of(stored), to)
 
     def _send(self, sender: Sender, each: Waiting, sent: SentCounts) -> None:
         assert each.stored is not None
@@ -297,10 +297,3 @@ class _Attempt:
             self._work.give_up(self._task, given_up)
         else:
             self._work.done(self._task)
-
-
-def _counts_of(stored: Iterable[StoredInstance]) -> InstanceCounts:
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for each in stored:
-        counts[each.uids.study][each.sop_class_uid] += 1
-    return counts

@@ -10,9 +10,9 @@ from pacs_server.net.message import RESPONSE, CommandField
 from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
-from pacs_server.scp.suboperations import SubOperations, counts_of, is_cancel
+from pacs_server.scp.suboperations import SubOperations, is_cancel
 from pacs_server.scu.store import send_instance, store_request
-from pacs_server.services.retrieve import RetrieveService
+from pacs_server.services.retrieve import RetrieveService, counts_of
 
 
 class QueryRetrieveGetSCP:

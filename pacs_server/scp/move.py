@@ -13,12 +13,12 @@ from pacs_server.net.association import Association, Message
 from pacs_server.scp.dispatch import Result
 from pacs_server.scp.find import identifier_of, model_of
 from pacs_server.scp.get import relational
-from pacs_server.scp.suboperations import SubOperations, counts_of
+from pacs_server.scp.suboperations import SubOperations
 from pacs_server.scu.link import Requestor
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.scu.store import MoveOriginator, StorageSCU
 from pacs_server.services.access import check_destination
-from pacs_server.services.retrieve import RetrieveService
+from pacs_server.services.retrieve import RetrieveService, counts_of
 
 
 class QueryRetrieveMoveSCP:

@@ -1,10 +1,8 @@
 """Sub-operations of C-MOVE and C-GET: their counts, the responses that tell them, and C-CANCEL (PS3.4 C.4.2)."""
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pacs_server.audit.auditor import InstanceCounts, SentCounts
+from pacs_server.audit.auditor import SentCounts
 from pacs_server.dicom.status import Status, is_warning
 from pacs_server.dicom.tags import FAILED_SOP_INSTANCE_UID_LIST
 from pacs_server.dicom.writer import writer_for
@@ -92,14 +90,6 @@ class SubOperations:
         response.number_of_failed = min(len(self.failed_uids), _MOST)
         response.number_of_warning = min(self.warning, _MOST)
         return response
-
-
-def counts_of(instances: Sequence[StoredInstance]) -> InstanceCounts:
-    """How many instances are to be sent, by study and SOP class."""
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for instance in instances:
-        counts[instance.uids.study][instance.sop_class_uid] += 1
-    return counts
 
 
 def cancel_requested(association: Association, message: Message) -> bool:

@@ -5,7 +5,7 @@ import io
 import struct
 import time
 import zipfile
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from pacs_server.dicom.part10 import encode_head
 from pacs_server.errors import PacsError, StorageUnavailable, TranscodeError
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.export_targets import ExportTarget
-from pacs_server.services.retrieve import RetrieveService
+from pacs_server.services.retrieve import RetrieveService, counts_of
 
 _PIECE: Final = 1024 * 1024
 _BUFFER: Final = 64 * 1024
@@ -74,9 +74,7 @@ class ExportService:
         and StorageUnavailable if a file that could be read a moment before cannot be read now; then nothing is left
         behind.
         """
-        planned: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        for instance in instances:
-            planned[instance.uids.study][instance.sop_class_uid] += 1
+        planned = counts_of(instances)
         report, directory = ExportReport(), DicomDir()
         subjects = self._retrieve.subjects
         with target, self._auditor.exporting(caller, lambda: subjects(instances), planned, str(target.path)) as sent:

@@ -1,9 +1,11 @@
 """The retrieve service: select stored instances, and open or transcode their data sets."""
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 
 from pacs_server.archive.archive import Archive
+from pacs_server.audit.auditor import InstanceCounts
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.subject import Subject
@@ -104,3 +106,11 @@ class RetrieveService:
         with self.open(instance) as source:
             data = source.read(0, source.size)
         return transcode(data, instance.transfer_syntax_uid, transfer_syntax_uid)
+
+
+def counts_of(instances: Iterable[StoredInstance]) -> InstanceCounts:
+    """How many instances are to be sent, by study and SOP class."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for instance in instances:
+        counts[instance.uids.study][instance.sop_class_uid] += 1
+    return counts

@@ -1,6 +1,5 @@
 """REST: all attributes of an instance, in the DICOM JSON Model (PS3.18 F.2)."""
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +11,7 @@ from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import NotFound
+from pacs_server.services.retrieve import counts_of
 from pacs_server.web.api.operation import Call, Operation
 from pacs_server.web.dicomweb.media_types import JSON
 from pacs_server.web.dicomweb.resources import url_of_instance
@@ -45,7 +45,7 @@ class Tags:
         if not found:
             raise NotFound("there is no instance of this UID")
         (stored,) = found
-        counts = {stored.uids.study: Counter({stored.sop_class_uid: 1})}
+        counts = counts_of([stored])
         # Whatever can fail does so before the first byte is sent.
         with services.auditor.sending(call.caller, lambda: services.retrieve.subjects([stored]), counts) as sent:
             ((_, pieces),) = services.metadata.json([stored], lambda each: url_of_instance(call.base, each.uids))

@@ -4,13 +4,13 @@ Viewers ask for one instance, or one frame, after the other. The disk is waited 
 caller: then it is durable who gets at the study. What was sent of it is recorded all the same, without waiting.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-from pacs_server.audit.auditor import Auditor, InstanceCounts
+from pacs_server.audit.auditor import Auditor
 from pacs_server.dicom.caller import Caller
 from pacs_server.dicom.subject import Subject
 from pacs_server.index.instances import StoredInstance
+from pacs_server.services.retrieve import counts_of
 
 
 class Transfer:
@@ -46,11 +46,3 @@ class Transfer:
         if not self._ended:
             self._ended = True
             self._record.end()
-
-
-def counts_of(instances: Sequence[StoredInstance]) -> InstanceCounts:
-    """How many instances are to be sent, by study and SOP class."""
-    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for instance in instances:
-        counts[instance.uids.study][instance.sop_class_uid] += 1
-    return counts
