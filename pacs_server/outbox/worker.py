@@ -71,6 +71,10 @@ class Worker:
         """Begin to run tasks."""
         self._thread.start()
 
+    def reload(self) -> None:
+        """Look at once what can be done under the settings as they are now."""
+        self._service.changed.set()
+
     def stop(self) -> None:
         """Tell the handlers to stop and wait for them; what they leave unsettled was not tried."""
         self._stopping.set()

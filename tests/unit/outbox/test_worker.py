@@ -530,3 +530,58 @@ def test_a_task_that_cannot_be_settled_is_left_to_its_lease(hasty: OutboxNode, m
     assert handler.batches == [[key], [key]]
     with suppress(StopIteration):
         next(failures)
+
+
+# ------------------------------------------------------------------------------------ targets
+
+
+class PerTarget(Recording):
+    """Each target may have another number of batches at a time."""
+
+    def __init__(self, limits: Mapping[str, int], act: Callable[[Work], None]) -> None:
+        super().__init__(act, together=1)
+        self.limits = limits
+
+    def at_once(self, target: str) -> int:
+        return self.limits[target]
+
+
+def test_a_target_has_as_many_batches_at_a_time_as_it_takes(node: OutboxNode) -> None:
+    limits, running = {"A": 1, "B": 3}, {"A": 0, "B": 0}
+    most = dict(running)
+    lock = threading.Lock()
+
+    def act(work: Work) -> None:
+        target = work.tasks[0].target
+        with lock:
+            running[target] += 1
+            most[target] = max(most[target], running[target])
+        # Nobody goes on before all have begun that may.
+        eventually(lambda: most == limits)
+        time.sleep(0.02)
+        with lock:
+            running[target] -= 1
+        work.done(work.tasks[0])
+
+    for number in range(16):
+        node.add("AB"[number % 2])
+    with working(node, PerTarget(limits, act)):
+        assert eventually(lambda: node.states() == ["done"] * 16)
+    assert most == limits
+
+
+def test_tasks_for_what_is_closed_wait_until_it_opens(node: OutboxNode) -> None:
+    closed: dict[tuple[str, str], float] = {("send", "A"): 0.3}
+    handler = Recording()
+    first, second = node.add("A"), node.add("B")
+    worker = Worker(node.service, {"send": handler}, stop_within=lambda: 10.0, closed=lambda: closed)
+    worker.start()
+    try:
+        assert eventually(lambda: node.task(second).state == "done")
+        assert node.task(first).state == "ready"
+        # Nobody wakes the worker: it looks by itself when the target opens.
+        closed.clear()
+        assert eventually(lambda: node.task(first).state == "done")
+    finally:
+        worker.stop()
+    assert handler.batches == [[second], [first]]
