@@ -110,6 +110,10 @@ bench-concurrency: $(DEV_STAMP) ## Many associations at once: senders, retrieval
 bench-scale: $(DEV_STAMP) ## Stores and queries with up to a million instances
 	$(BIN)/python -m benchmarks.scale
 
+.PHONY: bench-outgoing
+bench-outgoing: $(DEV_STAMP) ## Forwarding a study, beside this server's C-MOVE and Orthanc
+	$(BIN)/python -m benchmarks.outgoing
+
 .PHONY: bench-stages
 bench-stages: $(DEV_STAMP) ## Where the time of one operation goes
 	$(BIN)/python -m benchmarks.stages

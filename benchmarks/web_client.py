@@ -54,7 +54,7 @@ class WebClient:
         if not head.startswith(b"HTTP/1.1 200"):
             raise ClientError(f"answered with {head[:60]!r}")
 
-    def post(self, path: str, content_type: str, body: list[bytes]) -> Reply:
+    def post(self, path: str, content_type: str, body: list[bytes], *, keep: bool = False) -> Reply:
         """Send a body with its length."""
         size = sum(map(len, body))
         self._send(
@@ -64,7 +64,7 @@ class WebClient:
         )
         for piece in body:
             self._socket.sendall(piece)
-        return self._reply(keep=False)
+        return self._reply(keep=keep)
 
     def _send(self, method: str, path: str, headers: str) -> None:
         self._socket.sendall(f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n{headers}\r\n".encode())
@@ -95,7 +95,7 @@ class WebClient:
             self._take(size, kept if keep else None)
         else:
             size = self._to_the_end(kept if keep else None)
-        if status not in (200, 204):
+        if status not in (200, 202, 204):
             raise ClientError(f"answered with {status}")
         return Reply(status, size, b"".join(kept))
 

@@ -45,12 +45,16 @@ class Senders:
 
     def __init__(self) -> None:
         self.moods: dict[str, Mood] = {}
+        # All that was answered, and what was taken.
         self.sent: list[tuple[str, str]] = []
+        self.taken: list[tuple[str, str]] = []
         self.probed: list[str] = []
 
     def answered(self, name: str, instance: Outgoing) -> Answer:
         answer = self.moods.get(name, lambda instance: OK)(instance)
         self.sent.append((name, instance.uids.sop))
+        if answer.is_success:
+            self.taken.append(self.sent[-1])
         return answer
 
     def open(self, remote: RemoteAEConfig) -> "_Sender":

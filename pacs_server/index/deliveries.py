@@ -26,7 +26,7 @@ from pacs_server.index.outgoing_models import delivery as table
 from pacs_server.index.task_models import IS_LIVE
 from pacs_server.index.task_models import task as task_table
 from pacs_server.index.task_values import NewTask, Priority, Task, TaskState, task_of
-from pacs_server.index.tasks import add_task
+from pacs_server.index.tasks import add_task, set_progress
 from pacs_server.kit.words import counted
 
 FORWARD: Final = "forward"
@@ -332,10 +332,8 @@ class DeliveryIndex:
         with self._database.rows(_WAITING, values, few=True) as rows:
             return [Waiting(row[0], row[1], row[2], row[3], _stored(row[4:])) for row in rows]
 
-    def note(self, notes: Sequence[Note]) -> None:
-        """Keep what became of attempts at deliveries, in one transaction."""
-        if not notes:
-            return
+    def note(self, notes: Sequence[Note], task: Task, progress: Mapping[str, int]) -> None:
+        """Keep what became of attempts at deliveries, and how far their task has come, in one transaction."""
         values = [
             {
                 "_id": note.delivery,
@@ -347,6 +345,7 @@ class DeliveryIndex:
         ]
         with self._database.begin() as connection:
             connection.execute(self._note, values)
+            set_progress(connection, task, progress)
 
     def given_up(self, task: int) -> str | None:
         """How many deliveries a task has given up, and why the last one, as a sentence; None if it has not."""

@@ -139,6 +139,12 @@ def make_due(
     return task_of(connection.execute(changed).one())
 
 
+def set_progress(connection: Connection, task: Task, progress: Mapping[str, Any]) -> None:
+    """Say how far a running task has come, if its owner still has it, in the caller's transaction."""
+    held = and_(table.c.id == task.id, _IS_RUNNING, table.c.owner == task.owner)
+    connection.execute(update(table).where(held).values(progress=json.dumps(progress, separators=(",", ":"))))
+
+
 def _when(due: datetime, priority: Priority) -> dict[str, datetime]:
     return {"due": due, "turn": due + PATIENCE[priority]}
 
@@ -237,10 +243,8 @@ class TaskIndex:
 
     def set_progress(self, task: Task, progress: Mapping[str, Any]) -> None:
         """Say how far a running task has come, if its owner still has it."""
-        held = and_(table.c.id == task.id, _IS_RUNNING, table.c.owner == task.owner)
-        text_ = json.dumps(progress, separators=(",", ":"))
         with self._database.begin() as connection:
-            connection.execute(update(table).where(held).values(progress=text_))
+            set_progress(connection, task, progress)
 
     def give_up_overdue(self, kind: str, target: str, reason: str, now: datetime) -> list[Task]:
         """Make the ready tasks of a target dead whose deadline has passed, for one `reason`; return them."""

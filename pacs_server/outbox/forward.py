@@ -3,7 +3,6 @@
 A delivery is noted right after its answer, a few together: after a crash in between, these few are sent once more.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -28,6 +27,7 @@ from pacs_server.index.deliveries import (
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.task_values import Task
 from pacs_server.outbox.handler import Work, tell_dead
+from pacs_server.outbox.notes import Notes
 from pacs_server.scu.dimse_sender import DIMSESender
 from pacs_server.scu.sending import Answer, Outgoing, Sender
 from pacs_server.services.breakers import Breakers, Closed
@@ -36,9 +36,6 @@ from pacs_server.services.tasks import TaskService
 
 # So many deliveries are looked up at a time, and recorded together in the audit trail.
 _CHUNK: Final = 500
-# Answers are noted after so many, or so many seconds; the progress is told as often.
-_NOTED_TOGETHER: Final = 8
-_NOTED_SECONDS: Final = 0.25
 # After so many failures in a row the others wait for the next attempt: a remote that is full is full for all.
 _FAILURES_IN_A_ROW: Final = 3
 # An instance with which the association ended so often is given up, if others come through.
@@ -145,8 +142,7 @@ class _Attempt:
         self._remote = remote
         self._forwarding = forwarding_of(task)
         self._tried: set[int] = set()
-        self._notes: list[Note] = []
-        self._noted = time.monotonic()
+        self._notes = Notes(self._keep)
         self._counts: Counter[DeliveryState] = Counter()
         self._in_a_row = 0
         self._reason = ""
@@ -161,7 +157,7 @@ class _Attempt:
                 while self._goes_on() and (batch := self._next()):
                     self._send_all(sender, batch)
         finally:
-            self._keep_notes()
+            self._notes.close()
         if not self._work.is_interrupted():
             self._settle()
 
@@ -171,7 +167,7 @@ class _Attempt:
 
     def _next(self) -> list[Waiting]:
         """Deliveries that were not tried yet; what cannot be sent any more is cancelled."""
-        self._keep_notes()
+        self._notes.flush()
         while found := self._handler.index.waiting(self._forwarding, _CHUNK):
             fresh = [each for each in found if each.id not in self._tried]
             by_age = sorted(fresh, key=lambda each: each.instance_id)
@@ -268,23 +264,16 @@ class _Attempt:
         task = self._task.id if state == DeliveryState.DEAD else None
         now: datetime = self._handler.tasks.now()
         detail = answer.detail[:500]
-        self._notes.append(Note(each.id, state, now, detail, status, self._remote.name, answer.association, task))
-        if len(self._notes) >= _NOTED_TOGETHER or time.monotonic() - self._noted > _NOTED_SECONDS:
-            self._keep_notes()
+        self._notes.add(Note(each.id, state, now, detail, status, self._remote.name, answer.association, task))
 
-    def _keep_notes(self) -> None:
-        notes, self._notes = self._notes, []
-        self._handler.index.note(notes)
-        if notes and time.monotonic() - self._noted > _NOTED_SECONDS:
-            self._work.progress(self._task, **self._progress())
-        self._noted = time.monotonic()
+    def _keep(self, notes: Sequence[Note]) -> None:
+        self._handler.index.note(notes, self._task, self._progress())
 
     def _progress(self) -> dict[str, int]:
         return {str(state): self._counts[state] for state in DeliveryState if self._counts[state]}
 
     def _settle(self) -> None:
         """Say what became of the task: done when nothing waits, dead when what is left was given up."""
-        self._work.progress(self._task, **self._progress())
         if self._busy is not None:
             self._work.busy(self._task, self._reason, self._busy.seconds or _BUSY_SECONDS)
         elif left := self._handler.index.waiting(self._forwarding, 1):

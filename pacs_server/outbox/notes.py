@@ -1,0 +1,63 @@
+"""Notes of what remotes answered, kept in the background while the next instances are sent.
+
+A commit waits for the disk, and otherwise the remote would wait for it too. At most twice `NOTED_TOGETHER` answers are
+not kept when the process dies: so many are being written, and so many wait for that.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+from pacs_server.index.deliveries import Note
+
+NOTED_TOGETHER: Final = 8
+# A note waits for others so long, in seconds.
+_SECONDS: Final = 0.25
+
+
+class Notes:
+    """The notes of one attempt at a task, for one thread; `keep` writes them, in another one."""
+
+    def __init__(self, keep: Callable[[Sequence[Note]], None]) -> None:
+        self._keep = keep
+        self._waiting: list[Note] = []
+        self._written = time.monotonic()
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
+
+    def add(self, note: Note) -> None:
+        """Keep a note, soon. Raises what `keep` has raised for earlier ones."""
+        self._waiting.append(note)
+        is_full = len(self._waiting) >= NOTED_TOGETHER
+        if not is_full and time.monotonic() - self._written < _SECONDS:
+            return
+        if not is_full and self._writing is not None and not self._writing.done():
+            return
+        self._settle()
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, "notes")
+        self._writing = self._writer.submit(self._keep, self._taken())
+
+    def flush(self) -> None:
+        """Return when all notes are kept. Raises what `keep` raises."""
+        self._settle()
+        if notes := self._taken():
+            self._keep(notes)
+
+    def close(self) -> None:
+        """Keep all notes, and end the thread. Raises what `keep` raises."""
+        try:
+            self.flush()
+        finally:
+            if self._writer is not None:
+                self._writer.shutdown()
+
+    def _taken(self) -> list[Note]:
+        notes, self._waiting, self._written = self._waiting, [], time.monotonic()
+        return notes
+
+    def _settle(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
