@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from pacs_server.dicom.json_model import text_of
 from pacs_server.errors import RemoteError
-from pacs_server.scu.dicomweb.client import Document, pause_of
+from pacs_server.scu.dicomweb.client import Document
 from pacs_server.scu.dicomweb.qido import _matches
+from pacs_server.scu.dicomweb.statuses import pause_of
 from pacs_server.scu.dicomweb.store_answer import read_answer
 from pacs_server.scu.sending import Answer
 

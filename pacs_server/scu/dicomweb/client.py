@@ -3,11 +3,9 @@
 Answers are read as they are sent: no coding is accepted, so that none can grow in memory.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import count
@@ -23,14 +21,12 @@ from pacs_server.kit.closing import Closing
 from pacs_server.kit.media_types import JSON
 from pacs_server.scu.dicomweb.auth import Login
 from pacs_server.scu.dicomweb.remote import DICOMwebRemote
+from pacs_server.scu.dicomweb.statuses import refusal
 from pacs_server.scu.dicomweb.wire import FAILURES, LEAST_RATE, Patience, Transport, Wire
 
 # What a remote tells in JSON or XML may have so many bytes.
 _MOST_BYTES: Final = 32 * 1024 * 1024
 _MOST_REDIRECTS: Final = 3
-_LONGEST_PAUSE: Final = 3600.0
-_OVERLOADED: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-_GONE: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +128,7 @@ class DICOMwebClient(Closing):
     def refusal(self, answer: Document | httpx.Response, what: str) -> RemoteError:
         """The error that an answer other than success stands for; `what` was asked for."""
         status = answer.status if isinstance(answer, Document) else answer.status_code
-        name, told = self.remote.name, status_text(status)
-        pause = pause_of(answer.headers.get("retry-after", ""))
-        if status == HTTPStatus.TOO_MANY_REQUESTS or (status in _OVERLOADED and pause is not None):
-            return RemoteBusy(f"{name} asks to come back later: {told}", seconds=pause)
-        if status == HTTPStatus.UNAUTHORIZED:
-            return RemoteUnreachable(f"{name} does not accept how this server logs in: {told}")
-        if status in _GONE:
-            return RemoteUnreachable(f"{name} does not work: {told}")
-        return RemoteError(f"{name} answers {told} to {what}")
+        return refusal(self.remote.name, status, answer.headers, what)
 
     # ---------------------------------------------------------------- one request
 
@@ -229,26 +217,6 @@ class DICOMwebClient(Closing):
         except (*FAILURES, httpx.InvalidURL, httpx.StreamError) as error:
             reason = str(error)[:200] or type(error).__name__
             raise RemoteUnreachable(f"the connection to {name} broke: {reason}", was_reached=True) from None
-
-
-def status_text(status: int) -> str:
-    """A status with its name."""
-    try:
-        return f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return str(status)
-
-
-def pause_of(text: str) -> float | None:
-    """The seconds that a header Retry-After asks for, an hour at most; None if it does not tell (RFC 9110 10.2.3)."""
-    text = text.strip()
-    if text.isdecimal() and len(text) < 10:
-        return min(float(text), _LONGEST_PAUSE)
-    try:
-        at = parsedate_to_datetime(text).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return min(max(at - time.time(), 0.0), _LONGEST_PAUSE)
 
 
 def _joined(url: httpx.URL, location: str) -> httpx.URL | None:

@@ -8,7 +8,7 @@ from typing import Final
 from pacs_server.dicom.status import Status
 from pacs_server.errors import PacsError, RemoteBusy, RemoteError, RemoteUnreachable, TranscodeError
 from pacs_server.kit.closing import Closing
-from pacs_server.scu.dicomweb.client import DICOMwebClient
+from pacs_server.scu.dicomweb.client import DICOMwebClient, Document
 from pacs_server.scu.dicomweb.qido import holds, probe
 from pacs_server.scu.dicomweb.store_answer import WARNED, StoreAnswer, read_answer, refused
 from pacs_server.scu.dicomweb.stow import OpenInstance, opened, request_body
@@ -69,31 +69,36 @@ class DICOMwebSender(Closing):
 
     def _stored(self, batch: Sequence[OpenInstance]) -> list[Answer]:
         label = self._client.label("/studies")
-        try:
-            document = self._client.document("POST", "/studies", content=request_body(batch))
-            error = None if document.status in _TELLING else self._client.refusal(document, "a store request")
-        except RemoteBusy:
-            raise
-        except RemoteUnreachable as unreachable:
-            if unreachable.was_reached:
-                # Is it the remote, or is it these instances?
-                probe(self._client)
-                return [Answer(Status.PROCESSING_FAILURE, detail=str(unreachable), association=label)] * len(batch)
-            raise
-        except RemoteError as refusal:
-            return [Answer(Status.PROCESSING_FAILURE, detail=str(refusal), association=label)] * len(batch)
-        except PacsError as local:
-            return [Answer(Status.PROCESSING_FAILURE, detail=f"not sent: {local}", association=label)] * len(batch)
+        document = self._asked(batch, label)
+        if isinstance(document, Answer):
+            return [document] * len(batch)
         told = read_answer(document)
         answers = [told.answer(one.instance.uids.sop, label, alone=len(batch) == 1) for one in batch]
-        if error is not None and not any(answers):
+        if document.status not in _TELLING and not any(answers):
+            error = self._client.refusal(document, "a store request")
             if isinstance(error, RemoteBusy | RemoteUnreachable):
                 raise error
-            return [refused(document.status, label)] * len(batch)
+        is_empty = not document.body.strip()
         return [
-            self._unnamed(one, told, label, is_empty=not document.body.strip()) if answer is None else answer
+            self._unnamed(one, told, label, is_empty=is_empty) if answer is None else answer
             for one, answer in zip(batch, answers, strict=True)
         ]
+
+    def _asked(self, batch: Sequence[OpenInstance], label: str) -> Document | Answer:
+        """What the remote answers, or why nothing is known of these instances."""
+        try:
+            return self._client.document("POST", "/studies", content=request_body(batch))
+        except RemoteBusy:
+            raise
+        except RemoteUnreachable as error:
+            if not error.was_reached:
+                raise
+            # Is it the remote, or is it these instances?
+            probe(self._client)
+            return Answer(Status.PROCESSING_FAILURE, detail=str(error), association=label)
+        except PacsError as error:
+            reason = str(error) if isinstance(error, RemoteError) else f"not sent: {error}"
+            return Answer(Status.PROCESSING_FAILURE, detail=reason, association=label)
 
     def _unnamed(self, one: OpenInstance, told: StoreAnswer, label: str, *, is_empty: bool) -> Answer:
         """The answer about an instance that the remote does not name: it is asked whether it has the instance."""

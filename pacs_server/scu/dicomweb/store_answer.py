@@ -12,7 +12,8 @@ from pacs_server.dicom.status import Status, is_warning
 from pacs_server.dicom.uids import clean_uid
 from pacs_server.kit.media_types import media_type_of
 from pacs_server.kit.multipart import MalformedMultipart, parts
-from pacs_server.scu.dicomweb.client import Document, status_text
+from pacs_server.scu.dicomweb.client import Document
+from pacs_server.scu.dicomweb.statuses import status_text
 from pacs_server.scu.sending import Answer
 
 _FAILED, _STORED, _OTHERS = "00081198", "00081199", "0008119A"
