@@ -77,10 +77,10 @@ class _Job(NamedTuple):
 
 
 class Threads:
-    """Runs functions in threads, `most` of them at a time; the others wait for their turn."""
+    """Runs functions in threads, `most` of them at a time, which may be changed; the others wait for their turn."""
 
     def __init__(self, most: int = _MOST_THREADS, *, idle_seconds: float = _IDLE_SECONDS) -> None:
-        self._most = most
+        self.most = most
         self._idle_seconds = idle_seconds
         self._lock = threading.Lock()
         self._count = 0
@@ -100,7 +100,7 @@ class Threads:
                 mailbox = self._mailboxes[loop] = _Mailbox(loop)
             job = _Job(mailbox, loop.create_future(), function, arguments)
             inbox = self._idle.pop() if self._idle else None
-            starts = inbox is None and self._count < self._most
+            starts = inbox is None and self._count < self.most
             if starts:
                 self._count += 1
             elif inbox is None:

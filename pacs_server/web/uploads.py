@@ -8,13 +8,14 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Final, TypeVar
 
-from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
+
+from pacs_server.web.threads import Threads
 
 # As much may wait for the worker, and as much again may be in its hands.
 _WAITING: Final = 1024 * 1024
-# A thread is not kept waiting for the first bytes, and not at all for a small body.
-_AT_ONCE: Final = 256 * 1024
+# A thread is not kept waiting for the first bytes, and not at all for a body that is no longer than this.
+_AT_ONCE: Final = 1024 * 1024
 
 T = TypeVar("T")
 
@@ -23,16 +24,16 @@ class BodyCutShort(Exception):
     """The client has gone, or the request was given up, before the body was complete."""
 
 
-async def consume(request: Request, work: Callable[[Iterator[bytes]], T], limiter: CapacityLimiter) -> T:
+async def consume(request: Request, work: Callable[[Iterator[bytes]], T], threads: Threads) -> T:
     """What `work` makes of the body, which it gets in pieces, in a thread; it need not read all of it.
 
-    If the client goes away the pieces end with BodyCutShort. `limiter` says how many threads there may be.
+    If the client goes away the pieces end with BodyCutShort.
     """
     body, stream = _Body(asyncio.get_running_loop()), request.stream()
     await _read(stream, body, _AT_ONCE)
     if body.ended:
-        return await to_thread.run_sync(work, body.pieces(), limiter=limiter)
-    worker = asyncio.ensure_future(to_thread.run_sync(work, body.pieces(), limiter=limiter))
+        return await threads.run(work, body.pieces())
+    worker = asyncio.ensure_future(threads.run(work, body.pieces()))
     reader = asyncio.ensure_future(_read(stream, body))
     try:
         await asyncio.wait((worker, reader), return_when=asyncio.FIRST_COMPLETED)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
-from anyio import CapacityLimiter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -27,6 +26,7 @@ from pacs_server.web.dicomweb.storing import Storing
 from pacs_server.web.dicomweb.storing_metadata import MetadataStoring
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import again_after
+from pacs_server.web.threads import Threads
 from pacs_server.web.uploads import consume
 from pacs_server.web.urls import base_url
 
@@ -45,7 +45,7 @@ class STOW:
     def __init__(self, services: WebServices) -> None:
         self._services = services
         # A thread waits for its client, so these are none of the threads on which answers depend.
-        self._threads = CapacityLimiter(services.config().web.max_connections)
+        self._threads = Threads(services.config().web.max_connections)
         self._recent = Recently(_SECONDS, _MOST_SOURCES)
 
     def routes(self) -> list[Route]:
@@ -65,14 +65,11 @@ class STOW:
             raise InvalidRequest("the study of the URL is no UID")
         take = _taker(request)
         storing = Storing(self._services, caller, study, self._recent)
-        report = await consume(request, lambda pieces: storing.run(lambda each: take(each, pieces)), self._limiter())
+        self._threads.most = self._services.config().web.max_connections
+        report = await consume(request, lambda pieces: storing.run(lambda each: take(each, pieces)), self._threads)
         if report.is_empty:
             raise InvalidRequest(report.broken or "the body holds no instance")
         return self._answer(request, report, answer)
-
-    def _limiter(self) -> CapacityLimiter:
-        self._threads.total_tokens = self._services.config().web.max_connections
-        return self._threads
 
     def _answer(self, request: Request, report: StoreReport, media_type: str) -> Response:
         base = base_url(request, self._services.config().web)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
-from anyio import CapacityLimiter
 from starlette.requests import Request
 from starlette.types import Message
 
+from pacs_server.web.threads import Threads
 from pacs_server.web.uploads import BodyCutShort, consume
 
 KIB = 1024
@@ -39,7 +39,7 @@ def consumed(client: Client, work: Callable[[Iterator[bytes]], T]) -> T:
 
 async def consuming(client: Client, work: Callable[[Iterator[bytes]], T]) -> T:
     request = Request({"type": "http", "method": "POST", "headers": []}, client.receive)
-    return await consume(request, work, CapacityLimiter(1))
+    return await consume(request, work, Threads(1))
 
 
 @pytest.mark.parametrize("size", [1, 100 * KIB, 300 * KIB, pytest.param(3000 * KIB, marks=pytest.mark.slow)])
@@ -52,7 +52,7 @@ def test_an_empty_body() -> None:
     assert consumed(Client(b""), list) == []
 
 
-@pytest.mark.parametrize("size", [1, 300 * KIB])
+@pytest.mark.parametrize("size", [1, 1100 * KIB])
 def test_what_came_before_the_client_went_away_is_handed_on(size: int) -> None:
     def work(pieces: Iterator[bytes]) -> int:
         found = [next(pieces), next(pieces)]
@@ -97,7 +97,7 @@ def test_a_worker_that_has_seen_enough_ends_the_request() -> None:
     assert client.sent < 100
 
 
-@pytest.mark.parametrize("size", [1, 300 * KIB])
+@pytest.mark.parametrize("size", [1, 1100 * KIB])
 def test_an_error_of_the_worker_is_passed_on(size: int) -> None:
     def work(pieces: Iterator[bytes]) -> None:
         next(pieces)
@@ -119,7 +119,7 @@ def test_a_request_that_is_given_up_ends_its_worker() -> None:
             raise
 
     async def given_up() -> None:
-        client = Client(bytes(300 * KIB), whole=False)
+        client = Client(bytes(1100 * KIB), whole=False)
         begun = client.receive
 
         async def never() -> Message:
