@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, insert, literal_column, null, select, update
@@ -323,7 +324,10 @@ class Parents:
         for row in rows:
             if row.parent is not None:
                 row.values[_PARENT_KEY[table]] = row.parent.values["id"]
-        keys = self._connection.scalars(_INSERT[table], [row.values for row in rows]).all()
+        if len(rows) == 1:
+            keys = [_insert_one(table, tuple(rows[0].values)).insert(self._connection, rows[0].values)]
+        else:
+            keys = list(self._connection.scalars(_INSERT[table], [row.values for row in rows]))
         for row, key in zip(rows, keys, strict=True):
             row.values["id"] = key
             row.touched = False
@@ -335,6 +339,12 @@ class Parents:
         for row in rows:
             if row.filled:
                 self._connection.execute(update(table).where(table.c.id == row.values["id"]).values(row.filled))
+
+
+@lru_cache
+def _insert_one(table: Table, names: tuple[str, ...]) -> Prepared:
+    """The INSERT of one row, which is what nearly all transactions need."""
+    return Prepared(insert(table).values({name: bindparam(name) for name in names}).returning(table.c.id))
 
 
 def _new_row(table: Table, attributes: Mapping[str, str], parent: _Row | None) -> _Row:

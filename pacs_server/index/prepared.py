@@ -40,6 +40,12 @@ class Prepared:
         parameters: Any = rows if order is None else [tuple([row[name] for name in order]) for row in rows]
         connection.exec_driver_sql(sql, parameters)
 
+    def insert(self, connection: Connection, values: dict[str, Any]) -> Any:
+        """Run an INSERT of one row, whose values the driver takes as they are, and return what it returns."""
+        sql, order, _ = self._for(connection)
+        parameters: Any = values if order is None else tuple([values[name] for name in order])
+        return connection.exec_driver_sql(sql, parameters).scalar_one()
+
     def _for(self, connection: Connection) -> _Compiled:
         dialect = connection.dialect
         if dialect.name not in self._compiled:
