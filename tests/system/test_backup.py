@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dcmtk
 import pytest
@@ -120,6 +121,11 @@ def count(folder: Path) -> int:
     return sum(len(files) for _, _, files in os.walk(folder))
 
 
+def often(*moments: int) -> Any:
+    """More moments than the tests have time for."""
+    return pytest.param(moments, marks=pytest.mark.soak)
+
+
 def import_study(pacs: PacsProcess, folder: Path, instances: int, rows: int = 128) -> None:
     for number, ds in enumerate(make_study(1, instances, rows=rows, columns=128)):
         write_part10(ds, folder / f"{number}.dcm")
@@ -128,14 +134,15 @@ def import_study(pacs: PacsProcess, folder: Path, instances: int, rows: int = 12
 
 
 @pytest.mark.slow
-def test_backups_that_are_killed(database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moments", [(1, 127, 190), often(1, 50, 100, 126, 127, 128, 140, 170, 190)], ids=len)
+def test_backups_that_are_killed(database_url: str, tmp_path: Path, moments: tuple[int, ...]) -> None:
     directory, chance = tmp_path / "backup", random.Random(1)
     pacs = PacsProcess(tmp_path / "pacs", database_url)
     import_study(pacs, tmp_path / "one", 20, rows=16)
     assert backup(pacs, directory).returncode == 0
     import_study(pacs, tmp_path / "two", 200, rows=16)
     before, killed = count(directory), 0
-    for more in (1, 50, 127, 140, 190):
+    for more in moments:
         killed += kill_at(start(pacs, "backup", directory, "--rate", "2MB"), directory, before + more, chance)
         for snapshot in BackupDirectory(directory).snapshots():
             assert whole(directory, snapshot)
@@ -147,13 +154,14 @@ def test_backups_that_are_killed(database_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_restores_that_are_killed(database_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moments", [(1, 128, 201), often(1, 50, 100, 127, 128, 129, 170, 200, 201)], ids=len)
+def test_restores_that_are_killed(database_url: str, tmp_path: Path, moments: tuple[int, ...]) -> None:
     directory, chance = tmp_path / "backup", random.Random(2)
     source = PacsProcess(tmp_path / "source")
     import_study(source, tmp_path / "one", 200, rows=16)
     assert backup(source, directory).returncode == 0
     copy, killed = PacsProcess(tmp_path / "copy", database_url), 0
-    for files in (1, 50, 128, 170, 201):
+    for files in moments:
         killed += kill_at(start(copy, "restore", directory, "--rate", "2MB"), copy.archive, files, chance)
     assert killed > 0
     if (copy.archive / "restore" / "snapshot").exists() or not digests(copy.archive):

@@ -50,7 +50,7 @@ def test_a_port_in_use(tmp_path: Path, section: str, key: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         path = config_in(tmp_path, **{section: {key: port}})
-        sentence = refused(run_command("--config", path, cwd=tmp_path))
+        sentence = refused(call_command("--config", path, cwd=tmp_path))
     assert f"{section}.{key}: cannot listen on 127.0.0.1 port {port}: Address already in use" in sentence
     assert sentence.startswith(f"{path} line ")
     assert list(tmp_path.iterdir()) == [path]
@@ -59,7 +59,7 @@ def test_a_port_in_use(tmp_path: Path, section: str, key: str) -> None:
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 def test_an_address_that_is_not_ours_is_the_hosts_fault(tmp_path: Path, host: str) -> None:
     path = config_in(tmp_path, server={"host": host, "port": 0})
-    assert f"server.host: cannot listen on {host} port 0: " in refused(run_command("--config", path, cwd=tmp_path))
+    assert f"server.host: cannot listen on {host} port 0: " in refused(call_command("--config", path, cwd=tmp_path))
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_an_unwritable_directory(tmp_path: Path, weak: list[str], section: str, 
 def test_a_wrong_configuration(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "pacs.yaml"
     path.write_text(text)
-    sentence = refused(run_command("--config", path, cwd=tmp_path))
+    sentence = refused(call_command("--config", path, cwd=tmp_path))
     assert sentence.startswith(str(path))
     assert expected in sentence
     assert list(tmp_path.iterdir()) == [path]
@@ -116,7 +116,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_wrong_environment_variable(tmp_path: Path) -> None:
-    sentence = refused(run_command(cwd=tmp_path, PACS_SERVER__SERVER__PROT="1"))
+    sentence = refused(call_command(cwd=tmp_path, PACS_SERVER__SERVER__PROT="1"))
     assert "environment variable PACS_SERVER__SERVER__PROT is not known" in sentence
     assert list(tmp_path.iterdir()) == []
 
@@ -162,6 +162,11 @@ def run_import(pacs: PacsProcess, *paths: Path) -> subprocess.CompletedProcess[s
     return run_command("import", "--config", pacs.config_file, *paths, cwd=pacs.directory)
 
 
+def call_import(pacs: PacsProcess, *paths: Path) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which takes a fraction of the time."""
+    return call_command("import", "--config", pacs.config_file, *paths, cwd=pacs.directory)
+
+
 def start_import(pacs: PacsProcess, path: Path) -> subprocess.Popen[str]:
     """An import that runs."""
     command = [*COMMAND, "import", "--config", str(pacs.config_file), str(path)]
@@ -178,12 +183,12 @@ def test_import_and_import_again(database_url: str, tmp_path: Path, folder: Path
     assert "stored 6, duplicate 1, rejected 1, skipped 1 (not DICOM)" in done.stdout
     assert "broken.dcm" in done.stdout + done.stderr
 
-    again = run_import(pacs, folder)
+    again = call_import(pacs, folder)
     assert again.returncode == 1
     assert "stored 0, duplicate 7, rejected 1, skipped 1 (not DICOM)" in again.stdout
 
     (folder / "broken.dcm").unlink()
-    assert run_import(pacs, folder).returncode == 0
+    assert call_import(pacs, folder).returncode == 0
     with pacs:
         assert pacs.status()["counts"] == {"patients": 1, "studies": 1, "series": 2, "instances": 6}
         assert len(pacs.files()) == 6
@@ -221,12 +226,11 @@ def test_people_at_a_terminal_see_bars_and_tables(tmp_path: Path) -> None:
     assert "3 of 3 files" in shown
     assert shown.endswith("stored 3, duplicate 0, rejected 0, skipped 0 (not DICOM)\r\n")
     assert "3 instances" in command("verify")
-    assert "3 instances" in command("backup", "backups")
     shown = command("worklist", "unmatched")
     assert "INSTANCES" in shown
     assert str(ds.StudyInstanceUID) in shown
     # The same without a terminal is for scripts.
-    done = run_command("worklist", "unmatched", cwd=tmp_path, PACS_SERVER__STORAGE__MIN_FREE_SPACE="0")
+    done = call_command("worklist", "unmatched", cwd=tmp_path, PACS_SERVER__STORAGE__MIN_FREE_SPACE="0")
     assert done.stdout.splitlines()[1].startswith(f"{ds.StudyInstanceUID}\t")
 
 
@@ -252,7 +256,7 @@ def test_commands_find_the_archive_of_a_server(tmp_path: Path) -> None:
 
 def test_import_of_what_is_not_there(tmp_path: Path) -> None:
     pacs = PacsProcess(tmp_path / "pacs")
-    sentence = refused(run_import(pacs, tmp_path / "nowhere"))
+    sentence = refused(call_import(pacs, tmp_path / "nowhere"))
     assert "nowhere does not exist" in sentence
     assert not pacs.archive.exists()
 
@@ -293,7 +297,7 @@ def test_import_is_interrupted_and_resumed(tmp_path: Path) -> None:
         importer.kill()
     assert importer.returncode == 130
 
-    resumed = run_import(pacs, tmp_path / "media")
+    resumed = call_import(pacs, tmp_path / "media")
     assert resumed.returncode == 0, resumed.stderr
     with pacs:
         assert pacs.instances() == len(pacs.files()) == len(instances)
@@ -302,6 +306,6 @@ def test_import_is_interrupted_and_resumed(tmp_path: Path) -> None:
 
 def test_every_pydicom_file_can_be_imported(tmp_path: Path) -> None:
     pacs = PacsProcess(tmp_path / "pacs", settings={"storage": {"duplicate_policy": "ignore"}})
-    done = run_import(pacs, *pydicom_test_files())
+    done = call_import(pacs, *pydicom_test_files())
     assert done.returncode == 0, done.stderr
     assert "rejected 0, skipped 0" in done.stdout

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from crashes import crash_rounds
 
-ROUNDS = int(os.environ.get("PACS_TEST_CRASH_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("PACS_TEST_CRASH_ROUNDS", "3"))
 
 
 @pytest.mark.slow

@@ -2,11 +2,14 @@
 
 import logging
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import schema
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
@@ -16,9 +19,11 @@ from sqlalchemy.exc import IntegrityError
 from pacs_server.errors import IndexUnavailable, SchemaError
 from pacs_server.index import archive_models, login_models, outgoing_models, task_models, workflow_models
 from pacs_server.index.database import Database
-from pacs_server.index.revisions import alembic_config
+from pacs_server.index.revisions import alembic_config, known, scripts
 
 pytestmark = pytest.mark.no_tables
+
+_ROOT = Path(__file__).parents[3]
 
 # Importing the modules puts all tables into one collection.
 metadata = archive_models.metadata
@@ -31,6 +36,23 @@ def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     yield database
     database.close()
+
+
+def test_the_names_of_files_tell_the_revisions():
+    assert known() == [script.revision for script in scripts().walk_revisions()][::-1]
+
+
+@pytest.mark.slow
+def test_a_database_that_is_up_to_date_needs_no_alembic(tmp_path):
+    url = f"sqlite:///{tmp_path}/pacs.db"
+    schema.prepare_at(url)
+    code = (
+        "import sys; from pacs_server.index.database import Database\n"
+        f"database = Database({url!r}); database.migrate(); database.check_schema(); database.close()\n"
+        "print('alembic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, check=True)
+    assert done.stdout == b"False\n"
 
 
 @pytest.mark.slow
