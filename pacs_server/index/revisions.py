@@ -35,12 +35,12 @@ def head() -> str:
 
 def known() -> list[str]:
     """The revisions that this program knows, the newest last: their numbers, with which the files begin."""
-    return _numbers_in(_directory())
+    return _numbers_in(directory())
 
 
 @cache
-def _numbers_in(directory: Path) -> list[str]:
-    return sorted(path.name.partition("_")[0] for path in (directory / "versions").glob("[0-9]*_*.py"))
+def _numbers_in(folder: Path) -> list[str]:
+    return sorted(path.name.partition("_")[0] for path in (folder / "versions").glob("[0-9]*_*.py"))
 
 
 def is_one_step_ahead(revision: str | None) -> bool:
@@ -83,15 +83,15 @@ def upgrade(connection: Connection) -> None:
 
 def scripts() -> "ScriptDirectory":
     """The migrations."""
-    return _scripts_in(str(_directory()))
+    return _scripts_in(str(directory()))
 
 
 @cache
-def _scripts_in(directory: str) -> "ScriptDirectory":
+def _scripts_in(folder: str) -> "ScriptDirectory":
     from alembic.script import ScriptDirectory
 
     # Alembic imports every script anew for each of these; they do not change while the program runs.
-    return ScriptDirectory(directory)
+    return ScriptDirectory(folder)
 
 
 def alembic_config() -> "Config":
@@ -99,11 +99,12 @@ def alembic_config() -> "Config":
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(_directory()).replace("%", "%%"))
+    config.set_main_option("script_location", str(directory()).replace("%", "%%"))
     return config
 
 
-def _directory() -> Path:
+def directory() -> Path:
+    """Where the migrations are."""
     package = Path(pacs_server.__file__).parent
     # A wheel carries the migrations inside the package; a checkout has them beside it.
     installed = package / "migrations"

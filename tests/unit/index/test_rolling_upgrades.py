@@ -51,13 +51,7 @@ def newer_program(directory: Path, steps: int) -> Iterator[None]:
     shutil.copytree(scripts().dir, folder, dirs_exist_ok=True)
     for number in range(HEAD + 1, HEAD + 1 + steps):
         (folder / "versions" / f"{number:04}_later.py").write_text(NEXT.format(number, number - 1))
-
-    def config() -> Any:
-        made = alembic_config()
-        made.set_main_option("script_location", str(folder))
-        return made
-
-    with mock.patch.object(revisions, "alembic_config", config):
+    with mock.patch.object(revisions, "directory", return_value=folder):
         yield
 
 
