@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from urllib.request import ProxyHandler, build_opener
 
 import schema
 import yaml
+from warm import WarmProcess
 
 from pacs_server.storage.keys import RESERVED
 
@@ -48,6 +50,11 @@ def clean_environment(**variables: str) -> dict[str, str]:
     return kept | {"PYTHONWARNINGS": "default", "PYTHONFAULTHANDLER": "1"} | variables
 
 
+def _is_ours(environment: Mapping[str, str]) -> bool:
+    """Whether nothing of it is for Python and its libraries, which look at it when they are imported."""
+    return all(name.startswith("PACS_SERVER_") for name in environment)
+
+
 def _is_in_use(path: Path) -> bool:
     """Whether something in `incoming/` is neither a lock nor an empty slot."""
     try:
@@ -57,9 +64,25 @@ def _is_in_use(path: Path) -> bool:
 
 
 def run_command(
-    *args: object, cwd: Path, prefix: Sequence[str] = (), timeout: float = 60, **environment: str
+    *args: object, cwd: Path, prefix: Sequence[str] = (), fresh: bool = False, timeout: float = 60, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `pacs-server` with `args` to its end, output captured as text."""
+    """Run `pacs-server` with `args` to its end, output captured as text.
+
+    Unless it is `fresh`, or has a prefix, the process need not import anything; see `warm`.
+    """
+    if not fresh and not prefix and _is_ours(environment):
+        arguments = tuple(map(str, args))
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            process = WarmProcess(
+                arguments, cwd=cwd, env=clean_environment(**environment), stdout=out.fileno(), stderr=err.fileno()
+            )
+            try:
+                process.wait(timeout)
+            finally:
+                process.kill()
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(process.args, process.wait(), out.read(), err.read())
     return subprocess.run(
         [*prefix, *COMMAND, *map(str, args)],
         cwd=cwd,
@@ -76,7 +99,8 @@ class PacsProcess:
     """pacs-server in a directory of its own, between `with` and the end of it; may be stopped and started again.
 
     `settings` are sections of the configuration, over ones that suit tests. `arguments` replaces
-    the use of a configuration file, `prefix` is a command to run the server under.
+    the use of a configuration file, `prefix` is a command to run the server under. Unless it is `fresh`, or has a
+    prefix, the process need not import anything; see `warm`.
     """
 
     directory: Path
@@ -85,6 +109,7 @@ class PacsProcess:
     arguments: Sequence[str] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     prefix: Sequence[str] = ()
+    fresh: bool = False
     host: str = ""
     port: int = 0
     ae_title: str = ""
@@ -153,22 +178,30 @@ class PacsProcess:
     def _launch(self) -> None:
         arguments = ["--config", str(self.config_file)] if self.arguments is None else self.arguments
         self._stderr = self.directory / "stderr.log"
+        environment = clean_environment(**self.environment)
         with self._stderr.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*self.prefix, *COMMAND, *arguments],
-                cwd=self.directory,
-                env=clean_environment(**self.environment),
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+            self._process: subprocess.Popen[str] | WarmProcess
+            if self.fresh or self.prefix or not _is_ours(self.environment):
+                self._process = subprocess.Popen(
+                    [*self.prefix, *COMMAND, *arguments],
+                    cwd=self.directory,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                )
+            else:
+                self._process = WarmProcess(
+                    arguments, cwd=self.directory, env=environment, stdout=subprocess.PIPE, stderr=log.fileno()
+                )
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send the server a signal."""
-        os.kill(self.pid, number)
+        """Send the server a signal, if it lives."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     def reload(self, settings: Mapping[str, Any]) -> None:
         """Write the configuration anew, send SIGHUP and wait until the server has looked at it."""

@@ -18,9 +18,10 @@ import dcmtk
 import pytest
 from commandline import call_command
 from datasets import data_set_bytes, make_study, write_part10
-from processes import COMMAND, PacsProcess, clean_environment, run_command, wait_for
+from processes import PacsProcess, clean_environment, run_command, wait_for
 from pydicom.uid import CTImageStorage
 from rawpeer import EXPLICIT, Instance, association, store
+from warm import WarmProcess
 
 from pacs_server.upkeep.backup_check import verify
 from pacs_server.upkeep.backup_directory import BackupDirectory, Snapshot
@@ -100,14 +101,15 @@ def test_storing_goes_on_during_the_backup(database_url: str, tmp_path: Path) ->
         assert len(restored) == snapshot.instances
 
 
-def start(pacs: PacsProcess, *arguments: object) -> subprocess.Popen[bytes]:
-    command = [*COMMAND, "--config", str(pacs.config_file), *map(str, arguments)]
-    return subprocess.Popen(
-        command, cwd=pacs.directory, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def start(pacs: PacsProcess, *arguments: object) -> WarmProcess:
+    command = ["--config", str(pacs.config_file), *map(str, arguments)]
+    with open(os.devnull, "w") as nothing:
+        return WarmProcess(
+            command, cwd=pacs.directory, env=clean_environment(), stdout=nothing.fileno(), stderr=nothing.fileno()
+        )
 
 
-def kill_at(process: subprocess.Popen[bytes], folder: Path, files: int, chance: random.Random) -> bool:
+def kill_at(process: WarmProcess, folder: Path, files: int, chance: random.Random) -> bool:
     """Kill -9 the process some milliseconds after so many files are below `folder`; False if it came to its end."""
     wait_for(lambda: process.poll() is not None or count(folder) >= files, "files", 120)
     try:

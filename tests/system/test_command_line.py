@@ -112,7 +112,7 @@ def test_a_wrong_configuration(tmp_path: Path, text: str, expected: str) -> None
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    assert "nowhere.yaml" in refused(run_command("--config", "nowhere.yaml", cwd=tmp_path))
+    assert "nowhere.yaml" in refused(run_command("--config", "nowhere.yaml", cwd=tmp_path, fresh=True))
 
 
 def test_a_wrong_environment_variable(tmp_path: Path) -> None:
@@ -124,6 +124,7 @@ def test_a_wrong_environment_variable(tmp_path: Path) -> None:
 def test_a_start_without_arguments_uses_the_current_directory(tmp_path: Path) -> None:
     server = PacsProcess(
         tmp_path / "empty",
+        fresh=True,
         arguments=["--port", "0"],
         environment={
             "PACS_SERVER__MONITORING__METRICS_PORT": "0",
@@ -159,7 +160,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run_import(pacs: PacsProcess, *paths: Path) -> subprocess.CompletedProcess[str]:
-    return run_command("import", "--config", pacs.config_file, *paths, cwd=pacs.directory)
+    return run_command("import", "--config", pacs.config_file, *paths, cwd=pacs.directory, fresh=True)
 
 
 def call_import(pacs: PacsProcess, *paths: Path) -> subprocess.CompletedProcess[str]:

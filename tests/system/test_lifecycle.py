@@ -70,9 +70,10 @@ def pacs(tmp_path: Path) -> Iterator[PacsProcess]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_an_idle_server(pacs: PacsProcess, number: signal.Signals) -> None:
-    pacs.send_signal(number)
-    assert pacs.wait(10) == 0
+def test_a_signal_ends_an_idle_server(tmp_path: Path, number: signal.Signals) -> None:
+    with PacsProcess(tmp_path / "pacs", fresh=True) as pacs:
+        pacs.send_signal(number)
+        assert pacs.wait(10) == 0
 
 
 def test_a_running_transfer_is_finished_and_kept(pacs: PacsProcess) -> None:
@@ -239,7 +240,7 @@ def test_the_status_command(pacs: PacsProcess) -> None:
 @pytest.mark.interop
 def test_a_disk_that_is_nearly_full(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"storage": {"min_free_space": "1000TB"}}
-    pacs = PacsProcess(tmp_path / "pacs")
+    pacs = PacsProcess(tmp_path / "pacs", fresh=True)
     kept = Instance.of(ds := make_ct())
     with pacs, association(pacs.port, [CT]) as link:
         assert store(link, kept).status == 0
