@@ -148,6 +148,8 @@ def _serve(control: socket.socket) -> dict[str, Any]:
                 os._exit(0)
             child = os.fork()
             if child == 0:
+                for each in (control, woken, wakes):
+                    each.detach()
                 return _became(json.loads(message), descriptors)
             os.close(descriptors[0])
             os.close(descriptors[1])
