@@ -50,7 +50,7 @@ class StoreSCP(ServerProcess):
 _QR_CONFIG = """\
 NetworkTCPPort = {port}
 MaxPDUSize = 16384
-MaxAssociations = 16
+MaxAssociations = {most}
 HostTable BEGIN
 {hosts}
 HostTable END
@@ -63,10 +63,18 @@ AETable END
 
 
 class DcmQRSCP(ServerProcess):
-    """dcmqrscp with one archive in `directory`; `peers` are (AE title, port) pairs it may move to."""
+    """dcmqrscp with one archive in `directory`; `peers` are (AE title, port) pairs it may move to.
+
+    It takes `most` associations at once, and rejects others.
+    """
 
     def __init__(
-        self, directory: Path, *options: str, ae_title: str = "DCMQRSCP", peers: tuple[tuple[str, int], ...] = ()
+        self,
+        directory: Path,
+        *options: str,
+        ae_title: str = "DCMQRSCP",
+        peers: tuple[tuple[str, int], ...] = (),
+        most: int = 16,
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -75,11 +83,14 @@ class DcmQRSCP(ServerProcess):
         self.ae_title = ae_title
         self._options = options
         self._peers = peers
+        self._most = most
 
     def command(self) -> list[str]:
         """The command line, after the configuration for the present port is written."""
         hosts = "\n".join(f"peer{n} = ({title}, 127.0.0.1, {port})" for n, (title, port) in enumerate(self._peers))
-        text = _QR_CONFIG.format(port=self.port, hosts=hosts, ae_title=self.ae_title, directory=self.directory)
+        text = _QR_CONFIG.format(
+            port=self.port, hosts=hosts, ae_title=self.ae_title, directory=self.directory, most=self._most
+        )
         self._config.write_text(text)
         # Not --single-process: there a peer that connects and says nothing ends the server.
         return [require("dcmqrscp"), "--fork", *self._options, "-c", str(self._config)]

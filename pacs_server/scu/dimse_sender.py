@@ -9,7 +9,7 @@ from pydicom.uid import UID
 
 from pacs_server.dicom.status import Status
 from pacs_server.errors import TranscodeError
-from pacs_server.net.association import Association
+from pacs_server.net.association import Association, MessageCut
 from pacs_server.net.transport import AssociationEnded, DeadlineExpired
 from pacs_server.scu.connect import read_response
 from pacs_server.scu.faults import broken
@@ -75,7 +75,8 @@ class DIMSESender:
         try:
             answer = link.exchange(lambda association: self._store(association, instance, link.name))
         except AssociationEnded as ended:
-            self._breaks += 1
+            # If the message was cut, it is the stored object that could not be read on.
+            self._breaks += not isinstance(ended, MessageCut)
             if isinstance(ended, DeadlineExpired) or self._breaks >= _BREAKS_IN_A_ROW:
                 raise broken(self._remote, ended) from ended
             # Perhaps this instance is what the remote cannot bear: the others are tried.
@@ -83,10 +84,6 @@ class DIMSESender:
             return Answer(Status.PROCESSING_FAILURE, detail=detail, association=link.name)
         self._breaks = 0
         return answer
-
-    def expect(self, *kinds: Kind) -> None:
-        """Say which kinds of instances (SOP class, transfer syntax) will be sent: saves associations."""
-        self._kinds.update(kinds)
 
     def _link_for(self, kind: Kind) -> PooledLink | None:
         """The link for instances of this kind, None if `remote.transfer_syntaxes` leave nothing to propose."""

@@ -25,7 +25,7 @@ _TAG: Final = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?")
 def tag_of(name: str) -> int:
     """The tag of an attribute given by keyword or as 0008,0060. Raises InvalidIdentifier."""
     found = _TAG.fullmatch(name)
-    tag = int(found[1] + found[2], 16) if found else tag_for_keyword(name)
+    tag = int(found[1] + found[2], 16) if found else (tag_for_keyword(name) if name else None)
     if tag is None:
         raise InvalidIdentifier(f"{name[:64]!r} is no attribute: give its keyword, or its tag as 0008,0060")
     return tag

@@ -129,6 +129,16 @@ def test_silence_is_a_fault_unless_others_work(tmp_path: Path) -> None:
                 send(another, there, outgoing(make_ct()))
 
 
+def test_one_that_takes_no_more_associations_is_busy(tmp_path: Path) -> None:
+    with dcmtk.DcmQRSCP(tmp_path / "archive", most=1) as scp, pool() as ours:
+        there = remote(scp.port, scp.ae_title)
+        with DIMSESender(ours, there) as one, DIMSESender(ours, there) as other:
+            assert one.send(outgoing(make_ct())).is_success
+            with pytest.raises(RemoteBusy, match=r"rejected: by the peer \(2,3,2\)"):
+                other.send(outgoing(make_ct()))
+            assert one.send(outgoing(make_ct())).is_success
+
+
 def test_an_answer_that_does_not_come_in_time_is_a_fault(tmp_path: Path) -> None:
     with dcmtk.StoreSCP(tmp_path / "in", "--sleep-during", "2") as scp, pool() as ours:
         slow = replace(remote(scp.port), response_timeout=0.5)
