@@ -85,6 +85,10 @@ class DIMSESender:
         self._breaks = 0
         return answer
 
+    def expect(self, *kinds: Kind) -> None:
+        """Say which kinds of instances (SOP class, transfer syntax) will be sent: saves associations."""
+        self._kinds.update(kinds)
+
     def _link_for(self, kind: Kind) -> PooledLink | None:
         """The link for instances of this kind, None if `remote.transfer_syntaxes` leave nothing to propose."""
         if self._link is None or kind not in self._planned:
