@@ -10,9 +10,25 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, func, literal, or_, select, text, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal,
+    literal_column,
+    null,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacs_server.dicom.uids import InstanceUIDs
@@ -23,6 +39,7 @@ from pacs_server.index.instances import StoredInstance
 from pacs_server.index.matching import name_of
 from pacs_server.index.models import instance, series, study
 from pacs_server.index.outgoing_models import delivery as table
+from pacs_server.index.prepared import Prepared
 from pacs_server.index.task_models import IS_LIVE
 from pacs_server.index.task_models import task as task_table
 from pacs_server.index.task_values import NewTask, Priority, Task, TaskState, task_of
@@ -153,20 +170,25 @@ def add_deliveries(
     """
     if not rows:
         return 0
-    insert: Any = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-    if again:
-        anew = {"created": now, "attempts": 0, "answered_by": "", "detail": "", "association": ""}
-        nothing = {"answered_at": None, "status": None, "task_id": None}
-        insert = insert.on_conflict_do_update(
-            index_elements=["remote", "rule", "instance_id"],
-            set_={"state": DeliveryState.WAITING, "caused_by": insert.excluded.caused_by, **anew, **nothing},
-            where=or_(*(table.c.state == each for each in again)),
-        )
-    else:
-        insert = insert.on_conflict_do_nothing(index_elements=["remote", "rule", "instance_id"])
-    values = [{**_values(row), "state": DeliveryState.WAITING, "created": now} for row in rows]
-    result = connection.execute(insert, values, execution_options={"preserve_rowcount": True})
-    return int(result.rowcount)
+    values = [{**_values(row), "created": now} for row in rows]
+    return _insert(connection.dialect.name, tuple(again)).run_many(connection, values)
+
+
+@cache
+def _insert(dialect: str, again: tuple[DeliveryState, ...]) -> Prepared:
+    insert: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
+    waiting: Any = literal_column(f"'{DeliveryState.WAITING}'")
+    names = (*NewDelivery.__dataclass_fields__, "created")
+    insert = insert.values({**{name: bindparam(name) for name in names}, "state": waiting})
+    unique = ["remote", "rule", "instance_id"]
+    if not again:
+        return Prepared(insert.on_conflict_do_nothing(index_elements=unique))
+    anew = {name: insert.excluded[name] for name in ("caused_by", "created")}
+    texts: Any = dict.fromkeys(("answered_by", "detail", "association"), literal_column("''"))
+    nothing = {"attempts": literal_column("0"), **dict.fromkeys(("answered_at", "status", "task_id"), null())}
+    over = " OR ".join(f"delivery.state = '{each}'" for each in again)
+    values = {"state": waiting, **anew, **texts, **nothing}
+    return Prepared(insert.on_conflict_do_update(index_elements=unique, set_=values, where=text(over)))
 
 
 def add_forward_task(connection: Connection, forwarding: Forwarding, now: datetime, deadline: datetime | None) -> int:
@@ -277,18 +299,17 @@ class DeliveryIndex:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        open_ = or_(
-            table.c.state == DeliveryState.WAITING,
-            # What a remote has, it has, whatever somebody decided while it was on its way.
-            and_(bindparam("_state") == DeliveryState.DELIVERED, table.c.state != DeliveryState.DELIVERED),
-        )
-        self._note = (
+        names = {f"_{name}": table.c[name].type for name in _NOTED}
+        # What a remote has, it has, whatever somebody decided while it was on its way.
+        open_ = text(f"(delivery.state = 'waiting' OR (:_taken AND delivery.state <> '{DeliveryState.DELIVERED}'))")
+        open_ = open_.bindparams(bindparam("_taken", type_=Boolean()))
+        self._note = Prepared(
             update(table)
-            .where(table.c.id == bindparam("_id"), open_)
+            .where(table.c.id == bindparam("_id", type_=table.c.id.type), open_)
             .values(
-                state=bindparam("_state"),
-                attempts=table.c.attempts + 1,
-                **{name: bindparam(f"_{name}") for name in _NOTED},
+                state=bindparam("_state", type_=table.c.state.type),
+                attempts=literal_column("delivery.attempts + 1"),
+                **{name: bindparam(f"_{name}", type_=names[f"_{name}"]) for name in _NOTED},
             )
         )
 
@@ -337,14 +358,15 @@ class DeliveryIndex:
         values = [
             {
                 "_id": note.delivery,
-                "_state": note.state,
+                "_state": str(note.state),
+                "_taken": note.state == DeliveryState.DELIVERED,
                 "_answered_at": note.at,
                 **{f"_{name}": getattr(note, name) for name in _NOTED if name != "answered_at"},
             }
             for note in notes
         ]
         with self._database.begin() as connection:
-            connection.execute(self._note, values)
+            self._note.run_many(connection, values)
             set_progress(connection, task, progress)
 
     def given_up(self, task: int) -> str | None:

@@ -32,13 +32,16 @@ class Prepared:
         cursor.execute(sql, values if order is None else tuple(values[name] for name in order))
         return cursor
 
-    def run_many(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
-        """Run it once with each of these rows, which hold a value of any type for every bound parameter."""
+    def run_many(self, connection: Connection, rows: list[dict[str, Any]]) -> int:
+        """Run it once with each of these rows, which hold a value of any type for every bound parameter.
+
+        Returns how many rows of the database it has written.
+        """
         sql, order, processors = self._for(connection)
         if processors:
             rows = [row | {name: process(row[name]) for name, process in processors.items()} for row in rows]
         parameters: Any = rows if order is None else [tuple([row[name] for name in order]) for row in rows]
-        connection.exec_driver_sql(sql, parameters)
+        return int(connection.exec_driver_sql(sql, parameters).rowcount)
 
     def insert(self, connection: Connection, values: dict[str, Any]) -> Any:
         """Run an INSERT of one row, whose values the driver takes as they are, and return what it returns."""

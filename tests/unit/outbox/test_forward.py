@@ -11,6 +11,7 @@ from outboxes import Clock
 
 from pacs_server.archive.changes import Feed
 from pacs_server.audit.events import EventID
+from pacs_server.config import RemoteAEConfig
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import Scope
@@ -23,6 +24,8 @@ from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import Priority, TaskState
 from pacs_server.index.tasks import Wanted
 from pacs_server.scu.sending import Answer, Outgoing
+from pacs_server.services import breakers
+from pacs_server.services.breakers import Closed
 
 
 @pytest.fixture
@@ -257,6 +260,47 @@ def test_a_remote_that_fails_is_left_alone_and_asked(small: SmallArchive) -> Non
     assert out.senders.probed == ["A", "A"]
     assert out.deliveries() == ["delivered"] * 6
     assert out.breakers.state("A").is_clean
+
+
+def test_a_remote_that_ends_every_association_is_left_alone(small: SmallArchive) -> None:
+    out = Outbound(small)
+    studies = [small.study(2) for _ in range(6)]
+    # The sender tells that the association ended while the instance was sent.
+    out.senders.moods["A"] = lambda instance: Answer(0x0110, detail="the association ended", association="A #1")
+    keys = [out.send(uid(study)) for study in studies]
+    assert out.work() == 3
+    # Nothing more was sent of a study whose first instance ended the association.
+    assert len(out.senders.sent) == 3
+    assert [out.task(key).attempts for key in keys] == [1, 1, 1, 0, 0, 0]
+    assert out.breakers.state("A").last_error == "the association ended"
+    assert ("waiting", None, "A #1") in out.deliveries("state", "status", "association")
+
+
+def test_one_process_asks_while_the_others_wait(small: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breakers, "_KNOWN_SECONDS", 0.0)
+    clock = Clock()
+    first, second = (Outbound(small, clock=clock, breaker_failures=1) for _ in range(2))
+    study = small.study(1)
+    first.senders.moods["A"] = unreachable
+    first.send(uid(study))
+    first.work()
+    clock.advance(31)
+    found: list[object] = []
+
+    def asked(remote: RemoteAEConfig) -> str | None:
+        # While the first one asks, the second one neither asks nor sends, and its worker claims nothing.
+        found.append(second.breakers.choose("A", lambda remote: pytest.fail("asked twice")))
+        found.append(second.handler.closed())
+        return None
+
+    assert first.breakers.choose("A", asked) == first.remotes[0]
+    closed, claims = found
+    assert isinstance(closed, Closed)
+    assert closed.fails
+    # The answer of a process that died is waited for as long as a remote may take.
+    assert claims == {("forward", "A"): 140.0}
+    assert second.handler.closed() == {}
+    assert second.work() == 1
 
 
 def test_after_the_time_what_waits_for_a_dead_remote_is_dead(small: SmallArchive) -> None:
