@@ -21,7 +21,6 @@ from pacs_server.net.transport import AssociationEnded
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = 5
 SENDERS = 2
 
 
@@ -75,10 +74,11 @@ def deleted(pacs: PacsProcess) -> set[str]:
     return found
 
 
-def test_nothing_that_was_deleted_comes_back_after_a_kill(pacs: PacsProcess) -> None:
+@pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.soak)])
+def test_nothing_that_was_deleted_comes_back_after_a_kill(pacs: PacsProcess, rounds: int) -> None:
     study, acknowledged = str(uid()), set[str]()
     deletions = 0
-    for number in range(ROUNDS):
+    for number in range(rounds):
         pacs.start()
         try:
             with sending(pacs, study, number, acknowledged):

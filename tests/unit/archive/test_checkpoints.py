@@ -193,6 +193,7 @@ def test_whoever_stores_takes_it_if_nobody_else_does(checkpoints: Checkpoints, d
     assert len(disk.retired) == 1024
 
 
+@pytest.mark.slow
 def test_nobody_is_woken_while_nothing_is_stored(checkpoints: Checkpoints, disk: Disk) -> None:
     def switches() -> int:
         thread = checkpoints._thread
@@ -245,6 +246,7 @@ def test_if_a_step_fails_nothing_is_retired_and_nothing_stored(
     checkpoints.ensure_possible()
 
 
+@pytest.mark.slow
 def test_the_thread_tries_again_by_itself(
     checkpoints: Checkpoints, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -358,6 +358,7 @@ CHECKPOINTS: dict[str, Break] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", CHECKPOINTS)
 @pytest.mark.parametrize("then", ["power fails", "it succeeds"])
 def test_a_checkpoint_fails(tmp_path: Path, fault: str, then: str, monkeypatch: pytest.MonkeyPatch) -> None:

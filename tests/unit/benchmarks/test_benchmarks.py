@@ -326,6 +326,7 @@ def test_a_slow_link_delays_every_byte_and_loses_none() -> None:
     assert received == b"x" * 1_000_000
 
 
+@pytest.mark.slow
 def test_the_table_of_windows(serve: Any) -> None:
     host, port = serve().address
     lines = window.table(Address("PACS", port, host), 0.01, [1, 4], 8).splitlines()

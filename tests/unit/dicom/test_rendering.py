@@ -289,6 +289,7 @@ def test_functional_groups_of_the_frame_come_before_shared_ones() -> None:
             assert np.array_equal(got, shown(RAMP, **attributes))
 
 
+@pytest.mark.slow
 def test_each_of_many_frames_has_its_own_functional_groups() -> None:
     count = 450
     ds = Dataset()

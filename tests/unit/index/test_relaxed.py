@@ -130,6 +130,7 @@ for number in range(3):
 """
 
 
+@pytest.mark.slow
 def test_sqlite_syncs_once_for_many_relaxed_commits(tmp_path: Path) -> None:
     strace = shutil.which("strace")
     if strace is None:
@@ -261,6 +262,7 @@ def test_who_listens_outlives_a_check_that_fails(
 # ---------------------------------------------------------------- the file of SQLite
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("used_before", [False, True])
 @pytest.mark.parametrize("relaxed", [False, True])
 @pytest.mark.parametrize("replaced", [False, True])

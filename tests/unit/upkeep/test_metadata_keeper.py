@@ -93,6 +93,7 @@ def test_what_is_not_kept_yet_is_read_now_and_kept(archive: Archive) -> None:
     assert archive.reads == 2
 
 
+@pytest.mark.slow
 def test_metadata_follow_what_happens_to_instances(archive: Archive) -> None:
     """After replacing, deleting, restoring and merging, metadata are those of the stored bytes."""
     archive.store("1.1", "1.1.1", "1.1", PatientID="P1", SeriesDescription="first")

@@ -104,6 +104,7 @@ TEARS: list[Tear] = [
 ]
 
 
+@pytest.mark.slow
 def test_what_was_torn_never_counts_as_whole(tmp_path: Path) -> None:
     url, choices = sqlite(tmp_path)(1), random.Random(13)
     expected = set()

@@ -197,6 +197,7 @@ def test_a_login_is_exchanged_for_a_person(site: Site) -> None:
     assert len(parts) == 5
 
 
+@pytest.mark.slow
 def test_the_secret_goes_where_the_provider_wants_it(site: Site, tmp_path: Any) -> None:
     (tmp_path / "secret").write_text("s: &/\n")
     settings = site.settings(client_secret_file=tmp_path / "secret")
@@ -211,6 +212,7 @@ def test_the_secret_goes_where_the_provider_wants_it(site: Site, tmp_path: Any) 
     assert site.forms[1]["client_secret"] == ["s: &/"]
 
 
+@pytest.mark.slow
 def test_roles_that_are_not_in_the_id_token_are_asked_for(site: Site) -> None:
     attempt = Attempt("secret")
     site.answers["/token"] = (
@@ -269,6 +271,7 @@ def test_a_provider_that_answers_nonsense_is_unavailable(site: Site, path: str, 
     assert "/elsewhere" not in site.asked
 
 
+@pytest.mark.slow
 def test_keys_that_are_no_keys_are_passed_over(site: Site) -> None:
     site.answers["/jwks"] = (
         200,

@@ -191,6 +191,7 @@ def test_every_operation_answers_as_the_document_says(any_stage: Stage) -> None:
             operation.answer.model_validate(answer)
 
 
+@pytest.mark.slow
 def test_nobody_of_a_lower_role_may_use_an_operation(stage: Stage) -> None:
     for name, operation in stage.api.operations.items():
         if operation.role is Role.READER:
@@ -259,6 +260,7 @@ def test_a_page_of_another_origin_changes_nothing(api: RestAPI) -> None:
     api.send("POST", "/trash/purge", {"older_than_days": 0}, 403, headers={"Sec-Fetch-Site": "cross-site"})
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_operation_and_needs_no_script(api: RestAPI) -> None:
     answer = api.client.get(f"{PREFIX}/")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
