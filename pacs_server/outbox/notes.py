@@ -1,7 +1,7 @@
 """Notes of what remotes answered, kept in the background while the next instances are sent.
 
-A commit waits for the disk, and otherwise the remote would wait for it too. At most twice `NOTED_TOGETHER` answers are
-not kept when the process dies: so many are being written, and so many wait for that.
+A commit waits for the disk, and otherwise the remote would wait for it too. Where the disk is quick, about a dozen
+answers are not kept when the process dies, and never more than `MOST_LOST`.
 """
 
 import time
@@ -11,7 +11,9 @@ from typing import Final
 
 from pacs_server.index.deliveries import Note
 
-NOTED_TOGETHER: Final = 8
+# So many are written together if nothing is being written. While something is, so many more may wait.
+_TOGETHER, _MOST_WAITING = 8, 24
+MOST_LOST: Final = 2 * _MOST_WAITING
 # A note waits for others so long, in seconds.
 _SECONDS: Final = 0.25
 
@@ -29,10 +31,10 @@ class Notes:
     def add(self, note: Note) -> None:
         """Keep a note, soon. Raises what `keep` has raised for earlier ones."""
         self._waiting.append(note)
-        is_full = len(self._waiting) >= NOTED_TOGETHER
-        if not is_full and time.monotonic() - self._written < _SECONDS:
+        count = len(self._waiting)
+        if count < _TOGETHER and time.monotonic() - self._written < _SECONDS:
             return
-        if not is_full and self._writing is not None and not self._writing.done():
+        if count < _MOST_WAITING and self._writing is not None and not self._writing.done():
             return
         self._settle()
         if self._writer is None:

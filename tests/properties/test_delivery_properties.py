@@ -23,13 +23,13 @@ from pacs_server.index.outgoing_models import delivery
 from pacs_server.index.task_models import task
 from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import TaskState
-from pacs_server.outbox.notes import NOTED_TOGETHER
+from pacs_server.outbox.notes import MOST_LOST
 from pacs_server.scu.sending import Answer, Outgoing
 from pacs_server.services import breakers as breakers_module
 
 STUDIES, EACH = 2, 2
 # Answers that may not be noted when a process is killed.
-LOST = 2 * NOTED_TOGETHER
+LOST = MOST_LOST
 REMOTES = st.sampled_from(["A", "B"])
 LIVE = ("ready", "running")
 
