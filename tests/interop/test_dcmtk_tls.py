@@ -1,17 +1,22 @@
 """DCMTK over TLS, as the one who connects and as the one who is called; certificates demanded both ways."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dcmtk
 import pytest
 from certificates import NAME, Authority
 from datasets import data_set_bytes, make_ct, uid, write_part10
+from outgoing import outgoing, pool, remote
 from servers import STUDY_MOVE, associated, config, eventually, running, store, stored_files
 from strategies import identifier
 
 from pacs_server.app.server import PacsServer
-from pacs_server.config import RemoteAEConfig, TLSConfig
+from pacs_server.config import Config, RemoteAEConfig, TLSConfig
+from pacs_server.config.tls import client_context
+from pacs_server.errors import RemoteUnreachable
+from pacs_server.scu.dimse_sender import DIMSESender
 
 pytestmark = pytest.mark.interop
 
@@ -114,6 +119,28 @@ def moved(tmp_path: Path, settings: TLSConfig, receiver: dcmtk.StoreSCP) -> tupl
 def receiver(tmp_path: Path, authority: Authority) -> dcmtk.StoreSCP:
     """storescp that demands a certificate of the authority."""
     return dcmtk.StoreSCP(tmp_path / "received", *authority.server.dcmtk, "+cf", str(authority.path))
+
+
+def test_an_association_over_tls_is_used_again(tmp_path: Path, authority: Authority) -> None:
+    settings = TLSConfig(ca_path=authority.path, cert_path=authority.client.certificate, key_path=authority.client.key)
+    with receiver(tmp_path, authority) as there:
+        context = client_context(Config(tls=settings), check_hostname=True)
+        known = replace(remote(there.port, "STORESCP"), host=NAME, tls=context)
+        names = set()
+        with pool() as ours:
+            for _ in range(3):
+                with DIMSESender(ours, known) as sender:
+                    answer = sender.send(outgoing(make_ct()))
+                    assert answer.is_success
+                    names.add(answer.association)
+        assert len(names) == 1
+        stranger = replace(known, tls=client_context(Config(), check_hostname=True))
+        with (
+            pool() as ours,
+            pytest.raises(RemoteUnreachable, match="certificate"),
+            DIMSESender(ours, stranger) as sender,
+        ):
+            sender.send(outgoing(make_ct()))
 
 
 def test_a_move_to_dcmtk_both_with_certificates(tmp_path: Path, authority: Authority) -> None:
