@@ -107,7 +107,13 @@ class _Attempt:
         if self._expected is not None and not self._expected:
             self._work.give_up(self._task, f"{self._task.target} has nothing of that")
             return
-        done = self._retrieve_all()
+        try:
+            done = self._retrieve_all()
+        except RemoteUnreachable as error:
+            if self._expected is None:
+                raise
+            self._reasons.append(str(error))
+            done = None
         if self._work.is_interrupted():
             return
         missing = self._missing()
@@ -206,7 +212,7 @@ class _Attempt:
         progress = Progress(self._is_over, lambda so_far: self._progress(so_far, began))
         try:
             done = self._handler.remotes.retrieve(self._task.target, wanted, take, progress, may_get=may_get)
-        except RemoteUnreachable:
+        except (RemoteUnreachable, RemoteBusy):
             raise
         except RemoteError as error:
             # Without C-MOVE, or without this server among its destinations, it sends what it can by C-GET only.

@@ -122,6 +122,23 @@ def test_a_task_that_is_cancelled_ends_the_retrieval(
         assert len(stored(both.here, uid)) < 30
 
 
+def test_one_that_breaks_off_leaves_what_came_and_the_rest_is_named(tmp_path: Path) -> None:
+    study = make_study(1, 12, rows=64, columns=64)
+    with two(tmp_path, max_data_rate=20_000) as both:
+        both.store(study)
+        uid = study[0].StudyInstanceUID
+        number = both.fetch(uid)
+        assert eventually(lambda: len(stored(both.here, uid)) >= 2)
+        both.there._runtime.connections.kill(0)
+        assert eventually(lambda: both.task(number).attempts)
+        task = both.task(number)
+        missing = {each.SOPInstanceUID for each in study} - {each.uids.sop for each in stored(both.here, uid)}
+        assert task.state == TaskState.READY
+        assert f"{len(missing)} of 12 are missing: there: " in task.last_error
+        assert set(task.progress["missing"]) == missing
+        assert all(each in task.last_error for each in missing)
+
+
 def test_the_progress_tells_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "_TOLD_SECONDS", 0.05)
     study = make_study(1, 8, rows=64, columns=64)
