@@ -103,7 +103,11 @@ class _Body:
         while pieces := self._take():
             yield from pieces
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                # Its traceback leads here, so that all that its frames hold would stay until the collector comes.
+                self._error = None
 
     def _take(self) -> list[bytes]:
         """All that waits; empty at the end."""

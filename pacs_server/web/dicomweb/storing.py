@@ -137,7 +137,9 @@ class Storing:
     def failed(self, error: PacsError, sop_class_uid: str = "", sop_instance_uid: str = "") -> None:
         """Note that an instance was not stored."""
         self._arrivals.failed(str(error))
-        self.report.failed.append(Failed(sop_class_uid, sop_instance_uid, error))
+        # The report needs no tracebacks, whose frames hold what was read of the instance.
+        error.__cause__ = error.__context__ = None
+        self.report.failed.append(Failed(sop_class_uid, sop_instance_uid, error.with_traceback(None)))
         if len(self.report.failed) > _MOST_TOLD:
             return
         log.info(

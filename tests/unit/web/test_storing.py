@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from unittest.mock import Mock
 
 import pytest
 from archives import SmallArchive
@@ -19,10 +20,12 @@ from pacs_server.audit.events import EventID, Outcome
 from pacs_server.config import Config
 from pacs_server.dicom.caller import Caller, Door, Role
 from pacs_server.dicom.scope import Scope
-from pacs_server.errors import PacsError
+from pacs_server.errors import InvalidInstance, PacsError
 from pacs_server.index.scope import ScopeIndex
 from pacs_server.kit.metrics import Metrics
+from pacs_server.kit.recently import Recently
 from pacs_server.services.store import StoreService
+from pacs_server.web.dicomweb.storing import Storing
 from pacs_server.web.dicomweb.stow import STOW
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import on_error
@@ -102,3 +105,16 @@ def test_a_request_full_of_rubbish_does_not_fill_the_log(site: Site, caplog: pyt
     assert (status, len(reasons)) == (409, 0)
     said = [(record.message, getattr(record, "count", 1)) for record in caplog.records]
     assert said == [("instance refused", 1)] * 100 + [("more instances refused", 30)]
+
+
+def test_the_report_keeps_no_tracebacks() -> None:
+    storing = Storing(Mock(), ANN, None, Recently(60.0, 10))
+    try:
+        try:
+            raise ValueError("odd bytes")
+        except ValueError as error:
+            raise InvalidInstance("the part is no DICOM file") from error
+    except InvalidInstance as error:
+        storing.failed(error)
+    [failed] = storing.report.failed
+    assert (failed.error.__traceback__, failed.error.__cause__, failed.error.__context__) == (None, None, None)

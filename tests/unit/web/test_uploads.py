@@ -1,16 +1,19 @@
 """A worker in a thread reads a request's body while it arrives, and neither keeps the other waiting for ever."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import TypeVar
+from unittest.mock import Mock
 
 import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
 from pacs_server.web.threads import Threads
-from pacs_server.web.uploads import BodyCutShort, consume
+from pacs_server.web.uploads import BodyCutShort, _Body, consume
 
 KIB = 1024
 T = TypeVar("T")
@@ -134,3 +137,26 @@ def test_a_request_that_is_given_up_ends_its_worker() -> None:
 
     asyncio.run(given_up())
     assert ended == ["the request was given up"]
+
+
+def test_what_was_read_of_a_body_that_is_cut_short_is_not_kept() -> None:
+    class Read:
+        pass
+
+    def work() -> None:
+        read = Read()
+        seen.append(weakref.ref(read))
+        list(body.pieces())
+
+    seen: list[weakref.ref[Read]] = []
+    body = _Body(Mock())
+    body.put(b"x")
+    body.end(BodyCutShort("the client went away"))
+    gc.disable()
+    try:
+        with pytest.raises(BodyCutShort) as caught:
+            work()
+        del caught
+        assert seen[0]() is None
+    finally:
+        gc.enable()
