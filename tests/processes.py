@@ -298,8 +298,8 @@ class PacsProcess:
         return sum(map(float, samples))
 
     def instances(self) -> int:
-        """How many instances the index holds."""
-        return int(self.status()["counts"]["instances"])
+        """How many instances the index holds; the status does not say while the database takes long to answer."""
+        return int(wait_for(lambda: self.status()["counts"], "the database to answer")["instances"])
 
     def files(self) -> list[Path]:
         """Every file of an instance, also of older versions."""

@@ -6,11 +6,16 @@ import time
 from collections.abc import Iterator
 from itertools import repeat, takewhile
 
+from hostile import web
 from hostile.payloads import bomb, ct, data_set, deep, element, part10, wide
 from hostile.peers import Peer, Target, is_served
 from hostile.web import HOST, at_once, client
 from servers import DEFLATED
 
+from pacs_server.config import WebConfig
+
+# Each upload has a thread, as many as there may be connections, beside those that make other answers.
+THREADS = web.THREADS + WebConfig().max_connections
 _POST = b"POST /dicom-web/studies HTTP/1.1\r\n" + HOST
 _RELATED = b'Content-Type: multipart/related; type="%s"; boundary=%s\r\n'
 _BEGIN = b"--x\r\nContent-Type: application/dicom\r\n\r\n"
@@ -80,6 +85,8 @@ def stow_announced_lengths(target: Target) -> int:
     for said in (2**32, 2**63 - 1):
         with client(target) as peer:
             peer.push(_head(said) + _BEGIN + _BROKEN)
+            peer.socket.shutdown(1)
+            peer.drain()
     return 7
 
 
