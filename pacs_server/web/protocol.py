@@ -80,6 +80,8 @@ class HTTPConnection(asyncio.BufferedProtocol):
         self._ahead = bytearray()
         self._dropped = 0
         self._closing = False
+        # The client has said that it sends no more.
+        self._ended = False
         # The deadline of what the client has to do now; flows have a window instead.
         self._deadline = math.inf
         self._reading: Window | None = None
@@ -118,6 +120,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         """The client sends no more. Over plain TCP it may still want the answer to what it has sent."""
+        self._ended = True
         exchange = self.exchange
         waits = exchange is not None and exchange.complete and not exchange.over
         if waits and exchange is not None:
@@ -346,7 +349,7 @@ class HTTPConnection(asyncio.BufferedProtocol):
         """
         self._reader.deaf = self._closing = True
         self._reading = None
-        if not linger:
+        if not linger or self._ended:
             self._transport.close()
             return
         self._expect(self._limits.linger)

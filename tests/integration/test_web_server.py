@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +44,19 @@ def test_a_connection_goes_on(port: Site) -> None:
         client.send(get(b"/", b"Connection: close"))
         assert client.answer().headers["connection"] == "close"
         assert client.rest() == b""
+
+
+def test_a_client_that_sends_no_more_is_not_waited_for_behind_its_answer() -> None:
+    app = Echo()
+    with site(app, linger=60.0) as own, own.connect() as client:
+        client.send(get(b"/hold"))
+        client.socket.shutdown(socket.SHUT_WR)
+        # The end was seen before these are answered.
+        for _ in range(2):
+            assert own.ask(get()).status == 200
+        app.release.set()
+        assert client.answer().body == b"released\n"
+        assert eventually(lambda: own.server.gauges()["pacs_web_connections"] == 0)
 
 
 def test_http_1_0(port: Site) -> None:
