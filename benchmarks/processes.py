@@ -5,11 +5,14 @@ A server that is measured leads a process group of its own.
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+# A server rests if it uses less than this part of a core for so many seconds.
+_REST_SECONDS, _RESTING = 3.0, 0.02
 # Fields of /proc/PID/stat, counted from the one after the name, which is the state.
 _GROUP, _CPU, _THREADS = 2, slice(11, 15), 17
 
@@ -17,6 +20,15 @@ _GROUP, _CPU, _THREADS = 2, slice(11, 15), 17
 def cpu_seconds(group: int) -> float:
     """User and system time of the processes of a group, and of their children that have ended."""
     return sum(sum(map(int, fields[_CPU])) for _, fields in _processes(group)) / _TICKS
+
+
+def wait_for_rest(group: int) -> None:
+    """Wait until the processes of a group have done what they do behind their answers, a minute at most."""
+    for _ in range(20):
+        before = cpu_seconds(group)
+        time.sleep(_REST_SECONDS)
+        if cpu_seconds(group) - before < _RESTING * _REST_SECONDS:
+            return
 
 
 def threads(group: int) -> int:

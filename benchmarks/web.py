@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from benchmarks.processes import wait_for_rest
 from benchmarks.report import machine
 from benchmarks.rows import settle
 from benchmarks.run import spread
@@ -35,6 +36,8 @@ def main() -> int:
         peers = [stack.enter_context(peer) for peer in available(options.peers, options.before, Path(name))]
         for peer in peers:
             fill(peer)
+        for peer in peers:
+            wait_for_rest(peer.pid)
         cells = measure(rows, peers, WebBench(load), options.rounds or (2 if options.quick else 5))
     print(f"{about}.\n")
     print(table(rows, [peer.key for peer in peers], cells))

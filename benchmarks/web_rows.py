@@ -189,13 +189,16 @@ def _first_byte(bench: WebBench, peer: WebPeer) -> float:
     return 1000 * sorted(timing.seconds)[len(timing.seconds) // 2]
 
 
-def _stow(side: int, count: int) -> Measure:
+def _stow(side: int, count: int, *, one_study: bool = False) -> Measure:
+    """Objects stored per second, each in a request of its own: each of another patient, or all of one study."""
+
     def measure(bench: WebBench, peer: WebPeer) -> float:
         template = instances.ct_template(side)
         requests = []
+        study = next(bench.stored)
         for _ in range(count):
             number = next(bench.stored)
-            data = template.patched(number, number)
+            data = template.patched(study if one_study else number, number)
             requests.append(stow([(EXPLICIT_VR_LITTLE_ENDIAN, data, number)]))
         with WebClient(peer.web_port) as web:
             post = lambda request: web.post(f"{ROOT}/studies", *request) and 1  # noqa: E731
@@ -287,6 +290,17 @@ WEB_ROWS: Final = (
         100,
     ),
     WebRow(
+        "rle-decoded",
+        "WADO-RS: frames of it, decoded",
+        "1/s",
+        _rate(
+            _cycle(lambda n: f"{instance_path(RLE, RLE)}/frames/{n % FRAMES + 1}"),
+            'multipart/related; type="application/octet-stream"',
+            2 * LARGE * LARGE,
+        ),
+        100,
+    ),
+    WebRow(
         "rendered",
         "WADO-RS: rendered as JPEG",
         "1/s",
@@ -295,6 +309,7 @@ WEB_ROWS: Final = (
     ),
     WebRow("stow-large", "STOW-RS: 512 KB", "1/s", _stow(LARGE, 100), 1.5),
     WebRow("stow-small", "STOW-RS: 10 KB", "1/s", _stow(SMALL, 300), 1.5),
+    WebRow("stow-study", "STOW-RS: 10 KB, all of one study", "1/s", _stow(SMALL, 300, one_study=True)),
     WebRow("memory-out", "memory for 300 MB out", "MiB", _memory(send=True), lower_is_better=True),
     WebRow("memory-in", "memory for 300 MB in", "MiB", _memory(send=False), lower_is_better=True),
 )
