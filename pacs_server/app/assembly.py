@@ -31,6 +31,7 @@ from pacs_server.index.metadata import MetadataIndex
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
 from pacs_server.index.queries import QueryIndex
+from pacs_server.index.remote_commitments import RemoteCommitmentIndex
 from pacs_server.index.remote_states import RemoteStateIndex
 from pacs_server.index.scope import ScopeIndex
 from pacs_server.index.state import StateIndex
@@ -58,6 +59,7 @@ from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.query import QueryService
+from pacs_server.services.remote_commitments import RemoteCommitmentService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.sessions import Lasting, SessionService
 from pacs_server.services.store import StoreService
@@ -93,6 +95,7 @@ class OpenArchive:
     listing: ListingService
     deletions: DeletionService
     marks: MarkService
+    remote_commitments: RemoteCommitmentService
     patients: PatientService
     audit: Recorder
     trail: AuditTrail | None
@@ -159,6 +162,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         },
         counted=metrics.task if metrics else None,
     )
+    deletions = DeletionService(DeletionIndex(database), files, archive.checkpoints, audit)
     return OpenArchive(
         fetching=FetchService(tasks, lambda: config().remote_aes),
         forwarding=ForwardingService(
@@ -202,7 +206,8 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         peers=PeersSeenService(PeerIndex(database)),
         listing=ListingService(ListingIndex(database)),
         marks=MarkService(MarkIndex(database), files.marks, audit),
-        deletions=DeletionService(DeletionIndex(database), files, archive.checkpoints, audit),
+        deletions=deletions,
+        remote_commitments=RemoteCommitmentService(RemoteCommitmentIndex(database), tasks, deletions),
         patients=PatientService(database, files.decisions, audit, lambda: config().server.ae_title),
         audit=audit,
         trail=trail,

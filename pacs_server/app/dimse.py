@@ -9,6 +9,7 @@ from pacs_server.net.listener import ConnectionLimits, Listener
 from pacs_server.net.message import CommandField
 from pacs_server.scp.admission import Admission
 from pacs_server.scp.auditing import AssociationAuditor
+from pacs_server.scp.commitment_reports import CommitmentReportSCU
 from pacs_server.scp.contexts import Service
 from pacs_server.scp.dispatch import Dispatcher, Handlers
 from pacs_server.scp.echo import VerificationSCP
@@ -112,6 +113,9 @@ def _handlers(runtime: Runtime, auditor: Auditor, associations: AssociationAudit
             lambda: runtime.config().commitment.same_association,
             auditor,
             archive.retrieve.subjects_of,
+        ),
+        (Service.COMMITMENT, CommandField.N_EVENT_REPORT): CommitmentReportSCU(
+            archive.remote_commitments, runtime.title_of, auditor
         ),
         (Service.WORKLIST, CommandField.C_FIND): ModalityWorklistSCP(archive.worklist, auditor, metrics),
         (Service.MPPS, CommandField.N_CREATE): steps.create,

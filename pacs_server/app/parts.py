@@ -5,6 +5,7 @@ To add a part, add one line at its place: `yield` an object with the methods tha
 `runtime`, so that the part sees a reload.
 """
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 
@@ -22,14 +23,17 @@ from pacs_server.audit.forward import Forwarder
 from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.audit.running import retention
 from pacs_server.config.tls import ExpiryWatch
+from pacs_server.errors import PacsError
 from pacs_server.hl7.mllp import MLLPServer
 from pacs_server.hl7.orders import OrderService
 from pacs_server.index import commitment
-from pacs_server.index.deliveries import FORWARD, DeliveryIndex
+from pacs_server.index.deliveries import FORWARD, DeliveryIndex, Forwarding
+from pacs_server.index.remote_commitments import RemoteCommitmentIndex
 from pacs_server.index.state import StateIndex
 from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.outbox.commitment import CommitmentHandler
+from pacs_server.outbox.commitment_asking import ASK_COMMITMENT, CommitmentAskingHandler, asking
 from pacs_server.outbox.fetch import FetchHandler
 from pacs_server.outbox.forward import ForwardHandler
 from pacs_server.outbox.handler import Handler
@@ -41,6 +45,10 @@ from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper
 from pacs_server.web.monitor import Monitor
 
+log = logging.getLogger(__name__)
+
+# How often what may be deleted after commitment is looked for, in seconds.
+_DELETION_SECONDS = 3600.0
 # How long a message that is being committed may take when the server stops, in seconds.
 _HL7_STOP_SECONDS = 5.0
 
@@ -86,6 +94,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     yield trash_keeper(
         runtime.archive.deletions, lambda: runtime.config().storage.trash_days, runtime.archive.audit.own
     )
+    yield _deletions_after_commitment(runtime)
     yield Periodic("expiry", DAY_SECONDS, expiry.warn, at_once=False)
     yield Periodic("watch", UPDATE_SECONDS, HealthLog(health, stopping=lambda: runtime.stopping).update)
     yield from _metadata(runtime)
@@ -101,6 +110,12 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
     archive = runtime.archive
     return {
         commitment.KIND: CommitmentHandler(archive.commitment, runtime.requestor()),
+        ASK_COMMITMENT: CommitmentAskingHandler(
+            RemoteCommitmentIndex(archive.database),
+            runtime.pool,
+            runtime.dimse_remote,
+            lambda: [rule.name for rule in runtime.config().routing.rules if rule.deidentify],
+        ),
         FETCH: FetchHandler(
             runtime.senders.remotes,
             archive.store,
@@ -113,7 +128,7 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
 
 def _forward_handler(runtime: Runtime, routing: RoutingParts) -> ForwardHandler:
     archive = runtime.archive
-    return ForwardHandler(
+    handler = ForwardHandler(
         DeliveryIndex(archive.database),
         archive.breakers,
         runtime.senders,
@@ -123,6 +138,31 @@ def _forward_handler(runtime: Runtime, routing: RoutingParts) -> ForwardHandler:
         retrieve=archive.retrieve,
         counted=runtime.metrics.delivery,
     )
+    handler.delivered = partial(_ask_for_commitment, runtime)
+    return handler
+
+
+def _ask_for_commitment(runtime: Runtime, forwarding: Forwarding) -> None:
+    """Have a remote asked to commit to the storage of what it got, if it is to be asked."""
+    remote = runtime.config().remote(forwarding.remote)
+    if remote is not None and remote.commitment:
+        runtime.archive.tasks.add(asking(forwarding.remote, forwarding.study_instance_uid))
+
+
+def _deletions_after_commitment(runtime: Runtime) -> Periodic:
+    """Every hour, what remotes have committed to is deleted here, as rules say."""
+
+    def delete() -> None:
+        rules = runtime.config().routing.delete
+        try:
+            if rules:
+                own = runtime.archive.audit.own
+                runtime.archive.remote_commitments.delete(rules, own, deleter.stopping.is_set)
+        except PacsError as error:
+            log.warning("nothing deleted after commitment", extra={"reason": str(error)})
+
+    deleter = Periodic("deletion", _DELETION_SECONDS, delete, at_once=False)
+    return deleter
 
 
 def _audit_trail(runtime: Runtime) -> Iterator[Part]:

@@ -116,6 +116,16 @@ class Runtime:
         named = (each for each in self.settings.remote_aes.values() if each.name == name)
         return next(named, None) or self.settings.dicomweb_remotes.get(name)
 
+    def dimse_remote(self, name: str) -> RemoteAE | None:
+        """The remote with this name that is called by DIMSE, None if there is none."""
+        remote = self.remote(name)
+        return remote if isinstance(remote, RemoteAE) else None
+
+    def title_of(self, name: str) -> str | None:
+        """The AE title of a remote, None if it has none."""
+        remote = self.config().remote(name)
+        return remote.ae_title or None if remote is not None else None
+
     def requestor(self) -> Requestor:
         """A requestor of associations, for a part that ends its own associations when it stops."""
         return Requestor(self.remote_ae, self.ae_title, self.terms)

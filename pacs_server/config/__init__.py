@@ -10,7 +10,7 @@ from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.config.sections.remote_auth import RemoteAuthConfig
-from pacs_server.config.sections.routing import RoutingConfig, RoutingRule
+from pacs_server.config.sections.routing import DeletionRule, RoutingConfig, RoutingRule
 from pacs_server.config.sections.server import ServerConfig
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.sections.tls import TLSConfig
@@ -24,6 +24,7 @@ __all__ = [
     "CommitmentConfig",
     "Config",
     "DatabaseConfig",
+    "DeletionRule",
     "ForwardingConfig",
     "LoggingConfig",
     "MonitoringConfig",

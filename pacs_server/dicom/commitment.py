@@ -3,10 +3,10 @@
 A request may name a hundred thousand instances, so neither direction builds a data set object per instance.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pacs_server.dicom.encoding import encoding_of, inflated, is_deflated
 from pacs_server.dicom.skim import Cut, ElementPosition, Skimmer
@@ -28,7 +28,10 @@ _MAX_ELEMENTS = 5 * MAX_REFERENCES
 _REFERENCED_SOP_CLASS_UID, _REFERENCED_SOP_INSTANCE_UID = 0x00081150, 0x00081155
 _TRANSACTION_UID, _FAILURE_REASON = 0x00081195, 0x00081197
 _FAILED_SOP_SEQUENCE, _REFERENCED_SOP_SEQUENCE = 0x00081198, 0x00081199
-_READ = frozenset({_REFERENCED_SOP_CLASS_UID, _REFERENCED_SOP_INSTANCE_UID, _TRANSACTION_UID, _REFERENCED_SOP_SEQUENCE})
+_READ = frozenset(
+    {_REFERENCED_SOP_CLASS_UID, _REFERENCED_SOP_INSTANCE_UID, _TRANSACTION_UID, _REFERENCED_SOP_SEQUENCE}
+    | {_FAILED_SOP_SEQUENCE, _FAILURE_REASON}
+)
 
 
 class CommitmentEvent(IntEnum):
@@ -82,6 +85,41 @@ def parse_request(data: bytes, transfer_syntax_uid: str) -> CommitmentRequest:
         # PS3.4 Table J.3-1: the sequence is of type 1, so a request must not be empty.
         raise InvalidArgumentValue("Referenced SOP Sequence is missing or empty")
     return CommitmentRequest(transaction, references)
+
+
+@dataclass(frozen=True, slots=True)
+class CommitmentReport:
+    """What a remote reports of a transaction: the SOP Instance UIDs it commits to, and reasons for the others."""
+
+    transaction_uid: str
+    committed: tuple[str, ...]
+    failed: Mapping[str, int]
+
+
+def parse_report(data: bytes, transfer_syntax_uid: str) -> CommitmentReport:
+    """Read the data set of an N-EVENT-REPORT (PS3.4 Table J.3-2); raises as `parse_request`."""
+    if is_deflated(transfer_syntax_uid):
+        data = _inflated(data)
+    encoding = encoding_of(transfer_syntax_uid)
+    skimmer = Skimmer(data, encoding, max_elements=_MAX_ELEMENTS)
+    try:
+        found = _wanted(skimmer.elements(0, len(data)))
+        transaction = _uid(skimmer, found, _TRANSACTION_UID, "Transaction UID")
+        committed = found.get(_REFERENCED_SOP_SEQUENCE)
+        uids = [each.sop_instance_uid for each in _references(skimmer, committed)] if committed else []
+        failed: dict[str, int] = {}
+        if (sequence := found.get(_FAILED_SOP_SEQUENCE)) is not None:
+            for number, (start, end) in enumerate(skimmer.items(sequence)):
+                if number == MAX_REFERENCES:
+                    raise ResourceLimitation(f"more than {MAX_REFERENCES} references")
+                item = _wanted(skimmer.elements(start, end))
+                uid = _uid(skimmer, item, _REFERENCED_SOP_INSTANCE_UID, "Referenced SOP Instance UID")
+                reason = skimmer.value(item[_FAILURE_REASON]) if _FAILURE_REASON in item else b""
+                order: Literal["little", "big"] = "little" if encoding.little_endian else "big"
+                failed[uid] = int.from_bytes(reason[:2], order) or FailureReason.PROCESSING_FAILURE
+    except (Cut, InvalidInstance):
+        raise InvalidArgumentValue("the report cannot be decoded") from None
+    return CommitmentReport(transaction, tuple(uid for uid in uids if uid not in failed), failed)
 
 
 def _inflated(data: bytes) -> bytes:

@@ -76,3 +76,26 @@ remote_state = Table(
     Column("probe_until", DateTime(timezone=True), nullable=True),
     Column("changed", DateTime(timezone=True), nullable=False),
 )
+
+# A remote was asked to commit to the storage of instances of a study that it has got (PS3.4 J.3).
+remote_commitment = Table(
+    "remote_commitment",
+    metadata,
+    Column("transaction_uid", Text, primary_key=True),
+    Column("remote", Text, nullable=False),
+    Column("study_instance_uid", Text, nullable=False, index=True),
+    Column("asked_at", DateTime(timezone=True), nullable=False),
+    # NULL until the remote has reported.
+    Column("answered_at", DateTime(timezone=True), nullable=True),
+)
+remote_commitment_instance = Table(
+    "remote_commitment_instance",
+    metadata,
+    Column("transaction_uid", Text, primary_key=True),
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("sop_class_uid", Text, nullable=False),
+    # The id that the instance had then: another version of it is another promise.
+    Column("instance_id", BigInteger, nullable=False, index=True),
+    # Failure Reason (0008,1197); 0 if the remote has committed to it, NULL while it has said nothing.
+    Column("failure_reason", Integer, nullable=True),
+)

@@ -46,6 +46,9 @@ FATES: Final[Mapping[Table, Fate]] = {
     workflow.commitment: Fate.TAKEN_OVER,
     workflow.commitment_instance: Fate.TAKEN_OVER,
     task_models.task: Fate.TAKEN_OVER,
+    # The ids of instances are other ones afterwards; who was asked is asked again.
+    outgoing.remote_commitment: Fate.LOST,
+    outgoing.remote_commitment_instance: Fate.LOST,
     outgoing.delivery: Fate.TAKEN_OVER,
     outgoing.remote_state: Fate.TAKEN_OVER,
     workflow.peer_seen: Fate.TAKEN_OVER,

@@ -168,6 +168,11 @@ class TaskIndex:
         with self._database.begin() as connection:
             return add_task(connection, new, now)
 
+    def hasten(self, dedupe_key: str, now: datetime) -> bool:
+        """Make the task of a key due now, unless it is done, see `make_due`; whether there was one."""
+        with self._database.begin() as connection:
+            return make_due(connection, dedupe_key, now, None) is not None
+
     # ---------------------------------------------------------------- for workers
 
     def claim(self, wanted: Wanted, lease: Lease, now: datetime) -> list[Task]:

@@ -87,6 +87,8 @@ class ForwardHandler:
         self.auditor = auditor
         self.retrieve = retrieve
         self.count = counted
+        # Told of each task before it is done.
+        self.delivered: Callable[[Forwarding], None] = lambda forwarding: None
 
     def at_once(self, target: str) -> int:
         """As many as the remote takes associations."""
@@ -285,4 +287,6 @@ class _Attempt:
         elif (given_up := self._handler.index.given_up(self._task.id)) is not None:
             self._work.give_up(self._task, given_up)
         else:
+            # Before the task is done: after a crash in between it is told once more.
+            self._handler.delivered(self._forwarding)
             self._work.done(self._task)

@@ -114,7 +114,13 @@ _STORAGE = Support(
     window=WINDOW,
 )
 _OTHERS = {
-    uid: Support(QUERY_TRANSFER_SYNTAXES, extended=_EXTENDED.get(entry.service), window=_WINDOWS.get(entry.service, 1))
+    uid: Support(
+        QUERY_TRANSFER_SYNTAXES,
+        # Remotes that were asked to commit report on associations of their own, as the SCP (PS3.4 J.3.3.1).
+        as_scu=entry.service is Service.COMMITMENT,
+        extended=_EXTENDED.get(entry.service),
+        window=_WINDOWS.get(entry.service, 1),
+    )
     for uid, entry in SOP_CLASSES.items()
 }
 

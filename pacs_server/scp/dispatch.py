@@ -170,8 +170,10 @@ class Dispatcher:
 
     def _answer(self, association: Association, message: Message) -> Result:
         service, handler = self._route(message.context.abstract_syntax, message.command.command_field or 0)
-        # Contexts on which the peer is the SCP only are for the sub-operations of C-GET.
-        if handler is None or not message.context.as_scp:
+        # Contexts on which the peer is the SCP only are for the sub-operations of C-GET, and for reports. Reports are
+        # taken on others too: many peers send them without a word about roles.
+        is_report = message.command.command_field == CommandField.N_EVENT_REPORT
+        if handler is None or not (message.context.as_scp or is_report):
             return self._refuse(
                 association, message, Status.UNRECOGNIZED_OPERATION, "this service is not offered on this context"
             )

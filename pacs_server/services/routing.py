@@ -144,6 +144,12 @@ def compile_rules(config: Config) -> Rules:
     rules = [
         _compiled(config, f"routing.rules[{number}]", rule, names) for number, rule in enumerate(config.routing.rules)
     ]
+    for number, deletion in enumerate(config.routing.delete):
+        for place, name in enumerate(deletion.committed_by):
+            remote = config.remote(name)
+            if remote is None or not remote.commitment:
+                key = f"routing.delete[{number}].committed_by[{place}]"
+                raise config.error(key, f"{name} is no remote with `commitment: true`")
     enabled = tuple(rule for rule in rules if rule.settings.enabled)
     keywords = dict.fromkeys(each.keyword for rule in enabled for each in (*rule.match, *rule.unless))
     attributes = tuple(BY_KEYWORD[keyword] for keyword in keywords if keyword in BY_KEYWORD)

@@ -95,6 +95,12 @@ class TaskService:
         self.changed.set()
         return key
 
+    def hasten(self, dedupe_key: str) -> bool:
+        """Make the task of a key due now, unless it is done; whether there was one."""
+        found = self._index.hasten(dedupe_key, self.now())
+        self.changed.set()
+        return found
+
     # ---------------------------------------------------------------- for workers
 
     def lease(self) -> Lease:

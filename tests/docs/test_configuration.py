@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from pacs_server.config import PeerRule, RemoteAEConfig, RemoteAuthConfig, RoutingRule
+from pacs_server.config import DeletionRule, PeerRule, RemoteAEConfig, RemoteAuthConfig, RoutingRule
 from pacs_server.config.load import load
 from pacs_server.config.model import settings, takes_effect
 
@@ -34,14 +34,15 @@ def _fields() -> Iterator[tuple[str, FieldInfo]]:
 def _routing(keys: dict[str, FieldInfo]) -> Iterator[tuple[str, FieldInfo]]:
     for key, field in keys.items():
         yield key, field
-        if key == "routing.rules":
-            yield from ((f"routing.rules[].{name}", each) for name, each in RoutingRule.model_fields.items())
+        listed = {"routing.rules": RoutingRule, "routing.delete": DeletionRule}.get(key)
+        if listed is not None:
+            yield from ((f"{key}[].{name}", each) for name, each in listed.model_fields.items())
 
 
 FIELDS = dict(_fields())
 # The keys of a list change with the list.
 EFFECTS = {key: takes_effect(field) for key, field in settings()}
-LISTS = ("access_control.peers", "routing.rules", "remote_aes")
+LISTS = ("access_control.peers", "routing.rules", "routing.delete", "remote_aes")
 
 
 def _shown(value: Any) -> str:

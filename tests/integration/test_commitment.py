@@ -554,7 +554,9 @@ def test_a_shutdown_does_not_wait_for_the_answer(tmp_path):
         ({"action_type_id": 2}, 0x0123),
         ({"action_type_id": None}, 0x0123),
         ({"command_field": CommandField.N_GET}, 0x0211),
-        ({"command_field": CommandField.N_EVENT_REPORT}, 0x0211),
+        # A report that says nothing of an event, and one of a transaction that nobody was asked for.
+        ({"command_field": CommandField.N_EVENT_REPORT}, 0x0115),
+        ({"command_field": CommandField.N_EVENT_REPORT, "event_type_id": 1}, 0x0115),
     ],
 )
 def test_commands_that_are_refused(serve, changes, status):

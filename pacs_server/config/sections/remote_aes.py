@@ -21,7 +21,7 @@ from pacs_server.config.types import (
 from pacs_server.kit.time_windows import TimeWindow
 
 _NEEDED: Final = {"dimse": ("ae_title", "host", "port"), "dicomweb": ("name", "url")}
-_NOT_FOR: Final = {"dimse": ("url", "auth"), "dicomweb": ("ae_title", "host", "port", "tls")}
+_NOT_FOR: Final = {"dimse": ("url", "auth"), "dicomweb": ("ae_title", "host", "port", "tls", "commitment")}
 
 
 def _check_window(text: str) -> str:

@@ -99,6 +99,17 @@ class RoutingRule(Section):
         return self
 
 
+class DeletionRule(Section):
+    """Studies to all of which all these remotes have committed are deleted here, `after` so many seconds.
+
+    The time begins when the last object of the study came.
+    """
+
+    name: _Name
+    committed_by: Annotated[tuple[str, ...], Field(strict=False, min_length=1), BeforeValidator(_list)]
+    after: Duration
+
+
 def _check_unique_names(rules: tuple[RoutingRule, ...]) -> tuple[RoutingRule, ...]:
     seen: dict[str, int] = {}
     for number, rule in enumerate(rules):
@@ -119,5 +130,6 @@ class RoutingConfig(Section):
     rules: Live[
         Annotated[tuple[RoutingRule, ...], AfterValidator(_check_unique_names), Field(strict=False, max_length=1000)]
     ] = ()
+    delete: Live[Annotated[tuple[DeletionRule, ...], Field(strict=False, max_length=100)]] = ()
     quiet_time: Live[Duration] = 60.0
     webhook_secret_file: Live[OptionalPath] = None

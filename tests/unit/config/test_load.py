@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pacs_server.config import (
     Config,
     DatabaseConfig,
+    DeletionRule,
     PeerRule,
     RemoteAEConfig,
     RemoteAuthConfig,
@@ -35,6 +36,7 @@ AUTH_LINE = r"    #  (?P<key>[a-z0-9_]+): [^ ].*"
 LISTED = {
     "access_control.peers": PeerRule,
     "routing.rules": RoutingRule,
+    "routing.delete": DeletionRule,
     "remote_aes": RemoteAEConfig,
     "remote_aes.auth": RemoteAuthConfig,
 }
@@ -491,7 +493,7 @@ def test_files_with_secrets_of_remotes_are_found_from_the_directory_of_the_file(
 def documented() -> dict[str, str]:
     """The comment above every key of the example file, by dotted key; a commented-out key has no blank after #."""
     comments: dict[str, str] = {}
-    section, lines = "", []
+    section, listed, lines = "", "", []
     for line in EXAMPLE.read_text().splitlines():
         if found := re.fullmatch(r"(?P<key>[a-z_]+):.*", line):
             section = found["key"]
@@ -510,10 +512,10 @@ def documented() -> dict[str, str]:
             lines = []
         elif found := re.fullmatch(r"  (?:- |  #?|#)?(?P<key>[a-z0-9_]+):( .*)?", line):
             comments[f"{section}.{found['key']}"] = "\n".join(lines)
+            listed = f"{section}.{found['key']}" if f"{section}.{found['key']}" in LISTED else listed
             lines = []
         elif found := re.fullmatch(PEER_LINE, line):
-            name = {"access_control": "peers", "routing": "rules"}[section]
-            comments[f"{section}.{name}.{found['key']}"] = "\n".join(lines)
+            comments[f"{listed}.{found['key']}"] = "\n".join(lines)
             lines = []
         elif line.strip().startswith("# "):
             lines.append(line.strip()[2:].strip())
@@ -596,9 +598,13 @@ def test_the_peer_and_the_rule_of_the_example_load(load_text: Load) -> None:
         lines[name] = [each.replace("#", "", 1) for each in part if re.fullmatch(PEER_LINE, each)]
     config = load_text("\n".join(["access_control:", "  peers:", *lines["access_control"]]))
     assert set(config.access_control.peers[0].model_fields_set) == set(PeerRule.model_fields)
-    remote = "remote_aes:\n  - {ae_title: WORKSTATION1, host: 127.0.0.1, port: 104}"
-    config = load_text("\n".join([remote, "routing:", "  webhook_secret_file: x", "  rules:", *lines["routing"]]))
+    remote = "remote_aes:\n  - {ae_title: WORKSTATION1, host: 127.0.0.1, port: 104, commitment: true}"
+    second = max(number for number, line in enumerate(lines["routing"]) if line.startswith("  - name"))
+    rules, deletions = lines["routing"][:second], lines["routing"][second:]
+    section = ["routing:", "  webhook_secret_file: x", "  rules:", *rules, "  delete:", *deletions]
+    config = load_text("\n".join([remote, *section]))
     assert set(config.routing.rules[0].model_fields_set) == set(RoutingRule.model_fields)
+    assert set(config.routing.delete[0].model_fields_set) == set(DeletionRule.model_fields)
     assert compile_rules(config)
 
 
@@ -612,7 +618,7 @@ def test_the_remote_of_the_example_loads_with_every_key() -> None:
 def test_the_example_differs_from_the_defaults_only_where_it_says() -> None:
     example, default = load(EXAMPLE, environ={}, overrides={}), load(None, environ={}, overrides={})
     default_paths = {"storage.directory", "database.path", "tls.cert_path", "tls.key_path"}
-    listed = ("remote_aes", "access_control.peers.", "routing.rules.")
+    listed = ("remote_aes", "access_control.peers.", "routing.rules.", "routing.delete.")
     plain = {key for key in all_keys() if not key.startswith(listed)} - default_paths
     different = {key for key in plain if setting(example, key) != setting(default, key)}
     assert different == {"server.ae_title", "server.host", "logging.file"}
