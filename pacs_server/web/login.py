@@ -249,7 +249,11 @@ def _sentence(words: str) -> str:
 
 def _local(target: str) -> str:
     """The path to go to after a login; `/` for whatever might lead elsewhere."""
-    parts = urlsplit(target) if target.isprintable() and "\\" not in target and " " not in target else None
-    if parts is None or parts.scheme or parts.netloc or not target.startswith("/") or target.startswith("//"):
+    odd = not target.isprintable() or "\\" in target or " " in target
+    # What begins with two slashes would name a host, and may be no URL at all.
+    if odd or not target.startswith("/") or target.startswith("//"):
+        return "/"
+    parts = urlsplit(target)
+    if parts.scheme or parts.netloc:
         return "/"
     return target if parts.path not in (LOGIN, LOGOUT) else "/"

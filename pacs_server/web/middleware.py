@@ -23,7 +23,7 @@ from pacs_server.web.exchange import AnswerCut, ClientGone
 from pacs_server.web.head import SAFE_METHODS
 from pacs_server.web.logged import logged_path
 from pacs_server.web.status import problem, status_of
-from pacs_server.web.urls import from_trusted_proxy, is_contradictory, is_same_origin
+from pacs_server.web.urls import base_url, from_trusted_proxy, is_contradictory, is_same_origin
 
 log = logging.getLogger(__name__)
 
@@ -115,12 +115,25 @@ def _refusal(request: HTTPConnection, settings: WebConfig) -> Response | None:
         detail = "the proxy passes on both Forwarded and X-Forwarded-*: it has to take away the kind it does not write"
         return problem(HTTPStatus.BAD_REQUEST, detail)
     host = request.headers.get("host", "")
+    if not all(map(_is_url, (f"//{host}", base_url(request, settings)))):
+        # RFC 9112 3.2: a Host header that is none.
+        return problem(HTTPStatus.BAD_REQUEST, "the Host header names no host")
     if not _is_known_host(request, host, settings):
         detail = "the Host header does not name this server: set web.public_url if it has another name"
         return problem(HTTPStatus.MISDIRECTED_REQUEST, detail)
     if request.scope["method"] in SAFE_METHODS or is_same_origin(request, settings):
         return None
     return problem(HTTPStatus.FORBIDDEN, "a page of another origin may not do this: see web.cors_origins")
+
+
+def _is_url(text: str) -> bool:
+    """Whether the brackets of IPv6 in a URL are where they may be; without them it is one."""
+    if "[" in text or "]" in text:
+        try:
+            urlsplit(text)
+        except ValueError:
+            return False
+    return True
 
 
 def _is_known_host(request: HTTPConnection, host: str, settings: WebConfig) -> bool:

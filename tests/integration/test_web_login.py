@@ -217,6 +217,7 @@ def test_the_page_needs_no_script_and_lets_none_run(site: Site) -> None:
     [
         "https://evil.example/",
         "//evil.example",
+        "//[",
         "/\\evil.example",
         "javascript:alert(1)",
         "/a\r\nx: y",

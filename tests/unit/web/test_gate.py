@@ -46,6 +46,16 @@ def test_another_name_on_loopback_is_refused(host: str) -> None:
     assert client().get("/", headers={"Host": host}).status_code == 421
 
 
+@pytest.mark.parametrize("name", ["Host", "X-Forwarded-Host"])
+@pytest.mark.parametrize("host", ["[", "[127.0.0.1", "127.0.0.1]", "[::1"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_host_header_that_names_no_host_is_a_bad_request(name: str, host: str, method: str) -> None:
+    told = {name: host, "Origin": "http://127.0.0.1:8080"}
+    proxies = ["127.0.0.1"] if name == "X-Forwarded-Host" else []
+    answer = client(trusted_proxies=proxies).request(method, "/", headers=told)
+    assert (answer.status_code, "names no host" in answer.text) == (400, True)
+
+
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "[::1]:1", "pacs.example.org"])
 def test_our_names_are_taken(host: str) -> None:
     assert client(public_url="https://pacs.example.org").get("/", headers={"Host": host}).status_code == 200
