@@ -18,6 +18,7 @@ from pacs_server.config.model import Config
 from pacs_server.config.sections.tls import TLSConfig
 from pacs_server.dicom import codecs, worklist_query
 from pacs_server.dicom.attributes import ATTRIBUTES, UNIQUE_KEYS, Attribute
+from pacs_server.dicom.commitment import PUSH_MODEL
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.matching import MAX_VALUES, WILDCARD_VRS
 from pacs_server.dicom.status import Status
@@ -63,7 +64,7 @@ _SERVICES = {
     "Basic Grayscale Print Management": "1.2.840.10008.5.1.1.9",
 }
 # Of SOP classes other than those of storage: those that remotes are asked by.
-_ASKED = {VERIFICATION, PATIENT_ROOT, STUDY_ROOT, WORKLIST, *GET, *MOVE}
+_ASKED = {VERIFICATION, PATIENT_ROOT, STUDY_ROOT, WORKLIST, PUSH_MODEL, *GET, *MOVE}
 _USER_IDENTITY = {
     "off": "off, the item is ignored; when on, user names with passcodes are checked",
     "optional": "a user name with a passcode is checked if it is sent",
