@@ -114,7 +114,7 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
             RemoteCommitmentIndex(archive.database),
             runtime.pool,
             runtime.dimse_remote,
-            lambda: [rule.name for rule in runtime.config().routing.rules if rule.deidentify],
+            lambda: [rule.name for rule in runtime.config().routing.rules if rule.deidentify or rule.changes],
         ),
         FETCH: FetchHandler(
             runtime.senders.remotes,

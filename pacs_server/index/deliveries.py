@@ -46,6 +46,9 @@ from pacs_server.index.task_values import NewTask, Priority, Task, TaskState, ta
 from pacs_server.index.tasks import add_task, set_progress
 from pacs_server.kit.words import counted
 
+CHANGED_RULE: Final = "changed:"
+"""What the rule of deliveries begins with that a person has sent changed."""
+
 FORWARD: Final = "forward"
 """The kind of tasks that send deliveries."""
 

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Exists, and_, delete, func, in
 
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
+from pacs_server.index.deliveries import CHANGED_RULE
 from pacs_server.index.models import instance, series, study
 from pacs_server.index.outgoing_models import delivery, remote_commitment, remote_commitment_instance
 
@@ -45,7 +46,7 @@ class RemoteCommitmentIndex:
     def outstanding(self, remote: str, study_instance_uid: str, except_rules: Collection[str] = ()) -> list[Promised]:
         """The instances of a study that a remote has got as they are here now, and has not committed to.
 
-        What was sent by `except_rules` has other UIDs there.
+        What was sent by `except_rules`, or changed by a person, is something else there.
         """
         given = (
             select(delivery.c.instance_id, instance.c.sop_class_uid, instance.c.sop_instance_uid)
@@ -56,6 +57,7 @@ class RemoteCommitmentIndex:
                 delivery.c.answered_by == remote,
                 delivery.c.state == "delivered",
                 delivery.c.rule.not_in(except_rules),
+                ~delivery.c.rule.startswith(CHANGED_RULE),
                 ~_committed(remote, delivery.c.instance_id),
             )
             .distinct()
@@ -124,19 +126,23 @@ class RemoteCommitmentIndex:
             answered = update(remote_commitment).where(_asked.transaction_uid == transaction_uid)
             connection.execute(answered.values(answered_at=now))
 
-    def deletable(self, remotes: Sequence[str], before: datetime, limit: int) -> list[str]:
-        """The UIDs of studies of which nothing came after a moment, and to all of which all these remotes committed."""
+    def deletable(self, remotes: Sequence[str], before: datetime, limit: int) -> list[tuple[str, int]]:
+        """Studies of which nothing came after a moment, and to all of which all these remotes committed.
+
+        Each is a Study Instance UID and the number of its instances, of all patients that it is known with.
+        """
         open_ones = [~_committed(remote, instance.c.id) for remote in remotes]
         young = instance.c.received_at >= before
-        of_study = instance.join(series, series.c.id == instance.c.series_fk)
-        kept = select(instance.c.id).select_from(of_study).where(series.c.study_fk == study.c.id)
-        asked = select(_asked.transaction_uid).where(
-            _asked.study_instance_uid == study.c.study_instance_uid, _asked.remote == remotes[0]
-        )
+        same = study.alias()
+        of_study = instance.join(series, series.c.id == instance.c.series_fk).join(same, same.c.id == series.c.study_fk)
+        uid = study.c.study_instance_uid
+        kept = select(instance.c.id).select_from(of_study).where(same.c.study_instance_uid == uid)
+        asked = select(_asked.transaction_uid).where(_asked.study_instance_uid == uid, _asked.remote == remotes[0])
         conditions = [~kept.where(condition).exists() for condition in (young, *open_ones)]
-        wanted = select(study.c.study_instance_uid).where(asked.exists(), *conditions).order_by(study.c.id).limit(limit)
+        count = func.sum(study.c.number_of_study_related_instances)
+        wanted = select(uid, count).where(asked.exists(), *conditions).group_by(uid).order_by(uid).limit(limit)
         with self._database.connect() as connection:
-            return list(connection.scalars(wanted))
+            return [(str(row[0]), int(row[1])) for row in connection.execute(wanted)]
 
 
 def _committed(remote: str, instance_id: ColumnElement[int]) -> Exists:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from pacs_server.audit.auditor import Auditor, participant_of
 from pacs_server.config.sections.forwarding import ForwardingConfig
@@ -19,15 +19,21 @@ from pacs_server.dicom.caller import Caller
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.errors import Conflict, NotFound
-from pacs_server.index.deliveries import FORWARD, DeliveryIndex, Forwarding, NewDelivery, Retargeting, planned
+from pacs_server.index.deliveries import (
+    CHANGED_RULE,
+    FORWARD,
+    DeliveryIndex,
+    Forwarding,
+    NewDelivery,
+    Retargeting,
+    planned,
+)
 from pacs_server.index.delivery_overview import OPEN_STATES, Delivery, DeliveryFilter, DeliveryGroup, DeliveryOverview
 from pacs_server.index.feed import Effect
 from pacs_server.index.task_values import Priority
 from pacs_server.services.breakers import Breakers
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.tasks import RetryPolicy, TaskService
-
-_CHANGED_RULE: Final = "changed:"
 
 
 class Arrived(Protocol):
@@ -127,7 +133,7 @@ class ForwardingService:
             raise NotFound("there is nothing of that in the archive")
         ids = dict(self._index.ids([each.uids.sop for each in instances]))
         # Other changes are other deliveries, so that neither replaces the other one.
-        rule = _CHANGED_RULE + hashlib.sha256(_text(changes).encode()).hexdigest()[:8] if changes else ""
+        rule = CHANGED_RULE + hashlib.sha256(_text(changes).encode()).hexdigest()[:8] if changes else ""
         rows: defaultdict[tuple[str, str], list[NewDelivery]] = defaultdict(list)
         for name in remotes:
             for each in instances:

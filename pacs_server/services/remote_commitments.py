@@ -61,22 +61,26 @@ class RemoteCommitmentService:
             passed: set[str] = set()
             while not interrupted():
                 found = self._index.deletable(rule.committed_by, before, _TOGETHER + len(passed))
-                studies = [uid for uid in found if uid not in passed]
+                studies = [(uid, instances) for uid, instances in found if uid not in passed]
                 if not studies:
                     break
-                for uid in studies:
+                for uid, instances in studies:
                     if interrupted():
                         break
-                    if self._delete(rule, uid, own()):
+                    if self._delete(rule, uid, instances, own()):
                         count += 1
                     else:
                         passed.add(uid)
         return count
 
-    def _delete(self, rule: DeletionRule, study_instance_uid: str, own: Participant) -> bool:
+    def _delete(self, rule: DeletionRule, study_instance_uid: str, instances: int, own: Participant) -> bool:
         reason = f"rule {rule.name}: {', '.join(rule.committed_by)} committed to its storage"
         try:
-            self._deletions.delete(Level.STUDY, study_instance_uid, reason, own)
+            deletion = self._deletions.delete(Level.STUDY, study_instance_uid, reason, own)
+            if deletion.instances > instances:
+                # Something came a moment ago, to which nobody has committed.
+                self._deletions.restore(deletion.folder, own)
+                return False
         except InstanceNotFound:
             return False
         except PacsError as error:

@@ -78,6 +78,23 @@ def test_what_a_remote_has_committed_to_may_be_deleted_here(pair: Pair) -> None:
     assert deletion.reason == "rule thin: THERE committed to its storage"
 
 
+def test_what_comes_while_a_study_is_deleted_brings_it_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, late = make_study(1, 2)
+    assert servers.store(pair.here, first) == [0]
+    assert eventually(lambda: pair.tasks("ask_commitment") and pair.tasks("ask_commitment")[0][0] is TaskState.DONE, 30)
+    archive = pair.here._runtime.archive
+    delete = archive.deletions.delete
+
+    def delayed(*arguments: object) -> object:
+        assert servers.store(pair.here, late) == [0]
+        return delete(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(archive.deletions, "delete", delayed)
+    rules = tuple(rule.model_copy(update={"after": 0.001}) for rule in pair.here._runtime.config().routing.delete)
+    assert archive.remote_commitments.delete(rules, archive.audit.own, lambda: False) == 0
+    assert pair.here.status()["counts"]["instances"] == 2
+
+
 def test_a_study_that_grew_is_not_deleted(pair: Pair) -> None:
     first, late = make_study(1, 2)
     assert servers.store(pair.here, first) == [0]
