@@ -129,6 +129,25 @@ class DeliveryMachine(RuleBasedStateMachine):
         if tasks := self.out.claim():
             self.out.run(tasks)
 
+    @rule(name=REMOTES, number=st.integers(0, STUDIES - 1), rule_=st.booleans())
+    def work_while_more_comes(self, name: str, number: int, rule_: bool) -> None:
+        """More is added when the handler has looked for the last time, before its task is settled."""
+        given_up = self.out.index.given_up
+
+        def late(key: int) -> str | None:
+            found = given_up(key)
+            self.out.index.given_up = given_up  # type: ignore[method-assign]
+            self.arrivals(name, number, EACH) if rule_ else self.person(name, number)
+            return found
+
+        self.out.index.given_up = late  # type: ignore[method-assign]
+        self.work()
+        if self.out.index.given_up is given_up and not rule_:
+            # They are not given up with what was sent before they came.
+            ids = {self.ids[each.uids.sop] for each in self.studies[number]}
+            assert "dead" not in {row[3] for row in self.rows() if row[:2] == (name, "") and row[2] in ids}
+        self.out.index.given_up = given_up  # type: ignore[method-assign]
+
     @rule(after=st.integers(0, EACH))
     def kill(self, after: int) -> None:
         """A process is killed after so many answers, and its leases run out."""
@@ -167,7 +186,12 @@ class DeliveryMachine(RuleBasedStateMachine):
             # What was cancelled while it was on its way may go once more.
             self.requests += EACH
         else:
+            before = self.rows()
             self.out.tasks.cancel(chosen.id)
+            if chosen.state == TaskState.DEAD:
+                # What waits is another task's.
+                still = {row[:3] for row in self.rows() if row[3] == "waiting"}
+                assert {row[:3] for row in before if row[3] == "waiting"} == still
 
     @rule(name=REMOTES, pause=st.booleans())
     def pause(self, name: str, pause: bool) -> None:
@@ -248,5 +272,5 @@ def test_deliveries_and_their_model_agree(database_url: str, tmp_path: Path, mon
 
     Machine.out, Machine.studies = out, studies
     Machine.ids = dict(out.index.ids([each.uids.sop for study in studies for each in study]))
-    run_state_machine_as_test(Machine, settings=settings(max_examples=40, stateful_step_count=40))
+    run_state_machine_as_test(Machine, settings=settings(max_examples=15, stateful_step_count=40))
     small.close()

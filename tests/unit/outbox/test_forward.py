@@ -224,6 +224,22 @@ def test_a_cancelled_task_leaves_nothing_that_waits(out: Outbound, study: list[S
     assert out.deliveries() == ["delivered"] * 3
 
 
+def test_a_dead_task_that_is_cancelled_leaves_alone_what_another_one_sends(
+    out: Outbound, study: list[StoredInstance]
+) -> None:
+    out.senders.moods["A"] = lambda instance: BAD
+    dead = out.send(uid(study))
+    out.work()
+    assert out.task(dead).state == TaskState.DEAD
+    out.senders.moods.clear()
+    other = out.send(uid(study))
+    assert out.tasks.cancel(dead)
+    assert out.deliveries() == ["waiting"] * 3
+    out.work()
+    assert out.task(other).state == TaskState.DONE
+    assert out.deliveries() == ["delivered"] * 3
+
+
 def test_an_answer_counts_although_the_task_was_cancelled(out: Outbound, study: list[StoredInstance]) -> None:
     key = out.send(uid(study))
 
