@@ -278,8 +278,8 @@ def test_a_database_that_is_damaged_takes_nothing(tmp_path):
         many_studies(pacs.archive.database, 2000, "x" * 60)
     with file.open("r+b") as damaged:
         # Behind the tables' first pages: what is there is only seen by a query that goes through all of it.
-        damaged.seek(os.path.getsize(file) // 2)
-        damaged.write(b"\xff" * (os.path.getsize(file) // 3))
+        damaged.seek(os.path.getsize(file) * 2 // 3)
+        damaged.write(b"\xff" * (os.path.getsize(file) // 4))
     with running(settings(tmp_path)) as pacs:
         assert not_ready(pacs) == ""
         with associated(pacs, STUDY_FIND) as association:
