@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,9 @@ def test_what_a_remote_has_committed_to_may_be_deleted_here(pair: Pair) -> None:
     archive = pair.here._runtime.archive
     index = RemoteCommitmentIndex(archive.database)
     uid = str(study[0].StudyInstanceUID)
-    assert eventually(lambda: pair.tasks("ask_commitment") and pair.tasks("ask_commitment")[0][0] is TaskState.DONE, 30)
+    # The remote may be asked for the first of them before the others are there.
+    assert eventually(lambda: index.deletable(("THERE",), datetime.now(UTC), 2) == [(uid, 3)], 30)
+    assert eventually(lambda: {state for state, _ in pair.tasks("ask_commitment")} == {TaskState.DONE}, 30)
     assert index.outstanding("THERE", uid) == []
     # Not before its time, and then into the trash.
     commitments, rules = archive.remote_commitments, pair.here._runtime.config().routing.delete

@@ -493,11 +493,11 @@ def test_asking_again_while_a_report_fails_is_no_deadlock(node_of: Callable[[], 
             other.service.retry(claimed.transaction.id)
         asked.append(True)
 
-    def follow_late(connection: Connection, task: Task) -> None:
+    def follow_late(connection: Connection, task: Task, retried: bool) -> None:
         # The task is locked now. The other one gets as far as it can.
         begun.set()
         time.sleep(0.5)
-        follow(connection, task)
+        follow(connection, task, retried)
 
     node.tasks._index._followers = {KIND: follow_late}
     thread = threading.Thread(target=ask)
