@@ -147,6 +147,11 @@ def test_the_end_of_the_stream_comes_after_close_notify(pacs: PacsServer, author
 
 def test_a_peer_that_has_ended_its_direction_is_answered(pacs: PacsServer, authority: Authority) -> None:
     """TLS 1.3 knows halves of a connection: close_notify ends only the direction in which it is sent."""
+    # OpenSSL drops an answer that is there before close_notify goes out: the peer was too slow, and tries again.
+    assert any(_answered_behind_its_end(pacs, authority) for _ in range(5))
+
+
+def _answered_behind_its_end(pacs: PacsServer, authority: Authority) -> bool:
     with secure_peer(pacs.address, strict(authority)) as peer:
         peer.send(RELEASE_RQ)
         peer.socket.settimeout(0)
@@ -154,9 +159,13 @@ def test_a_peer_that_has_ended_its_direction_is_answered(pacs: PacsServer, autho
             # Sends close_notify and finds nothing to read yet, or the A-RELEASE-RP.
             peer.socket.unwrap()
         peer.socket.settimeout(SPARE)
-        assert peer.read_pdu()[0] == PDUType.RELEASE_RP
+        try:
+            assert peer.read_pdu()[0] == PDUType.RELEASE_RP
+        except EOFError:
+            return False
         with pytest.raises(ssl.SSLZeroReturnError):
             peer.socket.recv(1)
+    return True
 
 
 @pytest.mark.alone
