@@ -28,6 +28,8 @@ settings.register_profile("soak", parent=settings.get_profile("dev"), max_exampl
 settings.load_profile("ci" if os.environ.get("CI") == "true" else "dev")
 
 statement_cache.share()
+# Until all tests are found; see `pytest_collection_finish`.
+gc.disable()
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MOST_WORKERS = 8
@@ -67,8 +69,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_collection_finish() -> None:
     """The modules and the tests stay until the end: the collector of garbage need not look at them again and again."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -49,6 +49,7 @@ def _is_big_endian(path: Path) -> bool:
 _FILES = [path for path in pydicom_test_files() if path.name != "badVR.dcm" and not _is_big_endian(path)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of pydicom, about what the files hold
 @pytest.mark.parametrize("path", _FILES, ids=lambda path: path.name)
 def test_every_file_comes_back_from_its_json_and_bulk_data(path: Path) -> None:

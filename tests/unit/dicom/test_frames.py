@@ -75,6 +75,7 @@ def native_frames(ds: pydicom.Dataset, value: bytes, count: int) -> list[bytes]:
     return [value[n * size : (n + 1) * size] for n in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
 def test_every_frame_of_every_file_is_the_one_that_pydicom_finds(path: Path) -> None:
     source, syntax = opened(path)

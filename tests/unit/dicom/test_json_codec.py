@@ -276,6 +276,7 @@ def comparable(element: dict[str, Any]) -> Any:
     return element.get("InlineBinary", values if any(value is not None for value in values) else [])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("path", datasets.pydicom_test_files(), ids=lambda path: path.name)
 def test_every_file_of_pydicom_is_what_pydicom_says(path: Path) -> None:

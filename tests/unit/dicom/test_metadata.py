@@ -129,6 +129,7 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any], path: str = "") ->
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", [path for path in datasets.pydicom_test_files() if path.name != "badVR.dcm"], ids=lambda path: path.name
 )

@@ -120,6 +120,7 @@ def test_what_is_refused(data: bytes) -> None:
 _FILES = [p for p in pydicom_test_files() if p.name != "badVR.dcm" and p.stat().st_size < 20_000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", _FILES, ids=lambda path: path.name)
 def test_what_this_server_writes_is_read_back(path: Path) -> None:
     syntax, data = data_set_bytes(path)

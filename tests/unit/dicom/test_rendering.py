@@ -98,6 +98,7 @@ with warnings.catch_warnings(action="ignore"):
     IMAGES = files()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", IMAGES, ids=[path.name for path in IMAGES])
 def test_every_image_of_pydicom_is_shown(path: Path) -> None:
     syntax, data = datasets.data_set_bytes(path)

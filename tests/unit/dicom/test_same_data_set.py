@@ -408,6 +408,7 @@ LOSSLESS_FILES = same_pixels._LOSSLESS | set(NATIVE)
 FILES = [path for path in datasets.pydicom_test_files() if path.stat().st_size < 600_000]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_file_of_pydicom_is_the_same_as_its_transcoded_data_set(path: Path) -> None:
     syntax, data = datasets.data_set_bytes(path)

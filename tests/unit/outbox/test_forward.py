@@ -102,6 +102,7 @@ def test_one_that_is_refused_for_good_is_dead_alone(out: Outbound, study: list[S
     assert out.task(key).state == TaskState.DONE
 
 
+@pytest.mark.slow
 def test_a_remote_that_is_full_is_tried_again_until_time_is_up(out: Outbound, small: SmallArchive) -> None:
     study = small.study(5)
     out.senders.moods["A"] = lambda instance: FULL

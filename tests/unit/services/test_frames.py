@@ -109,6 +109,7 @@ def expected_arrays(path: Path) -> list[np.ndarray]:
     return list(iter_pixels(pydicom.dcmread(path), raw=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", IMAGES, ids=[path.name for path in IMAGES])
 def test_pixels_are_those_of_pydicom(path: Path) -> None:
     syntax, data = datasets.data_set_bytes(path)
@@ -129,6 +130,7 @@ def test_pixels_are_those_of_pydicom(path: Path) -> None:
 TARGETS = sorted(set(ENCODERS) - {JPEG2000, HTJ2K, JPEGLossless, JPEGLSNearLossless})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("path", SMALL, ids=[path.name for path in SMALL])
 def test_every_encoder_gives_the_pixels_back(path: Path, target: str) -> None:

@@ -61,6 +61,7 @@ def plain(data: bytes, syntax: str) -> bytes:
     return whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", datasets.pydicom_test_files(), ids=lambda path: path.name)
 def test_it_is_what_the_transcoder_makes(path: Path) -> None:
     """Byte for byte, for every image that pydicom ships and that can be read frame by frame."""

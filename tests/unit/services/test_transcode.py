@@ -78,6 +78,7 @@ def leaves(elements: tuple[Element, ...], skip: set[int]) -> list[tuple[int, Any
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", TARGETS, ids=TARGET_IDS)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_file_of_pydicom_keeps_its_pixels_and_all_else(path: Path, wanted: str) -> None:
@@ -95,6 +96,7 @@ def test_every_file_of_pydicom_keeps_its_pixels_and_all_else(path: Path, wanted:
     assert private == [element.tag for element in new if element.tag.is_private and element.tag.element]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_byte_of_little_endian_values_stays(path: Path) -> None:
     syntax, data = datasets.data_set_bytes(path)
