@@ -33,13 +33,14 @@ from pacs_server.index.state import StateIndex
 from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.outbox.commitment import CommitmentHandler
-from pacs_server.outbox.commitment_asking import ASK_COMMITMENT, CommitmentAskingHandler, asking
+from pacs_server.outbox.commitment_asking import CommitmentAskingHandler, asking
 from pacs_server.outbox.fetch import FetchHandler
 from pacs_server.outbox.forward import ForwardHandler
 from pacs_server.outbox.handler import Handler
 from pacs_server.outbox.retention import task_retention
 from pacs_server.outbox.worker import Worker
 from pacs_server.services.fetching import FETCH
+from pacs_server.services.remote_commitments import ASK_COMMITMENT
 from pacs_server.upkeep.metadata_keeper import CONSUMER, MetadataKeeper
 from pacs_server.upkeep.scrub import Scrub
 from pacs_server.upkeep.trash_keeper import trash_keeper

@@ -12,18 +12,13 @@ from pacs_server.outbox.handler import Work
 from pacs_server.scu.normalized import request_commitment
 from pacs_server.scu.pool import Pool
 from pacs_server.scu.remote import RemoteAE
+from pacs_server.services.remote_commitments import ASK_COMMITMENT, asking_key
 
 log = logging.getLogger(__name__)
 
-ASK_COMMITMENT: Final = "ask_commitment"
 # How long a remote may take to report before it is asked again, in seconds.
 REPORT_SECONDS: Final = 3600.0
 _BUSY_SECONDS: Final = 30.0
-
-
-def asking_key(remote: str, study_instance_uid: str) -> str:
-    """The dedupe key of the task that asks a remote for a study."""
-    return f"{ASK_COMMITMENT}:{remote}:{study_instance_uid}"
 
 
 def asking(remote: str, study_instance_uid: str) -> NewTask:

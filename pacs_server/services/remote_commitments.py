@@ -17,8 +17,16 @@ from pacs_server.services.tasks import TaskService
 
 log = logging.getLogger(__name__)
 
+ASK_COMMITMENT: Final = "ask_commitment"
+"""The kind of tasks that ask a remote to commit to the storage of a study."""
+
 # So many studies are looked for at a time.
 _TOGETHER: Final = 20
+
+
+def asking_key(remote: str, study_instance_uid: str) -> str:
+    """The dedupe key of the task that asks a remote for a study."""
+    return f"{ASK_COMMITMENT}:{remote}:{study_instance_uid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +54,7 @@ class RemoteCommitmentService:
     def take(self, asked: AskedRemote, report: CommitmentReport, now: datetime) -> None:
         """Keep a report; the task that asked goes on with what is left. Raises IndexUnavailable."""
         self._index.answer(asked.transaction_uid, report.committed, report.failed, now)
-        self._tasks.hasten(f"ask_commitment:{asked.remote}:{asked.study_instance_uid}")
+        self._tasks.hasten(asking_key(asked.remote, asked.study_instance_uid))
 
     def delete(
         self, rules: Sequence[DeletionRule], own: Callable[[], Participant], interrupted: Callable[[], bool]
