@@ -54,7 +54,7 @@ run: $(RUN_STAMP) ## Start the server, with pacs_server.yaml if it is here
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests
 	@.ci/system-packages
-	$(BIN)/python -m pytest -n auto --maxschedchunk=20
+	$(BIN)/python -m pytest -n auto --maxschedchunk=20 || $(BIN)/python .ci/once-more $$? $(BIN)/python -m pytest
 
 .PHONY: coverage
 coverage: $(DEV_STAMP) ## Run all tests, which takes longer here, and show the lines that they do not run
