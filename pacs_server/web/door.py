@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pacs_server.audit.auditor import Auditor
@@ -28,9 +28,11 @@ from pacs_server.web.dicomweb.viewing import Views, Workers
 from pacs_server.web.dicomweb.wado import WADO
 from pacs_server.web.dicomweb.wado_uri import WADOURI
 from pacs_server.web.dispatch import Dispatch, Handlers
+from pacs_server.web.forms import Forms
 from pacs_server.web.login import Login
 from pacs_server.web.middleware import Gate
 from pacs_server.web.oidc import Provider
+from pacs_server.web.pages import door as pages
 from pacs_server.web.passwords import Passwords
 from pacs_server.web.policy import Policy
 from pacs_server.web.services import WebServices
@@ -39,11 +41,17 @@ from pacs_server.web.threads import in_thread
 
 
 def make_app(services: WebServices) -> ASGIApp:
-    """The application that answers every request of the HTTP door."""
+    """The application that answers every request of the HTTP door. To add a door, add a line to `routes`."""
     passwords, provider = Passwords(services.passwords), Provider()
     policy = Policy(services, passwords, provider)
 
-    routes = [*Login(services, policy, passwords, provider).routes(), *_routes(services)]
+    rest = RESTAPI(services)
+    routes = [
+        *Login(services, policy, passwords, provider).routes(),
+        *with_capabilities(_dicomweb(services), services.config),
+        *rest.routes(),
+        *pages.Door(services, rest.operations, Forms(policy.names)).routes(),
+    ]
     app = Dispatch(routes, error_handlers(services.auditor))
     return Gate(app, lambda: services.config().web, policy.identify)
 
@@ -57,19 +65,6 @@ def error_handlers(auditor: Auditor) -> Handlers:
         return await on_error(request, error)
 
     return {NotAuthorised: on_refusal, PacsError: on_error, HTTPException: on_http_error}
-
-
-def _routes(services: WebServices) -> Iterable[BaseRoute]:
-    """The routes of all doors. To add a door, add one line."""
-    yield from with_capabilities(_dicomweb(services), services.config)
-    yield from RESTAPI(services).routes()
-    yield Route("/", _start, methods=["GET"])
-
-
-async def _start(request: Request) -> Response:
-    """The address that the server prints leads to the page of the REST API as long as there are no other pages."""
-    # Relative, because a proxy may serve all of this below a path.
-    return Response(status_code=303, headers={"location": "api/v1/"})
 
 
 def _dicomweb(services: WebServices) -> Iterable[Route]:

@@ -5,7 +5,7 @@ import logging
 import secrets
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,11 +16,12 @@ from pacs_server.config.model import Config
 from pacs_server.config.passwords import Verdict
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.scope import EVERYTHING
-from pacs_server.errors import InvalidRequest, NotFound
+from pacs_server.errors import NotFound
 from pacs_server.services.access import granted
 from pacs_server.services.sessions import Session
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.caller import caller_of
+from pacs_server.web.forms import Forms
 from pacs_server.web.lane import Lane
 from pacs_server.web.login_page import login_page, logout_page
 from pacs_server.web.oidc import Attempt, Provider
@@ -47,8 +48,8 @@ _MOST_BYTES: Final = 16_384
 _THREADS: Final = 3
 # A login, or a visit to the provider, may take so long, in seconds.
 _PATIENCE: Final = 900
-# The purposes of the other cookies: they tie a form, and a visit to the provider, to the browser that began it.
-_FORM, _VISIT = "form", "visit"
+# The purpose of the cookie that ties a visit to the provider to the browser that began it.
+_VISIT: Final = "visit"
 
 
 class Login:
@@ -60,6 +61,7 @@ class Login:
         self._passwords = passwords
         self._provider = provider
         self._visits = Lane(_THREADS)
+        self._forms = Forms(policy.names)
 
     def routes(self) -> list[Route]:
         """The pages, and where their forms go."""
@@ -80,7 +82,7 @@ class Login:
 
     async def log_in(self, request: Request) -> Response:
         """Check name and password, and begin a session. Raises InvalidRequest, ResourceLimitation."""
-        sent = await self._sent(request)
+        sent = await self._forms.read(request, _MOST_BYTES)
         config = self._services.config()
         visitor = visitor_of(request, config.web)
         name, target = sent.get("name", ""), sent.get("next", "")
@@ -111,13 +113,13 @@ class Login:
         config = self._services.config()
         answer = RedirectResponse(f"{base_url(request, config.web)}{_local(target)}", HTTPStatus.SEE_OTHER)
         names.set(answer, SESSION, token, config.web.sessions.lifetime)
-        names.drop(answer, _FORM)
+        self._forms.drop(request, answer)
         return answer
 
     def _form(self, request: Request, target: str, problem: str = "", name: str = "") -> Response:
         config = self._services.config()
         oidc = bool(config.web.oidc.issuer)
-        token = self._form_token(request)
+        token = self._forms.token(request)
         prefix = self._prefix(request, config)
         answer = login_page(
             token,
@@ -128,7 +130,7 @@ class Login:
             name=name,
             prefix=prefix,
         )
-        self._policy.names(request).set(answer, _FORM, token, _PATIENCE)
+        self._forms.keep(request, answer, token, _PATIENCE)
         return answer
 
     # ---------------------------------------------------------------- by the provider
@@ -197,46 +199,23 @@ class Login:
 
     async def ask(self, request: Request) -> Response:
         """Ask whether to log out."""
-        token, caller, config = self._form_token(request), caller_of(request), self._services.config()
+        token, caller, config = self._forms.token(request), caller_of(request), self._services.config()
         answer = logout_page(token, caller.user or "nobody", self._prefix(request, config))
-        self._policy.names(request).set(answer, _FORM, token, _PATIENCE)
+        self._forms.keep(request, answer, token, _PATIENCE)
         return answer
 
     async def log_out(self, request: Request) -> Response:
         """End the session. Raises InvalidRequest."""
-        await self._sent(request)
+        await self._forms.read(request, _MOST_BYTES)
         names, caller, config = self._policy.names(request), caller_of(request), self._services.config()
         if token := request.cookies.get(names.of(SESSION)):
             await run_in_threadpool(self._services.sessions.end, token)
             if caller.role is not Role.NOBODY:
                 await run_in_threadpool(self._services.auditor.logged_out, caller)
         answer = RedirectResponse(f"{base_url(request, config.web)}{LOGIN}", HTTPStatus.SEE_OTHER)
-        for purpose in (SESSION, _FORM):
-            names.drop(answer, purpose)
+        names.drop(answer, SESSION)
+        self._forms.drop(request, answer)
         return answer
-
-    # ---------------------------------------------------------------- forms
-
-    def _form_token(self, request: Request) -> str:
-        """The token that a form sends back beside the same one in a cookie: no page elsewhere knows both."""
-        return request.cookies.get(self._policy.names(request).of(_FORM)) or secrets.token_urlsafe(32)
-
-    async def _sent(self, request: Request) -> dict[str, str]:
-        """The fields of a form that this server has shown to this browser. Raises InvalidRequest."""
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > _MOST_BYTES:
-                raise InvalidRequest("the form is too long")
-        try:
-            fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=10)
-        except ValueError:
-            raise InvalidRequest("the form cannot be read") from None
-        kept = request.cookies.get(self._policy.names(request).of(_FORM), "")
-        given = fields.get("token", [""])[0]
-        if not kept or not hmac.compare_digest(given.encode(), kept.encode()):
-            raise InvalidRequest("the form is too old, or the browser keeps no cookies: open the page again")
-        return {name: values[0] for name, values in fields.items()}
 
     def _prefix(self, request: Request, config: Config) -> str:
         """The path under which a proxy shows this server, '' for none."""

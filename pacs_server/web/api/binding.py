@@ -44,18 +44,8 @@ def _handler(operations: Mapping[str, Operation], base: Address) -> Callable[[Re
         caller = caller_of(request)
         request.scope[OPERATION] = operation.name
         require(caller, operation.role)
-        _check_texts(request.path_params, "the path")
-        call: Call[Any, Any] = Call(
-            caller=caller,
-            path=request.path_params,
-            query=_with_plain_place(_parameters(request.query_params, operation.query), caller.scope),
-            body=await _body(request, operation.body),
-            base=base(request),
-            address=f"{base(request)}{request.url.path}",
-            is_caller_still=partial(is_caller_still, request),
-            if_match=request.headers.get("if-match"),
-            last_event_id=request.headers.get("last-event-id"),
-        )
+        query = parameters(request.query_params, operation.query, caller.scope)
+        call = call_of(request, base(request), request.path_params, query, await _body(request, operation.body))
         if operation.respond is not None:
             if request.method == "HEAD" and operation.media_type == "text/event-stream":
                 # A stream of events does not end.
@@ -65,6 +55,42 @@ def _handler(operations: Mapping[str, Operation], base: Address) -> Callable[[Re
         return _response(operation, await run_in_threadpool(operation.run, call))
 
     return handle
+
+
+def call_of(
+    request: Request, base: str, path: Mapping[str, str], query: Parameters, body: BaseModel | None
+) -> Call[Any, Any]:
+    """What an operation is asked: these parts of the path, parameters and body, by the caller of a request.
+
+    Raises InvalidRequest.
+    """
+    _check_texts(path, "the path")
+    return Call(
+        caller=caller_of(request),
+        path=path,
+        query=query,
+        body=body,
+        base=base,
+        address=f"{base}{request.url.path}",
+        is_caller_still=partial(is_caller_still, request),
+        if_match=request.headers.get("if-match"),
+        last_event_id=request.headers.get("last-event-id"),
+    )
+
+
+def parameters(given: QueryParams, model: type[Parameters], scope: Scope) -> Parameters:
+    """Query parameters as `model` knows them, with places in lists as the database does. Raises InvalidRequest."""
+    return _with_plain_place(_parameters(given, model), scope)
+
+
+def body_of(data: bytes, model: type[BaseModel]) -> BaseModel:
+    """The JSON object of a body as `model` knows it. Raises InvalidRequest."""
+    try:
+        found = model.model_validate_json(data)
+    except ValidationError as error:
+        raise InvalidRequest(_sentence(error)) from None
+    _check_texts(found.model_dump(), "the body")
+    return found
 
 
 def _parameters(given: QueryParams, model: type[Parameters]) -> Parameters:
@@ -118,12 +144,7 @@ async def _body(request: Request, model: type[BaseModel] | None) -> BaseModel | 
         data += piece
         if len(data) > MAX_BODY:
             raise HTTPException(413, f"the body is larger than {MAX_BODY} bytes")
-    try:
-        found = model.model_validate_json(bytes(data))
-    except ValidationError as error:
-        raise InvalidRequest(_sentence(error)) from None
-    _check_texts(found.model_dump(), "the body")
-    return found
+    return body_of(bytes(data), model)
 
 
 def _check_texts(value: object, where: str) -> None:

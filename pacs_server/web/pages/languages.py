@@ -1,0 +1,94 @@
+"""The languages of the pages: which one a reader gets, and its texts.
+
+A catalogue is a file `catalogues/<language>/messages.po`, read when somebody asks for the language first; so a new
+language is a new folder. English needs none: its texts are in the templates.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from babel import Locale, UnknownLocaleError
+from babel.messages.pofile import read_po
+from starlette.requests import HTTPConnection
+
+COOKIE: Final = "pacs-language"
+DEFAULT: Final = "en"
+CATALOGUES: Final = Path(__file__).parent / "catalogues"
+
+
+class Language:
+    """One language: its texts, and its ways to write dates and numbers."""
+
+    def __init__(self, code: str, texts: Mapping[object, object]) -> None:
+        self.code = code
+        self.locale = Locale.parse(code)
+        self.name = self.locale.get_display_name(code) or code
+        self._texts = texts
+        # How many forms a count has, and which one is for a number.
+        self._form: Callable[[int], int] = _german_plural
+
+    def gettext(self, text: str) -> str:
+        """A text in this language; in English where nobody has translated it."""
+        return str(self._texts.get(text) or text)
+
+    def ngettext(self, singular: str, plural: str, number: int) -> str:
+        """A text about `number` things."""
+        found = self._texts.get(singular)
+        if isinstance(found, tuple | list) and all(found):
+            return str(found[min(self._form(number), len(found) - 1)])
+        return singular if number == 1 else plural
+
+
+def _german_plural(number: int) -> int:
+    return 0 if number == 1 else 1
+
+
+class Languages:
+    """All languages that there are catalogues for, and English."""
+
+    def __init__(self, folder: Path = CATALOGUES) -> None:
+        self._folder = folder
+        self.codes = (DEFAULT, *sorted(path.parent.name for path in folder.glob("*/messages.po")))
+        self._lock = threading.Lock()
+        self._read: dict[str, Language] = {}
+
+    def of(self, request: HTTPConnection) -> Language:
+        """The language of a reader: the one that was chosen here, else the first of the browser's that there is."""
+        chosen = request.cookies.get(COOKIE, "") if "cookie" in request.headers else ""
+        for wanted in (chosen, *_accepted(request.headers.get("accept-language", ""))):
+            code = wanted if wanted in self.codes else wanted.partition("-")[0]
+            if code in self.codes:
+                return self.language(code)
+        return self.language(DEFAULT)
+
+    def language(self, code: str) -> Language:
+        """The language of one of `codes`."""
+        with self._lock:
+            if code not in self._read:
+                self._read[code] = Language(code, {} if code == DEFAULT else self._texts(code))
+            return self._read[code]
+
+    def _texts(self, code: str) -> dict[object, object]:
+        with (self._folder / code / "messages.po").open("rb") as file:
+            catalogue = read_po(file, locale=code)
+        return {
+            message.id[0] if isinstance(message.id, tuple | list) else message.id: message.string
+            for message in catalogue
+            if message.id and not message.fuzzy
+        }
+
+
+def _accepted(header: str) -> list[str]:
+    """The languages of an Accept-Language header, the dearest first (RFC 9110 12.5.4)."""
+    found = []
+    for place, element in enumerate(header[:1000].split(",")):
+        name, _, rest = element.strip().partition(";")
+        weight = rest.strip().removeprefix("q=")
+        try:
+            Locale.parse(name, sep="-")
+            found.append((-float(weight or 1), place, name.strip()))
+        except (ValueError, UnknownLocaleError, TypeError):
+            continue
+    return [name for _, _, name in sorted(found)]

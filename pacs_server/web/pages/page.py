@@ -1,0 +1,182 @@
+"""Making a page: the template, and what every page shows: who reads it, where one can go from here, the language."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.datastructures import ImmutableMultiDict
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from pacs_server import __version__
+from pacs_server.dicom.caller import Caller, Role
+from pacs_server.errors import NotAuthorised, PacsError
+from pacs_server.web.caller import OPERATION, caller_of
+from pacs_server.web.forms import Forms
+from pacs_server.web.pages.asking import Asking
+from pacs_server.web.pages.assets import Assets
+from pacs_server.web.pages.formats import Formats
+from pacs_server.web.pages.languages import Language, Languages
+from pacs_server.web.services import WebServices
+from pacs_server.web.status import again_after, status_of
+from pacs_server.web.threads import in_thread
+from pacs_server.web.urls import base_url
+
+THEME_COOKIE: Final = "pacs-theme"
+THEMES: Final = ("auto", "light", "dark", "contrast")
+_HEADERS: Final = {
+    "cache-control": "no-store",
+    # With no-referrer, browsers send `Origin: null` with forms.
+    "referrer-policy": "same-origin",
+}
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the navigation: its text in English, its path, the name of its icon, and who sees it."""
+
+    text: str
+    path: str
+    icon: str
+    role: Role = Role.READER
+    # Entries of a group stand together, under its name.
+    group: str = ""
+
+
+class Pages:
+    """What makes pages for all rooms, and answers their errors as pages."""
+
+    def __init__(self, services: WebServices, ask: Asking, forms: Forms, assets: Assets) -> None:
+        self.services = services
+        self.ask = ask
+        self.forms = forms
+        self.assets = assets
+        self.languages = Languages()
+        self.entries: Sequence[Entry] = ()
+        self._environment = lru_cache(maxsize=None)(self._make_environment)
+
+    def language(self, request: Request) -> Language:
+        """The language of the reader."""
+        return self.languages.of(request)
+
+    def show(
+        self,
+        request: Request,
+        template: str,
+        status: int = HTTPStatus.OK,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **values: Any,
+    ) -> Response:
+        """The page of a template with these values."""  # fmt: skip
+        token = self.forms.token(request)
+        language = self.language(request)
+        environment = self._environment(language.code)
+        text = environment.get_template(template).render(**self._shown(request, language, token), **values)
+        answer = HTMLResponse(text, status, {**_HEADERS, **(headers or {})})
+        if not self.forms.has(request, token):
+            self.forms.keep(request, answer, token, self.services.config().web.sessions.lifetime)
+        return answer
+
+    def go(self, request: Request, path: str, **query: object) -> Response:
+        """Send the browser to another page: what every form answers that has done its work (RFC 9110 15.4.4)."""
+        found = {name: value for name, value in query.items() if value not in (None, "")}
+        target = f"{self.prefix(request)}{path}" + (f"?{urlencode(found, doseq=True)}" if found else "")
+        return RedirectResponse(target, HTTPStatus.SEE_OTHER, {"cache-control": "no-store"})
+
+    def prefix(self, request: Request) -> str:
+        """The path under which a proxy shows this server, '' for none."""
+        return urlsplit(base_url(request, self.services.config().web)).path.rstrip("/")
+
+    async def form(self, request: Request) -> ImmutableMultiDict[str, str]:
+        """The fields of a form that one of our pages has sent. Raises InvalidRequest."""
+        return await self.forms.read(request)
+
+    def guarded(self, handler: Handler) -> Handler:
+        """A handler whose errors are answered as a page; what a caller may not do is recorded as well."""
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except NotAuthorised as error:
+                operation = request.scope.get(OPERATION, f"{request.method} {request.url.path}")
+                await in_thread(self.services.auditor.refused, caller_of(request), operation, str(error))
+                return self._problem(request, error)
+            except PacsError as error:
+                return self._problem(request, error)
+
+        return handle
+
+    def _problem(self, request: Request, error: PacsError) -> Response:
+        status = status_of(error)
+        return self.show(request, "problem.html", status, headers=again_after(status), code=int(status), why=str(error))
+
+    def _shown(self, request: Request, language: Language, token: str) -> dict[str, Any]:
+        """What every template knows."""
+        caller = caller_of(request)
+        prefix = self.prefix(request)
+        theme = request.cookies.get(THEME_COOKIE, "auto")
+        return {
+            "request": request,
+            "path": request.url.path,
+            "caller": caller,
+            "can": Abilities(caller),
+            "prefix": prefix,
+            "url": lambda path, **query: _url(prefix, path, query),
+            "asset": lambda name: prefix + self.assets.path(name),
+            "token": token,
+            "language": language,
+            "languages": [self.languages.language(code) for code in self.languages.codes],
+            "theme": theme if theme in THEMES else "auto",
+            "themes": THEMES,
+            "entries": [entry for entry in self.entries if caller.role >= entry.role],
+            "version": __version__,
+            "archive": self.services.config().server.ae_title,
+        }
+
+    def _make_environment(self, code: str) -> Environment:
+        language = self.languages.language(code)
+        environment = Environment(
+            loader=PackageLoader("pacs_server.web.pages"),
+            autoescape=select_autoescape(default=True, default_for_string=True),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=["jinja2.ext.i18n"],
+        )
+        environment.install_gettext_callables(language.gettext, language.ngettext, newstyle=True)  # type: ignore[attr-defined]
+        environment.filters |= Formats(language.locale).filters()
+        return environment
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What the reader of a page may do, for templates."""
+
+    caller: Caller
+
+    @property
+    def contribute(self) -> bool:
+        """Whether the reader may store, mark and send."""
+        return self.caller.role >= Role.CONTRIBUTOR
+
+    @property
+    def operate(self) -> bool:
+        """Whether the reader may look after the archive."""
+        return self.caller.role >= Role.OPERATOR and not self.caller.scope.is_limited
+
+    @property
+    def administer(self) -> bool:
+        """Whether the reader may manage users and see the audit trail."""
+        return self.caller.role >= Role.ADMINISTRATOR and not self.caller.scope.is_limited
+
+
+def _url(prefix: str, path: str, query: Mapping[str, object]) -> str:
+    """The address of a page for a template; parameters without a value are left out."""
+    found = {name: value for name, value in query.items() if value not in (None, "", [])}
+    return f"{prefix}{quote(path)}" + (f"?{urlencode(found, doseq=True)}" if found else "")

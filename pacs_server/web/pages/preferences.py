@@ -1,0 +1,48 @@
+"""What a reader chooses for this browser: language and colours, kept in cookies."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from pacs_server.web.pages.languages import COOKIE
+from pacs_server.web.pages.page import THEME_COOKIE, THEMES, Pages
+from pacs_server.web.urls import base_url
+
+_YEAR: Final = 365 * 24 * 3600
+
+
+class Preferences:
+    """The room behind the form that every page has."""
+
+    entries = ()
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+
+    def routes(self) -> list[Route]:
+        """Where the form goes."""
+        return [Route("/preferences", self._pages.guarded(self._keep), methods=["POST"])]
+
+    async def _keep(self, request: Request) -> Response:
+        form = await self._pages.form(request)
+        base = base_url(request, self._pages.services.config().web)
+        answer = RedirectResponse(f"{base}{_local(form.get('back', ''))}", 303)
+        secure = base.startswith("https:")
+        for cookie, value, known in (
+            (COOKIE, form.get("language", ""), self._pages.languages.codes),
+            (THEME_COOKIE, form.get("theme", ""), THEMES),
+        ):
+            if value in known:
+                answer.set_cookie(cookie, value, max_age=_YEAR, secure=secure, httponly=True, samesite="lax")
+        return answer
+
+
+def _local(target: str) -> str:
+    """The page to go back to; `/` for whatever might lead elsewhere."""
+    if not target.startswith("/") or target.startswith(("//", "/\\")) or not target.isprintable():
+        return "/"
+    parts = urlsplit(target)
+    return "/" if parts.scheme or parts.netloc else target
