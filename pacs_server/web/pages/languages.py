@@ -1,7 +1,7 @@
 """The languages of the pages: which one a reader gets, and its texts.
 
-A catalogue is a file `catalogues/<language>/messages.po`, read when somebody asks for the language first; so a new
-language is a new folder. English needs none: its texts are in the templates.
+The catalogues of a language are the files `catalogues/<language>/*.po`, one for each room, read when somebody asks for
+the language first; so a new language is a new folder. English needs none: its texts are in the templates.
 """
 
 import threading
@@ -16,6 +16,11 @@ from starlette.requests import HTTPConnection
 COOKIE: Final = "pacs-language"
 DEFAULT: Final = "en"
 CATALOGUES: Final = Path(__file__).parent / "catalogues"
+
+
+def marked(text: str) -> str:
+    """The text itself: this only says that a text of a program is one for the catalogues, which templates translate."""
+    return text
 
 
 class Language:
@@ -50,7 +55,7 @@ class Languages:
 
     def __init__(self, folder: Path = CATALOGUES) -> None:
         self._folder = folder
-        self.codes = (DEFAULT, *sorted(path.parent.name for path in folder.glob("*/messages.po")))
+        self.codes = (DEFAULT, *sorted(path.name for path in folder.iterdir() if any(path.glob("*.po"))))
         self._lock = threading.Lock()
         self._read: dict[str, Language] = {}
 
@@ -71,13 +76,13 @@ class Languages:
             return self._read[code]
 
     def _texts(self, code: str) -> dict[object, object]:
-        with (self._folder / code / "messages.po").open("rb") as file:
-            catalogue = read_po(file, locale=code)
-        return {
-            message.id[0] if isinstance(message.id, tuple | list) else message.id: message.string
-            for message in catalogue
-            if message.id and not message.fuzzy
-        }
+        texts: dict[object, object] = {}
+        for path in sorted((self._folder / code).glob("*.po")):
+            with path.open("rb") as file:
+                for message in read_po(file, locale=code):
+                    if message.id and not message.fuzzy:
+                        texts[message.id[0] if isinstance(message.id, tuple | list) else message.id] = message.string
+        return texts
 
 
 def _accepted(header: str) -> list[str]:

@@ -4,13 +4,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Entry, Pages
 
 
 class Studies:
     """The room /studies."""
 
-    entries = (Entry("Studies", "/studies", "studies"),)
+    entries = (Entry(marked("Studies"), "/studies", "studies"),)
 
     def __init__(self, pages: Pages) -> None:
         self._pages = pages

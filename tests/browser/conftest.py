@@ -1,0 +1,75 @@
+"""A browser, a server with its pages, and a page that may have nothing to complain about."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from browsing import PATIENT_MS, Site
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from servers import config, running
+
+from pacs_server.config.sections.database import DatabaseConfig
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_SHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+# No test waits for the network of others, and none has a display. The sandbox needs rights that containers lack.
+_FLAGS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run")
+
+
+def _program() -> str:
+    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    if found is None:
+        assert os.environ.get("CI") != "true", "chromium is not installed"
+        pytest.skip("chromium is not installed")
+    return found
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests of a process; each test has a profile of its own in it."""
+    program = _program()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
+    """A server with an empty archive, on a database of each kind."""
+    settings = config(tmp_path, web=True)
+    if database_url.startswith("postgresql"):
+        settings = settings.model_copy(update={"database": DatabaseConfig(url=database_url)})
+    with running(settings) as pacs:
+        yield Site(pacs)
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """An empty page of a new profile; the test fails if its console complains of anything, the policy of content too.
+
+    `mark.complains("...")` names what it may say. What the page shows at the end is kept in build/screenshots.
+    """
+    expect.set_options(timeout=PATIENT_MS)
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
+    context.set_default_timeout(PATIENT_MS)
+    page = context.new_page()
+    complaints: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            complaints.append(message.text)
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    _SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=_SHOTS / f"{re.sub(r'[^a-z0-9]+', '-', request.node.name.lower()).strip('-')}.png")
+    # Otherwise its requests and its stream of events would go on while the server stops.
+    context.close()
+    mark = request.node.get_closest_marker("complains")
+    allowed = mark.args if mark else ()
+    assert [each for each in complaints if not any(text in each for text in allowed)] == []

@@ -1,0 +1,40 @@
+"""What all pages have in common: the way in, the choice of language and colours, and use by keyboard."""
+
+from pathlib import Path
+
+from browsing import Site
+from datasets import make_ct
+from playwright.sync_api import Page, expect
+
+
+def test_from_the_address_to_a_study(site: Site, page: Page, tmp_path: Path) -> None:
+    ds = make_ct()
+    ds.PatientName = "Roe^Jane"
+    site.keep(ds, tmp_path)
+    page.goto(f"{site.url}/")
+    page.get_by_role("link", name="Roe, Jane").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Roe, Jane")
+    expect(page.get_by_text(ds.StudyInstanceUID)).to_be_visible()
+
+
+def test_a_study_appears_while_the_list_is_open(site: Site, page: Page, tmp_path: Path) -> None:
+    with page.expect_response(lambda answer: answer.url.endswith("/events")):
+        page.goto(f"{site.url}/studies")
+    expect(page.get_by_text("There are no studies yet.")).to_be_visible()
+    ds = make_ct()
+    ds.PatientName = "New^Arrival"
+    site.keep(ds, tmp_path)
+    expect(page.get_by_role("link", name="New, Arrival")).to_be_visible()
+
+
+def test_language_and_colours_stay(site: Site, page: Page) -> None:
+    page.goto(f"{site.url}/studies?q=x")
+    page.get_by_label("Preferences and account").click()
+    page.get_by_label("Language").select_option("de")
+    page.get_by_label("Colours").select_option("dark")
+    page.get_by_role("button", name="Use these").click()
+    expect(page).to_have_url(f"{site.url}/studies?q=x")
+    expect(page.locator("html")).to_have_attribute("lang", "de")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.goto(f"{site.url}/studies")
+    expect(page.get_by_role("link", name="Untersuchungen")).to_be_visible()
