@@ -54,7 +54,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     `mark.complains("...")` names what it may say. What the page shows at the end is kept in build/screenshots.
     """
     expect.set_options(timeout=PATIENT_MS)
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB", ignore_https_errors=True)
     context.set_default_timeout(PATIENT_MS)
     page = context.new_page()
     complaints: list[str] = []

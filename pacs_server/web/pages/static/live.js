@@ -1,36 +1,51 @@
 // Parts of a page that follow the archive: <section id="list" data-live="ARRIVED DELETED"> is fetched again when
 // something of these kinds has happened.
+//
+// Only a page that is seen listens: browsers give one server few connections, and the server gives one reader few.
 
 import { swap } from "./swap.js";
 
 const PAUSE = 700;
-const prefix = () => document.documentElement.dataset.prefix;
 let source;
 let timer;
 const waiting = new Set();
 
 /** Listen for the parts in `root` that want to follow. */
 export function follow(root) {
-  if (!source && root.querySelector("[data-live]")) {
-    source = new EventSource(`${prefix()}/api/v1/events`);
-    source.addEventListener("reset", () => {});
-    for (const kind of kinds()) source.addEventListener(kind, () => happened(kind));
-    addEventListener("pagehide", () => source.close());
-  }
+  if (!root.querySelector("[data-live]")) return;
+  listen();
+  document.addEventListener("visibilitychange", () => (document.hidden ? leave() : listen()));
+  addEventListener("pagehide", leave);
+  addEventListener("pageshow", listen);
+}
+
+function listen() {
+  if (source || document.hidden) return;
+  source = new EventSource(`${document.documentElement.dataset.prefix}/api/v1/events`);
+  // The server does not know what this page has seen: all may have changed since it was made, or since a break.
+  source.addEventListener("open", () => happened());
+  for (const kind of kinds()) source.addEventListener(kind, () => happened(kind));
+}
+
+function leave() {
+  source?.close();
+  source = undefined;
+}
+
+function parts() {
+  return [...document.querySelectorAll("[data-live]")];
 }
 
 function kinds() {
-  const found = new Set();
-  for (const part of document.querySelectorAll("[data-live]")) for (const kind of part.dataset.live.split(" ")) found.add(kind);
-  return found;
+  return new Set(parts().flatMap((part) => part.dataset.live.split(" ")));
 }
 
 function happened(kind) {
-  for (const part of document.querySelectorAll("[data-live]")) {
-    if (part.dataset.live.split(" ").includes(kind)) waiting.add(part.id);
+  for (const part of parts()) {
+    if (!kind || part.dataset.live.split(" ").includes(kind)) waiting.add(part.id);
   }
   // Images come one by one: look once for many of them.
-  timer ??= setTimeout(look, PAUSE);
+  timer ??= setTimeout(look, kind ? PAUSE : 0);
 }
 
 async function look() {
@@ -40,6 +55,7 @@ async function look() {
   for (const id of ids) {
     const part = document.getElementById(id);
     // What somebody is working in stays as it is.
-    if (part && !part.matches(":focus-within") && !part.querySelector("input:checked, dialog[open]")) await swap(location.href, `#${id}`);
+    const busy = part?.matches(":focus-within") || part?.querySelector("input:checked, dialog[open]");
+    if (part && !busy) await swap(location.href, `#${id}`);
   }
 }

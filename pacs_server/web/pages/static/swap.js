@@ -27,6 +27,7 @@ export async function swap(address, selector, options = {}) {
       say(page.querySelector("main p")?.textContent || answer.statusText, "problem");
       return null;
     }
+    if (document.querySelector(selector)?.innerHTML === found.innerHTML) return answer;
     const kept = keepFocus();
     document.querySelector(selector).replaceWith(found);
     enhance(found);
