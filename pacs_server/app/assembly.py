@@ -23,6 +23,7 @@ from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
 from pacs_server.index.deliveries import FORWARD, DeliveryIndex
 from pacs_server.index.delivery_overview import DeliveryOverview
+from pacs_server.index.history import HistoryIndex
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.listing import ListingIndex
 from pacs_server.index.logins import KeyIndex, SessionIndex
@@ -52,6 +53,7 @@ from pacs_server.services.deletion import DeletionService
 from pacs_server.services.fetching import FetchService
 from pacs_server.services.forwarding import ForwardingService
 from pacs_server.services.forwarding import retry_policy as forwarding_policy
+from pacs_server.services.history import HistoryService
 from pacs_server.services.listing import ListingService
 from pacs_server.services.marks import MarkService
 from pacs_server.services.metadata import MetadataService
@@ -87,6 +89,7 @@ class OpenArchive:
     tasks: TaskService
     commitment: StorageCommitmentService
     forwarding: ForwardingService
+    history: HistoryService
     breakers: Breakers
     fetching: FetchService
     worklist: WorklistService
@@ -163,16 +166,19 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         counted=metrics.task if metrics else None,
     )
     deletions = DeletionService(DeletionIndex(database), files, archive.checkpoints, audit)
+    patients = PatientService(database, files.decisions, audit, lambda: config().server.ae_title)
+    forwarding = ForwardingService(
+        DeliveryIndex(database),
+        DeliveryOverview(database),
+        retrieve=retrieve,
+        tasks=tasks,
+        remotes=lambda: config().remote_aes,
+        auditor=auditor,
+    )
     return OpenArchive(
         fetching=FetchService(tasks, lambda: config().remote_aes),
-        forwarding=ForwardingService(
-            DeliveryIndex(database),
-            DeliveryOverview(database),
-            retrieve=retrieve,
-            tasks=tasks,
-            remotes=lambda: config().remote_aes,
-            auditor=auditor,
-        ),
+        forwarding=forwarding,
+        history=HistoryService(HistoryIndex(database), forwarding, patients, deletions),
         breakers=Breakers(
             RemoteStateIndex(database),
             remotes=lambda: config().remote_aes,
@@ -208,7 +214,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         marks=MarkService(MarkIndex(database), files.marks, audit),
         deletions=deletions,
         remote_commitments=RemoteCommitmentService(RemoteCommitmentIndex(database), tasks, deletions),
-        patients=PatientService(database, files.decisions, audit, lambda: config().server.ae_title),
+        patients=patients,
         audit=audit,
         trail=trail,
         passwords=PasswordChecker(),

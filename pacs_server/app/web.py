@@ -64,6 +64,7 @@ def _web_door(
         remotes=RemoteQueries(runtime.senders.remotes, OutgoingAuditor(archive.audit)),
         rules=rules,
         forwarding=archive.forwarding,
+        history=archive.history,
         breakers=archive.breakers,
         peers=archive.peers,
         passwords=archive.passwords,

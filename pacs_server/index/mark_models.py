@@ -16,6 +16,18 @@ study_label = Table(
     Index(None, "label"),
 )
 
+study_note = Table(
+    "study_note",
+    metadata,
+    # Random, and the same after a rebuild.
+    Column("note", Text, primary_key=True),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("set_by", Text, nullable=False, server_default=""),
+    Index(None, "study_instance_uid"),
+)
+
 study_reading = Table(
     "study_reading",
     metadata,

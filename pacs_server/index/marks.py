@@ -1,4 +1,4 @@
-"""Marks of studies in SQL: labels, who is to read a study, and how far that is."""
+"""Marks of studies in SQL: labels, notes, who is to read a study, and how far that is."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -10,8 +10,9 @@ from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacs_server.index.database import Database
+from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.feed import Effect
-from pacs_server.index.mark_models import study_label, study_reading
+from pacs_server.index.mark_models import study_label, study_note, study_reading
 
 _CHUNK: Final = 500
 # Marks of rules are set by this and the name of the rule.
@@ -25,6 +26,8 @@ class MarkKind(StrEnum):
     UNLABEL = "unlabel"
     ASSIGN = "assign"
     READING = "reading"
+    NOTE = "note"
+    UNNOTE = "unnote"
 
 
 class Reading(StrEnum):
@@ -38,11 +41,25 @@ class Reading(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Something that a person or a rule says of a study; `value` is the label, the reader or the reading state."""
+    """Something that a person or a rule says of a study.
+
+    `value` is the label, the reader, the reading state or the text of a note; `note` is the id of a note, else empty.
+    """
 
     study_instance_uid: str
     kind: MarkKind
     value: str
+    at: datetime
+    by: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A note on a study, with its id, who wrote it and when."""
+
+    note: str
+    text: str
     at: datetime
     by: str
 
@@ -78,6 +95,13 @@ class MarkIndex:
                 found |= _of(connection, uids[start : start + _CHUNK])
         return found
 
+    def notes(self, study_instance_uid: str) -> list[Note]:
+        """The notes on a study, the oldest first."""
+        of_study = select(study_note).where(study_note.c.study_instance_uid == study_instance_uid)
+        with self._database.connect() as connection:
+            rows = connection.execute(of_study.order_by(study_note.c.at, study_note.c.note)).all()
+        return [Note(row.note, row.text, in_utc(row.at), row.set_by) for row in rows]
+
     def studies(
         self, *, label: str | None = None, assigned_to: str | None = None, reading: Reading | None = None
     ) -> set[str]:
@@ -111,7 +135,12 @@ def _apply(connection: Connection, mark: Mark) -> None:
     insert: Any = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     study = {"study_instance_uid": mark.study_instance_uid}
     about = {"at": mark.at, "set_by": mark.by}
-    if mark.kind is MarkKind.UNLABEL:
+    if mark.kind is MarkKind.UNNOTE:
+        connection.execute(delete(study_note).where(study_note.c.note == mark.note).filter_by(**study))
+    elif mark.kind is MarkKind.NOTE:
+        written = insert(study_note).values(**study, note=mark.note, text=mark.value, **about)
+        connection.execute(written.on_conflict_do_nothing())
+    elif mark.kind is MarkKind.UNLABEL:
         connection.execute(delete(study_label).where(study_label.c.label == mark.value).filter_by(**study))
     elif mark.kind is MarkKind.LABEL:
         added = insert(study_label).values(**study, label=mark.value, **about)

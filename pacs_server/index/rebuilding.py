@@ -38,6 +38,7 @@ FATES: Final[Mapping[Table, Fate]] = {
     archive.deletion: Fate.REBUILT,
     mark_models.study_label: Fate.REBUILT,
     mark_models.study_reading: Fate.REBUILT,
+    mark_models.study_note: Fate.REBUILT,
     workflow.worklist_item: Fate.TAKEN_OVER,
     workflow.worklist_station: Fate.TAKEN_OVER,
     workflow.procedure_step: Fate.TAKEN_OVER,

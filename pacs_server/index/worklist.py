@@ -125,6 +125,7 @@ class WorklistIndex:
     def page(
         self, limit: int, after: int | None = None, *, status: ItemStatus | None = None, date: str | None = None,
         station: str | None = None, accession_number: str | None = None, patient_id: str | None = None,
+        study_instance_uid: str | None = None,
     ) -> Sequence[ItemRow]:  # fmt: skip
         """The items added last, `limit` at most, or those whose id is below `after`; raises IndexUnavailable."""
         wanted = {
@@ -132,6 +133,7 @@ class WorklistIndex:
             _columns.scheduled_procedure_step_start_date: date,
             _columns.accession_number: accession_number,
             _columns.patient_id: patient_id,
+            _columns.study_instance_uid: study_instance_uid,
         }
         statement = select(worklist_item).order_by(_columns.id.desc()).limit(limit)
         statement = statement.where(*(column == value for column, value in wanted.items() if value is not None))

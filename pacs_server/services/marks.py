@@ -1,4 +1,4 @@
-"""Marks of studies: labels, who is to read a study, and how far that is; by people and by rules.
+"""Marks of studies: labels, notes, who is to read a study, and how far that is; by people and by rules.
 
 A mark is written to the journal, and then to the index: a rebuilt index has it from there. Marks say nothing about
 stored objects, and change nothing in what is sent.
@@ -6,6 +6,7 @@ stored objects, and change nothing in what is sent.
 
 import json
 import logging
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,14 +16,15 @@ from typing import Final
 from pacs_server.audit.events import Action, Event, EventID, Participant
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.subject import Subject
-from pacs_server.errors import InvalidRequest
+from pacs_server.errors import InvalidRequest, NotFound
 from pacs_server.index.feed import Effect
-from pacs_server.index.marks import Mark, MarkIndex, MarkKind, Reading, StudyMarks, applying
+from pacs_server.index.marks import Mark, MarkIndex, MarkKind, Note, Reading, StudyMarks, applying
 from pacs_server.storage.archive_files import MarkLog
 
 log = logging.getLogger(__name__)
 
 _LONGEST: Final = 64
+_LONGEST_NOTE: Final = 4000
 # So many marks share a transaction of a rebuild.
 _TOGETHER: Final = 500
 
@@ -58,6 +60,35 @@ class MarkService:
         if not marks:
             return
         told = ", ".join(dict.fromkeys(f"{mark.kind} {mark.value or 'nobody'}" for mark in marks))
+        self._set(marks, subjects, by, told)
+
+    def notes(self, study_instance_uid: str) -> list[Note]:
+        """The notes on a study, the oldest first. Raises IndexUnavailable."""
+        return self._index.notes(study_instance_uid)
+
+    def add_note(self, text: str, subjects: Sequence[Subject], by: Participant) -> Note:
+        """Write a note on the study of `subjects`; the audit trail tells that, and not the text. Raises as `set`."""
+        text = "\n".join(line.rstrip() for line in text.splitlines()).strip()
+        if not text or len(text) > _LONGEST_NOTE or not text.replace("\n", "").replace("\t", "").isprintable():
+            raise InvalidRequest(f"a note has 1 to {_LONGEST_NOTE} printable characters")
+        note = Note(secrets.token_hex(8), text, datetime.now(UTC), by.user_id)
+        uid = subjects[0].study_instance_uid
+        mark = Mark(uid, MarkKind.NOTE, text, note.at, note.by, note.note)
+        self._set([mark], subjects, by, f"wrote note {note.note}")
+        return note
+
+    def remove_note(self, name: str, subjects: Sequence[Subject], by: Participant, *, others: bool) -> None:
+        """Remove the note of that id; notes of `others` only if that is allowed. Raises NotFound, and as `set`."""
+        uid = subjects[0].study_instance_uid
+        note = next((each for each in self._index.notes(uid) if each.note == name), None)
+        if note is None:
+            raise NotFound("there is no such note")
+        if note.by != by.user_id and not others:
+            raise InvalidRequest(f"the note is by {note.by}: only who wrote a note, or an operator, can remove it")
+        mark = Mark(uid, MarkKind.UNNOTE, "", datetime.now(UTC), by.user_id, name)
+        self._set([mark], subjects, by, f"removed note {name} of {note.by}")
+
+    def _set(self, marks: Sequence[Mark], subjects: Sequence[Subject], by: Participant, told: str) -> None:
         for subject in subjects:
             self._audit.write(Event(EventID.PATIENT_RECORD, Action.UPDATE, (by,), subjects=(subject,), detail=told))
         self._write(marks)

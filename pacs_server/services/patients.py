@@ -55,6 +55,10 @@ class PatientService:
         current = [study.person for study in self._index.studies(study_instance_uid)]
         return current + self._index.moved_away(study_instance_uid)
 
+    def decisions_about(self, study_instance_uid: str) -> list[Decision]:
+        """What operators decided about a study, the first first. Raises StorageUnavailable."""
+        return [each for each in self._journal.read() if study_instance_uid in each.studies]
+
     @staticmethod
     def key_of(reference: str) -> int | None:
         """The id in the reference of a patient who was not merged; None if it is no such reference."""

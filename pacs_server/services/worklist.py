@@ -55,10 +55,10 @@ class WorklistService:
             status=status, date=date, station=station, accession_number=accession_number, limit=limit
         )
 
-    def page(
+    def page(  # noqa: PLR0913 - a column each
         self, limit: int, after: int | None = None, *, status: ItemStatus | None = None, date: str | None = None,
         station: str | None = None, accession_number: str | None = None, patient_id: str | None = None,
-        scope: Scope = EVERYTHING,
+        study_instance_uid: str | None = None, scope: Scope = EVERYTHING,
     ) -> Sequence[ItemRow]:  # fmt: skip
         """The items added last, `limit` at most, or those whose id is below `after`; raises IndexUnavailable.
 
@@ -68,7 +68,7 @@ class WorklistService:
         while True:
             rows = self._index.page(
                 limit, after, status=status, date=date, station=station, accession_number=accession_number,
-                patient_id=patient_id,
+                patient_id=patient_id, study_instance_uid=study_instance_uid,
             )  # fmt: skip
             found += [row for row in rows if is_seen(row.item, scope)]
             if len(rows) < limit or len(found) >= limit:

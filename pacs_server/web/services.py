@@ -17,6 +17,7 @@ from pacs_server.services.events import EventHub
 from pacs_server.services.export import ExportService
 from pacs_server.services.fetching import FetchService
 from pacs_server.services.forwarding import ForwardingService
+from pacs_server.services.history import HistoryService
 from pacs_server.services.listing import ListingService
 from pacs_server.services.marks import MarkService
 from pacs_server.services.metadata import MetadataService
@@ -54,6 +55,7 @@ class WebServices:
     remotes: RemoteQueries
     rules: RuleEngine
     forwarding: ForwardingService
+    history: HistoryService
     breakers: Breakers
     peers: PeersSeenService
     passwords: PasswordChecker

@@ -16,7 +16,9 @@ from pacs_server.web.api.binding import routes_of
 from pacs_server.web.api.conflicts import Conflicts
 from pacs_server.web.api.deliveries import Deliveries
 from pacs_server.web.api.events import Events
+from pacs_server.web.api.history import History
 from pacs_server.web.api.marks import Marks
+from pacs_server.web.api.notes import Notes
 from pacs_server.web.api.operation import PREFIX, Operation
 from pacs_server.web.api.reference import STYLE, reference
 from pacs_server.web.api.remotes import Remotes
@@ -37,7 +39,7 @@ from pacs_server.web.urls import base_url
 # To add a resource, add one line.
 _RESOURCES: Final = (
     StoredObjects, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash, AuditTrail,
-    UsersAndKeys, Server, Events, Routing, Marks,
+    UsersAndKeys, Server, Events, Routing, Marks, Notes, History,
 )  # fmt: skip
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

@@ -87,15 +87,15 @@ class Marks:
             raise InvalidRequest("say which: label, assigned_to or reading")
         marks = self._services.marks
         uids = marks.studies(label=query.label, assigned_to=query.assigned_to, reading=query.reading)
-        seen = {subject.study_instance_uid for subject in self._subjects(call, uids)}
+        seen = {subject.study_instance_uid for subject in _subjects(self._services, call, uids)}
         return MarkedStudies(items=self._rows(sorted(uids & seen)))
 
     def _show(self, call: Call[Any, None]) -> Answer:
-        (row,) = self._rows([self._found(call)[0].study_instance_uid])
+        (row,) = self._rows([subjects_of_study(self._services, call)[0].study_instance_uid])
         return row
 
     def _mark(self, call: Call[Any, MarksChange]) -> Answer:
-        subjects, body = self._found(call), call.body
+        subjects, body = subjects_of_study(self._services, call), call.body
         wanted = [(MarkKind.LABEL, label) for label in body.add_labels]
         wanted += [(MarkKind.UNLABEL, label) for label in body.remove_labels]
         wanted += [(MarkKind.ASSIGN, body.assigned_to)] if body.assigned_to is not None else []
@@ -103,21 +103,6 @@ class Marks:
         self._services.marks.set(wanted, subjects, participant_of(call.caller))
         (row,) = self._rows([subjects[0].study_instance_uid])
         return row
-
-    def _found(self, call: Call[Any, Any]) -> list[Subject]:
-        uid = call.path["study"]
-        subjects = self._subjects(call, {uid}) if is_uid(uid) else []
-        if not subjects:
-            raise NotFound("there is no study of this UID")
-        return subjects
-
-    def _subjects(self, call: Call[Any, Any], uids: set[str]) -> list[Subject]:
-        """Whose the studies are of which the caller may see something."""
-        retrieve, scope = self._services.retrieve, call.caller.scope
-        if not scope.is_limited:
-            return retrieve.subjects_of_studies(uids)
-        seen = [uid for uid in uids if retrieve.select(RetrieveKeys(Level.STUDY, (), (uid,)), scope)]
-        return retrieve.subjects_of_studies(seen)
 
     def _rows(self, uids: list[str]) -> list[MarksRow]:
         return [
@@ -127,3 +112,24 @@ class Marks:
             )
             for uid, marks in self._services.marks.of(uids).items()
         ]  # fmt: skip
+
+
+def subjects_of_study(services: WebServices, call: Call[Any, Any]) -> list[Subject]:
+    """Whose the study is that the path names, one for each patient that it is known with.
+
+    Raises NotFound, also if the caller may not see anything of it.
+    """
+    uid = call.path["study"]
+    subjects = _subjects(services, call, {uid}) if is_uid(uid) else []
+    if not subjects:
+        raise NotFound("there is no study of this UID")
+    return subjects
+
+
+def _subjects(services: WebServices, call: Call[Any, Any], uids: set[str]) -> list[Subject]:
+    """Whose the studies are of which the caller may see something."""
+    retrieve, scope = services.retrieve, call.caller.scope
+    if not scope.is_limited:
+        return retrieve.subjects_of_studies(uids)
+    seen = [uid for uid in uids if retrieve.select(RetrieveKeys(Level.STUDY, (), (uid,)), scope)]
+    return retrieve.subjects_of_studies(seen)

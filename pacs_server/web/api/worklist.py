@@ -56,6 +56,7 @@ class ItemSearch(Paging):
     station: Annotated[str | None, Field(description="Only those for the station of this AE title.")] = None
     accession_number: Annotated[str | None, Field(description="Only those of this accession number.")] = None
     patient_id: Annotated[str | None, Field(description="Only those of this Patient ID.")] = None
+    study_instance_uid: Annotated[str | None, Field(description="Only those of this study.")] = None
 
 
 class Order(Body):
@@ -125,7 +126,8 @@ class Worklist:
             record.keys(_keys(query))
             rows = self._worklist.page(
                 query.limit + 1, query.after, status=query.status, date=query.date, station=query.station,
-                accession_number=query.accession_number, patient_id=query.patient_id, scope=call.caller.scope,
+                accession_number=query.accession_number, patient_id=query.patient_id,
+                study_instance_uid=query.study_instance_uid, scope=call.caller.scope,
             )  # fmt: skip
             shown, following = paged(call, rows)
             record.matched(len(shown), complete=True)
@@ -183,7 +185,7 @@ def _keys(query: ItemSearch) -> dict[str, str]:
     keys = {
         "PatientID": query.patient_id, "AccessionNumber": query.accession_number,
         "ScheduledStationAETitle": query.station, "ScheduledProcedureStepStartDate": query.date,
-        "ScheduledProcedureStepStatus": query.status,
+        "ScheduledProcedureStepStatus": query.status, "StudyInstanceUID": query.study_instance_uid,
     }  # fmt: skip
     return {keyword: str(value) for keyword, value in keys.items() if value is not None}
 

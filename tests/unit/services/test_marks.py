@@ -13,9 +13,9 @@ from sqlalchemy import delete
 from pacs_server.audit.events import NoAudit, Participant
 from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.subject import Subject
-from pacs_server.errors import InvalidRequest
+from pacs_server.errors import InvalidRequest, NotFound
 from pacs_server.index.database import Database
-from pacs_server.index.mark_models import study_label, study_reading
+from pacs_server.index.mark_models import study_label, study_note, study_reading
 from pacs_server.index.marks import MarkIndex, MarkKind, Reading, StudyMarks
 from pacs_server.services.marks import MarkService, replay
 from pacs_server.storage.filesystem.mark_log import FileMarkLog
@@ -72,6 +72,23 @@ def test_a_rule_does_not_take_back_what_a_person_said(marked: Marked) -> None:
     assert (found.reading, found.labels, found.by) == (Reading.READ, ("late",), "ann")
 
 
+def test_notes_are_those_of_their_study_and_of_their_writer(marked: Marked) -> None:
+    subjects, bob = [Subject("P1", "", "1.1", "")], Participant("bob")
+    note = marked.service.add_note("  two \r\nlines\n", subjects, ANN)
+    assert (note.text, note.by) == ("two\nlines", "ann")
+    assert marked.service.notes("1.1") == [note]
+    assert marked.service.notes("1.2") == []
+    with pytest.raises(InvalidRequest, match="by ann"):
+        marked.service.remove_note(note.note, subjects, bob, others=False)
+    with pytest.raises(NotFound):
+        marked.service.remove_note(note.note, [Subject("P1", "", "1.2", "")], ANN, others=True)
+    marked.service.remove_note(note.note, subjects, bob, others=True)
+    assert marked.service.notes("1.1") == []
+    for text in (" \n", "a\0b", "x" * 4001):
+        with pytest.raises(InvalidRequest):
+            marked.service.add_note(text, subjects, ANN)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [(MarkKind.READING, "done"), (MarkKind.LABEL, ""), (MarkKind.LABEL, "a\nb"), (MarkKind.ASSIGN, "x" * 65)],
@@ -87,10 +104,16 @@ def test_the_journal_tells_an_empty_index_everything(marked: Marked) -> None:
     marked.by_rule("1.1", (MarkKind.READING, "unread"))
     marked.set("1.2", (MarkKind.ASSIGN, "ann"))
     before = marked.service.of(["1.1", "1.2"])
+    gone, note = (
+        marked.service.add_note(text, [Subject("P1", "", "1.1", "")], ANN) for text in ("wrong", "n\u00e4her")
+    )
+    marked.service.remove_note(gone.note, [Subject("P1", "", "1.1", "")], ANN, others=False)
     with marked.place.database.begin() as connection:
         connection.execute(delete(study_label))
         connection.execute(delete(study_reading))
-    assert replay(marked.place.files.marks, marked.index) == 4
+        connection.execute(delete(study_note))
+    assert replay(marked.place.files.marks, marked.index) == 7
+    assert marked.service.notes("1.1") == [note]
     assert marked.service.of(["1.1", "1.2"]) == before
 
 

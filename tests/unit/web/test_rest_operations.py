@@ -58,6 +58,10 @@ class Stage:
         body = {"level": "instance", "uid": ds.SOPInstanceUID, "reason": "why"}
         return str(self.api.send("POST", "/trash", body, 201)["id"])
 
+    def note(self) -> str:
+        """The id of a note."""
+        return str(self.api.send("POST", f"/studies/{self.study}/notes", {"text": "a note"}, 201)["id"])
+
 
 Sample = Callable[[Stage], tuple[str, object]]
 
@@ -93,6 +97,10 @@ SAMPLES: dict[str, Sample] = {
     "find_marked": lambda _: ("/marks?label=night", None),
     "show_marks": lambda stage: (f"/studies/{stage.study}/marks", None),
     "mark": lambda stage: (f"/studies/{stage.study}/marks", {"add_labels": ["night"], "reading": "read"}),
+    "list_notes": lambda stage: (f"/studies/{stage.study}/notes", None),
+    "add_note": lambda stage: (f"/studies/{stage.study}/notes", {"text": "second look"}),
+    "remove_note": lambda stage: (f"/studies/{stage.study}/notes/{stage.note()}", None),
+    "show_history": lambda stage: (f"/studies/{stage.study}/history", None),
     "list_rules": lambda _: ("/routing/rules", None),
     "test_rules": lambda stage: (f"/routing/test/{stage.study}", None),
     "list_open_associations": lambda _: ("/associations", None),
