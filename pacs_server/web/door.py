@@ -27,17 +27,21 @@ from pacs_server.web.dicomweb.stow import STOW
 from pacs_server.web.dicomweb.viewing import Views, Workers
 from pacs_server.web.dicomweb.wado import WADO
 from pacs_server.web.dicomweb.wado_uri import WADOURI
-from pacs_server.web.dispatch import Dispatch, Handlers
+from pacs_server.web.dispatch import Dispatch, Handler
 from pacs_server.web.forms import Forms
 from pacs_server.web.login import Login
 from pacs_server.web.middleware import Gate
 from pacs_server.web.oidc import Provider
-from pacs_server.web.pages import door as pages
+from pacs_server.web.pages.asking import Asking
+from pacs_server.web.pages.assets import Assets
+from pacs_server.web.pages.door import Rooms
+from pacs_server.web.pages.page import Pages
 from pacs_server.web.passwords import Passwords
 from pacs_server.web.policy import Policy
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import on_error, on_http_error
 from pacs_server.web.threads import in_thread
+from pacs_server.web.urls import base_url
 
 
 def make_app(services: WebServices) -> ASGIApp:
@@ -46,17 +50,19 @@ def make_app(services: WebServices) -> ASGIApp:
     policy = Policy(services, passwords, provider)
 
     rest = RESTAPI(services)
+    asking = Asking(rest.operations, lambda request: base_url(request, services.config().web))
+    pages = Pages(services, asking, Forms(policy.names), Assets())
     routes = [
-        *Login(services, policy, passwords, provider).routes(),
+        *Login(services, policy, passwords, provider, pages).routes(),
         *with_capabilities(_dicomweb(services), services.config),
         *rest.routes(),
-        *pages.Door(services, rest.operations, Forms(policy.names)).routes(),
+        *Rooms(pages).routes(),
     ]
-    app = Dispatch(routes, error_handlers(services.auditor))
+    app = Dispatch(routes, error_handlers(services.auditor) | {HTTPException: pages.on_http_error})
     return Gate(app, lambda: services.config().web, policy.identify)
 
 
-def error_handlers(auditor: Auditor) -> Handlers:
+def error_handlers(auditor: Auditor) -> dict[type[Exception], Handler]:
     """What answers each kind of error; what a caller may not do is recorded as well."""
 
     async def on_refusal(request: Request, error: Exception) -> Response:

@@ -21,11 +21,10 @@ from pacs_server.services.access import granted
 from pacs_server.services.sessions import Session
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.caller import caller_of
-from pacs_server.web.forms import Forms
 from pacs_server.web.lane import Lane
-from pacs_server.web.login_page import login_page, logout_page
 from pacs_server.web.oidc import Attempt, Provider
 from pacs_server.web.oidc_provider import ProviderError
+from pacs_server.web.pages.page import Pages
 from pacs_server.web.passwords import Passwords
 from pacs_server.web.policy import (
     CALLBACK,
@@ -55,13 +54,16 @@ _VISIT: Final = "visit"
 class Login:
     """Answers /login and /logout."""
 
-    def __init__(self, services: WebServices, policy: Policy, passwords: Passwords, provider: Provider) -> None:
+    def __init__(
+        self, services: WebServices, policy: Policy, passwords: Passwords, provider: Provider, pages: Pages
+    ) -> None:
         self._services = services
+        self._pages = pages
         self._policy = policy
         self._passwords = passwords
         self._provider = provider
         self._visits = Lane(_THREADS)
-        self._forms = Forms(policy.names)
+        self._forms = pages.forms
 
     def routes(self) -> list[Route]:
         """The pages, and where their forms go."""
@@ -119,19 +121,17 @@ class Login:
     def _form(self, request: Request, target: str, problem: str = "", name: str = "") -> Response:
         config = self._services.config()
         oidc = bool(config.web.oidc.issuer)
-        token = self._forms.token(request)
-        prefix = self._prefix(request, config)
-        answer = login_page(
-            token,
-            _local(target),
+        target = _local(target)
+        return self._pages.show(
+            request,
+            "login.html",
+            HTTPStatus.UNAUTHORIZED if problem else HTTPStatus.OK,
+            target=target,
             problem=problem,
             passwords=not oidc or self._services.passwords.anybody(config.user_identity.users_path),
-            provider=f"{prefix}{START}?next={quote(_local(target), safe='')}" if oidc else "",
+            provider=f"{self._pages.prefix(request)}{START}?next={quote(target, safe='')}" if oidc else "",
             name=name,
-            prefix=prefix,
         )
-        self._forms.keep(request, answer, token, _PATIENCE)
-        return answer
 
     # ---------------------------------------------------------------- by the provider
 
@@ -199,10 +199,7 @@ class Login:
 
     async def ask(self, request: Request) -> Response:
         """Ask whether to log out."""
-        token, caller, config = self._forms.token(request), caller_of(request), self._services.config()
-        answer = logout_page(token, caller.user or "nobody", self._prefix(request, config))
-        self._forms.keep(request, answer, token, _PATIENCE)
-        return answer
+        return self._pages.show(request, "logout.html")
 
     async def log_out(self, request: Request) -> Response:
         """End the session. Raises InvalidRequest."""
@@ -216,10 +213,6 @@ class Login:
         names.drop(answer, SESSION)
         self._forms.drop(request, answer)
         return answer
-
-    def _prefix(self, request: Request, config: Config) -> str:
-        """The path under which a proxy shows this server, '' for none."""
-        return urlsplit(base_url(request, config.web)).path.rstrip("/")
 
 
 def _sentence(words: str) -> str:

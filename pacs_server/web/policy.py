@@ -36,6 +36,8 @@ from pacs_server.web.urls import base_url, is_same_origin
 
 LOGIN, LOGOUT, START, CALLBACK = "/login", "/logout", "/login/oidc", "/login/callback"
 PUBLIC: Final = (LOGIN, LOGOUT, START, CALLBACK)
+# What the login page looks like is no secret.
+ASSETS: Final = "/static/"
 SESSION: Final = "session"
 NOT_HTTPS: Final = (
     "a password may be sent over HTTPS only; if a proxy speaks HTTPS for this server, name it in web.trusted_proxies"
@@ -72,7 +74,7 @@ class Policy:
             found = await self._known(request, visitor, config)
         if isinstance(found, Response):
             return found
-        if path in PUBLIC:
+        if path in PUBLIC or path.startswith(ASSETS):
             return found or caller_of_visitor(visitor, role=Role.NOBODY)
         if found is None:
             return self._challenge(request, visitor, config)

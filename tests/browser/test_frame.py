@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from browsing import Site
 from datasets import make_ct
 from playwright.sync_api import Page, expect
@@ -38,3 +39,12 @@ def test_language_and_colours_stay(site: Site, page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     page.goto(f"{site.url}/studies")
     expect(page.get_by_role("link", name="Untersuchungen")).to_be_visible()
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.complains("404")
+def test_a_page_that_is_not_there_says_so(site: Site, page: Page) -> None:
+    page.goto(f"{site.url}/nowhere")
+    expect(page.get_by_role("alert")).to_contain_text("There is no page /nowhere.")
+    page.get_by_role("link", name="To the studies").click()
+    expect(page).to_have_url(f"{site.url}/studies")

@@ -9,9 +9,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pacs_server.errors import NotFound
+from pacs_server.web.policy import ASSETS
 
 FOLDER: Final = Path(__file__).parent / "static"
-PREFIX: Final = "/static"
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".webmanifest":
                  "application/manifest+json"}  # fmt: skip
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
@@ -35,11 +35,11 @@ class Assets:
     def path(self, name: str) -> str:
         """The path of a file, below that of the server."""
         assert name in self._files, f"there is no {name} in {FOLDER.name}"
-        return f"{PREFIX}/{self.version}/{name}"
+        return f"{ASSETS}{self.version}/{name}"
 
     def route(self) -> Route:
         """The route of all files; the digest of another version gives the file as it is now, and is not kept."""
-        return Route(PREFIX + "/{version}/{name:path}", self._file, methods=["GET"])
+        return Route(ASSETS + "{version}/{name:path}", self._file, methods=["GET"])
 
     async def _file(self, request: Request) -> Response:
         found = self._files.get(request.path_params["name"])

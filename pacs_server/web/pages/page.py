@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.datastructures import ImmutableMultiDict
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -22,7 +23,7 @@ from pacs_server.web.pages.assets import Assets
 from pacs_server.web.pages.formats import Formats
 from pacs_server.web.pages.languages import Language, Languages
 from pacs_server.web.services import WebServices
-from pacs_server.web.status import again_after, status_of
+from pacs_server.web.status import again_after, on_http_error, status_of
 from pacs_server.web.threads import in_thread
 from pacs_server.web.urls import base_url
 
@@ -33,6 +34,8 @@ _HEADERS: Final = {
     # With no-referrer, browsers send `Origin: null` with forms.
     "referrer-policy": "same-origin",
 }
+# What lies below these is answered to programs, whatever they accept.
+_FOR_PROGRAMS: Final = ("/api/", "/dicom-web")
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -112,9 +115,21 @@ class Pages:
 
         return handle
 
+    async def on_http_error(self, request: Request, error: Exception) -> Response:
+        """Answer what the router finds, no such path or method, as a page where a browser wants to show one."""
+        assert isinstance(error, HTTPException)
+        programs = request.url.path.startswith(_FOR_PROGRAMS)
+        if programs or "text/html" not in request.headers.get("accept", ""):
+            return await on_http_error(request, error)
+        why = f"there is no page {request.url.path}" if error.status_code == HTTPStatus.NOT_FOUND else error.detail
+        return self.problem(request, error.status_code, why)
+
+    def problem(self, request: Request, status: int, why: str) -> Response:
+        """The page that says what is wrong and what to do."""
+        return self.show(request, "problem.html", status, headers=again_after(status), code=int(status), why=why)
+
     def _problem(self, request: Request, error: PacsError) -> Response:
-        status = status_of(error)
-        return self.show(request, "problem.html", status, headers=again_after(status), code=int(status), why=str(error))
+        return self.problem(request, status_of(error), str(error))
 
     def _shown(self, request: Request, language: Language, token: str) -> dict[str, Any]:
         """What every template knows."""
