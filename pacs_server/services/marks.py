@@ -17,7 +17,7 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import InvalidRequest
 from pacs_server.index.feed import Effect
-from pacs_server.index.marks import Mark, MarkIndex, MarkKind, Reading, StudyMarks, applying
+from pacs_server.index.marks import Mark, MarkIndex, MarkKind, Reading, StudyMarks, applying, told
 from pacs_server.storage.archive_files import MarkLog
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,6 @@ class MarkService:
         found = self._index.of(study_instance_uids)
         return {uid: found.get(uid, StudyMarks()) for uid in study_instance_uids}
 
-    def studies(
-        self, *, label: str | None = None, assigned_to: str | None = None, reading: Reading | None = None
-    ) -> set[str]:
-        """The UIDs of the studies with all of these marks. Raises IndexUnavailable."""
-        return self._index.studies(label=label, assigned_to=assigned_to, reading=reading)
-
     def set(self, wanted: Iterable[tuple[MarkKind, str]], subjects: Sequence[Subject], by: Participant) -> None:
         """Mark the study of `subjects`, which are one for each patient that it is known with.
 
@@ -57,9 +51,9 @@ class MarkService:
         marks = [Mark(uid, kind, checked(kind, value), now, by.user_id) for uid in uids for kind, value in wanted]
         if not marks:
             return
-        told = ", ".join(dict.fromkeys(f"{mark.kind} {mark.value or 'nobody'}" for mark in marks))
+        detail = told(marks)
         for subject in subjects:
-            self._audit.write(Event(EventID.PATIENT_RECORD, Action.UPDATE, (by,), subjects=(subject,), detail=told))
+            self._audit.write(Event(EventID.PATIENT_RECORD, Action.UPDATE, (by,), subjects=(subject,), detail=detail))
         self._write(marks)
         self._index.apply(marks)
 
