@@ -50,7 +50,7 @@ change = Table(
     Column("sop_instance_uid", Text, nullable=False, server_default=""),
     # The id of a worklist item, or the number of a decision of an operator.
     Column("number", BigInteger, nullable=True),
-    # The new status of a worklist item or procedure step, or the kind of a finding.
+    # The new status of a worklist item or procedure step, the kind of a finding, or what marks say.
     Column("detail", Text, nullable=False, server_default=""),
     sqlite_autoincrement=True,
 )

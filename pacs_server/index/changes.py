@@ -37,6 +37,8 @@ class ChangeKind(StrEnum):
     STEP = "STEP"
     # A stored instance turned out to be damaged or missing, or to be in order again.
     FINDING = "FINDING"
+    # A study got or lost a label, or its reader or reading state is another one.
+    MARKED = "MARKED"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from pacs_server.index.archive_models import change, feed_cursor, new_epoch
 from pacs_server.index.changes import ChangeKind, hold_back_changes
-from pacs_server.index.database import WRITER_LOCK, Database, hold_writer_lock
+from pacs_server.index.database import Database, hold_writer_lock
 from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.models import instance, series, study
 
@@ -43,7 +43,8 @@ class Change:
 
     `instance_id` is that of the instance that is there now, for the kinds ARRIVED, REPLACED and RESTORED. UIDs that
     say nothing about a change are empty: a deleted study has no series. `number` is the id of a worklist item, or the
-    number of an operator's decision. `detail` is the new status of an item or step, or the kind of a finding.
+    number of an operator's decision. `detail` is the new status of an item or step, the kind of a
+    finding, or what marks say, for people.
     """
 
     kind: ChangeKind
@@ -107,8 +108,7 @@ class FeedIndex:
 
     def leave(self, name: str) -> None:
         """Forget a consumer that there is no longer: nothing is kept for it any more."""
-        with self._database.begin(lock=WRITER_LOCK) as connection:
-            _leave(connection, [name])
+        self._leave([name])
 
     def leave_stale(self, prefix: str, before: datetime) -> None:
         """Forget the consumers whose names begin with `prefix` and whose cursors were not moved since that moment."""
@@ -118,8 +118,18 @@ class FeedIndex:
         with self._database.connect() as connection:
             names = connection.scalars(stale).all()
         if names:
-            with self._database.begin(lock=WRITER_LOCK) as connection:
-                _leave(connection, names)
+            self._leave(names)
+
+    def _leave(self, names: Sequence[str]) -> None:
+        theirs = feed_cursor.c.consumer.in_(names)
+        with self._database.begin() as connection:
+            # The cursors before the writer's lock: whoever moves one may take that lock for the effects.
+            connection.execute(select(feed_cursor.c.consumer).where(theirs).with_for_update()).all()
+            hold_writer_lock(connection)
+            connection.execute(delete(feed_cursor).where(theirs))
+            if connection.scalar(select(func.count()).select_from(feed_cursor)) == 0:
+                connection.execute(delete(change))
+            _prune(connection)
 
     def touch(self, name: str) -> None:
         """Note that a consumer is still there."""
@@ -236,13 +246,6 @@ def _arrival(row: Any, why: Any) -> Change:
 def _change(row: Any) -> Change:
     uids = (row.study_instance_uid, row.series_instance_uid, row.sop_instance_uid)
     return Change(ChangeKind(row.kind), in_utc(row.at), None, *uids, row.number, row.detail)
-
-
-def _leave(connection: Connection, names: Sequence[str]) -> None:
-    connection.execute(delete(feed_cursor).where(feed_cursor.c.consumer.in_(names)))
-    if connection.scalar(select(func.count()).select_from(feed_cursor)) == 0:
-        connection.execute(delete(change))
-    _prune(connection)
 
 
 def _prune(connection: Connection) -> None:

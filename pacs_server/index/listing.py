@@ -10,12 +10,13 @@ from itertools import islice
 
 from sqlalchemy import select
 
-from pacs_server.dicom.identifier import MatchingKey, Query
+from pacs_server.dicom.identifier import Query
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.page import Page
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
+from pacs_server.index.mark_filter import NOTHING, MarkFilter, condition_of
 from pacs_server.index.matching import Clause
 from pacs_server.index.models import TABLES, instance
 from pacs_server.index.queries import find_statement, fulfils
@@ -72,9 +73,12 @@ class ListingIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def page(self, query: Query, place: Place, scope: Scope = EVERYTHING) -> list[Listed]:
-        """The rows that match a query and that `scope` shows, the newest first."""
-        statement, residual = _page_statement(query, place, scope)
+    def page(self, query: Query, place: Place, scope: Scope = EVERYTHING, marks: MarkFilter = NOTHING) -> list[Listed]:
+        """The rows that match a query and that `scope` shows, the newest first; `marks` is for studies only."""
+        key = _KEY[query.level]
+        page = Page(limit=place.limit, newest_first=True)
+        also = _behind(key, place) + ([condition_of(marks, self._database)] if marks else [])
+        statement, residual = find_statement(query, scope, page, first=(key,), also=also)
         width = len(query.returns)
         told = limited(statement, scope, embedded=self._database.is_sqlite)
         # What the database alone decides is no more than a page.
@@ -101,19 +105,13 @@ class ListingIndex:
         return InstanceFile(**(dict(row._mapping) | {"received_at": in_utc(row.received_at)}))
 
 
-def _page_statement(query: Query, place: Place, scope: Scope) -> tuple[Clause, list[MatchingKey]]:
-    key = _KEY[query.level]
-    page = Page(limit=place.limit, newest_first=True)
-    return find_statement(query, scope, page, first=(key,), also=_behind(key, place))
-
-
 def _moment(value: datetime | str | None) -> datetime | None:
     """A moment as the driver has it: SQLite has it as text."""
     return in_utc(datetime.fromisoformat(value) if isinstance(value, str) else value) if value else None
 
 
-def _behind(key: str, place: Place) -> str:
+def _behind(key: str, place: Place) -> list[Clause]:
     # Numbers, never texts of a caller.
-    after = [] if place.after is None else [f"{key} < {int(place.after)}"]
-    only = [] if place.only is None else [f"{key} = {int(place.only)}"]
-    return " AND ".join([*after, *only])
+    after = [] if place.after is None else [Clause(f"{key} < {int(place.after)}", ())]
+    only = [] if place.only is None else [Clause(f"{key} = {int(place.only)}", ())]
+    return [*after, *only]

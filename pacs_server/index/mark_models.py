@@ -39,4 +39,5 @@ study_reading = Table(
     Column("at", DateTime(timezone=True), nullable=False),
     Column("set_by", Text, nullable=False, server_default=""),
     Index("ix_study_reading_assigned_to", "assigned_to", "state"),
+    Index(None, "state"),
 )

@@ -1,14 +1,16 @@
 """Marks of studies in SQL: labels, notes, who is to read a study, and how far that is."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from typing import Any, Final
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from pacs_server.index.changes import ChangeKind, NewChange, record
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.feed import Effect
@@ -102,33 +104,57 @@ class MarkIndex:
             rows = connection.execute(of_study.order_by(study_note.c.at, study_note.c.note)).all()
         return [Note(row.note, row.text, in_utc(row.at), row.set_by) for row in rows]
 
-    def studies(
-        self, *, label: str | None = None, assigned_to: str | None = None, reading: Reading | None = None
-    ) -> set[str]:
-        """The UIDs of the studies with all of these marks; at least one is given."""
-        wanted: list[set[str]] = []
-        with self._database.connect() as connection:
-            if label is not None:
-                labelled = select(study_label.c.study_instance_uid).where(study_label.c.label == label)
-                wanted.append(set(connection.scalars(labelled)))
-            conditions = []
-            if assigned_to is not None:
-                conditions.append(study_reading.c.assigned_to == assigned_to)
-            if reading is not None:
-                conditions.append(study_reading.c.state == reading)
-            if conditions:
-                wanted.append(set(connection.scalars(select(study_reading.c.study_instance_uid).where(*conditions))))
-        return set.intersection(*wanted)
-
 
 def applying(marks: Sequence[Mark]) -> Effect:
-    """The effect that makes marks hold, in their order."""
+    """The effect that makes marks hold, in their order; the feed of changes tells of studies that it changes."""
 
     def apply(connection: Connection) -> None:
-        for mark in marks:
+        changing = _changing(connection, marks)
+        # This takes the writer's lock if somebody follows the feed, which has to come before the locks of rows.
+        record(connection, [NewChange(ChangeKind.MARKED, uid, detail=told(some)) for uid, some in changing.items()])
+        for mark in chain.from_iterable(changing.values()):
             _apply(connection, mark)
 
     return apply
+
+
+def told(marks: Iterable[Mark]) -> str:
+    """What marks say, for people; of notes no more than that there are some."""
+    return ", ".join(
+        dict.fromkeys(mark.kind if mark.note else f"{mark.kind} {mark.value or 'nobody'}" for mark in marks)
+    )
+
+
+def marked(before: StudyMarks, mark: Mark) -> StudyMarks:
+    """The marks of a study after one more; notes are not among them."""
+    if mark.note:
+        return before
+    if mark.kind is MarkKind.LABEL:
+        return replace(before, labels=tuple(sorted({*before.labels, mark.value})))
+    if mark.kind is MarkKind.UNLABEL:
+        return replace(before, labels=tuple(label for label in before.labels if label != mark.value))
+    # A rule does not take back what a person decided: late images would do so all the time.
+    if mark.by.startswith(BY_RULE) and before.at is not None and not before.by.startswith(BY_RULE):
+        return before
+    if mark.kind is MarkKind.ASSIGN:
+        return replace(before, assigned_to=mark.value, by=mark.by, at=mark.at)
+    return replace(before, reading=Reading(mark.value), by=mark.by, at=mark.at)
+
+
+def _changing(connection: Connection, marks: Sequence[Mark]) -> dict[str, list[Mark]]:
+    """The marks that change something, by the UID of their study."""
+    uids = list(dict.fromkeys(mark.study_instance_uid for mark in marks))
+    now: dict[str, StudyMarks] = {}
+    for start in range(0, len(uids), _CHUNK):
+        now |= _of(connection, uids[start : start + _CHUNK])
+    changing: dict[str, list[Mark]] = {}
+    for mark in marks:
+        uid = mark.study_instance_uid
+        before = now.get(uid, StudyMarks())
+        now[uid] = marked(before, mark)
+        if mark.note or now[uid] != before:
+            changing.setdefault(uid, []).append(mark)
+    return changing
 
 
 def _apply(connection: Connection, mark: Mark) -> None:
@@ -148,7 +174,7 @@ def _apply(connection: Connection, mark: Mark) -> None:
     else:
         changed = {"assigned_to" if mark.kind is MarkKind.ASSIGN else "state": mark.value, **about}
         put = insert(study_reading).values(**study, **changed)
-        # A rule does not take back what a person decided: late images would do so all the time.
+        # A person may have decided meanwhile.
         yields = study_reading.c.set_by.startswith(BY_RULE) if mark.by.startswith(BY_RULE) else None
         key = ["study_instance_uid"]
         connection.execute(put.on_conflict_do_update(index_elements=key, set_=changed, where=yields))

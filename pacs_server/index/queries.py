@@ -145,13 +145,18 @@ def _paged(
 
 
 def find_statement(
-    query: Query, scope: Scope = EVERYTHING, page: Page = WHOLE, *, first: Sequence[str] = (), also: str = ""
+    query: Query,
+    scope: Scope = EVERYTHING,
+    page: Page = WHOLE,
+    *,
+    first: Sequence[str] = (),
+    also: Iterable[Clause] = (),
 ) -> tuple[Clause, list[MatchingKey]]:
     """The SELECT of a query, and the keys that Python has to match; their columns follow those of the response.
 
     If there are such keys, the SELECT returns all rows instead of those of the page. With a limited `scope` it
     becomes a whole statement by `limited`. The columns `first` come before those of the response, and the rows fulfil
-    the condition `also`; both are SQL and hold no values.
+    the conditions `also`.
     """
     conditions = [(key, condition_of(key)) for key in query.keys]
     residual = [key for key, condition in conditions if not condition.exact]
@@ -160,9 +165,7 @@ def find_statement(
     matched = [attribute for key in query.keys for attribute in key.attributes]
     ordered = [order.attribute for order in page.orders]
     columns = [*first, *returned.columns, *map(_as_text, extra)]
-    clauses = [condition.clause for _, condition in conditions if condition.clause is not None]
-    if also:
-        clauses.append(Clause(also, ()))
+    clauses = [*(condition.clause for _, condition in conditions if condition.clause is not None), *also]
     top = min([query.level, returned.top, *(attribute.level for attribute in matched + ordered)])
     found = _selection(columns, query.level, top, clauses, scope)
     rest = _order_by(query.level, page) + ("" if residual else _limit(page))

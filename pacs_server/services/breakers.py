@@ -21,6 +21,7 @@ from pacs_server.dicom.caller import Caller
 from pacs_server.errors import NotFound
 from pacs_server.index.remote_states import RemoteState, RemoteStateIndex
 from pacs_server.kit.time_windows import is_open, next_opening
+from pacs_server.services.tasks import LEASE_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,10 @@ log = logging.getLogger(__name__)
 _KNOWN_SECONDS: Final = 1.0
 # A remote that somebody has paused is looked at again after so many seconds.
 PAUSED_SECONDS: Final = 60.0
+# Nobody else asks a remote that is being asked for so many seconds: as long as whoever asks may take. But a crash costs
+# no more time than that of a task; a remote that takes longer to answer is asked twice, which does no harm.
 _PROBE_MARGIN: Final = 10.0
+_LONGEST_PROBE: Final = LEASE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +151,9 @@ class Breakers:
         if closed is not None or self.state(remote.name).open_until is None:
             return closed
         now = self._clock()
-        longest = timedelta(seconds=remote.connect_timeout + 2 * remote.response_timeout + _PROBE_MARGIN)
-        taken = self._index.take_probe(remote.name, secrets.token_hex(8), now, now + longest)
+        longest = min(remote.connect_timeout + 2 * remote.response_timeout + _PROBE_MARGIN, _LONGEST_PROBE)
+        until = now + timedelta(seconds=longest)
+        taken = self._index.take_probe(remote.name, secrets.token_hex(8), now, until)
         self._forget()
         if not taken:
             # Somebody else asks, or has asked meanwhile.

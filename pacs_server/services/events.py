@@ -48,7 +48,7 @@ class ArchiveEvent:
     """Something that happened; arrivals in one series that came together are one event, with their number.
 
     `number` is the id of a worklist item, or the number of an operator's decision. `detail` is the new status of an
-    item or a step, or the kind of a finding.
+    item or a step, the kind of a finding, or what marks say of a study, for people.
     """
 
     id: str

@@ -9,6 +9,7 @@ from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.text_query import query_of
 from pacs_server.index.listing import Extent, InstanceFile, Listed, ListingIndex, Place
+from pacs_server.index.mark_filter import NOTHING, MarkFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +39,15 @@ class ListingService:
         return query_of(level, keys, returned, fuzzy=fuzzy)
 
     def page(
-        self, query: Query, limit: int, after: int | None = None, scope: Scope = EVERYTHING, *, only: int | None = None
-    ) -> ListPage:
+        self, query: Query, limit: int, after: int | None = None, scope: Scope = EVERYTHING, *, only: int | None = None,
+        marks: MarkFilter = NOTHING,
+    ) -> ListPage:  # fmt: skip
         """The `limit` newest matches of a query that `scope` shows, or those behind the row of the id `after`.
 
-        With `only`, just the row of that id, if it is one of them.
+        With `only`, just the row of that id, if it is one of them; with `marks`, which is for queries of studies, just
+        the studies with these marks.
         """
-        rows = self._index.page(query, Place(limit + 1, after, only), scope)
+        rows = self._index.page(query, Place(limit + 1, after, only), scope, marks)
         more = len(rows) > limit
         shown = tuple(_named(query, row) for row in rows[:limit])
         return ListPage(shown, shown[-1].id if more else None)

@@ -18,7 +18,7 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import InvalidRequest, NotFound
 from pacs_server.index.feed import Effect
-from pacs_server.index.marks import Mark, MarkIndex, MarkKind, Note, Reading, StudyMarks, applying
+from pacs_server.index.marks import Mark, MarkIndex, MarkKind, Note, Reading, StudyMarks, applying, told
 from pacs_server.storage.archive_files import MarkLog
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,6 @@ class MarkService:
         found = self._index.of(study_instance_uids)
         return {uid: found.get(uid, StudyMarks()) for uid in study_instance_uids}
 
-    def studies(
-        self, *, label: str | None = None, assigned_to: str | None = None, reading: Reading | None = None
-    ) -> set[str]:
-        """The UIDs of the studies with all of these marks. Raises IndexUnavailable."""
-        return self._index.studies(label=label, assigned_to=assigned_to, reading=reading)
-
     def set(self, wanted: Iterable[tuple[MarkKind, str]], subjects: Sequence[Subject], by: Participant) -> None:
         """Mark the study of `subjects`, which are one for each patient that it is known with.
 
@@ -59,8 +53,7 @@ class MarkService:
         marks = [Mark(uid, kind, checked(kind, value), now, by.user_id) for uid in uids for kind, value in wanted]
         if not marks:
             return
-        told = ", ".join(dict.fromkeys(f"{mark.kind} {mark.value or 'nobody'}" for mark in marks))
-        self._set(marks, subjects, by, told)
+        self._set(marks, subjects, by, told(marks))
 
     def notes(self, study_instance_uid: str) -> list[Note]:
         """The notes on a study, the oldest first. Raises IndexUnavailable."""
@@ -88,9 +81,9 @@ class MarkService:
         mark = Mark(uid, MarkKind.UNNOTE, "", datetime.now(UTC), by.user_id, name)
         self._set([mark], subjects, by, f"removed note {name} of {note.by}")
 
-    def _set(self, marks: Sequence[Mark], subjects: Sequence[Subject], by: Participant, told: str) -> None:
+    def _set(self, marks: Sequence[Mark], subjects: Sequence[Subject], by: Participant, detail: str) -> None:
         for subject in subjects:
-            self._audit.write(Event(EventID.PATIENT_RECORD, Action.UPDATE, (by,), subjects=(subject,), detail=told))
+            self._audit.write(Event(EventID.PATIENT_RECORD, Action.UPDATE, (by,), subjects=(subject,), detail=detail))
         self._write(marks)
         self._index.apply(marks)
 

@@ -36,9 +36,11 @@ def test_the_examples_work(code_blocks: Callable[[str, str], list[str]], tmp_pat
         # From now on nothing goes without a key.
         key = pacs.archive.keys.create("script", Rights("operator"), None)
         printed += [_run(command, key) for command in commands[len(without) :]]
-    status, studies, study, added, items, cancelled, events, sent, unsent, paused, refused, dead, deleted = printed
+    status, studies, unread, study, *printed = printed
+    added, items, cancelled, events, sent, unsent, paused, refused, dead, deleted = printed
     assert json.loads(status)["ready"] is True
     assert [row["StudyInstanceUID"] for row in json.loads(studies)["items"]] == [STUDY]
+    assert [row["reading"] for row in json.loads(unread)["items"]] == ["unread"]
     assert json.loads(study)["stored"]["instances"] == 1
     assert json.loads(added)["items"] == json.loads(items)["items"]
     assert json.loads(cancelled)["status"] == "CANCELLED"

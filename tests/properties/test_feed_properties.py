@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from pacs_server.errors import PatientError
 from pacs_server.index.changes import ChangeKind, NewChange
 from pacs_server.index.database import Database
 from pacs_server.index.feed import Consumer
+from pacs_server.index.marks import Mark, MarkIndex, MarkKind
 from pacs_server.index.rebuilding import take_over
 from pacs_server.upkeep.rebuild import rebuild
 
@@ -68,6 +70,7 @@ class World(RuleBasedStateMachine):
         self.events: list[Event] = []
         self.readers: dict[str, Reader] = {}
         self.decisions = 0
+        self.labels: set[tuple[str, str]] = set()
 
     def teardown(self) -> None:
         try:
@@ -116,6 +119,16 @@ class World(RuleBasedStateMachine):
         self._gone(taken)
         for study in sorted({event.uids[0] for event in taken}):
             self.events.append(Event("DELETED", " ".join([study, *chosen.uids[1 : at + 1]])))
+
+    @rule(
+        study=st.integers(1, 3), label=st.sampled_from("xy"), kind=st.sampled_from([MarkKind.LABEL, MarkKind.UNLABEL])
+    )
+    def mark(self, study: int, label: str, kind: MarkKind) -> None:
+        uid, before = f"1.2.{study}", set(self.labels)
+        MarkIndex(self.place.database).apply([Mark(uid, kind, label, datetime.now(UTC), "ann")])
+        (self.labels.add if kind is MarkKind.LABEL else self.labels.discard)((uid, label))
+        if self.labels != before:
+            self.events.append(Event("MARKED", f"{uid} {kind} {label}"))
 
     @precondition(lambda self: self.place.deletions.contents())
     @rule(data=st.data())
@@ -241,6 +254,8 @@ class World(RuleBasedStateMachine):
         with self._into_another_database() as new:
             rebuild(self.place.files, new, lambda what, done, total: None, jobs=1)
             assert take_over(self.place.database, new) == []
+        # These marks are in no journal.
+        self.labels.clear()
         order = {uid: key for key, uid in self.place.instances()}
         self.events = sorted(self._there(), key=lambda event: order[event.uids[2]])
         for event in self.events:

@@ -2,12 +2,11 @@
 
 import json
 import signal
-import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,10 +18,11 @@ from datasets import make_study, write_part10
 from processes import PacsProcess, wait_for
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
-from sqlalchemy import select, update
+from servers import free_port
+from sqlalchemy import select, text, update
 
 from pacs_server.index.database import Database
-from pacs_server.index.outgoing_models import delivery
+from pacs_server.index.outgoing_models import delivery, remote_state
 from pacs_server.index.task_models import task
 from pacs_server.outbox.notes import MOST_LOST
 
@@ -33,6 +33,7 @@ FORWARDING = {
     "retry_first": 0.3, "retry_max": 1.0, "give_up_after": 5.0,
     "breaker_failures": 3, "breaker_first": 0.3, "breaker_max": 1.0,
 }  # fmt: skip
+IS_OPEN = task.c.state.in_(("ready", "running"))
 
 
 @dataclass
@@ -82,12 +83,6 @@ class Destination:
             server.shutdown()
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 def command(pacs: PacsProcess, *arguments: object) -> str:
     done = call_command("--config", pacs.config_file, *arguments, cwd=pacs.directory)
     assert done.returncode == 0, done.stderr
@@ -101,21 +96,48 @@ def tally(database: Database, *columns: str) -> Counter[Any]:
 
 
 def let_leases_end(database: Database) -> None:
-    """What a killed server had claimed is due a minute later; let that minute be over."""
+    """What a killed server had claimed is due a minute later, and what it asked asked again; let that be over."""
+    over = datetime.now(UTC) - timedelta(seconds=1)
     with database.begin() as connection:
-        over = datetime.now(UTC) - timedelta(seconds=1)
         connection.execute(update(task).where(task.c.state == "running").values(claimed_until=over))
+        asked = remote_state.c.probe_until.is_not(None)
+        connection.execute(update(remote_state).where(asked).values(probe_until=over))
+
+
+def is_alone(database: Database) -> bool:
+    """Whether nobody else is connected: PostgreSQL finishes the statements of a killed client."""
+    if database.is_sqlite:
+        return True
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    with database.connect() as connection:
+        return connection.scalar(text(f"{others} AND backend_type = 'client backend'")) == 1
 
 
 def all_over(database: Database) -> bool:
     with database.connect() as connection:
-        open_ = select(task.c.id).where(task.c.state.in_(("ready", "running"))).limit(1)
-        return connection.scalar(open_) is None
+        return connection.scalar(select(task.c.id).where(IS_OPEN).limit(1)) is None
+
+
+def wait_for_the_end(database: Database, what: str, seconds: float) -> None:
+    """Wait until no task is open; a failure says which are, and what is known of the remotes."""
+    try:
+        wait_for(lambda: all_over(database), what, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{what_is_open(database)}") from None
+
+
+def what_is_open(database: Database) -> str:
+    names = ("id", "target", "state", "due", "claimed_until", "deadline", "attempts", "lost_leases", "last_error")
+    with database.connect() as connection:
+        tasks = connection.execute(select(*(task.c[name] for name in names)).where(IS_OPEN).order_by(task.c.id)).all()
+        remotes = connection.execute(select(remote_state)).all()
+    lines = [f"at {datetime.now(UTC)}", *(str(row._asdict()) for row in remotes)]
+    return "\n".join([*lines, f"{len(tasks)} tasks are open:", *(str(row._asdict()) for row in tasks)])
 
 
 def test_a_night_with_a_crash_a_remote_that_is_down_and_one_that_is_full(database_url: str, tmp_path: Path) -> None:
     good, full, down = Destination(0), Destination(0, ROOM), Destination(free_port())
-    with good.listening(), full.listening():
+    with good.listening(), full.listening(), closing(Database(database_url)) as database:
         remotes = [
             {
                 "ae_title": name,
@@ -134,16 +156,18 @@ def test_a_night_with_a_crash_a_remote_that_is_down_and_one_that_is_full(databas
         command(pacs, "import", tmp_path / "media")
         for name in ("GOOD", "FULL", "DOWN"):
             command(pacs, "remote", "send", name, *(study[0].StudyInstanceUID for study in studies))
-        database = Database(database_url)
         pacs.start()
         wait_for(lambda: len(good.received) >= STUDIES * EACH // 3, "a third of it", 60)
         pacs.kill()
         before = sum(good.received.values())
         assert before < STUDIES * EACH
+        # Both sides notice that the server is gone.
+        wait_for(lambda: is_alone(database), "the end of its connections", 60)
+        wait_for(lambda: good.associations + full.associations == 0, "the end of its associations", 60)
         let_leases_end(database)
         with pacs:
             # Every instance arrives everywhere it can, and what is left is dead with the reason.
-            wait_for(lambda: all_over(database), "the end of all tasks", 120)
+            wait_for_the_end(database, "the end of all tasks", 120)
             assert good.received.keys() == uids
             assert tally(database, "remote", "state") == {
                 ("GOOD", "delivered"): STUDIES * EACH,
@@ -167,10 +191,9 @@ def test_a_night_with_a_crash_a_remote_that_is_down_and_one_that_is_full(databas
                 command(pacs, "tasks", "retry", "--dead", "--target", "DOWN")
                 # Otherwise the server looks within ten seconds.
                 pacs.send_signal(signal.SIGHUP)
-                wait_for(lambda: all_over(database), "the end of what was retried", 60)
+                wait_for_the_end(database, "the end of what was retried", 60)
             assert down.received == Counter(dict.fromkeys(uids, 1))
             assert down.most <= AT_ONCE
             shown = json.loads(command(pacs, "deliveries", "--json", "--limit", 1000))
             assert {(each["remote"], each["state"]) for each in shown} == {("FULL", "dead")}
         assert "internal error" not in pacs.log()
-        database.close()

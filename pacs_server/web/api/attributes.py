@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, create_model
 from pydicom.datadict import dictionary_description
 
-from pacs_server.dicom.attributes import ATTRIBUTES, Attribute
+from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, Attribute
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.text_query import plain_value
 from pacs_server.services.listing import ListedRow
@@ -41,13 +41,13 @@ def attributes_model(name: str, level: Level, base: type[Answer]) -> type[Any]:
     return create_model(name, __base__=base, __doc__=base.__doc__, **fields)
 
 
-def search_model(name: str, level: Level) -> type[Any]:
-    """The query parameters of a list at `level`: a key to match for each attribute, and the page."""
+def search_model(name: str, level: Level, base: type[Paging] = Paging) -> type[Any]:
+    """The query parameters of a list at `level`: a key to match for each attribute, and those of `base`, a page."""
     fields: dict[str, Any] = {each.keyword: (Annotated[str | None, Field(description=_asked(each))], None)
                               for each in shown_at(level) if _is_key(each)}  # fmt: skip
     fuzzy = Field(description="Match names by their words, as fuzzymatching of QIDO-RS does.")
     fields["fuzzymatching"] = (Annotated[bool, fuzzy], False)
-    return create_model(name, __base__=Paging, __doc__="What to search for.", **fields)
+    return create_model(name, __base__=base, __doc__="What to search for.", **fields)
 
 
 def _is_key(attribute: Attribute) -> bool:
@@ -56,9 +56,7 @@ def _is_key(attribute: Attribute) -> bool:
 
 def keys_of(query: Any) -> dict[str, str]:
     """The keys to match that a query has, keyword to text."""
-    return {
-        name: value for name, value in query.model_dump(exclude_none=True).items() if isinstance(value, str) and value
-    }
+    return {name: value for name, value in query.model_dump(exclude_none=True).items() if name in BY_KEYWORD and value}
 
 
 def values_of(row: ListedRow) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _with_plain_place(query: Parameters, scope: Scope) -> Parameters:
 
 
 def _is_list(annotation: Any) -> bool:
-    return get_origin(annotation) is list or any(map(_is_list, get_args(annotation)))
+    return get_origin(annotation) in (list, tuple) or any(map(_is_list, get_args(annotation)))
 
 
 def _known(model: type[Parameters]) -> str:

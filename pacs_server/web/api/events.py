@@ -3,16 +3,18 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
+from pacs_server.dicom.attributes import UNIQUE_KEYS
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import Scope
+from pacs_server.index.changes import ChangeKind
 from pacs_server.services.events import ARRIVALS, ArchiveEvent, Listener
 from pacs_server.web.api.operation import Call, Operation
 from pacs_server.web.services import WebServices
@@ -23,16 +25,15 @@ _HEARTBEAT_SECONDS: Final = 15.0
 _LONGEST_SECONDS: Final = 3600.0
 # How many deliveries wait for a client that reads slowly, before it is cut off.
 _MOST_WAITING: Final = 100
-_SERIES: Final = "SeriesInstanceUID"
-# So many series are looked up by one query.
+# So many series or studies are looked up by one query.
 _ASKED_TOGETHER: Final = 100
 _RESET: Final = b"event: reset\ndata: {}\n\n"
 _DESCRIPTION: Final = (
     "A stream of `text/event-stream`. Each event is named by its kind (ARRIVED, REPLACED, RESTORED, DELETED, MERGED, "
-    "REASSIGNED, WORKLIST, STEP, FINDING), and its data is a JSON object with at, study_instance_uid, "
+    "REASSIGNED, WORKLIST, STEP, FINDING, MARKED), and its data is a JSON object with at, study_instance_uid, "
     "series_instance_uid, sop_instance_uid, instances, number and detail. With Last-Event-ID the stream goes on behind "
     "that event; an event named `reset` says that events are missing: read the lists again. A caller with limits hears "
-    "only of arrivals in series that it sees, without the number of instances."
+    "only of arrivals in series that it sees, without the number of instances, and of marks of studies that it sees."
 )
 
 
@@ -89,17 +90,26 @@ class Events:
         return b"".join(map(_line, events))
 
     def _seen(self, events: Sequence[ArchiveEvent], scope: Scope) -> list[ArchiveEvent]:
-        """The arrivals in series that `scope` shows, without what it may hide: how many came, and which."""
-        arrivals = [event for event in events if event.kind in ARRIVALS]
-        shown: set[str] = set()
-        for start in range(0, len(arrivals), _ASKED_TOGETHER):
-            uids = {event.series_instance_uid for event in arrivals[start : start + _ASKED_TOGETHER]}
-            query = self._listing.query(Level.SERIES, {_SERIES: "\\".join(uids)}, (_SERIES,))
-            page = self._listing.page(query, len(uids) + _ASKED_TOGETHER, None, scope)
-            shown |= {row.texts[_SERIES] for row in page.rows}
+        """What `scope` shows, without what it may hide: arrivals, but not how many came, and which; and marks."""
+        arrivals = {event.series_instance_uid for event in events if event.kind in ARRIVALS}
+        marked = {event.study_instance_uid for event in events if event.kind is ChangeKind.MARKED}
+        series, studies = self._shown(Level.SERIES, arrivals, scope), self._shown(Level.STUDY, marked, scope)
         return [
-            replace(event, instances=0, sop_instance_uid="") for event in arrivals if event.series_instance_uid in shown
+            replace(event, instances=0, sop_instance_uid="")
+            for event in events
+            if (event.kind in ARRIVALS and event.series_instance_uid in series)
+            or (event.kind is ChangeKind.MARKED and event.study_instance_uid in studies)
         ]
+
+    def _shown(self, level: Level, wanted: Collection[str], scope: Scope) -> set[str]:
+        key, uids = UNIQUE_KEYS[level], list(wanted)
+        shown: set[str] = set()
+        for start in range(0, len(uids), _ASKED_TOGETHER):
+            some = uids[start : start + _ASKED_TOGETHER]
+            query = self._listing.query(level, {key: "\\".join(some)}, (key,))
+            page = self._listing.page(query, len(some) + _ASKED_TOGETHER, None, scope)
+            shown |= {row.texts[key] for row in page.rows}
+        return shown
 
 
 class _Inbox:

@@ -12,11 +12,14 @@ from pacs_server.dicom.levels import Level
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidRequest, NotFound
+from pacs_server.index.mark_filter import MarkFilter
 from pacs_server.index.marks import MarkKind, Reading
-from pacs_server.web.api.operation import Answer, Body, Call, Operation, Parameters
+from pacs_server.web.api.binding import next_address
+from pacs_server.web.api.operation import Answer, Body, Call, Operation, Page, Paging
 from pacs_server.web.services import WebServices
 
 _TAG: Final = "marks"
+_STUDY: Final = "StudyInstanceUID"
 _PARTS: Final = {"study": "Study Instance UID."}
 _GONE: Final = {404: "There is no such study."}
 _Text = Annotated[str, Field(max_length=64)]
@@ -42,18 +45,23 @@ class MarksChange(Body):
     reading: Reading | None = None
 
 
-class MarksSearch(Parameters):
-    """Which studies to find; at least one parameter is given, and all of them have to hold."""
+class MarkedSearch(Paging):
+    """Which studies to find by their marks; all that is given has to hold."""
 
-    label: Annotated[str | None, Field(description="Those with this label.")] = None
-    assigned_to: Annotated[str | None, Field(description="Those that this person or role is to read.")] = None
-    reading: Annotated[Reading | None, Field(description="Those whose reading is that far.")] = None
+    label: Annotated[
+        tuple[_Text, ...], Field(max_length=10, description="Those with this label; with all of them if repeated.")
+    ] = ()
+    assigned_to: Annotated[
+        _Text | None, Field(description="Those that this person or role is to read; empty for nobody.")
+    ] = None
+    reading: Annotated[
+        Reading | None, Field(description="Those whose reading is that far; those that nobody has marked are unread.")
+    ] = None
 
-
-class MarkedStudies(Answer):
-    """Studies with the marks that were asked for."""
-
-    items: list[MarksRow]
+    @property
+    def wanted(self) -> MarkFilter:
+        """The filter that these parameters are."""
+        return MarkFilter(self.label, self.assigned_to, self.reading)
 
 
 class Marks:
@@ -68,7 +76,7 @@ class Marks:
             Operation(
                 method="GET", path="/marks", name="find_marked", tag=_TAG, role=Role.READER,
                 summary="Find studies by label, reader and reading state.",
-                query=MarksSearch, answer=MarkedStudies, run=self._find,
+                query=MarkedSearch, answer=Page[MarksRow], run=self._find,
             ),
             Operation(
                 method="GET", path="/studies/{study}/marks", name="show_marks", tag=_TAG, role=Role.READER,
@@ -81,14 +89,14 @@ class Marks:
             ),
         ]  # fmt: skip
 
-    def _find(self, call: Call[MarksSearch, None]) -> Answer:
-        query = call.query
-        if query.label is None and query.assigned_to is None and query.reading is None:
+    def _find(self, call: Call[MarkedSearch, None]) -> Answer:
+        asked, listing = call.query, self._services.listing
+        if not asked.wanted:
             raise InvalidRequest("say which: label, assigned_to or reading")
-        marks = self._services.marks
-        uids = marks.studies(label=query.label, assigned_to=query.assigned_to, reading=query.reading)
-        seen = {subject.study_instance_uid for subject in _subjects(self._services, call, uids)}
-        return MarkedStudies(items=self._rows(sorted(uids & seen)))
+        query = listing.query(Level.STUDY, {}, (_STUDY,))
+        page = listing.page(query, asked.limit, asked.after, call.caller.scope, marks=asked.wanted)
+        rows = self._rows([row.texts[_STUDY] for row in page.rows])
+        return Page[MarksRow](items=rows, next=next_address(call, page.after))
 
     def _show(self, call: Call[Any, None]) -> Answer:
         (row,) = self._rows([subjects_of_study(self._services, call)[0].study_instance_uid])

@@ -1,5 +1,6 @@
 """REST: patients, studies, series and instances: lists with search, and what is known of one."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -11,11 +12,14 @@ from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import Scope
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import NotFound
+from pacs_server.index.mark_filter import NOTHING
+from pacs_server.index.marks import Reading
 from pacs_server.index.patients import Person
 from pacs_server.services.listing import ListedRow
 from pacs_server.web.api.attributes import attributes_model, keys_of, search_model, shown_at, values_of
 from pacs_server.web.api.binding import next_address
 from pacs_server.web.api.hidden_numbers import inward, outward
+from pacs_server.web.api.marks import MarkedSearch
 from pacs_server.web.api.operation import Answer, Call, Operation, Page
 from pacs_server.web.services import WebServices
 
@@ -39,7 +43,11 @@ class PatientRow(Answer):
 
 
 class StudyRow(Answer):
-    """A study with its patient."""
+    """A study with its patient, and what people and rules say of it."""
+
+    labels: Annotated[tuple[str, ...], Field(description="In alphabetical order.")]
+    assigned_to: Annotated[str, Field(description="The person or role that is to read it; empty for nobody.")]
+    reading: Annotated[Reading, Field(description="How far the reading is.")]
 
 
 class SeriesRow(Answer):
@@ -80,7 +88,10 @@ _BASES: Final[dict[Level, type[Answer]]] = {
 }
 _ROWS: Final = {level: attributes_model(_NAMES[level].title(), level, base) for level, base in _BASES.items()}
 _PAGES: Final[dict[Level, Any]] = {level: Page.__class_getitem__(row) for level, row in _ROWS.items()}
-_SEARCHES: Final = {level: search_model(f"{_NAMES[level].title()}Search", level) for level in Level}
+_SEARCHES: Final = {
+    level: search_model(f"{_NAMES[level].title()}Search", level, *[MarkedSearch] * (level is Level.STUDY))
+    for level in Level
+}
 
 
 class _Shown(Answer):
@@ -142,14 +153,15 @@ class StoredObjects:
             returned = (each.keyword for each in shown_at(level))
             query = services.listing.query(level, keys, returned, fuzzy=call.query.fuzzymatching)
             record.keys(query.texts)
-            page = services.listing.page(query, call.query.limit, call.query.after, call.caller.scope)
+            marks = call.query.wanted if level is Level.STUDY else NOTHING
+            page = services.listing.page(query, call.query.limit, call.query.after, call.caller.scope, marks=marks)
             record.matched(len(page.rows), complete=True)
-        items = [_ROWS[level](**_fields(level, row, call.caller.scope)) for row in page.rows]
+        items = [_ROWS[level](**fields) for fields in self._fields(level, page.rows, call.caller.scope)]
         return _PAGES[level](items=items, next=next_address(call, page.after))  # type: ignore[no-any-return]
 
     def _one(self, call: Call[Any, None], level: Level) -> Answer:
         row = self._row(call.caller, level, call.path[_NAMES[level]])
-        fields = _fields(level, row, call.caller.scope)
+        (fields,) = self._fields(level, [row], call.caller.scope)
         if level is Level.IMAGE:
             return _ROWS[level](**fields)  # type: ignore[no-any-return]
         extent = self._services.listing.extent(level, row.id, call.caller.scope)
@@ -158,6 +170,18 @@ class StoredObjects:
             first_received_at=extent.first_received_at, last_received_at=extent.last_received_at,
         )  # fmt: skip
         return _DETAILS[level](**fields, stored=stored)  # type: ignore[no-any-return]
+
+    def _fields(self, level: Level, rows: Sequence[ListedRow], scope: Scope) -> list[dict[str, Any]]:
+        """What a list says of each row."""
+        fields = [values_of(row) for row in rows]
+        if level is Level.PATIENT:
+            return [{"reference": _reference(row, scope)} | each for row, each in zip(rows, fields, strict=True)]
+        if level is Level.STUDY:
+            marks = self._services.marks.of([each["StudyInstanceUID"] for each in fields])
+            for each in fields:
+                of_study = marks[each["StudyInstanceUID"]]
+                each |= {name: getattr(of_study, name) for name in ("labels", "assigned_to", "reading")}
+        return fields
 
     def _file(self, call: Call[Any, None]) -> Answer:
         row = self._row(call.caller, Level.IMAGE, call.path["instance"])
@@ -194,10 +218,6 @@ class StoredObjects:
 
 def _find_class(level: Level) -> str:
     return PATIENT_ROOT_FIND if level is Level.PATIENT else _STUDY_ROOT_FIND
-
-
-def _fields(level: Level, row: ListedRow, scope: Scope) -> dict[str, Any]:
-    return ({"reference": _reference(row, scope)} if level is Level.PATIENT else {}) | values_of(row)
 
 
 def _reference(row: ListedRow, scope: Scope) -> str:

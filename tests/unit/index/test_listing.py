@@ -1,6 +1,7 @@
 """Lists by pages, on both databases."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,12 @@ from pacs_server.dicom.identifier import Query
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import Scope
 from pacs_server.dicom.text_query import query_of
+from pacs_server.index import mark_filter
 from pacs_server.index.listing import ListingIndex, Place
+from pacs_server.index.mark_filter import MarkFilter
+from pacs_server.index.marks import Mark, MarkIndex, MarkKind, Reading, StudyMarks
+
+NOW = datetime(2026, 3, 29, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -105,3 +111,38 @@ def test_with_limits_only_what_is_seen_is_listed_and_counted(archive: SmallArchi
     assert [len(page) for page in ids(index, studies(), 1)] == [1, 1, 1]
     assert len(index.page(studies(), Place(10), of_people)) == 2
     assert index.page(query_of(Level.IMAGE, {}, ("SOPInstanceUID",)), Place(10), Scope(ae_titles=("CT9",))) == []
+
+
+MARKS = (
+    MarkFilter(("a",)), MarkFilter(("a", "b")), MarkFilter(("none",)), MarkFilter(assigned_to="ann"),
+    MarkFilter(assigned_to=""), MarkFilter(reading=Reading.UNREAD), MarkFilter(reading=Reading.READ),
+    MarkFilter(("a",), "ann", Reading.UNREAD), MarkFilter(("b",), "", Reading.UNREAD),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("few", [0, 2000], ids=["frequent", "rare"])
+def test_studies_are_listed_by_their_marks(archive: SmallArchive, monkeypatch: pytest.MonkeyPatch, few: int) -> None:
+    monkeypatch.setattr(mark_filter, "_FEW", few)
+    index, marks = ListingIndex(archive.database), MarkIndex(archive.database)
+    uids = [archive.study(1, PatientID=f"P{number}")[0].uids.study for number in range(8)]
+    for number, uid in enumerate(uids):
+        said = [(MarkKind.LABEL, "a")] * (number % 2) + [(MarkKind.LABEL, "b")] * (number % 3 == 0)
+        said += [(MarkKind.ASSIGN, "ann")] * (number in (1, 2, 3)) + [(MarkKind.READING, "read")] * (number in (3, 4))
+        marks.apply([Mark(uid, kind, value, NOW, "ann") for kind, value in said])
+    known = {uid: StudyMarks() for uid in uids} | marks.of(uids)
+    column = [each.tag for each in studies().returns].index(0x0020000D)
+    for wanted in MARKS:
+        expected = [
+            uid
+            for uid in reversed(uids)
+            if {*wanted.labels} <= {*known[uid].labels}
+            and wanted.assigned_to in (None, known[uid].assigned_to)
+            and wanted.reading in (None, known[uid].reading)
+        ]
+        found, after = [], None
+        while rows := index.page(studies(), Place(2, after), marks=wanted):
+            found += [row.texts[column] for row in rows]
+            after = rows[-1].id
+        assert found == expected, wanted
+    limited = index.page(studies(PatientID="P3"), Place(9), Scope(ae_titles=("CT1",)), MarkFilter(("a", "b")))
+    assert [row.texts[column] for row in limited] == [uids[3]]

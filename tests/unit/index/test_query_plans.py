@@ -3,13 +3,21 @@
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pytest
 from plans import explained
+from sqlalchemy import insert
 
 from benchmarks.filling import fill, study
 from benchmarks.scale_rows import ROWS, Row, fill_worklist
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.text_query import query_of
 from pacs_server.index.database import Database
+from pacs_server.index.listing import ListingIndex, Place
+from pacs_server.index.mark_filter import MarkFilter
+from pacs_server.index.mark_models import study_label, study_reading
+from pacs_server.index.marks import Reading
 
 STUDIES, ORDERS = 4000, 1000
 # What is to be in the plan. SQLite names the indexes of constraints itself.
@@ -50,6 +58,12 @@ USED = {
     "worklist: AccessionNumber": "ix_worklist_item_accession_number",
     "worklist: all that is open": "ix_worklist_item_shown",
 }
+OF_EACH = "study_label"
+MARKED = {
+    MarkFilter(("rare",)): f"{STUDY_UID}.*study_label|study_label.*{STUDY_UID}",
+    MarkFilter(reading=Reading.REVIEW): f"{STUDY_UID}.*ix_study_reading_state|ix_study_reading_state.*{STUDY_UID}",
+    MarkFilter(("frequent",)): OF_EACH,
+}
 # They have no index, or ask for all.
 READ_ALL = {
     "store: one instance, with its commit", "study: PatientName, *Given", "study: ModalitiesInStudy, rare",
@@ -65,6 +79,7 @@ def large(database_url: str) -> Iterator[Database]:
         database.migrate()
         fill(database, range(1, STUDIES + 1), instances=5)
         fill_worklist(database, range(1, ORDERS + 1))
+        mark(database)
         if not database.is_sqlite:
             # As autovacuum does it while a server runs.
             with database.begin() as connection:
@@ -83,6 +98,25 @@ def test_queries_by_key_use_its_index_and_read_no_table_through(large: Database)
             (plan,) = plans_of(large, row)
             assert re.search(USED[row.title], plan, re.DOTALL), (row.title, plan)
             assert not SCAN.search(plan), (row.title, plan)
+
+    for wanted, used in MARKED.items():
+        with explained(large) as plans:
+            assert ListingIndex(large).page(query_of(Level.STUDY, {}, ("PatientID",)), Place(3), marks=wanted)
+        assert re.search(used, plans[-1], re.DOTALL), (wanted, plans[-1])
+        # The newest studies are looked at one by one, in the order of their keys, until the page is full.
+        assert used == OF_EACH or not SCAN.search(plans[-1]), (wanted, plans[-1])
+
+
+def mark(database: Database) -> None:
+    """Label and read all studies, and a few of them otherwise."""
+    uids, now = [study(number).uid for number in range(1, STUDIES + 1)], datetime(2026, 3, 29, tzinfo=UTC)
+    with database.begin() as connection:
+        for uid in uids:
+            values = {"study_instance_uid": uid, "at": now}
+            labels = ["frequent", "rare"] if uid in uids[:3] else ["frequent"]
+            connection.execute(insert(study_label), [values | {"label": label} for label in labels])
+            state = "review" if uid in uids[:3] else "read"
+            connection.execute(insert(study_reading), values | {"state": state})
 
 
 def plans_of(database: Database, row: Row) -> list[str]:

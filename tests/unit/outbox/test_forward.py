@@ -16,7 +16,7 @@ from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import Scope
 from pacs_server.errors import Conflict, NotFound, RemoteBusy, RemoteUnreachable
-from pacs_server.index.deliveries import DeliveryState
+from pacs_server.index.deliveries import FORWARD, DeliveryState
 from pacs_server.index.delivery_overview import DeliveryFilter
 from pacs_server.index.feed import Consumer
 from pacs_server.index.instances import StoredInstance
@@ -314,10 +314,40 @@ def test_one_process_asks_while_the_others_wait(small: SmallArchive, monkeypatch
     closed, claims = found
     assert isinstance(closed, Closed)
     assert closed.fails
-    # The answer of a process that died is waited for as long as a remote may take.
-    assert claims == {("forward", "A"): 140.0}
+    assert claims == {("forward", "A"): 60.0}
     assert second.handler.closed() == {}
     assert second.work() == 1
+
+
+@pytest.mark.parametrize(("response_timeout", "seconds"), [(60.0, 60.0), (5.0, 30.0)])
+def test_a_process_that_dies_while_it_asks_costs_a_minute_at_most(
+    small: SmallArchive, monkeypatch: pytest.MonkeyPatch, response_timeout: float, seconds: float
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(instance: Outgoing) -> Answer:
+        raise Killed
+
+    monkeypatch.setattr(breakers, "_KNOWN_SECONDS", 0.0)
+    clock, remotes = Clock(), [remote(response_timeout=response_timeout)]
+    first, second = (Outbound(small, remotes, clock, breaker_failures=1) for _ in range(2))
+    first.senders.moods["A"] = unreachable
+    key = first.send(uid(small.study(1)))
+    first.work()
+    clock.advance(31)
+    first.senders.moods["A"] = killed
+    with pytest.raises(Killed):
+        first.run(first.claim())
+    clock.advance(seconds - 1)
+    assert second.handler.closed() == {("forward", "A"): 1.0}
+    clock.advance(61 - seconds)
+    assert second.handler.closed() == {}
+    # The lease of the task ends just then.
+    assert [task.id for task in second.tasks.expire([FORWARD])] == [key]
+    assert second.work() == 1
+    assert second.senders.probed == ["A"]
+    assert second.deliveries() == ["delivered"]
 
 
 def test_after_the_time_what_waits_for_a_dead_remote_is_dead(small: SmallArchive) -> None:

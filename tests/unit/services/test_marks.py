@@ -15,6 +15,7 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import InvalidRequest, NotFound
 from pacs_server.index.database import Database
+from pacs_server.index.feed import Consumer
 from pacs_server.index.mark_models import study_label, study_note, study_reading
 from pacs_server.index.marks import MarkIndex, MarkKind, Reading, StudyMarks
 from pacs_server.services.marks import MarkService, replay
@@ -59,9 +60,6 @@ def test_what_is_said_last_holds_and_the_rest_stays(marked: Marked) -> None:
     found = marked.set("1.1", (MarkKind.UNLABEL, "night"), (MarkKind.READING, "read"))
     assert found == StudyMarks(("chest",), "ann", Reading.READ, "ann")
     assert marked.set("1.1", (MarkKind.ASSIGN, "")).assigned_to == ""
-    assert marked.service.studies(label="chest", reading=Reading.READ) == {"1.1"}
-    assert marked.service.studies(label="night") == set()
-    assert marked.service.studies(assigned_to="bob") == set()
 
 
 def test_a_rule_does_not_take_back_what_a_person_said(marked: Marked) -> None:
@@ -87,6 +85,30 @@ def test_notes_are_those_of_their_study_and_of_their_writer(marked: Marked) -> N
     for text in (" \n", "a\0b", "x" * 4001):
         with pytest.raises(InvalidRequest):
             marked.service.add_note(text, subjects, ANN)
+
+
+def test_the_feed_tells_of_studies_whose_marks_have_changed(marked: Marked) -> None:
+    consumer = Consumer("pages")
+    marked.place.feed.join(consumer)
+    marked.set("1.1", (MarkKind.LABEL, "night"), (MarkKind.ASSIGN, ""))
+    marked.by_rule("1.2", (MarkKind.LABEL, "late"), (MarkKind.READING, "unread"))
+    # Late images have a rule say the same again; what is added and taken away at once leaves nothing.
+    marked.by_rule("1.2", (MarkKind.LABEL, "late"), (MarkKind.READING, "unread"))
+    marked.set("1.2", (MarkKind.UNLABEL, "none"))
+    marked.set("1.2", (MarkKind.LABEL, "x"), (MarkKind.UNLABEL, "late"))
+    assert marked.place.take_all(consumer) == [
+        "MARKED 1.1 label night, assign nobody",
+        "MARKED 1.2 label late, reading unread",
+        "MARKED 1.2 label x, unlabel late",
+    ]
+
+
+def test_what_a_person_said_is_no_news_from_a_rule(marked: Marked) -> None:
+    consumer = Consumer("pages")
+    marked.set("1.1", (MarkKind.READING, "read"))
+    marked.place.feed.join(consumer)
+    marked.by_rule("1.1", (MarkKind.READING, "unread"))
+    assert marked.place.take_all(consumer) == []
 
 
 @pytest.mark.parametrize(
@@ -127,4 +149,7 @@ def test_a_line_that_a_crash_cut_off_hurts_no_other(tmp_path: Path) -> None:
     log.append(line % 2)
     with closing(Database(f"sqlite:///{tmp_path / 'pacs.db'}")) as database:
         assert replay(log, MarkIndex(database)) == 2
-        assert MarkIndex(database).studies(label="x") == {"1.1", "1.2"}
+        assert {uid: marks.labels for uid, marks in MarkIndex(database).of(["1.1", "1.2"]).items()} == {
+            "1.1": ("x",),
+            "1.2": ("x",),
+        }

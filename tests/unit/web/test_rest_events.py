@@ -122,6 +122,24 @@ def test_arrivals_worklist_items_and_deletions_are_told(api: RestAPI) -> None:
     stream.leave()
 
 
+def test_marks_are_told_to_those_who_see_the_study(api: RestAPI) -> None:
+    (hidden,), (seen,) = api.study(PatientID="P1"), api.study(PatientID="P2", Modality="MR")
+    api.act_as(Role.READER, LIMITED)
+    limited = Stream(api)
+    api.act_as(Role.ADMINISTRATOR)
+    other = Stream(api)
+    for uid in (hidden.StudyInstanceUID, seen.StudyInstanceUID):
+        api.send("POST", f"/studies/{uid}/marks", {"add_labels": ["night"], "reading": "read"})
+    for stream in (limited, other):
+        stream.wait(seen.StudyInstanceUID.encode())
+    (told,) = limited.told()
+    assert (told[0], told[1]["study_instance_uid"]) == ("MARKED", seen.StudyInstanceUID)
+    assert told[1]["detail"] == "label night, reading read"
+    assert [name for name, _ in other.told()] == ["MARKED", "MARKED"]
+    limited.leave()
+    other.leave()
+
+
 def test_who_comes_back_gets_what_was_missed(api: RestAPI) -> None:
     stream, other = Stream(api), Stream(api)
     api.study(PatientID="P1")

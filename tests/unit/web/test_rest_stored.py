@@ -50,6 +50,38 @@ def test_pages_follow_each_other_while_more_arrives(api: RestAPI) -> None:
     assert seen == stored[::-1]
 
 
+def test_studies_are_found_by_their_marks(api: RestAPI) -> None:
+    stored = [str(api.study(PatientID=f"P{number}")[0].StudyInstanceUID) for number in range(5)]
+    for number, body in enumerate(
+        [
+            {"add_labels": ["night", "chest"]},
+            {"add_labels": ["night"], "assigned_to": "ann"},
+            {"reading": "read"},
+            {"add_labels": ["night", "chest"], "reading": "read"},
+        ]
+    ):
+        api.send("POST", f"/studies/{stored[number]}/marks", body)
+
+    def found(path: str, **asked: object) -> list[int]:
+        key = "study" if path == "/marks" else "StudyInstanceUID"
+        return [stored.index(row[key]) for row in api.get(path, params=asked)["items"]]
+
+    for path in ("/studies", "/marks"):
+        assert found(path, label="night") == [3, 1, 0]
+        assert found(path, label=["night", "chest"]) == [3, 0]
+        assert found(path, label="night", reading="read") == [3]
+        assert found(path, reading="unread") == [4, 1, 0]
+        assert found(path, assigned_to="ann", reading="unread") == [1]
+        assert found(path, assigned_to="") == [4, 3, 2, 0]
+        assert found(path, label="none") == []
+    assert found("/studies", label="night", PatientID="P1") == [1]
+    first = api.get("/studies", params={"label": ["night", "chest"], "limit": 1})
+    (row,) = api.client.get(first["next"]).json()["items"]
+    assert (row["labels"], row["assigned_to"], row["reading"]) == (["chest", "night"], "", "unread")
+    assert api.get(f"/studies/{stored[1]}")["assigned_to"] == "ann"
+    assert "label" in api.send("GET", "/marks", status=400)["detail"]
+
+
 def test_one_study_tells_how_much_of_it_is_stored(api: RestAPI) -> None:
     instances = api.study(2, 3)
     found = api.get(f"/studies/{instances[0].StudyInstanceUID}")
