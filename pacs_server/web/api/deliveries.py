@@ -82,6 +82,12 @@ class ForwardedRows(Answer):
     items: list[ForwardedRow]
 
 
+class Destinations(Answer):
+    """Where studies can be sent."""
+
+    items: Annotated[list[str], Field(description="The names of the remotes.")]
+
+
 class Retarget(Body):
     """Which remote gets what waits for another one."""
 
@@ -118,6 +124,7 @@ class Deliveries:
     """The resource deliveries, and what can be decided about remotes."""
 
     def __init__(self, services: WebServices) -> None:
+        self._config = services.config
         self._forwarding = services.forwarding
         self._breakers = services.breakers
 
@@ -134,6 +141,11 @@ class Deliveries:
                 summary="Have a study, series or instances sent to remotes, also what they have already.",
                 body=Send, answer=ForwardedRows, status=202, run=self._send,
                 errors={404: "There is no such remote, or nothing of that in the archive."},
+            ),
+            Operation(
+                method="GET", path="/destinations", name="list_destinations", tag=_TAG, role=Role.CONTRIBUTOR,
+                summary="List the names of the remotes that studies can be sent to.", answer=Destinations,
+                run=self._destinations,
             ),
             Operation(
                 method="GET", path="/outgoing", name="outgoing", tag=_TAG, role=Role.OPERATOR,
@@ -189,6 +201,9 @@ class Deliveries:
                 for each in sent
             ]
         )  # fmt: skip
+
+    def _destinations(self, call: Call[Any, None]) -> Answer:
+        return Destinations(items=sorted(each.name for each in self._config().remote_aes))
 
     def _remotes(self, call: Call[Any, None]) -> Answer:
         unlimited(call)

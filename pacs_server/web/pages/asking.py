@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
+from starlette.responses import StreamingResponse
 
 from pacs_server.services.access import require
 from pacs_server.web.api.binding import Address, body_of, call_of, parameters
-from pacs_server.web.api.operation import Operation, Reply
+from pacs_server.web.api.operation import Call, Operation, Reply
 from pacs_server.web.caller import OPERATION, caller_of
 from pacs_server.web.threads import in_thread
 
@@ -41,18 +42,38 @@ class Asking:
         """
         operation = self._operations[name]
         assert operation.run is not None, f"{name} has an answer of its own kind"
+        result = await in_thread(operation.run, self._call(request, operation, path, query, body))
+        return result.answer if isinstance(result, Reply) else result
+
+    async def whole(self, request: Request, name: str, path: Values, most: int) -> bytes | None:
+        """The whole body of an operation that has an answer of its own kind; None if it is larger than `most` bytes.
+
+        Raises as calling does.
+        """
+        operation = self._operations[name]
+        assert operation.respond is not None, f"{name} has an answer of a model"
+        response = await operation.respond(self._call(request, operation, path, _NONE, None))
+        assert isinstance(response, StreamingResponse)
+        found = bytearray()
+        async for piece in response.body_iterator:
+            found += piece.encode() if isinstance(piece, str) else piece
+            if len(found) > most:
+                return None
+        return bytes(found)
+
+    def _call(
+        self, request: Request, operation: Operation, path: Values, query: Values, body: Values | None
+    ) -> Call[Any, Any]:
         caller = caller_of(request)
-        request.scope[OPERATION] = name
+        request.scope[OPERATION] = operation.name
         require(caller, operation.role)
-        call = call_of(
+        return call_of(
             request,
             self._base(request),
             {key: str(value) for key, value in path.items()},
             parameters(_query(query), operation.query, caller.scope),
             None if operation.body is None else body_of(json.dumps(body or {}).encode(), operation.body),
         )
-        result = await in_thread(operation.run, call)
-        return result.answer if isinstance(result, Reply) else result
 
 
 def _query(values: Values) -> QueryParams:

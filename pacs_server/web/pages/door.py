@@ -10,11 +10,15 @@ from pacs_server.web.pages.page import Pages
 from pacs_server.web.pages.preferences import Preferences
 from pacs_server.web.pages.studies import Studies
 from pacs_server.web.pages.study import Study
+from pacs_server.web.pages.study_history import StudyHistory
+from pacs_server.web.pages.study_tags import StudyTags
 
 # To add a room, add one line.
 _ROOMS: Final = (
     Studies,
     Study,
+    StudyHistory,
+    StudyTags,
     Preferences,
 )
 

@@ -1,10 +1,29 @@
-"""One study: its patient, its series with pictures, and what can be done with it."""
+"""One study: its patient, its series with pictures, what people say of it, and what can be done with it."""
+
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pacs_server.audit.auditor import participant_of
+from pacs_server.errors import NotAuthorised
+from pacs_server.web.caller import caller_of
+from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Pages
+
+# Modalities whose instances have no pixels (PS3.3 C.7.3.1.1.1): their thumbnails are not asked for.
+NO_PICTURES: Final = frozenset({
+    "SR", "PR", "KO", "DOC", "RTSTRUCT", "RTPLAN", "RTRECORD", "REG", "FID", "PLAN", "AU", "ECG", "EPS", "HD", "EEG",
+    "EMG", "EOG", "RESP", "POS", "ASMT", "RWV", "M3D", "STAIN", "TEXTUREMAP", "LEN", "AR", "KER", "VA", "SRF", "IOL",
+})  # fmt: skip
+_MOST_SERIES: Final = 1000
+# The states of a reading as people call them.
+READINGS: Final = {
+    "unread": marked("not read"), "reading": marked("being read"), "read": marked("read"),
+    "review": marked("to be reviewed"),
+}  # fmt: skip
+_DELIVERIES: Final = ("waiting", "delivered", "dead", "cancelled")
 
 
 class Study:
@@ -16,12 +35,83 @@ class Study:
         self._pages = pages
 
     def routes(self) -> list[Route]:
-        """The page."""
-        return [Route("/studies/{study}", self._pages.guarded(self._page), methods=["GET"])]
+        """The page, and where its forms go."""
+        guarded, path = self._pages.guarded, "/studies/{study}"
+        return [
+            Route(path, guarded(self._page), methods=["GET"]),
+            Route(f"{path}/marks", guarded(self._mark), methods=["POST"]),
+            Route(f"{path}/notes", guarded(self._note), methods=["POST"]),
+            Route(f"{path}/send", guarded(self._send), methods=["POST"]),
+            Route(f"{path}/delete", guarded(self._delete), methods=["POST"]),
+        ]
 
     async def _page(self, request: Request) -> Response:
-        uid = request.path_params["study"]
-        study = await self._pages.ask(request, "show_study", {"study": uid})
-        series = await self._pages.ask(request, "list_series", query={"StudyInstanceUID": uid, "limit": 1000})
-        rows = sorted(series.items, key=lambda row: (int(row.SeriesNumber or 0), row.SeriesInstanceUID))
-        return self._pages.show(request, "study.html", study=study, series=rows)
+        ask, path = self._pages.ask, {"study": request.path_params["study"]}
+        study = await ask(request, "show_study", path)
+        series = await ask(
+            request, "list_series", query={"StudyInstanceUID": study.StudyInstanceUID, "limit": _MOST_SERIES}
+        )
+        return self._pages.show(
+            request,
+            "study.html",
+            study=study,
+            tab="study",
+            series=sorted(series.items, key=_place),
+            no_pictures=NO_PICTURES,
+            marks=await ask(request, "show_marks", path),
+            notes=(await ask(request, "list_notes", path)).items,
+            readings=READINGS,
+            me=participant_of(caller_of(request)).user_id,
+            destinations=(await ask(request, "list_destinations")).items if ask.may(request, "send") else [],
+            sent=await self._sent(request, path),
+            said=request.query_params.get("said", ""),
+        )
+
+    async def _sent(self, request: Request, path: dict[str, str]) -> list[Any]:
+        """The deliveries of the study, by remote and state."""
+        try:
+            found = (await self._pages.ask(request, "show_history", path)).items
+        except NotAuthorised:
+            # The history is about all of a study, of which callers with limits may see a part.
+            return []
+        return [each for each in found if each.what in _DELIVERIES]
+
+    async def _mark(self, request: Request) -> Response:
+        form, path = await self._pages.form(request), request.path_params
+        add, remove = form.get("add", "").strip(), form.get("remove", "")
+        body: dict[str, object] = {"add_labels": [add] if add else [], "remove_labels": [remove] if remove else []}
+        body |= {name: form[name].strip() for name in ("assigned_to", "reading") if name in form}
+        await self._pages.ask(request, "mark", path, body=body)
+        return self._pages.go(request, f"/studies/{path['study']}")
+
+    async def _note(self, request: Request) -> Response:
+        form, path = await self._pages.form(request), request.path_params
+        if remove := form.get("remove", ""):
+            await self._pages.ask(request, "remove_note", {**path, "note": remove})
+        else:
+            await self._pages.ask(request, "add_note", path, body={"text": form.get("text", "")})
+        return self._pages.go(request, f"/studies/{path['study']}")
+
+    async def _send(self, request: Request) -> Response:
+        form, study = await self._pages.form(request), request.path_params["study"]
+        body = {"remotes": form.getlist("remote"), "study": study}
+        await self._pages.ask(request, "send", body=body)
+        return self._pages.go(request, f"/studies/{study}", said="sent")
+
+    async def _delete(self, request: Request) -> Response:
+        form, study = await self._pages.form(request), request.path_params["study"]
+        body = {"level": "study", "uid": study, "reason": form.get("reason", "")}
+        await self._pages.ask(request, "delete", body=body)
+        return self._pages.go(request, "/studies", said="deleted")
+
+
+def _place(row: Any) -> tuple[int, str]:
+    return whole(row.SeriesNumber), row.SeriesInstanceUID
+
+
+def whole(text: str | int | None) -> int:
+    """A value of the VR IS as a number, 0 for what is none."""
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0

@@ -88,6 +88,7 @@ SAMPLES: dict[str, Sample] = {
     "cancel_task": lambda stage: (f"/tasks/{stage.task}/cancel", None),
     "list_deliveries": lambda _: ("/deliveries", None),
     "send": lambda stage: ("/deliveries", {"remotes": ["WS1"], "study": stage.study}),
+    "list_destinations": lambda _: ("/destinations", None),
     "outgoing": lambda _: ("/outgoing", None),
     "pause_remote": lambda _: ("/remotes/WS1/pause", None),
     "resume_remote": lambda _: ("/remotes/WS1/resume", None),
@@ -236,7 +237,7 @@ def test_a_limited_caller_learns_nothing_foreign(any_stage: Stage) -> None:
         if answer.status_code == 200:
             seen.add(name)
     listed = {"list_patients", "list_studies", "list_series", "list_instances", "list_worklist_items"}
-    assert seen == listed | {"show_status", "list_deliveries", "find_marked"}
+    assert seen == listed | {"show_status", "list_deliveries", "list_destinations", "find_marked"}
     assert api.get("/worklist")["items"] == []
     (row,) = api.get("/studies")["items"]
     assert (row["PatientID"], row["NumberOfStudyRelatedInstances"]) == ("MINE", 1)
