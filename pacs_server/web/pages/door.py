@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pacs_server.web.pages.look import Look
 from pacs_server.web.pages.page import Pages
 from pacs_server.web.pages.preferences import Preferences
 from pacs_server.web.pages.studies import Studies
@@ -19,6 +20,7 @@ _ROOMS: Final = (
     Study,
     StudyHistory,
     StudyTags,
+    Look,
     Preferences,
 )
 

@@ -1,0 +1,100 @@
+// Fetches series and frames from the server: values that are windowed here, or pictures that the server has made.
+
+import { Cache } from "./cache.js";
+import { text, value } from "./dataset.js";
+import { imagesOf, tableOf } from "./images.js";
+import { Loader } from "./loader.js";
+import { sorted } from "./order.js";
+
+const VALUES = "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1";
+const MEGABYTE = 2 ** 20;
+const prefix = document.documentElement.dataset.prefix;
+
+/** The memory for frames: less on small devices. */
+const limit = () => Math.min(512, Math.max(96, (navigator.deviceMemory ?? 4) * 64)) * MEGABYTE;
+
+/** An answer, or an error with the reason that the server gives. */
+async function answered(address, options) {
+  const answer = await fetch(address, options);
+  if (answer.status === 401) location.reload();
+  if (!answer.ok) throw new Error(await reason(answer));
+  return answer;
+}
+
+async function reason(answer) {
+  try {
+    const found = await answer.json();
+    return String(found.detail ?? found.title ?? answer.statusText);
+  } catch {
+    return `${answer.status} ${answer.statusText}`;
+  }
+}
+
+/** The series of one study. */
+export class Study {
+  #series = new Map();
+
+  constructor(uid, changed) {
+    this.uid = uid;
+    this.cache = new Cache(limit(), (frame) => frame.bitmap?.close());
+    this.loader = new Loader((image, signal) => this.#frame(image, signal), this.cache, { changed });
+  }
+
+  /** The path of a series. */
+  path(series) { return `${prefix}/dicom-web/studies/${this.uid}/series/${series}`; }
+
+  /** The images of a series in their order, and the instances that have no pixels. */
+  series(uid) {
+    if (!this.#series.has(uid)) {
+      const found = this.#fetchSeries(uid);
+      found.catch(() => this.#series.delete(uid));
+      this.#series.set(uid, found);
+    }
+    return this.#series.get(uid);
+  }
+
+  async #fetchSeries(uid) {
+    const instances = await (await answered(`${this.path(uid)}/metadata`)).json();
+    const images = sorted(imagesOf(instances));
+    for (const image of images) image.path = `${this.path(uid)}/instances/${image.sop}/frames/${image.frame}`;
+    return { uid, images, instances, modality: text(instances[0], "00080060") };
+  }
+
+  async #frame(image, signal) {
+    return image.hasValues ? this.#values(image, signal) : this.#picture(image, signal);
+  }
+
+  async #values(image, signal) {
+    const [answer, tables] = await Promise.all([answered(image.path, { signal, headers: { accept: VALUES } }), this.#tables(image)]);
+    const bytes = await answer.arrayBuffer();
+    const { allocated } = image.pixel;
+    const wanted = image.rows * image.columns;
+    if (bytes.byteLength < (wanted * allocated) / 8) throw new Error(`${bytes.byteLength} B < ${(wanted * allocated) / 8} B`);
+    const data = allocated === 8 ? new Uint8Array(bytes, 0, wanted) : new Uint16Array(bytes, 0, wanted);
+    return { thing: { data, ...tables }, bytes: bytes.byteLength };
+  }
+
+  async #picture(image, signal) {
+    const answer = await answered(`${image.path}/rendered?quality=95`, { signal, headers: { accept: "image/jpeg" } });
+    const bitmap = await createImageBitmap(await answer.blob());
+    return { thing: { bitmap }, bytes: 4 * bitmap.width * bitmap.height };
+  }
+
+  /** The tables of the Modality LUT and VOI LUT Sequence; long ones are fetched. */
+  async #tables(image) {
+    const { modalityTable: item, windowTables: items } = image;
+    if (!item && !items.length) return { modalityTable: null, windowTables: [] };
+    const { signed } = image.pixel;
+    const modalityTable = item ? await table(item, signed) : null;
+    const mayBeNegative = !modalityTable && (signed || image.rescale.intercept < 0);
+    const found = await Promise.all(items.map((each) => table(each, mayBeNegative)));
+    return { modalityTable, windowTables: found.filter(Boolean) };
+  }
+}
+
+async function table(item, signed) {
+  const address = item["00283006"]?.BulkDataURI;
+  if (!address) return tableOf(item, signed);
+  const answer = await answered(address, { headers: { accept: "application/octet-stream" } });
+  return tableOf(item, signed, new Uint8Array(await answer.arrayBuffer()));
+}

@@ -1,0 +1,138 @@
+// From the metadata of a series to its images: one for each frame, with all that is needed to show it.
+
+import { inline, number, numbers, text, value, values, vector } from "./dataset.js";
+
+const SHARED = "52009229";
+const PER_FRAME = "52009230";
+const PIXELS = ["7FE00010", "7FE00008", "7FE00009"];
+const FRAMES_MAY_BE = 100_000;
+
+/** The images of some instances; instances without pixels give none. */
+export function imagesOf(instances) {
+  const images = [];
+  for (const ds of instances) {
+    if (!hasPixels(ds)) continue;
+    const count = Math.min(Math.max(1, number(ds, "00280008") ?? 1), FRAMES_MAY_BE);
+    for (let frame = 1; frame <= count; frame += 1) images.push(new Image(ds, frame, count));
+  }
+  return images;
+}
+
+/** Whether an instance has pixels. */
+export const hasPixels = (ds) => PIXELS.some((tag) => tag in ds) && Boolean(number(ds, "00280010") && number(ds, "00280011"));
+
+/** One frame. */
+class Image {
+  constructor(ds, frame, frames) {
+    this.ds = ds;
+    this.frame = frame;
+    this.frames = frames;
+    this.sop = text(ds, "00080018");
+    this.key = `${this.sop}/${frame}`;
+    this.number = number(ds, "00200013") ?? 0;
+    this.rows = number(ds, "00280010");
+    this.columns = number(ds, "00280011");
+    this.photometric = text(ds, "00280004");
+    this.frameOfReference = text(ds, "00200052");
+    this.position = vector(this.#group("00209113", "00200032"), "00200032", 3);
+    this.orientation = vector(this.#group("00209116", "00200037"), "00200037", 6);
+  }
+
+  /** Where an attribute of this frame is: in its own functional group, in that of all frames, or in the data set. */
+  #group(sequence, tag) {
+    const own = value(value(this.ds, PER_FRAME) && values(this.ds, PER_FRAME)[this.frame - 1], sequence);
+    if (own && tag in own) return own;
+    const shared = value(value(this.ds, SHARED), sequence);
+    return shared && tag in shared ? shared : this.ds;
+  }
+
+  /** How stored values lie in the bytes of a frame. */
+  get pixel() {
+    const allocated = number(this.ds, "00280100") ?? 16;
+    const stored = Math.min(number(this.ds, "00280101") || allocated, allocated);
+    const high = number(this.ds, "00280102") ?? stored - 1;
+    return { allocated, stored, high: Math.min(Math.max(high, stored - 1), allocated - 1), signed: number(this.ds, "00280103") === 1 };
+  }
+
+  /** Whether values are fetched, and windowed here; of all others the server makes a picture. */
+  get hasValues() {
+    const grey = this.photometric === "MONOCHROME1" || this.photometric === "MONOCHROME2";
+    return grey && (number(this.ds, "00280002") ?? 1) === 1 && [8, 16].includes(this.pixel.allocated) && "7FE00010" in this.ds;
+  }
+
+  /** The memory that a frame takes, in bytes. */
+  get bytes() {
+    return this.rows * this.columns * (this.hasValues ? this.pixel.allocated / 8 : 4);
+  }
+
+  /** Millimetres between rows and between columns, or null. */
+  get spacing() {
+    const measured = vector(this.#group("00289110", "00280030"), "00280030", 2);
+    const found = measured ?? vector(this.ds, "00181164", 2) ?? vector(this.ds, "00182010", 2);
+    return found && found.every((each) => each > 0) ? found : null;
+  }
+
+  /** Whether the spacing is that at the detector, and not in the patient (PS3.3 10.7.1.3). */
+  get isProjected() {
+    return !vector(this.#group("00289110", "00280030"), "00280030", 2) && Boolean(vector(this.ds, "00181164", 2));
+  }
+
+  /** How high and how wide a pixel is shown, the smaller one 1. */
+  get aspect() {
+    const ratio = vector(this.ds, "00280034", 2);
+    const [down, across] = this.spacing ?? (ratio && ratio.every((each) => each > 0) ? ratio : [1, 1]);
+    const least = Math.min(down, across);
+    return [down / least, across / least];
+  }
+
+  /** The windows of the file: center, width, name and function. */
+  get windows() {
+    const ds = this.#group("00289132", "00281050");
+    const [centers, widths, names] = [numbers(ds, "00281050"), numbers(ds, "00281051"), values(ds, "00281055")];
+    const shape = text(ds, "00281056") || "LINEAR";
+    return centers
+      .map((center, index) => ({ center, width: widths[index], name: names[index] ?? "", shape }))
+      .filter((each) => each.width > 0 && (each.shape !== "LINEAR" || each.width >= 1));
+  }
+
+  /** Slope and intercept to the units of the modality (PS3.3 C.11.1). */
+  get rescale() {
+    const ds = this.#group("00289145", "00281053");
+    return { slope: number(ds, "00281053") || 1, intercept: number(ds, "00281052") ?? 0, unit: text(ds, "00281054") };
+  }
+
+  /** The items of the Modality LUT and VOI LUT Sequence. */
+  get modalityTable() { return value(this.ds, "00283000"); }
+
+  get windowTables() {
+    const ds = this.#group("00289132", "00283010");
+    return values(ds, "00283010");
+  }
+
+  /** The stored values that stand for nothing: the first and the last one, or null (PS3.3 C.7.5.1.1.2). */
+  get padding() {
+    const first = number(this.ds, "00280120");
+    if (first === undefined) return null;
+    const last = number(this.ds, "00280121") ?? first;
+    return [Math.min(first, last), Math.max(first, last)];
+  }
+
+  /** Frames in a second, if the file says how fast it is to be shown (PS3.3 C.7.6.5). */
+  get rate() {
+    const time = number(this.ds, "00181063") || numbers(this.ds, "00181065").find((each) => each > 0);
+    return number(this.ds, "00082144") || number(this.ds, "00180040") || (time ? 1000 / time : undefined);
+  }
+}
+
+/** A lookup table of an item: its first value, its entries and their bits; null if it is none (PS3.3 C.11.1.1). */
+export function tableOf(item, signed, bytes = inline(item, "00283006")) {
+  const [count, low, width] = numbers(item, "00283002");
+  let entries = numbers(item, "00283006");
+  if (!entries.length && bytes) {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const many = count || 65536;
+    entries = bytes.length < 2 * many ? [...bytes] : Array.from({ length: many }, (_, i) => view.getUint16(2 * i, true));
+  }
+  if (!entries.length || !width) return null;
+  return { first: signed && low > 0x7fff ? low - 0x10000 : low, entries, bits: Math.min(width, 16), name: text(item, "00283003") };
+}
