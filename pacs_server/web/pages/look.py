@@ -37,7 +37,9 @@ class Look:
         rows = sorted(found, key=lambda row: (int(row.SeriesNumber or 0), row.SeriesInstanceUID))
         begin = _named(rows, request.query_params.get("series")) or _first(rows)
         compared = _named(rows, request.query_params.get("compare"))
-        return self._pages.show(request, "look.html", study=study, series=rows, begin=begin, compared=compared)
+        return self._pages.show(
+            request, "look.html", study=study, series=rows, begin=begin, compared=compared, without=_WITHOUT_PIXELS
+        )
 
 
 def _named(rows: list[Any], uid: str | None) -> str | None:

@@ -112,13 +112,13 @@ export class Pane {
     return this.auto;
   }
 
-  /** Pull on the window; says whether this image has one. */
-  pullWindow(across, up) {
+  /** Pull on the window, across its width and down its center; says whether this image has one. */
+  pullWindow(across, down) {
     const frame = this.image && this.app.study.loader.get(this.image.key);
     if (!frame?.data) return !this.image || this.image.hasValues;
     let look = this.look(frame);
     if (look.table) look = { center: look.table.first + look.table.entries.length / 2, width: look.table.entries.length, shape: "LINEAR" };
-    this.setChoice({ window: pulled(look, across, up) });
+    this.setChoice({ window: pulled(look, across, down) });
     return true;
   }
 

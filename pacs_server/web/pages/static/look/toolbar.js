@@ -78,9 +78,10 @@ export class Toolbar {
     const { app } = this;
     const { key, target } = event;
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-    const types = target.matches("input:not([type=range]), select, textarea, summary, a, button");
+    if (target.matches("input:not([type=range]), select, textarea")) return;
+    // Buttons and links have these keys for themselves.
+    if (target.matches("button, a, summary") && (key === " " || key === "Enter")) return;
     const cine = app.cineOf(app.active);
-    if (types && (key.length > 1 || key === " " || target.matches("input, select"))) return;
     if (key in steps && target.matches("[type=range]")) {
       cine.stop();
       return;

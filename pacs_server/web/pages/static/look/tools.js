@@ -11,7 +11,9 @@ export function listen(pane, app) {
   let tool = "";
   let rest = 0;
   let wheeled = 0;
-  let tapped = 0;
+  let tapped = -Infinity;
+  // Whether what goes on may still become a tap: one finger that does not move.
+  let isTap = false;
   const place = (event) => {
     const box = canvas.getBoundingClientRect();
     return { x: event.clientX - box.left, y: event.clientY - box.top };
@@ -23,6 +25,7 @@ export function listen(pane, app) {
     canvas.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, place(event));
     rest = 0;
+    isTap = pointers.size === 1;
     if (pointers.size > 1 && tool === "measure") pane.measuring.undo();
     tool = pointers.size > 1 ? "pinch" : toolOf(event, app.tool);
     if (tool === "measure") pane.measuring.begin(pane.pointAt(place(event)));
@@ -32,6 +35,7 @@ export function listen(pane, app) {
     if (!before) return;
     const now = place(event);
     const [x, y] = [now.x - before.x, now.y - before.y];
+    if (Math.hypot(x, y) > 3) isTap = false;
     if (tool === "pinch" && pointers.size === 2) pinch(pane, [...pointers.values()], before, now);
     pointers.set(event.pointerId, now);
     if (tool === "scroll") rest = scrolled(pane, rest + y);
@@ -49,7 +53,7 @@ export function listen(pane, app) {
   };
   canvas.addEventListener("pointerup", (event) => {
     over(event);
-    if (event.pointerType !== "touch") return;
+    if (event.pointerType !== "touch" || !isTap) return;
     if (event.timeStamp - tapped < TAP_MS) toggleFit(pane);
     tapped = event.timeStamp;
   });

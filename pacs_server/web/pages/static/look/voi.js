@@ -59,11 +59,11 @@ export function fullRange(data, pixel, toModality, padding) {
   return { center: (least + most + 1) / 2, width: most - least + 1, shape: "LINEAR", name: "" };
 }
 
-/** A window that somebody pulls on: `across` and `up` are pixels on the screen. */
-export function pulled(window, across, up) {
+/** A window that somebody pulls on: `across` and `down` are pixels on the screen. */
+export function pulled(window, across, down) {
   const step = Math.max(window.width, 2) / 256;
   const least = window.shape === "LINEAR" ? 1 : 0.001;
-  return { ...window, name: "", center: window.center - up * step, width: Math.max(window.width + across * step, least) };
+  return { ...window, name: "", center: window.center + down * step, width: Math.max(window.width + across * step, least) };
 }
 
 /** Windows that are usual for CT, in Hounsfield units. */
