@@ -36,6 +36,7 @@ from pacs_server.index.remote_commitments import RemoteCommitmentIndex
 from pacs_server.index.remote_states import RemoteStateIndex
 from pacs_server.index.scope import ScopeIndex
 from pacs_server.index.state import StateIndex
+from pacs_server.index.study_list import StudyListIndex
 from pacs_server.index.task_overview import TaskOverview
 from pacs_server.index.tasks import TaskIndex
 from pacs_server.index.worklist import WorklistIndex
@@ -65,6 +66,7 @@ from pacs_server.services.remote_commitments import RemoteCommitmentService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.sessions import Lasting, SessionService
 from pacs_server.services.store import StoreService
+from pacs_server.services.study_list import StudyListService
 from pacs_server.services.tasks import TaskService
 from pacs_server.services.worklist import WorklistService
 from pacs_server.storage.archive_files import ArchiveFiles
@@ -96,6 +98,7 @@ class OpenArchive:
     mpps: MPPSService
     peers: PeersSeenService
     listing: ListingService
+    study_list: StudyListService
     deletions: DeletionService
     marks: MarkService
     remote_commitments: RemoteCommitmentService
@@ -211,6 +214,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         ),
         peers=PeersSeenService(PeerIndex(database)),
         listing=ListingService(ListingIndex(database)),
+        study_list=StudyListService(StudyListIndex(database)),
         marks=MarkService(MarkIndex(database), files.marks, audit),
         deletions=deletions,
         remote_commitments=RemoteCommitmentService(RemoteCommitmentIndex(database), tasks, deletions),

@@ -72,6 +72,7 @@ def _web_door(
         auditor=auditor,
         metrics=runtime.metrics,
         listing=archive.listing,
+        study_list=archive.study_list,
         users=UserService(lambda: runtime.config().user_identity.users_path, archive.audit),
         keys=archive.keys,
         events=events,

@@ -68,7 +68,8 @@ def one_of(column: str, values: tuple[str, ...]) -> Clause:
     return Clause(f"{column} IN ({', '.join('?' * len(values))})", values)
 
 
-def _any_of(clauses: Iterable[Clause]) -> Clause:
+def any_of(clauses: Iterable[Clause]) -> Clause:
+    """The disjunction of one or more clauses."""
     alternatives = _joined(" OR ", clauses)
     return Clause(f"({alternatives.sql})", alternatives.values)
 
@@ -98,7 +99,7 @@ def condition_of(key: MatchingKey) -> Condition:
         found = _condition(attribute, key.matcher)
     if found.clause is None or not key.unknown:
         return found
-    return Condition(_any_of([found.clause, _empty(column_of(attribute))]), found.exact)
+    return Condition(any_of([found.clause, _empty(column_of(attribute))]), found.exact)
 
 
 def _match_column(attribute: Attribute) -> str:
@@ -133,7 +134,7 @@ def _any_matcher(parts: list[Condition]) -> Condition:
     clauses = [part.clause for part in parts if part.clause is not None]
     if len(clauses) < len(parts):
         return _IN_PYTHON
-    return Condition(_any_of(clauses), all(part.exact for part in parts))
+    return Condition(any_of(clauses), all(part.exact for part in parts))
 
 
 def _values(attribute: Attribute, values: tuple[str, ...]) -> Condition:
@@ -144,7 +145,7 @@ def _values(attribute: Attribute, values: tuple[str, ...]) -> Condition:
         return _IN_PYTHON
     delimited = f"'\\' || {column} || '\\'"
     patterns = ["%\\" + _like_text(value) + "\\%" for value in values]
-    return Condition(_any_of(_like(delimited, pattern) for pattern in patterns), exact=True)
+    return Condition(any_of(_like(delimited, pattern) for pattern in patterns), exact=True)
 
 
 def _holds_several(attribute: Attribute) -> bool:
@@ -191,7 +192,7 @@ def _literal(folded: str, matcher: PersonName) -> list[Clause]:
     wide = _wide(pattern)
     text = _like_text(wide, wild=True)
     first = all_of([_starts(folded, wide, f"{text}%"), _not_empty(folded), _group_fits(folded, 1, pattern)])
-    others = _any_of(
+    others = any_of(
         all_of([_has_group(folded, number), _group_fits(folded, number, pattern)])
         for number in range(2, len(GROUPS) + 1)
     )
@@ -239,7 +240,7 @@ def _group_fits(folded: str, number: int, pattern: str) -> Clause:
 
 def _fits(text: str, pattern: str) -> Clause:
     like, bare = _like(text, _like_text(pattern, wild=True)), bare_name(pattern)
-    return like if bare is None else _any_of([like, Clause(f"{text} = ?", (bare,))])
+    return like if bare is None else any_of([like, Clause(f"{text} = ?", (bare,))])
 
 
 def _dates(column: str, span: Span) -> Condition:
@@ -248,7 +249,7 @@ def _dates(column: str, span: Span) -> Condition:
         all_of([between(column, written(span.lower) or "0", written(span.upper)), _valid(column, form)])
         for written, form in ((str, "YYYYMMDD"), (_dotted, "YYYY.MM.DD"))
     ]
-    return Condition(_any_of(forms), exact=True)
+    return Condition(any_of(forms), exact=True)
 
 
 def _valid(column: str, form: str) -> Clause:
@@ -276,6 +277,14 @@ def between(column: str, lower: str, upper: str) -> Clause:
     if upper:
         return Clause(f"{column} >= ? AND {column} <= ?", (lower, upper))
     return Clause(f"{column} >= ?", (lower,))
+
+
+def begins(column: str, prefix: str) -> Clause:
+    """The condition that a text begins so; `prefix` is not empty."""
+    after = _after(prefix)
+    if not after:
+        return Clause(f"{column} >= ?", (prefix,))
+    return Clause(f"({column} >= ? AND {column} < ?)", (prefix, after))
 
 
 def _starts(column: str, pattern: str, like: str) -> Clause:

@@ -7,7 +7,7 @@ patients that cannot be the same person never share a patient, nor a study or se
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -140,6 +140,8 @@ class Parents:
         series = self._series_of(header, identity)
         study = series.parent
         assert study is not None
+        if "received_at" not in study.values:
+            study.values["received_at"] = moment_text(received_at)
         patient = study.parent
         assert patient is not None
         series.fill(header)
@@ -353,6 +355,11 @@ def _new_row(table: Table, attributes: Mapping[str, str], parent: _Row | None) -
     for name in COUNTERS[table]:
         values[name] = 0 if name.startswith("number") else ""
     return _Row(table, values, parent)
+
+
+def moment_text(at: datetime) -> str:
+    """A moment as `study.received_at` has it."""
+    return at.astimezone(UTC).strftime("%Y%m%d%H%M%S")
 
 
 def left_open(table: Table, known: Mapping[str, Any], sent: Mapping[str, str]) -> dict[str, str]:

@@ -164,7 +164,7 @@ def find_statement(
     extra = [attribute for key in residual for attribute in key.attributes]
     matched = [attribute for key in query.keys for attribute in key.attributes]
     ordered = [order.attribute for order in page.orders]
-    columns = [*first, *returned.columns, *map(_as_text, extra)]
+    columns = [*first, *returned.columns, *map(as_text, extra)]
     clauses = [*(condition.clause for _, condition in conditions if condition.clause is not None), *also]
     top = min([query.level, returned.top, *(attribute.level for attribute in matched + ordered)])
     found = _selection(columns, query.level, top, clauses, scope)
@@ -196,7 +196,7 @@ def _returned(returns: tuple[ReturnKey, ...]) -> _Returned:
     """Peers ask for the same attributes again and again."""
     attributes = [ATTRIBUTES[key.tag] for key in returns]
     top = min((attribute.level for attribute in attributes), default=Level.IMAGE)
-    return _Returned(tuple(map(_as_text, attributes)), top)
+    return _Returned(tuple(map(as_text, attributes)), top)
 
 
 def _order_by(level: Level, page: Page) -> str:
@@ -235,7 +235,8 @@ def _selection(columns: list[str], level: Level, top: Level, clauses: list[Claus
     return Clause(sql, where.values)
 
 
-def _as_text(attribute: Attribute) -> str:
+def as_text(attribute: Attribute) -> str:
+    """The column of an attribute as text, in SQL."""
     column = column_of(attribute)
     return f"CAST({column} AS VARCHAR)" if attribute.computed and attribute.vr == "IS" else column
 

@@ -29,6 +29,7 @@ from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.rule_engine import RuleEngine
 from pacs_server.services.sessions import SessionService
 from pacs_server.services.store import StoreService
+from pacs_server.services.study_list import StudyListService
 from pacs_server.services.tasks import TaskService
 from pacs_server.services.users import UserService
 from pacs_server.services.worklist import WorklistService
@@ -63,6 +64,7 @@ class WebServices:
     auditor: Auditor
     metrics: Metrics
     listing: ListingService
+    study_list: StudyListService
     users: UserService
     keys: APIKeyService
     events: EventHub

@@ -9,6 +9,7 @@ from pacs_server.dicom.attributes import ATTRIBUTES, BY_KEYWORD, Attribute
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.text_query import plain_value
 from pacs_server.services.listing import ListedRow
+from pacs_server.services.study_list import ListedStudy
 from pacs_server.web.api.operation import Answer, Paging
 
 _VRS: Final = {
@@ -59,7 +60,7 @@ def keys_of(query: Any) -> dict[str, str]:
     return {name: value for name, value in query.model_dump(exclude_none=True).items() if name in BY_KEYWORD and value}
 
 
-def values_of(row: ListedRow) -> dict[str, Any]:
+def values_of(row: ListedRow | ListedStudy) -> dict[str, Any]:
     """The attributes of a row as plain values."""
     return {keyword: plain_value(keyword, text) for keyword, text in row.texts.items()}
 

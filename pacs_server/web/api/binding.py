@@ -64,7 +64,7 @@ def call_of(
 
     Raises InvalidRequest.
     """
-    _check_texts(path, "the path")
+    check_texts(path, "the path")
     return Call(
         caller=caller_of(request),
         path=path,
@@ -89,7 +89,7 @@ def body_of(data: bytes, model: type[BaseModel]) -> BaseModel:
         found = model.model_validate_json(data)
     except ValidationError as error:
         raise InvalidRequest(_sentence(error)) from None
-    _check_texts(found.model_dump(), "the body")
+    check_texts(found.model_dump(), "the body")
     return found
 
 
@@ -97,7 +97,7 @@ def _parameters(given: QueryParams, model: type[Parameters]) -> Parameters:
     values: dict[str, Any] = {}
     for name in given:
         several = given.getlist(name)
-        _check_texts(several, name[:64])
+        check_texts(several, name[:64])
         field = model.model_fields.get(name)
         if field is None:
             raise InvalidRequest(f"there is no parameter {name[:64]!r}; {_known(model)}")
@@ -147,18 +147,18 @@ async def _body(request: Request, model: type[BaseModel] | None) -> BaseModel | 
     return body_of(bytes(data), model)
 
 
-def _check_texts(value: object, where: str) -> None:
+def check_texts(value: object, where: str) -> None:
     """Raise InvalidRequest if there is a text that no name, reason or attribute has and databases do not take."""
     if isinstance(value, str):
         if _NO_TEXT.search(value):
             raise InvalidRequest(f"{where} holds a control character")
     elif isinstance(value, Mapping):
         for name, each in value.items():
-            _check_texts(name, where)
-            _check_texts(each, where)
+            check_texts(name, where)
+            check_texts(each, where)
     elif isinstance(value, list | tuple):
         for each in value:
-            _check_texts(each, where)
+            check_texts(each, where)
 
 
 def _sentence(error: ValidationError) -> str:

@@ -27,6 +27,7 @@ from pacs_server.web.api.schema import openapi
 from pacs_server.web.api.server import Server
 from pacs_server.web.api.steps import Steps
 from pacs_server.web.api.stored import StoredObjects
+from pacs_server.web.api.study_list import StudyList
 from pacs_server.web.api.tags import Tags
 from pacs_server.web.api.tasks import Tasks
 from pacs_server.web.api.trash import Trash
@@ -38,8 +39,8 @@ from pacs_server.web.urls import base_url
 
 # To add a resource, add one line.
 _RESOURCES: Final = (
-    StoredObjects, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash, AuditTrail,
-    UsersAndKeys, Server, Events, Routing, Marks, Notes, History,
+    StoredObjects, StudyList, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash,
+    AuditTrail, UsersAndKeys, Server, Events, Routing, Marks, Notes, History,
 )  # fmt: skip
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

@@ -16,6 +16,7 @@ from pacs_server.index.mark_filter import NOTHING
 from pacs_server.index.marks import Reading
 from pacs_server.index.patients import Person
 from pacs_server.services.listing import ListedRow
+from pacs_server.services.marks import MarkService
 from pacs_server.web.api.attributes import attributes_model, keys_of, search_model, shown_at, values_of
 from pacs_server.web.api.binding import next_address
 from pacs_server.web.api.hidden_numbers import inward, outward
@@ -25,7 +26,7 @@ from pacs_server.web.services import WebServices
 
 # The SOP classes of queries, for the audit trail (PS3.4 C.4.1): what is searched by is the same.
 PATIENT_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.1.1"
-_STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
+STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"
 _NAMES: Final = {Level.PATIENT: "patient", Level.STUDY: "study", Level.SERIES: "series", Level.IMAGE: "instance"}
 _TAGS: Final = {Level.PATIENT: "patients", Level.STUDY: "studies", Level.SERIES: "series", Level.IMAGE: "instances"}
 _PARTS: Final = {
@@ -87,6 +88,7 @@ _BASES: Final[dict[Level, type[Answer]]] = {
     Level.IMAGE: InstanceRow,
 }
 _ROWS: Final = {level: attributes_model(_NAMES[level].title(), level, base) for level, base in _BASES.items()}
+STUDY_ROW: Final = _ROWS[Level.STUDY]
 _PAGES: Final[dict[Level, Any]] = {level: Page.__class_getitem__(row) for level, row in _ROWS.items()}
 _SEARCHES: Final = {
     level: search_model(f"{_NAMES[level].title()}Search", level, *[MarkedSearch] * (level is Level.STUDY))
@@ -176,12 +178,7 @@ class StoredObjects:
         fields = [values_of(row) for row in rows]
         if level is Level.PATIENT:
             return [{"reference": _reference(row, scope)} | each for row, each in zip(rows, fields, strict=True)]
-        if level is Level.STUDY:
-            marks = self._services.marks.of([each["StudyInstanceUID"] for each in fields])
-            for each in fields:
-                of_study = marks[each["StudyInstanceUID"]]
-                each |= {name: getattr(of_study, name) for name in ("labels", "assigned_to", "reading")}
-        return fields
+        return with_marks(self._services.marks, fields) if level is Level.STUDY else fields
 
     def _file(self, call: Call[Any, None]) -> Answer:
         row = self._row(call.caller, Level.IMAGE, call.path["instance"])
@@ -216,8 +213,17 @@ class StoredObjects:
         return found[0]
 
 
+def with_marks(marks: MarkService, fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The fields of studies with what people and rules say of them."""
+    found = marks.of([each["StudyInstanceUID"] for each in fields])
+    for each in fields:
+        of_study = found[each["StudyInstanceUID"]]
+        each |= {name: getattr(of_study, name) for name in ("labels", "assigned_to", "reading")}
+    return fields
+
+
 def _find_class(level: Level) -> str:
-    return PATIENT_ROOT_FIND if level is Level.PATIENT else _STUDY_ROOT_FIND
+    return PATIENT_ROOT_FIND if level is Level.PATIENT else STUDY_ROOT_FIND
 
 
 def _reference(row: ListedRow, scope: Scope) -> str:

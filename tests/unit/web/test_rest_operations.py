@@ -68,6 +68,8 @@ Sample = Callable[[Stage], tuple[str, object]]
 SAMPLES: dict[str, Sample] = {
     "list_patients": lambda _: ("/patients", None),
     "list_studies": lambda _: ("/studies", None),
+    "search_studies": lambda _: ("/study-list?text=ct&sort=name", None),
+    "study_choices": lambda _: ("/study-list/choices", None),
     "list_series": lambda _: ("/series", None),
     "list_instances": lambda _: ("/instances", None),
     "show_patient": lambda stage: (f"/patients/{stage.patient}", None),

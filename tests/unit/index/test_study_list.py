@@ -1,0 +1,156 @@
+"""The list of studies: words, filters, columns and pages, on both databases."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from archives import SmallArchive
+
+from pacs_server.dicom.attributes import BY_KEYWORD
+from pacs_server.dicom.scope import Scope
+from pacs_server.index import study_list, study_terms
+from pacs_server.index.mark_filter import MarkFilter
+from pacs_server.index.marks import Mark, MarkIndex, MarkKind
+from pacs_server.index.study_list import ListPlace, StudyListIndex, StudyOrder
+from pacs_server.index.study_terms import StudyFilter
+
+UID = "1.2.826.0.1.3680043.8.498.7"
+# ID, name, accession number, description, date, time, modality, station.
+STUDIES = [
+    ("P1", "Müller^Änne", "ACC-1", "CT Schädel nativ", "20260301", "0800", "CT", "CT_HAUS1"),
+    ("P2", "Doe^Jane^^Dr", "ACC-2", "MR knee", "20260302", "0900", "MR", "MR_1"),
+    ("p3", "Doe^John", "B.7", "CT chest 100%", "20260302", "1000", "CT", "CT_2"),
+    ("Q4", "Smith^Ann=山田^太郎", "", "", "", "", "US", ""),
+]
+
+
+@pytest.fixture
+def archive(tmp_path: Path, database_url: str) -> Iterator[SmallArchive]:
+    archive = SmallArchive(tmp_path, database_url)
+    for number, (patient, name, accession, description, date, time, modality, station) in enumerate(STUDIES, 1):
+        archive.study(
+            2, SpecificCharacterSet="ISO_IR 192", PatientID=patient,
+            PatientName=name, AccessionNumber=accession, StudyDescription=description,
+            StudyDate=date, StudyTime=time, Modality=modality, StationName=station, StudyInstanceUID=f"{UID}.{number}",
+        )  # fmt: skip
+    yield archive
+    archive.close()
+
+
+def found(archive: SmallArchive, wanted: StudyFilter, place: ListPlace | None = None, scope: Scope = Scope()) -> str:  # noqa: B008
+    """The numbers of the studies that are listed."""
+    page = StudyListIndex(archive.database).page(
+        wanted, place or ListPlace(10), (BY_KEYWORD["StudyInstanceUID"],), scope
+    )
+    return "".join(line.texts[0].rpartition(".")[2] for line in page.lines)
+
+
+WORDS = {
+    "": "3214",
+    "doe": "32",
+    "jane DOE": "2",
+    "Doe^Jane": "2",
+    "anne mull": "1",
+    "schadel": "1",
+    "Schädel mul": "1",
+    "太郎": "4",
+    "acc-": "21",
+    "ACC-2": "2",
+    "P3": "3",
+    "b.7": "3",
+    "ct": "31",
+    "ct doe": "3",
+    "100%": "3",
+    "1%0": "",
+    "ct zzz": "",
+    f"{UID}.2": "2",
+    f"{UID}.9": "",
+    "'; --": "",
+    "**": "3214",
+}
+
+
+@pytest.mark.parametrize("known", [50_000, 0], ids=["known", "asked"])
+def test_words(archive: SmallArchive, monkeypatch: pytest.MonkeyPatch, known: int) -> None:
+    monkeypatch.setattr(study_terms, "MOST_KNOWN", known)
+    assert {text: found(archive, StudyFilter(text)) for text in WORDS} == WORDS
+
+
+@pytest.mark.parametrize("few", [2000, 0])
+@pytest.mark.parametrize("known", [50_000, 0])
+def test_filters(archive: SmallArchive, monkeypatch: pytest.MonkeyPatch, known: int, few: int) -> None:
+    monkeypatch.setattr(study_terms, "MOST_KNOWN", known)
+    monkeypatch.setattr(study_list, "FEW", few)
+    MarkIndex(archive.database).apply([Mark(f"{UID}.2", MarkKind.LABEL, "teaching", datetime.now(UTC), "ann")])
+    year = datetime.now(UTC).strftime("%Y")
+    filters = {
+        StudyFilter(dates=("20260302", "20260302")): "32",
+        StudyFilter(dates=("20260302", "")): "32",
+        StudyFilter(dates=("", "20260301")): "1",
+        StudyFilter(modalities=("CT", "US")): "314",
+        StudyFilter(modalities=("XX",)): "",
+        StudyFilter(stations=("MR_1",)): "2",
+        StudyFilter(received=(f"{year}0101000000", "")): "3214",
+        StudyFilter(received=("", f"{year}0101000000")): "",
+        StudyFilter(marks=MarkFilter(("teaching",))): "2",
+        StudyFilter("doe", ("20260302", ""), modalities=("CT",)): "3",
+    }
+    for place in (ListPlace(10), ListPlace(10, StudyOrder.RECEIVED), ListPlace(10, StudyOrder.NAME, False)):
+        got = {each: found(archive, each, place) for each in filters}
+        assert {each: set(text) for each, text in got.items()} == {each: set(text) for each, text in filters.items()}
+
+
+ORDERS = {
+    StudyOrder.DATE: "4123",
+    StudyOrder.NAME: "2314",
+    StudyOrder.PATIENT_ID: "1243",
+    StudyOrder.ACCESSION: "4123",
+    StudyOrder.DESCRIPTION: "4132",
+    StudyOrder.PHYSICIAN: "1234",
+    StudyOrder.RECEIVED: "1234",
+}
+
+
+def test_pages_follow_each_order_in_both_directions(archive: SmallArchive) -> None:
+    index = StudyListIndex(archive.database)
+    for order in StudyOrder:
+        for descending in (False, True):
+            seen, after = "", None
+            while lines := index.page(
+                StudyFilter(), ListPlace(1, order, descending, after), (BY_KEYWORD["StudyInstanceUID"],)
+            ).lines:
+                seen += lines[0].texts[0].rpartition(".")[2]
+                after = (lines[0].sorted_by, lines[0].id)
+            assert seen == ORDERS[order][:: -1 if descending else 1], (order, descending)
+
+
+def test_limits_hold_for_what_is_found_and_how(archive: SmallArchive) -> None:
+    archive.study(1, StudyInstanceUID=f"{UID}.2", SeriesInstanceUID=f"{UID}.2.99", Modality="SR", StationName="SECRET",
+                  PatientID="P2", PatientName="Doe^Jane^^Dr")  # fmt: skip
+    only_mr = Scope(modalities=("MR",))
+    assert found(archive, StudyFilter(f"{UID}.2.99")) == "2"
+    for wanted, studies in {
+        StudyFilter(): "2",
+        StudyFilter("doe"): "2",
+        StudyFilter(f"{UID}.2"): "2",
+        StudyFilter(f"{UID}.2.99"): "",
+        StudyFilter(modalities=("SR",)): "",
+        StudyFilter(modalities=("MR",)): "2",
+        StudyFilter(stations=("SECRET",)): "",
+        StudyFilter(stations=("MR_1",)): "2",
+    }.items():
+        assert found(archive, wanted, scope=only_mr) == studies, wanted
+
+
+def test_what_can_be_chosen(archive: SmallArchive) -> None:
+    choices = StudyListIndex(archive.database).choices(3)
+    assert (choices.modalities, choices.stations, choices.labels) == (
+        ["CT", "MR", "US"], ["CT_2", "CT_HAUS1", "MR_1"], [],
+    )  # fmt: skip
+
+
+def test_many_descriptions_are_found_by_their_beginning(archive: SmallArchive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_terms, "_DESCRIPTIONS", 2)
+    assert found(archive, StudyFilter("CT")) == "31"
+    assert found(archive, StudyFilter("knee")) == ""
