@@ -238,8 +238,9 @@ def test_a_limited_caller_learns_nothing_foreign(any_stage: Stage) -> None:
         assert answer.status_code in (200, 403, 404), name
         if answer.status_code == 200:
             seen.add(name)
-    listed = {"list_patients", "list_studies", "list_series", "list_instances", "list_worklist_items"}
-    assert seen == listed | {"show_status", "list_deliveries", "list_destinations", "find_marked"}
+    listed = {"list_patients", "list_studies", "list_series", "list_instances", "list_worklist_items", "search_studies"}
+    others = {"show_status", "list_deliveries", "list_destinations", "find_marked", "study_choices"}
+    assert seen == listed | others
     assert api.get("/worklist")["items"] == []
     (row,) = api.get("/studies")["items"]
     assert (row["PatientID"], row["NumberOfStudyRelatedInstances"]) == ("MINE", 1)

@@ -182,3 +182,38 @@ def test_a_limited_caller_sees_only_its_part(api: RestAPI) -> None:
         f"/instances/{ct.SOPInstanceUID}",
     ):
         api.send("GET", path, status=404)
+
+
+def test_the_list_that_people_search(api: RestAPI) -> None:
+    for number, name in enumerate(("Doe^Jane", "Doe^John", "Smith^Ann")):
+        api.study(
+            PatientID=f"P{number}", PatientName=name, StudyDate=f"2026030{number + 1}", AccessionNumber=f"A{number}"
+        )
+
+    def found(**asked: str) -> list[str]:
+        return [row["PatientID"] for row in api.get("/study-list", params=asked)["items"]]
+
+    assert found() == ["P2", "P1", "P0"]
+    assert found(text="doe jan") == ["P0"]
+    assert found(date_from="20260302", sort="name", ascending="true") == ["P1", "P2"]
+    assert found(received_from="2999-01-01T00:00:00Z") == []
+    row = api.get("/study-list", params={"text": "smith"})["items"][0]
+    assert (row["reading"], row["labels"], row["received_at"][:2]) == ("unread", [], "20")
+    first = api.get("/study-list", params={"text": "doe", "limit": "1"})
+    assert (first["total"], [each["PatientID"] for each in first["items"]]) == (2, ["P1"])
+    second = api.get("/study-list", params={"text": "doe", "limit": "1", "after": first["after"]})
+    assert ([each["PatientID"] for each in second["items"]], second["next"], second["total"]) == (["P0"], None, None)
+    for wrong in ("x", "bnVsbA", "WyJhIiwgMV0", "WzEsIDIsIDNd", "WyJhIiwgImIiLCAtMV0", "WyJhIiwgImIiLCAiYyJd"):
+        assert api.client.get(f"/api/v1/study-list?after={wrong}").status_code == 400, wrong
+
+
+def test_places_in_the_list_that_people_search_are_hidden_from_callers_with_limits(api: RestAPI) -> None:
+    for number in range(3):
+        api.study(PatientID=f"P{number}", Modality="CT" if number else "MR")
+    api.act_as(Role.READER, LIMITED)
+    page = api.get("/study-list", params={"limit": "1"})
+    rest = api.get("/study-list", params={"limit": "5", "after": page["after"]}) if page["after"] else {"items": []}
+    seen = {row["PatientID"] for row in [*page["items"], *rest["items"]]}
+    assert seen == {row["PatientID"] for row in api.get("/studies")["items"]}
+    plain = "WyIiLCAiIiwgMl0"
+    assert api.client.get(f"/api/v1/study-list?after={plain}").status_code == 400
