@@ -37,7 +37,7 @@ from pacs_server.web.api.door import RESTAPI
 from pacs_server.web.api.operation import PREFIX, Operation
 from pacs_server.web.door import error_handlers
 from pacs_server.web.middleware import Gate
-from pacs_server.web.services import WebServices
+from pacs_server.web.services import Spoken, WebServices
 
 ORIGIN = Origin("CT1", "PACS", "10.0.0.7", Door.DIMSE)
 ANN = Caller(Door.WEB, "10.0.0.9", user="ann", role=Role.ADMINISTRATOR)
@@ -45,6 +45,8 @@ LIMITED = Scope(modalities=("MR",))
 STATUS: dict[str, Any] = {
     "version": "1.2.3",
     "ae_title": "PACS",
+    "address": "127.0.0.1:11112",
+    "tls_address": None,
     "not_ready": None,
     "counts": {"patients": 1, "studies": 1, "series": 1, "instances": 1},
     "storage": {
@@ -54,6 +56,15 @@ STATUS: dict[str, Any] = {
     "last_reload": {"at": "2026-01-01T00:00:00", "result": "ok", "needs_restart": ["server.port"]},
 }
 OPEN = OpenAssociation("CT1", "PACS", "10.0.0.7", None, False, Traffic(10, 20, 1.5))
+
+SPOKEN = Spoken(
+    sop_classes=["Verification SOP Class"],
+    storage_sop_classes=["CT Image Storage"],
+    transfer_syntaxes=["Explicit VR Little Endian"],
+    statement=lambda: (
+        "# Statement\n\n## 1 Overview\n\nA <b>title</b>, `code`.\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n"
+    ),
+)
 
 
 class RestAPI:
@@ -95,6 +106,7 @@ class RestAPI:
             "recent_associations": self.recent,
             "associations": lambda: [OPEN],
             "status": lambda: STATUS,
+            "spoken": SPOKEN,
             "rules": RuleEngine(RoutingIndex(archive.database), Rules),
             "remotes": RemoteQueries(self.pool_of_remotes(), OutgoingAuditor(archive.audit)),
         }

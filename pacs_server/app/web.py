@@ -3,6 +3,9 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from pydicom.uid import UID
+
+from pacs_server.app.conformance import statement
 from pacs_server.app.lifecycle import Part, Steps
 from pacs_server.app.runtime import Runtime
 from pacs_server.audit.auditor import Auditor
@@ -11,7 +14,7 @@ from pacs_server.config.sections.web import WebConfig
 from pacs_server.config.types import is_loopback
 from pacs_server.kit.periodic import Periodic
 from pacs_server.net.listener import Connection
-from pacs_server.scp.contexts import is_storage
+from pacs_server.scp.contexts import SOP_CLASSES, STORAGE_SOP_CLASSES, STORAGE_TRANSFER_SYNTAXES, is_storage
 from pacs_server.scu.queries import RemoteQueries
 from pacs_server.services.access import takes_certificates
 from pacs_server.services.associations import OpenAssociation, Traffic
@@ -22,7 +25,7 @@ from pacs_server.services.users import UserService
 from pacs_server.web.door import make_app
 from pacs_server.web.limits import WebLimits
 from pacs_server.web.server import WebServer
-from pacs_server.web.services import WebServices
+from pacs_server.web.services import Spoken, WebServices
 
 # How often cursors are looked for that dead processes left, in seconds.
 _TIDY_SECONDS = 3600.0
@@ -80,6 +83,7 @@ def _web_door(
         trail=archive.trail,
         associations=lambda: [_association(each) for each in runtime.connections.established_now()],
         status=status,
+        spoken=_spoken(runtime),
     )
     return WebServer(
         runtime.ports.web,
@@ -107,6 +111,15 @@ def _check_way_in(runtime: Runtime) -> None:
         "web.host",
         f"nobody can log in, and {config.web.host} is open to others: add a user with `pacs-server user add`, "
         "make a key with `pacs-server key create`, set web.oidc.issuer, or leave web.host at 127.0.0.1",
+    )
+
+
+def _spoken(runtime: Runtime) -> Spoken:
+    return Spoken(
+        sop_classes=[each.name for each in SOP_CLASSES.values()],
+        storage_sop_classes=sorted(UID(uid).name for uid in STORAGE_SOP_CLASSES),
+        transfer_syntaxes=[UID(uid).name for uid in STORAGE_TRANSFER_SYNTAXES],
+        statement=lambda: statement(runtime.config()),
     )
 
 

@@ -35,12 +35,24 @@ log = logging.getLogger(__name__)
 
 # How often a deletion looks again at a study that changes while it is looked at.
 _ATTEMPTS: Final = 5
+# Of so many deletions it is kept whose data they took.
+_KNOWN: Final = 2000
 
 Clock = Callable[[], datetime]
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """Whose data a deletion took, and which study: texts as the index had them."""
+
+    patient_name: str
+    patient_id: str
+    study_date: str
+    study_description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +124,7 @@ class DeletionService:
         self._journal = DecisionJournal(files.decisions)
         self._recorder = recorder
         self._clock = clock
+        self._whose: dict[str, Whose] = {}
 
     # ---------------------------------------------------------------- delete
 
@@ -267,6 +280,26 @@ class DeletionService:
     def subject(self, folder: str) -> Subject:
         """The patient and the study of a deletion, by its document in the trash."""
         return _subjects(decode(self._trash.read(folder), folder))[0]
+
+    def whose(self, folder: str) -> Whose | None:
+        """Whose data a deletion took, by its document in the trash; None if that cannot be read."""
+        # A document may be long, and says the same of this for ever.
+        if (known := self._whose.get(folder)) is not None:
+            return known
+        try:
+            rows = decode(self._trash.read(folder), folder).rows
+        except StorageUnavailable:
+            return None
+        if not (rows.patients and rows.studies):
+            return None
+        patient, study = rows.patients[0], rows.studies[0]
+        found = Whose(
+            patient["patient_name"], patient["patient_id"], study["study_date"], study["study_description"]
+        )  # fmt: skip
+        if len(self._whose) >= _KNOWN:
+            self._whose.clear()
+        self._whose[folder] = found
+        return found
 
     def empty(
         self, older_than: timedelta, by: Participant | None = None, stopping: Callable[[], bool] = lambda: False

@@ -1,6 +1,6 @@
 """The services that the HTTP door stands on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pacs_server.audit.auditor import Auditor
@@ -33,6 +33,16 @@ from pacs_server.services.study_list import StudyListService
 from pacs_server.services.tasks import TaskService
 from pacs_server.services.users import UserService
 from pacs_server.services.worklist import WorklistService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoken:
+    """What the server speaks, by the names of the Standard, and its conformance statement in Markdown."""
+
+    sop_classes: Sequence[str]
+    storage_sop_classes: Sequence[str]
+    transfer_syntaxes: Sequence[str]
+    statement: Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,5 +83,6 @@ class WebServices:
     trail: AuditTrail | None
     # The associations that are open now, the oldest first.
     associations: Callable[[], list[OpenAssociation]]
+    spoken: Spoken
     # The sections of the status page.
     status: Callable[[], Mapping[str, object]]

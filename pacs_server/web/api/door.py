@@ -10,6 +10,7 @@ from starlette.routing import Route
 
 from pacs_server.dicom.caller import Role
 from pacs_server.services.access import require
+from pacs_server.web.api.about import AboutServer
 from pacs_server.web.api.associations import Associations
 from pacs_server.web.api.audit import AuditTrail
 from pacs_server.web.api.binding import routes_of
@@ -41,6 +42,7 @@ from pacs_server.web.urls import base_url
 _RESOURCES: Final = (
     StoredObjects, StudyList, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash,
     AuditTrail, UsersAndKeys, Server, Events, Routing, Marks, Notes, History,
+    AboutServer,
 )  # fmt: skip
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

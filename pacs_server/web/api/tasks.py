@@ -47,6 +47,22 @@ class TaskSearch(Paging):
     target: Annotated[str | None, Field(description="Only those for this target.")] = None
 
 
+class TaskCount(Answer):
+    """How many tasks of a kind there are that are not over."""
+
+    kind: str
+    ready: int
+    running: int
+    dead: int
+    oldest_due_seconds: Annotated[float, Field(description="For how long the oldest one is due that nobody runs.")]
+
+
+class TaskCounts(Answer):
+    """How many tasks there are, by kind."""
+
+    items: list[TaskCount]
+
+
 class Tasks:
     """The resource tasks."""
 
@@ -61,6 +77,10 @@ class Tasks:
                 method="GET", path="/tasks", name="list_tasks", tag=_TAG, role=Role.OPERATOR,
                 summary="List background tasks, the last added first.",
                 query=TaskSearch, answer=Page[TaskRow], run=self._list,
+            ),
+            Operation(
+                method="GET", path="/tasks/counts", name="count_tasks", tag=_TAG, role=Role.OPERATOR,
+                summary="Count the background tasks that are not over, by kind.", answer=TaskCounts, run=self._counts,
             ),
             Operation(
                 method="GET", path="/tasks/{task}", name="show_task", tag=_TAG, role=Role.OPERATOR,
@@ -85,6 +105,20 @@ class Tasks:
         rows = self._tasks.tasks(wanted, query.limit + 1, query.after)[::-1]
         shown, following = paged(call, rows)
         return Page[TaskRow](items=[_row(task) for task in shown], next=following)
+
+    def _counts(self, call: Call[Any, None]) -> Answer:
+        unlimited(call)
+        counts, oldest = self._tasks.counts()
+        kinds = sorted({kind for kind, _ in counts})
+        return TaskCounts(
+            items=[
+                TaskCount(
+                    kind=kind, oldest_due_seconds=round(oldest.get(kind, 0.0), 1),
+                    **{str(state): counts.get((kind, str(state)), 0) for state in OPEN_STATES},
+                )
+                for kind in kinds
+            ]
+        )  # fmt: skip
 
     def _show(self, call: Call[Any, None]) -> Answer:
         unlimited(call)

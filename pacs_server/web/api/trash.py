@@ -1,5 +1,6 @@
 """REST: delete into the trash, restore, and purge."""
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -12,6 +13,7 @@ from pacs_server.index.deletion_document import Deletion
 from pacs_server.web.api.binding import paged
 from pacs_server.web.api.conflicts import Reason
 from pacs_server.web.api.operation import Answer, Body, Call, Limit, Operation, Page, Parameters, unlimited
+from pacs_server.web.api.stored import PATIENT_ROOT_FIND
 from pacs_server.web.services import WebServices
 
 _TAG: Final = "trash"
@@ -33,15 +35,34 @@ class DeletionRow(Answer):
     reason: str
     deleted_by: str
     deleted_at: datetime
+    kept_until: Annotated[
+        datetime | None, Field(description="When it is purged by itself; null if it is kept until somebody purges it.")
+    ]
     instances: int
     bytes: int
     status: Annotated[str, Field(description="KEPT, or MOVING or REMOVING while that is not finished.")]
+
+
+class Whose(Answer):
+    """Whose data a deletion took."""
+
+    patient_name: str
+    patient_id: str
+    study_date: str
+    study_description: str
+
+
+class DeletionOf(DeletionRow):
+    """A deletion, with whose data it took."""
+
+    whose: Annotated[Whose | None, Field(description="null if it was not asked for, or cannot be read.")] = None
 
 
 class TrashPage(Parameters):
     """Which page of the trash."""
 
     limit: Limit = 100
+    whose: Annotated[bool, Field(description="Whether to tell whose data it is; that is recorded.")] = False
     after: Annotated[str | None, Field(description="As in the link `next` of the page before.")] = None
 
 
@@ -78,6 +99,8 @@ class Trash:
 
     def __init__(self, services: WebServices) -> None:
         self._deletions = services.deletions
+        self._config = services.config
+        self._auditor = services.auditor
 
     def operations(self) -> list[Operation]:
         """The operations of the resource."""
@@ -85,7 +108,7 @@ class Trash:
             Operation(
                 method="GET", path="/trash", name="list_trash", tag=_TAG, role=Role.OPERATOR,
                 summary="List what is in the trash, the last deleted first.",
-                query=TrashPage, answer=Page[DeletionRow], run=self._list,
+                query=TrashPage, answer=Page[DeletionOf], run=self._list,
             ),
             Operation(
                 method="POST", path="/trash", name="delete", tag=_TAG, role=Role.OPERATOR,
@@ -116,17 +139,22 @@ class Trash:
         unlimited(call)
         rows = self._deletions.page(call.query.limit + 1, call.query.after)
         shown, following = paged(call, rows, "folder")
-        return Page[DeletionRow](items=[_row(each) for each in shown], next=following)
+        if not call.query.whose:
+            return Page[DeletionOf](items=[DeletionOf(**self._fields(each)) for each in shown], next=following)
+        with self._auditor.query(call.caller, PATIENT_ROOT_FIND) as record:
+            found = [DeletionOf(**self._fields(each), whose=self._whose(each)) for each in shown]
+            record.matched(len(found), complete=following is None)
+        return Page[DeletionOf](items=found, next=following)
 
     def _delete(self, call: Call[Any, Delete]) -> Answer:
         unlimited(call)
         asked = call.body
         done = self._deletions.delete(_LEVELS[asked.level], asked.uid, asked.reason, participant_of(call.caller))
-        return _row(self._deletions.find(done.folder))
+        return self._row(self._deletions.find(done.folder))
 
     def _show(self, call: Call[Any, None]) -> Answer:
         unlimited(call)
-        return _row(self._deletions.find(call.path["deletion"]))
+        return self._row(self._deletions.find(call.path["deletion"]))
 
     def _restore(self, call: Call[Any, None]) -> Answer:
         unlimited(call)
@@ -142,13 +170,21 @@ class Trash:
     def _purge(self, call: Call[Any, Purge]) -> Answer:
         unlimited(call)
         older = timedelta(days=call.body.older_than_days)
-        return Purged(deletions=[_row(each) for each in self._deletions.empty(older, participant_of(call.caller))])
+        return Purged(deletions=[self._row(each) for each in self._deletions.empty(older, participant_of(call.caller))])
 
+    def _row(self, deletion: Deletion) -> DeletionRow:
+        return DeletionRow(**self._fields(deletion))
 
-def _row(deletion: Deletion) -> DeletionRow:
-    return DeletionRow(
-        id=deletion.folder, level=_NAMES[deletion.level],  # type: ignore[arg-type]
-        uid=deletion.uid, study_instance_uid=deletion.study_instance_uid, reason=deletion.reason,
-        deleted_by=deletion.deleted_by, deleted_at=deletion.deleted_at, instances=deletion.instances,
-        bytes=deletion.bytes, status=deletion.status,
-    )  # fmt: skip
+    def _whose(self, deletion: Deletion) -> Whose | None:
+        found = self._deletions.whose(deletion.folder)
+        return None if found is None else Whose(**asdict(found))
+
+    def _fields(self, deletion: Deletion) -> dict[str, Any]:
+        days, at = self._config().storage.trash_days, deletion.deleted_at
+        return dict(
+            id=deletion.folder, level=_NAMES[deletion.level],
+            uid=deletion.uid, study_instance_uid=deletion.study_instance_uid, reason=deletion.reason,
+            deleted_by=deletion.deleted_by, deleted_at=at, instances=deletion.instances,
+            kept_until=None if days is None else at + timedelta(days=days),
+            bytes=deletion.bytes, status=deletion.status,
+        )  # fmt: skip

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pacs_server.web.pages.about import About
 from pacs_server.web.pages.look import Look
 from pacs_server.web.pages.page import Pages
 from pacs_server.web.pages.preferences import Preferences
@@ -13,6 +14,8 @@ from pacs_server.web.pages.studies import Studies
 from pacs_server.web.pages.study import Study
 from pacs_server.web.pages.study_history import StudyHistory
 from pacs_server.web.pages.study_tags import StudyTags
+from pacs_server.web.pages.tasks import Tasks
+from pacs_server.web.pages.trash import Trash
 
 # To add a room, add one line.
 _ROOMS: Final = (
@@ -21,6 +24,9 @@ _ROOMS: Final = (
     StudyHistory,
     StudyTags,
     Look,
+    Trash,
+    Tasks,
+    About,
     Preferences,
 )
 

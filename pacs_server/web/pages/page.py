@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import escape
 from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -164,7 +165,12 @@ class Pages:
             lstrip_blocks=True,
             extensions=["jinja2.ext.i18n"],
         )
-        environment.install_gettext_callables(language.gettext, language.ngettext, newstyle=True)  # type: ignore[attr-defined]
+        # Templates take what these return for markup, so a text that is none of ours must have become harmless before.
+        environment.install_gettext_callables(  # type: ignore[attr-defined]
+            lambda text: escape(language.gettext(text)),
+            lambda singular, plural, number: escape(language.ngettext(singular, plural, number)),
+            newstyle=True,
+        )
         environment.filters |= Formats(language.locale).filters()
         return environment
 

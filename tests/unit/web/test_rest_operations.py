@@ -85,6 +85,7 @@ SAMPLES: dict[str, Sample] = {
     "list_steps": lambda _: ("/steps", None),
     "show_step": lambda _: ("/steps/1.2.3", None),
     "list_tasks": lambda _: ("/tasks", None),
+    "count_tasks": lambda _: ("/tasks/counts", None),
     "show_task": lambda stage: (f"/tasks/{stage.task}", None),
     "retry_task": lambda stage: (f"/tasks/{stage.task}/retry", None),
     "cancel_task": lambda stage: (f"/tasks/{stage.task}/cancel", None),
@@ -130,6 +131,8 @@ SAMPLES: dict[str, Sample] = {
     "list_keys": lambda _: ("/keys", None),
     "create_key": lambda _: ("/keys", {"name": "script", "role": "reader"}),
     "revoke_key": lambda _: ("/keys/script", None),
+    "show_about": lambda _: ("/about", None),
+    "show_conformance": lambda _: ("/conformance", None),
     "show_status": lambda _: ("/status", None),
     "show_server": lambda _: ("/server", None),
     "show_storage": lambda _: ("/storage", None),
@@ -240,6 +243,7 @@ def test_a_limited_caller_learns_nothing_foreign(any_stage: Stage) -> None:
             seen.add(name)
     listed = {"list_patients", "list_studies", "list_series", "list_instances", "list_worklist_items", "search_studies"}
     others = {"show_status", "list_deliveries", "list_destinations", "find_marked", "study_choices"}
+    others |= {"show_about", "show_conformance"}
     assert seen == listed | others
     assert api.get("/worklist")["items"] == []
     (row,) = api.get("/studies")["items"]
