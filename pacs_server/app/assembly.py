@@ -36,6 +36,7 @@ from pacs_server.index.remote_commitments import RemoteCommitmentIndex
 from pacs_server.index.remote_states import RemoteStateIndex
 from pacs_server.index.scope import ScopeIndex
 from pacs_server.index.state import StateIndex
+from pacs_server.index.statistics import StatisticsIndex
 from pacs_server.index.study_list import StudyListIndex
 from pacs_server.index.task_overview import TaskOverview
 from pacs_server.index.tasks import TaskIndex
@@ -65,6 +66,7 @@ from pacs_server.services.query import QueryService
 from pacs_server.services.remote_commitments import RemoteCommitmentService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.sessions import Lasting, SessionService
+from pacs_server.services.statistics import StatisticsService
 from pacs_server.services.store import StoreService
 from pacs_server.services.study_list import StudyListService
 from pacs_server.services.tasks import TaskService
@@ -99,6 +101,7 @@ class OpenArchive:
     peers: PeersSeenService
     listing: ListingService
     study_list: StudyListService
+    statistics: StatisticsService
     deletions: DeletionService
     marks: MarkService
     remote_commitments: RemoteCommitmentService
@@ -123,6 +126,7 @@ class OpenArchive:
 
     def stop(self) -> None:
         """Close the audit trail, the storage and the database."""
+        self.statistics.stop()
         self.resources.close()
 
 
@@ -215,6 +219,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         peers=PeersSeenService(PeerIndex(database)),
         listing=ListingService(ListingIndex(database)),
         study_list=StudyListService(StudyListIndex(database)),
+        statistics=StatisticsService(StatisticsIndex(database)),
         marks=MarkService(MarkIndex(database), files.marks, audit),
         deletions=deletions,
         remote_commitments=RemoteCommitmentService(RemoteCommitmentIndex(database), tasks, deletions),

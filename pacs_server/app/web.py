@@ -76,6 +76,7 @@ def _web_door(
         metrics=runtime.metrics,
         listing=archive.listing,
         study_list=archive.study_list,
+        statistics=archive.statistics,
         users=UserService(lambda: runtime.config().user_identity.users_path, archive.audit),
         keys=archive.keys,
         events=events,

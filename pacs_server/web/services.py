@@ -28,6 +28,7 @@ from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.rule_engine import RuleEngine
 from pacs_server.services.sessions import SessionService
+from pacs_server.services.statistics import StatisticsService
 from pacs_server.services.store import StoreService
 from pacs_server.services.study_list import StudyListService
 from pacs_server.services.tasks import TaskService
@@ -75,6 +76,7 @@ class WebServices:
     metrics: Metrics
     listing: ListingService
     study_list: StudyListService
+    statistics: StatisticsService
     users: UserService
     keys: APIKeyService
     events: EventHub

@@ -26,6 +26,7 @@ from pacs_server.web.api.remotes import Remotes
 from pacs_server.web.api.routing import Routing
 from pacs_server.web.api.schema import openapi
 from pacs_server.web.api.server import Server
+from pacs_server.web.api.statistics import StorageStatistics
 from pacs_server.web.api.steps import Steps
 from pacs_server.web.api.stored import StoredObjects
 from pacs_server.web.api.study_list import StudyList
@@ -43,6 +44,9 @@ _RESOURCES: Final = (
     StoredObjects, StudyList, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash,
     AuditTrail, UsersAndKeys, Server, Events, Routing, Marks, Notes, History,
     AboutServer,
+    StoredObjects, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash, AuditTrail,
+    UsersAndKeys, Server, Events, Routing, Marks, Notes, History,
+    AboutServer, StorageStatistics,
 )  # fmt: skip
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

@@ -10,6 +10,7 @@ from pacs_server.web.pages.about import About
 from pacs_server.web.pages.look import Look
 from pacs_server.web.pages.page import Pages
 from pacs_server.web.pages.preferences import Preferences
+from pacs_server.web.pages.storage import Storage
 from pacs_server.web.pages.studies import Studies
 from pacs_server.web.pages.study import Study
 from pacs_server.web.pages.study_history import StudyHistory
@@ -26,6 +27,7 @@ _ROOMS: Final = (
     Look,
     Trash,
     Tasks,
+    Storage,
     About,
     Preferences,
 )

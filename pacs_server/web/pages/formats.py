@@ -5,7 +5,7 @@ from datetime import date, datetime, time
 from typing import Any
 
 from babel import Locale
-from babel.dates import format_date, format_datetime, format_time, format_timedelta
+from babel.dates import format_date, format_datetime, format_skeleton, format_time, format_timedelta
 from babel.numbers import format_decimal
 
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
@@ -21,7 +21,7 @@ class Formats:
         """The filters by the names that templates use."""
         return {
             "da": self.da, "tm": self.tm, "person": person, "size": self.size, "number": self.number,
-            "moment": self.moment, "ago": self.ago,
+            "moment": self.moment, "ago": self.ago, "day": self.day, "month": self.month,
         }  # fmt: skip
 
     def da(self, text: str) -> str:
@@ -30,6 +30,14 @@ class Formats:
             return format_date(date(int(text[:4]), int(text[4:6]), int(text[6:8])), "medium", self._locale)
         except (ValueError, TypeError):
             return text or ""
+
+    def day(self, when: date) -> str:
+        """A date."""
+        return format_date(when, "medium", self._locale)
+
+    def month(self, when: date) -> str:
+        """The month of a date."""
+        return format_skeleton("yMMMM", when, locale=self._locale)
 
     def tm(self, text: str) -> str:
         """A time of the VR TM, hours and minutes; what is none stays as it is."""

@@ -136,6 +136,7 @@ SAMPLES: dict[str, Sample] = {
     "show_status": lambda _: ("/status", None),
     "show_server": lambda _: ("/server", None),
     "show_storage": lambda _: ("/storage", None),
+    "show_statistics": lambda _: ("/storage/statistics", None),
     "show_configuration": lambda _: ("/configuration", None),
 }  # fmt: skip
 # Events do not end, and have a test file of their own, as tags have a test. What asks remotes is tested with remotes.

@@ -1,0 +1,66 @@
+"""The page about the storage, and what is counted for it."""
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from datasets import make_ct
+from rooms import Rooms
+from servers import eventually
+
+from pacs_server.dicom.caller import Role
+from pacs_server.services.statistics import Day
+from pacs_server.web.pages.plots import HEIGHT, WIDTH, bars, growth, months
+
+TODAY = date(2026, 3, 2)
+
+
+@pytest.fixture
+def rooms(tmp_path: Path, database_url: str) -> Iterator[Rooms]:
+    rooms = Rooms(tmp_path, None if database_url.startswith("sqlite") else database_url)
+    yield rooms
+    rooms.close()
+
+
+def test_sizes_are_counted_by_study_and_by_day(rooms: Rooms) -> None:
+    one, two = make_ct(PatientName="Roe^Jane"), make_ct(PatientName="Doe^John", PatientID="P2")
+    more = make_ct(PatientName="Roe^Jane", StudyInstanceUID=one.StudyInstanceUID)
+    rooms.store([one, two, more])
+    rooms.act_as(Role.OPERATOR)
+    assert eventually(lambda: rooms.get("/storage/statistics")["counted_at"])
+    found = rooms.get("/storage/statistics")
+    assert [each["study_instance_uid"] for each in found["largest"]] == [one.StudyInstanceUID, two.StudyInstanceUID]
+    assert [each["instances"] for each in found["largest"]] == [2, 1]
+    assert [each["instances"] for each in found["days"]] == [3]
+    assert found["days"][0]["bytes"] == sum(each["bytes"] for each in found["largest"])
+    page = rooms.page("/storage")
+    assert "Roe, Jane" in page
+    assert '<path class="line"' in page
+    rooms.send("POST", "/trash", {"level": "study", "uid": one.StudyInstanceUID, "reason": "x"}, 201)
+    assert "Roe, Jane" not in rooms.page("/storage")
+
+
+def test_growth_ends_at_the_total_and_today() -> None:
+    days = [Day(TODAY - timedelta(days=back), 1, size) for back, size in ((10, 30), (9, 10), (2, 60))]
+    area = growth(days, TODAY)
+    assert area is not None
+    assert (area.first, area.last, area.highest) == (TODAY - timedelta(days=11), TODAY, 100)
+    assert area.line.startswith(f"M0.0,{HEIGHT} L")
+    assert area.line.endswith(f"L{WIDTH},0.0")
+    assert f"{WIDTH / 11:.1f},{HEIGHT * 0.7:.1f}" in area.line
+    assert growth([], TODAY) is None
+
+
+def test_bars_are_as_high_as_what_came() -> None:
+    shown = bars([Day(TODAY, 1, 50), Day(TODAY - timedelta(days=1), 1, 100)], TODAY, 3)
+    assert [(bar.day, bar.height) for bar in shown] == [
+        (TODAY - timedelta(days=2), 0.0), (TODAY - timedelta(days=1), HEIGHT), (TODAY, HEIGHT / 2),
+    ]  # fmt: skip
+
+
+def test_months_are_added_up() -> None:
+    days = [Day(date(2026, 1, 30), 1, 5), Day(date(2026, 2, 1), 2, 6), Day(date(2026, 2, 28), 3, 7)]
+    assert [(month.day, month.instances, month.bytes) for month in months(days)] == [
+        (date(2026, 2, 1), 5, 13), (date(2026, 1, 1), 1, 5),
+    ]  # fmt: skip
