@@ -20,7 +20,7 @@ from pacs_server.services.access import require
 from pacs_server.web.accept import choose
 from pacs_server.web.caller import caller_of
 from pacs_server.web.dicomweb.media_types import DICOM, JSON, PLAIN_JSON, XML
-from pacs_server.web.dicomweb.resources import STUDIES, STUDY, url_of_instance, url_of_study
+from pacs_server.web.dicomweb.resources import BASE, STUDIES, STUDY, url_of_instance, url_of_study
 from pacs_server.web.dicomweb.store_report import StoreReport
 from pacs_server.web.dicomweb.storing import Storing
 from pacs_server.web.dicomweb.storing_metadata import MetadataStoring
@@ -76,7 +76,16 @@ class STOW:
         module = report.module(partial(url_of_study, base), partial(url_of_instance, base))
         text = native_model(module) if media_type == XML else json.dumps(module)
         # With the argument media_type it would name a charset, which these media types do not have.
-        return Response(text, report.status, {"content-type": media_type, **again_after(report.status)})
+        headers = {"content-type": media_type, **again_after(report.status)}
+        if report.failed:
+            # The module has no place for words (PS3.18 8.3); who sends one instance at a time is told all.
+            headers["warning"] = f'299 {base}{BASE} "{_plain(str(report.failed[0].error))}"'
+        return Response(text, report.status, headers)
+
+
+def _plain(sentence: str) -> str:
+    """A sentence as it may stand in quotes in a header."""
+    return "".join(each if " " <= each <= "~" and each not in '"\\' else "'" for each in sentence)
 
 
 def _taker(request: Request) -> Take:

@@ -17,6 +17,7 @@ from pacs_server.web.pages.study_history import StudyHistory
 from pacs_server.web.pages.study_tags import StudyTags
 from pacs_server.web.pages.tasks import Tasks
 from pacs_server.web.pages.trash import Trash
+from pacs_server.web.pages.upload import Upload
 
 # To add a room, add one line.
 _ROOMS: Final = (
@@ -29,6 +30,7 @@ _ROOMS: Final = (
     Tasks,
     Storage,
     About,
+    Upload,
     Preferences,
 )
 
