@@ -139,4 +139,8 @@ def _association(connection: Connection) -> OpenAssociation:
     assert association is not None
     caller, transport = association.caller, association.transport
     traffic = Traffic(transport.bytes_in, transport.bytes_out, round(time.monotonic() - connection.opened, 3))
-    return OpenAssociation(caller.ae_title, caller.called_ae, caller.address, caller.user, caller.tls, traffic)
+    return OpenAssociation(
+        caller.ae_title, caller.called_ae, caller.address, caller.user, caller.tls, traffic,
+        # The thread of the association goes on counting meanwhile.
+        dict(connection.operations), association.doing if association.busy else "",
+    )  # fmt: skip

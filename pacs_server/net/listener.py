@@ -49,6 +49,8 @@ class Connection:
         self.opened = time.monotonic()
         self.transport: Transport | None = None
         self.association: Association | None = None
+        # How many commands of each kind came on it.
+        self.operations: Counter[str] = Counter()
         # Whether an operation on it succeeded, or the peer released the association.
         self.useful = False
 

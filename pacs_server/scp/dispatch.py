@@ -119,6 +119,7 @@ class Dispatcher:
         elif command_field is not None and not command_field & RESPONSE:
             name = _NAMES.get(command_field, "unknown")
             operations[name] += 1
+            association.doing = name
             result = self._operate(association, message, name)
             if result.after is not None:
                 result.after()

@@ -170,7 +170,7 @@ class ApplicationEntity:
         self._sparingly.log(logging.INFO, "no association", connection.address, why, ended=ended.how, **titles)
 
     def _serve(self, association: Association, connection: Connection, proposed: int) -> None:
-        operations: Counter[str] = Counter()
+        operations = connection.operations
         how = "internal error"
         try:
             self._dispatcher.serve(association, operations)

@@ -49,7 +49,7 @@ def connect(
     except AssociationEnded:
         transport.close()
         raise
-    return Association(
+    association = Association(
         transport,
         reader,
         contexts=_accepted(proposal, answer),
@@ -60,6 +60,8 @@ def connect(
         peer=remote.host,
         extended=dict(answer.user.extended),
     )
+    association.implementation_version_name = answer.user.implementation_version_name or ""
+    return association
 
 
 def read_response(association: Association, request: Command) -> Command:

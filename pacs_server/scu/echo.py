@@ -18,10 +18,14 @@ _CONTEXTS: Final = (ProposedContext(1, VERIFICATION, ("1.2.840.10008.1.2.1", "1.
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """The answer to a C-ECHO, and how many seconds it took with and without the association."""
+    """The answer to a C-ECHO, and how many seconds it took with and without the association.
+
+    `implementation_version_name` is what the remote calls its implementation, '' if it tells none.
+    """
 
     seconds: float
     round_trip: float
+    implementation_version_name: str = ""
 
 
 def echo(pool: Pool, remote: RemoteAE, *, wait: float | None = None) -> Echo:
@@ -42,4 +46,4 @@ def echo(pool: Pool, remote: RemoteAE, *, wait: float | None = None) -> Echo:
         answered = time.monotonic()
     if status != Status.SUCCESS:
         raise RemoteError(f"{remote.name} answered a C-ECHO with {'no status' if status is None else f'{status:04X}'}")
-    return Echo(answered - began, answered - asked)
+    return Echo(answered - began, answered - asked, association.implementation_version_name)

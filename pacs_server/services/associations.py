@@ -4,7 +4,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -26,7 +26,10 @@ class Traffic(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OpenAssociation:
-    """An association that is open now."""
+    """An association that is open now.
+
+    `operations` counts the commands that came by name; `doing` is the one that is being carried out, '' for none.
+    """
 
     calling_ae: str
     called_ae: str
@@ -34,6 +37,8 @@ class OpenAssociation:
     user: str | None
     tls: bool
     traffic: Traffic
+    operations: Mapping[str, int] = field(default_factory=dict)
+    doing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

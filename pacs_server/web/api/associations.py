@@ -13,7 +13,7 @@ _TAG: Final = "associations"
 
 
 class Association(Answer):
-    """An association that is open now."""
+    """An association: who, from where, and what came over it."""
 
     calling_ae: str
     called_ae: str
@@ -23,6 +23,13 @@ class Association(Answer):
     seconds: Annotated[float, Field(description="How long it has been open.")]
     bytes_in: int
     bytes_out: int
+    operations: Annotated[dict[str, int], Field(description="How many commands of each kind came.")]
+
+
+class OpenAssociation(Association):
+    """An association that is open now."""
+
+    doing: Annotated[str, Field(description="The command that is being carried out; empty for none.")]
 
 
 class RecentAssociation(Association):
@@ -31,7 +38,6 @@ class RecentAssociation(Association):
     at: Annotated[datetime, Field(description="When it ended or was refused.")]
     refused: bool
     outcome: Annotated[str, Field(description="How it ended, or why it was refused.")]
-    operations: Annotated[dict[str, int], Field(description="How many commands of each kind came.")]
 
 
 class Peer(Answer):
@@ -51,7 +57,7 @@ class Peer(Answer):
 class OpenAssociations(Answer):
     """The associations that are open now, the oldest first."""
 
-    items: list[Association]
+    items: list[OpenAssociation]
 
 
 class RecentAssociations(Answer):
@@ -111,9 +117,9 @@ class Associations:
         unlimited(call)
         return OpenAssociations(
             items=[
-                Association(
+                OpenAssociation(
                     calling_ae=one.calling_ae, called_ae=one.called_ae, address=one.address, user=one.user,
-                    tls=one.tls, **one.traffic._asdict(),
+                    tls=one.tls, operations=dict(one.operations), doing=one.doing, **one.traffic._asdict(),
                 )
                 for one in self._services.associations()
             ]

@@ -25,6 +25,7 @@ from pacs_server.web.api.reference import STYLE, reference
 from pacs_server.web.api.remotes import Remotes
 from pacs_server.web.api.routing import Routing
 from pacs_server.web.api.schema import openapi
+from pacs_server.web.api.send_queue import SendQueueResource
 from pacs_server.web.api.server import Server
 from pacs_server.web.api.statistics import StorageStatistics
 from pacs_server.web.api.steps import Steps
@@ -47,6 +48,7 @@ _RESOURCES: Final = (
     StoredObjects, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash, AuditTrail,
     UsersAndKeys, Server, Events, Routing, Marks, Notes, History,
     AboutServer, StorageStatistics,
+    SendQueueResource,
 )  # fmt: skip
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

@@ -51,6 +51,9 @@ class Echoed(Answer):
 
     seconds: Annotated[float, Field(description="The time of all, with the connection.")]
     round_trip: Annotated[float, Field(description="The time of the answer alone.")]
+    implementation_version_name: Annotated[
+        str, Field(description="What the remote calls its implementation; empty if it does not tell.")
+    ]
 
 
 class SearchAtRemote(Body):
@@ -142,7 +145,10 @@ class Remotes:
 
     def _echo(self, call: Call[Any, None]) -> Answer:
         answer = self._queries.echo(self._named(call))
-        return Echoed(seconds=round(answer.seconds, 6), round_trip=round(answer.round_trip, 6))
+        return Echoed(
+            seconds=round(answer.seconds, 6), round_trip=round(answer.round_trip, 6),
+            implementation_version_name=answer.implementation_version_name,
+        )  # fmt: skip
 
     def _search(self, call: Call[Any, SearchAtRemote]) -> Answer:
         name, body = self._named(call), call.body

@@ -11,6 +11,11 @@ from pacs_server.web.pages.look import Look
 from pacs_server.web.pages.page import Pages
 from pacs_server.web.pages.preferences import Preferences
 from pacs_server.web.pages.storage import Storage
+from pacs_server.web.pages.network import Network
+from pacs_server.web.pages.page import Pages
+from pacs_server.web.pages.preferences import Preferences
+from pacs_server.web.pages.queue import Queue
+from pacs_server.web.pages.remotes import Remotes
 from pacs_server.web.pages.studies import Studies
 from pacs_server.web.pages.study import Study
 from pacs_server.web.pages.study_history import StudyHistory
@@ -31,6 +36,9 @@ _ROOMS: Final = (
     Storage,
     About,
     Upload,
+    Network,
+    Remotes,
+    Queue,
     Preferences,
 )
 

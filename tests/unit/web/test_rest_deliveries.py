@@ -81,3 +81,27 @@ def test_who_sees_a_part_sends_and_sees_that(api: RestAPI) -> None:
     api.send("GET", "/outgoing", status=403)
     api.act_as(Role.READER)
     send(shown, 403)
+
+
+def test_what_waits_is_told_by_study_and_decided_together(api: RestAPI) -> None:
+    one, other = (str(api.study(1, 2)[0].StudyInstanceUID) for _ in range(2))
+    for uid in (one, other):
+        api.send("POST", "/deliveries", {"remotes": ["WS1", "WS2"], "study": uid}, status=202)
+    found = api.get("/deliveries/groups?remote=WS1")
+    assert [(row["study_instance_uid"], row["state"], row["instances"]) for row in found["items"]] == [
+        (other, "waiting", 2),
+        (one, "waiting", 2),
+    ]
+    assert found["complete"]
+    assert not api.get("/deliveries/groups?limit=1")["complete"]
+    body = {"remote": "WS1", "study": one, "rule": ""}
+    assert api.send("POST", "/deliveries/cancel", body) == {"tasks": 1}
+    event = api.last_audited().event
+    assert event.event_type is EventType.USE_OF_RESTRICTED_FUNCTION
+    assert event.detail == f"what waits for WS1 of study {one} by rule (none) cancelled"
+    assert [row["study_instance_uid"] for row in api.get("/deliveries/groups?remote=WS1")["items"]] == [other]
+    # Both remotes have their own.
+    assert len(api.get("/deliveries/groups?remote=WS2")["items"]) == 2
+    assert api.send("POST", "/deliveries/retry", {"remote": "WS2"}) == {"tasks": 2}
+    assert api.last_audited().event.detail == "what waits for WS2 tried again now"
+    assert api.send("POST", "/deliveries/retry", {"remote": "WS2", "rule": "night"}) == {"tasks": 0}
