@@ -1,7 +1,7 @@
 """The REST API on an archive of its own, without a server process: requests go straight into the application."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,8 @@ class RestAPI:
             schema.prepare(directory / "pacs.db")
         self.archive = start_archive(lambda: self.config)
         self.recent = RecentAssociations()
+        # What reading the configuration again does; a test may say.
+        self.reload: Callable[[], bool] = lambda: False
         self.events = EventHub(self.archive.feed, pace=0.01)
         self.caller = ANN
         # What the next requests are found to come from instead, if it is not the caller.
@@ -107,6 +109,7 @@ class RestAPI:
             "associations": lambda: [OPEN],
             "status": lambda: STATUS,
             "spoken": SPOKEN,
+            "reload": lambda: self.reload(),  # noqa: PLW0108 - a test may replace it
             "rules": RuleEngine(RoutingIndex(archive.database), Rules),
             "remotes": RemoteQueries(self.pool_of_remotes(), OutgoingAuditor(archive.audit)),
         }

@@ -1,6 +1,7 @@
 """What the parts of a running server share: the settings in force, the metrics, the open connections."""
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -79,6 +80,8 @@ class Runtime:
     connections: Connections = field(default_factory=Connections)
     recent: RecentAssociations = field(default_factory=RecentAssociations)
     own_logs: bool = False
+    # Has the server read its configuration again, and says whether it did.
+    reload: Callable[[], bool] = lambda: False
     moves: Requestor = field(init=False)
     # The associations and connections by which this server forwards, fetches and asks of its own accord.
     pool: Pool = field(init=False)

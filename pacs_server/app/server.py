@@ -51,6 +51,8 @@ class PacsServer:
         self._read_config = reload
         self._connections = Connections()
         self._parts = RunningParts()
+        # A signal and a page may ask for it at the same time.
+        self._reloading = threading.Lock()
         self.metrics.watch(self._parts.gauges)
 
     def __enter__(self) -> Self:
@@ -70,6 +72,7 @@ class PacsServer:
         self._started_with = self.config
         settings = LiveSettings.of(self.config)
         self._runtime = Runtime(settings, self.metrics, self._connections, own_logs=own_logs)
+        self._runtime.reload = self.reload
         self._parts.start(server_parts(self._runtime, self._parts))
         self._listening_at(self._runtime.addresses)
         self._announce()
@@ -108,8 +111,12 @@ class PacsServer:
         logs.reopen()
         if self._read_config is None:
             return False
+        with self._reloading:
+            return self._reload(self._read_config)
+
+    def _reload(self, read: Callable[[], Config]) -> bool:
         try:
-            new = LiveSettings.of(self._read_config(), listening_tls=self._runtime.settings.entity.tls)
+            new = LiveSettings.of(read(), listening_tls=self._runtime.settings.entity.tls)
         except ConfigError as error:
             self._reload_ended(str(error))
             log.error("configuration not reloaded, the old one stays", extra={"reason": str(error)})

@@ -83,6 +83,7 @@ def _web_door(
         recent_associations=runtime.recent,
         trail=archive.trail,
         associations=lambda: [_association(each) for each in runtime.connections.established_now()],
+        reload=runtime.reload,
         status=status,
         spoken=_spoken(runtime),
     )

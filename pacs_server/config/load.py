@@ -56,17 +56,19 @@ _EXPECTED: Final = {
 _TEXTUAL: Final = ("string_type", "is_instance_of")
 
 
-def load(path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, object]) -> Config:
+def load(
+    path: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, object], text: str | None = None
+) -> Config:
     """Read the settings. The command line overrides the environment, the environment the file, the file the defaults.
 
     Without `path`, the variable PACS_SERVER_CONFIG may name the file. `overrides` holds the values from the command
     line by dotted key; None means not given. Relative paths become absolute: paths in the file, and default paths if
     there is a file, start from the directory of the file, all others from the working directory. The disk is not
-    checked. Raises ConfigError.
+    checked. With `text`, that counts instead of what the file holds. Raises ConfigError.
     """
     by_variable = environ.get(FILE_VARIABLE) if path is None else None
     path = Path(by_variable) if by_variable else path
-    file = _from_file(path, f"environment variable {FILE_VARIABLE}: " if by_variable else "")
+    file = _from_file(path, f"environment variable {FILE_VARIABLE}: " if by_variable else "", text)
     merged = Layer()
     for layer in (file, _from_environment(environ), _from_command_line(overrides)):
         _lay_over(merged, layer)
@@ -182,12 +184,12 @@ def _takes_text(key: str) -> bool:
     return kind not in (int, float, bool, tuple, Mapping)
 
 
-def _from_file(path: Path | None, named_by: str) -> Layer:
+def _from_file(path: Path | None, named_by: str, text: str | None = None) -> Layer:
     layer = Layer()
     if path is None:
         return layer
     try:
-        text = read(path)
+        text = read(path) if text is None else text
     except ConfigError as error:
         raise ConfigError(f"{named_by}{error}") from error
     reader = YAMLReader(str(path), path.absolute().parent, layer, lines=True)

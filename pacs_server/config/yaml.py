@@ -4,10 +4,10 @@ The only exception that this module raises is ConfigError, with one line that na
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import yaml
 from yaml.composer import ComposerError
@@ -162,3 +162,50 @@ def shown_key(name: str) -> str:
 def one_line(text: str) -> str:
     """`text` with spaces for line breaks and other control characters, cut to 300 characters."""
     return "".join(char if char.isprintable() else " " for char in text)[:300]
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """Where a value stands in YAML text: first line and column and last line, from 0; what lies behind it is not its.
+
+    `end` is the column after its last character; it is true only for what has a closing bracket or quote.
+    """
+
+    kind: Literal["mapping", "sequence", "scalar"]
+    is_flow: bool
+    line: int
+    column: int
+    last_line: int
+    end: int
+    text: str = ""
+    members: Mapping[str, "Outline"] = field(default_factory=dict)
+    length: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing at all is written where the value would be."""
+        return self.kind == "scalar" and self.line == self.last_line and self.column == self.end and not self.text
+
+
+def outline(text: str) -> Outline | None:
+    """Where the values of a YAML text stand that `YAMLReader` has read; None if it holds none."""
+    node = yaml.compose(text, _Loader)
+    return None if node is None else _outline(node)
+
+
+def _outline(node: yaml.Node) -> Outline:
+    start, end = node.start_mark, node.end_mark
+    if isinstance(node, yaml.ScalarNode):
+        # A block scalar ends where the next line begins.
+        last = end.line - 1 if node.style in ("|", ">") else end.line
+        return Outline("scalar", False, start.line, start.column, last, end.column, node.value)
+    assert isinstance(node, yaml.CollectionNode)
+    is_flow = bool(node.flow_style)
+    if isinstance(node, yaml.MappingNode):
+        members = {name.value: _outline(item) for name, item in node.value}
+        # The mark at the end of a block is that of what follows it, behind empty lines and comments.
+        last = end.line if is_flow else max(each.last_line for each in members.values())
+        return Outline("mapping", is_flow, start.line, start.column, last, end.column, members=members)
+    items = [_outline(item) for item in node.value]
+    last = end.line if is_flow else max(each.last_line for each in items)
+    return Outline("sequence", is_flow, start.line, start.column, last, end.column, length=len(items))

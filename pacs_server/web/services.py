@@ -86,5 +86,7 @@ class WebServices:
     # The associations that are open now, the oldest first.
     associations: Callable[[], list[OpenAssociation]]
     spoken: Spoken
+    # Reads the configuration again, and says whether that was possible.
+    reload: Callable[[], bool]
     # The sections of the status page.
     status: Callable[[], Mapping[str, object]]

@@ -21,6 +21,7 @@ from pacs_server.web.api.history import History
 from pacs_server.web.api.marks import Marks
 from pacs_server.web.api.notes import Notes
 from pacs_server.web.api.operation import PREFIX, Operation
+from pacs_server.web.api.peer_rules import PeerRulesResource
 from pacs_server.web.api.reference import STYLE, reference
 from pacs_server.web.api.remotes import Remotes
 from pacs_server.web.api.routing import Routing
@@ -48,7 +49,7 @@ _RESOURCES: Final = (
     StoredObjects, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash, AuditTrail,
     UsersAndKeys, Server, Events, Routing, Marks, Notes, History,
     AboutServer, StorageStatistics,
-    SendQueueResource,
+    SendQueueResource, PeerRulesResource,
 )  # fmt: skip
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

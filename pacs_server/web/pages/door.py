@@ -7,15 +7,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pacs_server.web.pages.about import About
+from pacs_server.web.pages.allow import Allow
 from pacs_server.web.pages.look import Look
-from pacs_server.web.pages.page import Pages
-from pacs_server.web.pages.preferences import Preferences
-from pacs_server.web.pages.storage import Storage
 from pacs_server.web.pages.network import Network
 from pacs_server.web.pages.page import Pages
 from pacs_server.web.pages.preferences import Preferences
 from pacs_server.web.pages.queue import Queue
 from pacs_server.web.pages.remotes import Remotes
+from pacs_server.web.pages.storage import Storage
 from pacs_server.web.pages.studies import Studies
 from pacs_server.web.pages.study import Study
 from pacs_server.web.pages.study_history import StudyHistory
@@ -37,6 +36,7 @@ _ROOMS: Final = (
     About,
     Upload,
     Network,
+    Allow,
     Remotes,
     Queue,
     Preferences,

@@ -55,7 +55,7 @@ class Network:
             open_now=[(each, _ago(each.seconds)) for each in _matching(now.items, q)],
             recent=[(each, *ending(each.outcome)) for each in ended[:_SHOWN]],
             refused=refusals([each for each in _matching(past.items, q) if each.refused])[:_SHOWN],
-            may_allow=False,
+            may_allow=ask.may(request, "add_peer_rule"),
         )  # fmt: skip
 
 

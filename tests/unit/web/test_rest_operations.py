@@ -112,6 +112,7 @@ SAMPLES: dict[str, Sample] = {
     "test_rules": lambda stage: (f"/routing/test/{stage.study}", None),
     "list_open_associations": lambda _: ("/associations", None),
     "list_recent_associations": lambda _: ("/associations/recent", None),
+    "suggest_peer_rule": lambda _: ("/peers/rule?calling_ae=CT9&address=10.0.0.9&allow=echo", None),
     "list_peers": lambda _: ("/peers", None),
     "list_conflicts": lambda _: ("/conflicts", None),
     "list_patients_of": lambda _: ("/conflicts/patients?patient=P1", None),
@@ -143,7 +144,11 @@ SAMPLES: dict[str, Sample] = {
     "show_configuration": lambda _: ("/configuration", None),
 }  # fmt: skip
 # Events do not end, and have a test file of their own, as tags have a test. What asks remotes is tested with remotes.
-_OTHERS = {"listen_to_events", "show_tags", "echo_remote", "search_remote", "ask_worklist_of_remote"}
+_OTHERS = {
+    *("listen_to_events", "show_tags", "echo_remote", "search_remote", "ask_worklist_of_remote"),
+    # It writes into the configuration file.
+    "add_peer_rule",
+}
 
 
 @pytest.fixture
