@@ -43,14 +43,30 @@ from pacs_server.web.urls import base_url
 
 # To add a resource, add one line.
 _RESOURCES: Final = (
-    StoredObjects, StudyList, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash,
-    AuditTrail, UsersAndKeys, Server, Events, Routing, Marks, Notes, History,
+    StoredObjects,
+    StudyList,
+    Tags,
+    Worklist,
+    Steps,
+    Tasks,
+    Remotes,
+    Deliveries,
+    Associations,
+    Conflicts,
+    Trash,
+    AuditTrail,
+    UsersAndKeys,
+    Server,
+    Events,
+    Routing,
+    Marks,
+    Notes,
+    History,
     AboutServer,
-    StoredObjects, Tags, Worklist, Steps, Tasks, Remotes, Deliveries, Associations, Conflicts, Trash, AuditTrail,
-    UsersAndKeys, Server, Events, Routing, Marks, Notes, History,
-    AboutServer, StorageStatistics,
-    SendQueueResource, PeerRulesResource,
-)  # fmt: skip
+    StorageStatistics,
+    SendQueueResource,
+    PeerRulesResource,
+)
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
