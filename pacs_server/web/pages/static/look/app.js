@@ -94,6 +94,7 @@ export class App {
     // A second series begins where the first one is.
     const other = this.panes.find((each) => each !== pane && each.image);
     if (this.isLinked && pane.image && other) pane.go(this.placeIn(pane, other), true);
+    if (!pane.image) this.showThumbnails();
     this.keepAddress();
     this.told();
   }
@@ -117,6 +118,7 @@ export class App {
   drawn(pane) {
     if (!this.root.dataset.first) {
       this.root.dataset.first = String(Math.round(performance.now()));
+      this.want();
       this.showThumbnails();
     }
     if (pane === this.active) this.told();
@@ -124,6 +126,8 @@ export class App {
 
   loaded(key) {
     for (const pane of this.panes) if (pane.image?.key === key) pane.redraw();
+    // Also where the first image cannot be had.
+    if (!this.root.dataset.first && this.study.loader.problem(key)) this.want();
   }
 
   /** Have the images fetched that are shown, and those around them as far as the memory goes. */
@@ -136,7 +140,9 @@ export class App {
     });
     const wanted = [];
     for (let i = 0; lists.some((list) => i < list.length); i += 1) wanted.push(...lists.filter((list) => i < list.length).map((list) => list[i]));
-    this.study.loader.want(wanted);
+    // Nothing makes the first image wait.
+    const isFirst = !this.root.dataset.first && !wanted.some((image) => this.study.loader.problem(image.key));
+    this.study.loader.want(isFirst ? wanted.slice(0, lists.length) : wanted);
   }
 
   /** The address leads to what is shown. */
@@ -149,7 +155,7 @@ export class App {
 
   /** Small pictures come after the first image, which they would make wait. */
   showThumbnails() {
-    for (const picture of document.querySelectorAll("img[data-src]")) picture.src = picture.dataset.src;
+    for (const picture of document.querySelectorAll("img[data-src]:not([src])")) picture.src = picture.dataset.src;
   }
 
   /** Pull on the window of a pane, or say why that does not work. */

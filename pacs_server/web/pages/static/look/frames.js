@@ -1,7 +1,8 @@
 // Fetches series and frames from the server: values that are windowed here, or pictures that the server has made.
 
 import { Cache } from "./cache.js";
-import { text, value } from "./dataset.js";
+import { text } from "./dataset.js";
+import { isFilm } from "./documents.js";
 import { imagesOf, tableOf } from "./images.js";
 import { Loader } from "./loader.js";
 import { sorted } from "./order.js";
@@ -24,7 +25,9 @@ async function answered(address, options) {
 async function reason(answer) {
   try {
     const found = await answer.json();
-    return String(found.detail ?? found.title ?? answer.statusText);
+    const detail = String(found.detail ?? found.title ?? answer.statusText);
+    // What cannot be decoded: the second part of the sentence says why, the first one is about headers.
+    return answer.status === 406 ? detail.slice(detail.indexOf(": ") + 1).trim() : detail;
   } catch {
     return `${answer.status} ${answer.statusText}`;
   }
@@ -55,9 +58,10 @@ export class Study {
 
   async #fetchSeries(uid) {
     const instances = await (await answered(`${this.path(uid)}/metadata`)).json();
-    const images = sorted(imagesOf(instances));
-    for (const image of images) image.path = `${this.path(uid)}/instances/${image.sop}/frames/${image.frame}`;
-    return { uid, images, instances, modality: text(instances[0], "00080060") };
+    const frames = sorted(imagesOf(instances));
+    for (const image of frames) image.path = `${this.path(uid)}/instances/${image.sop}/frames/${image.frame}`;
+    const images = frames.filter((image) => !isFilm(image.ds));
+    return { uid, images, frames, instances, modality: text(instances[0], "00080060") };
   }
 
   async #frame(image, signal) {

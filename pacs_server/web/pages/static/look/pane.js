@@ -42,6 +42,10 @@ export class Pane {
       if (this.asked === uid) this.#say(this.app.texts.failed.replace("{why}", error.message));
       return;
     }
+    this.#begin();
+  }
+
+  #begin() {
     this.slider.max = Math.max(0, this.series.images.length - 1);
     this.slider.value = 0;
     this.slider.disabled = this.series.images.length < 2;
@@ -49,6 +53,13 @@ export class Pane {
     this.app.opened(this);
     this.app.want();
     this.redraw();
+  }
+
+  /** Show the frames of what the browser cannot play. */
+  showFrames() {
+    if (!this.series || this.series.images.length) return;
+    this.series = { ...this.series, images: this.series.frames };
+    this.#begin();
   }
 
   /** Show the image with this index; what lies beyond the ends is the end. */

@@ -127,7 +127,7 @@ export class Toolbar {
     const listed = JSON.stringify(found.map((each) => each.name));
     if (listed !== this.#listed) {
       this.#listed = listed;
-      const own = new Option(this.app.texts.own, "");
+      const own = new Option(found.length ? this.app.texts.own : "–", "");
       own.hidden = true;
       this.windows.replaceChildren(own, ...found.map((each, at) => new Option(at < 9 ? `${at + 1}  ${each.name}` : each.name, at)));
       this.windows.disabled = !found.length;
