@@ -58,6 +58,8 @@ class StudyOf:
     accession_number: str
     instances: int
     person: Person
+    study_date: str = ""
+    study_description: str = ""
 
     @property
     def reference(self) -> str:
@@ -138,7 +140,10 @@ class PatientIndex:
             return sum(connection.scalar(select(func.count()).select_from(kind)) or 0 for kind in kinds)
 
     def _studies(self, condition: ColumnElement[bool]) -> list[StudyOf]:
-        columns = (study.c.study_instance_uid, study.c.accession_number, study.c.number_of_study_related_instances)
+        columns = (
+            study.c.study_instance_uid, study.c.accession_number, study.c.number_of_study_related_instances,
+            study.c.study_date, study.c.study_description,
+        )  # fmt: skip
         statement = (
             select(study.c.id.label("study_key"), *columns, patient).join(patient, study.c.patient_fk == patient.c.id)
             .where(condition).order_by(study.c.study_instance_uid, study.c.id)
@@ -195,4 +200,6 @@ def _study_of(row: Mapping[Any, Any]) -> StudyOf:
         row["accession_number"],
         row["number_of_study_related_instances"],
         _person(row),
+        row["study_date"],
+        row["study_description"],
     )

@@ -40,6 +40,8 @@ class StudyOfPerson(Answer):
     reference: Annotated[str, Field(description="Names this study for reassign.")]
     study_instance_uid: str
     accession_number: str
+    study_date: str
+    study_description: str
     instances: int
     patient: PersonRow
 
@@ -66,6 +68,18 @@ class People(Answer):
     """Patients of an ID or of a study, with those that were merged."""
 
     items: list[PersonRow]
+
+
+class StudiesSearch(Parameters):
+    """Whose studies to list."""
+
+    patient: Annotated[str, Field(description=f"The patient: {_HOW}.")]
+
+
+class StudiesOfPerson(Answer):
+    """The studies of a patient: what a merge would move."""
+
+    items: list[StudyOfPerson]
 
 
 class Merge(Body):
@@ -115,6 +129,11 @@ class Conflicts:
                 query=PeopleSearch, answer=People, run=self._people, errors=_ERRORS,
             ),
             Operation(
+                method="GET", path="/conflicts/studies", name="list_studies_of", tag=_TAG, role=Role.OPERATOR,
+                summary="List the studies of a patient with their references.",
+                query=StudiesSearch, answer=StudiesOfPerson, run=self._studies, errors=_ERRORS,
+            ),
+            Operation(
                 method="POST", path="/conflicts/merge", name="merge_patients", tag=_TAG, role=Role.OPERATOR,
                 summary="Give all studies of a patient, and those still to come, to another one.",
                 body=Merge, answer=Moved, run=self._merge, errors=_ERRORS,
@@ -147,6 +166,15 @@ class Conflicts:
             found += [] if study is None else self._patients.people_of(study)
             record.matched(len(found), complete=True)
         return People(items=[_person(each) for each in found])
+
+    def _studies(self, call: Call[StudiesSearch, None]) -> Answer:
+        unlimited(call)
+        with self._auditor.query(call.caller, PATIENT_ROOT_FIND) as record:
+            person = self._patients.person(call.query.patient)
+            record.keys({"PatientID": person.identity.patient_id})
+            found = self._patients.studies_of(person)
+            record.matched(len(found), complete=True)
+        return StudiesOfPerson(items=[_study(each) for each in found])
 
     def _merge(self, call: Call[Any, Merge]) -> Answer:
         unlimited(call)
@@ -189,7 +217,8 @@ def _person(person: Person) -> PersonRow:
 def _study(study: StudyOf) -> StudyOfPerson:
     return StudyOfPerson(
         reference=study.reference, study_instance_uid=study.study_instance_uid,
-        accession_number=study.accession_number, instances=study.instances, patient=_person(study.person),
+        accession_number=study.accession_number, study_date=study.study_date,
+        study_description=study.study_description, instances=study.instances, patient=_person(study.person),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from pacs_server.web.pages.about import About
 from pacs_server.web.pages.allow import Allow
+from pacs_server.web.pages.conflicts import Conflicts
 from pacs_server.web.pages.look import Look
 from pacs_server.web.pages.network import Network
 from pacs_server.web.pages.page import Pages
@@ -30,6 +31,7 @@ _ROOMS: Final = (
     StudyHistory,
     StudyTags,
     Look,
+    Conflicts,
     Trash,
     Tasks,
     Storage,

@@ -116,6 +116,7 @@ SAMPLES: dict[str, Sample] = {
     "list_peers": lambda _: ("/peers", None),
     "list_conflicts": lambda _: ("/conflicts", None),
     "list_patients_of": lambda _: ("/conflicts/patients?patient=P1", None),
+    "list_studies_of": lambda stage: (f"/conflicts/studies?patient={stage.patient}", None),
     "merge_patients": lambda stage: ("/conflicts/merge", stage.merge),
     "reassign_study": lambda stage: (
         "/conflicts/reassign", {"study": stage.study, "target": "P9", "reason": "why"}
