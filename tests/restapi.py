@@ -19,8 +19,10 @@ from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.audit.record import Record
 from pacs_server.config.model import Config
 from pacs_server.dicom.caller import Caller, Door, Role
+from pacs_server.dicom.deidentification import Deidentifier
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.scope import Scope
+from pacs_server.dicom.tag_changes import Modifier
 from pacs_server.index.routing import RoutingIndex
 from pacs_server.kit.metrics import Metrics
 from pacs_server.scu.dicomweb.clients import DICOMwebClients
@@ -28,8 +30,11 @@ from pacs_server.scu.link import Requestor
 from pacs_server.scu.pool import Pool
 from pacs_server.scu.queries import RemoteQueries
 from pacs_server.scu.remotes import Remotes
+from pacs_server.services.altering import AlteringService
 from pacs_server.services.associations import OpenAssociation, RecentAssociations, Traffic
+from pacs_server.services.deidentifying import DeidentifyingService
 from pacs_server.services.events import EventHub
+from pacs_server.services.export import ExportService
 from pacs_server.services.routing import Rules
 from pacs_server.services.rule_engine import RuleEngine
 from pacs_server.services.users import UserService
@@ -99,6 +104,9 @@ class RestAPI:
 
     def _services(self) -> WebServices:
         archive = self.archive
+        modifier = Modifier("PACS", "a1b2", "1.0")
+        altering = AlteringService(archive.retrieve, lambda: modifier, Deidentifier(lambda: b"secret"))
+        deidentifying = DeidentifyingService(altering)
         own: dict[str, Any] = {
             "config": lambda: self.config,
             "auditor": Auditor(archive.audit),
@@ -110,6 +118,8 @@ class RestAPI:
             "status": lambda: STATUS,
             "spoken": SPOKEN,
             "reload": lambda: self.reload(),  # noqa: PLW0108 - a test may replace it
+            "deidentifying": deidentifying,
+            "exports": ExportService(archive.retrieve, Auditor(archive.audit)),
             "rules": RuleEngine(RoutingIndex(archive.database), Rules),
             "remotes": RemoteQueries(self.pool_of_remotes(), OutgoingAuditor(archive.audit)),
         }

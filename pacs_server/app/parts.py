@@ -101,7 +101,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     yield from _metadata(runtime)
     yield routing.router()
     if runtime.ports.web is not None:
-        yield from web_parts(runtime, running.status, routing.engine)
+        yield from web_parts(runtime, running.status, routing)
     # Peers come in last, when everything else is ready for them, and leave first.
     yield DICOMPorts(runtime)
 

@@ -22,6 +22,7 @@ from pacs_server.outbox.webhook import WebhookHandler
 from pacs_server.scu.sending import Outgoing, outgoing
 from pacs_server.services.actions import STUDY_COMPLETE, WEBHOOK, Actions, ForwardOrder
 from pacs_server.services.altering import AlteringService
+from pacs_server.services.deidentifying import DeidentifyingService
 from pacs_server.services.routing import Alteration
 from pacs_server.services.rule_engine import RuleEngine
 
@@ -40,6 +41,7 @@ class RoutingParts:
         self._index = RoutingIndex(archive.database)
         self.engine = RuleEngine(self._index, lambda: runtime.settings.rules)
         self._altering = AlteringService(archive.retrieve, self._modifier, Deidentifier(self._secret))
+        self.deidentifying = DeidentifyingService(self._altering)
         self._actions = Actions(runtime.config, self.engine, archive.tasks, self._forwarding, archive.marks)
 
     def router(self) -> Router:

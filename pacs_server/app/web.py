@@ -7,6 +7,7 @@ from pydicom.uid import UID
 
 from pacs_server.app.conformance import statement
 from pacs_server.app.lifecycle import Part, Steps
+from pacs_server.app.routing import RoutingParts
 from pacs_server.app.runtime import Runtime
 from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.outgoing import OutgoingAuditor
@@ -20,7 +21,6 @@ from pacs_server.services.access import takes_certificates
 from pacs_server.services.associations import OpenAssociation, Traffic
 from pacs_server.services.events import EventHub
 from pacs_server.services.export import ExportService
-from pacs_server.services.rule_engine import RuleEngine
 from pacs_server.services.users import UserService
 from pacs_server.web.door import make_app
 from pacs_server.web.limits import WebLimits
@@ -31,17 +31,17 @@ from pacs_server.web.services import Spoken, WebServices
 _TIDY_SECONDS = 3600.0
 
 
-def web_parts(runtime: Runtime, status: Callable[[], Mapping[str, object]], rules: RuleEngine) -> Iterator[Part]:
+def web_parts(runtime: Runtime, status: Callable[[], Mapping[str, object]], routing: RoutingParts) -> Iterator[Part]:
     """The parts that serve DICOMweb, the REST API and browsers; `status` gives the sections of the status page."""
     events = EventHub(runtime.archive.feed)
-    yield _web_door(runtime, status, events, rules)
+    yield _web_door(runtime, status, events, routing)
     yield Periodic("events", _TIDY_SECONDS, events.tidy)
     # Streams of events end before the server waits for its connections.
     yield Steps(stop=events.stop)
 
 
 def _web_door(
-    runtime: Runtime, status: Callable[[], Mapping[str, object]], events: EventHub, rules: RuleEngine
+    runtime: Runtime, status: Callable[[], Mapping[str, object]], events: EventHub, routing: RoutingParts
 ) -> WebServer:
     assert runtime.ports.web is not None
     archive = runtime.archive
@@ -65,7 +65,8 @@ def _web_door(
         tasks=archive.tasks,
         fetching=archive.fetching,
         remotes=RemoteQueries(runtime.senders.remotes, OutgoingAuditor(archive.audit)),
-        rules=rules,
+        rules=routing.engine,
+        deidentifying=routing.deidentifying,
         forwarding=archive.forwarding,
         history=archive.history,
         breakers=archive.breakers,

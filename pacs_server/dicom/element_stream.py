@@ -61,6 +61,12 @@ class DataSetBytes:
             return self._elements(ByteStream(self._plain(pieces)))
         return self._elements(ByteStream(pieces, jump=self._jump))
 
+    def heads_from(self, start: int, encoding: Encoding) -> "ElementStream":
+        """The elements from the one at `start` on, as `heads`; `encoding` is how they are known to be encoded."""
+        source = ByteStream(self._growing_pieces(start, _BEHIND_SKIPPED), jump=self._jump)
+        source.position = start
+        return ElementStream(self, source, encoding)
+
     def _elements(self, source: "ByteStream") -> "ElementStream":
         return ElementStream(self, source, _actual(source.peek(6), encoding_of(self.transfer_syntax_uid)))
 

@@ -8,6 +8,8 @@ import io
 import struct
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
+from copy import deepcopy
 from datetime import UTC, datetime
 from typing import IO, Any, Final, Protocol
 
@@ -20,6 +22,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from pacs_server.dicom.codecs import BROKEN_DATA
 from pacs_server.dicom.deidentification import Deidentifier
+from pacs_server.dicom.element_stream import DataSetBytes
 from pacs_server.dicom.encoding import Encoding, encoding_of
 from pacs_server.dicom.frame_codecs import encode
 from pacs_server.dicom.tag_changes import Modifier, Operation, TagChange, change, mark, refuse_loop
@@ -41,6 +44,7 @@ _PIXEL_DATA_HEAD: Final = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFF
 _ITEM: Final = struct.Struct("<HHL")
 _SEQUENCE_END: Final = _ITEM.pack(0xFFFE, 0xE0DD, 0)
 _UTF8: Final = "ISO_IR 192"
+_DEIDENTIFIED: Final = "de-identified"
 
 
 class Source(Protocol):
@@ -65,10 +69,10 @@ class Altered(Closing):
         self._begin = 0
         self.size = len(head)
 
-    def followed_by(self, rest: Source, begin: int) -> "Altered":
-        """The same, followed by what `rest` holds from `begin` on; `rest` is closed together with this."""
+    def followed_by(self, rest: Source, begin: int, end: int) -> "Altered":
+        """The same, followed by what `rest` holds from `begin` to `end`; `rest` is closed together with this."""
         self._rest, self._begin = rest, begin
-        self.size = len(self._head) + rest.size - begin
+        self.size = len(self._head) + end - begin
         return self
 
     def read(self, offset: int, length: int) -> bytes:
@@ -138,10 +142,38 @@ class AlteringService:
                 return altered
             syntax = instance.transfer_syntax_uid
             syntax = _EXPLICIT if syntax == DeflatedExplicitVRLittleEndian else syntax
-            return Altered(syntax, _written(data_set, encoding)).followed_by(source, begin)
+            end = _end_of_pixels(source, begin, encoding) if alteration.deidentify else source.size
+            return Altered(syntax, _written(data_set, encoding)).followed_by(source, begin, end)
         except BaseException:
             source.close()
             raise
+
+    def deidentified(self, instance: StoredInstance) -> Altered:
+        """Open an instance without what identifies the patient, also one that this archive has changed before.
+
+        Raises TranscodeError if that cannot be, StorageUnavailable.
+        """
+        source = plain(self._retrieve.open(instance), instance.transfer_syntax_uid)
+        try:
+            data_set, begin, encoding = _head_of(source, instance)
+            self._deidentify(data_set)
+            mark(data_set, self._modifier(), None, _DEIDENTIFIED)
+            end = _end_of_pixels(source, begin, encoding)
+            _, syntax = self.describe(instance, Alteration(deidentify=True))
+            return Altered(syntax, _written(data_set, encoding)).followed_by(source, begin, end)
+        except BaseException:
+            source.close()
+            raise
+
+    def before_and_after(self, instance: StoredInstance) -> tuple[Dataset, Dataset]:
+        """The attributes before the pixels as they are, and without what identifies the patient; raises as above."""
+        with closing(plain(self._retrieve.open(instance), instance.transfer_syntax_uid)) as source:
+            before, _, _ = _head_of(source, instance)
+        before.decode()
+        after = deepcopy(before)
+        self._deidentify(after)
+        mark(after, self._modifier(), None, _DEIDENTIFIED)
+        return before, after
 
     def _alter(self, data_set: Dataset, alteration: Alteration, what: str) -> None:
         by, at = self._modifier(), self._clock()
@@ -174,7 +206,7 @@ class AlteringService:
             if samples.samples.ndim == 3:
                 data_set.PlanarConfiguration = 0
             head = _written(data_set, encoding_of(transfer_syntax_uid))
-            return Altered(transfer_syntax_uid, head).followed_by(pixels, 0)
+            return Altered(transfer_syntax_uid, head).followed_by(pixels, 0, pixels.size)
         except BaseException:
             pixels.close()
             raise
@@ -239,6 +271,20 @@ def _head_of(source: Source, instance: StoredInstance) -> tuple[Dataset, int, En
     except BROKEN_DATA as error:
         raise TranscodeError(f"the attributes cannot be read: {' '.join(str(error).split())}") from error
     return data_set, file.tell(), encoding
+
+
+def _end_of_pixels(source: Source, begin: int, encoding: Encoding) -> int:
+    """Where the elements of the group of the pixels end that begin at `begin`. Raises TranscodeError.
+
+    What follows is private, a signature or padding, and none of it may go out of a data set that is de-identified.
+    """
+    heads = DataSetBytes(source.read, source.size, _EXPLICIT).heads_from(begin, encoding)
+    while True:
+        end = heads.source.position
+        element = heads.next()
+        if element is None or element.tag >> 16 != _PIXELS >> 16:
+            return end
+        element.skip()
 
 
 def _written(data_set: Dataset, encoding: Encoding) -> bytes:

@@ -7,9 +7,9 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from typing import IO, Any, Final
+from typing import IO, Any, Final, Protocol
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
@@ -51,6 +51,27 @@ class ExportReport:
     failed: list[Trouble] = field(default_factory=list)
 
 
+class Source(Protocol):
+    """An open data set."""
+
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The `length` bytes from `offset` on, fewer at the end."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What goes into a ZIP file in place of a stored instance: itself, or what was made of it."""
+
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    open: Callable[[], Source]
+
+
 class ExportService:
     """Exports instances; may be shared by all threads."""
 
@@ -89,33 +110,54 @@ class ExportService:
                 file.write(encoded)
         return report
 
-    def zipped(self, instances: Sequence[StoredInstance], sent: Callable[[StoredInstance], None]) -> Iterator[bytes]:
+    def zipped(
+        self,
+        instances: Sequence[StoredInstance],
+        sent: Callable[[StoredInstance], None],
+        *,
+        packed: Callable[[StoredInstance], Packed] | None = None,
+        left_out: Callable[[StoredInstance], None] | None = None,
+    ) -> Iterator[bytes]:
         """The instances and their DICOMDIR as the pieces of a ZIP file; `sent` is told each instance that is in them.
 
+        `packed` says what goes into the file in place of an instance. One of which that cannot be made is left out and
+        told to `left_out`, if that is given, and README.TXT says how many; a reason may hold what is not to go out.
         Nothing is recorded in the audit trail. Memory is as for `export`. Raises StorageUnavailable if an instance
         cannot be read; the pieces so far are of no use then.
         """
         directory, sink = DicomDir(), _Sink()
+        missing = 0
         with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for instance, file_id in _named(instances):
-                uid, syntax = instance.uids.sop, instance.transfer_syntax_uid
-                with suppress(*_UNREADABLE):
-                    file = ReferencedFile(file_id, instance.sop_class_uid, uid, syntax)
-                    directory.add(self._header(instance), file)
-                head = encode_head(instance.sop_class_uid, uid, syntax, "")
-                with (
-                    self._retrieve.open(instance) as source,
-                    _entry(archive, file_id, len(head) + source.size) as entry,
-                ):
-                    entry.write(head)
-                    for piece in _pieces(source.read, source.size):
-                        entry.write(piece)
-                        yield from sink.taken()
+                # What cannot be opened leaves no entry that has begun.
+                try:
+                    one = (packed or self._as_stored)(instance)
+                    source = one.open()
+                except TranscodeError:
+                    if left_out is None:
+                        raise
+                    missing += 1
+                    left_out(instance)
+                    continue
+                with closing(source):
+                    syntax, sop_class = one.transfer_syntax_uid, instance.sop_class_uid
+                    with suppress(*_UNREADABLE):
+                        file = ReferencedFile(file_id, sop_class, one.sop_instance_uid, syntax)
+                        directory.add(_header_of(source, syntax), file)
+                    head = encode_head(sop_class, one.sop_instance_uid, syntax, "")
+                    with _entry(archive, file_id, len(head) + source.size) as entry:
+                        entry.write(head)
+                        for piece in _pieces(source.read, source.size):
+                            entry.write(piece)
+                            yield from sink.taken()
                 sent(instance)
-            encoded = directory.encoded()
-            with _entry(archive, ("DICOMDIR",), len(encoded)) as entry:
-                entry.write(encoded)
+            for name, data in _at_the_end(directory, missing):
+                with _entry(archive, (name,), len(data)) as entry:
+                    entry.write(data)
         yield from sink.taken(least=1)
+
+    def _as_stored(self, instance: StoredInstance) -> Packed:
+        return Packed(instance.uids.sop, instance.transfer_syntax_uid, lambda: self._retrieve.open(instance))
 
     def _export(
         self,
@@ -159,11 +201,7 @@ class ExportService:
     def _header(self, instance: StoredInstance) -> Dataset:
         """What a DICOMDIR says of an instance. Raises an error of `_UNREADABLE`."""
         with self._retrieve.open(instance) as source:
-            if is_deflated(instance.transfer_syntax_uid):
-                data, _ = inflated(source.read(0, source.size), _MAX_INFLATED)
-                return _read_header(io.BytesIO(data), instance.transfer_syntax_uid)
-            readable = _Readable(source.read, source.size)
-            return _read_header(io.BufferedReader(readable, _BUFFER), instance.transfer_syntax_uid)
+            return _header_of(source, instance.transfer_syntax_uid)
 
 
 # What pydicom raises when it reads a value that is not as its VR says.
@@ -171,6 +209,25 @@ _UNREADABLE: Final = (
     *(ValueError, TypeError, KeyError, AttributeError, NotImplementedError, EOFError, OverflowError, RecursionError),
     *(struct.error, TranscodeError),
 )
+
+
+def _header_of(source: Source, transfer_syntax_uid: str) -> Dataset:
+    """What a DICOMDIR says of a data set. Raises an error of `_UNREADABLE`."""
+    if is_deflated(transfer_syntax_uid):
+        data, _ = inflated(source.read(0, source.size), _MAX_INFLATED)
+        return _read_header(io.BytesIO(data), transfer_syntax_uid)
+    readable = _Readable(source.read, source.size)
+    return _read_header(io.BufferedReader(readable, _BUFFER), transfer_syntax_uid)
+
+
+def _at_the_end(directory: DicomDir, missing: int) -> Iterator[tuple[str, bytes]]:
+    """The files at the end of a ZIP file. A File ID has upper case letters and digits only, and one dot at most."""
+    yield "DICOMDIR", directory.encoded()
+    if missing:
+        yield (
+            "README.TXT",
+            f"{missing} of the objects could not be de-identified and are not in this file.\r\n".encode(),
+        )
 
 
 def _read_header(file: io.BufferedIOBase, transfer_syntax_uid: str) -> Dataset:

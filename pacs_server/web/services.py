@@ -12,6 +12,7 @@ from pacs_server.scu.queries import RemoteQueries
 from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.associations import OpenAssociation, RecentAssociations
 from pacs_server.services.breakers import Breakers
+from pacs_server.services.deidentifying import DeidentifyingService
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.events import EventHub
 from pacs_server.services.export import ExportService
@@ -55,6 +56,7 @@ class WebServices:
     retrieve: RetrieveService
     metadata: MetadataService
     exports: ExportService
+    deidentifying: DeidentifyingService
     store: StoreService
     stores_class: Callable[[str], bool]
     deletions: DeletionService

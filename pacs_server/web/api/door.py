@@ -15,6 +15,7 @@ from pacs_server.web.api.associations import Associations
 from pacs_server.web.api.audit import AuditTrail
 from pacs_server.web.api.binding import routes_of
 from pacs_server.web.api.conflicts import Conflicts
+from pacs_server.web.api.deidentification import Deidentification
 from pacs_server.web.api.deliveries import Deliveries
 from pacs_server.web.api.events import Events
 from pacs_server.web.api.history import History
@@ -62,6 +63,7 @@ _RESOURCES: Final = (
     Marks,
     Notes,
     History,
+    Deidentification,
     AboutServer,
     StorageStatistics,
     SendQueueResource,

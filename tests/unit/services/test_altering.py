@@ -166,3 +166,33 @@ def test_an_object_that_came_back_is_refused(altering: Altering, tmp_path: Path)
         altering.sent(second, PREFIX)
     with pytest.raises(TranscodeError, match="a loop"):
         altering.sent(second, Alteration(compress="1.2.840.10008.1.2.5"))
+
+
+def _behind(ds: Dataset) -> None:
+    """Put behind the pixels what tells whose they are: private attributes of Siemens, and a digital signature."""
+    ds.private_block(0x7FE1, "SIEMENS", create=True).add_new(0x10, "LO", "Doe^Jane 4711")
+    signature = Dataset()
+    signature.DigitalSignatureUID, signature.CertificateOfSigner = "1.2.3", b"CN=Dr. Jane Doe "
+    ds.DigitalSignaturesSequence = [signature]
+    ds.DataSetTrailingPadding = b"\0" * 20
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CT_small.dcm", "MR_small_implicit.dcm", "MR_small_bigendian.dcm", "JPEG2000.dcm", "test-SR.dcm"],
+)
+@pytest.mark.parametrize("compress", ["", COMPRESSIONS["RLELossless"]])
+def test_nothing_behind_the_pixels_tells_who_it_is(
+    altering: Altering, tmp_path: Path, name: str, compress: str
+) -> None:
+    (file,) = [each for each in datasets.pydicom_test_files() if each.name == name]
+    before = pydicom.dcmread(file)
+    _behind(before)
+    before.save_as(tmp_path / "behind.dcm")
+    stored = altering.put(tmp_path / "behind.dcm")
+    data, syntax = altering.sent(stored, Alteration(compress=compress, deidentify=True))
+    after = parsed(data, syntax)
+    assert [str(each.tag) for each in after if each.tag.group > 0x7FE0] == []
+    assert b"Jane" not in data
+    if "PixelData" in before and not compress:
+        assert after.PixelData == before.PixelData

@@ -108,6 +108,7 @@ SAMPLES: dict[str, Sample] = {
     "add_note": lambda stage: (f"/studies/{stage.study}/notes", {"text": "second look"}),
     "remove_note": lambda stage: (f"/studies/{stage.study}/notes/{stage.note()}", None),
     "show_history": lambda stage: (f"/studies/{stage.study}/history", None),
+    "preview_deidentification": lambda stage: (f"/studies/{stage.study}/deidentification", None),
     "list_rules": lambda _: ("/routing/rules", None),
     "test_rules": lambda stage: (f"/routing/test/{stage.study}", None),
     "list_open_associations": lambda _: ("/associations", None),
@@ -146,7 +147,14 @@ SAMPLES: dict[str, Sample] = {
 }  # fmt: skip
 # Events do not end, and have a test file of their own, as tags have a test. What asks remotes is tested with remotes.
 _OTHERS = {
-    *("listen_to_events", "show_tags", "echo_remote", "search_remote", "ask_worklist_of_remote"),
+    *(
+        "listen_to_events",
+        "show_tags",
+        "download_deidentified",
+        "echo_remote",
+        "search_remote",
+        "ask_worklist_of_remote",
+    ),
     # It writes into the configuration file.
     "add_peer_rule",
 }
