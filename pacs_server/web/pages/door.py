@@ -18,6 +18,7 @@ from pacs_server.web.pages.remotes import Remotes
 from pacs_server.web.pages.storage import Storage
 from pacs_server.web.pages.studies import Studies
 from pacs_server.web.pages.study import Study
+from pacs_server.web.pages.study_download import StudyDownload
 from pacs_server.web.pages.study_history import StudyHistory
 from pacs_server.web.pages.study_tags import StudyTags
 from pacs_server.web.pages.tasks import Tasks
@@ -28,6 +29,7 @@ from pacs_server.web.pages.upload import Upload
 _ROOMS: Final = (
     Studies,
     Study,
+    StudyDownload,
     StudyHistory,
     StudyTags,
     Look,
