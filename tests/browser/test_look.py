@@ -215,7 +215,7 @@ def test_fingers_zoom_and_a_distance_is_measured(page: Page, look: Callable[...,
 
 
 @pytest.mark.complains("406")
-def test_what_cannot_be_shown_says_so(page: Page, look: Callable[..., None]) -> None:
+def test_what_cannot_be_shown_says_so(site: Site, page: Page, look: Callable[..., None]) -> None:
     study, series = uid(), uid()
     evil = "<img src=x onerror=alert(1)>"
     good = image([0, 1024, 2048, 4095], study, 1, series, SeriesDescription=evil, StudyDescription=evil, PatientID=evil)
@@ -236,6 +236,8 @@ def test_what_cannot_be_shown_says_so(page: Page, look: Callable[..., None]) -> 
     expect(page.locator('[data-part="message"]')).to_be_hidden()
     page.locator(f'[data-open="{report.SeriesInstanceUID}"]').click()
     expect(page.get_by_text("There are no images in this series: structured reports.")).to_be_visible()
+    for address in (f"{study}?series=1.2", "1.2.3"):
+        assert page.request.get(f"{site.url}/look/{address}").status == 404
     link = page.locator('[data-part="documents"] a')
     expect(link).to_have_attribute("href", f"/dicom-web/studies/{study}/series/{report.SeriesInstanceUID}"
                                            f"/instances/{report.SOPInstanceUID}/rendered")  # fmt: skip

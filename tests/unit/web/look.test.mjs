@@ -6,7 +6,7 @@ import test from "node:test";
 import { Cache } from "./look/cache.js";
 import { text } from "./look/dataset.js";
 import { edges, lengthOf, letters, nearest } from "./look/geometry.js";
-import { hasPixels, imagesOf, tableOf } from "./look/images.js";
+import { hasPixels, imagesOf, tableOf, withoutTiles } from "./look/images.js";
 import { around, Loader } from "./look/loader.js";
 import { sorted } from "./look/order.js";
 import { fitting, matrixOf, START, toCanvas, toImage, zoomed } from "./look/picture.js";
@@ -140,6 +140,25 @@ test("distances are in millimetres, or in pixels as they are shown", () => {
   assert.deepEqual(lengthOf({ spacing: [2, 2], aspect: [1, 1] }, ...line), { length: 10, unit: "mm" });
   assert.deepEqual(lengthOf({ spacing: [0.5, 1], aspect: [1, 2] }, ...line), { length: Math.hypot(3, 2), unit: "mm" });
   assert.deepEqual(lengthOf({ spacing: null, aspect: [1, 1] }, ...line), { length: 5, unit: "px" });
+});
+
+test("a line in a region of an ultrasound image is measured by that", () => {
+  const region = {
+    "00186018": US(10), "0018601A": US(10), "0018601C": US(50), "0018601E": US(50), "00186024": US(3), "00186026": US(3),
+    "0018602C": { vr: "FD", Value: [0.1] }, "0018602E": { vr: "FD", Value: [-0.2] },
+  };
+  const [image] = imagesOf([ct({ "00186011": { vr: "SQ", Value: [region, { ...region, "00186024": US(4) }] } })]);
+  assert.deepEqual(lengthOf(image, { x: 20, y: 20 }, { x: 23, y: 22 }), { length: 5, unit: "mm" });
+  assert.deepEqual(lengthOf(image, { x: 5, y: 20 }, { x: 8, y: 24 }), { length: 5, unit: "px" });
+});
+
+test("of a slide the tiles are left out", () => {
+  const slide = (sop, frames) => ct({
+    "00080016": { vr: "UI", Value: ["1.2.840.10008.5.1.4.1.1.77.1.6"] }, "00080018": { vr: "UI", Value: [sop] }, "00280008": { vr: "IS", Value: [frames] },
+  });
+  const kept = withoutTiles(imagesOf([slide("1", 400), slide("2", 1), slide("3", 1), ct()]));
+  assert.deepEqual(kept.map((image) => image.sop), ["2", "3", "1.2.3"]);
+  assert.equal(withoutTiles(imagesOf([slide("1", 400), slide("2", 4)])).length, 4);
 });
 
 test("an image fits, and the point under the pointer stays when it grows", () => {

@@ -3,7 +3,7 @@
 import { Cache } from "./cache.js";
 import { text } from "./dataset.js";
 import { isFilm } from "./documents.js";
-import { imagesOf, tableOf } from "./images.js";
+import { imagesOf, tableOf, withoutTiles } from "./images.js";
 import { Loader } from "./loader.js";
 import { sorted } from "./order.js";
 
@@ -58,7 +58,7 @@ export class Study {
 
   async #fetchSeries(uid) {
     const instances = await (await answered(`${this.path(uid)}/metadata`)).json();
-    const frames = sorted(imagesOf(instances));
+    const frames = sorted(withoutTiles(imagesOf(instances)));
     for (const image of frames) image.path = `${this.path(uid)}/instances/${image.sop}/frames/${image.frame}`;
     const images = frames.filter((image) => !isFilm(image.ds));
     return { uid, images, frames, instances, modality: text(instances[0], "00080060") };

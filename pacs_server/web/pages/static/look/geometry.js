@@ -69,9 +69,13 @@ export function edges(orientation, turn, flipped) {
   return { right: at(0), bottom: at(1), left: at(2), top: at(3) };
 }
 
-/** The length of a line between two points of an image, with its unit: mm where the file tells, else pixels. */
+/**
+ * The length of a line between two points of an image, with its unit: mm where the file tells, else pixels. Of an
+ * ultrasound image, regions have a spacing of their own (PS3.3 C.8.5.5), which counts if the line lies in one of them.
+ */
 export function lengthOf(image, from, to) {
-  const [down, across] = image.spacing ?? image.aspect;
-  const unit = image.spacing ? "mm" : "px";
-  return { length: Math.hypot((to.x - from.x) * across, (to.y - from.y) * down), unit };
+  const inside = ({ x, y }, region) => x >= region.left && x <= region.right && y >= region.top && y <= region.bottom;
+  const region = image.spacing ? null : image.regions?.find((each) => inside(from, each) && inside(to, each));
+  const [down, across] = image.spacing ?? region?.spacing ?? image.aspect;
+  return { length: Math.hypot((to.x - from.x) * across, (to.y - from.y) * down), unit: image.spacing || region ? "mm" : "px" };
 }

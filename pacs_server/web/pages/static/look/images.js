@@ -5,6 +5,7 @@ import { inline, number, numbers, text, value, values, vector } from "./dataset.
 const SHARED = "52009229";
 const PER_FRAME = "52009230";
 const PIXELS = ["7FE00010", "7FE00008", "7FE00009"];
+const SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6";
 const FRAMES_MAY_BE = 100_000;
 
 /** The images of some instances; instances without pixels give none. */
@@ -16,6 +17,17 @@ export function imagesOf(instances) {
     for (let frame = 1; frame <= count; frame += 1) images.push(new Image(ds, frame, count));
   }
   return images;
+}
+
+/**
+ * What of a series can be scrolled through: of whole slides the pictures of all of it, and not the tiles of its levels; if
+ * there are none, the level with the fewest tiles (PS3.3 C.8.12.4).
+ */
+export function withoutTiles(images) {
+  const slides = images.filter((image) => text(image.ds, "00080016") === SLIDE);
+  if (!slides.length) return images;
+  const fewest = Math.min(...slides.map((image) => image.frames));
+  return images.filter((image) => !slides.includes(image) || image.frames === fewest);
 }
 
 /** Whether an instance has pixels. */
@@ -70,6 +82,17 @@ class Image {
     const measured = vector(this.#group("00289110", "00280030"), "00280030", 2);
     const found = measured ?? vector(this.ds, "00181164", 2) ?? vector(this.ds, "00182010", 2);
     return found && found.every((each) => each > 0) ? found : null;
+  }
+
+  /** The regions of an ultrasound image whose pixels are so many centimetres high and wide (PS3.3 C.8.5.5.1). */
+  get regions() {
+    return values(this.ds, "00186011")
+      .filter((item) => number(item, "00186024") === 3 && number(item, "00186026") === 3)
+      .map((item) => ({
+        left: number(item, "00186018"), top: number(item, "0018601A"), right: number(item, "0018601C"), bottom: number(item, "0018601E"),
+        spacing: [Math.abs(number(item, "0018602E")) * 10, Math.abs(number(item, "0018602C")) * 10],
+      }))
+      .filter((region) => region.spacing.every((each) => each > 0));
   }
 
   /** Whether the spacing is that at the detector, and not in the patient (PS3.3 10.7.1.3). */
