@@ -86,7 +86,7 @@ _TABLE: Final = (
     (r"^sent to .* instead$", marked("Another remote gets it instead."), ""),
 )  # fmt: skip
 _NEW: Final = Explained(marked("It has not been its turn yet."))
-_OTHER: Final = Explained(marked("The remote did not take it."), _ASK_THE_REMOTE)
+OTHER: Final = Explained(marked("The remote did not take it."), _ASK_THE_REMOTE)
 _COMPILED: Final = tuple((re.compile(pattern), Explained(why, advice)) for pattern, why, advice in _TABLE)
 
 
@@ -94,4 +94,4 @@ def failure(detail: str) -> Explained:
     """Why a delivery waits or was given up, by the sentence that was recorded; '' for one that was not tried."""
     if not detail:
         return _NEW
-    return next((each for pattern, each in _COMPILED if pattern.search(detail)), _OTHER)
+    return next((each for pattern, each in _COMPILED if pattern.search(detail)), OTHER)

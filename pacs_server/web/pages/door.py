@@ -24,6 +24,7 @@ from pacs_server.web.pages.study_tags import StudyTags
 from pacs_server.web.pages.tasks import Tasks
 from pacs_server.web.pages.trash import Trash
 from pacs_server.web.pages.upload import Upload
+from pacs_server.web.pages.users import Users
 
 # To add a room, add one line.
 _ROOMS: Final = (
@@ -37,12 +38,13 @@ _ROOMS: Final = (
     Trash,
     Tasks,
     Storage,
-    About,
+    Users,
     Upload,
     Network,
     Allow,
     Remotes,
     Queue,
+    About,
     Preferences,
 )
 

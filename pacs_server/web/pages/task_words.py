@@ -1,9 +1,10 @@
 """Background tasks in plain words: what each kind does, and why one failed with what to do: **the** tables."""
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
+from pacs_server.web.pages.association_words import Explained
+from pacs_server.web.pages.delivery_words import OTHER, failure
 from pacs_server.web.pages.languages import marked
 
 KINDS: Final = {
@@ -22,14 +23,6 @@ STATES: Final = {
     "cancelled": marked("cancelled"),
 }
 _LATER: Final = marked("It is tried again by itself.")
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """Why a task failed, and what to do; texts in English for the catalogues, '' if there is nothing to say."""
-
-    why: str
-    advice: str
 
 
 # The first pattern that fits counts.
@@ -67,5 +60,9 @@ _TABLE: Final = tuple(
 
 
 def explained(error: str) -> Explained | None:
-    """Why a task failed, by the sentence that was recorded; None if the table does not know it."""
-    return next((found for pattern, found in _TABLE if pattern.search(error)), None)
+    """Why a task failed, by the sentence that was recorded; None if no table knows it."""
+    found = next((found for pattern, found in _TABLE if pattern.search(error)), None)
+    if found is None:
+        told = failure(error)
+        found = None if told is OTHER else told
+    return found

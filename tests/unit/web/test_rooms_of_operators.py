@@ -76,6 +76,7 @@ def test_no_text_of_a_task_is_markup(rooms: Rooms) -> None:
         ("CT1 is not in remote_aes", "no such remote"),
         ("https://x answered 401", "refused the call"),
         ("https://x answered 503", "busy"),
+        ("WS1: cannot connect to 10.0.0.1:104: Connection refused", "Nothing listens"),
         ("PACS2 did not commit to 3 instances (0x0112)", "does not promise"),
     ],
 )
