@@ -77,7 +77,7 @@ def overlaid(order: "DataSet", fields: Mapping[str, str | None]) -> "DataSet":
     Ends the process if an attribute cannot have the value that was given for it.
     """
     from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE
-    from pacs_server.intake.worklist_fields import STEP_FIELDS, element_of_field, expected, field_tag
+    from pacs_server.intake.worklist_fields import expected, set_field
 
     (before,) = order[SCHEDULED_PROCEDURE_STEP_SEQUENCE]["Value"]
     whole, step = dict(order), dict(before)
@@ -86,14 +86,11 @@ def overlaid(order: "DataSet", fields: Mapping[str, str | None]) -> "DataSet":
         if text is None:
             continue
         keyword = (IDENTIFIERS | FIELDS)[name].keyword
-        target = step if keyword in STEP_FIELDS else whole
-        target.pop(field_tag(keyword), None)
-        if text.strip():
-            try:
-                target[field_tag(keyword)] = element_of_field(keyword, text, today=Date.today())
-            except ValueError:
-                words = ", or today, yesterday, tomorrow" if keyword.endswith("Date") else ""
-                fail(f"{_option(name)}: {keyword} has to be {expected(keyword)}{words}", 2)
+        try:
+            set_field(whole, step, keyword, text, today=Date.today())
+        except ValueError:
+            words = ", or today, yesterday, tomorrow" if keyword.endswith("Date") else ""
+            fail(f"{_option(name)}: {keyword} has to be {expected(keyword)}{words}", 2)
     return whole
 
 

@@ -4,7 +4,8 @@ A step, its ties and the statuses of its items change in one transaction.
 """
 
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -164,6 +165,22 @@ class ProcedureStepIndex:
         """The steps that refer to a worklist item, in the order they came in; raises IndexUnavailable."""
         tied = select(_tie.procedure_step_fk).where(_tie.worklist_item_fk == item_id)
         return list(self._rows(_steps().where(_step.id.in_(tied)).order_by(_step.id)))
+
+    def of_items(self, item_ids: Sequence[int]) -> Mapping[int, Sequence[StepRow]]:
+        """The steps that refer to each of these worklist items; raises IndexUnavailable."""
+        found = defaultdict[int, Any](tuple)
+        for start in range(0, len(item_ids), _CHUNK_ROWS):
+            some = item_ids[start : start + _CHUNK_ROWS]
+            tied = select(_tie.worklist_item_fk, _tie.procedure_step_fk).where(_tie.worklist_item_fk.in_(some))
+            with self._database.connect() as connection:
+                ties = connection.execute(tied).all()
+            keys = {step for _, step in ties}
+            rows = {row.id: row for row in self._rows(_steps().where(_step.id.in_(keys)))}
+            for item, step in ties:
+                # A step may have been deleted between the two.
+                if step in rows:
+                    found[item] += (rows[step],)
+        return found
 
     def items_of(self, uid: str) -> Sequence[tuple[int, ItemStatus]]:
         """The ids and statuses of the worklist items that a step refers to; raises IndexUnavailable."""

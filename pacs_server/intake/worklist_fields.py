@@ -71,6 +71,17 @@ def order_of_fields(values: Mapping[str, str], where: str) -> dict[str, Any]:
     return root
 
 
+def set_field(
+    order: dict[str, Any], step: dict[str, Any], keyword: str, text: str, *, today: Date | None = None
+) -> None:
+    """Give a field of an order, or of its step, another text; an empty one takes it away. Raises ValueError."""
+    target = step if keyword in STEP_FIELDS else order
+    element = element_of_field(keyword, text, today=today) if text.strip() else None
+    target.pop(field_tag(keyword), None)
+    if element is not None:
+        target[field_tag(keyword)] = element
+
+
 def field_tag(keyword: str) -> str:
     """The tag of a field as in the DICOM JSON Model."""
     tag = tag_for_keyword(keyword)

@@ -1,6 +1,6 @@
 """The service of performed procedure steps, and what became of scheduled ones: performed, and images received."""
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,10 @@ class MPPSService:
         With `status` or `study`, only those of that status or of that Study Instance UID.
         """
         return self._index.page(limit, after, status=status, study=study)
+
+    def of_items(self, item_ids: Sequence[int]) -> Mapping[int, Sequence[StepRow]]:
+        """The steps that were performed for each of these worklist items; raises IndexUnavailable."""
+        return self._index.of_items(item_ids)
 
     def show(self, uid: str) -> Step:
         """All that is known about a step; raises InstanceNotFound, IndexUnavailable."""

@@ -38,6 +38,7 @@ from pacs_server.web.api.tasks import Tasks
 from pacs_server.web.api.trash import Trash
 from pacs_server.web.api.users import UsersAndKeys
 from pacs_server.web.api.worklist import Worklist
+from pacs_server.web.api.worklist_board import WorklistBoard
 from pacs_server.web.caller import caller_of
 from pacs_server.web.services import WebServices
 from pacs_server.web.urls import base_url
@@ -48,6 +49,7 @@ _RESOURCES: Final = (
     StudyList,
     Tags,
     Worklist,
+    WorklistBoard,
     Steps,
     Tasks,
     Remotes,

@@ -25,10 +25,13 @@ from pacs_server.web.pages.tasks import Tasks
 from pacs_server.web.pages.trash import Trash
 from pacs_server.web.pages.upload import Upload
 from pacs_server.web.pages.users import Users
+from pacs_server.web.pages.worklist import Worklist
 
 # To add a room, add one line.
 _ROOMS: Final = (
     Studies,
+    Worklist,
+    Upload,
     Study,
     StudyDownload,
     StudyHistory,
@@ -39,12 +42,11 @@ _ROOMS: Final = (
     Tasks,
     Storage,
     Users,
-    Upload,
+    About,
     Network,
     Allow,
     Remotes,
     Queue,
-    About,
     Preferences,
 )
 

@@ -24,12 +24,12 @@ def marked(text: str) -> str:
 
 
 class Language:
-    """One language: its texts, and its ways to write dates and numbers."""
+    """One language: its texts, and the ways to write dates and numbers of one of its regions."""
 
-    def __init__(self, code: str, texts: Mapping[object, object]) -> None:
+    def __init__(self, code: str, texts: Mapping[object, object], region: str = "") -> None:
         self.code = code
-        self.locale = Locale.parse(code)
-        self.name = self.locale.get_display_name(code) or code
+        self.locale = Locale.parse(region or code, sep="-")
+        self.name = Locale.parse(code).get_display_name(code) or code
         self._texts = texts
         # How many forms a count has, and which one is for a number.
         self._form: Callable[[int], int] = _german_plural
@@ -57,23 +57,26 @@ class Languages:
         self._folder = folder
         self.codes = (DEFAULT, *sorted(path.name for path in folder.iterdir() if any(path.glob("*.po"))))
         self._lock = threading.Lock()
-        self._read: dict[str, Language] = {}
+        self._read: dict[tuple[str, str], Language] = {}
 
     def of(self, request: HTTPConnection) -> Language:
         """The language of a reader: the one that was chosen here, else the first of the browser's that there is."""
         chosen = request.cookies.get(COOKIE, "") if "cookie" in request.headers else ""
-        for wanted in (chosen, *_accepted(request.headers.get("accept-language", ""))):
+        accepted = _accepted(request.headers.get("accept-language", ""))
+        for wanted in (chosen, *accepted):
             code = wanted if wanted in self.codes else wanted.partition("-")[0]
             if code in self.codes:
-                return self.language(code)
+                # Who reads English in Britain has dates as they are written there.
+                region = next((each for each in accepted if each.partition("-")[0] == code and "-" in each), "")
+                return self.language(code, region)
         return self.language(DEFAULT)
 
-    def language(self, code: str) -> Language:
-        """The language of one of `codes`."""
+    def language(self, code: str, region: str = "") -> Language:
+        """The language of one of `codes`, with the dates and numbers of a region such as en-GB."""
         with self._lock:
-            if code not in self._read:
-                self._read[code] = Language(code, {} if code == DEFAULT else self._texts(code))
-            return self._read[code]
+            if (code, region) not in self._read:
+                self._read[code, region] = Language(code, {} if code == DEFAULT else self._texts(code), region)
+            return self._read[code, region]
 
     def _texts(self, code: str) -> dict[object, object]:
         texts: dict[object, object] = {}

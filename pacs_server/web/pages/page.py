@@ -80,7 +80,7 @@ class Pages:
         """The page of a template with these values."""  # fmt: skip
         token = self.forms.token(request)
         language = self.language(request)
-        environment = self._environment(language.code)
+        environment = self._environment(language)
         text = environment.get_template(template).render(**self._shown(request, language, token), **values)
         answer = HTMLResponse(text, status, {**_HEADERS, **(headers or {})})
         if not self.forms.has(request, token):
@@ -155,8 +155,7 @@ class Pages:
             "archive": self.services.config().server.ae_title,
         }
 
-    def _make_environment(self, code: str) -> Environment:
-        language = self.languages.language(code)
+    def _make_environment(self, language: Language) -> Environment:
         environment = Environment(
             loader=PackageLoader("pacs_server.web.pages"),
             autoescape=select_autoescape(default=True, default_for_string=True),

@@ -7,6 +7,7 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 from starlette.requests import HTTPConnection
 
+from pacs_server.web.pages.formats import Formats
 from pacs_server.web.pages.languages import CATALOGUES, Languages
 
 _PAGES = CATALOGUES.parent
@@ -83,3 +84,13 @@ def test_a_language_is_a_folder(tmp_path: Path) -> None:
     assert languages.codes == ("en", "fr")
     assert languages.language("fr").gettext("Menu") == "Le menu"
     assert languages.language("fr").gettext("Search") == "Search"
+
+
+def test_dates_are_those_of_the_region() -> None:
+    def of(header: str) -> str:
+        request = HTTPConnection({"type": "http", "headers": [(b"accept-language", header.encode())]})
+        return str(Formats(Languages().of(request).locale).da("20261231"))
+
+    assert of("en-GB,en;q=0.9") == "31 Dec 2026"
+    assert of("en-US,en;q=0.9") == "Dec 31, 2026"
+    assert of("de-DE,en-GB;q=0.5") == "31.12.2026"
