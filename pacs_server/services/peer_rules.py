@@ -58,7 +58,7 @@ class PeerRules:
         rule = _rule(ae_title, address, allow)
         lines, path = _lines(rule, caller), self._config().source
         section = ("access_control:", "  peers:", *(f"    {line}" for line in lines))
-        file = "" if path is None else str(path)
+        file = "" if path is None else str(path.absolute())
         return Suggestion(rule, section, file, self._problem(rule, lines) or "", self._is_let_in(ae_title, address))
 
     def add(self, ae_title: str, address: str, allow: Sequence[PeerService], caller: Caller) -> Suggestion:

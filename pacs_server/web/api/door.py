@@ -16,6 +16,7 @@ from pacs_server.web.api.audit import AuditTrail
 from pacs_server.web.api.binding import routes_of
 from pacs_server.web.api.conflicts import Conflicts
 from pacs_server.web.api.deidentification import Deidentification
+from pacs_server.web.api.connection import ConnectionResource
 from pacs_server.web.api.deliveries import Deliveries
 from pacs_server.web.api.events import Events
 from pacs_server.web.api.history import History
@@ -26,6 +27,7 @@ from pacs_server.web.api.peer_rules import PeerRulesResource
 from pacs_server.web.api.reference import STYLE, reference
 from pacs_server.web.api.remotes import Remotes
 from pacs_server.web.api.routing import Routing
+from pacs_server.web.api.samples import Samples
 from pacs_server.web.api.schema import openapi
 from pacs_server.web.api.send_queue import SendQueueResource
 from pacs_server.web.api.server import Server
@@ -70,6 +72,8 @@ _RESOURCES: Final = (
     StorageStatistics,
     SendQueueResource,
     PeerRulesResource,
+    Samples,
+    ConnectionResource,
 )
 _CSP: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 

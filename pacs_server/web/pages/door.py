@@ -26,6 +26,7 @@ from pacs_server.web.pages.trash import Trash
 from pacs_server.web.pages.upload import Upload
 from pacs_server.web.pages.users import Users
 from pacs_server.web.pages.worklist import Worklist
+from pacs_server.web.pages.welcome import Welcome
 
 # To add a room, add one line.
 _ROOMS: Final = (
@@ -47,6 +48,8 @@ _ROOMS: Final = (
     Allow,
     Remotes,
     Queue,
+    About,
+    Welcome,
     Preferences,
 )
 
@@ -65,5 +68,6 @@ class Rooms:
         return [start, self._pages.assets.route(), *(route for room in self._rooms for route in room.routes())]
 
     async def _start(self, request: Request) -> Response:
-        """The address that the server prints leads to the studies."""
-        return self._pages.go(request, "/studies")
+        """The address that the server prints leads to the studies, and to the first page while there are none."""
+        found = await self._pages.ask(request, "list_studies", query={"limit": 1})
+        return self._pages.go(request, "/studies" if found.items else "/welcome")

@@ -116,6 +116,10 @@ SAMPLES: dict[str, Sample] = {
     "test_rules": lambda stage: (f"/routing/test/{stage.study}", None),
     "list_open_associations": lambda _: ("/associations", None),
     "list_recent_associations": lambda _: ("/associations/recent", None),
+    "show_connection": lambda _: ("/connection", None),
+    "draft_remote": lambda _: ("/connection/remote?ae_title=WS9&host=ws9", None),
+    "list_samples": lambda _: ("/samples", None),
+    "remove_samples": lambda _: ("/samples", None),
     "suggest_peer_rule": lambda _: ("/peers/rule?calling_ae=CT9&address=10.0.0.9&allow=echo", None),
     "list_peers": lambda _: ("/peers", None),
     "list_conflicts": lambda _: ("/conflicts", None),
@@ -160,6 +164,9 @@ _OTHERS = {
     ),
     # It writes into the configuration file.
     "add_peer_rule",
+    *("listen_to_events", "show_tags", "echo_remote", "search_remote", "ask_worklist_of_remote"),
+    # They write into the configuration file, and draw for seconds.
+    *("add_peer_rule", "add_samples"),
 }
 
 
