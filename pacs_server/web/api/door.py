@@ -15,8 +15,8 @@ from pacs_server.web.api.associations import Associations
 from pacs_server.web.api.audit import AuditTrail
 from pacs_server.web.api.binding import routes_of
 from pacs_server.web.api.conflicts import Conflicts
-from pacs_server.web.api.deidentification import Deidentification
 from pacs_server.web.api.connection import ConnectionResource
+from pacs_server.web.api.deidentification import Deidentification
 from pacs_server.web.api.deliveries import Deliveries
 from pacs_server.web.api.events import Events
 from pacs_server.web.api.history import History
