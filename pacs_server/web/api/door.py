@@ -18,6 +18,7 @@ from pacs_server.web.api.conflicts import Conflicts
 from pacs_server.web.api.connection import ConnectionResource
 from pacs_server.web.api.deidentification import Deidentification
 from pacs_server.web.api.deliveries import Deliveries
+from pacs_server.web.api.downloads import Downloads
 from pacs_server.web.api.events import Events
 from pacs_server.web.api.history import History
 from pacs_server.web.api.marks import Marks
@@ -49,6 +50,7 @@ from pacs_server.web.urls import base_url
 _RESOURCES: Final = (
     StoredObjects,
     StudyList,
+    Downloads,
     Tags,
     Worklist,
     WorklistBoard,

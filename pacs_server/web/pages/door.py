@@ -20,19 +20,21 @@ from pacs_server.web.pages.studies import Studies
 from pacs_server.web.pages.study import Study
 from pacs_server.web.pages.study_download import StudyDownload
 from pacs_server.web.pages.study_history import StudyHistory
+from pacs_server.web.pages.study_selection import StudySelection
 from pacs_server.web.pages.study_tags import StudyTags
 from pacs_server.web.pages.tasks import Tasks
 from pacs_server.web.pages.trash import Trash
 from pacs_server.web.pages.upload import Upload
 from pacs_server.web.pages.users import Users
-from pacs_server.web.pages.worklist import Worklist
 from pacs_server.web.pages.welcome import Welcome
+from pacs_server.web.pages.worklist import Worklist
 
 # To add a room, add one line.
 _ROOMS: Final = (
     Studies,
     Worklist,
     Upload,
+    StudySelection,
     Study,
     StudyDownload,
     StudyHistory,

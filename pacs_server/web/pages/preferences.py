@@ -1,5 +1,6 @@
 """What a reader chooses for this browser: language and colours, kept in cookies."""
 
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -28,16 +29,25 @@ class Preferences:
 
     async def _keep(self, request: Request) -> Response:
         form = await self._pages.form(request)
-        base = base_url(request, self._pages.services.config().web)
-        answer = RedirectResponse(f"{base}{_local(form.get('back', ''))}", 303)
-        secure = base.startswith("https:")
-        for cookie, value, known in (
-            (COOKIE, form.get("language", ""), self._pages.languages.codes),
-            (THEME_COOKIE, form.get("theme", ""), THEMES),
-        ):
-            if value in known:
-                answer.set_cookie(cookie, value, max_age=_YEAR, secure=secure, httponly=True, samesite="lax")
-        return answer
+        chosen = {
+            cookie: value
+            for cookie, value, known in (
+                (COOKIE, form.get("language", ""), self._pages.languages.codes),
+                (THEME_COOKIE, form.get("theme", ""), THEMES),
+            )
+            if value in known
+        }
+        return keep_choice(self._pages, request, form.get("back", ""), chosen)
+
+
+def keep_choice(pages: Pages, request: Request, back: str, cookies: Mapping[str, str]) -> RedirectResponse:
+    """Have the browser keep what somebody has chosen, and go back to the page where it was."""
+    base = base_url(request, pages.services.config().web)
+    answer = RedirectResponse(f"{base}{_local(back)}", 303)
+    secure = base.startswith("https:")
+    for cookie, value in cookies.items():
+        answer.set_cookie(cookie, value, max_age=_YEAR, secure=secure, httponly=True, samesite="lax")
+    return answer
 
 
 def _local(target: str) -> str:

@@ -157,6 +157,7 @@ _OTHERS = {
     *(
         "listen_to_events",
         "show_tags",
+        "download_studies",
         "download_deidentified",
         "echo_remote",
         "search_remote",

@@ -54,8 +54,10 @@ async function look() {
   waiting.clear();
   for (const id of ids) {
     const part = document.getElementById(id);
-    // What somebody is working in stays as it is.
-    const busy = part?.matches(":focus-within") || part?.querySelector("input:checked, dialog[open]");
-    if (part && !busy) await swap(location.href, `#${id}`);
+    if (!part) continue;
+    // What somebody is working in stays as it is, and so does what has grown; data-keeps says that nothing is lost.
+    const working = part.matches(":focus-within") || part.querySelector("input:checked, dialog[open]");
+    if ("long" in part.dataset || (working && !("keeps" in part.dataset))) part.dispatchEvent(new CustomEvent("stale", { bubbles: true }));
+    else await swap(location.href, `#${id}`);
   }
 }

@@ -1,0 +1,131 @@
+"""What is done with several studies at once: the page that asks how, and the page that says what became of each."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.datastructures import ImmutableMultiDict
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pacs_server.errors import InvalidRequest, PacsError
+from pacs_server.web.api.downloads import zipped
+from pacs_server.web.caller import caller_of
+from pacs_server.web.pages.languages import marked
+from pacs_server.web.pages.page import Pages
+from pacs_server.web.pages.studies import MOST_SELECTED, csv_head, table_of
+from pacs_server.web.pages.study import READINGS
+from pacs_server.web.threads import in_thread
+
+Form = ImmutableMultiDict[str, str]
+# What can be done, and the operation that it takes.
+_DEEDS: Final = {"send": "send", "mark": "mark", "delete": "delete"}
+_TITLES: Final = {
+    "send": marked("Send studies"), "mark": marked("Label studies"), "delete": marked("Delete studies"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one study: `problem` says why nothing did, `told` what there is to say besides."""
+
+    row: Any
+    problem: str = ""
+    told: str = ""
+
+
+class StudySelection:
+    """The rooms behind the buttons for selected studies."""
+
+    entries = ()
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+
+    def routes(self) -> list[Route]:
+        """Where the selection goes, and then the form with what is to be done."""
+        guarded = self._pages.guarded
+        return [
+            Route("/studies/selected", guarded(self._ask), methods=["POST"]),
+            Route("/studies/selected/{deed}", guarded(self._do), methods=["POST"]),
+        ]
+
+    async def _ask(self, request: Request) -> Response:
+        form = await self._pages.form(request)
+        rows, deed = await self._rows(request, form), form.get("do", "")
+        if deed == "download":
+            uids = [row.StudyInstanceUID for row in rows]
+            return await in_thread(zipped, self._pages.services, caller_of(request), uids)
+        if deed == "table":
+            headers = {"content-disposition": 'attachment; filename="studies.csv"', "cache-control": "no-store"}
+            return Response(csv_head() + table_of(rows), 200, headers, "text/csv; charset=utf-8")
+        if deed not in _DEEDS:
+            raise InvalidRequest("say what is to be done with these studies")
+        may_send = deed == "send" and self._pages.ask.may(request, "list_destinations")
+        return self._pages.show(
+            request,
+            "studies_deed.html",
+            deed=deed,
+            title=_TITLES[deed],
+            rows=rows,
+            images=sum(row.NumberOfStudyRelatedInstances or 0 for row in rows),
+            readings=READINGS,
+            destinations=(await self._pages.ask(request, "list_destinations")).items if may_send else [],
+            choices=await self._pages.ask(request, "study_choices"),
+        )
+
+    async def _do(self, request: Request) -> Response:
+        form, deed = await self._pages.form(request), request.path_params["deed"]
+        if deed not in _DEEDS:
+            raise InvalidRequest("there is no such thing to do with studies")
+        rows = await self._rows(request, form)
+        outcomes = [await self._outcome(request, form, deed, row) for row in rows]
+        return self._pages.show(
+            request, "studies_done.html", deed=deed, title=_TITLES[deed], outcomes=outcomes,
+            done=sum(not each.problem for each in outcomes),
+        )  # fmt: skip
+
+    async def _outcome(self, request: Request, form: Form, deed: str, row: Any) -> Outcome:
+        do: Callable[[Request, Form, str], Awaitable[str]] = {
+            "send": self._send, "mark": self._mark, "delete": self._delete,
+        }[deed]  # fmt: skip
+        try:
+            return Outcome(row, told=await do(request, form, row.StudyInstanceUID))
+        except PacsError as error:
+            # One of them does not keep the others from being done.
+            return Outcome(row, problem=str(error))
+
+    async def _send(self, request: Request, form: Form, uid: str) -> str:
+        body = {"remotes": form.getlist("remote"), "study": uid}
+        sent = await self._pages.ask(request, "send", body=body)
+        return ", ".join(each.remote for each in sent.items)
+
+    async def _mark(self, request: Request, form: Form, uid: str) -> str:
+        labels = {name: [form[field].strip()] for name, field in (("add_labels", "add"), ("remove_labels", "remove"))
+                  if form.get(field, "").strip()}  # fmt: skip
+        body = {**labels, "reading": form["reading"]} if form.get("reading") else dict(labels)
+        if not body:
+            raise InvalidRequest("neither a label nor a reading state was given")
+        marks = await self._pages.ask(request, "mark", {"study": uid}, body=body)
+        return ", ".join(marks.labels)
+
+    async def _delete(self, request: Request, form: Form, uid: str) -> str:
+        body = {"level": "study", "uid": uid, "reason": form.get("reason", "").strip()}
+        await self._pages.ask(request, "delete", body=body)
+        return ""
+
+    async def _rows(self, request: Request, form: Form) -> list[Any]:
+        """The selected studies that the reader sees, in the order of the list."""
+        uids = list(dict.fromkeys(form.getlist("study")))
+        if not uids:
+            raise InvalidRequest("no study is selected: tick some in the list first")
+        if len(uids) > MOST_SELECTED:
+            raise InvalidRequest(f"no more than {MOST_SELECTED} studies can be selected at a time")
+        asked = {"StudyInstanceUID": "\\".join(uids), "limit": 2 * MOST_SELECTED}
+        found = await self._pages.ask(request, "list_studies", query=asked)
+        # A study that is known with two patients is there twice.
+        rows = {row.StudyInstanceUID: row for row in reversed(found.items)}
+        if not rows:
+            raise InvalidRequest("the selected studies are not in the archive any more")
+        return [rows[uid] for uid in uids if uid in rows]
