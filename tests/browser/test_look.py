@@ -207,7 +207,8 @@ def test_fingers_zoom_and_a_distance_is_measured(page: Page, look: Callable[...,
     touch("touchMove", (x - 80, y), (x + 80, y))
     touch("touchEnd")
     expect(zoom).to_contain_text(re.compile(f"({2 * before - 1}|{2 * before}|{2 * before + 1}) %"))
-    # The bar of tools is for fingers.
+    # Nothing is wider than the screen, and the bar of tools is for fingers.
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 390
     for button in page.locator("#look .tools button").all()[:5]:
         found = button.bounding_box()
         assert found is not None

@@ -25,7 +25,7 @@ export function listen(pane, app) {
     canvas.setPointerCapture(event.pointerId);
     pointers.set(event.pointerId, place(event));
     rest = 0;
-    isTap = pointers.size === 1;
+    isTap = event.pointerType === "touch" && pointers.size === 1;
     if (pointers.size > 1 && tool === "measure") pane.measuring.undo();
     tool = pointers.size > 1 ? "pinch" : toolOf(event, app.tool);
     if (tool === "measure") pane.measuring.begin(pane.pointAt(place(event)));
@@ -53,13 +53,14 @@ export function listen(pane, app) {
   };
   canvas.addEventListener("pointerup", (event) => {
     over(event);
-    if (event.pointerType !== "touch" || !isTap) return;
+    if (!isTap) return;
     if (event.timeStamp - tapped < TAP_MS) toggleFit(pane);
     tapped = event.timeStamp;
   });
   canvas.addEventListener("pointercancel", over);
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-  canvas.addEventListener("dblclick", () => { if (app.tool !== "measure") toggleFit(pane); });
+  // Some browsers make a double click of two taps as well.
+  canvas.addEventListener("dblclick", () => { if (app.tool !== "measure" && !isTap) toggleFit(pane); });
   canvas.addEventListener("wheel", (event) => {
     event.preventDefault();
     app.choosePane(pane);
