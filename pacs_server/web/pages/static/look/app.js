@@ -31,6 +31,7 @@ export class App {
     document.getElementById("panes").append(element);
     const pane = new Pane(element, this);
     this.panes.push(pane);
+    element.setAttribute("aria-label", this.texts.pane.replace("{n}", this.panes.length));
     this.#cines.set(pane, new Cine(pane, () => this.told()));
     listen(pane, this);
     element.addEventListener("focusin", () => this.choosePane(pane));

@@ -18,6 +18,8 @@ export function describe(pane, frame) {
   set(pane, "patient", ds ? [text(ds, "00100010"), text(ds, "00100020"), [date(text(ds, "00100030")), text(ds, "00100040")]] : []);
   set(pane, "study", ds ? [text(ds, "00081030"), [date(text(ds, "00080020")), time(text(ds, "00080030"))], text(ds, "00080050")] : []);
   set(pane, "series", ds ? [[text(ds, "00080060"), filled(app.texts.series, { n: text(ds, "00200011") || "–" })], text(ds, "0008103E"), ...imageLines(pane)] : []);
+  const name = image ? filled(app.texts.image, { n: pane.index + 1, all: series.images.length }) : app.texts.none;
+  if (pane.canvas.ariaLabel !== name) pane.canvas.ariaLabel = name;
   set(pane, "window", image ? windowLines(pane, frame) : []);
 }
 

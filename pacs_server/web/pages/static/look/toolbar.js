@@ -115,7 +115,7 @@ export class Toolbar {
       if (shown) link.setAttribute("aria-current", active.asked === link.dataset.open ? "true" : "false");
       else link.removeAttribute("aria-current");
     }
-    for (const pane of app.panes) pane.canvas.dataset.tool = app.tool;
+    for (const pane of app.panes) pane.canvas.dataset.drags = app.tool;
     document.getElementById("series").value = active.asked;
     if (document.activeElement !== this.rate) this.rate.value = app.cineOf(active)?.rate ?? "";
     this.#listWindows();
