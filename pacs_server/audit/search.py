@@ -2,19 +2,25 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import date
+from typing import Final
 
-from pacs_server.audit.events import Event
-from pacs_server.audit.record import Record
+from pacs_server.audit.events import Event, EventID, Outcome
+from pacs_server.audit.files import day_files, day_of, last_line, lines, unavailable
+from pacs_server.audit.record import Position, Record, read_record
 from pacs_server.audit.trail import AuditTrail
+
+# So many records are read at a time when the newest come first.
+_BLOCK: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
     """What to search for. A criterion that is None matches every record. Days are in UTC, first and last included.
 
-    `user` is a user name or an AE title; upper and lower case are the same.
+    `user` is a user name or an AE title; upper and lower case are the same. `failed` asks for what did not succeed.
     """
 
     patient_id: str | None = None
@@ -22,6 +28,9 @@ class Criteria:
     user: str | None = None
     first: date | None = None
     last: date | None = None
+    address: str | None = None
+    event_id: EventID | None = None
+    failed: bool | None = None
 
 
 def search(trail: AuditTrail, criteria: Criteria) -> Iterator[Record]:
@@ -32,13 +41,75 @@ def search(trail: AuditTrail, criteria: Criteria) -> Iterator[Record]:
     """
     studies = _studies_of(trail, criteria.patient_id) if criteria.patient_id is not None else frozenset()
     for record in trail.records_between(criteria.first, criteria.last):
-        event = record.event
-        if (
-            (criteria.patient_id is None or _is_about_patient(event, criteria.patient_id, studies))
-            and (criteria.study_instance_uid is None or _is_about_study(event, criteria.study_instance_uid))
-            and (criteria.user is None or _is_by(event, criteria.user))
-        ):
+        if _matches(record, criteria, studies):
             yield record
+
+
+def search_back(trail: AuditTrail, criteria: Criteria, before: int | None = None) -> Iterator[Record]:
+    """As `search`, but the newest first, and only records whose number is below `before`.
+
+    The files are read from the last one on, and each from its end: what is not asked for is not looked at.
+    """
+    studies = _studies_of(trail, criteria.patient_id) if criteria.patient_id is not None else frozenset()
+    for name in reversed(day_files(trail.directory)):
+        # A record may be older than the day of its file, but never younger.
+        if criteria.first is not None and day_of(name) < criteria.first:
+            return
+        if _is_later(trail, name, criteria.last, before):
+            continue
+        for record in _newest_of(trail, name):
+            if (before is None or record.sequence < before) and _matches(record, criteria, studies):
+                yield record
+
+
+def _is_later(trail: AuditTrail, name: str, last: date | None, before: int | None) -> bool:
+    """Whether all records of a file come after what is searched, as its first and its last one tell."""
+    ends = []
+    with unavailable(f"read {name}"), suppress(FileNotFoundError):
+        for line in (next(lines(trail.directory, name), None), last_line(trail.directory / name)[0]):
+            data = line if isinstance(line, bytes) else line.data if line is not None else b""
+            with suppress(ValueError):
+                ends.append(read_record(data))
+    if not ends:
+        return False
+    if before is not None and ends[0].sequence >= before:
+        return True
+    # A clock that was set back has written older records into a later file: then its last one is older too.
+    return last is not None and all(record.time.date() > last for record in ends)
+
+
+def _newest_of(trail: AuditTrail, name: str) -> Iterator[Record]:
+    """The records of one file, the newest first."""
+    with unavailable(f"read {name}"):
+        try:
+            ends = [0, *(line.end for line in lines(trail.directory, name))]
+        except FileNotFoundError:
+            return
+    starts = ends[:-1:_BLOCK]
+    for number in range(len(starts) - 1, -1, -1):
+        stop = ends[min((number + 1) * _BLOCK, len(ends) - 1)]
+        block = []
+        with closing(trail.records_after(Position(name, starts[number], 0))) as records:
+            for record, position in records:
+                if position.file != name or position.offset > stop:
+                    break
+                block.append(record)
+        yield from reversed(block)
+
+
+def _matches(record: Record, criteria: Criteria, studies: frozenset[str]) -> bool:
+    """Whether a record matches all criteria; `studies` are those of the patient."""
+    event, day = record.event, record.time.date()
+    return (
+        (criteria.first is None or criteria.first <= day)
+        and (criteria.last is None or day <= criteria.last)
+        and (criteria.event_id is None or event.event_id is criteria.event_id)
+        and (criteria.failed is None or criteria.failed == (event.outcome is not Outcome.SUCCESS))
+        and (criteria.patient_id is None or _is_about_patient(event, criteria.patient_id, studies))
+        and (criteria.study_instance_uid is None or _is_about_study(event, criteria.study_instance_uid))
+        and (criteria.user is None or _is_by(event, criteria.user))
+        and (criteria.address is None or any(one.address == criteria.address for one in event.participants))
+    )
 
 
 def _studies_of(trail: AuditTrail, patient_id: str) -> frozenset[str]:

@@ -12,7 +12,7 @@ from pacs_server.dicom.caller import Role
 from pacs_server.services.access import require
 from pacs_server.web.api.about import AboutServer
 from pacs_server.web.api.associations import Associations
-from pacs_server.web.api.audit import AuditTrail
+from pacs_server.web.api.audit import AuditRecords
 from pacs_server.web.api.binding import routes_of
 from pacs_server.web.api.conflicts import Conflicts
 from pacs_server.web.api.connection import ConnectionResource
@@ -61,7 +61,7 @@ _RESOURCES: Final = (
     Associations,
     Conflicts,
     Trash,
-    AuditTrail,
+    AuditRecords,
     UsersAndKeys,
     Server,
     Events,

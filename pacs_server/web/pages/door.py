@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from pacs_server.web.pages.about import About
 from pacs_server.web.pages.allow import Allow
+from pacs_server.web.pages.audit import Audit
 from pacs_server.web.pages.conflicts import Conflicts
 from pacs_server.web.pages.look import Look
 from pacs_server.web.pages.network import Network
@@ -44,6 +45,7 @@ _ROOMS: Final = (
     Trash,
     Tasks,
     Storage,
+    Audit,
     Users,
     About,
     Network,

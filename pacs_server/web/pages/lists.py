@@ -5,13 +5,9 @@ from urllib.parse import parse_qs, urlsplit
 from starlette.requests import Request
 
 
-def following(request: Request, address: str | None, *names: str) -> str | None:
-    """The link to the next page of a room, from the address of the next page of its operation; None on the last one.
-
-    `names` are parameters beside `after` that the operation has changed for it.
-    """
+def following(request: Request, address: str | None) -> str | None:
+    """The link to the next page of a room, from the address of the next page of its operation; None on the last one."""
     if address is None:
         return None
     given = parse_qs(urlsplit(address).query)
-    changed = {name: given[name][0] for name in ("after", *names) if name in given}
-    return f"?{request.url.include_query_params(**changed).query}"
+    return f"?{request.url.include_query_params(after=given['after'][0]).query}"

@@ -156,6 +156,7 @@ SAMPLES: dict[str, Sample] = {
 _OTHERS = {
     *(
         "listen_to_events",
+        "export_audit_trail",
         "show_tags",
         "download_studies",
         "download_deidentified",

@@ -66,7 +66,7 @@ def test_without_an_audit_trail_there_is_nothing_to_search(tmp_path: Path) -> No
     api = RestAPI(tmp_path)
     try:
         trail = next(each.run.__self__ for each in api.door.operations if each.name == "search_audit_trail")  # type: ignore[union-attr]
-        trail._trail = None
+        trail._found = None
         assert "switched off" in api.send("GET", "/audit", status=404)["detail"]
     finally:
         api.close()

@@ -1,0 +1,111 @@
+"""Records of the audit trail in plain words: who did what, in a few words, from the codes of PS3.15 A.5."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pacs_server.web.pages.languages import marked
+
+# What somebody did, by the code of the event (PS3.16 CID 400), where that makes a difference with its action (PS3.15
+# A.5.1) or its type (CID 401) behind it. The longest key that fits counts.
+_DEEDS: Final = {
+    "110100": marked("started or stopped the program"),
+    "110100 110120": marked("started the server"),
+    "110100 110121": marked("stopped the server"),
+    "110101": marked("read the audit trail"),
+    "110102": marked("began to transfer images"),
+    "110103": marked("worked on stored images"),
+    "110103 C": marked("brought images back"),
+    "110103 D": marked("deleted a part of a study"),
+    "110103 R": marked("looked at images"),
+    "110103 U": marked("changed stored images"),
+    "110104": marked("transferred images"),
+    "110105": marked("deleted a study"),
+    "110106": marked("exported images"),
+    "110107": marked("imported images"),
+    "110109": marked("changed the worklist"),
+    "110110": marked("changed a patient or a study"),
+    "110111": marked("reported a procedure step"),
+    "110112": marked("searched"),
+    "110113": marked("did something that matters for security"),
+    "110113 110126": marked("asked for an association"),
+    "110113 110129": marked("changed the settings, those for security"),
+    "110113 110131": marked("changed the settings"),
+    "110113 110132": marked("asked for something that few may do"),
+    "110113 110133": marked("stopped writing the audit trail"),
+    "110113 110134": marked("began to write the audit trail"),
+    "110113 110137": marked("changed users or keys"),
+    "110114": marked("logged in or out"),
+    "110114 110122": marked("logged in"),
+    "110114 110123": marked("logged out"),
+}
+# The kinds of events to search for, by the names that the operation knows.
+KINDS: Final = {
+    "query": marked("searches"),
+    "begin_transferring": marked("transfers that began"),
+    "instances_transferred": marked("transfers that ended"),
+    "instances_accessed": marked("work on stored images"),
+    "study_deleted": marked("deleted studies"),
+    "export": marked("exports"),
+    "import": marked("imports"),
+    "patient_record": marked("changes of patients and studies"),
+    "order_record": marked("changes of the worklist"),
+    "procedure_record": marked("procedure steps"),
+    "user_authentication": marked("logins"),
+    "security_alert": marked("security, users and settings"),
+    "application_activity": marked("start and stop"),
+    "audit_log_used": marked("reading the audit trail"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A record for people: `deed` is in English for the catalogues, all else is as it was recorded."""
+
+    who: str
+    where: str
+    deed: str
+    others: tuple[str, ...]
+    patients: tuple[str, ...]
+    studies: tuple[str, ...]
+    images: int
+    keys: tuple[tuple[str, str], ...]
+    detail: str
+    failed: bool
+
+
+def told(event: Mapping[str, Any]) -> Told:
+    """A record for people, from the fields of its event."""
+    people = event.get("participants", [])
+    actor = next((each for each in people if each.get("requestor")), people[0] if people else {})
+    subjects = event.get("subjects", [])
+    return Told(
+        who=_name(actor),
+        where=actor.get("address", ""),
+        deed=deed(event),
+        others=tuple(name for each in people if each is not actor and (name := _name(each))),
+        patients=tuple(dict.fromkeys(each["patient"] for each in subjects if each.get("patient"))),
+        studies=tuple(dict.fromkeys(each["study"] for each in subjects if each.get("study"))),
+        images=sum(sum(each.get("sop_classes", {}).values()) for each in subjects),
+        keys=tuple(event.get("query", {}).items()),
+        detail=event.get("detail", ""),
+        failed=bool(event.get("outcome")),
+    )
+
+
+def deed(event: Mapping[str, Any]) -> str:
+    """What was done, in a few words."""
+    return next((_DEEDS[key] for key in _keys(event) if key in _DEEDS), "")
+
+
+def _keys(event: Mapping[str, Any]) -> Iterator[str]:
+    code = event.get("id", "")
+    yield f"{code} {event.get('type', '')}"
+    yield f"{code} {event.get('action', '')}"
+    yield code
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    """The name of a participant: a user, or the AE title."""
+    user, title = one.get("user", ""), one.get("ae", "")
+    return f"{user} ({title})" if user and title and user != title else user or title

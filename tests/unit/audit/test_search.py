@@ -1,0 +1,72 @@
+"""Searching the audit trail from its end: the same records as from its beginning, in the other order."""
+
+from dataclasses import replace
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from audits import an_event, clock
+
+from pacs_server.audit import search as searching
+from pacs_server.audit.events import EventID, Outcome, Participant
+from pacs_server.audit.search import Criteria, search, search_back
+from pacs_server.audit.trail import open_trail
+from pacs_server.config import AuditConfig
+
+FIRST, SECOND, THIRD = "2026-03-01", "2026-03-02", "2026-03-03"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> AuditConfig:
+    settings = AuditConfig(directory=tmp_path / "audit")
+    with open_trail(settings) as opened:
+        for day in (FIRST, SECOND, THIRD, SECOND):  # the clock is set back at the end
+            with clock(day):
+                for number in range(7):
+                    event = an_event(f"P{number % 3}")
+                    if number == 4:
+                        event = replace(event, outcome=Outcome.MINOR_FAILURE, event_id=EventID.QUERY)
+                    if number == 5:
+                        event = replace(event, participants=(Participant("ann", address="10.0.0.9"),))
+                    opened.write(event, durable=False)
+    return settings
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        Criteria(),
+        Criteria(patient_id="P1"),
+        Criteria(user="ANN"),
+        Criteria(address="10.0.0.9"),
+        Criteria(event_id=EventID.QUERY),
+        Criteria(failed=True),
+        Criteria(failed=False),
+        Criteria(first=date(2026, 3, 2)),
+        Criteria(last=date(2026, 3, 2)),
+        Criteria(first=date(2026, 3, 1), last=date(2026, 3, 1)),
+        Criteria(first=date(2026, 3, 4)),
+    ],
+    ids=str,
+)
+def test_backwards_is_forwards_turned_around(settings: AuditConfig, criteria: Criteria) -> None:
+    with open_trail(settings) as opened, mock.patch.object(searching, "_BLOCK", 3):
+        found = [record.sequence for record in search(opened, criteria)]
+        assert [record.sequence for record in search_back(opened, criteria)] == found[::-1]
+        assert found or criteria.first == date(2026, 3, 4)
+        # Page by page too.
+        pages: list[int] = []
+        while more := list(islice(search_back(opened, criteria, pages[-1] if pages else None), 2)):
+            pages += [record.sequence for record in more]
+        assert pages == found[::-1]
+
+
+def test_only_the_end_is_read_for_the_newest(settings: AuditConfig) -> None:
+    with open_trail(settings) as opened, mock.patch.object(searching, "_BLOCK", 3):
+        read = mock.Mock(wraps=opened.records_after)
+        with mock.patch.object(opened, "records_after", read):
+            (newest,) = islice(search_back(opened, Criteria()), 1)
+        assert newest.sequence == opened.sequence
+        assert read.call_count == 1
