@@ -105,6 +105,9 @@ def test_pixels_of_every_kind(page: Page, look: Callable[..., None]) -> None:
     page.locator(f'[data-open="{colour.SeriesInstanceUID}"]').click()
     assert close(shown(page, colour), [list(each) for each in colours], 3)
     expect(page.get_by_label("Window")).to_be_disabled()
+    page.keyboard.press("w")
+    page.locator(".pane canvas").drag_to(page.locator(".pane canvas"), target_position={"x": 10, "y": 10})
+    expect(page.get_by_text("The server made this picture")).to_be_visible()
 
 
 @pytest.fixture

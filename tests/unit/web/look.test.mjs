@@ -193,6 +193,7 @@ test("what is wrong in a file does no harm", () => {
   const [image] = imagesOf([ct({ "00281050": DS(40, "x"), "00281051": DS(0, 50), "00281053": DS(0), "00280030": DS(0, 1), "00280101": US(40), "00200032": DS(1) })]);
   assert.deepEqual([image.windows, image.rescale.slope, image.spacing, image.position], [[], 1, null, null]);
   assert.deepEqual(image.pixel, { allocated: 16, stored: 16, high: 15, signed: false });
+  assert.equal(imagesOf(Array(3).fill(ct({ "00280008": { vr: "IS", Value: [99999] } }))).length, 100000);
   assert.equal(imagesOf([{}, { "00280010": US(1) }]).length, 0);
   assert.equal(hasPixels(ct({ "00280011": US(0) })), false);
 });

@@ -6,14 +6,15 @@ const SHARED = "52009229";
 const PER_FRAME = "52009230";
 const PIXELS = ["7FE00010", "7FE00008", "7FE00009"];
 const SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6";
-const FRAMES_MAY_BE = 100_000;
+const MOST_IMAGES = 100_000;
 
 /** The images of some instances; instances without pixels give none. */
 export function imagesOf(instances) {
   const images = [];
   for (const ds of instances) {
     if (!hasPixels(ds)) continue;
-    const count = Math.min(Math.max(1, number(ds, "00280008") ?? 1), FRAMES_MAY_BE);
+    // A file may claim any number.
+    const count = Math.min(Math.max(1, number(ds, "00280008") ?? 1), MOST_IMAGES - images.length);
     for (let frame = 1; frame <= count; frame += 1) images.push(new Image(ds, frame, count));
   }
   return images;
