@@ -35,6 +35,7 @@ from pacs_server.index.queries import QueryIndex
 from pacs_server.index.remote_commitments import RemoteCommitmentIndex
 from pacs_server.index.remote_states import RemoteStateIndex
 from pacs_server.index.scope import ScopeIndex
+from pacs_server.index.share_links import ShareLinkIndex
 from pacs_server.index.state import StateIndex
 from pacs_server.index.statistics import StatisticsIndex
 from pacs_server.index.study_list import StudyListIndex
@@ -66,6 +67,7 @@ from pacs_server.services.query import QueryService
 from pacs_server.services.remote_commitments import RemoteCommitmentService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.sessions import Lasting, SessionService
+from pacs_server.services.share_links import ShareLinkService, SharingTerms
 from pacs_server.services.statistics import StatisticsService
 from pacs_server.services.store import StoreService
 from pacs_server.services.study_list import StudyListService
@@ -111,6 +113,7 @@ class OpenArchive:
     passwords: PasswordChecker
     keys: APIKeyService
     sessions: SessionService
+    share_links: ShareLinkService
 
     def reload(self) -> None:
         """Take over the settings that may change live; the services read theirs whenever they need them."""
@@ -182,6 +185,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         remotes=lambda: config().remote_aes,
         auditor=auditor,
     )
+    sessions = SessionService(SessionIndex(database), lambda: _lasting(config()), StateIndex(database))
     return OpenArchive(
         fetching=FetchService(tasks, lambda: config().remote_aes),
         forwarding=forwarding,
@@ -228,7 +232,8 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         trail=trail,
         passwords=PasswordChecker(),
         keys=APIKeyService(KeyIndex(database), audit),
-        sessions=SessionService(SessionIndex(database), lambda: _lasting(config()), StateIndex(database)),
+        sessions=sessions,
+        share_links=ShareLinkService(ShareLinkIndex(database), sessions, audit, lambda: _sharing(config())),
     )
 
 
@@ -254,6 +259,10 @@ def _open_instances(
 
 def _lasting(config: Config) -> Lasting:
     return Lasting(config.web.sessions.lifetime, config.web.sessions.idle)
+
+
+def _sharing(config: Config) -> SharingTerms:
+    return SharingTerms(config.web.share_links.enabled, config.web.share_links.lifetime)
 
 
 def _open_database(config: Config, files: ArchiveFiles, resources: ExitStack) -> Database:

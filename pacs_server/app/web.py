@@ -73,6 +73,7 @@ def _web_door(
         peers=archive.peers,
         passwords=archive.passwords,
         sessions=archive.sessions,
+        share_links=archive.share_links,
         auditor=auditor,
         metrics=runtime.metrics,
         listing=archive.listing,

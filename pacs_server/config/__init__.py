@@ -15,7 +15,7 @@ from pacs_server.config.sections.server import ServerConfig
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.sections.tls import TLSConfig
 from pacs_server.config.sections.user_identity import UserIdentityConfig
-from pacs_server.config.sections.web import OIDCConfig, WebConfig, WebSessionsConfig, WebTLSConfig
+from pacs_server.config.sections.web import OIDCConfig, WebConfig, WebSessionsConfig, WebShareLinksConfig, WebTLSConfig
 from pacs_server.config.sections.worklist import WorklistConfig
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "UserIdentityConfig",
     "WebConfig",
     "WebSessionsConfig",
+    "WebShareLinksConfig",
     "WebTLSConfig",
     "WorklistConfig",
 ]

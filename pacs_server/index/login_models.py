@@ -1,4 +1,4 @@
-"""The tables of logins at the HTTP door: sessions of people, and API keys of programs. No secret is kept in them."""
+"""Tables of logins at the HTTP door: sessions of people, keys of programs, links to one study. None holds a secret."""
 
 from sqlalchemy import Column, DateTime, Index, Table
 
@@ -19,7 +19,7 @@ web_session = Table(
     Column("role", Text, nullable=False),
     # The limits as `Scope.as_json` has them.
     _text("scope"),
-    # How the user has logged in: password, oidc.
+    # How the user has logged in: password, oidc, share.
     Column("way", Text, nullable=False),
     # Changes when the password or the rights of a user of the file change, which ends the session.
     _text("stamp"),
@@ -45,4 +45,21 @@ api_key = Table(
     Column("last_used", DateTime(timezone=True), nullable=True),
     Column("revoked", DateTime(timezone=True), nullable=True),
     Index(None, "name"),
+)
+
+share_link = Table(
+    "share_link",
+    metadata,
+    Column("link", Text, primary_key=True),
+    # The SHA-256 of the token in the link.
+    Column("token_hash", Text, nullable=False, unique=True),
+    Column("study_instance_uid", Text, nullable=False, index=True),
+    # The limits of those who open it, the study among them.
+    Column("scope", Text, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", DateTime(timezone=True), nullable=False),
+    Column("expires", DateTime(timezone=True), nullable=False),
+    # For whom it is.
+    _text("purpose"),
+    Column("last_opened", DateTime(timezone=True), nullable=True),
 )

@@ -83,6 +83,12 @@ class SessionIndex:
         with self._database.begin() as connection:
             connection.execute(delete(web_session).where(web_session.c.token_hash == token_hash))
 
+    def remove_of(self, user: str, way: str) -> None:
+        """End all sessions of a user who has logged in in this way."""
+        with self._database.begin() as connection:
+            theirs = (web_session.c.user == user, web_session.c.way == way)
+            connection.execute(delete(web_session).where(*theirs))
+
 
 class KeyIndex:
     """The API keys of one database."""

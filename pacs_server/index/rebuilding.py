@@ -54,6 +54,7 @@ FATES: Final[Mapping[Table, Fate]] = {
     outgoing.remote_state: Fate.TAKEN_OVER,
     workflow.peer_seen: Fate.TAKEN_OVER,
     login_models.api_key: Fate.TAKEN_OVER,
+    login_models.share_link: Fate.TAKEN_OVER,
     # People log in again.
     login_models.web_session: Fate.LOST,
     # The consumers are taken over; their cursors go to the end of the new index.

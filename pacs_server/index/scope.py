@@ -24,6 +24,7 @@ _AE_TITLE: Final = "{instance}.calling_ae IN (SELECT value FROM seen_ae_title)"
 _PATIENT: Final = (
     "({patient}.patient_id, {patient}.issuer_of_patient_id) IN (SELECT patient_id, issuer FROM seen_patient)"
 )
+_STUDY: Final = "{study}.study_instance_uid IN (SELECT value FROM seen_study)"
 # The tables below the row that a condition is about have other names than those of the statement around it.
 _ALIASES: Final = {TABLES[level].name: f"seen_{TABLES[level].name}_row" for level in Level}
 _COUNTED: Final = {"Studies": Level.STUDY, "Series": Level.SERIES, "Instances": Level.IMAGE}
@@ -95,7 +96,11 @@ def limited(statement: Clause, scope: Scope, *, embedded: bool) -> Clause:
         sql = sql.replace(column, expression)
     tables: list[str] = []
     values: list[str] = []
-    for name, texts in (("seen_modality", scope.modalities), ("seen_ae_title", scope.ae_titles)):
+    for name, texts in (
+        ("seen_modality", scope.modalities),
+        ("seen_ae_title", scope.ae_titles),
+        ("seen_study", scope.studies),
+    ):
         if texts:
             tables.append(f"{name}(value) AS (VALUES {', '.join(['(?)'] * len(texts))})")
             values += texts
@@ -116,6 +121,8 @@ def _limits(scope: Scope) -> list[tuple[Level, str]]:
     found = []
     if scope.patients:
         found.append((Level.PATIENT, _PATIENT))
+    if scope.studies:
+        found.append((Level.STUDY, _STUDY))
     if scope.modalities:
         found.append((Level.SERIES, _MODALITY))
     if scope.ae_titles:

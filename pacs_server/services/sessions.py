@@ -31,7 +31,10 @@ class Lasting:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Who has logged in, and what this user may do. `way` is how: password or oidc; `stamp` is that of `User`."""
+    """Who has logged in, and what this user may do.
+
+    `way` is how: password, oidc or share; `stamp` is that of `User`.
+    """
 
     user: str
     role: Role
@@ -64,9 +67,10 @@ class SessionService:
             self._archive_id = self._state.put_once(_ARCHIVE_ID, secrets.token_hex(4))
         return self._archive_id
 
-    def begin(self, session: Session, address: str) -> str:
-        """Keep a new session and return its token, which is kept nowhere."""
+    def begin(self, session: Session, address: str, *, until: datetime | None = None) -> str:
+        """Keep a new session and return its token, which is kept nowhere; it ends at the moment `until` at last."""
         token, now = secrets.token_urlsafe(32), self._clock()
+        expires = now + timedelta(seconds=self._lasting().lifetime)
         self._index.add(
             SessionRow(
                 token_hash=hash_of(token),
@@ -78,7 +82,7 @@ class SessionService:
                 address=address,
                 created=now,
                 last_seen=now,
-                expires=now + timedelta(seconds=self._lasting().lifetime),
+                expires=expires if until is None else min(expires, until),
             )
         )
         return token
@@ -109,6 +113,11 @@ class SessionService:
     def end(self, token: str) -> None:
         """End a session."""
         self._index.remove(hash_of(token))
+        self._recent.clear()
+
+    def end_all(self, user: str, way: str) -> None:
+        """End all sessions of a user who has logged in in this way."""
+        self._index.remove_of(user, way)
         self._recent.clear()
 
 

@@ -155,7 +155,7 @@ class StoreService:
         patient = value("patient_id", ""), value("issuer_of_patient_id", "")
         allowed = (
             bool(patient[0] and value("patient_name"))
-            and request.scope.shows(value("modality", ""), request.origin.calling_ae, patient)
+            and request.scope.shows(value("modality", ""), request.origin.calling_ae, patient, header.uids.study)
             and self._scopes is not None
             and not self._scopes.hides(header.uids, request.scope)
             and not self._scopes.leads_out(header.values, header.uids.study, request.scope)

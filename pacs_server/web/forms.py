@@ -25,23 +25,23 @@ class Forms:
     """Gives tokens to pages, and reads the forms that come back. A page elsewhere knows neither token nor cookie."""
 
     def __init__(self, names: Callable[[HTTPConnection], CookieNames]) -> None:
-        self._names = names
+        self.names = names
 
     def token(self, request: HTTPConnection) -> str:
         """The token for the forms of a page: the one that the browser keeps already, or a new one."""
-        return request.cookies.get(self._names(request).of(_PURPOSE)) or secrets.token_urlsafe(32)
+        return request.cookies.get(self.names(request).of(_PURPOSE)) or secrets.token_urlsafe(32)
 
     def keep(self, request: HTTPConnection, answer: Response, token: str, seconds: float) -> None:
         """Have the browser keep the token."""
-        self._names(request).set(answer, _PURPOSE, token, seconds)
+        self.names(request).set(answer, _PURPOSE, token, seconds)
 
     def has(self, request: HTTPConnection, token: str) -> bool:
         """Whether the browser keeps this token already."""
-        return request.cookies.get(self._names(request).of(_PURPOSE)) == token
+        return request.cookies.get(self.names(request).of(_PURPOSE)) == token
 
     def drop(self, request: HTTPConnection, answer: Response) -> None:
         """Have the browser forget the token."""
-        self._names(request).drop(answer, _PURPOSE)
+        self.names(request).drop(answer, _PURPOSE)
 
     async def read(self, request: Request, most: int = _MOST_BYTES) -> ImmutableMultiDict[str, str]:
         """The fields of a form that this server has shown to this browser. Raises InvalidRequest."""
@@ -60,6 +60,6 @@ class Forms:
     def check(self, request: HTTPConnection, given: str = "") -> None:
         """Raise InvalidRequest unless the token is the one in the cookie; without one that of the header counts."""
         given = given or request.headers.get(HEADER, "")
-        kept = request.cookies.get(self._names(request).of(_PURPOSE), "")
+        kept = request.cookies.get(self.names(request).of(_PURPOSE), "")
         if not kept or not hmac.compare_digest(given.encode(), kept.encode()):
             raise InvalidRequest("the form is too old, or the browser keeps no cookies: open the page again")

@@ -21,6 +21,7 @@ from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.errors import NotAuthorised
 from pacs_server.services.access import granted, require, rule_of_certificate, takes_certificates
 from pacs_server.services.api_keys import PREFIX
+from pacs_server.services.share_links import WAY
 from pacs_server.web.addresses import Visitor, visitor_of
 from pacs_server.web.caller import KEY
 from pacs_server.web.credentials import CookieNames, Password, Token, has_token_to_show, shown
@@ -35,7 +36,9 @@ from pacs_server.web.threads import in_thread
 from pacs_server.web.urls import base_url, is_same_origin
 
 LOGIN, LOGOUT, START, CALLBACK = "/login", "/logout", "/login/oidc", "/login/callback"
-PUBLIC: Final = (LOGIN, LOGOUT, START, CALLBACK)
+# Where links to one study lead.
+SHARE: Final = "/share"
+PUBLIC: Final = (LOGIN, LOGOUT, START, CALLBACK, SHARE)
 # What the login page looks like is no secret.
 ASSETS: Final = "/static/"
 SESSION: Final = "session"
@@ -123,6 +126,8 @@ class Policy:
         if session.way == "password":
             user = self._services.passwords.find(config.user_identity.users_path, session.user)
             stamp = None if user is None else user.stamp
+        elif session.way == WAY:
+            stamp = WAY if config.web.share_links.enabled else None
         else:
             stamp = self._provider.stamp(config.web.oidc)
         if stamp != session.stamp:

@@ -29,6 +29,7 @@ from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.rule_engine import RuleEngine
 from pacs_server.services.sessions import SessionService
+from pacs_server.services.share_links import ShareLinkService
 from pacs_server.services.statistics import StatisticsService
 from pacs_server.services.store import StoreService
 from pacs_server.services.study_list import StudyListService
@@ -74,6 +75,7 @@ class WebServices:
     peers: PeersSeenService
     passwords: PasswordChecker
     sessions: SessionService
+    share_links: ShareLinkService
     auditor: Auditor
     metrics: Metrics
     listing: ListingService

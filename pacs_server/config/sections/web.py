@@ -71,6 +71,13 @@ class WebSessionsConfig(Section):
     idle: Live[Duration] = 3_600.0
 
 
+class WebShareLinksConfig(Section):
+    """Links that show one study to somebody without an account, for `lifetime` seconds at most."""
+
+    enabled: Live[bool] = False
+    lifetime: Live[Duration] = 604_800.0
+
+
 class OIDCConfig(Section):
     """Login by an OpenID Connect provider; `roles_claim` is a path into the token, such as realm_access.roles."""
 
@@ -100,6 +107,7 @@ class WebConfig(Section):
     max_body: Live[_Size] = 0
     tls: WebTLSConfig = WebTLSConfig()
     sessions: WebSessionsConfig = WebSessionsConfig()
+    share_links: WebShareLinksConfig = WebShareLinksConfig()
     oidc: OIDCConfig = OIDCConfig()
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ from pacs_server.web.api.samples import Samples
 from pacs_server.web.api.schema import openapi
 from pacs_server.web.api.send_queue import SendQueueResource
 from pacs_server.web.api.server import Server
+from pacs_server.web.api.share_links import ShareLinks
 from pacs_server.web.api.statistics import StorageStatistics
 from pacs_server.web.api.steps import Steps
 from pacs_server.web.api.stored import StoredObjects
@@ -70,6 +71,7 @@ _RESOURCES: Final = (
     Notes,
     History,
     Deidentification,
+    ShareLinks,
     AboutServer,
     StorageStatistics,
     SendQueueResource,

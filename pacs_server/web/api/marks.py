@@ -11,7 +11,7 @@ from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.uids import is_uid
-from pacs_server.errors import InvalidRequest, NotFound
+from pacs_server.errors import InvalidRequest, NotAuthorised, NotFound
 from pacs_server.index.mark_filter import MarkFilter
 from pacs_server.index.marks import MarkKind, Reading
 from pacs_server.web.api.binding import next_address
@@ -90,6 +90,7 @@ class Marks:
         ]  # fmt: skip
 
     def _find(self, call: Call[MarkedSearch, None]) -> Answer:
+        refuse_guests(call)
         asked, listing = call.query, self._services.listing
         if not asked.wanted:
             raise InvalidRequest("say which: label, assigned_to or reading")
@@ -99,6 +100,7 @@ class Marks:
         return Page[MarksRow](items=rows, next=next_address(call, page.after))
 
     def _show(self, call: Call[Any, None]) -> Answer:
+        refuse_guests(call)
         (row,) = self._rows([subjects_of_study(self._services, call)[0].study_instance_uid])
         return row
 
@@ -141,3 +143,9 @@ def _subjects(services: WebServices, call: Call[Any, Any], uids: set[str]) -> li
         return retrieve.subjects_of_studies(uids)
     seen = [uid for uid in uids if retrieve.select(RetrieveKeys(Level.STUDY, (), (uid,)), scope)]
     return retrieve.subjects_of_studies(seen)
+
+
+def refuse_guests(call: Call[Any, Any]) -> None:
+    """Raise NotAuthorised for somebody who came by a link to one study: this is between those who have an account."""
+    if call.caller.scope.studies:
+        raise NotAuthorised("this is not for those who came by a link")

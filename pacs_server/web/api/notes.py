@@ -8,7 +8,7 @@ from pydantic import Field
 from pacs_server.audit.auditor import participant_of
 from pacs_server.dicom.caller import Role
 from pacs_server.index.marks import Note
-from pacs_server.web.api.marks import subjects_of_study
+from pacs_server.web.api.marks import refuse_guests, subjects_of_study
 from pacs_server.web.api.operation import Answer, Body, Call, Operation
 from pacs_server.web.services import WebServices
 
@@ -65,6 +65,7 @@ class Notes:
         ]  # fmt: skip
 
     def _list(self, call: Call[Any, None]) -> Answer:
+        refuse_guests(call)
         subjects = subjects_of_study(self._services, call)
         notes = self._services.marks.notes(subjects[0].study_instance_uid)
         return NoteRows(items=[_row(note) for note in notes])

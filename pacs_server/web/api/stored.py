@@ -13,14 +13,14 @@ from pacs_server.dicom.scope import Scope
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import NotFound
 from pacs_server.index.mark_filter import NOTHING
-from pacs_server.index.marks import Reading
+from pacs_server.index.marks import Reading, StudyMarks
 from pacs_server.index.patients import Person
 from pacs_server.services.listing import ListedRow
 from pacs_server.services.marks import MarkService
 from pacs_server.web.api.attributes import attributes_model, keys_of, search_model, shown_at, values_of
 from pacs_server.web.api.binding import next_address
 from pacs_server.web.api.hidden_numbers import inward, outward
-from pacs_server.web.api.marks import MarkedSearch
+from pacs_server.web.api.marks import MarkedSearch, refuse_guests
 from pacs_server.web.api.operation import Answer, Call, Operation, Page
 from pacs_server.web.services import WebServices
 
@@ -156,6 +156,8 @@ class StoredObjects:
             query = services.listing.query(level, keys, returned, fuzzy=call.query.fuzzymatching)
             record.keys(query.texts)
             marks = call.query.wanted if level is Level.STUDY else NOTHING
+            if marks:
+                refuse_guests(call)
             page = services.listing.page(query, call.query.limit, call.query.after, call.caller.scope, marks=marks)
             record.matched(len(page.rows), complete=True)
         items = [_ROWS[level](**fields) for fields in self._fields(level, page.rows, call.caller.scope)]
@@ -178,7 +180,7 @@ class StoredObjects:
         fields = [values_of(row) for row in rows]
         if level is Level.PATIENT:
             return [{"reference": _reference(row, scope)} | each for row, each in zip(rows, fields, strict=True)]
-        return with_marks(self._services.marks, fields) if level is Level.STUDY else fields
+        return with_marks(self._services.marks, fields, scope) if level is Level.STUDY else fields
 
     def _file(self, call: Call[Any, None]) -> Answer:
         row = self._row(call.caller, Level.IMAGE, call.path["instance"])
@@ -213,9 +215,10 @@ class StoredObjects:
         return found[0]
 
 
-def with_marks(marks: MarkService, fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The fields of studies with what people and rules say of them."""
-    found = marks.of([each["StudyInstanceUID"] for each in fields])
+def with_marks(marks: MarkService, fields: list[dict[str, Any]], scope: Scope) -> list[dict[str, Any]]:
+    """The fields of studies with what people and rules say of them; nothing is told to who came by a link."""
+    uids = [each["StudyInstanceUID"] for each in fields]
+    found = dict.fromkeys(uids, StudyMarks()) if scope.studies else marks.of(uids)
     for each in fields:
         of_study = found[each["StudyInstanceUID"]]
         each |= {name: getattr(of_study, name) for name in ("labels", "assigned_to", "reading")}

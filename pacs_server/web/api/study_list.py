@@ -19,6 +19,7 @@ from pacs_server.services.study_list import ListedStudy
 from pacs_server.web.api.attributes import shown_at, values_of
 from pacs_server.web.api.binding import check_texts, next_address
 from pacs_server.web.api.hidden_numbers import inward, outward
+from pacs_server.web.api.marks import refuse_guests
 from pacs_server.web.api.operation import Answer, Call, Limit, Operation, Page, Parameters
 from pacs_server.web.api.stored import STUDY_ROOT_FIND, STUDY_ROW, with_marks
 from pacs_server.web.services import WebServices
@@ -123,6 +124,8 @@ class StudyList:
 
     def _search(self, call: Call[StudySearch, None]) -> Answer:
         services, asked, scope = self._services, call.query, call.caller.scope
+        if asked.wanted().marks:
+            refuse_guests(call)
         place = ListPlace(asked.limit, asked.sort, not asked.ascending, _place(asked.after, asked.sort, scope))
         with services.auditor.query(call.caller, STUDY_ROOT_FIND) as record:
             record.keys(_told(asked))
@@ -130,11 +133,11 @@ class StudyList:
             record.matched(len(page.rows), complete=True)
         after = page.after and _cursor(*page.after, scope)
         return ListedStudies(
-            items=self._rows(page.rows), next=next_address(call, after), after=after, total=page.total
+            items=self._rows(page.rows, scope), next=next_address(call, after), after=after, total=page.total
         )  # fmt: skip
 
-    def _rows(self, rows: tuple[ListedStudy, ...]) -> list[ListedStudyRow]:
-        fields = with_marks(self._services.marks, [values_of(row) for row in rows])
+    def _rows(self, rows: tuple[ListedStudy, ...], scope: Scope) -> list[ListedStudyRow]:
+        fields = with_marks(self._services.marks, [values_of(row) for row in rows], scope)
         return [ListedStudyRow(**each, received_at=row.received_at) for row, each in zip(rows, fields, strict=True)]
 
     def _choices(self, call: Call[Any, None]) -> Answer:

@@ -16,6 +16,7 @@ from pacs_server.web.pages.page import Pages
 from pacs_server.web.pages.preferences import Preferences
 from pacs_server.web.pages.queue import Queue
 from pacs_server.web.pages.remotes import Remotes
+from pacs_server.web.pages.share import Share
 from pacs_server.web.pages.storage import Storage
 from pacs_server.web.pages.studies import Studies
 from pacs_server.web.pages.study import Study
@@ -40,6 +41,7 @@ _ROOMS: Final = (
     StudyDownload,
     StudyHistory,
     StudyTags,
+    Share,
     Look,
     Conflicts,
     Trash,

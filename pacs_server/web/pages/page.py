@@ -152,6 +152,7 @@ class Pages:
             "themes": THEMES,
             "entries": [entry for entry in self.entries if caller.role >= entry.role],
             "version": __version__,
+            "share_links": self.services.config().web.share_links.enabled,
             "archive": self.services.config().server.ae_title,
         }
 

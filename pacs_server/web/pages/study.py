@@ -47,6 +47,8 @@ class Study:
 
     async def _page(self, request: Request) -> Response:
         ask, path = self._pages.ask, {"study": request.path_params["study"]}
+        # Who came by a link does not see what is said between those who have an account.
+        is_guest = bool(caller_of(request).scope.studies)
         study = await ask(request, "show_study", path)
         series = await ask(
             request, "list_series", query={"StudyInstanceUID": study.StudyInstanceUID, "limit": _MOST_SERIES}
@@ -58,8 +60,8 @@ class Study:
             tab="study",
             series=sorted(series.items, key=_place),
             no_pictures=NO_PICTURES,
-            marks=await ask(request, "show_marks", path),
-            notes=(await ask(request, "list_notes", path)).items,
+            marks=None if is_guest else await ask(request, "show_marks", path),
+            notes=[] if is_guest else (await ask(request, "list_notes", path)).items,
             readings=READINGS,
             me=participant_of(caller_of(request)).user_id,
             destinations=(await ask(request, "list_destinations")).items if ask.may(request, "send") else [],

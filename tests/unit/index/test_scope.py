@@ -32,6 +32,11 @@ SCOPES = [
     Scope(modalities=("MR", "SR"), ae_titles=("SCAN_A",)),
     Scope(modalities=("CT",), patients=(("P2", ""),)),
     Scope(modalities=("SR",), ae_titles=("SCAN_A", "SCAN_B"), patients=(("P1", ""), ("P1", "HOSPITAL"))),
+    Scope(studies=("1.1",)),
+    Scope(studies=("1.3", "1.4")),
+    Scope(studies=("9.9",)),
+    Scope(modalities=("CT",), studies=("1.1", "1.2")),
+    Scope(ae_titles=("SCAN_A",), patients=(("P1", ""),), studies=("1.1",)),
 ]
 
 
@@ -104,7 +109,7 @@ def _answer(level: Level, group: list[Stored]) -> tuple[str, ...]:
 
 
 def seen_by(scope: Scope) -> list[Stored]:
-    return [row for row in stored() if scope.shows(row.modality, row.ae_title, row.patient)]
+    return [row for row in stored() if scope.shows(row.modality, row.ae_title, row.patient, row.study)]
 
 
 @pytest.fixture

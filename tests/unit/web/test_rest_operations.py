@@ -16,8 +16,9 @@ from starlette.routing import Route
 from worklists import numbered
 
 from pacs_server.audit.events import EventType
-from pacs_server.config import RemoteAEConfig
+from pacs_server.config import RemoteAEConfig, WebConfig, WebShareLinksConfig
 from pacs_server.dicom.caller import Role
+from pacs_server.dicom.scope import Scope
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.task_values import NewTask
 from pacs_server.web.api.binding import MAX_BODY
@@ -36,7 +37,8 @@ class Stage:
     def __post_init__(self) -> None:
         archive = self.api.archive
         remotes = tuple(RemoteAEConfig(ae_title=name, host="127.0.0.1", port=104) for name in ("WS1", "WS2"))
-        self.api.config = self.api.config.model_copy(update={"remote_aes": remotes})
+        web = WebConfig(share_links=WebShareLinksConfig(enabled=True))
+        self.api.config = self.api.config.model_copy(update={"remote_aes": remotes, "web": web})
         ds, *_ = self.api.store(
             [make_ct(PatientName="A^B"), make_ct(PatientName="C^D"), make_ct(PatientName="C^D", PatientID="P9")]
         )
@@ -57,6 +59,10 @@ class Stage:
         (ds,) = self.api.study()
         body = {"level": "instance", "uid": ds.SOPInstanceUID, "reason": "why"}
         return str(self.api.send("POST", "/trash", body, 201)["id"])
+
+    def link(self) -> str:
+        """The id of a link to the study."""
+        return str(self.api.send("POST", f"/studies/{self.study}/links", {}, 201)["id"])
 
     def note(self) -> str:
         """The id of a note."""
@@ -112,6 +118,9 @@ SAMPLES: dict[str, Sample] = {
     "remove_note": lambda stage: (f"/studies/{stage.study}/notes/{stage.note()}", None),
     "show_history": lambda stage: (f"/studies/{stage.study}/history", None),
     "preview_deidentification": lambda stage: (f"/studies/{stage.study}/deidentification", None),
+    "list_share_links": lambda stage: (f"/studies/{stage.study}/links", None),
+    "make_share_link": lambda stage: (f"/studies/{stage.study}/links", {"hours": 2, "purpose": "Dr. Roe"}),
+    "revoke_share_link": lambda stage: (f"/studies/{stage.study}/links/{stage.link()}", None),
     "list_rules": lambda _: ("/routing/rules", None),
     "test_rules": lambda stage: (f"/routing/test/{stage.study}", None),
     "list_open_associations": lambda _: ("/associations", None),
@@ -251,14 +260,16 @@ def test_nobody_of_a_lower_role_may_use_an_operation(stage: Stage) -> None:
 
 
 @pytest.mark.slow
-def test_a_limited_caller_learns_nothing_foreign(any_stage: Stage) -> None:
+@pytest.mark.parametrize("by_study", [False, True])
+def test_a_limited_caller_learns_nothing_foreign(any_stage: Stage, by_study: bool) -> None:
     stage, api = any_stage, any_stage.api
     stage.deletion()
     (own,) = api.study(PatientID="MINE", PatientName="My^Own", Modality="MR")
     foreign = {str(stage.study), str(stage.series), str(stage.instance), stage.patient, "A^B", "C^D", "P9"}
     samples = SAMPLES | {"show_tags": lambda stage: (f"/instances/{stage.instance}/tags", None)}
     asked = {name: sample(stage) for name, sample in samples.items()}
-    api.act_as(Role.CONTRIBUTOR, LIMITED)
+    # Whoever came by a link sees one study, and nothing of what those with an account say of studies.
+    api.act_as(Role.CONTRIBUTOR, Scope(studies=(own.StudyInstanceUID,)) if by_study else LIMITED)
     seen = set()
     for name, (path, body) in asked.items():
         operation = api.operations[name]
@@ -274,7 +285,7 @@ def test_a_limited_caller_learns_nothing_foreign(any_stage: Stage) -> None:
     listed = {"list_patients", "list_studies", "list_series", "list_instances", "list_worklist_items", "search_studies"}
     others = {"show_status", "list_deliveries", "list_destinations", "find_marked", "study_choices"}
     others |= {"show_about", "show_conformance"}
-    assert seen == listed | others
+    assert seen == (listed | others) - ({"find_marked"} if by_study else set())
     assert api.get("/worklist")["items"] == []
     (row,) = api.get("/studies")["items"]
     assert (row["PatientID"], row["NumberOfStudyRelatedInstances"]) == ("MINE", 1)

@@ -18,3 +18,5 @@ function look(root) {
 
 look(document);
 document.addEventListener("swapped", (event) => look(event.target));
+
+for (const field of document.querySelectorAll("input[data-select]")) field.addEventListener("focus", () => field.select());
