@@ -284,7 +284,7 @@ def test_a_limited_caller_learns_nothing_foreign(any_stage: Stage, by_study: boo
             seen.add(name)
     listed = {"list_patients", "list_studies", "list_series", "list_instances", "list_worklist_items", "search_studies"}
     others = {"show_status", "list_deliveries", "list_destinations", "find_marked", "study_choices"}
-    others |= {"show_about", "show_conformance"}
+    others |= {"show_about", "show_conformance", "worklist_board", "unmatched_studies", "show_connection"}
     assert seen == (listed | others) - ({"find_marked"} if by_study else set())
     assert api.get("/worklist")["items"] == []
     (row,) = api.get("/studies")["items"]
