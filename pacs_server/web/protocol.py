@@ -119,10 +119,13 @@ class HTTPConnection(asyncio.BufferedProtocol):
         self._port.ended(self)
 
     def eof_received(self) -> bool:
-        """The client sends no more. Over plain TCP it may still want the answer to what it has sent."""
+        """The client sends no more. Over plain TCP it may still want the answer to what it has sent.
+
+        Of a stream of events it does not: a browser that has left the page looks like this.
+        """
         self._ended = True
         exchange = self.exchange
-        waits = exchange is not None and exchange.complete and not exchange.over
+        waits = exchange is not None and exchange.complete and not exchange.over and not exchange.endless
         if waits and exchange is not None:
             exchange.keep_alive = False
             self._reader.deaf = True

@@ -27,9 +27,12 @@ def _program() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests of a process; each test has a profile of its own in it."""
+    """One browser for the tests of a file; each test has a profile of its own in it.
+
+    Not for all files: as long as it is there this thread has an event loop, and other tests want one of their own.
+    """
     program = _program()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
@@ -61,7 +64,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 
     def heard(message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            complaints.append(message.text)
+            complaints.append(f"{message.text} {message.location.get('url', '')}")
 
     page.on("console", heard)
     page.on("pageerror", lambda error: complaints.append(str(error)))

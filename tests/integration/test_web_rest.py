@@ -1,5 +1,6 @@
 """The REST API of a running server: what only a server has, as associations, status, and events that end with it."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pacs_server.app.server import PacsServer
 from pacs_server.config.rights import Rights
 from pacs_server.net.associate import encode_request
 from pacs_server.net.pdu import PDUType
+from pacs_server.services.events import MOST_OF_ONE
 
 API = "/api/v1"
 
@@ -103,7 +105,7 @@ def test_events_come_while_they_happen_and_end_with_the_server(tmp_path: Path) -
         wait_for("event: ARRIVED")
         wait_for(ds.StudyInstanceUID)
     # A stop waits for no listener, and the connection ends in order: otherwise the client would raise.
-    thread.join(5)
+    thread.join(30)
     assert not thread.is_alive()
     site.client.close()
 
@@ -112,3 +114,20 @@ def test_the_address_that_is_printed_leads_to_a_page(site: Site) -> None:
     answer = site.client.get("/", follow_redirects=True)
     assert (answer.status_code, answer.url.path) == (200, "/studies")
     assert answer.headers["content-type"].startswith("text/html")
+
+
+def test_a_listener_that_is_gone_has_left_its_place(tmp_path: Path) -> None:
+    """A browser that goes from page to page would soon have too many."""
+    with running(config(tmp_path, web=True)) as pacs:
+        assert pacs.web_address is not None
+        for _ in range(3 * MOST_OF_ONE):
+            with socket.create_connection(pacs.web_address) as sock:
+                sock.sendall(b"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                told = b""
+                while b"\r\n\r\n" not in told:
+                    told += sock.recv(4096)
+                assert told.startswith(b"HTTP/1.1 200"), told
+                # It sends no more, as a browser that closes its end does, and still reads.
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(4096):
+                    pass

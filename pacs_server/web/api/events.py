@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from pacs_server.dicom.attributes import UNIQUE_KEYS
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.levels import Level
-from pacs_server.dicom.scope import Scope
+from pacs_server.dicom.scope import Scope as Limits
 from pacs_server.index.changes import ChangeKind
 from pacs_server.services.events import ARRIVALS, ArchiveEvent, Listener
 from pacs_server.web.api.operation import Call, Operation
@@ -61,7 +62,7 @@ class Events:
         # Proxies must not wait for more.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         stream = self._stream(listener, inbox, call)
-        return StreamingResponse(stream, headers=headers, media_type="text/event-stream")
+        return _EventStream(stream, headers=headers, media_type="text/event-stream")
 
     async def _stream(self, listener: Listener, inbox: "_Inbox", call: Call[Any, None]) -> AsyncIterator[bytes]:
         scope = call.caller.scope
@@ -84,12 +85,12 @@ class Events:
         finally:
             self._hub.leave(listener)
 
-    async def _told(self, events: Sequence[ArchiveEvent], scope: Scope) -> bytes:
+    async def _told(self, events: Sequence[ArchiveEvent], scope: Limits) -> bytes:
         if events and scope.is_limited:
             events = await run_in_threadpool(self._seen, events, scope)
         return b"".join(map(_line, events))
 
-    def _seen(self, events: Sequence[ArchiveEvent], scope: Scope) -> list[ArchiveEvent]:
+    def _seen(self, events: Sequence[ArchiveEvent], scope: Limits) -> list[ArchiveEvent]:
         """What `scope` shows, without what it may hide: arrivals, but not how many came, and which; and marks."""
         arrivals = {event.series_instance_uid for event in events if event.kind in ARRIVALS}
         marked = {event.study_instance_uid for event in events if event.kind is ChangeKind.MARKED}
@@ -101,7 +102,7 @@ class Events:
             or (event.kind is ChangeKind.MARKED and event.study_instance_uid in studies)
         ]
 
-    def _shown(self, level: Level, wanted: Collection[str], scope: Scope) -> set[str]:
+    def _shown(self, level: Level, wanted: Collection[str], scope: Limits) -> set[str]:
         key, uids = UNIQUE_KEYS[level], list(wanted)
         shown: set[str] = set()
         for start in range(0, len(uids), _ASKED_TOGETHER):
@@ -110,6 +111,22 @@ class Events:
             page = self._listing.page(query, len(some) + _ASKED_TOGETHER, None, scope)
             shown |= {row.texts[key] for row in page.rows}
         return shown
+
+
+class _EventStream(StreamingResponse):
+    """A stream that ends as soon as its client is gone, who has a place for another one then."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sending = asyncio.ensure_future(self.stream_response(send))
+        gone = asyncio.ensure_future(self.listen_for_disconnect(receive))
+        try:
+            await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            for each in (sending, gone):
+                each.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
 
 
 class _Inbox:

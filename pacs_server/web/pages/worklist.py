@@ -43,6 +43,9 @@ _NEEDED: Final = ("PatientName", "PatientID", "Modality", "ScheduledStationAETit
 _IDENTITY: Final = ("AccessionNumber", "RequestedProcedureID", "ScheduledProcedureStepID")
 
 
+_STUDY: Final = "StudyInstanceUID"
+
+
 class Worklist:
     """The room /worklist."""
 
@@ -101,7 +104,11 @@ class Worklist:
 
     async def _item(self, request: Request) -> Response:
         item = await self._ask(request, "show_worklist_item", {"item": request.path_params["item"]})
-        return self._form(request, _values(item.data_set), item=item)
+        return await self._of_item(request, _values(item.data_set), item)
+
+    async def _of_item(self, request: Request, values: dict[str, str], item: Any, problem: str = "") -> Response:
+        found = await self._ask(request, "list_studies", query={_STUDY: item.study_instance_uid, "limit": 1})
+        return self._form(request, values, problem, item=item, stored=bool(found.items))
 
     async def _change(self, request: Request) -> Response:
         form = await self._pages.form(request)
@@ -112,7 +119,7 @@ class Worklist:
         try:
             await self._ask(request, "replace_worklist_item", path, body={"data_set": _changed(item.data_set, values)})
         except InvalidWorklistItem as error:
-            return self._form(request, values, str(error), item=item)
+            return await self._of_item(request, values, item, str(error))
         return self._pages.go(request, "/worklist", date=_start(item.data_set))
 
     async def _cancel(self, request: Request) -> Response:
@@ -120,10 +127,13 @@ class Worklist:
         item = await self._ask(request, "cancel_worklist_item", {"item": request.path_params["item"]})
         return self._pages.go(request, "/worklist", date=_start(item.data_set))
 
-    def _form(self, request: Request, values: dict[str, str], problem: str = "", item: object = None) -> Response:
+    def _form(
+        self, request: Request, values: dict[str, str], problem: str = "", item: Any = None, *, stored: bool = False
+    ) -> Response:
         return self._pages.show(
             request, "worklist_item.html", 400 if problem else 200, fields=FIELDS, needed=_NEEDED, identity=_IDENTITY,
             values=dict.fromkeys((keyword for keyword, *_ in FIELDS), "") | values, problem=problem, item=item,
+            stored=stored,
         )  # fmt: skip
 
     # ---------------------------------------------------------------- studies without an order
