@@ -1,5 +1,8 @@
 """Patients, studies, series and instances: lists, search, pages, and what is known of one."""
 
+import io
+import zipfile
+
 from restapi import LIMITED, RestAPI
 
 from pacs_server.audit.events import EventID
@@ -217,3 +220,26 @@ def test_places_in_the_list_that_people_search_are_hidden_from_callers_with_limi
     assert seen == {row["PatientID"] for row in api.get("/studies")["items"]}
     plain = "WyIiLCAiIiwgMl0"
     assert api.client.get(f"/api/v1/study-list?after={plain}").status_code == 400
+
+
+def test_several_studies_are_one_download(api: RestAPI) -> None:
+    first, second = (str(api.study(2, PatientID=f"P{number}", Modality="MR")[0].StudyInstanceUID) for number in (1, 2))
+    foreign = str(api.study(PatientID="P3", Modality="CT")[0].StudyInstanceUID)
+
+    def download(*studies: str, status: int = 200) -> list[str]:
+        answer = api.client.post("/api/v1/downloads", json={"studies": studies})
+        assert answer.status_code == status, answer.text
+        if status != 200:
+            return []
+        assert answer.headers["content-type"] == "application/zip"
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+            assert archive.testzip() is None
+            return archive.namelist()
+
+    assert len(download(first, second, first)) == 5
+    event = api.last_audited().event
+    assert (event.event_id, event.detail) == (EventID.INSTANCES_TRANSFERRED, "2 of 2 sent, 0 failed")
+    api.act_as(Role.READER, LIMITED)
+    assert len(download(first, foreign)) == 3
+    download(foreign, "x", status=404)
+    download(*["1.2.3"] * 201, status=400)
