@@ -21,7 +21,6 @@ from sqlalchemy import (
     delete,
     insert,
     literal,
-    not_,
     null,
     or_,
     select,
@@ -34,6 +33,7 @@ from sqlalchemy.exc import IntegrityError
 from pacs_server.index import task_models
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
+from pacs_server.index.due_tasks import CLAIM, PROGRESS, expired_for, looks_for
 from pacs_server.index.task_models import task as table
 from pacs_server.index.task_values import PATIENCE, Lease, NewTask, Priority, Task, TaskState, task_of
 
@@ -44,7 +44,6 @@ MOST_LOST_LEASES: Final = 5
 _LONGEST_PATIENCE: Final = max(PATIENCE.values())
 
 _IS_READY = text(task_models.IS_READY)
-_IS_URGENT = text(task_models.IS_URGENT)
 _IS_RUNNING = text(task_models.IS_RUNNING)
 _IS_LIVE = text(task_models.IS_LIVE)
 _IS_OVER = text(task_models.IS_OVER)
@@ -141,8 +140,8 @@ def make_due(
 
 def set_progress(connection: Connection, task: Task, progress: Mapping[str, Any]) -> None:
     """Say how far a running task has come, if its owner still has it, in the caller's transaction."""
-    held = and_(table.c.id == task.id, _IS_RUNNING, table.c.owner == task.owner)
-    connection.execute(update(table).where(held).values(progress=json.dumps(progress, separators=(",", ":"))))
+    said = json.dumps(progress, separators=(",", ":"))
+    PROGRESS.run_many(connection, [{"_id": task.id, "_owner": task.owner, "_progress": said}])
 
 
 def _when(due: datetime, priority: Priority) -> dict[str, datetime]:
@@ -177,37 +176,28 @@ class TaskIndex:
 
     def claim(self, wanted: Wanted, lease: Lease, now: datetime) -> list[Task]:
         """Claim due tasks of one kind and target, those whose turn it is; empty when nothing is due."""
-        # The bound of `turn` follows from that of `due`, and ends the scan of the index.
-        due = and_(_claimable(wanted), table.c.due <= now, table.c.turn <= now + _LONGEST_PATIENCE)
-        first = select(table.c.kind, table.c.target).where(due).order_by(table.c.turn, table.c.id).limit(1)
+        looks, values = looks_for(wanted.kinds, wanted.busy, urgent_only=wanted.urgent_only)
+        values |= {"_now": now, "_latest": now + _LONGEST_PATIENCE}
         with self._database.connect() as connection:
             # Most often nothing is due. Finding that out needs no write transaction.
-            found = connection.execute(first).one_or_none()
-        if found is None:
+            found = looks.first.all(connection, values)
+        if not found:
             return []
-        candidates = (
-            select(table.c.id)
-            .where(due, table.c.kind == found.kind, table.c.target == found.target)
-            .order_by(table.c.turn, table.c.id)
-            .limit(wanted.kinds[found.kind])
-            .with_for_update(skip_locked=True)
-        )
-        with self._database.begin() as connection:
-            keys = connection.scalars(candidates).all()
-            claimed = update(table).where(table.c.id.in_(keys)).values(**_running(lease)).returning(table)
-            rows = connection.execute(claimed).all() if keys else []
-        return [task_of(row) for row in sorted(rows, key=lambda row: (row.turn, row.id))]
+        kind, target = found[0].kind, found[0].target
+        values |= {"_kind": kind, "_target": target, "_limit": wanted.kinds[kind]}
+        # A power loss that takes the claim takes its owner as well, and then the task is ready, as it should be.
+        with self._database.begin(relaxed=self._database.relaxes_alone) as connection:
+            held = {"_owner": lease.owner, "_node": lease.node, "_until": lease.until}
+            keys = [row.id for row in looks.candidates.all(connection, values)]
+            rows = [CLAIM.all(connection, {"_id": key, **held})[0] for key in keys]
+        return [task_of(row) for row in rows]
 
     def next_due(self, wanted: Wanted) -> datetime | None:
         """When the next task can be claimed, or the next lease ends; None when no task waits."""
-        # Urgent tasks have no patience, and the index of their turns is smaller than that of all due ones.
-        order = table.c.turn if wanted.urgent_only else table.c.due
-        ready = select(table.c.due).where(_claimable(wanted)).order_by(order).limit(1)
-        known = and_(_IS_RUNNING, table.c.kind.in_(list(wanted.kinds)))
-        ending = select(table.c.claimed_until).where(known).order_by(table.c.claimed_until).limit(1)
+        looks, values = looks_for(wanted.kinds, wanted.busy, urgent_only=wanted.urgent_only)
         with self._database.connect() as connection:
-            moments = [connection.scalar(ready), connection.scalar(ending)]
-        return min((in_utc(moment) for moment in moments if moment is not None), default=None)
+            rows = looks.next.all(connection, values) + looks.ending.all(connection, values)
+        return min((in_utc(row[0]) for row in rows), default=None)
 
     def renew(self, tasks: Sequence[Task], until: datetime, *, shorten: bool = False) -> set[int]:
         """Renew the leases of claimed tasks; return the numbers of those that the owner still had.
@@ -270,8 +260,9 @@ class TaskIndex:
         """
         others = and_(table.c.kind.in_(kinds), table.c.owner.not_in(owners))
         expired = and_(_IS_RUNNING, table.c.claimed_until <= now, others)
+        lost, values = expired_for(kinds, owners)
         with self._database.connect() as connection:
-            if connection.scalar(select(table.c.id).where(expired).limit(1)) is None:
+            if not lost.all(connection, values | {"_now": now}):
                 return []
         with self._database.begin() as connection:
             rows = connection.execute(select(table).where(expired).with_for_update(skip_locked=True)).all()
@@ -339,11 +330,6 @@ class TaskIndex:
         if follower is not None:
             follower(connection, task, retried)
         return task
-
-
-def _claimable(wanted: Wanted) -> ColumnElement[bool]:
-    others = [not_(and_(table.c.kind == kind, table.c.target == target)) for kind, target in wanted.busy]
-    return and_(_IS_URGENT if wanted.urgent_only else _IS_READY, table.c.kind.in_(list(wanted.kinds)), *others)
 
 
 def _over_or_again(task: Task, settlement: Settlement, now: datetime) -> dict[str, Any]:
