@@ -1,10 +1,23 @@
-"""The statements by which workers find and claim tasks, compiled once: a worker runs all of them for each task."""
+"""The statements by which tasks are added, found and claimed, compiled once: all of them are run for each task."""
 
 from collections.abc import Collection
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import BindParameter, Integer, and_, bindparam, literal_column, not_, select, text, update
+from sqlalchemy import (
+    BindParameter,
+    Integer,
+    and_,
+    bindparam,
+    insert,
+    literal_column,
+    not_,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
 from pacs_server.index import task_models
 from pacs_server.index.prepared import Prepared
@@ -14,6 +27,14 @@ from pacs_server.index.task_values import TaskState
 _IS_RUNNING = text(task_models.IS_RUNNING)
 # There are as many shapes of a statement as there are numbers of busy targets.
 _SHAPES: Final = 64
+
+_ADDED: Final = (
+    "kind", "target", "priority", "due", "turn", "state", "attempts", "deadline", "claimed_until", "owner", "node",
+    "again", "dedupe_key", "payload", "created", "created_by",
+)  # fmt: skip
+
+ADD: Final = Prepared(insert(table).values({name: bindparam(name) for name in _ADDED}).returning(table.c.id))
+"""Inserts a task."""
 
 CLAIM: Final = Prepared(
     update(table)
@@ -34,6 +55,18 @@ PROGRESS: Final = Prepared(
     .values(progress=bindparam("_progress"))
 )
 """Keeps how far a task has come, if its owner still has it."""
+
+
+@cache
+def add_once(dialect: str) -> Prepared:
+    """What inserts a task, unless one with its key is ready or running: a running one runs once more then."""
+    insert_or_update: Any = (sqlite if dialect == "sqlite" else postgresql).insert(table)
+    statement = insert_or_update.values({name: bindparam(name) for name in _ADDED}).on_conflict_do_update(
+        index_elements=["dedupe_key"],
+        index_where=text(task_models.IS_LIVE),
+        set_={"again": or_(table.c.again, table.c.state == literal_column(f"'{TaskState.RUNNING}'"))},
+    )
+    return Prepared(statement.returning(table.c.id))
 
 
 class Looks(NamedTuple):

@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.outgoing_models import remote_state as table
+from pacs_server.index.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class RemoteState:
         return not self.failures and self.open_until is None
 
 
+_ALL = Prepared(select(table))
+
 Change = Callable[[RemoteState], RemoteState]
 
 
@@ -49,7 +52,7 @@ class RemoteStateIndex:
     def all(self) -> dict[str, RemoteState]:
         """The states of the remotes to which something has happened, by their names."""
         with self._database.connect() as connection:
-            return {row.remote: _state(row) for row in connection.execute(select(table))}
+            return {row.remote: _state(row) for row in _ALL.all(connection, {})}
 
     def change(self, remote: str, change: Change, now: datetime) -> RemoteState:
         """Change the state of a remote by a function; no other change comes in between."""

@@ -19,21 +19,18 @@ from sqlalchemy import (
     and_,
     case,
     delete,
-    insert,
     literal,
     null,
-    or_,
     select,
     text,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from pacs_server.index import task_models
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
-from pacs_server.index.due_tasks import CLAIM, PROGRESS, expired_for, looks_for
+from pacs_server.index.due_tasks import ADD, CLAIM, PROGRESS, add_once, expired_for, looks_for
 from pacs_server.index.task_models import task as table
 from pacs_server.index.task_values import PATIENCE, Lease, NewTask, Priority, Task, TaskState, task_of
 
@@ -88,28 +85,21 @@ def add_task(connection: Connection, new: NewTask, now: datetime, lease: Lease |
     values = {
         "kind": new.kind,
         "target": new.target,
-        "priority": new.priority,
+        "priority": str(new.priority),
         **_when(new.due or now, new.priority),
-        "state": TaskState.READY,
+        "state": str(TaskState.READY),
         "attempts": new.attempts,
         "deadline": new.deadline,
         "dedupe_key": new.dedupe_key,
         "payload": json.dumps(new.payload, separators=(",", ":")),
         "created": now,
         "created_by": new.created_by,
+        "node": "",
+        **NOT_RUNNING,
         **_running(lease),
     }
-    key: int
-    if new.dedupe_key is None:
-        key = connection.execute(insert(table).values(**values).returning(table.c.id)).scalar_one()
-        return key
-    insert_or_update: Any = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-    statement = insert_or_update.values(**values).on_conflict_do_update(
-        index_elements=["dedupe_key"],
-        index_where=_IS_LIVE,
-        set_={"again": or_(table.c.again, table.c.state == TaskState.RUNNING)},
-    )
-    key = connection.execute(statement.returning(table.c.id)).scalar_one()
+    statement = add_once(connection.dialect.name) if new.dedupe_key is not None else ADD
+    key: int = statement.all(connection, values)[0].id
     return key
 
 
@@ -151,7 +141,7 @@ def _when(due: datetime, priority: Priority) -> dict[str, datetime]:
 def _running(lease: Lease | None) -> dict[str, Any]:
     if lease is None:
         return {}
-    return {"state": TaskState.RUNNING, "owner": lease.owner, "node": lease.node, "claimed_until": lease.until}
+    return {"state": str(TaskState.RUNNING), "owner": lease.owner, "node": lease.node, "claimed_until": lease.until}
 
 
 class TaskIndex:
@@ -258,12 +248,12 @@ class TaskIndex:
 
         Returns these tasks. Tasks of the `owners` stay as they are.
         """
-        others = and_(table.c.kind.in_(kinds), table.c.owner.not_in(owners))
-        expired = and_(_IS_RUNNING, table.c.claimed_until <= now, others)
         lost, values = expired_for(kinds, owners)
         with self._database.connect() as connection:
             if not lost.all(connection, values | {"_now": now}):
                 return []
+        others = and_(table.c.kind.in_(kinds), table.c.owner.not_in(owners))
+        expired = and_(_IS_RUNNING, table.c.claimed_until <= now, others)
         with self._database.begin() as connection:
             rows = connection.execute(select(table).where(expired).with_for_update(skip_locked=True)).all()
             return [self._lost(connection, task_of(row), now) for row in rows]

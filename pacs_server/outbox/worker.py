@@ -66,6 +66,7 @@ class Worker:
         self._batches: set[_Batch] = set()
         self._ended = threading.Condition()
         self._renewed = time.monotonic()
+        self._looked = 0.0
 
     def start(self) -> None:
         """Begin to run tasks."""
@@ -162,7 +163,10 @@ class Worker:
         self._renewed = time.monotonic()
 
     def _take_over(self) -> None:
-        """Make tasks ready again that other processes have left."""
+        """Make tasks ready again that other processes have left; looks once in a while, as the next pause is short."""
+        if time.monotonic() - self._looked < _PAUSE:
+            return
+        self._looked = time.monotonic()
         # The tasks that run here are not given up, however long the index was away or whatever the clock says.
         running = {batch.work.tasks[0].owner for batch in list(self._batches)}
         for task in self._service.expire(self._kinds, running):
