@@ -249,9 +249,8 @@ def test_a_database_file_that_is_taken_away(tmp_path, replaced):
         assert store(pacs, make_ct()) == [0]
         file.rename(aside)
         if replaced:
-            other = Database(f"sqlite:///{file}")
-            other.migrate()
-            other.close()
+            with closing(Database(f"sqlite:///{file}")) as other:
+                other.migrate()
         # What is committed to a file without a name is lost with the process.
         assert store(pacs, make_ct()) == [OUT_OF_RESOURCES]
         with associated(pacs, STUDY_FIND) as association:
