@@ -37,7 +37,7 @@ _MONITORING = re.compile(r"monitoring at (http://\S+)/status")
 _WEB = re.compile(r"web at https?://(\S+):(\d+)/")
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """The first true value of `condition`; fails the test when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -68,8 +68,8 @@ def test_what_a_remote_has_committed_to_may_be_deleted_here(pair: Pair) -> None:
     index = RemoteCommitmentIndex(archive.database)
     uid = str(study[0].StudyInstanceUID)
     # The remote may be asked for the first of them before the others are there.
-    assert eventually(lambda: index.deletable(("THERE",), datetime.now(UTC), 2) == [(uid, 3)], 30)
-    assert eventually(lambda: {state for state, _ in pair.tasks("ask_commitment")} == {TaskState.DONE}, 30)
+    assert eventually(lambda: index.deletable(("THERE",), datetime.now(UTC), 2) == [(uid, 3)])
+    assert eventually(lambda: {state for state, _ in pair.tasks("ask_commitment")} == {TaskState.DONE})
     assert index.outstanding("THERE", uid) == []
     # Not before its time, and then into the trash.
     commitments, rules = archive.remote_commitments, pair.here._runtime.config().routing.delete
@@ -84,7 +84,7 @@ def test_what_a_remote_has_committed_to_may_be_deleted_here(pair: Pair) -> None:
 def test_what_comes_while_a_study_is_deleted_brings_it_back(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     first, late = make_study(1, 2)
     assert servers.store(pair.here, first) == [0]
-    assert eventually(lambda: pair.tasks("ask_commitment") and pair.tasks("ask_commitment")[0][0] is TaskState.DONE, 30)
+    assert eventually(lambda: pair.tasks("ask_commitment") and pair.tasks("ask_commitment")[0][0] is TaskState.DONE)
     archive = pair.here._runtime.archive
     delete = archive.deletions.delete
 
@@ -101,7 +101,7 @@ def test_what_comes_while_a_study_is_deleted_brings_it_back(pair: Pair, monkeypa
 def test_a_study_that_grew_is_not_deleted(pair: Pair) -> None:
     first, late = make_study(1, 2)
     assert servers.store(pair.here, first) == [0]
-    assert eventually(lambda: pair.tasks("ask_commitment") and pair.tasks("ask_commitment")[0][0] is TaskState.DONE, 30)
+    assert eventually(lambda: pair.tasks("ask_commitment") and pair.tasks("ask_commitment")[0][0] is TaskState.DONE)
     archive = pair.here._runtime.archive
     pair.there.stop()
     assert servers.store(pair.here, late) == [0]
@@ -116,7 +116,7 @@ def test_nobody_else_may_report(pair: Pair) -> None:
     ds = make_study(1, 1)[0]
     servers.store(pair.here, ds)
     uid = str(ds.StudyInstanceUID)
-    assert eventually(lambda: index.last("THERE", uid) is not None, 30)
+    assert eventually(lambda: index.last("THERE", uid) is not None)
     asked = index.last("THERE", uid)
     assert asked is not None
     for title, transaction, status in (
