@@ -28,6 +28,7 @@ from pacs_server.hl7.mllp import MLLPServer
 from pacs_server.hl7.orders import OrderService
 from pacs_server.index import commitment
 from pacs_server.index.deliveries import FORWARD, DeliveryIndex, Forwarding
+from pacs_server.index.presence import Presence
 from pacs_server.index.remote_commitments import RemoteCommitmentIndex
 from pacs_server.index.state import StateIndex
 from pacs_server.intake.worklist_folder import WorklistFolder
@@ -86,6 +87,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
         {**_task_handlers(runtime), **routing.handlers(), FORWARD: forward},
         stop_within=lambda: runtime.config().server.shutdown_timeout,
         closed=forward.closed,
+        presence=Presence(runtime.archive.database.file),
     )
     yield task_retention(runtime.archive.tasks)
     yield runtime.archive.peers

@@ -253,10 +253,16 @@ class TaskIndex:
             if not lost.all(connection, values | {"_now": now}):
                 return []
         others = and_(table.c.kind.in_(kinds), table.c.owner.not_in(owners))
-        expired = and_(_IS_RUNNING, table.c.claimed_until <= now, others)
+        return self._all_lost(and_(table.c.claimed_until <= now, others), now)
+
+    def take_back(self, kinds: Collection[str], now: datetime) -> list[Task]:
+        """Do the same with all tasks of these kinds that run: no process is there that runs them."""
+        return self._all_lost(table.c.kind.in_(kinds), now)
+
+    def _all_lost(self, which: ColumnElement[bool], now: datetime) -> list[Task]:
+        lost = select(table).where(and_(_IS_RUNNING, which)).with_for_update(skip_locked=True)
         with self._database.begin() as connection:
-            rows = connection.execute(select(table).where(expired).with_for_update(skip_locked=True)).all()
-            return [self._lost(connection, task_of(row), now) for row in rows]
+            return [self._lost(connection, task_of(row), now) for row in connection.execute(lost).all()]
 
     def _lost(self, connection: Connection, task: Task, now: datetime) -> Task:
         lost, in_time = task.lost_leases + 1, task.deadline is not None and now < task.deadline

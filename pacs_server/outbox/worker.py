@@ -3,12 +3,13 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pacs_server.errors import PacsError
-from pacs_server.index.task_values import TaskState
+from pacs_server.index.presence import Presence
+from pacs_server.index.task_values import Task, TaskState
 from pacs_server.index.tasks import Wanted
 from pacs_server.outbox.handler import Handler, Work, fields, tell, tell_dead
 from pacs_server.services.tasks import TaskService
@@ -48,10 +49,12 @@ class Worker:
         stop_within: Callable[[], float],
         slots: int = _SLOTS,
         closed: Closed = dict,
+        presence: Presence | None = None,
     ) -> None:
         """`handlers` by kind; tasks of other kinds are left to other processes.
 
         `stop_within` says how long handlers may take to stop, in seconds. Tasks for what is `closed` are not claimed.
+        `presence` tells whether this is the only process that runs tasks.
         """
         self._service = service
         self._handlers = handlers
@@ -59,6 +62,7 @@ class Worker:
         self._stop_within = stop_within
         self._slots = slots
         self._closed = closed
+        self._presence = presence or Presence(None)
         # Leases are renewed after a third of their time.
         self._renew_seconds = service.lease_seconds / 3
         self._stopping = threading.Event()
@@ -69,7 +73,12 @@ class Worker:
         self._looked = 0.0
 
     def start(self) -> None:
-        """Begin to run tasks."""
+        """Begin to run tasks, those first that processes have left which are not there any more."""
+        try:
+            self._presence.enter(lambda: self._tell_lost(self._service.take_back(self._kinds)))
+        except PacsError as error:
+            # The leases run out.
+            log.warning("tasks not run yet", extra={"reason": str(error)})
         self._thread.start()
 
     def reload(self) -> None:
@@ -91,6 +100,7 @@ class Worker:
         for batch in left:
             log.warning("task not stopped in time", extra=fields(batch.work.tasks[0]))
             self._settle_rest(batch, "")
+        self._presence.leave()
 
     # ---------------------------------------------------------------- the thread that waits and claims
 
@@ -169,7 +179,10 @@ class Worker:
         self._looked = time.monotonic()
         # The tasks that run here are not given up, however long the index was away or whatever the clock says.
         running = {batch.work.tasks[0].owner for batch in list(self._batches)}
-        for task in self._service.expire(self._kinds, running):
+        self._tell_lost(self._service.expire(self._kinds, running))
+
+    def _tell_lost(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
             if task.state == TaskState.DEAD:
                 tell_dead(task)
             else:
