@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 _SLOTS: Final = 8
 # Tasks that another process has added are noticed after so many seconds at the latest.
 _LOOK_AGAIN: Final = 10.0
-# Pauses in seconds: when others hold what is due, and when the index fails.
+# Pauses in seconds: when others hold what is due, after a batch has begun, and when the index fails.
 _PAUSE: Final = 0.2
+_HEAD_START: Final = 0.005
 _INDEX_PAUSE: Final = 5.0
 
 
@@ -112,7 +113,8 @@ class Worker:
                 self._keep_leases()
                 self._take_over()
                 while not self._stopping.is_set() and self._start_batch():
-                    pass
+                    # What has begun goes on before this thread takes the interpreter again.
+                    self._service.changed.wait(_HEAD_START)
             except PacsError as error:
                 log.warning("tasks not run yet", extra={"reason": str(error)})
             except Exception as error:
