@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from pacs_server.app.assembly import start_archive
-from pacs_server.app.dimse import DICOMPorts
+from pacs_server.app.dimse import DICOMPorts, commitment_reports
 from pacs_server.app.health import UPDATE_SECONDS, Health, HealthLog
 from pacs_server.app.lifecycle import Part, RunningParts, Steps
 from pacs_server.app.logging import Logging
@@ -118,6 +118,7 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
             runtime.pool,
             runtime.dimse_remote,
             lambda: [rule.name for rule in runtime.config().routing.rules if rule.deidentify or rule.changes],
+            commitment_reports(runtime).serve_next,
         ),
         FETCH: FetchHandler(
             runtime.senders.remotes,
