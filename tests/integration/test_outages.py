@@ -556,7 +556,7 @@ def test_a_database_that_hangs_holds_nobody_for_ever(behind_proxy, monkeypatch):
     began = time.monotonic()
     assert store(pacs, make_ct()) == [OUT_OF_RESOURCES]
     assert not_ready(pacs)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     between.restore()
     assert eventually(lambda: store(pacs, make_ct()) == [0])
     assert not_ready(pacs) == ""
