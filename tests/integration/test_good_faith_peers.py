@@ -146,7 +146,7 @@ def test_a_move_counts_exactly_what_its_destination_did(serve: Callable[..., Pac
 
 
 # Small instances are under way whole before the destination ends, large ones are not.
-CUTS = {"small": (1, range(0, 900, 83)), "large": (1200, (0, 1000, 131_072, 1_500_000))}
+CUTS = {"small": (1, range(0, 541, 45)), "large": (1200, (0, 1000, 131_072, 1_500_000))}
 
 
 @pytest.mark.parametrize("size", CUTS)
