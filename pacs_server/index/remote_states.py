@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, null, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from pacs_server.dicom.implementations import Implementation
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.outgoing_models import remote_state as table
@@ -30,7 +31,14 @@ class RemoteState:
     open_until: datetime | None = None
     probe_owner: str = ""
     probe_until: datetime | None = None
+    implementation_class_uid: str = ""
+    implementation_version_name: str = ""
     changed: datetime | None = None
+
+    @property
+    def implementation(self) -> Implementation:
+        """What it said of its software when it was called last."""
+        return Implementation(self.implementation_class_uid, self.implementation_version_name)
 
     @property
     def is_clean(self) -> bool:
