@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import postgres
+import processes
 import pytest
 import schema
 import servers
@@ -86,6 +87,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def _marked(item: pytest.Item, marker: str) -> bool:
     return item.get_closest_marker(marker) is not None
+
+
+@pytest.fixture(autouse=True)
+def _no_server_left() -> Iterator[None]:
+    """A test that fails leaves no server behind, which would take the processors from the tests after it."""
+    with processes.none_left():
+        yield
 
 
 @pytest.fixture(autouse=True)

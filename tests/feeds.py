@@ -62,10 +62,11 @@ class Place:
         self.files.spool.close()
         self.database.close()
 
-    def store(self, study: str, series: str, sop: str, **attributes: Any) -> StoreOutcome:
+    def store(self, study: str, series: str, sop: str, *, move_originator: str = "", **attributes: Any) -> StoreOutcome:
         """Store an instance; other attributes make other bytes."""
         ds = make_ct(study, series, sop, rows=2, columns=2, **attributes)
-        request = StoreRequest(ds.SOPClassUID, sop, _EXPLICIT, Origin("CT1", "PACS", "10.0.0.7", Door.DIMSE))
+        origin = Origin("CT1", "PACS", "10.0.0.7", Door.DIMSE, move_originator)
+        request = StoreRequest(ds.SOPClassUID, sop, _EXPLICIT, origin)
         return self._store.store(request, [encoded(ds)])
 
     def instances(self) -> list[tuple[int, str]]:

@@ -49,6 +49,8 @@ class Senders:
         self.sent: list[tuple[str, str]] = []
         self.taken: list[tuple[str, str]] = []
         self.probed: list[str] = []
+        # What was said to come next, with each one that was sent.
+        self.upcoming: list[str | None] = []
 
     def answered(self, name: str, instance: Outgoing) -> Answer:
         answer = self.moods.get(name, lambda instance: OK)(instance)
@@ -79,7 +81,8 @@ class _Sender:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def send(self, instance: Outgoing) -> Answer:
+    def send(self, instance: Outgoing, upcoming: Outgoing | None = None) -> Answer:
+        self._senders.upcoming.append(None if upcoming is None else upcoming.uids.sop)
         return self._senders.answered(self._name, instance)
 
 

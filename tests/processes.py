@@ -10,8 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -29,13 +29,15 @@ START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 # How long a server that hangs may take to write down where its threads are.
 DUMP_SECONDS = 10.0
+# The servers that were started and have not ended.
+_started: "set[PacsProcess]" = set()
 COMMAND = (str(Path(sys.executable).with_name("pacs-server")),)
 _LISTENING = re.compile(r"pacs-server \S+ listening on (\S+) port (\d+) as (.+)")
 _MONITORING = re.compile(r"monitoring at (http://\S+)/status")
 _WEB = re.compile(r"web at https?://(\S+):(\d+)/")
 
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 30) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """The first true value of `condition`; fails the test when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -94,7 +96,16 @@ def run_command(
     )
 
 
-@dataclass
+@contextmanager
+def none_left() -> Iterator[None]:
+    """At the end the servers that were started meanwhile and still run are killed: those of a test that has failed."""
+    before = set(_started)
+    yield
+    for pacs in _started - before:
+        pacs.abandon()
+
+
+@dataclass(eq=False)
 class PacsProcess:
     """pacs-server in a directory of its own, between `with` and the end of it; may be stopped and started again.
 
@@ -194,6 +205,7 @@ class PacsProcess:
                 self._process = WarmProcess(
                     arguments, cwd=self.directory, env=environment, stdout=subprocess.PIPE, stderr=log.fileno()
                 )
+        _started.add(self)
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -236,6 +248,14 @@ class PacsProcess:
         self.send_signal(signal.SIGKILL)
         self.wait()
 
+    def abandon(self) -> None:
+        """Kill what was started, whether it has come to listen or not."""
+        if self.prefix and self.running():
+            with suppress(OSError, IndexError):
+                os.kill(self._own_pid(), signal.SIGKILL)
+        self._process.kill()
+        self.wait()
+
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
@@ -264,6 +284,7 @@ class PacsProcess:
         return int(task.read_text().split()[0])
 
     def _finish(self) -> None:
+        _started.discard(self)
         assert self._process.stdout is not None
         self._reader.join(STOP_SECONDS)
         self._process.stdout.close()
@@ -315,7 +336,7 @@ class PacsProcess:
 
     def incoming_files(self) -> int:
         """How many files are received, or kept by their slots only; empty slots are none."""
-        return sum(1 for path in self.incoming() if path.exists() and path.stat().st_size)
+        return len(self.incoming())
 
     def reset_peak_memory(self) -> int:
         """Forget the peak of the resident memory so far; returns the present size in bytes."""

@@ -18,6 +18,7 @@ from pacs_server.net.negotiation import Answer, Proposal, UserInformation
 from pacs_server.net.pdu import RELEASE_RP, RELEASE_RQ, PDUType
 
 ABORT = b"\x07\0\0\0\0\x04\0\0\0\0"
+# How long the server waits for an answer that comes too late, or never.
 TIMEOUT = 0.4
 
 
@@ -114,7 +115,11 @@ class Receiver:
 
 @contextlib.contextmanager
 def receiving(
-    script: Script = answered, accepting: Accept = accept, farewell: bytes = RELEASE_RP
+    script: Script = answered,
+    accepting: Accept = accept,
+    farewell: bytes = RELEASE_RP,
+    *,
+    response_timeout: float = servers.PATIENT_SECONDS,
 ) -> Iterator[tuple[Receiver, RemoteAEConfig]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         receiver = Receiver(listener, script, accepting, farewell)
@@ -125,7 +130,7 @@ def receiving(
             yield (
                 receiver,
                 RemoteAEConfig(
-                    ae_title="DEST", host="127.0.0.1", port=port, connect_timeout=2, response_timeout=TIMEOUT
+                    ae_title="DEST", host="127.0.0.1", port=port, connect_timeout=2, response_timeout=response_timeout
                 ),
             )
         finally:

@@ -130,7 +130,11 @@ class RestAPI:
     def pool_of_remotes(self) -> Remotes:
         """What asks the remotes of the configuration, as it is when they are asked."""
         terms = entity_settings(self.config, None).terms
-        pool = Pool(Requestor(lambda title: None, lambda: "PACS", lambda: terms), idle_seconds=0.0)
+        pool = Pool(
+            Requestor(lambda title: None, lambda: "PACS", lambda: terms),
+            idle_seconds=0.0,
+            opened=lambda remote, link: self.archive.breakers.seen(remote.name, link.implementation),
+        )
         return Remotes(
             pool,
             DICOMwebClients(),

@@ -176,7 +176,7 @@ class Client:
         self.socket = socket.socket()
         if buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        self.socket.settimeout(20.0)
+        self.socket.settimeout(60.0)
         try:
             self.socket.bind((source, 0))
             self.socket.connect(address)

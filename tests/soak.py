@@ -37,7 +37,7 @@ from hostile.watch import GROWTH, MEBIBYTE, PEAK, Outcome, Watch, watched
 from operating import Operator
 from processes import PacsProcess
 from rawpeer import Instance, association, store
-from receivers import receiving
+from receivers import TIMEOUT, receiving
 from servers import CT, EXPLICIT, collecting
 from sqlalchemy import URL
 from workload import Broken, Sample, Workload, oddly
@@ -167,7 +167,7 @@ def _day(directory: Path, server: URL | None, seconds: float, options: argparse.
     settings = {"worklist": {"hl7_port": 0}, "tls": {"enabled": True, "port": 0, **certificate}}
     with (
         collecting() as collector,
-        receiving(oddly(random.Random(options.seed))) as (_, odd),
+        receiving(oddly(random.Random(options.seed)), response_timeout=TIMEOUT) as (_, odd),
         _database(server) as (between, url),
     ):
         remotes = (collector.remote, odd.model_copy(update={"ae_title": "ODD"}))

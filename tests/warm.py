@@ -4,6 +4,7 @@ A new process takes a second of processor time until it begins; one of these tak
 of its own all the same: signals, crashes, descriptors, exit codes and output are its own.
 """
 
+import atexit
 import contextlib
 import gc
 import json
@@ -111,6 +112,7 @@ def _control() -> socket.socket:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             ).returncode = 0  # nobody waits for it
+        atexit.register(ours.close)
         _started[os.getpid()] = ours
     return _started[os.getpid()]
 

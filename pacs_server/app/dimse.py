@@ -97,6 +97,14 @@ class DICOMPorts:
         self._sparingly.log(logging.WARNING, "connection refused", address, limit)
 
 
+def commitment_reports(runtime: Runtime) -> Dispatcher:
+    """What takes the reports of remotes on associations that asked them for storage commitment."""
+    archive, auditor = runtime.archive, Auditor(runtime.archive.audit)
+    reports = CommitmentReportSCU(archive.remote_commitments, runtime.title_of, auditor)
+    handlers: Handlers = {(Service.COMMITMENT, CommandField.N_EVENT_REPORT): reports}
+    return Dispatcher(handlers, AssociationAuditor(auditor), runtime.metrics)
+
+
 def _handlers(runtime: Runtime, auditor: Auditor, associations: AssociationAuditor) -> Handlers:
     """The service that answers each command."""
     archive, metrics = runtime.archive, runtime.metrics

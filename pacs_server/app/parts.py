@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from pacs_server.app.assembly import start_archive
-from pacs_server.app.dimse import DICOMPorts
+from pacs_server.app.dimse import DICOMPorts, commitment_reports
 from pacs_server.app.health import UPDATE_SECONDS, Health, HealthLog
 from pacs_server.app.lifecycle import Part, RunningParts, Steps
 from pacs_server.app.logging import Logging
@@ -28,6 +28,7 @@ from pacs_server.hl7.mllp import MLLPServer
 from pacs_server.hl7.orders import OrderService
 from pacs_server.index import commitment
 from pacs_server.index.deliveries import FORWARD, DeliveryIndex, Forwarding
+from pacs_server.index.presence import Presence
 from pacs_server.index.remote_commitments import RemoteCommitmentIndex
 from pacs_server.index.state import StateIndex
 from pacs_server.intake.worklist_folder import WorklistFolder
@@ -86,6 +87,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
         {**_task_handlers(runtime), **routing.handlers(), FORWARD: forward},
         stop_within=lambda: runtime.config().server.shutdown_timeout,
         closed=forward.closed,
+        presence=Presence(runtime.archive.database.file),
     )
     yield task_retention(runtime.archive.tasks)
     yield runtime.archive.peers
@@ -116,6 +118,7 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
             runtime.pool,
             runtime.dimse_remote,
             lambda: [rule.name for rule in runtime.config().routing.rules if rule.deidentify or rule.changes],
+            commitment_reports(runtime).serve_next,
         ),
         FETCH: FetchHandler(
             runtime.senders.remotes,

@@ -95,7 +95,10 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.moves = self.requestor()
-        self.pool = Pool(self.requestor())
+        self.pool = Pool(
+            self.requestor(),
+            opened=lambda remote, association: self.archive.breakers.seen(remote.name, association.implementation),
+        )
         self.senders = Senders(self.pool, DICOMwebClients(), self.remote)
 
     def config(self) -> Config:

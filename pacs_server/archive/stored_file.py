@@ -52,7 +52,8 @@ def read_stored(source: ByteSource, key: str) -> StoredFile:
         version=version_of(key),
     )
     told = head.provenance or Provenance(_modified_at(source), head.source_ae, "")
-    return StoredFile(instance, header, Origin(told.calling_ae, "", told.peer, Door.DIMSE), told.received_at)
+    origin = Origin(told.calling_ae, "", told.peer, Door.DIMSE, told.move_originator)
+    return StoredFile(instance, header, origin, told.received_at)
 
 
 def header_of(file: Readable, offset: int, transfer_syntax_uid: str) -> Header:

@@ -2,8 +2,9 @@
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
@@ -26,8 +27,11 @@ from pacs_server.errors import PacsError
 
 if TYPE_CHECKING:
     from pacs_server.config.model import Config
+    from pacs_server.config.sections.remote_aes import RemoteAEConfig
+    from pacs_server.dicom.implementations import Implementation
     from pacs_server.dicom.json_model import DataSet
     from pacs_server.index.task_values import Task
+    from pacs_server.scu.echo import Echo
     from pacs_server.scu.queries import RemoteQueries
 
 # The group of commands that `remote_sending` begins.
@@ -36,7 +40,7 @@ __all__ = ["app"]
 LevelName = Literal["patient", "study", "series", "image"]
 
 _LOOK_SECONDS: Final = 0.2
-_COLUMNS: Final = ("NAME", "KIND", "AE TITLE", "ADDRESS", "TLS", "AT ONCE", "WINDOWS", "BACKUPS")
+_COLUMNS: Final = ("NAME", "KIND", "AE TITLE", "ADDRESS", "TLS", "AT ONCE", "WINDOWS", "BACKUPS", "VENDOR", "SOFTWARE")
 _TITLES: Final[Mapping[str, Mapping[str, str]]] = {
     "patient": {
         **{"PatientID": "PATIENT ID", "PatientName": "PATIENT NAME"},
@@ -64,20 +68,44 @@ LimitOption = Annotated[int | None, typer.Option(min=1, help="How many at most."
 
 @app.command("list")
 def list_(context: typer.Context, as_json: JSONOption = False, config: ConfigOption = None) -> None:
-    """List the remotes in remote_aes."""
-    remotes = load_config(context, config).remote_aes
+    """List the remotes in remote_aes, with whose software each said to be when the server called it last."""
+    settings = load_config(context, config)
+    remotes, said = settings.remote_aes, _implementations(settings)
     if as_json:
-        typer.echo(json.dumps([each.model_dump(mode="json", exclude={"auth"}) for each in remotes], indent=1))
+        typer.echo(json.dumps([_as_json(each, said[each.name]) for each in remotes], indent=1))
         return
     rows = (
         (
             *(each.name, each.kind, each.ae_title, each.url or f"{each.host}:{each.port}"),
             *("yes" if each.uses_tls else "no", str(each.max_associations)),
             *(shown(each.windows or ("always",)), ", ".join(each.backups)),
+            *(said[each.name].vendor(each.vendor), str(said[each.name])),
         )
         for each in remotes
     )
     print_table(_COLUMNS, rows)
+
+
+def _as_json(remote: "RemoteAEConfig", implementation: "Implementation") -> dict[str, Any]:
+    return remote.model_dump(mode="json", exclude={"auth"}) | {
+        "vendor": implementation.vendor(remote.vendor),
+        "implementation_class_uid": implementation.class_uid,
+        "implementation_version_name": implementation.version_name,
+    }
+
+
+def _implementations(settings: "Config") -> Mapping[str, "Implementation"]:
+    """What remotes said of their software, by name; nothing if the archive is not there or cannot be read."""
+    from pacs_server.app import assembly
+    from pacs_server.app.existence import is_archive_there
+    from pacs_server.dicom.implementations import Implementation
+
+    said: dict[str, Implementation] = defaultdict(Implementation)
+    with suppress(PacsError):
+        if is_archive_there(settings):
+            with assembly.open_archive(settings) as archive:
+                said |= {name: state.implementation for name, state in archive.breakers.states().items()}
+    return said
 
 
 @app.command("echo")
@@ -104,8 +132,14 @@ def echo_(
                 failed = True
                 echo(f"{name}: {_without_name(str(error), name)}")
             else:
-                echo(f"{name}: is there, answered in {1000 * answer.round_trip:.0f} ms")
+                echo(f"{name}: is there, answered in {1000 * answer.round_trip:.0f} ms{_software(answer)}")
     raise typer.Exit(1 if failed else 0)
+
+
+def _software(answer: "Echo") -> str:
+    said = answer.implementation
+    told = ", ".join(each for each in (said.vendor(), said.version_name, said.class_uid) if each)
+    return f"; {told}" if told else ""
 
 
 @app.command()

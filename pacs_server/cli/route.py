@@ -12,6 +12,7 @@ from pacs_server.cli.tables import print_table
 from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
+    from pacs_server.config.model import Config
     from pacs_server.services.routing import Rule
     from pacs_server.services.rule_engine import Verdict
 
@@ -48,15 +49,19 @@ def dry_run(
     from pacs_server.services.rule_engine import RuleEngine
 
     with open_archive(context, config) as archive:
-        rules = compile_rules(archive.config())
+        settings = archive.config()
+        rules = compile_rules(settings)
         uid = studies_named(archive, study)[0]["StudyInstanceUID"]
         instances, verdicts = RuleEngine(RoutingIndex(archive.database), lambda: rules).test(uid)
     if as_json:
-        typer.echo(json_text({"StudyInstanceUID": uid, "rules": [_as_json(each) for each in verdicts]}, indent=1))
+        told = [_as_json(each, settings) for each in verdicts]
+        typer.echo(json_text({"StudyInstanceUID": uid, "rules": told}, indent=1))
         return
     typer.echo(f"{uid}: {counted(instances, 'instance')}")
     print_table(
-        ("RULE", "WHEN", "INSTANCES", "DOES, OR WHY NOT"), map(_cells, verdicts), wrapping=("DOES, OR WHY NOT",)
+        ("RULE", "WHEN", "INSTANCES", "DOES, OR WHY NOT"),
+        (_cells(each, settings) for each in verdicts),
+        wrapping=("DOES, OR WHY NOT",),
     )
     if not verdicts:
         typer.echo("no rules: routing.rules is empty, or all of them are off", err=True)
@@ -85,12 +90,19 @@ def _matching(match: Any) -> str:
     return "; ".join(f"{key}: {', '.join(patterns)}" for key, patterns in match.items()) or "everything"
 
 
-def _cells(verdict: "Verdict") -> tuple[str, ...]:
+def _does(verdict: "Verdict", settings: "Config") -> list[str]:
+    from pacs_server.services.actions import circles
+
+    assert verdict.decision is not None
+    return [*done(verdict.rule.settings), *circles(settings, verdict.decision)]
+
+
+def _cells(verdict: "Verdict", settings: "Config") -> tuple[str, ...]:
     rule: Rule = verdict.rule
-    does = ", ".join(done(rule.settings)) if verdict.decision else verdict.reason
+    does = ", ".join(_does(verdict, settings)) if verdict.decision else verdict.reason
     return rule.name, rule.settings.when, str(verdict.instances), does
 
 
-def _as_json(verdict: "Verdict") -> dict[str, Any]:
+def _as_json(verdict: "Verdict", settings: "Config") -> dict[str, Any]:
     told = {"rule": verdict.rule.name, "when": verdict.rule.settings.when, "instances": verdict.instances}
-    return told | ({"does": list(done(verdict.rule.settings))} if verdict.decision else {"reason": verdict.reason})
+    return told | ({"does": _does(verdict, settings)} if verdict.decision else {"reason": verdict.reason})

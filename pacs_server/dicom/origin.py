@@ -7,12 +7,16 @@ from pacs_server.dicom.caller import Caller, Door
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who sent an instance and how; `peer` is a network address, or a path if the instance was imported from a file."""
+    """Who sent an instance and how; `peer` is a network address, or a path if the instance was imported from a file.
+
+    `move_originator` is the AE title that had it sent by C-MOVE, '' for all other ways.
+    """
 
     calling_ae: str
     called_ae: str
     peer: str
     via: Door
+    move_originator: str = ""
 
 
 def origin_of(caller: Caller) -> Origin:

@@ -37,11 +37,15 @@ _SOURCE_AE, _PRIVATE_INFORMATION = _writer.field(0x00020016, "AE"), _writer.fiel
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """When and from whom an instance was received, which its data set does not say. `received_at` is in UTC."""
+    """When and from whom an instance was received, which its data set does not say. `received_at` is in UTC.
+
+    `move_originator` is the AE title that had it sent by C-MOVE, if one did.
+    """
 
     received_at: datetime
     calling_ae: str
     peer: str
+    move_originator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +189,8 @@ def _private_information(provenance: Provenance) -> bytes:
     # JSON in ASCII preserves any character. Encoding each text by itself is ten times faster than encoding a dict.
     calling_ae, peer = json.dumps(provenance.calling_ae), json.dumps(provenance.peer)
     told = f'{{"received_at": "{received_at}", "calling_ae": {calling_ae}, "peer": {peer}, '
+    if provenance.move_originator:
+        told += f'"move_originator": {json.dumps(provenance.move_originator)}, '
     # The seal comes last, so that its place is known from the end.
     even = " " * ((len(told) + len(_SEAL_BEGIN) + SEAL_SIZE + len(_SEAL_END)) % 2)
     return _CREATOR + _PRIVATE_INFORMATION.element(f"{told}{even}".encode("ascii") + _SEAL_BEGIN + NO_SEAL + _SEAL_END)
@@ -195,7 +201,8 @@ def _told(value: bytes) -> tuple[Provenance | None, Seal | None]:
     try:
         told = json.loads(value)
         received_at = datetime.fromisoformat(told["received_at"]).astimezone(UTC)
-        provenance = Provenance(received_at, str(told["calling_ae"]), str(told["peer"]))
+        originator = str(told.get("move_originator", ""))
+        provenance = Provenance(received_at, str(told["calling_ae"]), str(told["peer"]), originator)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None, None
     return provenance, _seal(told.get("seal"))

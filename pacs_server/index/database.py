@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -95,6 +96,14 @@ class Database:
             return self._fsync
         with self.connect() as connection:
             return bool(connection.scalar(text("PRAGMA journal_mode")) == "wal")
+
+    @cached_property
+    def relaxes_alone(self) -> bool:
+        """Whether there are `relaxed` transactions that nothing can take while this process lives.
+
+        That is so on SQLite: a power loss ends the process as well. WRITER_LOCK is not needed for them.
+        """
+        return self.is_sqlite and self.relaxes
 
     def when_connected(self, check: Callable[[FirstRow], None]) -> None:
         """Have `check` look at each new connection to a database server before it is used; see `Engines`."""

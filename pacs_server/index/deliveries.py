@@ -10,11 +10,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
 from sqlalchemy import (
-    Boolean,
     ColumnElement,
     Connection,
     and_,
@@ -232,8 +232,12 @@ def forwarding_of(task: Task) -> Forwarding:
     )  # fmt: skip
 
 
+_FIELDS: Final = tuple(NewDelivery.__dataclass_fields__)
+_fields: Final = attrgetter(*_FIELDS)
+
+
 def _values(row: NewDelivery) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in NewDelivery.__dataclass_fields__}
+    return dict(zip(_FIELDS, _fields(row), strict=True))
 
 
 # ------------------------------------------------------------------------------------ following the task
@@ -302,19 +306,6 @@ class DeliveryIndex:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        names = {f"_{name}": table.c[name].type for name in _NOTED}
-        # What a remote has, it has, whatever somebody decided while it was on its way.
-        open_ = text(f"(delivery.state = 'waiting' OR (:_taken AND delivery.state <> '{DeliveryState.DELIVERED}'))")
-        open_ = open_.bindparams(bindparam("_taken", type_=Boolean()))
-        self._note = Prepared(
-            update(table)
-            .where(table.c.id == bindparam("_id", type_=table.c.id.type), open_)
-            .values(
-                state=bindparam("_state", type_=table.c.state.type),
-                attempts=literal_column("delivery.attempts + 1"),
-                **{name: bindparam(f"_{name}", type_=names[f"_{name}"]) for name in _NOTED},
-            )
-        )
 
     def add(
         self, wanted: Sequence[tuple[Forwarding, Sequence[NewDelivery]]], now: datetime, deadline: datetime | None
@@ -358,18 +349,9 @@ class DeliveryIndex:
 
     def note(self, notes: Sequence[Note], task: Task, progress: Mapping[str, int]) -> None:
         """Keep what became of attempts at deliveries, and how far their task has come, in one transaction."""
-        values = [
-            {
-                "_id": note.delivery,
-                "_state": str(note.state),
-                "_taken": note.state == DeliveryState.DELIVERED,
-                "_answered_at": note.at,
-                **{f"_{name}": getattr(note, name) for name in _NOTED if name != "answered_at"},
-            }
-            for note in notes
-        ]
         with self._database.begin() as connection:
-            self._note.run_many(connection, values)
+            if notes:
+                _write(connection, notes)
             set_progress(connection, task, progress)
 
     def given_up(self, task: int) -> str | None:
@@ -398,7 +380,32 @@ class DeliveryIndex:
                 yield from rows
 
 
-_NOTED: Final = ("answered_at", "detail", "status", "answered_by", "association", "task_id")
+def _write(connection: Connection, notes: Sequence[Note]) -> None:
+    """Keep notes in one statement: a thread that runs one for each takes the interpreter from whoever sends."""
+    kind = table.c.answered_at.type.dialect_impl(connection.dialect)
+    convert: Any = kind.bind_processor(connection.dialect) or (lambda moment: moment)
+    values: list[Any] = []
+    for note in notes:
+        taken = note.state == DeliveryState.DELIVERED
+        values += (note.delivery, str(note.state), taken, convert(note.at), note.detail, note.status)
+        values += (note.answered_by, note.association, note.task_id)
+    sql = _noting(len(notes))
+    connection.exec_driver_sql(sql if connection.dialect.name == "sqlite" else sql.replace("?", "%s"), tuple(values))
+
+
+@lru_cache(64)
+def _noting(count: int) -> str:
+    row = f"({', '.join('?' * 9)})"
+    # A database server takes a column without values for texts. What a remote has, it has, whatever somebody decided
+    # while it was on its way.
+    return f"""
+        WITH noted (id, state, taken, answered_at, detail, status, answered_by, association, task_id)
+        AS (VALUES {", ".join([row] * count)})
+        UPDATE delivery SET state = noted.state, attempts = delivery.attempts + 1, answered_at = noted.answered_at,
+        detail = noted.detail, status = CAST(noted.status AS integer), answered_by = noted.answered_by,
+        association = noted.association, task_id = CAST(noted.task_id AS bigint)
+        FROM noted WHERE delivery.id = noted.id
+        AND (delivery.state = 'waiting' OR (noted.taken AND delivery.state <> 'delivered'))"""  # noqa: S608
 
 
 def _stored(row: Sequence[Any]) -> StoredInstance | None:

@@ -263,6 +263,7 @@ def _new(entry: Arrival) -> _New:
         "received_at": entry.received_at,
         "calling_ae": _storable(origin.calling_ae),
         "peer": _storable(origin.peer),
+        "move_originator": _storable(origin.move_originator) if origin.move_originator else "",
         "earlier_paths": "",
     }
     return _New(entry.header, values)

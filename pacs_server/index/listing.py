@@ -64,6 +64,7 @@ class InstanceFile:
     transfer_syntax_uid: str
     received_at: datetime
     calling_ae: str
+    move_originator: str
     peer: str
 
 

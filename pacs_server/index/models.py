@@ -167,6 +167,8 @@ instance = Table(
     Column("received_at", DateTime(timezone=True), nullable=False),
     _text("calling_ae"),
     _text("peer"),
+    # The AE title that had it sent by C-MOVE.
+    _text("move_originator"),
     # Paths of earlier versions that came under another study or series, one on each line.
     _text("earlier_paths"),
     UniqueConstraint("sop_instance_uid"),

@@ -74,6 +74,9 @@ remote_state = Table(
     # Who finds out whether the remote is there again, and until when nobody else does.
     _text("probe_owner"),
     Column("probe_until", DateTime(timezone=True), nullable=True),
+    # What it said of its software when it was called last.
+    _text("implementation_class_uid"),
+    _text("implementation_version_name"),
     Column("changed", DateTime(timezone=True), nullable=False),
 )
 

@@ -140,8 +140,12 @@ class Parents:
         series = self._series_of(header, identity)
         study = series.parent
         assert study is not None
-        if "received_at" not in study.values:
-            study.values["received_at"] = moment_text(received_at)
+        at = moment_text(received_at)
+        if (known := study.values.get("received_at")) is None:
+            study.values["received_at"] = at
+        elif not known or at < known:
+            # What comes back from the trash, or into a new index, may be older than what is there.
+            study.set("received_at", at)
         patient = study.parent
         assert patient is not None
         series.fill(header)

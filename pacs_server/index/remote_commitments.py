@@ -106,6 +106,12 @@ class RemoteCommitmentIndex:
             count, reason = connection.execute(refused).one()
         return Asked(row.transaction_uid, in_utc(row.asked_at), row.answered_at is not None, count, reason or 0)
 
+    def is_answered(self, transaction_uid: str) -> bool:
+        """Whether the remote that was asked so has reported."""
+        answered = select(_asked.answered_at).where(_asked.transaction_uid == transaction_uid)
+        with self._database.connect() as connection:
+            return connection.scalar(answered) is not None
+
     def remote_of(self, transaction_uid: str) -> tuple[str, str] | None:
         """The remote and the study of a transaction; None if no remote was asked so."""
         wanted = select(_asked.remote, _asked.study_instance_uid).where(_asked.transaction_uid == transaction_uid)

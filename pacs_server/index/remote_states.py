@@ -11,9 +11,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, null, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from pacs_server.dicom.implementations import Implementation
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.outgoing_models import remote_state as table
+from pacs_server.index.prepared import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,22 @@ class RemoteState:
     open_until: datetime | None = None
     probe_owner: str = ""
     probe_until: datetime | None = None
+    implementation_class_uid: str = ""
+    implementation_version_name: str = ""
     changed: datetime | None = None
+
+    @property
+    def implementation(self) -> Implementation:
+        """What it said of its software when it was called last."""
+        return Implementation(self.implementation_class_uid, self.implementation_version_name)
 
     @property
     def is_clean(self) -> bool:
         """Whether a success would change nothing."""
         return not self.failures and self.open_until is None
 
+
+_ALL = Prepared(select(table))
 
 Change = Callable[[RemoteState], RemoteState]
 
@@ -49,7 +60,7 @@ class RemoteStateIndex:
     def all(self) -> dict[str, RemoteState]:
         """The states of the remotes to which something has happened, by their names."""
         with self._database.connect() as connection:
-            return {row.remote: _state(row) for row in connection.execute(select(table))}
+            return {row.remote: _state(row) for row in _ALL.all(connection, {})}
 
     def change(self, remote: str, change: Change, now: datetime) -> RemoteState:
         """Change the state of a remote by a function; no other change comes in between."""

@@ -26,7 +26,7 @@ _FIRST: Final = [
     name_of(column)
     for column in (
         instance.c.id, study.c.study_instance_uid, series.c.series_instance_uid, instance.c.sop_instance_uid,
-        instance.c.calling_ae,
+        instance.c.calling_ae, instance.c.move_originator,
     )
 ]  # fmt: skip
 
@@ -55,7 +55,10 @@ class RoutingIndex:
         self._database = database
 
     def instances(self, ids: Sequence[int], attributes: Sequence[Attribute]) -> Iterator[tuple[Any, ...]]:
-        """Id, Study, Series and SOP Instance UID, calling AE title and these attributes of instances that are there."""
+        """Id, Study, Series and SOP Instance UID, calling AE title, move originator and these attributes of instances.
+
+        Instances that are gone are left out.
+        """
         for start in range(0, len(ids), _CHUNK):
             some = ids[start : start + _CHUNK]
             # The ids are numbers, from the index itself.

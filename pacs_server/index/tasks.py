@@ -19,21 +19,18 @@ from sqlalchemy import (
     and_,
     case,
     delete,
-    insert,
     literal,
-    not_,
     null,
-    or_,
     select,
     text,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from pacs_server.index import task_models
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
+from pacs_server.index.due_tasks import ADD, CLAIM, PROGRESS, add_once, expired_for, looks_for
 from pacs_server.index.task_models import task as table
 from pacs_server.index.task_values import PATIENCE, Lease, NewTask, Priority, Task, TaskState, task_of
 
@@ -44,7 +41,6 @@ MOST_LOST_LEASES: Final = 5
 _LONGEST_PATIENCE: Final = max(PATIENCE.values())
 
 _IS_READY = text(task_models.IS_READY)
-_IS_URGENT = text(task_models.IS_URGENT)
 _IS_RUNNING = text(task_models.IS_RUNNING)
 _IS_LIVE = text(task_models.IS_LIVE)
 _IS_OVER = text(task_models.IS_OVER)
@@ -89,28 +85,21 @@ def add_task(connection: Connection, new: NewTask, now: datetime, lease: Lease |
     values = {
         "kind": new.kind,
         "target": new.target,
-        "priority": new.priority,
+        "priority": str(new.priority),
         **_when(new.due or now, new.priority),
-        "state": TaskState.READY,
+        "state": str(TaskState.READY),
         "attempts": new.attempts,
         "deadline": new.deadline,
         "dedupe_key": new.dedupe_key,
         "payload": json.dumps(new.payload, separators=(",", ":")),
         "created": now,
         "created_by": new.created_by,
+        "node": "",
+        **NOT_RUNNING,
         **_running(lease),
     }
-    key: int
-    if new.dedupe_key is None:
-        key = connection.execute(insert(table).values(**values).returning(table.c.id)).scalar_one()
-        return key
-    insert_or_update: Any = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-    statement = insert_or_update.values(**values).on_conflict_do_update(
-        index_elements=["dedupe_key"],
-        index_where=_IS_LIVE,
-        set_={"again": or_(table.c.again, table.c.state == TaskState.RUNNING)},
-    )
-    key = connection.execute(statement.returning(table.c.id)).scalar_one()
+    statement = add_once(connection.dialect.name) if new.dedupe_key is not None else ADD
+    key: int = statement.all(connection, values)[0].id
     return key
 
 
@@ -141,8 +130,8 @@ def make_due(
 
 def set_progress(connection: Connection, task: Task, progress: Mapping[str, Any]) -> None:
     """Say how far a running task has come, if its owner still has it, in the caller's transaction."""
-    held = and_(table.c.id == task.id, _IS_RUNNING, table.c.owner == task.owner)
-    connection.execute(update(table).where(held).values(progress=json.dumps(progress, separators=(",", ":"))))
+    said = json.dumps(progress, separators=(",", ":"))
+    PROGRESS.run_many(connection, [{"_id": task.id, "_owner": task.owner, "_progress": said}])
 
 
 def _when(due: datetime, priority: Priority) -> dict[str, datetime]:
@@ -152,7 +141,7 @@ def _when(due: datetime, priority: Priority) -> dict[str, datetime]:
 def _running(lease: Lease | None) -> dict[str, Any]:
     if lease is None:
         return {}
-    return {"state": TaskState.RUNNING, "owner": lease.owner, "node": lease.node, "claimed_until": lease.until}
+    return {"state": str(TaskState.RUNNING), "owner": lease.owner, "node": lease.node, "claimed_until": lease.until}
 
 
 class TaskIndex:
@@ -177,37 +166,28 @@ class TaskIndex:
 
     def claim(self, wanted: Wanted, lease: Lease, now: datetime) -> list[Task]:
         """Claim due tasks of one kind and target, those whose turn it is; empty when nothing is due."""
-        # The bound of `turn` follows from that of `due`, and ends the scan of the index.
-        due = and_(_claimable(wanted), table.c.due <= now, table.c.turn <= now + _LONGEST_PATIENCE)
-        first = select(table.c.kind, table.c.target).where(due).order_by(table.c.turn, table.c.id).limit(1)
+        looks, values = looks_for(wanted.kinds, wanted.busy, urgent_only=wanted.urgent_only)
+        values |= {"_now": now, "_latest": now + _LONGEST_PATIENCE}
         with self._database.connect() as connection:
             # Most often nothing is due. Finding that out needs no write transaction.
-            found = connection.execute(first).one_or_none()
-        if found is None:
+            found = looks.first.all(connection, values)
+        if not found:
             return []
-        candidates = (
-            select(table.c.id)
-            .where(due, table.c.kind == found.kind, table.c.target == found.target)
-            .order_by(table.c.turn, table.c.id)
-            .limit(wanted.kinds[found.kind])
-            .with_for_update(skip_locked=True)
-        )
-        with self._database.begin() as connection:
-            keys = connection.scalars(candidates).all()
-            claimed = update(table).where(table.c.id.in_(keys)).values(**_running(lease)).returning(table)
-            rows = connection.execute(claimed).all() if keys else []
-        return [task_of(row) for row in sorted(rows, key=lambda row: (row.turn, row.id))]
+        kind, target = found[0].kind, found[0].target
+        values |= {"_kind": kind, "_target": target, "_limit": wanted.kinds[kind]}
+        # A power loss that takes the claim takes its owner as well, and then the task is ready, as it should be.
+        with self._database.begin(relaxed=self._database.relaxes_alone) as connection:
+            held = {"_owner": lease.owner, "_node": lease.node, "_until": lease.until}
+            keys = [row.id for row in looks.candidates.all(connection, values)]
+            rows = [CLAIM.all(connection, {"_id": key, **held})[0] for key in keys]
+        return [task_of(row) for row in rows]
 
     def next_due(self, wanted: Wanted) -> datetime | None:
         """When the next task can be claimed, or the next lease ends; None when no task waits."""
-        # Urgent tasks have no patience, and the index of their turns is smaller than that of all due ones.
-        order = table.c.turn if wanted.urgent_only else table.c.due
-        ready = select(table.c.due).where(_claimable(wanted)).order_by(order).limit(1)
-        known = and_(_IS_RUNNING, table.c.kind.in_(list(wanted.kinds)))
-        ending = select(table.c.claimed_until).where(known).order_by(table.c.claimed_until).limit(1)
+        looks, values = looks_for(wanted.kinds, wanted.busy, urgent_only=wanted.urgent_only)
         with self._database.connect() as connection:
-            moments = [connection.scalar(ready), connection.scalar(ending)]
-        return min((in_utc(moment) for moment in moments if moment is not None), default=None)
+            rows = looks.next.all(connection, values) + looks.ending.all(connection, values)
+        return min((in_utc(row[0]) for row in rows), default=None)
 
     def renew(self, tasks: Sequence[Task], until: datetime, *, shorten: bool = False) -> set[int]:
         """Renew the leases of claimed tasks; return the numbers of those that the owner still had.
@@ -268,14 +248,21 @@ class TaskIndex:
 
         Returns these tasks. Tasks of the `owners` stay as they are.
         """
-        others = and_(table.c.kind.in_(kinds), table.c.owner.not_in(owners))
-        expired = and_(_IS_RUNNING, table.c.claimed_until <= now, others)
+        lost, values = expired_for(kinds, owners)
         with self._database.connect() as connection:
-            if connection.scalar(select(table.c.id).where(expired).limit(1)) is None:
+            if not lost.all(connection, values | {"_now": now}):
                 return []
+        others = and_(table.c.kind.in_(kinds), table.c.owner.not_in(owners))
+        return self._all_lost(and_(table.c.claimed_until <= now, others), now)
+
+    def take_back(self, kinds: Collection[str], now: datetime) -> list[Task]:
+        """Do the same with all tasks of these kinds that run: no process is there that runs them."""
+        return self._all_lost(table.c.kind.in_(kinds), now)
+
+    def _all_lost(self, which: ColumnElement[bool], now: datetime) -> list[Task]:
+        lost = select(table).where(and_(_IS_RUNNING, which)).with_for_update(skip_locked=True)
         with self._database.begin() as connection:
-            rows = connection.execute(select(table).where(expired).with_for_update(skip_locked=True)).all()
-            return [self._lost(connection, task_of(row), now) for row in rows]
+            return [self._lost(connection, task_of(row), now) for row in connection.execute(lost).all()]
 
     def _lost(self, connection: Connection, task: Task, now: datetime) -> Task:
         lost, in_time = task.lost_leases + 1, task.deadline is not None and now < task.deadline
@@ -339,11 +326,6 @@ class TaskIndex:
         if follower is not None:
             follower(connection, task, retried)
         return task
-
-
-def _claimable(wanted: Wanted) -> ColumnElement[bool]:
-    others = [not_(and_(table.c.kind == kind, table.c.target == target)) for kind, target in wanted.busy]
-    return and_(_IS_URGENT if wanted.urgent_only else _IS_READY, table.c.kind.in_(list(wanted.kinds)), *others)
 
 
 def _over_or_again(task: Task, settlement: Settlement, now: datetime) -> dict[str, Any]:

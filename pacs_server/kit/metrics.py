@@ -94,6 +94,8 @@ class Metrics:
         self._delivered_bytes = Counter(
             "pacs_delivery_bytes", "Bytes of instances delivered to remotes.", ["remote"], registry=registry
         )
+        # The series by remote and outcome, kept for the same reason.
+        self._delivered: dict[tuple[str, str], tuple[Counter, Counter]] = {}
         self._reloads = Counter("pacs_config_reloads", "Reloads of the configuration.", ["result"], registry=registry)
 
         self._web_requests = Counter(
@@ -212,9 +214,14 @@ class Metrics:
 
     def delivery(self, remote: str, outcome: str, size: int) -> None:
         """Count an answer of a remote: delivered, refused, failed, unreachable, busy; `size` is what it has got."""
-        self._deliveries.labels(remote, outcome).inc()
+        series = self._delivered.get((remote, outcome))
+        if series is None:
+            series = (self._deliveries.labels(remote, outcome), self._delivered_bytes.labels(remote))
+            self._delivered[remote, outcome] = series
+        answers, delivered = series
+        answers.inc()
         if size:
-            self._delivered_bytes.labels(remote).inc(size)
+            delivered.inc(size)
 
     def reloaded(self, *, ok: bool) -> None:
         """Count a reload of the configuration."""

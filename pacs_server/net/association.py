@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Protocol
 
 from pacs_server.dicom.caller import Caller, Door
+from pacs_server.dicom.implementations import UNKNOWN
 from pacs_server.errors import StorageUnavailable
 from pacs_server.net.limits import Throttle
 from pacs_server.net.message import (
@@ -100,6 +101,9 @@ class Association:
     `contexts` maps presentation context IDs to the accepted contexts; `max_pdu_size` is the limit of
     the peer, 0 for none. `window` is how many requests the peer may send before the first of them is answered.
     """
+
+    # What the peer said of its software, if we requested the association.
+    implementation = UNKNOWN
 
     def __init__(  # noqa: PLR0913
         self,

@@ -5,17 +5,20 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
-from pacs_server.errors import RemoteBusy, RemoteError
+from pacs_server.errors import IndexUnavailable, RemoteBusy, RemoteError
 from pacs_server.index.remote_commitments import Promised, RemoteCommitmentIndex
 from pacs_server.index.task_values import NewTask, Task
+from pacs_server.net.association import Association
 from pacs_server.outbox.handler import Work
-from pacs_server.scu.normalized import request_commitment
+from pacs_server.scu.normalized import Listening, request_commitment
 from pacs_server.scu.pool import Pool
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.services.remote_commitments import ASK_COMMITMENT, asking_key
 
 log = logging.getLogger(__name__)
 
+# How long to wait for a report on the association that asked, in seconds.
+HERE_SECONDS: Final = 3.0
 # How long a remote may take to report before it is asked again, in seconds.
 REPORT_SECONDS: Final = 3600.0
 _BUSY_SECONDS: Final = 30.0
@@ -38,8 +41,15 @@ class CommitmentAskingHandler:
         pool: Pool,
         remote: Callable[[str], RemoteAE | None],
         except_rules: Callable[[], Collection[str]],
+        serve: Callable[[Association, float], None],
     ) -> None:
-        """`except_rules` name the rules whose objects have other UIDs at the remote."""
+        """`except_rules` name the rules whose objects have other UIDs at the remote.
+
+        `serve` serves one message of a remote that reports where it was asked; see `Listening`.
+        """
+        self._serve = serve
+        # The last transaction for which each remote let us wait in vain.
+        self._in_vain: dict[str, str] = {}
         self._index = index
         self._pool = pool
         self._remote = remote
@@ -87,7 +97,9 @@ class CommitmentAskingHandler:
         self._index.ask(transaction, task.target, study, promised, work.now)
         try:
             references = ((each.sop_class_uid, each.sop_instance_uid) for each in promised)
-            request_commitment(self._pool, remote, transaction, references)
+            seconds = 0.0 if self._reports_elsewhere(task.target) else HERE_SECONDS
+            listening = Listening(self._serve, lambda: self._is_answered(transaction), seconds)
+            request_commitment(self._pool, remote, transaction, references, listening)
         except RemoteBusy as busy:
             self._index.forget(transaction)
             work.busy(task, str(busy), busy.seconds or _BUSY_SECONDS)
@@ -96,4 +108,20 @@ class CommitmentAskingHandler:
             work.failed(task, str(error))
         else:
             log.info("commitment asked for", extra={"remote": task.target, "study": study, "instances": len(promised)})
-            work.wait(task, "asked, and the report has not come yet", REPORT_SECONDS)
+            is_answered = self._is_answered(transaction)
+            if not is_answered:
+                self._in_vain[task.target] = transaction
+            # After a report there is more to ask for, or nothing.
+            work.wait(task, "asked, and the report has not come yet", 0.0 if is_answered else REPORT_SECONDS)
+
+    def _reports_elsewhere(self, target: str) -> bool:
+        """Whether a remote is known to report on associations of its own: it does not have to be waited for."""
+        before = self._in_vain.get(target)
+        return before is not None and self._is_answered(before)
+
+    def _is_answered(self, transaction: str) -> bool:
+        try:
+            return self._index.is_answered(transaction)
+        except IndexUnavailable:
+            # It is found out when the task is due.
+            return False

@@ -144,6 +144,8 @@ class _Attempt:
         self._remote = remote
         self._forwarding = forwarding_of(task)
         self._tried: set[int] = set()
+        # The instance that is sent next, as far as it is known.
+        self._ready: tuple[Waiting, Outgoing] | None = None
         self._notes = Notes(self._keep)
         self._counts: Counter[DeliveryState] = Counter()
         self._in_a_row = 0
@@ -188,10 +190,10 @@ class _Attempt:
             # One association proposes what all of them need.
             sender.expect(*{(each.sop_class_uid, each.transfer_syntax_uid) for each in stored})
         with self._recorded(stored) as sent:
-            for each in batch:
+            for each, following in zip(batch, (*batch[1:], None), strict=True):
                 if not self._goes_on():
                     return
-                self._send(sender, each, sent)
+                self._send(sender, each, following, sent)
 
     def _recorded(self, stored: Sequence[StoredInstance]) -> AbstractContextManager[SentCounts]:
         """The audit of a disclosure: who caused it, whose data, and where they go."""
@@ -201,12 +203,12 @@ class _Attempt:
         subjects = self._handler.retrieve.subjects
         return self._handler.auditor.sending(caller, lambda: subjects(stored), counts_of(stored), to)
 
-    def _send(self, sender: Sender, each: Waiting, sent: SentCounts) -> None:
+    def _send(self, sender: Sender, each: Waiting, following: Waiting | None, sent: SentCounts) -> None:
         assert each.stored is not None
         self._tried.add(each.id)
         study, sop_class = each.stored.uids.study, each.stored.sop_class_uid
         try:
-            answer = sender.send(self._handler.prepare(each.stored, self._forwarding))
+            answer = sender.send(self._outgoing(each), self._upcoming(following))
         except RemoteBusy as busy:
             self._busy, self._reason = busy, str(busy)
             self._handler.count(self._remote.name, "busy", 0)
@@ -232,6 +234,21 @@ class _Attempt:
             return
         self._handler.breakers.succeeded(self._remote.name)
         self._take(each, answer)
+
+    def _outgoing(self, each: Waiting) -> Outgoing:
+        assert each.stored is not None
+        ready, self._ready = self._ready, None
+        if ready is not None and ready[0] is each:
+            return ready[1]
+        return self._handler.prepare(each.stored, self._forwarding)
+
+    def _upcoming(self, following: Waiting | None) -> Outgoing | None:
+        """What is sent next; None if it is changed, because then its turn is soon enough for the work on it."""
+        if following is None or following.stored is None or self._forwarding.changes:
+            return None
+        instance = self._handler.prepare(following.stored, self._forwarding)
+        self._ready = (following, instance)
+        return instance
 
     def _take(self, each: Waiting, answer: Answer) -> None:
         """Note the answer about one instance."""

@@ -3,12 +3,13 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pacs_server.errors import PacsError
-from pacs_server.index.task_values import TaskState
+from pacs_server.index.presence import Presence
+from pacs_server.index.task_values import Task, TaskState
 from pacs_server.index.tasks import Wanted
 from pacs_server.outbox.handler import Handler, Work, fields, tell, tell_dead
 from pacs_server.services.tasks import TaskService
@@ -19,8 +20,9 @@ log = logging.getLogger(__name__)
 _SLOTS: Final = 8
 # Tasks that another process has added are noticed after so many seconds at the latest.
 _LOOK_AGAIN: Final = 10.0
-# Pauses in seconds: when others hold what is due, and when the index fails.
+# Pauses in seconds: when others hold what is due, after a batch has begun, and when the index fails.
 _PAUSE: Final = 0.2
+_HEAD_START: Final = 0.005
 _INDEX_PAUSE: Final = 5.0
 
 
@@ -48,10 +50,12 @@ class Worker:
         stop_within: Callable[[], float],
         slots: int = _SLOTS,
         closed: Closed = dict,
+        presence: Presence | None = None,
     ) -> None:
         """`handlers` by kind; tasks of other kinds are left to other processes.
 
         `stop_within` says how long handlers may take to stop, in seconds. Tasks for what is `closed` are not claimed.
+        `presence` tells whether this is the only process that runs tasks.
         """
         self._service = service
         self._handlers = handlers
@@ -59,6 +63,7 @@ class Worker:
         self._stop_within = stop_within
         self._slots = slots
         self._closed = closed
+        self._presence = presence or Presence(None)
         # Leases are renewed after a third of their time.
         self._renew_seconds = service.lease_seconds / 3
         self._stopping = threading.Event()
@@ -66,9 +71,15 @@ class Worker:
         self._batches: set[_Batch] = set()
         self._ended = threading.Condition()
         self._renewed = time.monotonic()
+        self._looked = 0.0
 
     def start(self) -> None:
-        """Begin to run tasks."""
+        """Begin to run tasks, those first that processes have left which are not there any more."""
+        try:
+            self._presence.enter(lambda: self._tell_lost(self._service.take_back(self._kinds)))
+        except PacsError as error:
+            # The leases run out.
+            log.warning("tasks not run yet", extra={"reason": str(error)})
         self._thread.start()
 
     def reload(self) -> None:
@@ -90,6 +101,7 @@ class Worker:
         for batch in left:
             log.warning("task not stopped in time", extra=fields(batch.work.tasks[0]))
             self._settle_rest(batch, "")
+        self._presence.leave()
 
     # ---------------------------------------------------------------- the thread that waits and claims
 
@@ -101,7 +113,8 @@ class Worker:
                 self._keep_leases()
                 self._take_over()
                 while not self._stopping.is_set() and self._start_batch():
-                    pass
+                    # What has begun goes on before this thread takes the interpreter again.
+                    self._service.changed.wait(_HEAD_START)
             except PacsError as error:
                 log.warning("tasks not run yet", extra={"reason": str(error)})
             except Exception as error:
@@ -162,10 +175,16 @@ class Worker:
         self._renewed = time.monotonic()
 
     def _take_over(self) -> None:
-        """Make tasks ready again that other processes have left."""
+        """Make tasks ready again that other processes have left; looks once in a while, as the next pause is short."""
+        if time.monotonic() - self._looked < _PAUSE:
+            return
+        self._looked = time.monotonic()
         # The tasks that run here are not given up, however long the index was away or whatever the clock says.
         running = {batch.work.tasks[0].owner for batch in list(self._batches)}
-        for task in self._service.expire(self._kinds, running):
+        self._tell_lost(self._service.expire(self._kinds, running))
+
+    def _tell_lost(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
             if task.state == TaskState.DEAD:
                 tell_dead(task)
             else:

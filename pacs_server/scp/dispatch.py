@@ -107,10 +107,17 @@ class Dispatcher:
             association.expect_no_more()
             self._auditor.ended(association)
 
-    def _serve_one(self, association: Association, operations: Counter[str]) -> _Served:
+    def serve_next(self, association: Association, seconds: float) -> None:
+        """Serve one message on an association that this server requested; it has to begin within so many seconds.
+
+        Raises AssociationEnded, and DeadlineExpired of that if none came.
+        """
+        self._serve_one(association, Counter(), seconds)
+
+    def _serve_one(self, association: Association, operations: Counter[str], timeout: float | None = None) -> _Served:
         """Serve the next message."""
         served = _Served.IN_TURN
-        message = association.read_message()
+        message = association.read_message(timeout)
         command_field = message.command.command_field
         if command_field == CommandField.C_CANCEL:
             # PS3.7 9.3.2.3: the operation has ended already.

@@ -1,14 +1,16 @@
 """Storage SCP (PS3.4 Annex B)."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pacs_server.audit.transfers import Arrivals
-from pacs_server.dicom.origin import origin_of
+from pacs_server.dicom.origin import Origin, origin_of
 from pacs_server.dicom.status import Status
 from pacs_server.dicom.uids import clean_uid
 from pacs_server.errors import InstanceMismatch, InvalidInstance
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
+from pacs_server.net.message import Command
 from pacs_server.scp.auditing import AssociationAuditor
 from pacs_server.scp.dispatch import Result, response_to
 from pacs_server.services.store import StoreRequest, StoreService
@@ -35,7 +37,7 @@ class StorageSCP:
             sop_class_uid=clean_uid(command.affected_sop_class_uid or ""),
             sop_instance_uid=clean_uid(command.affected_sop_instance_uid or ""),
             transfer_syntax_uid=message.context.transfer_syntax,
-            origin=origin_of(association.caller),
+            origin=_origin(association, command),
             scope=association.caller.scope,
         )
         if request.sop_class_uid != message.context.abstract_syntax:
@@ -54,6 +56,13 @@ class StorageSCP:
         if command.move_originator_ae_title:
             details["move_originator"] = command.move_originator_ae_title
         return Result(Status.SUCCESS, details)
+
+
+def _origin(association: Association, command: Command) -> Origin:
+    origin = origin_of(association.caller)
+    # PS3.7 9.3.1.1: whoever asks for a C-MOVE is named in each C-STORE that comes of it. An AE title has 16 characters.
+    originator = command.move_originator_ae_title
+    return replace(origin, move_originator=originator[:16].strip()) if originator else origin
 
 
 class _Size:

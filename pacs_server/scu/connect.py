@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pacs_server.config import tls
+from pacs_server.dicom.implementations import Implementation
 from pacs_server.net.acceptor import Rejected, Rejection, Terms
 from pacs_server.net.associate import decode_accept, encode_request
 from pacs_server.net.association import Association
@@ -60,8 +61,15 @@ def connect(
         peer=remote.host,
         extended=dict(answer.user.extended),
     )
-    association.implementation_version_name = answer.user.implementation_version_name or ""
+    association.implementation = Implementation(
+        _clean(answer.user.implementation_class_uid), _clean(answer.user.implementation_version_name)
+    )
     return association
+
+
+def _clean(text: str) -> str:
+    """What a peer says of itself, as it can be kept and printed."""
+    return "".join(filter(str.isprintable, text[:64]))
 
 
 def read_response(association: Association, request: Command) -> Command:

@@ -1,20 +1,21 @@
 """Instances sent to a remote by C-STORE, over associations of the pool (PS3.4 Annex B)."""
 
 import logging
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Final, Self
 
 from pydicom.uid import UID
 
 from pacs_server.dicom.status import Status
-from pacs_server.errors import TranscodeError
+from pacs_server.errors import StorageUnavailable, TranscodeError
 from pacs_server.net.association import Association, MessageCut
 from pacs_server.net.transport import AssociationEnded, DeadlineExpired
 from pacs_server.scu.connect import read_response
 from pacs_server.scu.faults import broken
 from pacs_server.scu.plan import choose, plan
 from pacs_server.scu.pool import Pool, PooledLink
+from pacs_server.scu.read_ahead import ReadAhead
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.scu.sending import Answer, OpenDataSet, Outgoing
 from pacs_server.scu.store import store_request
@@ -57,6 +58,8 @@ class DIMSESender:
         self._open: AbstractContextManager[PooledLink] | None = None
         self._link: PooledLink | None = None
         self._breaks = 0
+        # What was opened while the answer before it was awaited.
+        self._ahead: tuple[Outgoing, ReadAhead] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -64,16 +67,17 @@ class DIMSESender:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._forget_ahead()
         self._close(kind, error, traceback)
 
-    def send(self, instance: Outgoing) -> Answer:
+    def send(self, instance: Outgoing, upcoming: Outgoing | None = None) -> Answer:
         """Send one instance; see `Sender.send`. Raises also what `instance.open` raises."""
         link = self._link_for((instance.sop_class_uid, instance.transfer_syntax_uid))
         if link is None:
             detail = f"transfer_syntaxes of {self._remote.name} has none in which it can be sent"
             return Answer(_NO_SUCH_SOP_CLASS, permanent=True, detail=detail)
         try:
-            answer = link.exchange(lambda association: self._store(association, instance, link.name))
+            answer = link.exchange(lambda association: self._store(association, instance, upcoming, link.name))
         except AssociationEnded as ended:
             # If the message was cut, it is the stored object that could not be read on.
             self._breaks += not isinstance(ended, MessageCut)
@@ -113,7 +117,7 @@ class DIMSESender:
         if opened is not None:
             opened.__exit__(kind, error, traceback)
 
-    def _store(self, association: Association, instance: Outgoing, name: str) -> Answer:
+    def _store(self, association: Association, instance: Outgoing, upcoming: Outgoing | None, name: str) -> Answer:
         """Store one instance; the answer of the remote, or why nothing was sent."""
         choice = choose(association.contexts_as_scu, instance.sop_class_uid, instance.transfer_syntax_uid)
         if choice is None:
@@ -121,7 +125,7 @@ class DIMSESender:
         context_id, transfer_syntax = choice
         request = store_request(association, instance.sop_class_uid, instance.uids.sop)
         try:
-            source = instance.open()
+            source = self._opened(instance)
             if isinstance(source, bytes) or transfer_syntax != instance.transfer_syntax_uid:
                 data = source if isinstance(source, bytes) else _whole(source)
                 association.send(context_id, request, transcode(data, instance.transfer_syntax_uid, transfer_syntax))
@@ -130,8 +134,33 @@ class DIMSESender:
                     association.send_source(context_id, request, source)
         except TranscodeError as error:
             return Answer(Status.PROCESSING_FAILURE, permanent=True, detail=str(error), association=name)
+        if upcoming is not None:
+            self._open_ahead(association, upcoming)
         response = read_response(association, request)
         return self._answer(response.status, response.error_comment, name)
+
+    def _open_ahead(self, association: Association, instance: Outgoing) -> None:
+        """Open what is to be sent next, if it is sent as it is; what fails now fails again in its turn."""
+        accepted = association.contexts_as_scu
+        if self._ahead is not None or (instance.sop_class_uid, instance.transfer_syntax_uid) not in accepted:
+            return
+        with suppress(StorageUnavailable):
+            source = instance.open()
+            if not isinstance(source, bytes):
+                self._ahead = (instance, ReadAhead(source))
+
+    def _opened(self, instance: Outgoing) -> OpenDataSet | bytes:
+        ahead = self._ahead
+        if ahead is not None and ahead[0] is instance:
+            self._ahead = None
+            return ahead[1]
+        self._forget_ahead()
+        return instance.open()
+
+    def _forget_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead[1].close()
 
     def _answer(self, status: int | None, comment: str | None, name: str) -> Answer:
         if status is None:

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from pacs_server.dicom.implementations import UNKNOWN, Implementation
 from pacs_server.dicom.status import Status
 from pacs_server.errors import RemoteError
 from pacs_server.net.message import Command, CommandField
@@ -18,14 +19,11 @@ _CONTEXTS: Final = (ProposedContext(1, VERIFICATION, ("1.2.840.10008.1.2.1", "1.
 
 @dataclass(frozen=True, slots=True)
 class Echo:
-    """The answer to a C-ECHO, and how many seconds it took with and without the association.
-
-    `implementation_version_name` is what the remote calls its implementation, '' if it tells none.
-    """
+    """The answer to a C-ECHO, how many seconds it took with and without the association, and who says to be there."""
 
     seconds: float
     round_trip: float
-    implementation_version_name: str = ""
+    implementation: Implementation = UNKNOWN
 
 
 def echo(pool: Pool, remote: RemoteAE, *, wait: float | None = None) -> Echo:
@@ -46,4 +44,4 @@ def echo(pool: Pool, remote: RemoteAE, *, wait: float | None = None) -> Echo:
         answered = time.monotonic()
     if status != Status.SUCCESS:
         raise RemoteError(f"{remote.name} answered a C-ECHO with {'no status' if status is None else f'{status:04X}'}")
-    return Echo(answered - began, answered - asked, association.implementation_version_name)
+    return Echo(answered - began, answered - asked, association.implementation)

@@ -93,9 +93,18 @@ class Pool:
     """Opens associations, at most `max_associations` of each remote at a time. Thread-safe."""
 
     def __init__(
-        self, requestor: Requestor, *, idle_seconds: float = IDLE_SECONDS, wait_seconds: float = WAIT_SECONDS
+        self,
+        requestor: Requestor,
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
+        opened: Callable[[RemoteAE, Association], None] = lambda remote, association: None,
     ) -> None:
-        """`wait_seconds` is how long to wait for one of the associations that a remote may have."""
+        """`wait_seconds` is how long to wait for one of the associations that a remote may have.
+
+        `opened` is told of each new association; it is quick, and raises nothing.
+        """
+        self._opened = opened
         self._requestor = requestor
         self._idle_seconds = idle_seconds
         self._wait_seconds = wait_seconds
@@ -214,6 +223,7 @@ class Pool:
             self._free(remote)
             raise not_opened(remote, ended, others_work=self._works(remote)) from ended
         association.throttle = self._throttle(remote, association)
+        self._opened(remote, association)
         name = f"{association.calling_ae}@{remote.host}:{remote.port} #{next(self._numbers)}"
         place = _Place(remote, offered, roles, association, name)
         self._open_places.add(place)

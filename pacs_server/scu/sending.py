@@ -73,9 +73,10 @@ class Answer:
 class Sender(Protocol):
     """Sends instances to one remote until its `with` block ends; for one thread."""
 
-    def send(self, instance: Outgoing) -> Answer:
+    def send(self, instance: Outgoing, upcoming: Outgoing | None = None) -> Answer:
         """Send one instance and return what the remote answered, or what kept the instance from being sent.
 
+        The `upcoming` one, most likely the next to be sent, may be opened while the remote has not answered.
         Raises RemoteUnreachable or RemoteBusy if the remote as a whole is the problem: then the instance is none the
         worse, and the next one would not be sent either.
         """

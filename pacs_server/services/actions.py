@@ -17,6 +17,7 @@ from pacs_server.index.feed import Change, Effect
 from pacs_server.index.marks import MarkKind
 from pacs_server.index.routing import adding, making_due
 from pacs_server.index.task_values import NewTask, Priority
+from pacs_server.kit.words import counted
 from pacs_server.services.marks import MarkService
 from pacs_server.services.routing import Facts
 from pacs_server.services.rule_engine import Decision, RuleEngine
@@ -85,11 +86,9 @@ class Actions:
         rule = decision.rule
         orders = []
         for name in rule.settings.forward:
-            remote = self._config().remote(name)
-            titles = {name} if remote is None else {name, remote.ae_title}
-            going, back = decision.for_remote(titles - {""})
-            if back:
-                fields = {"rule": rule.name, "remote": name, "instances": back}
+            going, back = decision.for_remote(titles_of(self._config(), name))
+            for reason, count in back.items():
+                fields = {"rule": rule.name, "remote": name, "instances": count, "reason": reason}
                 log.info("not sent back to where it came from", extra=fields)
             if going:
                 priority = Priority(rule.settings.priority) if rule.settings.priority else None
@@ -135,6 +134,21 @@ class Actions:
             if change.kind is ChangeKind.STEP and change.detail == StepStatus.COMPLETED and change.study_instance_uid
         )
         return [*effects, *(making_due(completion_key(study), now) for study in ended)]
+
+
+def circles(config: Config, decision: Decision) -> list[str]:
+    """What a decision does not send where it would come back to, for people."""
+    return [
+        f"{counted(count, 'instance')} not to {name}: {reason}"
+        for name in decision.rule.settings.forward
+        for reason, count in decision.for_remote(titles_of(config, name))[1].items()
+    ]
+
+
+def titles_of(config: Config, name: str) -> set[str]:
+    """The names under which the remote `name` may have sent something."""
+    remote = config.remote(name)
+    return ({name} if remote is None else {name, remote.ae_title}) - {""}
 
 
 def marks_of(decision: Decision) -> list[tuple[str, MarkKind, str]]:

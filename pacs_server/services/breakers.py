@@ -18,7 +18,8 @@ from pacs_server.audit.auditor import Auditor, participant_of
 from pacs_server.config.sections.forwarding import ForwardingConfig
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.dicom.caller import Caller
-from pacs_server.errors import NotFound
+from pacs_server.dicom.implementations import Implementation
+from pacs_server.errors import IndexUnavailable, NotFound
 from pacs_server.index.remote_states import RemoteState, RemoteStateIndex
 from pacs_server.kit.time_windows import is_open, next_opening
 from pacs_server.services.tasks import LEASE_SECONDS
@@ -67,8 +68,30 @@ class Breakers:
         self._auditor = auditor
         self._clock = clock
         self._lock = threading.Lock()
+        self._seen: dict[str, Implementation] = {}
         self._known: Mapping[str, RemoteState] | None = None
         self._read = 0.0
+
+    # ---------------------------------------------------------------- who they are
+
+    def seen(self, remote: str, implementation: Implementation) -> None:
+        """Keep what a remote says of its software. Raises nothing: whoever calls it has other things to do."""
+        if self._seen.get(remote) == implementation:
+            return
+        try:
+            self._index.change(
+                remote,
+                lambda state: replace(
+                    state,
+                    implementation_class_uid=implementation.class_uid,
+                    implementation_version_name=implementation.version_name,
+                ),
+                self._clock(),
+            )
+        except IndexUnavailable as error:
+            log.warning("software of a remote not kept", extra={"remote": remote, "reason": str(error)})
+        else:
+            self._seen[remote] = implementation
 
     # ---------------------------------------------------------------- asking
 

@@ -1,6 +1,6 @@
 """Routing rules: compiled from the settings, and matched against what is stored. Values in, values out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, time
 from typing import Any, Final
@@ -14,11 +14,12 @@ from pacs_server.errors import InvalidIdentifier, InvalidRequest
 from pacs_server.kit.time_windows import TimeWindow
 
 CALLING_AE: Final = "CallingAETitle"
+MOVE_ORIGINATOR: Final = "MoveOriginatorApplicationEntityTitle"
 PRIORITY: Final = "RequestedProcedurePriority"
 TIME_OF_DAY: Final = "TimeOfDay"
 FINDING: Final = "Finding"
 # What rules can match that is no attribute of the index, with the VR that decides how.
-_OTHERS: Final = {CALLING_AE: "AE", PRIORITY: "SH", TIME_OF_DAY: "", FINDING: "CS"}
+_OTHERS: Final = {CALLING_AE: "AE", MOVE_ORIGINATOR: "AE", PRIORITY: "SH", TIME_OF_DAY: "", FINDING: "CS"}
 # What an object can be compressed to on its way out; all of these are lossless.
 COMPRESSIONS: Final = {
     "JPEGLSLossless": "1.2.840.10008.1.2.4.80",
@@ -90,10 +91,19 @@ class Facts:
     sop_instance_uid: str
     calling_ae: str
     values: Mapping[str, str]
+    move_originator: str = ""
 
     def value(self, keyword: str) -> str:
         """The text of an attribute, '' if it has none."""
-        return self.calling_ae if keyword == CALLING_AE else self.values.get(keyword, "")
+        if keyword == CALLING_AE:
+            return self.calling_ae
+        return self.move_originator if keyword == MOVE_ORIGINATOR else self.values.get(keyword, "")
+
+    def circle(self, titles: Collection[str]) -> str | None:
+        """Why the instance is not sent to the remote of these names; None if it may go there."""
+        if self.calling_ae in titles:
+            return f"it came from {self.calling_ae}"
+        return f"{self.move_originator} had it sent here by C-MOVE" if self.move_originator in titles else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The rule engine: which rules apply to what happened in the archive. It decides; others act."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,10 +28,11 @@ class Decision:
     instances: tuple[Facts, ...]
     finding: str = ""
 
-    def for_remote(self, titles: Collection[str]) -> tuple[list[Facts], int]:
-        """The instances to send to the remote of these names, and how many came from there and do not go back."""
-        going = [each for each in self.instances if each.calling_ae not in titles]
-        return going, len(self.instances) - len(going)
+    def for_remote(self, titles: Collection[str]) -> tuple[list[Facts], Counter[str]]:
+        """The instances to send to the remote of these names, and why others are not: how many for each reason."""
+        circles = [each.circle(titles) for each in self.instances]
+        going = [each for each, circle in zip(self.instances, circles, strict=True) if circle is None]
+        return going, Counter(circle for circle in circles if circle is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,9 @@ class RuleEngine:
         found = list(rows)
         priorities = self._index.priorities({row[1] for row in found}) if rules.uses_priority and found else {}
         facts = []
-        for key, study, series, sop, calling_ae, *texts in found:
+        for key, study, series, sop, calling_ae, originator, *texts in found:
             values = dict(zip(keywords, texts, strict=True)) | (also or {})
             if rules.uses_priority:
                 values[PRIORITY] = priorities.get(study, "")
-            facts.append(Facts(key, study, series, sop, calling_ae, values))
+            facts.append(Facts(key, study, series, sop, calling_ae, values, originator))
         return facts

@@ -109,7 +109,7 @@ class StoreService:
                 request.sop_instance_uid,
                 request.transfer_syntax_uid,
                 origin.calling_ae,
-                Provenance(received_at, origin.calling_ae, origin.peer),
+                Provenance(received_at, origin.calling_ae, origin.peer, origin.move_originator),
             )
             file.write(head)
             digest = hashlib.sha256()

@@ -138,10 +138,16 @@ class TaskService:
 
         Returns these tasks. The `owners` are known to be there.
         """
-        expired = self._index.expire(kinds, owners, self.now())
-        for task in expired:
+        return self._count_lost(self._index.expire(kinds, owners, self.now()))
+
+    def take_back(self, kinds: Collection[str]) -> list[Task]:
+        """Do the same with all tasks of these kinds that run, because no process is there that runs them."""
+        return self._count_lost(self._index.take_back(kinds, self.now()))
+
+    def _count_lost(self, tasks: list[Task]) -> list[Task]:
+        for task in tasks:
             self._count(task.kind, "dead" if task.state == TaskState.DEAD else "lost")
-        return expired
+        return tasks
 
     def done(self, task: Task) -> bool:
         """Finish a task; whether its owner still had it. Work that was added meanwhile makes it ready again."""

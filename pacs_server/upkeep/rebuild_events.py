@@ -123,7 +123,7 @@ def _encoded(file: StoredFile) -> str:
             (uids.study, uids.series, uids.sop),
             (instance.sop_class_uid, instance.transfer_syntax_uid, instance.path, instance.data_set_offset),
             (instance.size, instance.digest, instance.version),
-            (origin.calling_ae, origin.peer),
+            (origin.calling_ae, origin.peer, origin.move_originator),
             file.header.values,
         )
     )
@@ -137,5 +137,5 @@ def _decoded(body: str, received_at: datetime) -> StoredFile:
     return StoredFile(instance, header, _origin(*sender), received_at)
 
 
-def _origin(calling_ae: Any, peer: Any) -> Origin:
-    return Origin(calling_ae, "", peer, Door.DIMSE)
+def _origin(calling_ae: Any, peer: Any, move_originator: Any) -> Origin:
+    return Origin(calling_ae, "", peer, Door.DIMSE, move_originator)

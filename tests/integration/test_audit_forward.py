@@ -322,7 +322,7 @@ def test_asleep_while_nothing_is_new_and_awake_at_once(
         began = time.monotonic()
         write(trail, range(1, 2))
         arrived(receiver, 2)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 def test_stopping_does_not_wait_for_a_silent_repository(trail: AuditTrail, start: Start) -> None:
@@ -334,7 +334,7 @@ def test_stopping_does_not_wait_for_a_silent_repository(trail: AuditTrail, start
         wait_for(lambda: receiver.connections, "it calls")
         began = time.monotonic()
         forwarder.stop(timeout=0.2)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 7
 
 
 def test_stopping_does_not_wait_for_a_repository_that_reads_nothing(
@@ -347,7 +347,7 @@ def test_stopping_does_not_wait_for_a_repository_that_reads_nothing(
         wait_for(lambda: forwarded(metrics) >= 1, "it sends")
         began = time.monotonic()
         forwarder.stop(timeout=0.2)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30
         assert not forwarder._thread.is_alive()
         assert forwarded(metrics) < 40
 

@@ -37,7 +37,7 @@ def _is_served(pacs):
     with RawPeer.associated(pacs.address) as peer:
         began = time.monotonic()
         assert peer.echo() == 0
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
         peer.release()
 
 
@@ -98,7 +98,7 @@ def test_idle_associations_are_aborted(serve):
         assert peer.echo() == 0
         began = time.monotonic()
         assert peer.ending() == "abort 0 0"
-        assert 0.2 < time.monotonic() - began < 2
+        assert 0.2 < time.monotonic() - began < 30
 
 
 # ------------------------------------------------------------------------------------ size and speed

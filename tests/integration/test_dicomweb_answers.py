@@ -374,7 +374,7 @@ def test_answers_that_drip_are_left(head: bytes) -> None:
             list(find(client, Search(Level.STUDY)))
         with pytest.raises(RemoteUnreachable, match="in time"):
             retrieve(client, lambda *instance: None, "1.2")
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
 
 
 def test_who_waits_is_woken_when_the_server_stops() -> None:
@@ -385,12 +385,12 @@ def test_who_waits_is_woken_when_the_server_stops() -> None:
         yield b""
         peer.pause(30)
 
-    with http_peer(silent) as peer, call(peer, response_timeout=30.0) as client:
-        threading.Thread(target=lambda: waiting.wait(10) and client.kill(), daemon=True).start()
+    with http_peer(silent) as peer, call(peer, response_timeout=60.0) as client:
+        threading.Thread(target=lambda: waiting.wait(60) and client.kill(), daemon=True).start()
         begun = time.monotonic()
         with pytest.raises(RemoteUnreachable):
             probe(client)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 20
 
 
 def test_more_than_may_be_open_waits_and_is_busy() -> None:
@@ -413,10 +413,10 @@ def test_more_than_may_be_open_waits_and_is_busy() -> None:
         threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
         for thread in threads:
             thread.start()
-        assert first.wait(10)
+        assert first.wait(60)
         assert peer.connections == 1
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert len(outcomes) == 4
         assert any(isinstance(error, RemoteBusy) for error in outcomes)
 

@@ -115,7 +115,7 @@ def test_a_message_has_a_deadline_as_a_whole(serve: Callable[..., PacsServer], b
         began = time.monotonic()
         with sending(peer, forever(trickle)):
             assert peer.ending() in ("abort 0 0", "closed")
-        assert 0.3 < time.monotonic() - began < 5
+        assert 0.3 < time.monotonic() - began < 20
     assert eventually(lambda: pacs.status()["associations"] == {"active": 0, "connections": 0})
 
 
@@ -146,7 +146,7 @@ def test_empty_pdus_do_not_keep_an_idle_association(serve: Callable[..., PacsSer
         began = time.monotonic()
         with sending(peer, forever(HEADER.pack(PDUType.P_DATA, 0))):
             assert peer.ending() in ("abort 0 0", "closed")
-        assert 0.3 < time.monotonic() - began < 5
+        assert 0.3 < time.monotonic() - began < 20
 
 
 def test_a_command_set_on_two_contexts(serve: Callable[..., PacsServer]) -> None:
@@ -356,7 +356,7 @@ def test_a_handshake_has_a_deadline_as_a_whole(tmp_path: Path) -> None:
         began = time.monotonic()
         with sending(peer, (hello[at : at + 1] for at in range(len(hello))), pause=0.05):
             assert peer.ending() == "closed"
-        assert 0.4 < time.monotonic() - began < 4
+        assert 0.4 < time.monotonic() - began < 9
         assert eventually(lambda: refusals(pacs, "tls_handshake") == 1)
 
 
@@ -376,7 +376,7 @@ def monitoring(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
 
 
 def page(address: tuple[str, int]) -> bytes:
-    with urllib.request.urlopen("http://{}:{}/healthz".format(*address), timeout=5) as response:
+    with urllib.request.urlopen("http://{}:{}/healthz".format(*address), timeout=30) as response:
         answer: bytes = response.read()
     return answer
 

@@ -306,7 +306,7 @@ def test_of_two_ends_at_once_one_wins(serve: Serve) -> None:
 
     def finish(uid: str, status: str) -> None:
         with modality(pacs) as scu:
-            barrier.wait(10)
+            barrier.wait(60)
             answers[status] = scu.set(final(status), uid).Status
 
     for number in range(5):

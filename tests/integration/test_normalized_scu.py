@@ -8,8 +8,10 @@ from outgoing import outgoing, pool, remote
 from servers import config, running
 
 from pacs_server.errors import RemoteError
+from pacs_server.net.association import Association
+from pacs_server.net.transport import ConnectionLost
 from pacs_server.scu.dimse_sender import DIMSESender
-from pacs_server.scu.normalized import create_step, request_commitment, set_step
+from pacs_server.scu.normalized import Listening, create_step, request_commitment, set_step
 from pacs_server.scu.request import data_set_of
 
 STARTED = {
@@ -45,6 +47,28 @@ STARTED = {
 }
 
 
+def _take_answer(association: Association, seconds: float) -> None:
+    assert association.take_response(association.read_message(seconds))
+    association.done()
+
+
+def test_however_the_association_ends_after_its_answer_commitment_was_asked_for(tmp_path: Path) -> None:
+    served: list[float] = []
+
+    def serve(association: Association, seconds: float) -> None:
+        served.append(seconds)
+        if len(served) > 1:
+            raise ConnectionLost("gone, when the report had begun")
+        _take_answer(association, seconds)
+
+    with running(config(tmp_path)) as pacs, pool(ae_title="CT1") as ours:
+        there = remote(pacs.address[1], "PACS_SERVER")
+        references = [("1.2.840.10008.5.1.4.1.1.2", "1.2.3.5")]
+        request_commitment(ours, there, "1.2.3.6", references, Listening(serve, lambda: False, 5.0))
+        assert len(served) == 2
+        assert len(pacs.archive.commitment.summaries(everything=True, limit=2)) == 1
+
+
 def test_steps_and_commitment(tmp_path: Path) -> None:
     with running(config(tmp_path)) as pacs, pool(ae_title="CT1") as ours:
         there = remote(pacs.address[1], "PACS_SERVER")
@@ -57,6 +81,7 @@ def test_steps_and_commitment(tmp_path: Path) -> None:
         image = make_ct()
         with DIMSESender(ours, there) as sender:
             assert sender.send(outgoing(image)).is_success
-        request_commitment(ours, there, "1.2.3.6", [(image.SOPClassUID, image.SOPInstanceUID)])
+        listening = Listening(_take_answer, lambda: True, 0.0)
+        request_commitment(ours, there, "1.2.3.6", [(image.SOPClassUID, image.SOPInstanceUID)], listening)
         (summary,) = pacs.archive.commitment.summaries(everything=True, limit=2)
         assert (summary.transaction.calling_ae, summary.transaction.transaction_uid) == ("CT1", "1.2.3.6")

@@ -249,9 +249,8 @@ def test_a_database_file_that_is_taken_away(tmp_path, replaced):
         assert store(pacs, make_ct()) == [0]
         file.rename(aside)
         if replaced:
-            other = Database(f"sqlite:///{file}")
-            other.migrate()
-            other.close()
+            with closing(Database(f"sqlite:///{file}")) as other:
+                other.migrate()
         # What is committed to a file without a name is lost with the process.
         assert store(pacs, make_ct()) == [OUT_OF_RESOURCES]
         with associated(pacs, STUDY_FIND) as association:
@@ -503,7 +502,7 @@ def test_a_database_that_comes_and_goes_loses_and_doubles_nothing(behind_proxy):
     for thread in threads:
         thread.start()
     for count in (10, 30, 50, 70):
-        assert eventually(lambda count=count: len(acknowledged) >= count, 60)  # type: ignore[misc]
+        assert eventually(lambda count=count: len(acknowledged) >= count)  # type: ignore[misc]
         between.cut()
         assert eventually(lambda: not_ready(pacs))
         between.restore()
@@ -557,9 +556,9 @@ def test_a_database_that_hangs_holds_nobody_for_ever(behind_proxy, monkeypatch):
     began = time.monotonic()
     assert store(pacs, make_ct()) == [OUT_OF_RESOURCES]
     assert not_ready(pacs)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     between.restore()
-    assert eventually(lambda: store(pacs, make_ct()) == [0], 30)
+    assert eventually(lambda: store(pacs, make_ct()) == [0])
     assert not_ready(pacs) == ""
 
 
@@ -572,7 +571,7 @@ def test_readiness_answers_while_the_database_hangs(behind_proxy):
     assert b"pacs_ready 0.0" in pacs.metrics.render()
     assert time.monotonic() - began < 20
     between.restore()
-    assert eventually(lambda: not_ready(pacs) == "", 30)
+    assert eventually(lambda: not_ready(pacs) == "")
 
 
 @pytest.mark.postgres

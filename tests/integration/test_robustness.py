@@ -56,7 +56,7 @@ def _is_served(pacs):
     with RawPeer.associated(pacs.address) as peer:
         began = time.monotonic()
         assert peer.echo() == 0
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
         peer.release()
 
 
@@ -84,7 +84,7 @@ def test_who_does_not_finish_proposing_is_cut_off(serve, said):
         peer.send(said)
         began = time.monotonic()
         assert peer.ending() == "closed"
-        assert 0.2 < time.monotonic() - began < 2
+        assert 0.2 < time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_what_is_no_proposal_is_aborted_at_once(serve, said, ending):
         peer.send(said)
         began = time.monotonic()
         assert peer.ending() == ending
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
     _is_served(pacs)
 
 
@@ -173,7 +173,7 @@ def test_breaches_of_protocol_end_the_association(serve, said, ending):
         peer.send(said)
         began = time.monotonic()
         assert peer.ending() == ending
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 4
     _is_served(pacs)
     assert eventually(lambda: leftovers(pacs.config) == [])
 
@@ -207,7 +207,7 @@ def test_who_does_not_finish_a_message_is_aborted(serve, instance, slow):
         began = time.monotonic()
         try:
             assert peer.ending() in ("abort 0 0", "closed")
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 15
         finally:
             stop.set()
             thread.join()
@@ -364,7 +364,8 @@ def tls(tmp_path):
 def test_a_silent_tls_client_holds_up_nobody_nor_the_shutdown(tmp_path, tls):
     """What pynetdicom did: the handshake ran in the accept loop, and one silent client blocked all."""
     settings, context = tls
-    server = config(tmp_path).model_copy(update={"tls": settings})
+    timeouts = dict.fromkeys(("association_timeout", "network_timeout", "shutdown_timeout"), 60.0)
+    server = config(tmp_path, **timeouts).model_copy(update={"tls": settings})
     with running(server) as pacs, RawPeer(pacs.address) as silent, RawPeer(pacs.address) as peer:
         peer.socket = context.wrap_socket(peer.socket, server_hostname="127.0.0.1")
         peer.associate(proposal((VERIFICATION, [IMPLICIT])))
@@ -376,7 +377,7 @@ def test_a_silent_tls_client_holds_up_nobody_nor_the_shutdown(tmp_path, tls):
         assert peer.ending() == "abort 0 0"
         assert silent.ending() == "closed"
         stopper.join()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 30
 
 
 def test_a_tls_handshake_has_a_deadline(tmp_path, tls):

@@ -48,7 +48,7 @@ class Acceptor:
 
     def close(self) -> None:
         socket.socket.shutdown(self._listening, socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(60)
         self._listening.close()
 
     def _serve(self) -> None:
@@ -59,7 +59,7 @@ class Acceptor:
                 return
             try:
                 with self._context.wrap_socket(sock, server_side=True, suppress_ragged_eofs=False) as secure:
-                    secure.settimeout(10)
+                    secure.settimeout(60)
                     secure.recv(65536)
                     secure.sendall(self._answer)
                     if self._answer[0] == PDUType.ASSOCIATE_AC:

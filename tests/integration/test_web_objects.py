@@ -413,7 +413,7 @@ def test_metadata_are_kept_behind_the_answer(archive: Archive) -> None:
     index = archive.pacs.archive.metadata._index
     stored = archive.pacs.archive.archive.find(one.SOPInstanceUID)
     assert stored is not None
-    assert eventually(lambda: next(index.kept([stored])) is not None, 30)
+    assert eventually(lambda: next(index.kept([stored])) is not None)
 
 
 # ------------------------------------------------------------------------------------ bulk data

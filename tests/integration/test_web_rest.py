@@ -93,7 +93,7 @@ def test_events_come_while_they_happen_and_end_with_the_server(tmp_path: Path) -
 
     def wait_for(what: str) -> None:
         with came:
-            assert came.wait_for(lambda: any(what in line for line in lines), 30), lines
+            assert came.wait_for(lambda: any(what in line for line in lines), 60), lines
 
     with running(config(tmp_path, web=True)) as pacs:
         site = Site(pacs)
@@ -105,7 +105,7 @@ def test_events_come_while_they_happen_and_end_with_the_server(tmp_path: Path) -
         wait_for("event: ARRIVED")
         wait_for(ds.StudyInstanceUID)
     # A stop waits for no listener, and the connection ends in order: otherwise the client would raise.
-    thread.join(30)
+    thread.join(60)
     assert not thread.is_alive()
     site.client.close()
 

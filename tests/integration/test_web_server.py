@@ -254,7 +254,7 @@ def test_a_running_response_may_end_when_the_server_stops() -> None:
         echo.release.set()
         answer = busy.answer()
         assert (answer.body, answer.headers["connection"]) == (b"released\n", "close")
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -266,7 +266,7 @@ def test_a_stream_of_events_does_not_hold_up_the_end() -> None:
         assert client.head().startswith("HTTP/1.1 200 OK")
         began = time.monotonic()
         own.server.stop()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
         assert (client.rest(), echo.ended) == (b"", 1)
 
 
@@ -277,7 +277,7 @@ def test_what_does_not_end_in_time_is_cut() -> None:
         assert eventually(lambda: len(echo.scopes) == 1)
         began = time.monotonic()
         own.server.stop()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
         assert busy.rest() == b""
         assert echo.ended == 1
 

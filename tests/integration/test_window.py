@@ -121,7 +121,7 @@ def test_answers_are_not_held_back(serve, monkeypatch):
     def slow(self: StorageSCP, association: Any, asked: Any) -> Any:
         if next(number) == 2:
             arrived.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
         return answer(self, association, asked)
 
     monkeypatch.setattr(StorageSCP, "__call__", slow)
@@ -130,7 +130,7 @@ def test_answers_are_not_held_back(serve, monkeypatch):
     with peer:
         peer.send(_requests(instances))
         assert _answers(peer, 1) == _successes(instances)[:1]
-        assert arrived.wait(10)
+        assert arrived.wait(60)
         go_on.set()
         assert _answers(peer, 1) == _successes(instances)[1:]
 
@@ -139,7 +139,7 @@ def test_what_is_sent_beyond_all_bounds_waits_at_the_peer(serve, monkeypatch):
     """The server reads no request before the last one is answered, so TCP holds the peer back."""
     go_on = threading.Event()
     answer = StorageSCP.__call__
-    monkeypatch.setattr(StorageSCP, "__call__", lambda *args: go_on.wait(20) and answer(*args))
+    monkeypatch.setattr(StorageSCP, "__call__", lambda *args: go_on.wait(60) and answer(*args))
     ds = make_ct(rows=256, columns=256)
     request = _request(Instance.of(ds), 1)
     peer, _ = _peer(serve())

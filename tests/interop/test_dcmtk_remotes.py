@@ -61,6 +61,7 @@ def test_remotes_are_listed(command: Callable[..., Any]) -> None:
 def test_an_echo_says_who_is_there(command: Callable[..., Any]) -> None:
     done = command("echo", "old")
     assert (done.returncode, done.stdout.startswith("old: is there, answered in ")) == (0, True)
+    assert " ms; DCMTK, OFFIS_DCMTK_" in done.stdout
     done = command("echo", "--all")
     assert done.returncode == 1
     old, gone, cloud = done.stdout.splitlines()
@@ -124,9 +125,35 @@ def rest(tmp_path: Path, old: RemoteAEConfig) -> Iterator[RestAPI]:
         yield api
 
 
+def test_whose_software_it_is_was_seen_when_it_was_called(rest: RestAPI, tmp_path: Path) -> None:
+    rest.send("POST", "/remotes/old/echo")
+    old, gone = rest.get("/remotes")["items"]
+    assert (old["vendor"], gone["vendor"], gone["implementation_class_uid"]) == ("DCMTK", "", "")
+    assert old["implementation_class_uid"].startswith("1.2.276.0.7230010.3.0.3.")
+    assert old["implementation_version_name"].startswith("OFFIS_DCMTK_")
+    remotes = [
+        each.model_dump(mode="json", include={"name", "ae_title", "host", "port"}) for each in rest.config.remote_aes
+    ]
+    settings = {
+        "storage": {"directory": str(tmp_path / "archive")},
+        "database": {"path": str(tmp_path / "pacs.db")},
+        "audit": {"directory": str(tmp_path / "audit")},
+        "remote_aes": [remotes[0] | {"vendor": "Mine"}, remotes[1]],
+    }
+    for vendor in ("DCMTK", "Mine"):
+        settings["remote_aes"][0]["vendor"] = "auto" if vendor == "DCMTK" else vendor
+        (tmp_path / "other.yaml").write_text(json.dumps(settings))
+        done = call_command("--config", "other.yaml", "remote", "list", cwd=tmp_path)
+        _, row, other = (line.split("\t") for line in done.stdout.splitlines())
+        assert row[-2:] == [vendor, old["implementation_version_name"]]
+        assert other[-2:] == ["-", "-"]
+
+
 def test_rest(rest: RestAPI) -> None:
-    assert [each["name"] for each in rest.get("/remotes")["items"]] == ["old", "gone"]
-    assert rest.send("POST", "/remotes/old/echo")["round_trip"] > 0
+    assert [(each["name"], each["vendor"]) for each in rest.get("/remotes")["items"]] == [("old", ""), ("gone", "")]
+    echoed = rest.send("POST", "/remotes/old/echo")
+    assert echoed["round_trip"] > 0
+    assert echoed["vendor"] == "DCMTK"
     rest.send("POST", "/remotes/gone/echo", status=504)
     rest.send("POST", "/remotes/nobody/echo", status=404)
     body = {"keys": {"PatientID": "ASK1"}, "returns": ["StudyInstanceUID"]}

@@ -142,6 +142,9 @@ def test_what_arrives_is_forwarded_to_it_but_not_what_it_sent(peer: Peer) -> Non
     received = peer.received()
     assert {received[each]["name"] for each in wanted} == {"Forward^All"}
     assert {received[each]["syntax"] for each in wanted} == {ExplicitVRLittleEndian}
+    breakers = peer.server.archive.breakers
+    # States are read once a second.
+    assert eventually(lambda: breakers.state("NODE").implementation.vendor() == "dcmjs-dimse")
     # The study has its place before these in the feed of changes, and would have come before them.
     assert not uids(STUDY) & set(received)
 

@@ -62,7 +62,7 @@ def refuses(port: int) -> bool:
 
 @pytest.fixture
 def pacs(tmp_path: Path) -> Iterator[PacsProcess]:
-    with PacsProcess(tmp_path / "pacs", settings={"server": {"shutdown_timeout": 20}}) as server:
+    with PacsProcess(tmp_path / "pacs", settings={"server": {"shutdown_timeout": 60}}) as server:
         yield server
 
 
@@ -73,7 +73,7 @@ def pacs(tmp_path: Path) -> Iterator[PacsProcess]:
 def test_a_signal_ends_an_idle_server(tmp_path: Path, number: signal.Signals) -> None:
     with PacsProcess(tmp_path / "pacs", fresh=True) as pacs:
         pacs.send_signal(number)
-        assert pacs.wait(10) == 0
+        assert pacs.wait() == 0
 
 
 def test_a_running_transfer_is_finished_and_kept(pacs: PacsProcess) -> None:
@@ -88,7 +88,7 @@ def test_a_running_transfer_is_finished_and_kept(pacs: PacsProcess) -> None:
         idle.read_message(10)
     assert transfer.finish().status == 0
 
-    assert pacs.wait(20) == 0
+    assert pacs.wait() == 0
     assert [path.stem for path in pacs.files()] == [transfer.instance.sop_instance_uid]
     assert pacs.incoming() == []
     for link in (transfer.link, idle):
@@ -100,7 +100,7 @@ def test_a_transfer_that_does_not_end_is_aborted_after_the_timeout(tmp_path: Pat
         transfer = begun(pacs)
         began = time.monotonic()
         pacs.send_signal(signal.SIGTERM)
-        assert pacs.wait(15) == 0
+        assert pacs.wait() == 0
         assert time.monotonic() - began >= 1
     assert pacs.files() == pacs.incoming() == []
     with pytest.raises((PeerAborted, ConnectionLost)):
@@ -115,8 +115,8 @@ def test_a_second_signal_aborts_at_once(pacs: PacsProcess) -> None:
     assert pacs.running()
     began = time.monotonic()
     pacs.send_signal(signal.SIGTERM)
-    assert pacs.wait(15) == 0
-    assert time.monotonic() - began < 10
+    assert pacs.wait() == 0
+    assert time.monotonic() - began < 30
     assert pacs.files() == pacs.incoming() == []
     transfer.link.transport.close()
 

@@ -145,7 +145,7 @@ def test_killed_at_any_moment_it_leaves_an_index_and_begins_again(stopped: PacsP
         )
         time.sleep(chance.uniform(0.3, 2.0))  # anywhere; no matter where
         process.send_signal(signal.SIGKILL)
-        process.wait(30)
+        process.wait(60)
         assert contents(url_of(stopped)) == before
     assert rebuild(stopped).returncode == 0
     assert contents(url_of(stopped)) == before

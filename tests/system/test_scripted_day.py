@@ -193,7 +193,7 @@ class Modality:
 
     def wait_for(self, uids: Sequence[str]) -> None:
         with self.changed:
-            assert self.changed.wait_for(lambda: set(uids) <= set(self.committed), 30), f"no report for {uids}"
+            assert self.changed.wait_for(lambda: set(uids) <= set(self.committed), 60), f"no report for {uids}"
 
     @property
     def handlers(self) -> list[Any]:

@@ -96,10 +96,14 @@ def tally(database: Database, *columns: str) -> Counter[Any]:
 
 
 def let_leases_end(database: Database) -> None:
-    """What a killed server had claimed is due a minute later, and what it asked asked again; let that be over."""
+    """What a killed server had claimed is due a minute later, and what it asked asked again; let that be over.
+
+    On SQLite leases do not matter: the next server knows that it is alone.
+    """
     over = datetime.now(UTC) - timedelta(seconds=1)
+    ends = over + timedelta(days=1) if database.is_sqlite else over
     with database.begin() as connection:
-        connection.execute(update(task).where(task.c.state == "running").values(claimed_until=over))
+        connection.execute(update(task).where(task.c.state == "running").values(claimed_until=ends))
         asked = remote_state.c.probe_until.is_not(None)
         connection.execute(update(remote_state).where(asked).values(probe_until=over))
 

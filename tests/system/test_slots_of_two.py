@@ -4,6 +4,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,23 @@ def verify(pacs: PacsProcess) -> None:
     assert verified.returncode == 0, verified.stdout
 
 
+@dataclass
+class Pace:
+    """The longest pause of senders, in seconds."""
+
+    pause: float = 0.3
+
+
 @contextmanager
-def sending(pacs: PacsProcess, study: str, seed: int, acknowledged: set[str]) -> Iterator[None]:
+def sending(pacs: PacsProcess, study: str, seed: int, acknowledged: set[str]) -> Iterator[Pace]:
     """Several senders store into a study, a few instances at a time, until the connection breaks or the block ends."""
-    over = threading.Event()
+    over, pace = threading.Event(), Pace()
 
     def send(number: int) -> None:
         choices, series = random.Random(f"{seed} {number}"), uid()
         link = associate(pacs.port, [(CT, EXPLICIT)])
         with suppress(AssociationEnded, OSError):
-            while not over.wait(choices.uniform(0, 0.3)):
+            while not over.wait(choices.uniform(0, pace.pause)):
                 for _ in range(choices.randint(1, 8)):
                     instance = Instance.of(make_ct(study, series))
                     assert store(link, instance).status == 0
@@ -59,7 +67,7 @@ def sending(pacs: PacsProcess, study: str, seed: int, acknowledged: set[str]) ->
     for thread in threads:
         thread.start()
     try:
-        yield
+        yield pace
     finally:
         over.set()
         for thread in threads:
@@ -81,10 +89,11 @@ def test_nothing_that_was_deleted_comes_back_after_a_kill(pacs: PacsProcess, rou
     for number in range(rounds):
         pacs.start()
         try:
-            with sending(pacs, study, number, acknowledged):
+            with sending(pacs, study, number, acknowledged) as pace:
                 before = len(acknowledged)
                 wait_for(lambda n=before: len(acknowledged) > n + 5, "a few acknowledged instances")  # type: ignore[misc]
-                # A study that changes while it is deleted is one to be tried again.
+                # A study that changes while it is deleted is one to be tried again. Where a deletion takes longer than
+                # the pauses between the instances, these get longer.
                 arguments = ("delete", "study", study, "--reason", "why", "--yes", "--config", pacs.config_file)
                 done: Any = None
                 for _ in range(10):
@@ -93,6 +102,7 @@ def test_nothing_that_was_deleted_comes_back_after_a_kill(pacs: PacsProcess, rou
                         deletions += 1
                         break
                     assert "changes all the time" in done.stderr, done.stderr
+                    pace.pause *= 2
                 pacs.kill()
         finally:
             if pacs.running():

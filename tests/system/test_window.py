@@ -58,7 +58,7 @@ class Sender:
         self.ended = True
         self.peer.socket.close()
         self._may_send.release()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -72,7 +72,7 @@ def test_what_was_answered_is_kept(database_url: str, tmp_path: Path, number: si
             sender.read()
         finally:
             sender.end()
-        assert pacs.wait(30) == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+        assert pacs.wait() == (0 if number == signal.SIGTERM else -signal.SIGKILL)
 
         assert sender.acknowledged == sender.sent[: len(sender.acknowledged)]
         assert len(sender.acknowledged) < len(sender.sent)

@@ -32,7 +32,7 @@ class DICOMwebSender(Closing):
         """Give the client back."""
         self._close()
 
-    def send(self, instance: Outgoing) -> Answer:
+    def send(self, instance: Outgoing, upcoming: Outgoing | None = None) -> Answer:
         """Send one instance and return what the remote answered; see `Sender.send`."""
         return next(self.send_all([instance]))
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.dicom.caller import Role
+from pacs_server.dicom.implementations import UNKNOWN, Implementation
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import NotFound
 from pacs_server.index.task_values import Priority
@@ -38,6 +39,11 @@ class RemoteSettings(Answer):
     max_associations: int
     windows: list[str]
     backups: list[str]
+    vendor: Annotated[str, Field(description="As set, else as it says itself; empty if that is not known.")]
+    implementation_class_uid: Annotated[
+        str, Field(description="What it said of its software when it was called last; empty before.")
+    ]
+    implementation_version_name: str
 
 
 class RemoteSettingsList(Answer):
@@ -51,9 +57,9 @@ class Echoed(Answer):
 
     seconds: Annotated[float, Field(description="The time of all, with the connection.")]
     round_trip: Annotated[float, Field(description="The time of the answer alone.")]
-    implementation_version_name: Annotated[
-        str, Field(description="What the remote calls its implementation; empty if it does not tell.")
-    ]
+    vendor: Annotated[str, Field(description="As set, else as it says itself; empty if that is not known.")]
+    implementation_class_uid: Annotated[str, Field(description="What it says of its software; empty for DICOMweb.")]
+    implementation_version_name: str
 
 
 class SearchAtRemote(Body):
@@ -106,6 +112,7 @@ class Remotes:
     def __init__(self, services: WebServices) -> None:
         self._config = services.config
         self._queries = services.remotes
+        self._breakers = services.breakers
         self._fetching = services.fetching
 
     def operations(self) -> list[Operation]:
@@ -141,14 +148,24 @@ class Remotes:
 
     def _list(self, call: Call[Any, None]) -> Answer:
         unlimited(call)
-        return RemoteSettingsList(items=[_row(each) for each in self._config().remote_aes])
+        states = self._breakers.states()
+        return RemoteSettingsList(
+            items=[
+                _row(each, states[each.name].implementation if each.name in states else UNKNOWN)
+                for each in self._config().remote_aes
+            ]
+        )
 
     def _echo(self, call: Call[Any, None]) -> Answer:
-        answer = self._queries.echo(self._named(call))
+        name = self._named(call)
+        answer, remote = self._queries.echo(name), self._config().remote(name)
         return Echoed(
-            seconds=round(answer.seconds, 6), round_trip=round(answer.round_trip, 6),
-            implementation_version_name=answer.implementation_version_name,
-        )  # fmt: skip
+            seconds=round(answer.seconds, 6),
+            round_trip=round(answer.round_trip, 6),
+            vendor=answer.implementation.vendor(remote.vendor if remote else "auto"),
+            implementation_class_uid=answer.implementation.class_uid,
+            implementation_version_name=answer.implementation.version_name,
+        )
 
     def _search(self, call: Call[Any, SearchAtRemote]) -> Answer:
         name, body = self._named(call), call.body
@@ -179,7 +196,7 @@ def _matches(found: Any, limit: int) -> Matches:
     return Matches(items=[dict(each) for each in items[:limit]], complete=len(items) <= limit)
 
 
-def _row(remote: RemoteAEConfig) -> RemoteSettings:
+def _row(remote: RemoteAEConfig, implementation: Implementation) -> RemoteSettings:
     return RemoteSettings(
         name=remote.name,
         kind=remote.kind,
@@ -189,4 +206,7 @@ def _row(remote: RemoteAEConfig) -> RemoteSettings:
         max_associations=remote.max_associations,
         windows=list(remote.windows),
         backups=list(remote.backups),
+        vendor=implementation.vendor(remote.vendor),
+        implementation_class_uid=implementation.class_uid,
+        implementation_version_name=implementation.version_name,
     )

@@ -7,7 +7,9 @@ from pydantic import Field
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import NotFound
+from pacs_server.services.actions import circles
 from pacs_server.services.routing import Rule
+from pacs_server.services.rule_engine import Verdict
 from pacs_server.web.api.operation import Answer, Call, Operation, unlimited
 from pacs_server.web.services import WebServices
 
@@ -44,6 +46,7 @@ class VerdictRow(Answer):
     rule: RuleRow
     instances: Annotated[int, Field(description="To how many instances it applies.")]
     reason: Annotated[str, Field(description="Why it applies to none; empty if it applies.")]
+    circles: Annotated[list[str], Field(description="What is not sent to which remote, because it came from there.")]
 
 
 class DryRun(Answer):
@@ -58,6 +61,7 @@ class Routing:
 
     def __init__(self, services: WebServices) -> None:
         self._engine = services.rules
+        self._config = services.config
 
     def operations(self) -> list[Operation]:
         """The operations of the resource."""
@@ -84,8 +88,11 @@ class Routing:
         instances, verdicts = self._engine.test(uid) if is_uid(uid) else (0, [])
         if not instances:
             raise NotFound("there is no study of this UID")
-        items = [VerdictRow(rule=_row(each.rule), instances=each.instances, reason=each.reason) for each in verdicts]
-        return DryRun(instances=instances, items=items)
+        return DryRun(instances=instances, items=[self._verdict(each) for each in verdicts])
+
+    def _verdict(self, verdict: Verdict) -> VerdictRow:
+        told = circles(self._config(), verdict.decision) if verdict.decision else []
+        return VerdictRow(rule=_row(verdict.rule), instances=verdict.instances, reason=verdict.reason, circles=told)
 
 
 def _row(rule: Rule) -> RuleRow:

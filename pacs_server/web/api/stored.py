@@ -78,6 +78,9 @@ class StoredFile(Answer):
     transfer_syntax_uid: str
     received_at: datetime
     calling_ae: Annotated[str, Field(description="The AE title that sent it; empty if it had none.")]
+    move_originator: Annotated[
+        str, Field(description="The AE title that had it sent by C-MOVE; empty if it came otherwise.")
+    ]
     address: Annotated[str, Field(description="The address that sent it.")]
 
 
@@ -190,7 +193,7 @@ class StoredObjects:
         return StoredFile(
             path=file.path, version=file.version, size=file.size, sha256=file.digest,
             transfer_syntax_uid=file.transfer_syntax_uid, received_at=file.received_at,
-            calling_ae=file.calling_ae, address=file.peer,
+            calling_ae=file.calling_ae, move_originator=file.move_originator, address=file.peer,
         )  # fmt: skip
 
     def _row(self, caller: Caller, level: Level, name: str) -> ListedRow:

@@ -295,7 +295,7 @@ def test_two_senders_of_one_uid_at_once(storage: MemoryStorage, index: FaultyInd
 
     def send(data: bytes) -> None:
         file = received(archive, data)
-        start.wait(10)
+        start.wait(60)
         try:
             outcomes.append(archive.add(file).name)
         except DuplicateInstance:

@@ -660,6 +660,6 @@ def test_a_stop_in_the_instant_before_a_sync_is_not_forgotten(monkeypatch: pytes
     )
     background.start()
     background.wake()
-    background.join(5)
+    background.join(60)
     assert not background.is_alive()
     assert synced == [True]

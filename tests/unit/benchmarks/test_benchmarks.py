@@ -322,7 +322,7 @@ def test_a_slow_link_delays_every_byte_and_loses_none() -> None:
                 near.sendall(b"x" * 1_000_000)
                 near.shutdown(socket.SHUT_WR)
                 received = b"".join(iter(lambda: far.recv(65536), b""))
-                assert 0.2 <= time.monotonic() - began < 5
+                assert 0.2 <= time.monotonic() - began < 60
     assert received == b"x" * 1_000_000
 
 

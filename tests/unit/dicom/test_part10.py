@@ -24,9 +24,10 @@ TOLD = Provenance(datetime(2026, 3, 1, 12, 30, 15, 678, tzinfo=UTC), "CT1", "10.
     moment=st.datetimes(timezones=st.just(UTC)),
     calling_ae=st.text(max_size=16),
     peer=st.text(st.characters(codec=None), max_size=300),
+    originator=st.text(max_size=16),
 )
-def test_provenance_comes_back_as_it_was(moment: datetime, calling_ae: str, peer: str) -> None:
-    told = Provenance(moment, calling_ae, peer)
+def test_provenance_comes_back_as_it_was(moment: datetime, calling_ae: str, peer: str, originator: str) -> None:
+    told = Provenance(moment, calling_ae, peer, originator)
     head = encode_head(CT, SOP, EXPLICIT, "CT1", told)
     read = decode_head(head)
     assert read is not None

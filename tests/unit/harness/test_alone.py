@@ -21,7 +21,7 @@ def test_who_is_alone_has_nobody_beside_it(tmp_path: Path) -> None:
     with first.entered(alone=False):
         thread.start()
         assert not inside.wait(0.2)
-    assert inside.wait(10)
+    assert inside.wait(60)
     thread.join()
 
 

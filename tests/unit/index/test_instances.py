@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Connection, event, insert, make_url, select, text
@@ -517,3 +518,12 @@ def test_long_names_fit_the_database_index(index, database):
     # Each of these becomes 18 characters when folded.
     add(index, header(patient_name="\ufdfa" * 256, accession_number="\U0001f600" * 256))
     assert index.counts() == Counts(1, 1, 1, 1)
+
+
+def test_a_study_was_received_with_the_earliest_of_its_instances(database: Database, index: InstanceIndex) -> None:
+    """Whatever order they come in: what was restored, or a new index reads, may be older than what is there."""
+    for number, day in enumerate((3, 1, 2)):
+        of = header(sop=f"1.1.1.{number}")
+        index.add(stored(of), of, ORIGIN, datetime(2026, 1, day, tzinfo=UTC))
+    with database.connect() as connection:
+        assert connection.scalars(select(models.study.c.received_at)).all() == ["20260101000000"]

@@ -256,7 +256,7 @@ def test_of_many_ends_at_once_one_wins(database: Database, steps: ProcedureStepI
     lost: list[str] = []
 
     def finish(status: str) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             series = {"0020000E": text("1.1.1", "UI"), "00181030": text("Head", "LO")}
             service.set("1", {STATUS: text(status, "CS"), "00400340": {"vr": "SQ", "Value": [series]}})
@@ -286,7 +286,7 @@ def test_two_steps_of_an_item_ending_at_once(database: Database, steps: Procedur
         barrier = threading.Barrier(2)
 
         def finish(uid: str, barrier: threading.Barrier = barrier) -> None:
-            barrier.wait(10)
+            barrier.wait(60)
             steps.update(uid, end("COMPLETED"), discontinued_returns=True)
 
         threads = [threading.Thread(target=finish, args=(uid,)) for uid in uids]

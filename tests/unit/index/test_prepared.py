@@ -1,10 +1,10 @@
 """Statements compiled once: the same rows as SQLAlchemy would write and read, on both databases."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table, bindparam, event, insert, select
+from sqlalchemy import Column, DateTime, Integer, MetaData, String, Table, bindparam, event, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.compiler import SQLCompiler
 
@@ -47,6 +47,18 @@ def test_what_is_written_is_read_as_usual(database: Database) -> None:
             "Müller 2",
         )
     assert [row | {"at": row["at"].replace(tzinfo=UTC)} for row in found] == ROWS
+
+
+def test_rows_come_back_as_sqlalchemy_reads_them(database: Database) -> None:
+    wanted = select(TABLE).where(TABLE.c.at <= bindparam("latest"), TABLE.c.id > 1).order_by(TABLE.c.id).limit(1)
+    changed = update(TABLE).where(TABLE.c.id == bindparam("_id")).values(at=bindparam("_at")).returning(TABLE)
+    with database.begin() as connection:
+        connection.execute(INSERT, ROWS)
+        (row,) = Prepared(wanted).all(connection, {"latest": NOW})
+        assert (row, row.at) == (connection.execute(wanted, {"latest": NOW}).one(), row[2])
+        (row,) = Prepared(changed).all(connection, {"_id": 3, "_at": NOW + timedelta(seconds=1)})
+        assert row == connection.execute(select(TABLE).where(TABLE.c.id == 3)).one()
+        assert Prepared(changed).all(connection, {"_id": 4, "_at": None}) == []
 
 
 def test_a_taken_key_is_an_integrity_error(database: Database) -> None:

@@ -78,6 +78,16 @@ def test_a_study_is_sent_and_every_answer_noted(out: Outbound, study: list[Store
     assert out.counted == [("A", "delivered")] * 3
 
 
+@pytest.mark.parametrize("changes", [(), ({"remove": ["PatientName"]},)])
+def test_the_sender_is_told_what_comes_next_unless_that_is_work(
+    out: Outbound, study: list[StoredInstance], changes: tuple[dict[str, object], ...]
+) -> None:
+    out.send(uid(study), changes=changes)
+    out.work()
+    _, second, third = (each.uids.sop for each in study)
+    assert out.senders.upcoming == ([None] * 3 if changes else [second, third, None])
+
+
 def test_a_warning_is_a_delivery(out: Outbound, study: list[StoredInstance]) -> None:
     out.senders.moods["A"] = lambda instance: Answer(0xB000)
     out.send(uid(study))
@@ -196,18 +206,16 @@ def test_late_images_follow_by_the_same_task_or_another(
 
 
 def test_late_images_do_not_die_with_the_task_that_runs(out: Outbound, study: list[StoredInstance]) -> None:
-    out.senders.moods["A"] = lambda instance: BAD
     key = out.send(uid(study))
     (task,) = out.claim()
-    prepare = out.handler.prepare
     added: list[int] = []
 
-    def late(stored: StoredInstance, forwarding: object) -> Outgoing:
-        if len(out.senders.sent) == 2 and not added:
+    def late(instance: Outgoing) -> Answer:
+        if len(out.senders.sent) == 2:
             added.append(out.send(uid(study)))
-        return prepare(stored, forwarding)  # type: ignore[arg-type]
+        return BAD
 
-    out.handler.prepare = late
+    out.senders.moods["A"] = late
     out.run([task])
     assert added == [key]
     assert out.task(key).state == TaskState.READY

@@ -26,7 +26,7 @@ from pacs_server.index.workflow_models import procedure_step, procedure_step_ins
 from pacs_server.outbox.completion import CompletionHandler
 from pacs_server.outbox.handler import Work
 from pacs_server.outbox.router import CONSUMER, Router
-from pacs_server.services.actions import STUDY_COMPLETE, WEBHOOK, Actions, ForwardOrder
+from pacs_server.services.actions import STUDY_COMPLETE, WEBHOOK, Actions, ForwardOrder, circles
 from pacs_server.services.marks import MarkService
 from pacs_server.services.routing import Rules, compile_rules
 from pacs_server.services.rule_engine import RuleEngine
@@ -36,6 +36,7 @@ SETTINGS = """
 remote_aes:
   - {ae_title: WS1, host: 127.0.0.1, port: 104}
   - {ae_title: CT1, host: 127.0.0.1, port: 104}
+  - {ae_title: LAB, host: 127.0.0.1, port: 104}
 routing:
   webhook_secret_file: secret
   quiet_time: 60
@@ -153,6 +154,34 @@ def test_nothing_goes_back_to_where_it_came_from(routed: Routed, tmp_path: Path)
     routed.place.store("1.1", "1.1.1", "1.1.1.1")  # from CT1
     routed.step()
     assert routed.sent() == [("all", "WS1", ["1.1.1.1"])]
+
+
+def test_nothing_goes_back_to_who_had_it_moved_here(
+    routed: Routed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    routed.configure(
+        tmp_path,
+        "    - {name: all, forward: [WS1, LAB]}\n"
+        "    - {name: moved, match: {MoveOriginatorApplicationEntityTitle: 'WS*'}, label: moved}\n",
+    )
+    routed.place.store("1.1", "1.1.1", "1.1.1.1", move_originator="WS1")
+    routed.place.store("1.1", "1.1.1", "1.1.1.2", move_originator="WS2")
+    routed.place.store("1.1", "1.1.1", "1.1.1.3")
+    with caplog.at_level("INFO"):
+        routed.step()
+    assert routed.sent() == [
+        ("all", "WS1", ["1.1.1.2", "1.1.1.3"]),
+        ("all", "LAB", ["1.1.1.1", "1.1.1.2", "1.1.1.3"]),
+    ]
+    (told,) = [each for each in caplog.records if each.message == "not sent back to where it came from"]
+    assert (told.remote, told.instances) == ("WS1", 1)  # type: ignore[attr-defined]
+    assert told.reason == "WS1 had it sent here by C-MOVE"  # type: ignore[attr-defined]
+    assert routed.marks.of(["1.1"])["1.1"].labels == ("moved",)
+    _, verdicts = routed.engine.test("1.1")
+    assert [circles(routed.config, each.decision) for each in verdicts if each.decision] == [
+        ["1 instance not to WS1: WS1 had it sent here by C-MOVE"],
+        [],
+    ]
 
 
 def test_a_study_is_complete_when_nothing_came_for_a_while_and_late_images_follow(

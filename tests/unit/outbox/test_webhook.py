@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import schema
 from outboxes import Clock, OutboxNode
+from servers import free_port
 
 from pacs_server.config import Config
 from pacs_server.config.load import load
@@ -147,9 +148,7 @@ def test_what_the_receiver_answers_decides(
 
 
 def test_a_receiver_that_is_not_there_is_called_again(hook: Hook, calls: Calls) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        port = nobody.getsockname()[1]
-    calls.config = calls.configured(f"{{name: told, webhook: 'http://127.0.0.1:{port}/'}}")
+    calls.config = calls.configured(f"{{name: told, webhook: 'http://127.0.0.1:{free_port()}/'}}")
     task = calls.run()
     assert (task.state, task.attempts) == (TaskState.READY, 1)
     assert task.last_error.startswith("cannot call 127.0.0.1: ")
@@ -177,7 +176,7 @@ def test_a_receiver_that_drips_its_answer_is_cut_off(hook: Hook, calls: Calls, m
         ended.set()
         thread.join()
     assert task.state is TaskState.READY
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 def test_a_rule_that_is_gone_calls_nobody(hook: Hook, calls: Calls) -> None:

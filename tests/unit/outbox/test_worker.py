@@ -14,6 +14,7 @@ import schema
 from outboxes import OutboxNode
 
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
+from pacs_server.index.presence import Presence
 from pacs_server.index.task_values import Priority, Task
 from pacs_server.index.tasks import MOST_LOST_LEASES
 from pacs_server.outbox import worker as module
@@ -57,10 +58,14 @@ def node(tmp_path: Any) -> Iterator[OutboxNode]:
 
 @contextmanager
 def working(
-    node: OutboxNode, handlers: Handler | Mapping[str, Handler], stop_within: float = 10.0, slots: int = 8
+    node: OutboxNode,
+    handlers: Handler | Mapping[str, Handler],
+    stop_within: float = 10.0,
+    slots: int = 8,
+    presence: Presence | None = None,
 ) -> Iterator[Worker]:
     by_kind = handlers if isinstance(handlers, dict) else {"send": handlers}
-    worker = Worker(node.service, by_kind, stop_within=lambda: stop_within, slots=slots)
+    worker = Worker(node.service, by_kind, stop_within=lambda: stop_within, slots=slots, presence=presence)
     worker.start()
     try:
         yield worker
@@ -385,6 +390,24 @@ def test_a_clock_that_jumps_takes_no_task_from_its_owner(tmp_path: Any) -> None:
         assert node.states() == ["running", "running"]
     assert set(node.counted) == {("send", "released")}
     node.database.close()
+
+
+def test_the_only_worker_runs_at_once_what_another_process_left(node: OutboxNode) -> None:
+    key, handler = node.add(), Recording()
+    node.claim()
+    running = Presence(node.database.file)
+    running.enter(lambda: None)
+    with working(node, handler, presence=Presence(node.database.file)):
+        assert not handler.began.acquire(timeout=0.1)
+    running.leave()
+    with working(node, handler, presence=Presence(node.database.file)):
+        assert eventually(lambda: node.task(key).state == "done")
+    assert node.counted == [("send", "lost"), ("send", "done")]
+    # Whoever has stopped is not there any more.
+    node.add()
+    node.claim()
+    with working(node, handler, presence=Presence(node.database.file)):
+        assert eventually(lambda: node.states() == ["done", "done"])
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_one_thread_asks_and_the_others_wait() -> None:
 
     def slowly(credentials: ClientCredentials) -> Mapping[str, Any]:
         asking.set()
-        assert go.wait(10)
+        assert go.wait(60)
         return ask(credentials)
 
     endpoint.tokens = AccessTokens(CREDENTIALS, slowly, clock=lambda: endpoint.now)
@@ -74,10 +74,10 @@ def test_one_thread_asks_and_the_others_wait() -> None:
     threads = [threading.Thread(target=lambda: found.append(endpoint.token())) for _ in range(8)]
     for thread in threads:
         thread.start()
-    assert asking.wait(10)
+    assert asking.wait(60)
     go.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert (endpoint.asked, found) == (1, ["Bearer token-1"] * 8)
 
 
@@ -143,7 +143,7 @@ def test_all_connections_of_a_remote_share_its_rate() -> None:
     begun = time.monotonic()
     for _ in range(5):
         wire.spend(100_000)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     # The first second's worth is free, and each later one waits for those before it.
     assert [round(wait) for wait in waits] == [1, 2, 3, 4]
     Wire().spend(10**9)

@@ -486,7 +486,7 @@ def test_asking_again_while_a_report_fails_is_no_deadlock(node_of: Callable[[], 
     begun, asked = threading.Event(), []
 
     def ask() -> None:
-        begun.wait(10)
+        begun.wait(60)
         if by == "request":
             other.request()
         else:

@@ -12,7 +12,7 @@ from sqlalchemy import event, update
 from pacs_server.index.task_models import task as table
 from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import NewTask, Priority, TaskState
-from pacs_server.index.tasks import MOST_LOST_LEASES, add_task
+from pacs_server.index.tasks import MOST_LOST_LEASES, Wanted, add_task
 from pacs_server.services import tasks as services
 from pacs_server.services.tasks import RetryPolicy
 
@@ -270,6 +270,16 @@ def test_a_lease_that_ran_out_is_ready_again(node: OutboxNode, clock: Clock) -> 
     assert node.service.done(task)
     assert node.task(key).lost_leases == 0
     assert node.counted == [("send", "lost"), ("send", "done")]
+
+
+def test_what_nobody_runs_any_more_is_taken_back_before_its_lease_ends(node: OutboxNode) -> None:
+    lost, other = node.add(), node.add(kind="elsewhere")
+    node.claim()
+    node.service.claim(Wanted({"elsewhere": 1}))
+    (ready,) = node.service.take_back(WANTED.kinds)
+    assert (ready.id, ready.state, ready.lost_leases) == (lost, "ready", 1)
+    assert node.task(other).state == "running"
+    assert node.counted == [("send", "lost")]
 
 
 def test_a_lease_is_renewed(node: OutboxNode, clock: Clock) -> None:

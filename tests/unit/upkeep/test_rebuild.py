@@ -89,7 +89,7 @@ class Site:
         self.patients = PatientService(database, self.files.decisions, audit, lambda: "PACS")
 
     def store_file(self, path: Path, calling_ae: str = "CT1", peer: str = "10.0.0.7") -> StoreOutcome | None:
-        return self.store.store_file(path, Origin(calling_ae, "PACS", peer, Door.DIMSE))
+        return self.store.store_file(path, Origin(calling_ae, "PACS", peer, Door.DIMSE, "WS1"))
 
     def rebuilt(self, into: Database, jobs: int = 2) -> RebuildReport:
         return rebuild(self.files, into, lambda what, done, total: None, jobs=jobs)

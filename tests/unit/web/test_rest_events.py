@@ -81,14 +81,14 @@ class Stream:
         """Wait until the server has ended the stream."""
         with self._got:
             assert self._got.wait_for(lambda: self.ended, 30)
-        self._thread.join(10)
+        self._thread.join(60)
 
     def leave(self) -> None:
         """Go away, as a client does that closes its page."""
         assert self._loop is not None
         assert self._gone is not None
         self._loop.call_soon_threadsafe(self._gone.set)
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def told(self) -> Told:
@@ -178,7 +178,7 @@ def test_the_cursor_goes_with_the_last_listener(api: RestAPI) -> None:
     assert thread is not None
     stream.leave()
     api.archive.feed.wake()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert api.archive.feed.gauges() == {}
 

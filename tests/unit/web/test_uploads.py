@@ -79,7 +79,7 @@ def test_no_more_is_read_than_may_wait() -> None:
         def work(pieces: Iterator[bytes]) -> int:
             next(pieces)
             loop.call_soon_threadsafe(looked.set)
-            go_on.wait(10)
+            go_on.wait(60)
             return 1 + sum(1 for _ in pieces)
 
         waiting = asyncio.ensure_future(consuming(client, work))

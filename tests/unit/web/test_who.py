@@ -210,7 +210,7 @@ def test_a_flood_of_logins_takes_few_threads_and_the_rest_is_put_off(
 
     def slow(*_: object) -> tuple[Verdict, None]:
         busy.append(threading.current_thread())
-        goes_on.wait(1)
+        goes_on.wait(60)
         return Verdict.WRONG, None
 
     monkeypatch.setattr(users, "identify", slow)
@@ -241,7 +241,7 @@ def test_tokens_that_wait_for_a_provider_take_few_threads_and_the_rest_is_put_of
 
     def hangs(token: str, settings: object) -> None:
         busy.append(token)
-        goes_on.wait(5)
+        goes_on.wait(60)
 
     services, provider = Mock(), Mock(of_token=hangs)
     config = Config.model_validate(
