@@ -15,7 +15,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 STATEMENT := docs/conformance-statement.md
 # Only names of files and folders of ours go to the linters.
-CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/new-migration
+CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/new-migration .ci/viewer
 
 .PHONY: help
 help: ## List the targets
@@ -50,6 +50,12 @@ run: $(RUN_STAMP) ## Start the server, with pacs_server.yaml if it is here
 	@if [ -f pacs_server.yaml ]; then echo 'starting the server with pacs_server.yaml'; \
 		else echo 'starting the server with its defaults; the archive is kept in this directory'; fi
 	@if [ -f pacs_server.yaml ]; then exec $(BIN)/pacs-server --config pacs_server.yaml; else exec $(BIN)/pacs-server; fi
+
+.PHONY: viewer
+viewer: $(RUN_STAMP) ## Fetch the viewer OHIF, which the web pages open studies in then
+	@$(BIN)/python .ci/viewer
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/pacs_server_ohif-*.whl
+	@echo 'it is in $(VENV): start the server anew to see it'
 
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests

@@ -105,6 +105,7 @@ class WebConfig(Section):
     cors_origins: Live[Annotated[tuple[_Origin, ...], Field(strict=False)]] = ()
     max_connections: Live[Count] = 200
     max_body: Live[_Size] = 0
+    viewer_path: Live[OptionalPath] = None
     tls: WebTLSConfig = WebTLSConfig()
     sessions: WebSessionsConfig = WebSessionsConfig()
     share_links: WebShareLinksConfig = WebShareLinksConfig()

@@ -28,6 +28,7 @@ from pacs_server.web.pages.tasks import Tasks
 from pacs_server.web.pages.trash import Trash
 from pacs_server.web.pages.upload import Upload
 from pacs_server.web.pages.users import Users
+from pacs_server.web.pages.viewer import Viewer
 from pacs_server.web.pages.welcome import Welcome
 from pacs_server.web.pages.worklist import Worklist
 
@@ -43,13 +44,13 @@ _ROOMS: Final = (
     StudyTags,
     Share,
     Look,
+    Viewer,
     Conflicts,
     Trash,
     Tasks,
     Storage,
     Audit,
     Users,
-    About,
     Network,
     Allow,
     Remotes,

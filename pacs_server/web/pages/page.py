@@ -23,6 +23,7 @@ from pacs_server.web.pages.asking import Asking
 from pacs_server.web.pages.assets import Assets
 from pacs_server.web.pages.formats import Formats
 from pacs_server.web.pages.languages import Language, Languages
+from pacs_server.web.pages.viewer_files import viewer_folder
 from pacs_server.web.services import WebServices
 from pacs_server.web.status import again_after, on_http_error, status_of
 from pacs_server.web.threads import in_thread
@@ -152,6 +153,7 @@ class Pages:
             "themes": THEMES,
             "entries": [entry for entry in self.entries if caller.role >= entry.role],
             "version": __version__,
+            "has_viewer": viewer_folder(self.services.config().web.viewer_path) is not None,
             "share_links": self.services.config().web.share_links.enabled,
             "archive": self.services.config().server.ae_title,
         }
