@@ -1,6 +1,7 @@
 """What happened to a study, in one line of time: when it came, was sent and was looked at, and what was decided."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pacs_server.errors import NotFound
+from pacs_server.errors import NotAuthorised, NotFound
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Pages
 
@@ -76,7 +77,17 @@ class StudyHistory:
             first=last - timedelta(days=_DAYS),
             last=last,
             words=SEEN,
+            over=await self._associations(request),
         )
+
+    async def _associations(self, request: Request) -> Callable[[Any], list[Any]]:
+        """What finds the associations, of those that are still remembered, over which something was received."""
+        known: list[Any] = []
+        with suppress(NotAuthorised):
+            if self._pages.ask.may(request, "list_recent_associations"):
+                query = {"refused": False, "limit": _TOGETHER}
+                known = (await self._pages.ask(request, "list_recent_associations", query=query)).items
+        return lambda received: [each for each in known if _is_over(each, received)]
 
     async def _ordered(self, request: Request, study: Any) -> list[Any]:
         """The worklist items of the study: those with its UID, else those with its accession number."""
@@ -105,6 +116,13 @@ class StudyHistory:
         except NotFound:
             return []
         return list(together(found))
+
+
+def _is_over(association: Any, received: Any) -> bool:
+    """Whether something may have been received over an association: from the same peer, at the same time."""
+    same = (association.calling_ae, association.address) == (received.who, received.where)
+    began = association.at - timedelta(seconds=association.seconds + 1)
+    return same and began <= received.at and (received.since or received.at) <= association.at
 
 
 @dataclass(slots=True)

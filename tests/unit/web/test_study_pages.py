@@ -1,0 +1,109 @@
+"""The pages of a study for people with accounts: what each role sees, and the line of time."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from datasets import make_study
+from pydicom.dataset import Dataset
+from restapi import ANN, LIMITED, RestAPI
+from starlette.testclient import TestClient
+
+from pacs_server.dicom.caller import Role
+from pacs_server.web.door import make_app
+from pacs_server.web.middleware import Gate
+from pacs_server.web.pages.study_history import together
+
+NOW = datetime(2026, 3, 29, 12, tzinfo=UTC)
+
+
+class Pages:
+    """All pages on an archive with one study, for a caller that a test chooses."""
+
+    def __init__(self, api: RestAPI) -> None:
+        self.api = api
+        self.study, self.other = api.store(make_study(2, 1, PatientName="Roe^Jane", AccessionNumber="A77"))
+        app = make_app(api.services)
+        assert isinstance(app, Gate)
+        app._identify = self._identify  # type: ignore[assignment]
+        self.client = TestClient(app, base_url="http://127.0.0.1:8080", client=("127.0.0.1", 1))
+
+    async def _identify(self, request: object) -> object:
+        return self.api.caller
+
+    def get(self, path: str = "", status: int = 200) -> str:
+        answer = self.client.get(f"/studies/{self.study.StudyInstanceUID}{path}")
+        assert answer.status_code == status, answer.text
+        return answer.text
+
+
+@pytest.fixture
+def pages(api: RestAPI) -> Pages:
+    return Pages(api)
+
+
+def test_roles_see_what_they_may_do(pages: Pages) -> None:
+    deeds = {"Write the note": Role.CONTRIBUTOR, "Delete the study": Role.OPERATOR}
+    for role in (Role.READER, Role.CONTRIBUTOR, Role.OPERATOR):
+        pages.api.act_as(role)
+        text = pages.get()
+        assert {deed for deed in deeds if deed in text} == {deed for deed, needed in deeds.items() if role >= needed}
+    file = f"/instances/{pages.study.SOPInstanceUID}"
+    assert "SHA-256" in pages.get(file)
+    pages.api.act_as(Role.READER)
+    assert "SHA-256" not in pages.get(file)
+
+
+def test_a_limited_reader_sees_its_series_and_no_history(pages: Pages) -> None:
+    pages.api.act_as(Role.READER, LIMITED)
+    pages.get(status=404)
+    mr = Dataset()
+    mr.update(pages.other)
+    mr.Modality, mr.SOPInstanceUID, mr.SeriesInstanceUID = "MR", "1.2.3.4", "1.2.3"
+    mr.file_meta = pages.other.file_meta
+    mr.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    pages.api.store([mr])
+    text = pages.get()
+    assert text.count('class="card tile"') == 1
+    assert "What happened" not in text
+    pages.get("/history", 403)
+
+
+def test_the_line_of_time_has_order_notes_and_who_looked(pages: Pages) -> None:
+    api, uid = pages.api, pages.study.StudyInstanceUID
+    fields = {"PatientName": "Roe^Jane", "PatientID": "P1", "Modality": "CT", "ScheduledStationAETitle": "CT1",
+              "ScheduledProcedureStepStartDate": "2026-01-31", "ScheduledProcedureStepStartTime": "9:30",
+              "ScheduledProcedureStepDescription": "Thorax", "AccessionNumber": "A77"}  # fmt: skip
+    api.send("POST", "/worklist", {"fields": fields}, 201)
+    api.send("POST", f"/studies/{uid}/notes", {"text": "second look"}, 201)
+    api.caller = replace(ANN, user="bob", role=Role.READER)
+    api.client.get(f"/api/v1/instances/{pages.study.SOPInstanceUID}/tags")
+    text = pages.get("/history")
+    assert "Received from CT1" in text
+    assert "A77" in text
+    assert "ann wrote a note" in text
+    assert "bob" not in text.partition("<main")[2]
+    api.caller = ANN
+    text = pages.get("/history")
+    assert "bob fetched or sent it" in text
+    assert "bob began to fetch it" in text
+    assert "bob" not in pages.get("/history?until=2020-01-01").partition("<main")[2]
+    pages.get("/history?until=nonsense")
+
+
+def test_repeated_records_of_one_hour_are_told_once() -> None:
+    def record(minute: int, user: str, name: str = "Query") -> SimpleNamespace:
+        event = {"participants": [{"user": user, "address": "10.0.0.9", "requestor": True}, {"user": "PACS"}]}
+        return SimpleNamespace(event_name=name, event=event, time=NOW + timedelta(minutes=minute))
+
+    found = together([record(0, "ann"), record(1, "bob"), record(50, "ann"), record(100, "ann"), record(200, "ann")])
+    assert sorted((each.user, each.count, (each.time - NOW).seconds // 60) for each in found) == [
+        ("ann", 1, 200), ("ann", 3, 100), ("bob", 1, 1)
+    ]  # fmt: skip
+
+
+def test_what_is_of_another_study_is_not_shown(pages: Pages) -> None:
+    (foreign,) = pages.api.study()
+    pages.get(f"/series/{foreign.SeriesInstanceUID}", 404)
+    pages.get(f"/instances/{foreign.SOPInstanceUID}", 404)
