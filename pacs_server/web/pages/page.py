@@ -151,7 +151,7 @@ class Pages:
             "languages": [self.languages.language(code) for code in self.languages.codes],
             "theme": theme if theme in THEMES else "auto",
             "themes": THEMES,
-            "entries": [entry for entry in self.entries if caller.role >= entry.role],
+            "entries": [entry for entry in self.entries if _is_for(entry, caller)],
             "version": __version__,
             "has_viewer": viewer_folder(self.services.config().web.viewer_path) is not None,
             "share_links": self.services.config().web.share_links.enabled,
@@ -197,6 +197,11 @@ class Abilities:
     def administer(self) -> bool:
         """Whether the reader may manage users and see the audit trail."""
         return self.caller.role >= Role.ADMINISTRATOR and not self.caller.scope.is_limited
+
+
+def _is_for(entry: Entry, caller: Caller) -> bool:
+    """Whether somebody has an entry in the navigation; who came by a link to one study has only the way back to it."""
+    return caller.role >= entry.role and (not caller.scope.studies or entry.path == "/studies")
 
 
 def _url(prefix: str, path: str, query: Mapping[str, object]) -> str:

@@ -102,9 +102,10 @@ class Study:
 
     async def _delete(self, request: Request) -> Response:
         form, study = await self._pages.form(request), request.path_params["study"]
-        body = {"level": "study", "uid": study, "reason": form.get("reason", "")}
-        await self._pages.ask(request, "delete", body=body)
-        return self._pages.go(request, "/studies", said="deleted")
+        series = form.get("series", "")
+        what = {"level": "series", "uid": series} if series else {"level": "study", "uid": study}
+        await self._pages.ask(request, "delete", body={**what, "reason": form.get("reason", "")})
+        return self._pages.go(request, f"/studies/{study}" if series else "/studies", said="deleted")
 
 
 def _place(row: Any) -> tuple[int, str]:

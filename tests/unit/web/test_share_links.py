@@ -75,7 +75,7 @@ def resources(ds: Dataset) -> Iterator[str]:
     study, series, sop = ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID
     instance = f"/dicom-web/studies/{study}/series/{series}/instances/{sop}"
     yield from (f"/studies/{study}", f"/studies/{study}/series/{series}", f"/studies/{study}/instances/{sop}")
-    yield from (f"/studies/{study}/download", f"/studies/{study}/deidentification")
+    yield from (f"/look/{study}", f"/studies/{study}/download", f"/studies/{study}/deidentification")
     yield from (f"/api/v1/studies/{study}", f"/api/v1/series/{series}", f"/api/v1/instances/{sop}")
     yield from (f"/api/v1/instances/{sop}/tags", f"/api/v1/studies/{study}/deidentified")
     yield from (f"/dicom-web/studies/{study}?accept=application/zip", f"/dicom-web/studies/{study}/metadata")
@@ -107,6 +107,7 @@ def test_a_link_shows_one_study_and_nothing_else(door: Door) -> None:
         assert foreign.StudyInstanceUID not in text, path
     page = door.guest.get(f"/studies/{own.StudyInstanceUID}").text
     assert "Nobody has written a note yet" not in page
+    assert re.findall(r'<nav aria-label="Main">.*?</nav>', page, re.S)[0].count("<li>") == 1
 
 
 def test_who_came_by_a_link_changes_nothing_and_reads_no_notes(door: Door) -> None:

@@ -1,5 +1,6 @@
 """The pages of a study for people with accounts: what each role sees, and the line of time."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -90,6 +91,22 @@ def test_the_line_of_time_has_order_notes_and_who_looked(pages: Pages) -> None:
     assert "bob began to fetch it" in text
     assert "bob" not in pages.get("/history?until=2020-01-01").partition("<main")[2]
     pages.get("/history?until=nonsense")
+
+
+def test_a_series_and_then_the_study_go_into_the_trash(pages: Pages) -> None:
+    study = pages.study.StudyInstanceUID
+    token = re.search(r'name="form-token" content="([^"]+)"', pages.get())
+    assert token is not None
+    asked = {"token": token[1], "reason": "blurred"}
+    series = pages.other.SeriesInstanceUID
+    answer = pages.client.post(f"/studies/{study}/delete", data=asked | {"series": series})
+    assert "The series is in the trash." in answer.text
+    assert "deleted a part of it" in pages.get("/history")
+    pages.client.post(f"/studies/{study}/delete", data=asked)
+    pages.get(status=404)
+    assert {each["uid"] for each in pages.api.get("/trash")["items"]} == {study, series}
+    without = pages.client.post(f"/studies/{study}/delete", data={"reason": "forged"})
+    assert without.status_code == 400
 
 
 def test_repeated_records_of_one_hour_are_told_once() -> None:
