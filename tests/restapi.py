@@ -35,7 +35,7 @@ from pacs_server.services.associations import OpenAssociation, RecentAssociation
 from pacs_server.services.deidentifying import DeidentifyingService
 from pacs_server.services.events import EventHub
 from pacs_server.services.export import ExportService
-from pacs_server.services.routing import Rules
+from pacs_server.services.routing import compile_rules
 from pacs_server.services.rule_engine import RuleEngine
 from pacs_server.services.users import UserService
 from pacs_server.web.api.door import RESTAPI
@@ -120,7 +120,7 @@ class RestAPI:
             "reload": lambda: self.reload(),  # noqa: PLW0108 - a test may replace it
             "deidentifying": deidentifying,
             "exports": ExportService(archive.retrieve, Auditor(archive.audit)),
-            "rules": RuleEngine(RoutingIndex(archive.database), Rules),
+            "rules": RuleEngine(RoutingIndex(archive.database), lambda: compile_rules(self.config)),
             "remotes": RemoteQueries(self.pool_of_remotes(), OutgoingAuditor(archive.audit)),
         }
         # What only other doors need may be missing here.

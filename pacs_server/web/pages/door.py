@@ -15,7 +15,9 @@ from pacs_server.web.pages.network import Network
 from pacs_server.web.pages.page import Pages
 from pacs_server.web.pages.preferences import Preferences
 from pacs_server.web.pages.queue import Queue
+from pacs_server.web.pages.remote import RemotePage
 from pacs_server.web.pages.remotes import Remotes
+from pacs_server.web.pages.rules import Rules
 from pacs_server.web.pages.share import Share
 from pacs_server.web.pages.storage import Storage
 from pacs_server.web.pages.studies import Studies
@@ -54,7 +56,9 @@ _ROOMS: Final = (
     Network,
     Allow,
     Remotes,
+    RemotePage,
     Queue,
+    Rules,
     About,
     Welcome,
     Preferences,

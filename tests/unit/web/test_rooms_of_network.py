@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from datasets import make_ct
 from restapi import LIMITED
 from rooms import Rooms
+from servers import config, free_port, running, store
 
 from pacs_server.config import RemoteAEConfig
+from pacs_server.config.sections.routing import RoutingConfig
 from pacs_server.dicom.caller import Caller, Door, Role
 from pacs_server.services.associations import Traffic
 
@@ -132,3 +135,41 @@ def test_the_start_leads_to_the_studies_once_there_are_some(rooms: Rooms) -> Non
     assert "Point a modality here" in rooms.page("/")
     rooms.study()
     assert "Point a modality here" not in rooms.page("/")
+
+
+@pytest.mark.slow
+def test_a_study_is_searched_and_fetched_at_a_remote(rooms: Rooms, tmp_path: Path) -> None:
+    with running(config(tmp_path / "other", ae_title="OTHER")) as other:
+        ds = make_ct(PatientName="Roe^<b>Jane", StudyDate="20260102")
+        assert store(other, ds) == [0]
+        remote = RemoteAEConfig(ae_title="OTHER", host="127.0.0.1", port=other.address[1])
+        rooms.config = rooms.config.model_copy(update={"remote_aes": (remote,)})
+        page = rooms.page("/remotes/OTHER?search=1&PatientName=roe&StudyDate=2026-01-02")
+        assert "Roe, &lt;b&gt;Jane" in page
+        assert "The remote has nothing of that." in rooms.page("/remotes/OTHER?search=1&PatientName=doe")
+        page = rooms.submit("/remotes/OTHER/fetch", study=str(ds.StudyInstanceUID), PatientName="roe")
+        assert "Fetched from here" in page
+        assert 'value="roe"' in page
+    (task,) = rooms.get("/tasks?kind=fetch")["items"]
+    assert (task["target"], task["payload"]) == ("OTHER", {"study": ds.StudyInstanceUID})
+
+
+def test_a_remote_that_does_not_answer_says_why(rooms: Rooms) -> None:
+    remote = RemoteAEConfig(ae_title="OFF", host="127.0.0.1", port=free_port())
+    rooms.config = rooms.config.model_copy(update={"remote_aes": (remote,)})
+    assert "Search at this remote" in rooms.page("/remotes/OFF")
+    assert "Nothing listens at the address and port" in rooms.page("/remotes/OFF?search=1")
+    rooms.page("/remotes/NOWHERE", 404)
+    rooms.submit("/remotes/OFF/fetch", 400, study="x")
+
+
+def test_rules_and_what_they_would_do(rooms: Rooms) -> None:
+    assert "There are no rules." in rooms.page("/rules")
+    rooms.study(AccessionNumber="A7", Modality="MR")
+    rule = {"name": "night", "when": "arrival", "match": {"Modality": ["MR"]}, "forward": ["WS1"]}
+    routing = RoutingConfig.model_validate({"rules": [rule]}, strict=False)
+    rooms.config = rooms.config.model_copy(update={"routing": routing})
+    page = rooms.page("/rules?study=A7")
+    assert "applies to 1" in page
+    assert "send to" in page
+    assert "There is no such study." in rooms.page("/rules?study=1.2.3")
