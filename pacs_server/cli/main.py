@@ -30,6 +30,7 @@ from pacs_server.cli import (
     rebuild,
     remote_asking,
     route,
+    samples,
     setup,
     show,
     tasks,
@@ -50,6 +51,7 @@ app = typer.Typer(
 # In the order in which `--help` lists the commands.
 app.add_typer(setup.app)
 app.add_typer(importing.app)
+app.add_typer(samples.app)
 app.add_typer(about.app)
 app.add_typer(backup.app)
 app.add_typer(rebuild.app)

@@ -25,6 +25,7 @@ COMMANDS = {
     "show": ["1.2"],
     "export": ["1.2", "study"],
     "mark": ["1.2"],
+    "sample": [],
     "conflicts": [],
     "patients": ["P1"],
     "merge": ["P1", "--into", "P2", "--reason", "why"],
