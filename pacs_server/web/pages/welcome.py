@@ -79,7 +79,9 @@ class Welcome:
 def _commands(here: Any) -> list[tuple[str, str]]:
     """Commands of DCMTK that reach this archive, each with what it does."""
     host = here.addresses[0] if here.addresses else "127.0.0.1"
-    to = f"-aec {shlex.quote(here.ae_title)} {host} {here.port}"
+    # Where only some AE titles are let in, DCMTK's own are not.
+    calling = "" if here.lets_everybody_in else "-aet AE_TITLE "
+    to = f"{calling}-aec {shlex.quote(here.ae_title)} {host} {here.port}"
     study = "-k QueryRetrieveLevel=STUDY -k PatientName -k StudyInstanceUID"
     return [
         (marked("Ask whether the archive is there"), f"echoscu {to}"),
