@@ -129,8 +129,6 @@ class Association:
         # If we requested the association, the peer is the one we called, and may answer anything that we ask for.
         self.caller = caller or Caller(Door.DIMSE, peer, called_ae)
         self.extended = extended or {}
-        # Implementation Version Name of a peer that we called (PS3.7 D.3.3.2.3), '' if it tells none.
-        self.implementation_version_name = ""
         self.window = window
         self.busy = False
         # The command that is being carried out while `busy`, by name; for people who look at open associations.
