@@ -1,6 +1,8 @@
 """Queries of remotes on behalf of people, each recorded in the audit trail."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from pacs_server.audit.events import Role
@@ -19,16 +21,36 @@ from pacs_server.scu.search import Search
 QIDO: Final = "QIDO-RS"
 
 
+@dataclass(frozen=True, slots=True)
+class LastEcho:
+    """What became of an echo: when it was sent, why there was no answer, '' if there was one, and the answer."""
+
+    at: datetime
+    failure: str
+    answer: Echo | None = None
+
+
 class RemoteQueries:
     """Asks remotes for callers; may be shared by all threads. Everything raises RemoteError and its kinds."""
 
     def __init__(self, remotes: Remotes, auditor: OutgoingAuditor) -> None:
         self._remotes = remotes
         self._auditor = auditor
+        self._echoes: dict[str, LastEcho] = {}
 
     def echo(self, name: str) -> Echo:
         """Ask a remote whether it is there."""
-        return self._remotes.echo(name)
+        try:
+            answer = self._remotes.echo(name)
+        except PacsError as error:
+            self._echoes[name] = LastEcho(datetime.now(UTC), str(error))
+            raise
+        self._echoes[name] = LastEcho(datetime.now(UTC), "", answer)
+        return answer
+
+    def last_echo(self, name: str) -> "LastEcho | None":
+        """What became of the last echo that this process sent to a remote; None if it has sent none."""
+        return self._echoes.get(name)
 
     def find(self, caller: Caller, name: str, search: Search, limit: int | None = None) -> Iterator[DataSet]:
         """The matches of a search at a remote. Raises InvalidIdentifier and AuditUnavailable as well."""

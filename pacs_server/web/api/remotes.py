@@ -1,5 +1,6 @@
 """REST: ask remotes whether they are there, what they have, and to send it here."""
 
+from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, Final, Literal
 
@@ -11,6 +12,7 @@ from pacs_server.dicom.implementations import UNKNOWN, Implementation
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import NotFound
 from pacs_server.index.task_values import Priority
+from pacs_server.scu.queries import LastEcho
 from pacs_server.scu.search import Search
 from pacs_server.services.fetching import Fetching
 from pacs_server.web.api.operation import Answer, Body, Call, Limit, Operation, unlimited
@@ -44,6 +46,12 @@ class RemoteSettings(Answer):
         str, Field(description="What it said of its software when it was called last; empty before.")
     ]
     implementation_version_name: str
+    echoed_at: Annotated[
+        datetime | None, Field(description="When the last echo was sent; null for none since the start.")
+    ]
+    echo_failure: Annotated[
+        str, Field(description="Why the last echo had no answer; empty if it had one, or for none.")
+    ]
 
 
 class RemoteSettingsList(Answer):
@@ -151,7 +159,11 @@ class Remotes:
         states = self._breakers.states()
         return RemoteSettingsList(
             items=[
-                _row(each, states[each.name].implementation if each.name in states else UNKNOWN)
+                _row(
+                    each,
+                    states[each.name].implementation if each.name in states else UNKNOWN,
+                    self._queries.last_echo(each.name),
+                )
                 for each in self._config().remote_aes
             ]
         )
@@ -196,7 +208,7 @@ def _matches(found: Any, limit: int) -> Matches:
     return Matches(items=[dict(each) for each in items[:limit]], complete=len(items) <= limit)
 
 
-def _row(remote: RemoteAEConfig, implementation: Implementation) -> RemoteSettings:
+def _row(remote: RemoteAEConfig, implementation: Implementation, echo: LastEcho | None) -> RemoteSettings:
     return RemoteSettings(
         name=remote.name,
         kind=remote.kind,
@@ -209,4 +221,6 @@ def _row(remote: RemoteAEConfig, implementation: Implementation) -> RemoteSettin
         vendor=implementation.vendor(remote.vendor),
         implementation_class_uid=implementation.class_uid,
         implementation_version_name=implementation.version_name,
+        echoed_at=None if echo is None else echo.at,
+        echo_failure="" if echo is None else echo.failure,
     )

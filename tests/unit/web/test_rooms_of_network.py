@@ -144,6 +144,11 @@ def test_a_study_is_searched_and_fetched_at_a_remote(rooms: Rooms, tmp_path: Pat
         assert store(other, ds) == [0]
         remote = RemoteAEConfig(ae_title="OTHER", host="127.0.0.1", port=other.address[1])
         rooms.config = rooms.config.model_copy(update={"remote_aes": (remote,)})
+        rooms.page("/remotes")
+        page = " ".join(rooms.submit("/remotes/OTHER/echo").split())
+        assert "It answers, after" in page
+        assert "Its software says: PACS_SERVER" in page
+        assert "Last echo answered" in rooms.page("/remotes")
         page = rooms.page("/remotes/OTHER?search=1&PatientName=roe&StudyDate=2026-01-02")
         assert "Roe, &lt;b&gt;Jane" in page
         assert "The remote has nothing of that." in rooms.page("/remotes/OTHER?search=1&PatientName=doe")
@@ -157,6 +162,9 @@ def test_a_study_is_searched_and_fetched_at_a_remote(rooms: Rooms, tmp_path: Pat
 def test_a_remote_that_does_not_answer_says_why(rooms: Rooms) -> None:
     remote = RemoteAEConfig(ae_title="OFF", host="127.0.0.1", port=free_port())
     rooms.config = rooms.config.model_copy(update={"remote_aes": (remote,)})
+    rooms.page("/remotes")
+    assert "Nothing listens at the address and port" in rooms.submit("/remotes/OFF/echo")
+    assert "Last echo without an answer" in rooms.page("/remotes")
     assert "Search at this remote" in rooms.page("/remotes/OFF")
     assert "Nothing listens at the address and port" in rooms.page("/remotes/OFF?search=1")
     rooms.page("/remotes/NOWHERE", 404)
