@@ -19,7 +19,7 @@ from pacs_server.index.scope import joined_from, limited, seen
 from pacs_server.index.study_terms import StudyFilter, StudyTerms
 
 # Up to so many studies are looked up one by one and sorted.
-FEW: Final = 2000
+FEW: Final = 5000
 _FROM: Final = joined_from(Level.STUDY)
 # The other way round, in this order: CROSS JOIN tells SQLite to begin with the patients, which the list is sorted by.
 _FROM_PATIENTS: Final = "patient CROSS JOIN study ON study.patient_fk = patient.id"

@@ -21,8 +21,10 @@ from pacs_server.index.mark_filter import NOTHING, MarkFilter, condition_of
 from pacs_server.index.matching import Clause, all_of, any_of, begins, one_of
 from pacs_server.index.scope import seen
 
-# Up to so many studies are known by their ids.
+# Up to so many studies are known by their ids. If there is one condition only, and the list is in the order of dates,
+# the studies that fulfil it lie all over the list, so that a walk through it ends early for fewer of them as well.
 MOST_KNOWN: Final = 50_000
+MOST_KNOWN_ALONE: Final = 5000
 # So many different descriptions are looked through; of more, those that begin with a word are found.
 _DESCRIPTIONS: Final = 2000
 _MOST_WORDS: Final = 8
@@ -61,10 +63,14 @@ class StudyTerms:
     def __init__(self, database: Database, scope: Scope) -> None:
         self._database = database
         self._scope = scope
+        self._most = MOST_KNOWN
 
     def of(self, wanted: StudyFilter, *, by_date: bool) -> Iterator[Term]:
         """The conditions; `by_date` says that the list is sorted by date, for which a range costs nothing."""
-        for word in _words(wanted.text):
+        words = _words(wanted.text)
+        several = [*words, *filter(None, (any(wanted.received), wanted.modalities, wanted.stations, wanted.marks))]
+        self._most = min(MOST_KNOWN, MOST_KNOWN_ALONE) if by_date and len(several) == 1 else MOST_KNOWN
+        for word in words:
             yield self._uid(word) if _looks_like_uid(word) else self._word(word)
         if any(wanted.dates):
             yield self._range("study_date", *wanted.dates, ordered=by_date)
@@ -165,10 +171,10 @@ class StudyTerms:
         """The ids that one of these SELECTs finds, each with its condition; None if these are very many."""
         clauses = [Clause(f"{select} {sql}", values) for select, (sql, values) in parts]
         values = sum((clause.values for clause in clauses), ())
-        sql = f"{' UNION ALL '.join(clause.sql for clause in clauses)} LIMIT {MOST_KNOWN + 1}"
+        sql = f"{' UNION ALL '.join(clause.sql for clause in clauses)} LIMIT {self._most + 1}"
         with self._database.rows(sql, values, few=True) as rows:
             found = frozenset(chain.from_iterable(rows))
-        return None if len(found) > MOST_KNOWN else found
+        return None if len(found) > self._most else found
 
 
 def _words(text: str) -> list[str]:

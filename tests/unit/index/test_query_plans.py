@@ -25,6 +25,8 @@ PATIENT_ID, PATIENT_NAME = "(ix|uq)_patient_patient_id", "ix_patient_patient_nam
 STUDY_UID = "(uq_study_study_instance_uid_patient_fk|sqlite_autoindex_study_1)"
 SERIES_UID = "(uq_series_series_instance_uid_study_fk|sqlite_autoindex_series_1)"
 SOP_UID = "(uq_instance_sop_instance_uid|sqlite_autoindex_instance_1)"
+# Both begin with the date.
+BY_DATE = "ix_study_(study_date|newest)"
 USED = {
     "patient: PatientID": PATIENT_ID,
     "patient: PatientName": PATIENT_NAME,
@@ -32,9 +34,9 @@ USED = {
     "study: PatientID": f"{PATIENT_ID}.*ix_study_patient_fk",
     "study: PatientName": PATIENT_NAME,
     "study: PatientName, Family*": f"{PATIENT_NAME}.*ix_study_patient_fk",
-    "study: StudyDate": "ix_study_study_date",
-    "study: StudyDate, 10 days": "ix_study_study_date",
-    "study: StudyDate and Modality": "ix_study_study_date",
+    "study: StudyDate": BY_DATE,
+    "study: StudyDate, 10 days": BY_DATE,
+    "study: StudyDate and Modality": BY_DATE,
     "study: open StudyDate and PatientID": f"{PATIENT_ID}.*ix_study_patient_fk",
     "study: open StudyDate, Family*": f"{PATIENT_NAME}.*ix_study_patient_fk",
     "study: AccessionNumber": "ix_study_accession_number",

@@ -1,11 +1,13 @@
 """The list of studies: words, filters, columns and pages, on both databases."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from archives import SmallArchive
+from plans import explained
 
 from pacs_server.dicom.attributes import BY_KEYWORD
 from pacs_server.dicom.scope import Scope
@@ -154,3 +156,29 @@ def test_many_descriptions_are_found_by_their_beginning(archive: SmallArchive, m
     monkeypatch.setattr(study_terms, "_DESCRIPTIONS", 2)
     assert found(archive, StudyFilter("CT")) == "31"
     assert found(archive, StudyFilter("knee")) == ""
+
+
+def test_a_page_takes_few_statements_and_follows_an_index(
+    archive: SmallArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plans(wanted: StudyFilter, place: ListPlace = ListPlace(10)) -> list[str]:  # noqa: B008
+        with explained(archive.database, ("SELECT", "WITH")) as told:
+            found(archive, wanted, place)
+        return told
+
+    # The descriptions and the studies of each word, then the page.
+    assert [len(plans(StudyFilter(text))) for text in ("", "doe", "doe chest", f"{UID}.1", "zzz")] == [1, 3, 5, 2, 2]
+    assert len(plans(StudyFilter("doe", ("20260101", ""), modalities=("CT",), stations=("CT_2",)))) == 5
+    if not archive.database.is_sqlite:
+        # With a few rows, PostgreSQL reads the table.
+        return
+    monkeypatch.setattr(study_terms, "MOST_KNOWN", 0)
+    for order in StudyOrder:
+        (plan,) = plans(
+            StudyFilter(), ListPlace(10, order, after=(("2026",) * (2 if order is StudyOrder.DATE else 1), 5))
+        )
+        assert re.search("SEARCH (study|patient) USING (COVERING )?INDEX ix_(study|patient)_", plan), (order, plan)
+    # What very many fulfil is asked of each in the order of the list: nothing is sorted.
+    for wanted in (StudyFilter("doe"), StudyFilter(modalities=("CT",)), StudyFilter(received=("2026", ""))):
+        assert "ix_study_newest" in (plan := plans(wanted)[-1]), plan
+        assert "ORDER BY" not in plan
