@@ -1,12 +1,13 @@
 """The list of studies: searching, sorting, the end of the list, keys, and many studies at once."""
 
+import re
 import zipfile
 from pathlib import Path
 
 import pytest
 from browsing import Site
 from datasets import make_study
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from pacs_server.config.rights import Rights
 
@@ -105,3 +106,24 @@ def test_many_studies_are_downloaded_labelled_and_deleted(site: Site, page: Page
     expect(page.get_by_text("is in the trash")).to_have_count(3)
     page.goto(f"{site.url}/studies")
     expect(boxes).to_have_count(1)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_list_works_without_scripts(site: Site, browser: Browser, tmp_path: Path) -> None:
+    fill(site, tmp_path, 54)
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site.url}/studies")
+    page.get_by_role("link", name="Older studies").click()
+    expect(page.locator(".studies tbody tr")).to_have_count(4)
+    page.locator("#q").fill("number001")
+    page.get_by_role("button", name="Search").first.click()
+    page.locator("summary").filter(has_text="Columns").click()
+    page.get_by_label("Accession").uncheck()
+    page.get_by_role("button", name="Show these columns").click()
+    expect(page).to_have_url(re.compile(r"/studies\?q=number001&"))
+    expect(page.get_by_role("columnheader", name="Accession")).to_have_count(0)
+    page.locator("input[name=study]").check()
+    page.get_by_role("button", name="Send", exact=True).click()
+    expect(page.get_by_text("No remote is configured to send to.")).to_be_visible()
+    context.close()
