@@ -21,9 +21,9 @@ def upgrade() -> None:
     text = sa.String().with_variant(sa.String(collation="C"), "postgresql")
     op.add_column("study", sa.Column("received_at", text, nullable=False, server_default=""))
     op.execute(_RECEIVED.format(form=_FORMS[op.get_bind().dialect.name]))
-    op.create_index(op.f("ix_study_newest"), "study", ["study_date", "study_time_match"])
-    op.create_index(op.f("ix_study_received_at"), "study", ["received_at"])
-    op.create_index(op.f("ix_study_study_description"), "study", ["study_description"])
+    op.create_index(op.f("ix_study_newest"), "study", ["study_date", "study_time_match", "id"])
+    op.create_index(op.f("ix_study_received_at"), "study", ["received_at", "id"])
+    op.create_index(op.f("ix_study_study_description"), "study", ["study_description", "id"])
     every = sa.text("id > 0")
     for column in ("modality", "station_name"):
         columns = [column, "study_fk"]

@@ -132,10 +132,10 @@ study = Table(
     UniqueConstraint("study_instance_uid", "patient_fk"),
     _conflicting("study"),
     Index(None, "study_date"),
-    # The list of studies is sorted by these.
-    Index("ix_study_newest", "study_date", "study_time_match"),
-    Index(None, "received_at"),
-    Index(None, "study_description"),
+    # The list of studies is sorted by these, and by id where they are equal.
+    Index("ix_study_newest", "study_date", "study_time_match", "id"),
+    Index("ix_study_received_at", "received_at", "id"),
+    Index("ix_study_study_description", "study_description", "id"),
     Index(None, "accession_number"),
     Index(None, "study_id"),
     Index(None, "referring_physician_name_match"),

@@ -135,14 +135,12 @@ class StudyTerms:
         bounds = [Clause(f"{name} {sign} ?", (value,)) for sign, value in ((">=", first), ("<=", last)) if value]
         # What is empty is in no range.
         bounds = bounds if first else [Clause(f"{name} > ''", ()), *bounds]
-        if ordered:
+        if ordered or not self._database.is_sqlite:
+            # PostgreSQL keeps statistics of dates.
             return Term(all_of(bounds), None)
-        hidden = [Clause(self._hidden(name) + sql.removeprefix(name), values) for sql, values in bounds]
+        # With an operator beside it, SQLite takes no index for a column.
+        hidden = [Clause(f"({name} || ''){sql.removeprefix(name)}", values) for sql, values in bounds]
         return Term(all_of(hidden), self._known([(_STUDIES, all_of(bounds))]))
-
-    def _hidden(self, column: str) -> str:
-        """A column of text for which SQLite takes no index."""
-        return f"({column} || '')" if self._database.is_sqlite else column
 
     def _in_series(self, column: str, values: tuple[str, ...]) -> Term:
         found = one_of(f"series.{column}", values)
