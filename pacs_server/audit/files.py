@@ -20,6 +20,9 @@ _LOCK_SECONDS: Final = 10.0
 _BLOCK: Final = 65536
 _DAY_FILE: Final = re.compile(r"audit-([0-9]{4}-[0-9]{2}-[0-9]{2})\.jsonl")
 
+# So many bytes are read at a time from the end of a file.
+_BACK: Final = 1 << 18
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -84,6 +87,29 @@ def lines(directory: Path, name: str, *, start: int = 0, stop: int | None = None
                 return
             offset, number = offset + len(data), number + 1
             yield Line(name, number, offset, data)
+
+
+def lines_back(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """The lines of a file from the last one to the first: offset of the beginning, of the end, text. Raises OSError."""
+    with path.open("rb") as file:
+        place, rest = file.seek(0, os.SEEK_END), b""
+        while place:
+            size = min(_BACK, place)
+            place = file.seek(place - size)
+            block = file.read(size) + rest
+            # What stands before the first line break belongs to a line that begins further ahead.
+            cut = block.find(b"\n") + 1 if place else 0
+            if place and not cut:
+                rest = block
+                continue
+            rest, end = block[:cut], place + len(block)
+            pieces = block[cut:].split(b"\n")
+            for number, text in enumerate(reversed(pieces)):
+                # Only the last line may lack its line break.
+                data = text + b"\n" if number else text
+                if data:
+                    yield end - len(data), end, data
+                end -= len(data)
 
 
 def create(path: Path, flags: int) -> int:

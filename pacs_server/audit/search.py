@@ -1,19 +1,15 @@
 """Search the audit trail: who accessed a patient or a study, or what a user did."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import date
-from typing import Final
 
 from pacs_server.audit.events import Event, EventID, Outcome
-from pacs_server.audit.files import day_files, day_of, last_line, lines, unavailable
+from pacs_server.audit.files import day_files, day_of, last_line, lines, lines_back, unavailable
 from pacs_server.audit.record import Position, Record, read_record
 from pacs_server.audit.trail import AuditTrail
-
-# So many records are read at a time when the newest come first.
-_BLOCK: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +47,14 @@ def search_back(trail: AuditTrail, criteria: Criteria, before: int | None = None
     The files are read from the last one on, and each from its end: what is not asked for is not looked at.
     """
     studies = _studies_of(trail, criteria.patient_id) if criteria.patient_id is not None else frozenset()
+    promising = _promising(criteria, studies)
     for name in reversed(day_files(trail.directory)):
         # A record may be older than the day of its file, but never younger.
         if criteria.first is not None and day_of(name) < criteria.first:
             return
         if _is_later(trail, name, criteria.last, before):
             continue
-        for record in _newest_of(trail, name):
+        for record in _newest_of(trail, name, promising):
             if (before is None or record.sequence < before) and _matches(record, criteria, studies):
                 yield record
 
@@ -78,23 +75,44 @@ def _is_later(trail: AuditTrail, name: str, last: date | None, before: int | Non
     return last is not None and all(record.time.date() > last for record in ends)
 
 
-def _newest_of(trail: AuditTrail, name: str) -> Iterator[Record]:
-    """The records of one file, the newest first."""
-    with unavailable(f"read {name}"):
-        try:
-            ends = [0, *(line.end for line in lines(trail.directory, name))]
-        except FileNotFoundError:
-            return
-    starts = ends[:-1:_BLOCK]
-    for number in range(len(starts) - 1, -1, -1):
-        stop = ends[min((number + 1) * _BLOCK, len(ends) - 1)]
-        block = []
-        with closing(trail.records_after(Position(name, starts[number], 0))) as records:
-            for record, position in records:
-                if position.file != name or position.offset > stop:
-                    break
-                block.append(record)
-        yield from reversed(block)
+def _newest_of(trail: AuditTrail, name: str, promising: Callable[[bytes], bool]) -> Iterator[Record]:
+    """The records of one file whose lines are promising, the newest first."""
+    with unavailable(f"read {name}"), suppress(FileNotFoundError):
+        for start, end, data in lines_back(trail.directory / name):
+            if not promising(data):
+                continue
+            with closing(trail.records_after(Position(name, start, 0))) as records:
+                record, position = next(records, (None, None))
+            # A line that was not signed is left out, and what was read is the one behind it.
+            if record is not None and position is not None and (position.file, position.offset) == (name, end):
+                yield record
+
+
+def _promising(criteria: Criteria, studies: frozenset[str]) -> Callable[[bytes], bool]:
+    """Whether a line may be one of a record that matches: most lines are not, and are not parsed then."""
+    needles = [_quoted(text) for text in (criteria.address, criteria.event_id and criteria.event_id.value[0]) if text]
+    if criteria.failed is not None:
+        # Nothing but the fields of the event is written in this way.
+        needles += [] if criteria.failed else [b'"outcome":0']
+    if criteria.study_instance_uid is not None:
+        needles.append(criteria.study_instance_uid.encode())
+    some = [_quoted(criteria.patient_id)[1:-1], *(uid.encode() for uid in studies)] if criteria.patient_id else []
+    user = (criteria.user or "").casefold()
+    wanted = user.encode() if user.isascii() and user.isalnum() else b""
+
+    def promising(line: bytes) -> bool:
+        return (
+            all(needle in line for needle in needles)
+            and (not some or any(needle in line for needle in some))
+            # Letters outside of ASCII are escaped, and some of them become ASCII when case does not count.
+            and (not wanted or wanted in line.lower() or b"\\u" in line)
+        )
+
+    return promising
+
+
+def _quoted(text: str) -> bytes:
+    return json.dumps(text).encode("ascii")
 
 
 def _matches(record: Record, criteria: Criteria, studies: frozenset[str]) -> bool:

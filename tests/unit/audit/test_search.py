@@ -9,8 +9,9 @@ from unittest import mock
 import pytest
 from audits import an_event, clock
 
-from pacs_server.audit import search as searching
+from pacs_server.audit import files
 from pacs_server.audit.events import EventID, Outcome, Participant
+from pacs_server.audit.files import lines_back
 from pacs_server.audit.search import Criteria, search, search_back
 from pacs_server.audit.trail import open_trail
 from pacs_server.config import AuditConfig
@@ -42,6 +43,9 @@ def settings(tmp_path: Path) -> AuditConfig:
         Criteria(user="ANN"),
         Criteria(address="10.0.0.9"),
         Criteria(event_id=EventID.QUERY),
+        Criteria(user="Ann", failed=False),
+        Criteria(patient_id="P1", event_id=EventID.QUERY, failed=True),
+        Criteria(study_instance_uid="1.2.3"),
         Criteria(failed=True),
         Criteria(failed=False),
         Criteria(first=date(2026, 3, 2)),
@@ -52,7 +56,7 @@ def settings(tmp_path: Path) -> AuditConfig:
     ids=str,
 )
 def test_backwards_is_forwards_turned_around(settings: AuditConfig, criteria: Criteria) -> None:
-    with open_trail(settings) as opened, mock.patch.object(searching, "_BLOCK", 3):
+    with open_trail(settings) as opened:
         found = [record.sequence for record in search(opened, criteria)]
         assert [record.sequence for record in search_back(opened, criteria)] == found[::-1]
         assert found or criteria.first == date(2026, 3, 4)
@@ -64,9 +68,21 @@ def test_backwards_is_forwards_turned_around(settings: AuditConfig, criteria: Cr
 
 
 def test_only_the_end_is_read_for_the_newest(settings: AuditConfig) -> None:
-    with open_trail(settings) as opened, mock.patch.object(searching, "_BLOCK", 3):
+    with open_trail(settings) as opened:
         read = mock.Mock(wraps=opened.records_after)
         with mock.patch.object(opened, "records_after", read):
             (newest,) = islice(search_back(opened, Criteria()), 1)
         assert newest.sequence == opened.sequence
         assert read.call_count == 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 1000])
+@pytest.mark.parametrize("text", [b"", b"one\n", b"one\ntwo\n\nfour\n", b"one\ntorn", b"\r\n\x85\nx\n"])
+def test_lines_are_read_from_the_end(tmp_path: Path, text: bytes, size: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(text)
+    with mock.patch.object(files, "_BACK", size):
+        found = list(lines_back(path))
+    assert b"".join(data for _, _, data in reversed(found)) == text
+    assert all(text[start:end] == data and data.count(b"\n") <= 1 for start, end, data in found)
+    assert len(found) == text.count(b"\n") + (not text.endswith(b"\n") and bool(text))
