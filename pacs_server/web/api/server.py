@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 from pydantic_core import to_jsonable_python
 
+from pacs_server.config.explanations import Explanation, explanations
 from pacs_server.config.model import Config, setting, settings, takes_effect
 from pacs_server.config.secrets import is_secret
 from pacs_server.config.types import TakesEffect
@@ -14,6 +15,7 @@ from pacs_server.web.api.operation import Answer, Call, Operation, unlimited
 from pacs_server.web.services import WebServices
 
 _TAG: Final = "server"
+_NOTHING: Final = Explanation("", "", "")
 
 
 class Counts(Answer):
@@ -61,6 +63,9 @@ class Setting(Answer):
     is_set: Annotated[bool, Field(description="Whether it has a value.")]
     origin: Annotated[str, Field(description="Where it was set: a file with its line, the environment, or default.")]
     needs_restart: Annotated[bool, Field(description="Whether a change takes effect only after a restart.")]
+    default: Annotated[str, Field(description="The default, as the documentation writes it, with `code`.")]
+    values: Annotated[str, Field(description="Which values it takes.")]
+    explanation: Annotated[str, Field(description="What it does: the sentences of docs/configuration.md.")]
 
 
 class Configuration(Answer):
@@ -131,6 +136,7 @@ class Server:
 
 def _setting(config: Config, key: str, effect: TakesEffect | None) -> Setting:
     value, secret = setting(config, key), is_secret(key)
+    told = explanations().get(key, _NOTHING)
     return Setting(
         key=key,
         value=None if secret else to_jsonable_python(value, fallback=str),
@@ -138,4 +144,7 @@ def _setting(config: Config, key: str, effect: TakesEffect | None) -> Setting:
         is_set=value not in (None, ""),
         origin=config.where(key),
         needs_restart=effect is TakesEffect.AT_RESTART,
+        default=told.default,
+        values=told.values,
+        explanation=told.effect,
     )

@@ -18,6 +18,7 @@ from pacs_server.web.pages.queue import Queue
 from pacs_server.web.pages.remote import RemotePage
 from pacs_server.web.pages.remotes import Remotes
 from pacs_server.web.pages.rules import Rules
+from pacs_server.web.pages.settings import Settings
 from pacs_server.web.pages.share import Share
 from pacs_server.web.pages.storage import Storage
 from pacs_server.web.pages.studies import Studies
@@ -53,6 +54,7 @@ _ROOMS: Final = (
     Storage,
     Audit,
     Users,
+    Settings,
     Network,
     Allow,
     Remotes,

@@ -33,6 +33,9 @@ def test_the_configuration_is_shown_without_secrets(api: RestAPI) -> None:
     answer = api.client.get("/api/v1/configuration")
     assert "k" * 40 not in answer.text
     shown = {each["key"]: each for each in answer.json()["settings"]}
+    told = {name: shown["audit.key"].pop(name) for name in ("default", "values", "explanation")}
+    assert told["default"] == "`null`"
+    assert "MAC" in told["explanation"] or "key" in told["explanation"]
     assert shown["audit.key"] == {
         "key": "audit.key", "value": None, "secret": True, "is_set": True, "origin": "default",
         "needs_restart": shown["audit.key"]["needs_restart"],
