@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 from servers import config, running
 
 from pacs_server.config.sections.database import DatabaseConfig
+from pacs_server.config.sections.user_identity import UserIdentityConfig
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _SHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
@@ -43,7 +44,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
     """A server with an empty archive, on a database of each kind."""
-    settings = config(tmp_path, web=True)
+    users = UserIdentityConfig(users_path=tmp_path / "users")
+    settings = config(tmp_path, web=True).model_copy(update={"user_identity": users})
     if database_url.startswith("postgresql"):
         settings = settings.model_copy(update={"database": DatabaseConfig(url=database_url)})
     with running(settings) as pacs:
