@@ -25,6 +25,17 @@ deletion = Table(
     Column("bytes", BigInteger, nullable=False),
 )
 
+# Conflicts between patients about which an operator said that they are none.
+accepted_conflict = Table(
+    "accepted_conflict",
+    metadata,
+    # A digest of who is in the conflict: others, or the same ones under other names, are another conflict.
+    Column("digest", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("accepted_by", Text, nullable=False),
+    Column("accepted_at", DateTime(timezone=True), nullable=False),
+)
+
 # The state of background tasks such as the scrub: JSON text by a key that the task chooses.
 archive_state = Table(
     "archive_state",

@@ -1,7 +1,7 @@
 """Patients, their studies, and the conflicts among them; conflicts are computed from the rows, never stored."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
@@ -73,6 +73,11 @@ class Conflicts:
 
     patients: tuple[tuple[Person, ...], ...]
     studies: tuple[tuple[StudyOf, ...], ...]
+
+    @property
+    def groups(self) -> list[Sequence[Person | StudyOf]]:
+        """All conflicts: those of patients, then those of studies."""
+        return [*self.patients, *self.studies]
 
 
 class PatientIndex:

@@ -62,6 +62,8 @@ FATES: Final[Mapping[Table, Fate]] = {
     # The files tell it as well, and whoever keeps it begins again.
     archive.instance_metadata: Fate.LOST,
     archive.change: Fate.LOST,
+    # It names patients by their identities, which the files tell again.
+    archive.accepted_conflict: Fate.TAKEN_OVER,
     archive.archive_state: Fate.LOST,
 }
 TAKEN_OVER: Final = tuple(table for table, fate in FATES.items() if fate is Fate.TAKEN_OVER)

@@ -16,6 +16,7 @@ from pacs_server.dicom.patient_id import WITH_ISSUER, patient_of
 from pacs_server.dicom.same_patient import compatible
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import AuditUnavailable, PatientError, StorageUnavailable
+from pacs_server.index.accepted_conflicts import Acceptance, AcceptedConflictIndex, digest_of, without
 from pacs_server.index.database import Database
 from pacs_server.index.decisions import Decision, DecisionIndex
 from pacs_server.index.patients import Conflicts, PatientIndex, Person, StudyOf
@@ -32,6 +33,7 @@ class PatientService:
     def __init__(self, database: Database, log: DecisionLog, audit: Recorder, system: Callable[[], str]) -> None:
         """`system` gives the name of this system, which the changed studies keep."""
         self._index = PatientIndex(database)
+        self._accepted = AcceptedConflictIndex(database)
         self._decisions = DecisionIndex(database)
         self._journal = DecisionJournal(log)
         self._audit = audit
@@ -39,11 +41,55 @@ class PatientService:
 
     def conflicts(self) -> Conflicts:
         """The conflicts that operators have to decide about. Raises IndexUnavailable."""
-        return self._index.conflicts()
+        return without(self._index.conflicts(), set(self._accepted.all()))
 
     def count(self) -> int:
-        """How many conflicts there are. Raises IndexUnavailable."""
-        return self._index.count_conflicts()
+        """How many conflicts there are to decide about. Raises IndexUnavailable."""
+        if not self._accepted.all():
+            # That is fast also where there are many.
+            return self._index.count_conflicts()
+        found = self.conflicts()
+        return len(found.patients) + len(found.studies)
+
+    def accepted(self) -> tuple[Conflicts, Mapping[str, Acceptance]]:
+        """The conflicts that were accepted, and by their digests who said so. Raises IndexUnavailable."""
+        found, accepted = self._index.conflicts(), self._accepted.all()
+        others = {digest_of(group) for group in found.groups} - accepted.keys()
+        return without(found, others), accepted
+
+    def accept(self, digest: str, reason: str, *, by: Participant | None = None) -> None:
+        """Take a conflict off the list: everything is right as it is. It comes back if somebody else joins it.
+
+        Raises PatientError if there is no conflict of this digest, and as `merge` does.
+        """
+        if not reason.strip():
+            raise PatientError("a reason has to be given")
+        group = self._conflict(self.conflicts(), digest)
+        who = by or local_user()
+        self._audit.ensure_writable()
+        self._record_of(group, who, f"kept apart: {reason}")
+        self._accepted.put(Acceptance(digest, reason, who.user_id, datetime.now(UTC)))
+
+    def reopen(self, digest: str, *, by: Participant | None = None) -> None:
+        """Put an accepted conflict on the list again; raises as `accept` does."""
+        group = self._conflict(self.accepted()[0], digest)
+        self._audit.ensure_writable()
+        self._record_of(group, by or local_user(), "to be decided again")
+        self._accepted.remove(digest)
+
+    @staticmethod
+    def _conflict(among: Conflicts, digest: str) -> list[Person]:
+        """The patients of the conflict of this digest."""
+        for group in among.groups:
+            if digest_of(group) == digest:
+                return [each.person if isinstance(each, StudyOf) else each for each in group]
+        raise PatientError("there is no such conflict any more; list them again")
+
+    def _record_of(self, people: list[Person], who: Participant, detail: str) -> None:
+        """Record one event for each patient (PS3.15 A.5.3: a message is about one patient)."""
+        for person in people:
+            about = (Subject(*person.identity.key),)
+            self._audit.write(Event(EventID.PATIENT_RECORD, Action.UPDATE, (who,), subjects=about, detail=detail))
 
     def people(self, text: str) -> list[Person]:
         """The patients of an ID, or of ID^^^ISSUER, with those that were merged. Raises IndexUnavailable."""

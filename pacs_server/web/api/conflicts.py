@@ -1,6 +1,7 @@
 """REST: conflicts between patients, and what operators decide about them: merge and reassign."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 from pydantic import Field
@@ -8,6 +9,7 @@ from pydantic import Field
 from pacs_server.audit.auditor import participant_of
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.patient_id import patient_of
+from pacs_server.index.accepted_conflicts import Acceptance, digest_of
 from pacs_server.index.patients import Person, StudyOf
 from pacs_server.web.api.operation import Answer, Body, Call, Operation, Parameters, unlimited
 from pacs_server.web.api.stored import PATIENT_ROOT_FIND
@@ -15,6 +17,7 @@ from pacs_server.web.services import WebServices
 
 _TAG: Final = "conflicts"
 _HOW: Final = "its reference, its ID, or ID^^^ISSUER"
+_NO_CONFLICT: Final = {409: "There is no such conflict any more."}
 _ERRORS: Final = {409: "There is no such patient or study, or it cannot be changed so; `detail` says why."}
 
 Reason = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"\S", description="Why; it is kept and audited.")]
@@ -46,6 +49,21 @@ class StudyOfPerson(Answer):
     patient: PersonRow
 
 
+class ConflictSearch(Parameters):
+    """Which conflicts to list."""
+
+    accepted: Annotated[bool, Field(description="Those that were accepted, instead of those to decide about.")] = False
+
+
+class ConflictRow(Answer):
+    """What is to be said of a conflict, beside who is in it."""
+
+    digest: Annotated[str, Field(description="Names this conflict for accept and reopen; another one has another.")]
+    reason: Annotated[str | None, Field(description="Why it was accepted; null if it was not.")] = None
+    accepted_by: str | None = None
+    accepted_at: datetime | None = None
+
+
 class ConflictList(Answer):
     """What somebody has to decide about."""
 
@@ -54,6 +72,9 @@ class ConflictList(Answer):
     ]
     studies: Annotated[
         list[list[StudyOfPerson]], Field(description="Studies with the same UID that came with several patients.")
+    ]
+    about: Annotated[
+        list[ConflictRow], Field(description="One for each of `patients` and then each of `studies`, in their order.")
     ]
 
 
@@ -100,6 +121,19 @@ class Reassign(Body):
     dry_run: Annotated[bool, Field(description="Only say what would be moved.")] = False
 
 
+class Accept(Body):
+    """Which conflict is none."""
+
+    digest: Annotated[str, Field(max_length=64, description="As in the list of conflicts.")]
+    reason: Reason
+
+
+class Reopen(Body):
+    """Which accepted conflict is one after all."""
+
+    digest: Annotated[str, Field(max_length=64, description="As in the list of conflicts.")]
+
+
 class Moved(Answer):
     """What was moved, or would be."""
 
@@ -121,7 +155,19 @@ class Conflicts:
         return [
             Operation(
                 method="GET", path="/conflicts", name="list_conflicts", tag=_TAG, role=Role.OPERATOR,
-                summary="List the conflicts between patients.", answer=ConflictList, run=self._list,
+                summary="List the conflicts between patients.", query=ConflictSearch, answer=ConflictList,
+                run=self._list,
+            ),
+            Operation(
+                method="POST", path="/conflicts/accept", name="accept_conflict", tag=_TAG, role=Role.OPERATOR,
+                summary="Take a conflict off the list: these are different people, and all is right as it is.",
+                description="It comes back if somebody else joins it.",
+                body=Accept, run=self._accept, errors=_NO_CONFLICT,
+            ),
+            Operation(
+                method="POST", path="/conflicts/reopen", name="reopen_conflict", tag=_TAG, role=Role.OPERATOR,
+                summary="Put an accepted conflict on the list again.", body=Reopen, run=self._reopen,
+                errors=_NO_CONFLICT,
             ),
             Operation(
                 method="GET", path="/conflicts/patients", name="list_patients_of", tag=_TAG, role=Role.OPERATOR,
@@ -145,15 +191,24 @@ class Conflicts:
             ),
         ]  # fmt: skip
 
-    def _list(self, call: Call[Any, None]) -> Answer:
+    def _list(self, call: Call[ConflictSearch, None]) -> Answer:
         unlimited(call)
         with self._auditor.query(call.caller, PATIENT_ROOT_FIND) as record:
-            found = self._patients.conflicts()
+            found, notes = self._patients.accepted() if call.query.accepted else (self._patients.conflicts(), {})
             record.matched(sum(map(len, (*found.patients, *found.studies))), complete=True)
         return ConflictList(
             patients=[[_person(each) for each in group] for group in found.patients],
             studies=[[_study(each) for each in group] for group in found.studies],
+            about=[_about(digest_of(group), notes) for group in found.groups],
         )
+
+    def _accept(self, call: Call[Any, Accept]) -> None:
+        unlimited(call)
+        self._patients.accept(call.body.digest, call.body.reason, by=participant_of(call.caller))
+
+    def _reopen(self, call: Call[Any, Reopen]) -> None:
+        unlimited(call)
+        self._patients.reopen(call.body.digest, by=participant_of(call.caller))
 
     def _people(self, call: Call[PeopleSearch, None]) -> Answer:
         unlimited(call)
@@ -204,6 +259,15 @@ class Conflicts:
             with self._auditor.query(call.caller, PATIENT_ROOT_FIND) as record:
                 record.keys({"PatientID": person.identity.patient_id})
                 record.matched(1, complete=True)
+
+
+def _about(digest: str, notes: Mapping[str, Acceptance]) -> ConflictRow:
+    note = notes.get(digest)
+    if note is None:
+        return ConflictRow(digest=digest)
+    return ConflictRow(
+        digest=digest, reason=note.reason, accepted_by=note.accepted_by, accepted_at=note.accepted_at
+    )  # fmt: skip
 
 
 def _person(person: Person) -> PersonRow:

@@ -21,6 +21,10 @@ _ROWS: Final = (
 )
 # The studies of a patient are listed beside the others' up to so many patients on a page.
 _MOST_PATIENTS: Final = 40
+_SAID: Final = {
+    "accepted": marked("They stay apart, and off this list."),
+    "reopened": marked("The conflict is on the list again."),
+}
 # A dry run takes no reason, but a body has one.
 _LOOKING: Final = "preview"
 
@@ -42,10 +46,13 @@ class Conflicts:
             Route("/conflicts/merge", guarded(self._merge), methods=["POST"]),
             Route("/conflicts/reassign", guarded(self._look_at_reassign), methods=["GET"]),
             Route("/conflicts/reassign", guarded(self._reassign), methods=["POST"]),
+            Route("/conflicts/accept", guarded(self._accept), methods=["POST"]),
+            Route("/conflicts/reopen", guarded(self._reopen), methods=["POST"]),
         ]
 
     async def _list(self, request: Request) -> Response:
-        found = await self._pages.ask(request, "list_conflicts")
+        accepted = "accepted" in request.query_params
+        found = await self._pages.ask(request, "list_conflicts", query={"accepted": accepted})
         people = [each for group in found.patients for each in group]
         studies = {}
         if len(people) <= _MOST_PATIENTS:
@@ -54,9 +61,13 @@ class Conflicts:
                 studies[each.reference] = answer.items
         return self._pages.show(
             request, "conflicts.html",
-            patients=[(group, compared(group)) for group in found.patients],
-            studies=[(group, compared([each.patient for each in group])) for group in found.studies],
-            studies_of=studies, moved=_moved(request),
+            patients=[(group, compared(group), found.about[number]) for number, group in enumerate(found.patients)],
+            studies=[
+                (group, compared([each.patient for each in group]), found.about[len(found.patients) + number])
+                for number, group in enumerate(found.studies)
+            ],
+            studies_of=studies, moved=_moved(request), accepted=accepted,
+            said=_SAID.get(request.query_params.get("said", "")),
         )  # fmt: skip
 
     async def _look_at_merge(self, request: Request) -> Response:
@@ -82,6 +93,19 @@ class Conflicts:
 
     async def _reassign(self, request: Request) -> Response:
         return await self._decide(request, "reassign_study", ("study", "target", "reason"))
+
+    async def _accept(self, request: Request) -> Response:
+        form = await self._pages.form(request)
+        body = {"digest": form.get("digest", ""), "reason": form.get("reason", "").strip()}
+        if not body["reason"]:
+            raise PatientError("a reason has to be given")
+        await self._pages.ask(request, "accept_conflict", body=body)
+        return self._pages.go(request, "/conflicts", said="accepted")
+
+    async def _reopen(self, request: Request) -> Response:
+        form = await self._pages.form(request)
+        await self._pages.ask(request, "reopen_conflict", body={"digest": form.get("digest", "")})
+        return self._pages.go(request, "/conflicts", said="reopened")
 
     async def _decide(self, request: Request, operation: str, names: Sequence[str]) -> Response:
         form = await self._pages.form(request)

@@ -54,6 +54,18 @@ class Stage:
         self.task = archive.tasks.add(NewTask("send", "a test"))
         self.merge = {"source": other, "target": self.patient, "reason": "why"}
 
+    def conflict(self) -> str:
+        """The digest of a new conflict."""
+        number = len(self.api.get("/conflicts")["about"])
+        self.api.store([make_ct(PatientName=name, PatientID=f"C{number}") for name in ("A", "B")])
+        return str(self.api.get("/conflicts")["about"][-1]["digest"])
+
+    def accepted(self) -> str:
+        """The digest of a conflict that was accepted."""
+        digest = self.conflict()
+        self.api.send("POST", "/conflicts/accept", {"digest": digest, "reason": "twins"}, 204)
+        return digest
+
     def deletion(self) -> str:
         """The id of a deletion."""
         (ds,) = self.api.study()
@@ -132,6 +144,8 @@ SAMPLES: dict[str, Sample] = {
     "suggest_peer_rule": lambda _: ("/peers/rule?calling_ae=CT9&address=10.0.0.9&allow=echo", None),
     "list_peers": lambda _: ("/peers", None),
     "list_conflicts": lambda _: ("/conflicts", None),
+    "accept_conflict": lambda stage: ("/conflicts/accept", {"digest": stage.conflict(), "reason": "twins"}),
+    "reopen_conflict": lambda stage: ("/conflicts/reopen", {"digest": stage.accepted()}),
     "list_patients_of": lambda _: ("/conflicts/patients?patient=P1", None),
     "list_studies_of": lambda stage: (f"/conflicts/studies?patient={stage.patient}", None),
     "merge_patients": lambda stage: ("/conflicts/merge", stage.merge),

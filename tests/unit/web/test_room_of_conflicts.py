@@ -62,6 +62,37 @@ def test_a_study_is_given_to_the_other_patient(rooms: Rooms) -> None:
     assert counts == {"Roe^Jane": 1, "Row^Jane": 2}
 
 
+def test_a_conflict_that_is_none_leaves_the_list_until_somebody_joins_it(rooms: Rooms) -> None:
+    rooms.page("/conflicts")
+    (about,) = rooms.get("/conflicts")["about"]
+    rooms.submit("/conflicts/accept", 409, digest="x", reason="no such")
+    page = rooms.submit("/conflicts/accept", digest=about["digest"], reason="<b>twins</b>")
+    assert "They stay apart" in page
+    assert "There are no conflicts." in page
+    assert rooms.archive.patients.count() == 0
+    assert rooms.archive.trail is not None
+    details = [record.event.detail for record, _ in rooms.archive.trail.records_after(None)]
+    assert details.count("kept apart: <b>twins</b>") == 2, "one for each patient"
+    page = rooms.page("/conflicts?accepted=yes")
+    assert "&lt;b&gt;twins&lt;/b&gt;" in page
+    assert "by ann:" in page
+    # Another study of one of them is no news, a third patient is.
+    rooms.store([make_ct(PatientName="Row^Jane", PatientID="4711")])
+    assert rooms.archive.patients.count() == 0
+    rooms.store([make_ct(PatientName="Poe^Edgar", PatientID="4711")])
+    assert rooms.archive.patients.count() == 1
+    assert "Poe, Edgar" in rooms.page("/conflicts")
+
+
+def test_an_accepted_conflict_is_decided_again(rooms: Rooms) -> None:
+    rooms.page("/conflicts")
+    (about,) = rooms.get("/conflicts")["about"]
+    rooms.submit("/conflicts/accept", digest=about["digest"], reason="twins")
+    assert "on the list again" in rooms.submit("/conflicts/reopen", digest=about["digest"])
+    assert [each["digest"] for each in rooms.get("/conflicts")["about"]] == [about["digest"]]
+    rooms.submit("/conflicts/reopen", 409, digest=about["digest"])
+
+
 def test_only_operators_see_conflicts(rooms: Rooms) -> None:
     rooms.act_as(Role.CONTRIBUTOR)
     assert "needs the role operator" in rooms.page("/conflicts", 403)
