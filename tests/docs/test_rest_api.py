@@ -36,12 +36,15 @@ def test_the_examples_work(code_blocks: Callable[[str, str], list[str]], tmp_pat
         # From now on nothing goes without a key.
         key = pacs.archive.keys.create("script", Rights("operator"), None)
         printed += [_run(command, key) for command in commands[len(without) :]]
-    status, studies, unread, study, *printed = printed
+    status, studies, unread, listed, study, note, history, *printed = printed
     added, items, cancelled, events, sent, unsent, paused, refused, dead, deleted = printed
     assert json.loads(status)["ready"] is True
     assert [row["StudyInstanceUID"] for row in json.loads(studies)["items"]] == [STUDY]
     assert [row["reading"] for row in json.loads(unread)["items"]] == ["unread"]
+    assert "items" in json.loads(listed)
     assert json.loads(study)["stored"]["instances"] == 1
+    assert json.loads(note)["text"] == "Second look, please."
+    assert json.loads(history)["items"]
     assert json.loads(added)["items"] == json.loads(items)["items"]
     assert json.loads(cancelled)["status"] == "CANCELLED"
     assert events.startswith("retry: ")
