@@ -1,16 +1,23 @@
 """What tests with a browser need: a server, its address, and what is in its archive."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from playwright.sync_api import Page, expect
 from pydicom.dataset import Dataset
+from servers import config, running
 
 from pacs_server.app.server import PacsServer
+from pacs_server.config.rights import Rights, RoleName
+from pacs_server.config.users import add_user
 from pacs_server.dicom.caller import Door
 from pacs_server.dicom.origin import Origin
 
 # A loaded machine may take long to draw a page.
 PATIENT_MS = 30_000
+PASSWORD = "correct horse battery staple"
 CT1 = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
 
 
@@ -32,3 +39,21 @@ class Site:
         ds.save_as(path, enforce_file_format=True)
         self.pacs.archive.store.store_file(path, CT1)
         return ds
+
+    def log_in(self, page: Page) -> None:
+        """Log in as ann."""
+        page.goto(f"{self.url}/login")
+        page.get_by_label("User name").fill("ann")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_label("Preferences and account")).to_have_text("ann")
+
+
+@contextmanager
+def guarded(directory: Path, role: RoleName) -> Iterator[Site]:
+    """A server with one user, ann, who has this role."""
+    settings, users = config(directory, web=True), directory / "users"
+    add_user(users, "ann", PASSWORD, Rights(role=role))
+    section = settings.user_identity.model_copy(update={"users_path": users})
+    with running(settings.model_copy(update={"user_identity": section})) as pacs:
+        yield Site(pacs)
