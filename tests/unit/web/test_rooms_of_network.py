@@ -69,7 +69,9 @@ def test_a_rule_that_the_server_cannot_write_is_for_people(rooms: Rooms) -> None
     assert "- ae_title: &#34;CT9&#34;" in page
     assert "the server was started without a configuration file" in page
     assert "Write this rule" not in page
-    rooms.submit("/network/allow", 409, calling_ae="CT9", address="10.0.0.9", allow="echo")
+    page = rooms.submit("/network/allow", 409, calling_ae="CT9", address="10.0.0.9", allow="echo")
+    assert "allow: [echo]" in page
+    assert "the server was started without a configuration file" in page
     assert "is let in from this address" in rooms.page("/network/allow?calling_ae=CT1&address=10.0.0.9")
     rooms.act_as(Role.OPERATOR)
     rooms.page("/network/allow?calling_ae=CT9&address=10.0.0.9", 403)
