@@ -1,31 +1,18 @@
 """A browser, a server with its pages, and a page that may have nothing to complain about."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browsing import PATIENT_MS, Site
+from browsing import FLAGS, PATIENT_MS, Site, program
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from servers import config, running
 
 from pacs_server.config.sections.database import DatabaseConfig
 from pacs_server.config.sections.user_identity import UserIdentityConfig
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
 _SHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
-# No test waits for the network of others, and none has a display. The sandbox needs rights that containers lack.
-_FLAGS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--no-first-run")
-
-
-def _program() -> str:
-    found = next(filter(None, map(shutil.which, _NAMES)), None)
-    if found is None:
-        assert os.environ.get("CI") != "true", "chromium is not installed"
-        pytest.skip("chromium is not installed")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +21,9 @@ def browser() -> Iterator[Browser]:
 
     Not for all files: as long as it is there this thread has an event loop, and other tests want one of their own.
     """
-    program = _program()
+    found = program()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+        browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
         yield browser
         browser.close()
 

@@ -76,7 +76,7 @@ def _written_by_hand(secret: str) -> str:
 
 def test_every_base_image_has_a_python_that_the_project_supports() -> None:
     versions = [re.match(r"python:(\d+\.\d+)-slim", rest) for word, rest in INSTRUCTIONS if word == "FROM"]
-    assert len(versions) == 2
+    assert len(versions) == 3
     assert all(v and f"Programming Language :: Python :: {v[1]}" in PROJECT["classifiers"] for v in versions)
 
 
@@ -92,6 +92,18 @@ def test_the_wheel_is_installed_with_extras_that_exist() -> None:
         found for word, rest in INSTRUCTIONS if word == "RUN" for found in re.findall(r"\.whl\)\[(.*?)\]", rest)
     ]
     assert set(extras.split(",")) == {"postgres", "codecs"} <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_viewer_is_made_in_a_stage_of_its_own_and_installed() -> None:
+    words = [f"{word} {rest}" for word, rest in INSTRUCTIONS]
+    made = words.index("RUN python .ci/viewer --dist /wheels")
+    build = next(n for n, each in enumerate(words) if each.startswith("FROM ") and each.endswith(" AS build"))
+    taken = words.index("COPY --from=viewer /wheels /viewer")
+    installed = next(n for n, each in enumerate(words) if "/viewer/pacs_server_ohif-*.whl" in each)
+    last = len(INSTRUCTIONS) - len(LAST_STAGE)
+    assert words[: made + 1][0].endswith(" AS viewer")
+    assert made < build < taken < installed < last
+    assert 'MODULE = "pacs_server_ohif"' in (ROOT / ".ci/viewer").read_text()
 
 
 def test_the_entry_point_is_the_projects_command_in_exec_form() -> None:

@@ -1,0 +1,139 @@
+"""The viewer OHIF on this server's pages: images, slides and reports, as it shows them.
+
+It is fetched from npm and made once, and kept beside the packages of other tests. Each page takes it ten seconds.
+"""
+
+import hashlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browsing import FLAGS, Site, program
+from compressed import LOSSLESS
+from datasets import make_ct, uid
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import ComprehensiveSRStorage
+from servers import config, eventually, running
+from slides import make_slide
+
+from pacs_server.config.sections.web import WebConfig
+
+pytestmark = [pytest.mark.soak, pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
+_TOOL = Path(__file__).resolve().parents[2] / ".ci" / "viewer"
+_WEBGL = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+_SECONDS = 90.0
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def viewer() -> Path:
+    """The files of the viewer, as this version of the tool makes them."""
+    digest = hashlib.sha256(_TOOL.read_bytes()).hexdigest()[:12]
+    folder = Path.home() / ".cache" / "pacs-server-tests" / f"viewer-{digest}"
+    if not folder.exists():
+        made = folder.with_name(f"{folder.name}-{os.getpid()}")
+        done = subprocess.run([sys.executable, _TOOL, "--folder", made], check=False, capture_output=True, timeout=600)
+        if done.returncode:
+            pytest.skip(f"the viewer cannot be fetched: {done.stderr.decode()[-300:]}")
+        made.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program(), args=[*FLAGS, *_WEBGL])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def site(viewer: Path, database_url: str, tmp_path: Path) -> Iterator[Site]:
+    web = WebConfig(enabled=True, port=0, viewer_path=viewer)
+    with running(config(tmp_path, web=True).model_copy(update={"web": web})) as pacs:
+        yield Site(pacs)
+
+
+def series(count: int) -> list[Dataset]:
+    """Parallel images with a bright square in the middle."""
+    study, number, frame = uid(), uid(), uid()
+    stored = np.full((SIDE, SIDE), -1000, "<i2")
+    stored[16:48, 16:48] = 400
+    images = []
+    for place in range(count):
+        ds = make_ct(study, number, rows=SIDE, columns=SIDE, InstanceNumber=place + 1, SeriesDescription="Thorax")
+        ds.FrameOfReferenceUID, ds.PixelRepresentation, ds.PixelData = frame, 1, stored.tobytes()
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
+        ds.RescaleSlope, ds.RescaleIntercept, ds.WindowCenter, ds.WindowWidth = 1, 0, 40, 400
+        ds.PixelSpacing, ds.SliceThickness, ds.ImageOrientationPatient = [2, 2], 3, [1, 0, 0, 0, 1, 0]
+        ds.ImagePositionPatient = [-64, -64, 3 * place]
+        images.append(ds)
+    return images
+
+
+def seen(page: Page) -> np.ndarray:
+    """The colours in the middle of the page, where the image is."""
+    with Image.open(io.BytesIO(page.screenshot())) as shot:
+        return np.asarray(shot.convert("RGB"))[100:650, 320:960]
+
+
+def report(about: Dataset) -> Dataset:
+    """A report in the study of an image."""
+    ds = make_ct(about.StudyInstanceUID, Modality="SR", SeriesDescription="Findings", SeriesNumber=9)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = ComprehensiveSRStorage
+    for name in ("PixelData", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(ds, name)
+    ds.ValueType, ds.ContinuityOfContent, ds.CompletionFlag, ds.VerificationFlag = (
+        "CONTAINER",
+        "SEPARATE",
+        "PARTIAL",
+        "UNVERIFIED",
+    )
+    title = Dataset()
+    title.CodeValue, title.CodingSchemeDesignator, title.CodeMeaning = "126000", "DCM", "Imaging Measurement Report"
+    ds.ConceptNameCodeSequence, ds.ContentSequence = Sequence([title]), Sequence()
+    return ds
+
+
+def test_a_click_in_the_list_shows_the_images(site: Site, page: Page, tmp_path: Path) -> None:
+    images = series(6)
+    for ds in images:
+        site.keep(ds, tmp_path)
+    site.keep(report(images[0]), tmp_path)
+    page.goto(f"{site.url}/studies")
+    page.locator(".in-viewer").click()
+    expect(page.get_by_text("for investigational use only")).to_be_visible(timeout=_SECONDS * 1000)
+    # A black page has no bright pixels, and texts have few.
+    assert eventually(lambda: float((seen(page).min(axis=2) > 200).mean()) > 0.1, _SECONDS)
+    expect(page.get_by_text("Thorax").first).to_be_visible()
+    # What was stored by others is in its list of series, as what it stores itself is.
+    expect(page.get_by_text("Findings").first).to_be_visible()
+    expect(page.get_by_role("link", name="Studies")).to_have_attribute(
+        "href", f"{site.url}/studies/{images[0].StudyInstanceUID}"
+    )
+
+
+@pytest.mark.complains("ICC Profile was not found")
+def test_a_slide_opens_in_the_microscopy_mode(site: Site, page: Page, tmp_path: Path) -> None:
+    picture = np.zeros((256, 256, 3), "u1")
+    picture[..., 0], picture[..., 1] = 220, 60
+    same = {"study": uid(), "series": uid(), "frame_of_reference": uid()}
+    for level, spacing in ((picture, 0.01), (picture[::2, ::2], 0.02)):
+        site.keep(make_slide(level, 128, LOSSLESS["jpeg-2000"], spacing, **same), tmp_path)
+    page.goto(f"{site.url}/studies/{same['study']}")
+    page.get_by_role("link", name="Open in the viewer").click()
+    expect(page.get_by_text("for investigational use only")).to_be_visible(timeout=_SECONDS * 1000)
+
+    def is_red() -> bool:
+        colours = seen(page).astype(int)
+        return bool(((colours[..., 0] > 180) & (colours[..., 1] < 110) & (colours[..., 2] < 60)).mean() > 0.05)
+
+    assert eventually(is_red, _SECONDS)
