@@ -44,7 +44,7 @@ def test_the_examples_work(code_blocks: Callable[[str, str], list[str]], tmp_pat
     assert "items" in json.loads(listed)
     assert json.loads(study)["stored"]["instances"] == 1
     assert json.loads(note)["text"] == "Second look, please."
-    assert json.loads(history)["items"]
+    assert [row["what"] for row in json.loads(history)["items"]] == ["received"]
     assert json.loads(added)["items"] == json.loads(items)["items"]
     assert json.loads(cancelled)["status"] == "CANCELLED"
     assert events.startswith("retry: ")
