@@ -632,6 +632,7 @@ def test_every_table_is_rebuilt_or_taken_over_or_lost_as_it_is_said_of_it(
         marks = MarkService(MarkIndex(old), archive.files.marks, Recorder(NoAudit(), lambda: "PACS"))
         wanted = [(MarkKind.LABEL, "night"), (MarkKind.READING, "read")]
         marks.set(wanted, [Subject("P1", "", "1.2.3", "")], Participant("ann"))
+        marks.add_note("look again", [Subject("P1", "", "1.2.3", "")], Participant("ann"))
         assert fates[Fate.REBUILT] <= not_empty(old)
         archive.rebuilt(new)
     # From the files alone, what people decided included.
