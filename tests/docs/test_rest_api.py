@@ -32,10 +32,10 @@ def test_the_examples_work(code_blocks: Callable[[str, str], list[str]], tmp_pat
         commands = [each for block in blocks for each in re.split(r"\n(?=curl )", block)]
         commands = [command.replace("127.0.0.1:8080", address) for command in commands]
         without = [command for command in commands if "$KEY" not in command]
-        printed = [_run(command, "") for command in without]
+        printed = [_run(command, "", tmp_path) for command in without]
         # From now on nothing goes without a key.
         key = pacs.archive.keys.create("script", Rights("operator"), None)
-        printed += [_run(command, key) for command in commands[len(without) :]]
+        printed += [_run(command, key, tmp_path) for command in commands[len(without) :]]
     status, studies, unread, listed, study, note, history, *printed = printed
     added, items, cancelled, events, sent, unsent, paused, refused, dead, deleted = printed
     assert json.loads(status)["ready"] is True
@@ -55,12 +55,18 @@ def test_the_examples_work(code_blocks: Callable[[str, str], list[str]], tmp_pat
     assert json.loads(deleted)["reason"] == "sent by mistake"
 
 
-def _run(command: str, key: str) -> str:
+def _run(command: str, key: str, directory: Path) -> str:
     assert PREFIX in command
     # As a shell on a desk runs it; curl ends with 28 when its time is over, as the example of events says.
     environment = os.environ | {"KEY": key}
     done = subprocess.run(
-        ["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=30, check=False
+        ["sh", "-c", command],
+        env=environment,
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert done.returncode == (28 if "--max-time" in command else 0), done.stderr
     return done.stdout
