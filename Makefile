@@ -15,7 +15,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 STATEMENT := docs/conformance-statement.md
 # Only names of files and folders of ours go to the linters.
-CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/new-migration .ci/viewer
+CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/new-migration .ci/screenshots .ci/viewer
 
 .PHONY: help
 help: ## List the targets
@@ -137,6 +137,10 @@ soak: $(DEV_STAMP) ## Rare tests, power loss, hostile peers, faults and crashes:
 conformance: $(DEV_STAMP) ## Write the conformance statement anew
 	$(BIN)/pacs-server conformance > $(STATEMENT).new
 	mv $(STATEMENT).new $(STATEMENT)
+
+.PHONY: screenshots
+screenshots: $(DEV_STAMP) ## Take the pictures of README.md anew, of sample studies
+	$(BIN)/python .ci/screenshots
 
 .PHONY: migration
 migration: $(DEV_STAMP) ## Begin a database migration: make migration MESSAGE='add a table'
