@@ -159,11 +159,17 @@ def find(  # noqa: PLR0913 - an option each
     study: Annotated[str | None, typer.Option(metavar="UID", help="Study Instance UID.")] = None,
     series: Annotated[str | None, typer.Option(metavar="UID", help="Series Instance UID.")] = None,
     key: KeyOption = None,
+    relational: Annotated[bool, typer.Option("--relational", help="Series and images without UIDs above.")] = False,
+    combined: Annotated[bool, typer.Option("--combined", help="Ranges of date and time together.")] = False,
+    fuzzy: Annotated[bool, typer.Option("--fuzzy", help="Names as the remote finds them alike.")] = False,
     limit: LimitOption = None,
     as_json: JSONOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Search at a remote. The remote decides which keys it matches, and how."""
+    """Search at a remote. The remote decides which keys it matches, and how.
+
+    --relational, --combined and --fuzzy are asked of it by extended negotiation; it is an error if it does not agree.
+    """
     from pacs_server.dicom.levels import Level
     from pacs_server.scu.search import Search
 
@@ -181,7 +187,8 @@ def find(  # noqa: PLR0913 - an option each
     }
     more = _keys(key or ())
     titles = {**_TITLES[level], **{each: each for each in more if each not in _TITLES[level]}}
-    search = Search(Level[level.upper()], {k: text for k, text in given.items() if text} | more, tuple(titles))
+    keys = {k: text for k, text in given.items() if text} | more
+    search = Search(Level[level.upper()], keys, tuple(titles), fuzzy, relational, combined)
     with _queries(load_config(context, config), name) as queries:
         _print(queries.find(caller(), name, search, limit), titles, as_json=as_json)
 

@@ -16,11 +16,15 @@ ACCEPTANCE, USER_REJECTION, NO_REASON, ABSTRACT_SYNTAX, TRANSFER_SYNTAXES = rang
 
 @dataclass(frozen=True, slots=True)
 class ProposedContext:
-    """A presentation context as proposed: an odd ID, an abstract syntax, and the transfer syntaxes on offer."""
+    """A presentation context as proposed: an odd ID, an abstract syntax, and the transfer syntaxes on offer.
+
+    `extended` is what we ask of the service by extended negotiation (PS3.7 D.3.3.5), empty for nothing.
+    """
 
     context_id: int
     abstract_syntax: str
     transfer_syntaxes: tuple[str, ...]
+    extended: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,11 @@ def connect(
     """
     terms = replace(terms, timeouts=replace(terms.timeouts, idle=remote.response_timeout))
     user = UserInformation(
-        terms.max_pdu_size, terms.implementation_class_uid, terms.implementation_version_name, roles=roles or {}
+        terms.max_pdu_size,
+        terms.implementation_class_uid,
+        terms.implementation_version_name,
+        roles=roles or {},
+        extended={context.abstract_syntax: context.extended for context in contexts if context.extended},
     )
     proposal = Proposal(calling_ae, remote.ae_title, tuple(contexts), user)
     tick = min(terms.association_timeout, terms.timeouts.idle, terms.timeouts.network)

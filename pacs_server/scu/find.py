@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from typing import Final
 
 from pacs_server.dicom.json_codec import decode_data_set
@@ -38,6 +40,8 @@ WORKLIST_KEYS: Final = (
         )
     ),
 )
+# PS3.4 C.5.1.1: the bytes of the application information, in this order.
+_EXTENDED: Final = ("relational queries", "combined matching of dates and times", "fuzzy matching of names")
 # A match is a few hundred bytes.
 _MOST_BYTES: Final = 1024 * 1024
 # How long to read on after a C-CANCEL before the association is ended, in seconds.
@@ -52,7 +56,11 @@ def find(pool: Pool, remote: RemoteAE, search: Search, *, limit: int | None = No
     sop_classes = (PATIENT_ROOT,) if search.level is Level.PATIENT else (STUDY_ROOT, PATIENT_ROOT)
     # PS3.4 C.4.1.2.1: the level, and the keys.
     keys = {"QueryRetrieveLevel": search.level.name} | dict.fromkeys(search.returns, "") | dict(search.keys)
-    contexts = tuple(context for context in _ROOTS if context.abstract_syntax in sop_classes)
+    asked = (search.relational, search.combined, search.fuzzy)
+    extended = bytes(asked) if any(asked) else b""
+    contexts = tuple(
+        replace(context, extended=extended) for context in _ROOTS if context.abstract_syntax in sop_classes
+    )
     return _find(pool, remote, contexts, keys, limit)
 
 
@@ -75,6 +83,7 @@ def _find(
     with pool.association(remote, contexts) as association:
         sop_classes = (context.abstract_syntax for context in contexts)
         context_id, sop_class, transfer_syntax = context_of(association, remote, *sop_classes)
+        _check_agreed(remote, contexts[0].extended, association.extended.get(sop_class, b""))
         request = Command(
             command_field=CommandField.C_FIND,
             message_id=association.next_message_id(),
@@ -89,6 +98,13 @@ def _find(
             if limit is not None and count >= limit:
                 cancel(association, context_id, request)
                 return
+
+
+def _check_agreed(remote: RemoteAE, asked: bytes, agreed: bytes) -> None:
+    """Raise RemoteError unless the remote agrees to everything that was asked of it: it would match otherwise."""
+    for name, wanted, found in zip_longest(_EXTENDED, asked, agreed[: len(asked)], fillvalue=0):
+        if wanted and not found:
+            raise RemoteError(f"{remote.name} does not offer {name}")
 
 
 def _next(association: Association, remote: RemoteAE, request: Command, transfer_syntax: str) -> DataSet | None:

@@ -70,6 +70,11 @@ def test_it_is_searched_at_every_level(
     assert len({text_of(match, tag) for match in found}) == len(found) == count
 
 
+def test_what_it_does_not_agree_to_is_not_asked_for(archive: RemoteAE, ours: Pool) -> None:
+    with pytest.raises(RemoteError, match="does not offer relational queries"):
+        list(find(ours, archive, Search(Level.SERIES, {"PatientID": "OUT1"}, relational=True)))
+
+
 def test_names_come_with_all_characters(archive: RemoteAE, ours: Pool) -> None:
     (match,) = find(ours, archive, Search(Level.STUDY, {"StudyInstanceUID": UID}, ("PatientName", "StudyDescription")))
     assert (text_of(match, "00100010"), first_value(match, "00081030")) == ("Müller^Jörg", "Thorax")

@@ -79,6 +79,9 @@ class SearchAtRemote(Body):
         Field(description="Values to match, by keyword or tag, as in a C-FIND: wild cards, ranges, lists of UIDs."),
     ] = {}  # noqa: RUF012 - pydantic copies it
     returns: Annotated[list[str], Field(max_length=100, description="Other attributes to return.")] = []  # noqa: RUF012
+    relational: Annotated[bool, Field(description="Ask for series and images without the UIDs above them.")] = False
+    combined: Annotated[bool, Field(description="Ask for ranges of date and time together.")] = False
+    fuzzy: Annotated[bool, Field(description="Ask for names that the remote finds alike.")] = False
     limit: Limit = 100
 
 
@@ -181,7 +184,9 @@ class Remotes:
 
     def _search(self, call: Call[Any, SearchAtRemote]) -> Answer:
         name, body = self._named(call), call.body
-        search = Search(Level[body.level.upper()], body.keys, tuple(body.returns))
+        search = Search(
+            Level[body.level.upper()], body.keys, tuple(body.returns), body.fuzzy, body.relational, body.combined
+        )
         return _matches(self._queries.find(call.caller, name, search, body.limit + 1), body.limit)
 
     def _worklist(self, call: Call[Any, WorklistAtRemote]) -> Answer:
