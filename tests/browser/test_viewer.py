@@ -137,3 +137,37 @@ def test_a_slide_opens_in_the_microscopy_mode(site: Site, page: Page, tmp_path: 
         return bool(((colours[..., 0] > 180) & (colours[..., 1] < 110) & (colours[..., 2] < 60)).mean() > 0.05)
 
     assert eventually(is_red, _SECONDS)
+
+
+# Of its dialog, of a number that it shortens to what the VR DS may hold, and of itself when it shows the report.
+@pytest.mark.complains("Missing `Description`", "Truncating value", "viewport has been destroyed")
+def test_measurements_are_stored_as_a_report_and_come_back(site: Site, page: Page, tmp_path: Path) -> None:
+    images = series(3)
+    for ds in images:
+        site.keep(ds, tmp_path)
+    study, seconds = images[0].StudyInstanceUID, _SECONDS * 1000
+    page.goto(f"{site.url}/viewer/viewer?StudyInstanceUIDs={study}")
+    page.get_by_role("button", name="Confirm and hide").click(timeout=seconds)
+    assert eventually(lambda: float((seen(page).min(axis=2) > 200).mean()) > 0.1, _SECONDS)
+    page.locator('[data-cy="MeasurementTools-split-button-primary"]').click()
+    box = page.locator("canvas").first.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 100, y - 50)
+    page.mouse.down()
+    page.mouse.move(x, y)
+    page.mouse.move(x + 100, y + 50)
+    page.mouse.up()
+    page.locator('[data-cy="prompt-begin-tracking-yes-btn"]').click(timeout=seconds)
+    page.locator('[data-cy="trackedMeasurements-btn"]').click()
+    page.get_by_role("button", name="Create SR").click(timeout=seconds)
+    page.get_by_role("button", name="Save", exact=True).click(timeout=seconds)
+    reports = f"{site.url}/dicom-web/studies/{study}/instances?Modality=SR&includefield=SOPClassUID"
+    assert eventually(lambda: page.request.get(reports).status == 200, _SECONDS)
+    [stored] = page.request.get(reports).json()
+    content = page.request.get(stored["00081190"]["Value"][0] + "/metadata").json()[0]["0040A730"]
+    assert "Length" in str(content)
+    page.reload()
+    page.get_by_text("Create Report").first.dblclick(timeout=seconds)
+    page.get_by_role("button", name="Yes", exact=True).click(timeout=seconds)
+    expect(page.locator("svg text").filter(has_text="mm").first).to_be_attached(timeout=seconds)
