@@ -10,7 +10,8 @@ depends_on = None
 
 _RECEIVED = """
     UPDATE study SET received_at = coalesce((
-        SELECT {form} FROM instance JOIN series ON series.id = instance.series_fk WHERE series.study_fk = study.id), '')"""
+        SELECT {form} FROM instance JOIN series ON series.id = instance.series_fk WHERE series.study_fk = study.id
+    ), '')"""
 _FORMS = {
     "sqlite": "strftime('%Y%m%d%H%M%S', min(instance.received_at))",
     "postgresql": "to_char(min(instance.received_at) AT TIME ZONE 'UTC', 'YYYYMMDDHH24MISS')",

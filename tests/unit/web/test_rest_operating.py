@@ -136,7 +136,7 @@ def test_a_study_is_deleted_and_restored(api: RestAPI) -> None:
     assert (deletion["instances"], deletion["deleted_by"], deletion["status"]) == (2, "ann", "KEPT")
     assert api.last_audited().event.event_id is EventID.STUDY_DELETED
     assert api.get("/studies")["items"] == []
-    assert api.get("/trash")["items"] == [deletion]
+    assert api.get("/trash")["items"] == [deletion | {"whose": None}]
     assert api.get(f"/trash/{deletion['id']}")["reason"] == "reason 1"
     assert api.send("POST", f"/trash/{deletion['id']}/restore") == {"instances": 2, "conflicts": [], "missing": []}
     assert api.last_audited().event.detail.startswith("restored from the trash")

@@ -114,5 +114,6 @@ def test_a_form_of_somebody_else_does_nothing(rooms: Rooms) -> None:
 
 def test_a_text_that_is_no_message_stays_text_when_a_template_translates_it(rooms: Rooms) -> None:
     for code in ("en", "de"):
-        made = rooms.pages._environment(code).from_string("{{ _(x) }} {{ ngettext(x, x, 2) }} {{ _('%(y)s', y=x) }}")
+        environment = rooms.pages._environment(rooms.pages.languages.language(code))
+        made = environment.from_string("{{ _(x) }} {{ ngettext(x, x, 2) }} {{ _('%(y)s', y=x) }}")
         assert "<" not in made.render(x="<b>")
