@@ -430,7 +430,9 @@ def test_one_thread_makes_all_of_a_picture(
     run, ran = Threads.run, []
 
     def counted(self: Threads, function: Any, *arguments: Any) -> Any:
-        ran.append(function)
+        # What is done once in a while has nothing to do with pictures.
+        if getattr(function, "__name__", "") not in ("catch_up", "exist"):
+            ran.append(function)
         return run(self, function, *arguments)
 
     monkeypatch.setattr(Threads, "run", counted)
