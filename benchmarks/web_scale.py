@@ -1,6 +1,6 @@
 """What searches over HTTP cost with a large index, on SQLite or PostgreSQL.
 
-python -m benchmarks.web_scale [--instances N] [--database postgresql://...]
+python -m benchmarks.web_scale [--instances N] [--of-each N] [--database postgresql://...]
 fills an empty index with made-up studies, starts a server on it, asks it one request at a time over one connection,
 and prints a table: medians in milliseconds, and the matches of one answer.
 """
@@ -24,6 +24,9 @@ from benchmarks.web_peers import WebPeer
 from pacs_server.index.database import Database
 
 _ROUNDS: Final = 5
+_DICOMWEB: Final = "/dicom-web"
+# A row of the list of studies.
+_ROW: Final = b'<th scope="row"'
 # The first one of a round is not timed.
 _REQUESTS: Final = 21
 
@@ -35,17 +38,30 @@ def _name(number: int) -> str:
 def _rows(studies: int) -> dict[str, Callable[[int], str]]:
     """The path of each row, for a number of a study."""
     return {
-        "the first 100 studies": lambda number: "/studies?limit=100",
-        "100 studies, behind half of them": lambda number: f"/studies?limit=100&offset={studies // 2}",
-        "100 instances, behind half of them": lambda number: f"/instances?limit=100&offset={studies * PER_STUDY // 2}",
-        "studies by Patient ID": lambda number: f"/studies?PatientID={study(number).patient_id}",
-        "studies by name": lambda number: f"/studies?PatientName={_name(number)}",
-        "studies by the beginning of a name": lambda number: f"/studies?PatientName={_name(number)[:6]}*&limit=100",
-        "studies by a part of a name": lambda number: f"/studies?PatientName=*{_name(number)[2:6]}*&limit=100",
-        "studies of ten days": lambda number: f"/studies?StudyDate={study(number).date}-{_later(number)}&limit=100",
-        "a study by UID": lambda number: f"/studies?StudyInstanceUID={study(number).uid}",
-        "the series of a study": lambda number: f"/studies/{study(number).uid}/series",
-        "the 100 instances of a study": lambda number: f"/studies/{study(number).uid}/instances",
+        "the first 100 studies": lambda number: f"{_DICOMWEB}/studies?limit=100",
+        "100 studies, behind half of them": lambda number: f"{_DICOMWEB}/studies?limit=100&offset={studies // 2}",
+        "100 instances, behind half of them": lambda number: (
+            f"{_DICOMWEB}/instances?limit=100&offset={studies * PER_STUDY // 2}"
+        ),
+        "studies by Patient ID": lambda number: f"{_DICOMWEB}/studies?PatientID={study(number).patient_id}",
+        "studies by name": lambda number: f"{_DICOMWEB}/studies?PatientName={_name(number)}",
+        "studies by the beginning of a name": lambda number: (
+            f"{_DICOMWEB}/studies?PatientName={_name(number)[:6]}*&limit=100"
+        ),
+        "studies by a part of a name": lambda number: (
+            f"{_DICOMWEB}/studies?PatientName=*{_name(number)[2:6]}*&limit=100"
+        ),
+        "studies of ten days": lambda number: (
+            f"{_DICOMWEB}/studies?StudyDate={study(number).date}-{_later(number)}&limit=100"
+        ),
+        "a study by UID": lambda number: f"{_DICOMWEB}/studies?StudyInstanceUID={study(number).uid}",
+        "the series of a study": lambda number: f"{_DICOMWEB}/studies/{study(number).uid}/series",
+        "the 100 instances of a study": lambda number: f"{_DICOMWEB}/studies/{study(number).uid}/instances",
+        "page: the list of studies": lambda number: "/studies",
+        "page: studies with a word": lambda number: f"/studies?q={_name(number)[:6]}",
+        "page: studies by a Patient ID": lambda number: f"/studies?q={study(number).patient_id}",
+        "page: CT studies by name": lambda number: "/studies?modality=CT&sort=name",
+        "page: a study": lambda number: f"/studies/{study(number).uid}",
     }
 
 
@@ -74,16 +90,17 @@ class _Peer(WebPeer):
 def main() -> int:
     """Measure as the command line says; returns the exit code."""
     options = _options()
-    studies = options.instances // PER_STUDY
+    studies = options.instances // options.of_each
     with tempfile.TemporaryDirectory(prefix="pacs-web-scale-", dir=options.directory) as name:
         about, file = machine(Path(name)), Path(name) / "pacs.db"
         with closing(Database(options.database or f"sqlite:///{file}", fsync=False)) as database:
             database.migrate()
-            fill(database, range(1, studies + 1))
+            fill(database, range(1, studies + 1), instances=options.of_each)
         where = {"url": options.database} if options.database else {"path": str(file)}
         with _Peer(Path(name), where) as peer:
             results = measure(peer.web_port, studies)
-    print(f"{about}; {'PostgreSQL' if options.database else 'SQLite'}; {options.instances:,} instances.\n")
+    kind = "PostgreSQL" if options.database else "SQLite"
+    print(f"{about}; {kind}; {studies:,} studies, {options.instances:,} instances.\n")
     print("| | ms | matches |\n|---|---:|---:|")
     for title, (milliseconds, matches) in results.items():
         print(f"| {title} | {milliseconds:.1f} | {matches} |")
@@ -102,13 +119,14 @@ def measure(port: int, studies: int) -> dict[str, tuple[float, int]]:
         for number in range(_ROUNDS * _REQUESTS):
             first = number % _REQUESTS == 0
             for title, path in rows.items():
-                asked = "/dicom-web" + path(1 + number * 37 % studies)
+                asked = path(1 + number * 37 % studies)
                 started = time.perf_counter()
                 reply = client.get(asked, keep=first)
                 if reply.status != 200:
                     raise RuntimeError(f"{asked} is answered with {reply.status}")
                 if first:
-                    matches[title] = len(json.loads(reply.body))
+                    page = title.startswith("page")
+                    matches[title] = reply.body.count(_ROW) if page else len(json.loads(reply.body))
                 else:
                     taken[title].append(time.perf_counter() - started)
     return {title: (1000 * statistics.median(taken[title]), matches[title]) for title in rows}
@@ -124,6 +142,9 @@ def _size(text: str) -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=_size, default=100_000, metavar="N", help="how many (default: 100000)")
+    parser.add_argument(
+        "--of-each", type=int, default=PER_STUDY, metavar="N", help=f"how many of each study (default: {PER_STUDY})"
+    )
     parser.add_argument("--database", metavar="URL", help="an empty PostgreSQL database (default: SQLite)")
     parser.add_argument("--directory", type=Path, metavar="DIR", help="keep files below DIR while it runs")
     return parser.parse_args()
