@@ -199,7 +199,22 @@ def is_served(target: Target, *, web: bool = True) -> None:
 
 
 def page(address: tuple[str, int], path: str) -> int:
-    """The status with which an HTTP port answers."""
+    """The status with which an HTTP port answers.
+
+    Hostile peers come from the same address: their last connections may count a moment longer than they last, and one
+    more is refused then.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _page(address, path)
+        except ConnectionResetError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _page(address: tuple[str, int], path: str) -> int:
     with contextlib.closing(http.client.HTTPConnection(*address, timeout=PATIENCE)) as client:
         client.request("GET", path)
         answer = client.getresponse()
