@@ -206,9 +206,13 @@ class ProcedureStepIndex:
         with self._database.connect() as connection:
             return connection.scalar(statement) or 0
 
-    def unmatched(self) -> Generator[UnmatchedStudy, None, None]:
-        """The studies without a worklist item, in the order of arrival; raises IndexUnavailable."""
-        for row in self._stream(_unmatched_statement()):
+    def unmatched(self, date: str = "") -> Generator[UnmatchedStudy, None, None]:
+        """The studies without a worklist item, in the order of arrival; raises IndexUnavailable.
+
+        With `date`, YYYYMMDD, only those of that Study Date.
+        """
+        statement = _unmatched_statement()
+        for row in self._stream(statement.where(study.c.study_date == date) if date else statement):
             yield UnmatchedStudy(*row)
 
     def _rows(self, statement: Select[Any]) -> Generator[StepRow, None, None]:

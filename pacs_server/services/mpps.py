@@ -103,6 +103,6 @@ class MPPSService:
         """What became of the worklist item with that id and Study Instance UID; raises IndexUnavailable."""
         return Loop(self._index.of_item(item_id), self._index.instances_in_study(study_instance_uid))
 
-    def unmatched(self) -> Generator[UnmatchedStudy, None, None]:
-        """The stored studies that have no worklist item; raises IndexUnavailable."""
-        return self._index.unmatched()
+    def unmatched(self, date: str = "") -> Generator[UnmatchedStudy, None, None]:
+        """The stored studies that have no worklist item, of a Study Date if one is given; raises IndexUnavailable."""
+        return self._index.unmatched(date)

@@ -104,7 +104,7 @@ class WorklistBoard:
             ),
             Operation(
                 method="GET", path="/unmatched-studies", name="unmatched_studies", tag=_TAG, role=Role.READER,
-                summary="List studies of a day that no worklist item is for, by Study Instance UID or order.",
+                summary="List studies of a day that no worklist item is for.",
                 description=f"Of the {_MOST_UNMATCHED} studies of that Study Date that came last.",
                 query=BoardSearch, answer=Unmatched, run=self._unmatched,
             ),
@@ -152,14 +152,9 @@ class WorklistBoard:
             record.keys(query.texts)
             rows = services.listing.page(query, _MOST_UNMATCHED, None, scope).rows
             record.matched(len(rows), complete=True)
-        return Unmatched(items=[_unmatched(row.texts) for row in rows if not self._has_item(row.texts)])
-
-    def _has_item(self, study: Any) -> bool:
-        worklist, accession = self._services.worklist, study["AccessionNumber"]
-        if worklist.page(1, study_instance_uid=study[_STUDY]):
-            return True
-        # Modalities that make study UIDs of their own keep the accession number, and number patients alike.
-        return bool(accession and worklist.page(1, accession_number=accession, patient_id=study["PatientID"]))
+        # The list has what the caller may see, and the other what nobody has ordered.
+        unmatched = {study.study_instance_uid for study in services.mpps.unmatched(call.query.date)}
+        return Unmatched(items=[_unmatched(row.texts) for row in rows if row.texts[_STUDY] in unmatched])
 
     def _match(self, call: Call[Any, Match]) -> Answer:
         unlimited(call)
