@@ -38,7 +38,7 @@ from pacs_server.web.policy import (
     refusal_of,
 )
 from pacs_server.web.services import WebServices
-from pacs_server.web.urls import base_url
+from pacs_server.web.urls import base_url, local_target
 
 log = logging.getLogger(__name__)
 
@@ -221,11 +221,5 @@ def _sentence(words: str) -> str:
 
 def _local(target: str) -> str:
     """The path to go to after a login; `/` for whatever might lead elsewhere."""
-    odd = not target.isprintable() or "\\" in target or " " in target
-    # What begins with two slashes would name a host, and may be no URL at all.
-    if odd or not target.startswith("/") or target.startswith("//"):
-        return "/"
-    parts = urlsplit(target)
-    if parts.scheme or parts.netloc:
-        return "/"
-    return target if parts.path not in (LOGIN, LOGOUT) else "/"
+    target = local_target(target)
+    return target if urlsplit(target).path not in (LOGIN, LOGOUT) else "/"

@@ -43,6 +43,16 @@ def is_same_origin(request: HTTPConnection, settings: WebConfig) -> bool:
     return origin.lower() in (f"{ours.scheme}://{ours.netloc}".lower(), *settings.cors_origins)
 
 
+def local_target(target: str) -> str:
+    """The path and query of a page of ours to go on with; `/` for whatever might lead elsewhere."""
+    odd = not target.isprintable() or "\\" in target or " " in target
+    # What begins with two slashes would name a host, and may be no URL at all.
+    if odd or not target.startswith("/") or target.startswith("//"):
+        return "/"
+    parts = urlsplit(target)
+    return "/" if parts.scheme or parts.netloc else target
+
+
 def from_trusted_proxy(request: HTTPConnection, settings: WebConfig) -> bool:
     """Whether the request comes from a proxy whose forwarding headers count."""
     client = request.client

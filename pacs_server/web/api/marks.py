@@ -15,7 +15,7 @@ from pacs_server.errors import InvalidRequest, NotAuthorised, NotFound
 from pacs_server.index.mark_filter import MarkFilter
 from pacs_server.index.marks import MarkKind, Reading
 from pacs_server.web.api.binding import next_address
-from pacs_server.web.api.operation import Answer, Body, Call, Operation, Page, Paging
+from pacs_server.web.api.operation import Answer, Body, Call, Operation, Page, Paging, Parameters
 from pacs_server.web.services import WebServices
 
 _TAG: Final = "marks"
@@ -45,7 +45,7 @@ class MarksChange(Body):
     reading: Reading | None = None
 
 
-class MarkedSearch(Paging):
+class MarkKeys(Parameters):
     """Which studies to find by their marks; all that is given has to hold."""
 
     label: Annotated[
@@ -59,9 +59,13 @@ class MarkedSearch(Paging):
     ] = None
 
     @property
-    def wanted(self) -> MarkFilter:
+    def marks(self) -> MarkFilter:
         """The filter that these parameters are."""
         return MarkFilter(self.label, self.assigned_to, self.reading)
+
+
+class MarkedSearch(MarkKeys, Paging):
+    """Which studies to find by their marks, page by page."""
 
 
 class Marks:
@@ -92,10 +96,10 @@ class Marks:
     def _find(self, call: Call[MarkedSearch, None]) -> Answer:
         refuse_guests(call)
         asked, listing = call.query, self._services.listing
-        if not asked.wanted:
+        if not asked.marks:
             raise InvalidRequest("say which: label, assigned_to or reading")
         query = listing.query(Level.STUDY, {}, (_STUDY,))
-        page = listing.page(query, asked.limit, asked.after, call.caller.scope, marks=asked.wanted)
+        page = listing.page(query, asked.limit, asked.after, call.caller.scope, marks=asked.marks)
         rows = self._rows([row.texts[_STUDY] for row in page.rows])
         return Page[MarksRow](items=rows, next=next_address(call, page.after))
 

@@ -158,7 +158,7 @@ class StoredObjects:
             returned = (each.keyword for each in shown_at(level))
             query = services.listing.query(level, keys, returned, fuzzy=call.query.fuzzymatching)
             record.keys(query.texts)
-            marks = call.query.wanted if level is Level.STUDY else NOTHING
+            marks = call.query.marks if level is Level.STUDY else NOTHING
             if marks:
                 refuse_guests(call)
             page = services.listing.page(query, call.query.limit, call.query.after, call.caller.scope, marks=marks)

@@ -11,16 +11,14 @@ from pacs_server.dicom.caller import Role
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import Scope
 from pacs_server.errors import InvalidRequest
-from pacs_server.index.mark_filter import MarkFilter
-from pacs_server.index.marks import Reading
 from pacs_server.index.study_list import ListPlace, StudyOrder
 from pacs_server.index.study_terms import StudyFilter
 from pacs_server.services.study_list import ListedStudy
 from pacs_server.web.api.attributes import shown_at, values_of
 from pacs_server.web.api.binding import check_texts, next_address
 from pacs_server.web.api.hidden_numbers import inward, outward
-from pacs_server.web.api.marks import refuse_guests
-from pacs_server.web.api.operation import Answer, Call, Limit, Operation, Page, Parameters
+from pacs_server.web.api.marks import MarkKeys, refuse_guests
+from pacs_server.web.api.operation import Answer, Call, Limit, Operation, Page
 from pacs_server.web.api.stored import STUDY_ROOT_FIND, STUDY_ROW, with_marks
 from pacs_server.web.services import WebServices
 
@@ -32,7 +30,7 @@ _Text = Annotated[str, Field(max_length=64)]
 _Texts = Annotated[tuple[_Text, ...], Field(max_length=20)]
 
 
-class StudySearch(Parameters):
+class StudySearch(MarkKeys):
     """What to list; what is missing does not matter."""
 
     text: Annotated[
@@ -55,15 +53,6 @@ class StudySearch(Parameters):
     station: Annotated[
         _Texts, Field(description="Those with a series of this Station Name, or of one of several.")
     ] = ()
-    label: Annotated[
-        tuple[_Text, ...], Field(max_length=10, description="Those with this label; with all of them if repeated.")
-    ] = ()
-    assigned_to: Annotated[
-        _Text | None, Field(description="Those that this person or role is to read; empty for nobody.")
-    ] = None
-    reading: Annotated[
-        Reading | None, Field(description="Those whose reading is that far; those that nobody has marked are unread.")
-    ] = None
     sort: Annotated[StudyOrder, Field(description="What to sort by.")] = StudyOrder.DATE
     ascending: Annotated[bool, Field(description="Whether the least comes first.")] = False
     limit: Limit = 100
@@ -73,7 +62,7 @@ class StudySearch(Parameters):
         """The filter that these parameters are."""
         return StudyFilter(
             self.text, (self.date_from, self.date_to), (_moment(self.received_from), _moment(self.received_to)),
-            self.modality, self.station, MarkFilter(self.label, self.assigned_to, self.reading),
+            self.modality, self.station, self.marks,
         )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -10,7 +9,7 @@ from starlette.routing import Route
 
 from pacs_server.web.pages.languages import COOKIE
 from pacs_server.web.pages.page import THEME_COOKIE, THEMES, Pages
-from pacs_server.web.urls import base_url
+from pacs_server.web.urls import base_url, local_target
 
 _YEAR: Final = 365 * 24 * 3600
 
@@ -43,16 +42,8 @@ class Preferences:
 def keep_choice(pages: Pages, request: Request, back: str, cookies: Mapping[str, str]) -> RedirectResponse:
     """Have the browser keep what somebody has chosen, and go back to the page where it was."""
     base = base_url(request, pages.services.config().web)
-    answer = RedirectResponse(f"{base}{_local(back)}", 303)
+    answer = RedirectResponse(f"{base}{local_target(back)}", 303)
     secure = base.startswith("https:")
     for cookie, value in cookies.items():
         answer.set_cookie(cookie, value, max_age=_YEAR, secure=secure, httponly=True, samesite="lax")
     return answer
-
-
-def _local(target: str) -> str:
-    """The page to go back to; `/` for whatever might lead elsewhere."""
-    if not target.startswith("/") or target.startswith(("//", "/\\")) or not target.isprintable():
-        return "/"
-    parts = urlsplit(target)
-    return "/" if parts.scheme or parts.netloc else target
