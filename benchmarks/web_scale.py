@@ -57,6 +57,12 @@ def _rows(studies: int) -> dict[str, Callable[[int], str]]:
         "a study by UID": lambda number: f"{_DICOMWEB}/studies?StudyInstanceUID={study(number).uid}",
         "the series of a study": lambda number: f"{_DICOMWEB}/studies/{study(number).uid}/series",
         "the 100 instances of a study": lambda number: f"{_DICOMWEB}/studies/{study(number).uid}/instances",
+    }
+
+
+def _pages() -> dict[str, Callable[[int], str]]:
+    """The path of each row that is a web page, for a number of a study."""
+    return {
         "page: the list of studies": lambda number: "/studies",
         "page: studies with a word": lambda number: f"/studies?q={_name(number)[:6]}",
         "page: studies by a Patient ID": lambda number: f"/studies?q={study(number).patient_id}",
@@ -112,7 +118,8 @@ def measure(port: int, studies: int) -> dict[str, tuple[float, int]]:
 
     All rows have their turn in each round, so that what else the machine does hits all of them.
     """
-    rows = _rows(studies)
+    pages = _pages()
+    rows = _rows(studies) | pages
     taken: dict[str, list[float]] = {title: [] for title in rows}
     matches = dict.fromkeys(rows, 0)
     with WebClient(port) as client:
@@ -125,8 +132,7 @@ def measure(port: int, studies: int) -> dict[str, tuple[float, int]]:
                 if reply.status != 200:
                     raise RuntimeError(f"{asked} is answered with {reply.status}")
                 if first:
-                    page = title.startswith("page")
-                    matches[title] = reply.body.count(_ROW) if page else len(json.loads(reply.body))
+                    matches[title] = reply.body.count(_ROW) if title in pages else len(json.loads(reply.body))
                 else:
                     taken[title].append(time.perf_counter() - started)
     return {title: (1000 * statistics.median(taken[title]), matches[title]) for title in rows}

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.datastructures import QueryParams
 
 from benchmarks.filling import study
-from benchmarks.web_scale import _later, _rows
+from benchmarks.web_scale import _later, _pages, _rows
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.web_query import parse_search
+from pacs_server.web.pages.study_search import StudySearch
 
 STUDIES = 1000
 LEVELS = {"studies": Level.STUDY, "series": Level.SERIES, "instances": Level.IMAGE}
@@ -22,6 +24,16 @@ def test_every_row_is_a_search_without_a_warning(path: Callable[[int], str]) -> 
         above = {Level.STUDY: url.path.split("/")[2]} if url.path.count("/") > 1 else {}
         search = parse_search(level, above, url.query.encode())
         assert not search.warnings
+
+
+def test_pages_ask_for_what_the_list_of_studies_knows() -> None:
+    lists = [url for path in _pages().values() if (url := urlsplit(path(1))).path == "/studies"]
+    assert lists
+    for url in lists:
+        asked = QueryParams(url.query)
+        search = StudySearch(asked)
+        known = {name: search.one(name) for name in search.given}
+        assert known | ({"sort": search.sort} if "sort" in asked else {}) == dict(asked)
 
 
 def test_ten_days_begin_at_a_study() -> None:
