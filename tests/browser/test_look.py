@@ -245,3 +245,48 @@ def test_what_cannot_be_shown_says_so(site: Site, page: Page, look: Callable[...
     link = page.locator('[data-part="documents"] a')
     expect(link).to_have_attribute("href", f"/dicom-web/studies/{study}/series/{report.SeriesInstanceUID}"
                                            f"/instances/{report.SOPInstanceUID}/rendered")  # fmt: skip
+
+
+def test_a_study_still_received_grows(site: Site, page: Page, look: Callable[..., None], tmp_path: Path) -> None:
+    study, series = uid(), uid()
+
+    def plane(number: int) -> Dataset:
+        where = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 50 - number]}
+        window = {"WindowCenter": 2048, "WindowWidth": 4096}
+        return image([0, 1024, 2048, 4095], study, 1, series, InstanceNumber=number, **where, **window)
+
+    first, second = plane(2), plane(4)
+    look(first, second)
+    shown(page, first)
+    page.keyboard.press("End")
+    shown(page, second)
+    page.keyboard.press("i")
+    about = page.context.new_page()
+    about.goto(f"{site.url}/studies/{study}")
+    expect(about.get_by_role("heading", name="1 series")).to_contain_text("2 images")
+    about.locator(".tile a").focus()
+    page.bring_to_front()
+    page.locator(f'[data-open="{series}"]').focus()
+
+    others = [plane(number) for number in (5, 1, 3)]
+    beside = image([0] * 4, study, 2, f"{series}.2")
+    for ds in (*others, beside):
+        site.keep(ds, tmp_path)
+    expect(page.locator(".pane canvas")).to_have_attribute("aria-label", "Image 4 of 5")
+    expect(page.locator('[data-part="slider"]')).to_have_value("3")
+    expect(page.locator(f'[data-open="{series}"]')).to_contain_text("5 images")
+    expect(page.locator(f'[data-open="{series}"]')).to_be_focused()
+    expect(page.locator(f'[data-open="{series}.2"]')).to_contain_text("1 image")
+    expect(page.locator("#series option")).to_have_count(2)
+    assert shown(page, second) == grey([255, 191, 127, 0])
+    for ds in (others[2], first, others[1]):
+        page.keyboard.press("ArrowUp")
+        shown(page, ds)
+    page.locator(f'[data-open="{series}.2"]').click()
+    shown(page, beside)
+
+    about.bring_to_front()
+    expect(about.get_by_role("heading", name="2 series")).to_contain_text("6 images")
+    expect(about.locator(".tile")).to_have_count(2)
+    expect(about.locator(".tile a").first).to_be_focused()
+    expect(about.locator(".tile").first).to_contain_text("5 images")

@@ -1,35 +1,39 @@
 // Parts of a page that follow the archive: <section id="list" data-live="ARRIVED DELETED"> is fetched again when
-// something of these kinds has happened.
-//
-// Only a page that is seen listens: browsers give one server few connections, and the server gives one reader few.
+// something of these kinds has happened; with data-of="UID", only if it was about this study.
 
 import { swap } from "./swap.js";
 
 const PAUSE = 700;
-let source;
 let timer;
 const waiting = new Set();
 
 /** Listen for the parts in `root` that want to follow. */
 export function follow(root) {
-  if (!root.querySelector("[data-live]")) return;
+  if (root.querySelector("[data-live]")) hear(kinds, happened);
+}
+
+/**
+ * Call `heard(kind, event)` for events of the kinds that `named()` gives. Without arguments it is called when the stream
+ * begins: the server does not know what this page has seen, so all may have changed since it was made, or since a break.
+ *
+ * Only a page that is seen listens: browsers give one server few connections, and the server gives one reader few.
+ */
+export function hear(named, heard) {
+  let source;
+  const leave = () => {
+    source?.close();
+    source = undefined;
+  };
+  const listen = () => {
+    if (source || document.hidden) return;
+    source = new EventSource(`${document.documentElement.dataset.prefix}/api/v1/events`);
+    source.addEventListener("open", () => heard());
+    for (const kind of named()) source.addEventListener(kind, (event) => heard(kind, JSON.parse(event.data)));
+  };
   listen();
   document.addEventListener("visibilitychange", () => (document.hidden ? leave() : listen()));
   addEventListener("pagehide", leave);
   addEventListener("pageshow", listen);
-}
-
-function listen() {
-  if (source || document.hidden) return;
-  source = new EventSource(`${document.documentElement.dataset.prefix}/api/v1/events`);
-  // The server does not know what this page has seen: all may have changed since it was made, or since a break.
-  source.addEventListener("open", () => happened());
-  for (const kind of kinds()) source.addEventListener(kind, () => happened(kind));
-}
-
-function leave() {
-  source?.close();
-  source = undefined;
 }
 
 function parts() {
@@ -40,12 +44,13 @@ function kinds() {
   return new Set(parts().flatMap((part) => part.dataset.live.split(" ")));
 }
 
-function happened(kind) {
+function happened(kind, event) {
   for (const part of parts()) {
-    if (!kind || part.dataset.live.split(" ").includes(kind)) waiting.add(part.id);
+    const { live, of } = part.dataset;
+    if (!kind || (live.split(" ").includes(kind) && (!of || of === event.study_instance_uid))) waiting.add(part.id);
   }
   // Images come one by one: look once for many of them.
-  timer ??= setTimeout(look, kind ? PAUSE : 0);
+  if (waiting.size) timer ??= setTimeout(look, kind ? PAUSE : 0);
 }
 
 async function look() {

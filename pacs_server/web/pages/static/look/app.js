@@ -2,6 +2,7 @@
 
 import { Cine } from "./cine.js";
 import { Study } from "./frames.js";
+import { Growing } from "./growing.js";
 import { nearest } from "./geometry.js";
 import { around } from "./loader.js";
 import { Pane } from "./pane.js";
@@ -21,6 +22,7 @@ export class App {
     this.study = new Study(root.dataset.study, (key) => this.loaded(key));
     this.tool = "scroll";
     this.isLinked = true;
+    this.growing = new Growing(this);
     this.panes = [];
     this.active = null;
   }
@@ -95,7 +97,7 @@ export class App {
     // A second series begins where the first one is.
     const other = this.panes.find((each) => each !== pane && each.image);
     if (this.isLinked && pane.image && other) pane.go(this.placeIn(pane, other), true);
-    if (!pane.image) this.showThumbnails();
+    if (!pane.image) this.settled();
     this.keepAddress();
     this.told();
   }
@@ -120,7 +122,7 @@ export class App {
     if (!this.root.dataset.first) {
       this.root.dataset.first = String(Math.round(performance.now()));
       this.want();
-      this.showThumbnails();
+      this.settled();
     }
     if (pane === this.active) this.told();
   }
@@ -128,7 +130,10 @@ export class App {
   loaded(key) {
     for (const pane of this.panes) if (pane.image?.key === key) pane.redraw();
     // Also where the first image cannot be had.
-    if (!this.root.dataset.first && this.study.loader.problem(key)) this.want();
+    if (!this.root.dataset.first && this.study.loader.problem(key)) {
+      this.want();
+      this.settled();
+    }
   }
 
   /** Have the images fetched that are shown, and those around them as far as the memory goes. */
@@ -154,14 +159,19 @@ export class App {
     history.replaceState(null, "", address);
   }
 
-  /** Small pictures come after the first image, which they would make wait. */
+  /** What would make the first image wait begins after it: small pictures, and news of the archive. */
+  settled() {
+    this.showThumbnails();
+    this.growing.start();
+  }
+
   showThumbnails() {
     for (const picture of document.querySelectorAll("img[data-src]:not([src])")) picture.src = picture.dataset.src;
   }
 
   /** Pull on the window of a pane, or say why that does not work. */
   pull(pane, x, y) {
-    if (pane.pullWindow(x, y) || this.#told === pane.asked) return;
+    if (pane.shades.pull(x, y) || this.#told === pane.asked) return;
     this.#told = pane.asked;
     say(this.texts.noWindow);
   }

@@ -25,16 +25,17 @@ export class Cache {
 
   /** Keep a thing of so many bytes. The one that came last stays, however large it is. */
   put(key, thing, bytes) {
-    this.#drop(key);
+    this.drop(key);
     this.#kept.set(key, { thing, bytes });
     this.#bytes += bytes;
     for (const oldest of this.#kept.keys()) {
       if (this.#bytes <= this.limit || oldest === key) break;
-      this.#drop(oldest);
+      this.drop(oldest);
     }
   }
 
-  #drop(key) {
+  /** Keep what is under a key no longer. */
+  drop(key) {
     const found = this.#kept.get(key);
     if (!found) return;
     this.#kept.delete(key);

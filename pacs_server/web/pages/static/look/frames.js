@@ -36,6 +36,7 @@ async function reason(answer) {
 /** The series of one study. */
 export class Study {
   #series = new Map();
+  #read = new Map();
 
   constructor(uid, changed) {
     this.uid = uid;
@@ -56,12 +57,24 @@ export class Study {
     return this.#series.get(uid);
   }
 
+  /** Read series again, those for which `isDue` holds, when they are asked for the next time. */
+  outdate(isDue) {
+    for (const uid of [...this.#series.keys()].filter(isDue)) this.#series.delete(uid);
+  }
+
+  /** Forget the frames of a series that was read. */
+  forget(uid) {
+    this.#read.get(uid)?.frames.forEach((image) => this.cache.drop(image.key));
+  }
+
   async #fetchSeries(uid) {
     const instances = await (await answered(`${this.path(uid)}/metadata`)).json();
     const frames = sorted(withoutTiles(imagesOf(instances)));
     for (const image of frames) image.path = `${this.path(uid)}/instances/${image.sop}/frames/${image.frame}`;
     const images = frames.filter((image) => !isFilm(image.ds));
-    return { uid, images, frames, instances, modality: text(instances[0], "00080060") };
+    const series = { uid, images, frames, instances, modality: text(instances[0], "00080060") };
+    this.#read.set(uid, series);
+    return series;
   }
 
   async #frame(image, signal) {

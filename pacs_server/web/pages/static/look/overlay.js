@@ -35,10 +35,11 @@ function imageLines({ image, index, series, app }) {
   return [...lines, parts];
 }
 
-function windowLines({ image, view, picture, shownLook, app, isInverted }, frame) {
+function windowLines({ image, view, picture, shades, app }, frame) {
   const lines = [];
-  if (frame?.data && shownLook) {
-    lines.push(shownLook.table ? shownLook.table.name || "LUT" : filled(app.texts.window, { c: round(shownLook.center), w: round(shownLook.width) }));
+  const { look, isInverted } = shades;
+  if (frame?.data && look) {
+    lines.push(look.table ? look.table.name || "LUT" : filled(app.texts.window, { c: round(look.center), w: round(look.width) }));
   } else if (frame) lines.push(app.texts.made);
   if (isInverted) lines.push(app.texts.inverted);
   if (text(image.ds, "00282110") === "01") lines.push(app.texts.lossy);

@@ -1,21 +1,24 @@
 // One place on the page that shows a series: which image, through which window, how large, and what stands around it.
 
 import { Measuring } from "./measure.js";
-import { describe, round, showEdges, showScale } from "./overlay.js";
-import { fitting, matrixOf, Picture, START, toImage, zoomed } from "./picture.js";
-import { colours, CT_WINDOWS, fullRange, modality, pulled } from "./voi.js";
+import { describe, showEdges, showScale } from "./overlay.js";
+import { fitting, matrixOf, Picture, START } from "./picture.js";
+import { Placed } from "./place.js";
+import { Shades } from "./shades.js";
 
-export class Pane {
+export class Pane extends Placed {
   #due = 0;
-  #tables = new Map();
   #drawn = "";
+  #frame = null;
 
   /** `app` has the study, the texts, and is told of changes: `moved(pane)`. */
   constructor(element, app) {
+    super();
     Object.assign(this, { element, app, series: null, index: 0, way: 1, asked: "" });
     this.part = (name) => element.querySelector(`[data-part="${name}"]`);
     this.canvas = this.part("canvas");
     this.picture = new Picture(this.canvas);
+    this.shades = new Shades(this);
     this.measuring = new Measuring(this.part("lines"), this);
     this.slider = this.part("slider");
     this.slider.addEventListener("input", () => this.go(Number(this.slider.value)));
@@ -35,8 +38,9 @@ export class Pane {
     try {
       const series = await this.app.study.series(uid);
       if (this.asked !== uid) return;
-      Object.assign(this, { series, index: 0, way: 1, auto: null });
+      Object.assign(this, { series, index: 0, way: 1 });
       this.measuring.clear();
+      this.shades.forget();
       this.restart();
     } catch (error) {
       if (this.asked === uid) this.#say(this.app.texts.failed.replace("{why}", error.message));
@@ -46,11 +50,33 @@ export class Pane {
   }
 
   #begin() {
-    this.slider.max = Math.max(0, this.series.images.length - 1);
-    this.slider.value = 0;
-    this.slider.disabled = this.series.images.length < 2;
+    this.#range();
     this.#say("");
     this.app.opened(this);
+    this.app.want();
+    this.redraw();
+  }
+
+  /** The slider has a place for each image. */
+  #range() {
+    const count = this.series.images.length;
+    Object.assign(this.slider, { max: Math.max(0, count - 1), value: this.index, disabled: count < 2 });
+    this.slider.setAttribute("aria-valuetext", `${this.index + 1} / ${count}`);
+  }
+
+  /** Take a series as it is by now. The image that is shown stays, wherever its place in the series is. */
+  grow(series) {
+    if (this.asked !== series.uid || !this.series) return;
+    const { image } = this;
+    const images = this.series.images === this.series.frames ? series.frames : series.images;
+    this.series = { ...series, images };
+    const at = images.findIndex((each) => each.key === image?.key);
+    this.index = Math.max(0, at < 0 ? Math.min(this.index, images.length - 1) : at);
+    if (!image || !images.length) {
+      this.#begin();
+      return;
+    }
+    this.#range();
     this.app.want();
     this.redraw();
   }
@@ -69,8 +95,7 @@ export class Pane {
     if (next === this.index) return;
     this.way = next > this.index ? 1 : -1;
     this.index = next;
-    this.slider.value = next;
-    this.slider.setAttribute("aria-valuetext", `${next + 1} / ${this.series.images.length}`);
+    this.#range();
     if (!isLinked) this.app.moved(this);
     this.redraw();
   }
@@ -79,107 +104,9 @@ export class Pane {
   restart() {
     this.view = { ...START };
     this.isFitted = true;
-    this.choice = { file: 0 };
-    this.isInverted = false;
+    this.shades.restart();
     this.redraw();
   }
-
-  // ------------------------------------------------------------------ the window
-
-  /** The windows that can be chosen: { name, choice }. */
-  get windows() {
-    const { image, app } = this;
-    if (!image?.hasValues) return [];
-    const own = image.windows.map((each, file) => ({ name: each.name || `${round(each.center)} / ${round(each.width)}`, choice: { file } }));
-    const frame = app.study.loader.get(image.key);
-    const tables = (frame?.windowTables ?? []).map((each, table) => ({ name: each.name || `LUT ${table + 1}`, choice: { table } }));
-    const full = { name: app.texts.full, choice: { full: true } };
-    const usual = this.series.modality === "CT" ? CT_WINDOWS.map((window) => ({ name: app.texts[window.key], choice: { window } })) : [];
-    return [...own, ...tables, full, ...usual];
-  }
-
-  /** Choose a window by its place in the list. */
-  chooseWindow(place) {
-    const found = this.windows[place];
-    if (found) this.setChoice(found.choice);
-    return Boolean(found);
-  }
-
-  setChoice(choice) {
-    this.choice = choice;
-    this.redraw();
-  }
-
-  /** What the image is looked at through: a window, or a table of the file. */
-  look(frame) {
-    const { image, choice } = this;
-    if (choice.window) return choice.window;
-    if (choice.table !== undefined && frame.windowTables[choice.table]) return { table: frame.windowTables[choice.table] };
-    const own = image.windows;
-    if (choice.file !== undefined && own.length) return own[choice.file] ?? own[0];
-    if (choice.file !== undefined && frame.windowTables.length) return { table: frame.windowTables[0] };
-    // One range for all images of the series, so that its brightness does not jump.
-    this.auto ??= fullRange(frame.data, image.pixel, modality(image.rescale, frame.modalityTable), image.padding);
-    return this.auto;
-  }
-
-  /** Pull on the window, across its width and down its center; says whether this image has one. */
-  pullWindow(across, down) {
-    const frame = this.image && this.app.study.loader.get(this.image.key);
-    if (!frame?.data) return !this.image || this.image.hasValues;
-    let look = this.look(frame);
-    if (look.table) look = { center: look.table.first + look.table.entries.length / 2, width: look.table.entries.length, shape: "LINEAR" };
-    this.setChoice({ window: pulled(look, across, down) });
-    return true;
-  }
-
-  invert() {
-    this.isInverted = !this.isInverted;
-    this.redraw();
-  }
-
-  // ------------------------------------------------------------------ the place
-
-  zoom(factor, point = { x: this.picture.width / 2, y: this.picture.height / 2 }) {
-    this.isFitted = false;
-    this.view = zoomed(this.view, factor, point, this.picture.width, this.picture.height);
-    this.redraw();
-  }
-
-  pan(x, y) {
-    this.isFitted = false;
-    this.view = { ...this.view, x: this.view.x + x, y: this.view.y + y };
-    this.redraw();
-  }
-
-  fit() {
-    Object.assign(this.view, { x: 0, y: 0 });
-    this.isFitted = true;
-    this.redraw();
-  }
-
-  /** A pixel of the image is a pixel of the screen. */
-  actualSize() {
-    this.isFitted = false;
-    this.view = { ...this.view, scale: 1 / this.picture.dense, x: 0, y: 0 };
-    this.redraw();
-  }
-
-  turn(quarters = 1) {
-    this.view = { ...this.view, turn: (this.view.turn + quarters + 4) % 4 };
-    this.redraw();
-  }
-
-  /** Mirror from left to right, or from top to bottom, as it is seen. */
-  flip(isVertical = false) {
-    const { turn, flipped } = this.view;
-    const half = isVertical !== (turn % 2 === 1);
-    this.view = { ...this.view, flipped: !flipped, turn: half ? (turn + 2) % 4 : turn };
-    this.redraw();
-  }
-
-  /** The point of the image under a point of the canvas. */
-  pointAt(point) { return this.matrix ? toImage(this.matrix, point) : null; }
 
   // ------------------------------------------------------------------ drawing
 
@@ -212,30 +139,12 @@ export class Pane {
   }
 
   #take(image, frame) {
-    const look = frame.data ? this.look(frame) : null;
-    this.shownLook = look;
-    const is = image.photometric === "MONOCHROME1" !== this.isInverted;
-    const name = `${this.series.uid} ${image.key} ${this.isInverted} ${look ? this.#nameOf(look) : ""}`;
-    if (name === this.#drawn) return;
-    this.#drawn = name;
-    if (frame.data) this.picture.setValues(frame.data, this.#colours(image, frame, look, is), image.columns, image.rows);
-    else this.picture.setBitmap(frame.bitmap, this.isInverted);
-  }
-
-  #nameOf(look) { return look.table ? `table ${look.table.first} ${look.table.name}` : `${look.center} ${look.width} ${look.shape}`; }
-
-  /** The table of colours, which is the same for most images of a series. */
-  #colours(image, frame, look, isInverted) {
-    const fixed = !frame.modalityTable && !look.table;
-    const { slope, intercept } = image.rescale;
-    const name = JSON.stringify([image.pixel, slope, intercept, this.#nameOf(look), isInverted]);
-    if (fixed && this.#tables.has(name)) return this.#tables.get(name);
-    const made = colours(image.pixel, modality(image.rescale, frame.modalityTable), look, isInverted);
-    if (fixed) {
-      if (this.#tables.size > 8) this.#tables.clear();
-      this.#tables.set(name, made);
-    }
-    return made;
+    const { shades } = this;
+    const name = `${this.series.uid} ${image.key} ${shades.take(image, frame)}`;
+    if (name === this.#drawn && frame === this.#frame) return;
+    [this.#drawn, this.#frame] = [name, frame];
+    if (frame.data) this.picture.setValues(frame.data, shades.colours(image, frame), image.columns, image.rows);
+    else this.picture.setBitmap(frame.bitmap, shades.isInverted);
   }
 
   #say(text) {

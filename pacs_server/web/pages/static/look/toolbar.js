@@ -4,7 +4,7 @@ const PAGE = 10;
 
 /** What can be done to a pane, by name: buttons with data-do, and keys. */
 const deeds = {
-  invert: ({ active }) => active.invert(),
+  invert: ({ active }) => active.shades.invert(),
   fit: ({ active }) => active.fit(),
   actual: ({ active }) => active.actualSize(),
   turn: ({ active }) => active.turn(1),
@@ -50,7 +50,7 @@ export class Toolbar {
     this.app = app;
     this.windows = document.getElementById("window");
     this.rate = document.getElementById("rate");
-    this.windows.addEventListener("change", () => app.active.chooseWindow(Number(this.windows.value)));
+    this.windows.addEventListener("change", () => app.active.shades.choose(Number(this.windows.value)));
     this.rate.addEventListener("change", () => { app.cineOf(app.active).rate = Math.min(Math.max(Number(this.rate.value) || 1, 1), 60); });
     document.getElementById("series").addEventListener("change", (event) => app.open(event.target.value));
     document.addEventListener("click", (event) => this.#clicked(event));
@@ -89,7 +89,7 @@ export class Toolbar {
     if (key in steps) {
       cine.stop();
       app.active.go(Math.min(steps[key](app.active.index), 1e9));
-    } else if (/^[1-9]$/.test(key)) app.active.chooseWindow(Number(key) - 1);
+    } else if (/^[1-9]$/.test(key)) app.active.shades.choose(Number(key) - 1);
     else if (key.toLowerCase() in tools) app.tool = tools[key.toLowerCase()];
     else if (key in keys || key.toLowerCase() in keys) this.do(keys[key] ?? keys[key.toLowerCase()]);
     else return;
@@ -103,7 +103,7 @@ export class Toolbar {
     const { active, root } = app;
     if (!active) return;
     const pressed = {
-      invert: active.isInverted, compare: app.panes.length > 1, link: app.isLinked, texts: !root.classList.contains("bare"),
+      invert: active.shades.isInverted, compare: app.panes.length > 1, link: app.isLinked, texts: !root.classList.contains("bare"),
       play: app.cineOf(active)?.isRunning ?? false,
     };
     for (const [name, is] of Object.entries(pressed)) {
@@ -123,7 +123,7 @@ export class Toolbar {
 
   #listWindows() {
     const { active } = this.app;
-    const found = active.windows;
+    const found = active.shades.windows;
     const listed = JSON.stringify(found.map((each) => each.name));
     if (listed !== this.#listed) {
       this.#listed = listed;
@@ -132,7 +132,7 @@ export class Toolbar {
       this.windows.replaceChildren(own, ...found.map((each, at) => new Option(at < 9 ? `${at + 1}  ${each.name}` : each.name, at)));
       this.windows.disabled = !found.length;
     }
-    const chosen = JSON.stringify(active.choice);
+    const chosen = JSON.stringify(active.shades.choice);
     const at = found.findIndex((each) => JSON.stringify(each.choice) === chosen);
     this.windows.value = at < 0 ? "" : String(at);
   }
