@@ -1,21 +1,19 @@
 """SQLite databases that have all tables already: copying one takes a fraction of the time of its migrations."""
 
 import os
-import tempfile
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from sqlalchemy import make_url
 
-from pacs_server.index.database import Database
+from pacs_server.testing import template
 
 
 def prepare(path: Path) -> None:
     """Make a database with all tables and no rows at `path`, unless there is a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError), open(path, "xb", opener=_for_its_owner) as file:
-        file.write(_migrated())
+        file.write(template.content())
 
 
 def prepare_at(url: str) -> None:
@@ -27,13 +25,3 @@ def prepare_at(url: str) -> None:
 
 def _for_its_owner(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-@cache
-def _migrated() -> bytes:
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name, "empty.db")
-        database = Database(f"sqlite:///{path}", wal_mode=False, fsync=False)
-        database.migrate()
-        database.close()
-        return path.read_bytes()

@@ -36,16 +36,21 @@ class DICOMPorts:
         self._runtime = runtime
         self._sparingly = Sparingly(log)
         self._identification = UserIdentification(config.user_identity, archive.passwords)
-        self._admission = Admission(config.server, config.access_control, identify=self._identification.identify)
+        self._admission = runtime.seams.admission(
+            Admission(config.server, config.access_control, identify=self._identification.identify)
+        )
         self._entity = ApplicationEntity(
             runtime.settings.entity,
             self._admission,
-            Dispatcher(_handlers(runtime, auditor, associations), associations, runtime.metrics),
+            Dispatcher(
+                runtime.seams.handlers(_handlers(runtime, auditor, associations)), associations, runtime.metrics
+            ),
             runtime.metrics,
             runtime.connections.established,
             peers=archive.peers,
             auditor=associations,
             recent=runtime.recent,
+            transport=runtime.seams.transport,
         )
         self._listeners = [
             Listener(

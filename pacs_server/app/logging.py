@@ -26,4 +26,5 @@ class Logging:
 
     def reload(self) -> None:
         """Take over the level."""
-        logs.set_level(self._runtime.config().logging.level)
+        if self._runtime.own_logs:
+            logs.set_level(self._runtime.config().logging.level)

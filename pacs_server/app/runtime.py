@@ -8,6 +8,7 @@ from datetime import datetime
 from pacs_server.app.assembly import OpenArchive, entity_settings, remote_aes
 from pacs_server.app.ports import Addresses, Ports
 from pacs_server.app.remotes import dicomweb_remotes
+from pacs_server.app.seams import Seams
 from pacs_server.config.model import Config
 from pacs_server.config.tls import client_context, server_context, web_context
 from pacs_server.kit.metrics import Metrics
@@ -80,6 +81,7 @@ class Runtime:
     connections: Connections = field(default_factory=Connections)
     recent: RecentAssociations = field(default_factory=RecentAssociations)
     own_logs: bool = False
+    seams: Seams = field(default_factory=Seams)
     # Has the server read its configuration again, and says whether it did.
     reload: Callable[[], bool] = lambda: False
     moves: Requestor = field(init=False)

@@ -16,6 +16,8 @@ from pacs_server.app.lifecycle import RunningParts
 from pacs_server.app.parts import server_parts
 from pacs_server.app.ports import Addresses
 from pacs_server.app.runtime import LiveSettings, ReloadResult, Runtime
+from pacs_server.app.seams import Seams
+from pacs_server.app.web import open_associations
 from pacs_server.app.welcome import welcome
 from pacs_server.config.cautions import cautions
 from pacs_server.config.disk import check_filesystem
@@ -24,6 +26,7 @@ from pacs_server.errors import ConfigError
 from pacs_server.kit import logs
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.listener import Connections
+from pacs_server.services.associations import OpenAssociation, RecentAssociations
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +45,21 @@ class PacsServer:
     spoken there.
     """
 
-    def __init__(self, config: Config, *, reload: Callable[[], Config] | None = None) -> None:
-        """`reload` reads the configuration again at SIGHUP; it may raise ConfigError."""
+    def __init__(
+        self, config: Config, *, reload: Callable[[], Config] | None = None, seams: Seams | None = None
+    ) -> None:
+        """`reload` reads the configuration again at SIGHUP; it may raise ConfigError.
+
+        `seams` put something of the embedding program around the protocol engine.
+        """
         self.config = config
         self.metrics = Metrics()
         self._listening_at(Addresses((config.server.host, config.server.port)))
         self._started_with = config
         self._read_config = reload
+        self._seams = seams or Seams()
         self._connections = Connections()
+        self.recent_associations = RecentAssociations()
         self._parts = RunningParts()
         # A signal and a page may ask for it at the same time.
         self._reloading = threading.Lock()
@@ -71,7 +81,9 @@ class PacsServer:
         # What needs a restart stays as it is in this configuration, whatever a reload reads.
         self._started_with = self.config
         settings = LiveSettings.of(self.config)
-        self._runtime = Runtime(settings, self.metrics, self._connections, own_logs=own_logs)
+        self._runtime = Runtime(
+            settings, self.metrics, self._connections, self.recent_associations, own_logs=own_logs, seams=self._seams
+        )
         self._runtime.reload = self.reload
         self._parts.start(server_parts(self._runtime, self._parts))
         self._listening_at(self._runtime.addresses)
@@ -129,6 +141,10 @@ class PacsServer:
     def status(self) -> dict[str, object]:
         """The status page, as `/status` answers and `pacs-server status` prints it."""
         return self._parts.status()
+
+    def open_associations(self) -> list[OpenAssociation]:
+        """The associations that are open now, the oldest first."""
+        return open_associations(self._connections)
 
     @property
     def archive(self) -> OpenArchive:

@@ -14,7 +14,7 @@ from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.config.sections.web import WebConfig
 from pacs_server.config.types import is_loopback
 from pacs_server.kit.periodic import Periodic
-from pacs_server.net.listener import Connection
+from pacs_server.net.listener import Connection, Connections
 from pacs_server.scp.contexts import SOP_CLASSES, STORAGE_SOP_CLASSES, STORAGE_TRANSFER_SYNTAXES, is_storage
 from pacs_server.scu.queries import RemoteQueries
 from pacs_server.services.access import takes_certificates
@@ -84,14 +84,14 @@ def _web_door(
         events=events,
         recent_associations=runtime.recent,
         trail=archive.trail,
-        associations=lambda: [_association(each) for each in runtime.connections.established_now()],
+        associations=lambda: open_associations(runtime.connections),
         reload=runtime.reload,
         status=status,
         spoken=_spoken(runtime),
     )
     return WebServer(
         runtime.ports.web,
-        make_app(services),
+        runtime.seams.web(make_app(services)),
         name="web",
         limits=lambda: _limits(runtime.config().web),
         metrics=runtime.metrics,
@@ -135,6 +135,11 @@ def _limits(web: WebConfig) -> WebLimits:
         proxies=web.trusted_proxies,
         max_body=web.max_body,
     )
+
+
+def open_associations(connections: Connections) -> list[OpenAssociation]:
+    """The associations that are open now, the oldest first."""
+    return [_association(each) for each in connections.established_now()]
 
 
 def _association(connection: Connection) -> OpenAssociation:

@@ -56,7 +56,7 @@ class EntitySettings:
 class ApplicationEntity:
     """Serves accepted connections."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an association needs of the server
         self,
         settings: EntitySettings,
         admission: Admission,
@@ -67,10 +67,11 @@ class ApplicationEntity:
         peers: PeersSeenService,
         auditor: AssociationAuditor,
         recent: RecentAssociations,
+        transport: Callable[..., Transport] = Transport,
     ) -> None:
         """`established` is called for every connection that becomes an association; `peers` hears of every proposal.
 
-        `recent` hears how every connection ended.
+        `recent` hears how every connection ended. `transport` makes the transport of a connection.
         """
         self.settings = settings
         self._admission = admission
@@ -80,6 +81,7 @@ class ApplicationEntity:
         self._peers = peers
         self._auditor = auditor
         self._recent = recent
+        self._transport = transport
         self._sparingly = Sparingly(log)
         self._penalties = PenaltyQueue()
 
@@ -102,7 +104,7 @@ class ApplicationEntity:
             return
         try:
             _secure(connection, settings)
-            connection.transport = transport = Transport(connection.socket, tick=settings.tick)
+            connection.transport = transport = self._transport(connection.socket, tick=settings.tick)
         except (OSError, ConnectionLost) as error:
             reason_name = "tls_handshake" if connection.tls else "connection"
             self._metrics.rejected(reason_name)

@@ -48,11 +48,11 @@ class Dispatch:
         self._handled = tuple(handlers)
         self._others = Starlette(routes=routes, exception_handlers=cast(Mapping[Any, Any], handlers))
         self._root = _Node()
-        for number, route in enumerate(routes):
-            if not isinstance(route, Route) or any(_may_hide(other, route) for other in routes[:number]):
-                continue
-            if _is_plain(route) and iscoroutinefunction(route.endpoint):
+        before = _Before()
+        for route in routes:
+            if isinstance(route, Route) and _is_found_here(route) and not before.may_hide(route):
                 self._add(route)
+            before.add(route)
 
     def _add(self, route: Route) -> None:
         node = self._root
@@ -99,18 +99,41 @@ class Dispatch:
         return await handler(request, error)
 
 
+def _is_found_here(route: Route) -> bool:
+    return _is_plain(route) and iscoroutinefunction(route.endpoint)
+
+
 def _is_plain(route: Route) -> bool:
     """Whether the parameters of a route are whole parts of its path."""
     return all(_PARAMETER.fullmatch(part) or "{" not in part for part in route.path.split("/"))
 
 
-def _may_hide(other: BaseRoute, route: Route) -> bool:
-    """Whether starlette might give paths of a route to another one, which comes before it, and `find` would not."""
-    if not isinstance(other, Route):
-        return True
-    theirs, ours = other.path.split("/"), route.path.split("/")
-    if _is_plain(other) and len(theirs) != len(ours):
-        return False
+class _Before:
+    """The routes that come before another one, which may hide it."""
+
+    def __init__(self) -> None:
+        self._foreign = False
+        # Of routes that are plain, only those with as many parts can hide each other.
+        self._plain: dict[int, list[list[str]]] = {}
+        self._others: list[list[str]] = []
+
+    def add(self, route: BaseRoute) -> None:
+        if not isinstance(route, Route):
+            self._foreign = True
+            return
+        parts = route.path.split("/")
+        alike = self._plain.setdefault(len(parts), []) if _is_plain(route) else self._others
+        if parts not in alike:
+            alike.append(parts)
+
+    def may_hide(self, route: Route) -> bool:
+        """Whether starlette might give paths of `route` to one of these, and `find` would not."""
+        parts = route.path.split("/")
+        alike = (*self._others, *self._plain.get(len(parts), ()))
+        return self._foreign or any(_may_hide(theirs, parts) for theirs in alike)
+
+
+def _may_hide(theirs: list[str], ours: list[str]) -> bool:
     for their, our in zip(theirs, ours, strict=False):
         if "{" in their and (not _PARAMETER.fullmatch(their) or "{" not in our):
             return True

@@ -33,7 +33,7 @@ from pacs_server.web.head import SAFE_METHODS
 from pacs_server.web.limits import Places, WebLimits
 from pacs_server.web.logged import DOORS, logged_path
 from pacs_server.web.protocol import READ_HIGH, HTTPConnection
-from pacs_server.web.threads import catch_up
+from pacs_server.web.threads import catch_up, end_idle_threads
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +118,7 @@ class WebServer:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._begin_to_stop)
             self._thread.join(within + 2 * _STOP_SECONDS)
+        end_idle_threads()
         self._socket.close()
 
     def gauges(self) -> Mapping[str, float]:

@@ -76,6 +76,12 @@ class _Job(NamedTuple):
         return partial(self.mailbox.put, _succeed, self.future, result)
 
 
+class _Inbox(SimpleQueue["_Job | None"]):
+    """Where a thread without work gets its next job, or None if it is to end."""
+
+    thread: threading.Thread
+
+
 class Threads:
     """Runs functions in threads, `most` of them at a time, which may be changed; the others wait for their turn."""
 
@@ -86,7 +92,7 @@ class Threads:
         self._count = 0
         self._jobs: deque[_Job] = deque()
         # The inboxes of the threads without work. The last one that has worked comes first: the others may end.
-        self._idle: list[SimpleQueue[_Job]] = []
+        self._idle: list[_Inbox] = []
         self._mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
         self._later: deque[Callable[[], object]] = deque()
         self._timer: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
@@ -133,11 +139,22 @@ class Threads:
                 except Exception:
                     log.exception("work behind a request failed")
 
+    def end_idle(self) -> None:
+        """End the threads that have no work now; others begin when they are needed."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._count -= len(idle)
+        for inbox in idle:
+            inbox.put(None)
+        for inbox in idle:
+            inbox.thread.join(_SOON_SECONDS)
+
     def _start(self, job: _Job) -> None:
         try:
-            inbox: SimpleQueue[_Job] = SimpleQueue()
+            inbox = _Inbox()
             inbox.put(job)
-            threading.Thread(target=self._work, args=(inbox,), name=NAME, daemon=True).start()
+            inbox.thread = threading.Thread(target=self._work, args=(inbox,), name=NAME, daemon=True)
+            inbox.thread.start()
         except RuntimeError as error:
             with self._lock:
                 self._count -= 1
@@ -146,7 +163,7 @@ class Threads:
                     return
             raise ResourceLimitation("there can be no more threads") from error
 
-    def _work(self, inbox: "SimpleQueue[_Job]") -> None:
+    def _work(self, inbox: _Inbox) -> None:
         job: _Job | None = inbox.get()
         while job is not None:
             tell = job.outcome()
@@ -161,7 +178,7 @@ class Threads:
                 job = self._waiting(inbox)
             job = job or self._next(inbox)
 
-    def _waiting(self, inbox: "SimpleQueue[_Job]") -> _Job | None:
+    def _waiting(self, inbox: _Inbox) -> _Job | None:
         """A job that waits; without one the thread is idle from now on, and gets the next one into its inbox."""
         with self._lock:
             if self._jobs:
@@ -169,7 +186,7 @@ class Threads:
             self._idle.append(inbox)
             return None
 
-    def _next(self, inbox: "SimpleQueue[_Job]") -> _Job | None:
+    def _next(self, inbox: _Inbox) -> _Job | None:
         """The next job of an idle thread; None if it has to end."""
         try:
             return inbox.get(timeout=self._idle_seconds)
@@ -179,7 +196,7 @@ class Threads:
                     self._idle.remove(inbox)
                     self._count -= 1
                     return None
-            # A job is on its way.
+            # A job is on its way, or the word to end.
             return inbox.get()
 
 
@@ -189,6 +206,11 @@ _threads: Final = Threads()
 def in_thread(function: Callable[..., T], *arguments: Any, **options: Any) -> Awaitable[T]:
     """What the function returns or raises, called in a thread. Raises ResourceLimitation if there can be none."""
     return _threads.run(partial(function, **options) if options else function, *arguments)
+
+
+def end_idle_threads() -> None:
+    """End the threads that have no work now, as when a port is closed."""
+    _threads.end_idle()
 
 
 def soon_in_thread(function: Callable[[], object]) -> None:

@@ -157,3 +157,16 @@ def test_nothing_stays_open_when_a_loop_has_ended() -> None:
         asyncio.run(ask(threads))
     gc.collect()
     assert eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
+def test_threads_without_work_can_be_ended_at_once() -> None:
+    async def ask(threads: Threads) -> threading.Thread:
+        return await threads.run(threading.current_thread)
+
+    threads = Threads()
+    first = asyncio.run(ask(threads))
+    assert eventually(lambda: threads._idle)
+    threads.end_idle()
+    assert not first.is_alive()
+    assert asyncio.run(ask(threads)) is not first
+    threads.end_idle()
