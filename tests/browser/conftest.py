@@ -1,12 +1,13 @@
 """A browser, a server with its pages, and a page that may have nothing to complain about."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from browsing import FLAGS, PATIENT_MS, Site, program
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from pydicom.dataset import Dataset
 from servers import config, running
 
 from pacs_server.config.sections.database import DatabaseConfig
@@ -65,3 +66,19 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     mark = request.node.get_closest_marker("complains")
     allowed = mark.args if mark else ()
     assert [each for each in complaints if not any(text in each for text in allowed)] == []
+
+
+@pytest.fixture
+def look(site: Site, page: Page, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Stores data sets, and opens the quick look at the series of the first one."""
+
+    def opened(*data_sets: Dataset, **query: str) -> None:
+        for ds in data_sets:
+            site.keep(ds, tmp_path)
+        rest = "&".join(f"{name}={value}" for name, value in query.items())
+        page.goto(f"{site.url}/look/{data_sets[0].StudyInstanceUID}?{rest}")
+        expect(page.get_by_text("Not for diagnosis", exact=True)).to_be_visible()
+
+    yield opened
+    # The page may end after the server: it may not wait for news then.
+    page.evaluate("dispatchEvent(new Event('pagehide'))")

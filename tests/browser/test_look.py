@@ -7,65 +7,12 @@ from pathlib import Path
 import pytest
 from browsing import Site
 from datasets import make_ct, uid
+from looking import READ, SIDE, close, grey, image, shown
 from playwright.sync_api import Page, expect
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, JPEG2000Lossless
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-SIDE = 64
-# Reads the canvas in the middle of each quarter of the image, which is as high as the canvas: the colours.
-READ = """() => {
-  const canvas = document.querySelector('.pane.active canvas'), { width, height } = canvas;
-  const quarter = Math.min(width, height) / 4;
-  const copy = Object.assign(document.createElement('canvas'), { width, height });
-  const context = copy.getContext('2d', { willReadFrequently: true });
-  context.drawImage(canvas, 0, 0);
-  return [[-1, -1], [1, -1], [-1, 1], [1, 1]].map(([x, y]) =>
-    [...context.getImageData(width / 2 + x * quarter, height / 2 + y * quarter, 1, 1).data].slice(0, 3));
-}"""
-Quarters = list[list[int]]
-
-
-def image(values: list[int], study: str, number: int = 1, series: str | None = None, **attributes: object) -> Dataset:
-    """A CT image of four quarters with these stored values."""
-    ds = make_ct(study, series, rows=SIDE, columns=SIDE, SeriesNumber=number, **attributes)
-    half = SIDE // 2
-    ds.PixelData = b"".join(
-        value.to_bytes(2, "little", signed=value < 0) * half for pair in (values[:2], values[2:]) for _ in range(half)
-        for value in pair
-    )  # fmt: skip
-    return ds
-
-
-def grey(levels: list[int]) -> Quarters:
-    return [[level] * 3 for level in levels]
-
-
-def close(found: Quarters, wanted: Quarters, apart: int = 0) -> bool:
-    return all(
-        abs(a - b) <= apart for left, right in zip(found, wanted, strict=True) for a, b in zip(left, right, strict=True)
-    )
-
-
-@pytest.fixture
-def look(site: Site, page: Page, tmp_path: Path) -> Callable[..., None]:
-    """Stores data sets, and opens the quick look at the series of the first one."""
-
-    def opened(*data_sets: Dataset, **query: str) -> None:
-        for ds in data_sets:
-            site.keep(ds, tmp_path)
-        rest = "&".join(f"{name}={value}" for name, value in query.items())
-        page.goto(f"{site.url}/look/{data_sets[0].StudyInstanceUID}?{rest}")
-        expect(page.get_by_text("Not for diagnosis", exact=True)).to_be_visible()
-
-    return opened
-
-
-def shown(page: Page, ds: Dataset, frame: int = 1) -> Quarters:
-    """The quarters once this image is on the canvas."""
-    expect(page.locator(f'.pane.active[data-shown="{ds.SOPInstanceUID}/{frame}"]')).to_be_visible()
-    found: Quarters = page.evaluate(READ)
-    return found
 
 
 def test_pixels_of_every_kind(page: Page, look: Callable[..., None]) -> None:

@@ -9,8 +9,11 @@ import { edges, lengthOf, letters, nearest } from "./look/geometry.js";
 import { hasPixels, imagesOf, tableOf, withoutTiles } from "./look/images.js";
 import { around, Loader } from "./look/loader.js";
 import { sorted } from "./look/order.js";
-import { fitting, matrixOf, START, toCanvas, toImage, zoomed } from "./look/picture.js";
-import { colours, fullRange, modality, pulled, storedValue, windowed } from "./look/voi.js";
+import { mapping, outline } from "./look/graphics.js";
+import { embedded, overlaysOf, planeOf, unpacked } from "./look/overlays.js";
+import { State } from "./look/state.js";
+import { fitting, matrixOf, showing, START, toCanvas, toImage, zoomed } from "./look/picture.js";
+import { colours, fullRange, modality, pulled, storedValue, wholeRange, windowed } from "./look/voi.js";
 
 const US = (...values) => ({ vr: "US", Value: values });
 const DS = (...values) => ({ vr: "DS", Value: values });
@@ -212,6 +215,64 @@ test("the rate is that of the file", () => {
   assert.equal(of({ "00181063": DS(40), "00082144": { vr: "IS", Value: [10] } }), 10);
   assert.equal(of({ "00181065": DS(0, 50, 50) }), 20);
   assert.equal(of({}), undefined);
+});
+
+const FL = (...values) => ({ vr: "FL", Value: values });
+const plane = (more = {}) => ct({ "60020010": US(2), "60020011": US(3), "60020100": US(1), "60023000": { vr: "OW", InlineBinary: btoa("\x2a\x0c") }, ...more });
+
+test("overlays that are cut off or claim too much are left out", () => {
+  const [overlay] = overlaysOf(plane());
+  assert.deepEqual([...unpacked(overlay, 0, Uint8Array.of(0x2a)).mask], [0, 1, 0, 1, 0, 1]);
+  assert.deepEqual([...unpacked(overlay, 1, Uint8Array.of(0x2a, 0x0c)).mask], [0, 0, 0, 0, 1, 1]);
+  assert.equal(unpacked(overlay, 2, Uint8Array.of(0x2a, 0x0c)), null);
+  assert.equal(unpacked(overlay, 0, null), null);
+  for (const wrong of [{ "60020010": US(65535), "60020011": US(65535) }, { "60020010": US() }]) assert.deepEqual(overlaysOf(plane(wrong)), []);
+  const frames = overlaysOf(plane({ "60020015": { vr: "IS", Value: ["2"] }, "60020051": US(3) }))[0];
+  assert.deepEqual([1, 2, 3, 4, 5].map((frame) => planeOf(frames, frame)), [-1, -1, 0, 1, -1]);
+});
+
+test("a bit of the values is no overlay", () => {
+  const of = (bit) => overlaysOf(ct({ "60000010": US(2), "60000011": US(2), "60000100": US(16), "60000102": US(bit) }))[0];
+  const image = { rows: 1, columns: 3, pixel: { allocated: 16, stored: 12, high: 11, signed: false } };
+  assert.deepEqual([...embedded(of(12), Uint16Array.of(0x1fff, 0x0fff, 0x1000), image).mask], [1, 0, 1]);
+  for (const bit of [0, 11, 16, 99]) assert.equal(embedded(of(bit), Uint16Array.of(1, 2, 3), image), null);
+});
+
+test("a state turns first and mirrors then, where a view mirrors first", () => {
+  const image = { rows: 10, columns: 10, aspect: [1, 1] };
+  // Where the top left corner of the image has to be seen.
+  for (const [rotation, flip, place] of [[0, "N", [45, 45]], [90, "N", [55, 45]], [90, "Y", [45, 45]], [270, "Y", [55, 55]], [180, "Y", [45, 55]]]) {
+    const state = new State(ct({ "00700042": US(rotation), "00700041": { vr: "CS", Value: [flip] } }));
+    const matrix = matrixOf(image, { ...START, scale: 1, ...state.turned }, 100, 100);
+    const corner = toCanvas(matrix, { x: 0, y: 0 });
+    assert.ok(Math.hypot(corner.x - place[0], corner.y - place[1]) < 1e-9, `${rotation} ${flip}`);
+  }
+});
+
+test("a state is about the images and frames that it names", () => {
+  const named = (sop, ...frames) => ({ "00081155": { vr: "UI", Value: [sop] }, ...(frames.length && { "00081160": { vr: "IS", Value: frames } }) });
+  const series = { "0020000E": { vr: "UI", Value: ["1.5"] }, "00081140": { vr: "SQ", Value: [named("1.2", 2, 3), named("1.3")] } };
+  const state = new State(ct({ "00081115": { vr: "SQ", Value: [series] } }));
+  assert.deepEqual([[1, "1.2"], [3, "1.2"], [1, "1.3"], [1, "1.4"]].map(([frame, sop]) => state.shows({ sop, frame })), [false, true, true, false]);
+  assert.deepEqual([state.series, state.first, state.shutter, state.area({ sop: "1.3", frame: 1 })], ["1.5", "1.2", null, null]);
+});
+
+test("graphics with too few points are none, and parts of the area are where it is seen", () => {
+  const image = { rows: 20, columns: 40, aspect: [1, 1] };
+  const area = { left: 10, top: 0, right: 30, bottom: 20 };
+  const matrix = matrixOf(image, showing(area, image, START, 200, 100), 200, 100);
+  const map = mapping(matrix, area);
+  assert.deepEqual([map("DISPLAY", { x: 0, y: 0 }), map("PIXEL", { x: 30, y: 20 })], [{ x: 50, y: 0 }, { x: 150, y: 100 }]);
+  for (const kind of ["CIRCLE", "ELLIPSE", "POLYLINE", "INTERPOLATED", "NOTHING"]) assert.equal(outline({ kind, units: "PIXEL", points: [{ x: 1, y: 1 }] }, map), null);
+  const state = new State(ct({ "00700001": { vr: "SQ", Value: [{ "00700009": { vr: "SQ", Value: [{ "00700022": FL(1, 2, "x", 3) }, {}] }, "00700008": { vr: "SQ", Value: [{}] } }] } }));
+  assert.deepEqual(state.layers({ sop: "1", frame: 1, key: "1/1" })[0].graphics.map((each) => each.points), [[{ x: 1, y: 2 }], []]);
+});
+
+test("without a window all values that a pixel can have are seen", () => {
+  const pixel = { allocated: 16, stored: 12, high: 11, signed: true };
+  const window = wholeRange(pixel, (stored) => 2 * stored - 10, null);
+  assert.deepEqual([windowed(-4106, window), windowed(4084, window)], [0, 1]);
+  assert.equal(windowed(255, wholeRange(pixel, null, { bits: 8 })), 1);
 });
 
 test("names are written as people do", () => {

@@ -7,6 +7,7 @@ import { nearest } from "./geometry.js";
 import { around } from "./loader.js";
 import { Pane } from "./pane.js";
 import { explain } from "./documents.js";
+import { States } from "./states.js";
 import { listen } from "./tools.js";
 import { say } from "../say.js";
 
@@ -22,6 +23,8 @@ export class App {
     this.study = new Study(root.dataset.study, (key) => this.loaded(key));
     this.tool = "scroll";
     this.isLinked = true;
+    this.showsLayers = true;
+    this.states = new States(this);
     this.growing = new Growing(this);
     this.panes = [];
     this.active = null;
@@ -162,6 +165,7 @@ export class App {
   /** What would make the first image wait begins after it: small pictures, and news of the archive. */
   settled() {
     this.showThumbnails();
+    this.states.read();
     this.growing.start();
   }
 
@@ -175,6 +179,9 @@ export class App {
     this.#told = pane.asked;
     say(this.texts.noWindow);
   }
+
+  /** Say that a presentation state cannot be applied. */
+  complain(error) { say(this.texts.stateFailed.replace("{why}", error.message), "problem"); }
 
   /** The bar of tools shows how things are. */
   told() { this.toolbar?.show(); }

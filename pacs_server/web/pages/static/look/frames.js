@@ -6,8 +6,10 @@ import { isFilm } from "./documents.js";
 import { imagesOf, tableOf, withoutTiles } from "./images.js";
 import { Loader } from "./loader.js";
 import { sorted } from "./order.js";
+import { embedded, inlineBits, planeOf, unpacked } from "./overlays.js";
 
 const VALUES = "application/octet-stream; transfer-syntax=1.2.840.10008.1.2.1";
+const MOST_PLANES = 16;
 const MEGABYTE = 2 ** 20;
 const prefix = document.documentElement.dataset.prefix;
 
@@ -37,6 +39,7 @@ async function reason(answer) {
 export class Study {
   #series = new Map();
   #read = new Map();
+  #planes = new Cache(MOST_PLANES);
 
   constructor(uid, changed) {
     this.uid = uid;
@@ -82,19 +85,43 @@ export class Study {
   }
 
   async #values(image, signal) {
-    const [answer, tables] = await Promise.all([answered(image.path, { signal, headers: { accept: VALUES } }), this.#tables(image)]);
+    const values = answered(image.path, { signal, headers: { accept: VALUES } });
+    const [answer, tables, over] = await Promise.all([values, this.#tables(image), this.overlays(image.ds, image.overlays, image.frame)]);
     const bytes = await answer.arrayBuffer();
     const { allocated } = image.pixel;
     const wanted = image.rows * image.columns;
     if (bytes.byteLength < (wanted * allocated) / 8) throw new Error(`${bytes.byteLength} B < ${(wanted * allocated) / 8} B`);
     const data = allocated === 8 ? new Uint8Array(bytes, 0, wanted) : new Uint16Array(bytes, 0, wanted);
-    return { thing: { data, ...tables }, bytes: bytes.byteLength };
+    const overlays = [...over, ...image.overlays.map((each) => embedded(each, data, image)).filter(Boolean)];
+    return { thing: { data, overlays, ...tables }, bytes: bytes.byteLength + sizeOf(overlays) };
   }
 
   async #picture(image, signal) {
-    const answer = await answered(`${image.path}/rendered?quality=95`, { signal, headers: { accept: "image/jpeg" } });
+    const made = answered(`${image.path}/rendered?quality=95`, { signal, headers: { accept: "image/jpeg" } });
+    const [answer, overlays] = await Promise.all([made, this.overlays(image.ds, image.overlays, image.frame)]);
     const bitmap = await createImageBitmap(await answer.blob());
-    return { thing: { bitmap }, bytes: 4 * bitmap.width * bitmap.height };
+    return { thing: { bitmap, overlays }, bytes: 4 * bitmap.width * bitmap.height + sizeOf(overlays) };
+  }
+
+  /** The masks of overlays that have bits of their own. What cannot be had is left out: the image counts. */
+  async overlays(ds, overlays, frame) {
+    const found = await Promise.all(overlays.filter((each) => each.data).map(async (each) => {
+      const bits = await this.#bits(ds, each).catch(() => null);
+      return unpacked(each, planeOf(each, frame), bits);
+    }));
+    return found.filter(Boolean);
+  }
+
+  /** The bits of an overlay; those of all its frames come together, and the last few are kept. */
+  #bits(ds, overlay) {
+    const address = overlay.data.BulkDataURI;
+    if (!address) return Promise.resolve(inlineBits(ds, overlay));
+    if (!this.#planes.has(address)) {
+      const found = bulk(address);
+      found.catch(() => this.#planes.drop(address));
+      this.#planes.put(address, found, 1);
+    }
+    return this.#planes.get(address);
   }
 
   /** The tables of the Modality LUT and VOI LUT Sequence; long ones are fetched. */
@@ -109,9 +136,15 @@ export class Study {
   }
 }
 
-async function table(item, signed) {
-  const address = item["00283006"]?.BulkDataURI;
-  if (!address) return tableOf(item, signed);
+async function bulk(address) {
   const answer = await answered(address, { headers: { accept: "application/octet-stream" } });
-  return tableOf(item, signed, new Uint8Array(await answer.arrayBuffer()));
+  return new Uint8Array(await answer.arrayBuffer());
 }
+
+/** A table of an item; a long one is fetched. */
+export async function table(item, signed) {
+  const address = item["00283006"]?.BulkDataURI;
+  return address ? tableOf(item, signed, await bulk(address)) : tableOf(item, signed);
+}
+
+const sizeOf = (overlays) => overlays.reduce((size, each) => size + each.mask.length, 0);

@@ -68,7 +68,8 @@ export class Growing {
     if (!answer.ok) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("look");
     if (!fresh) return;
-    root.dataset.series = fresh.dataset.series;
+    Object.assign(root.dataset, { series: fresh.dataset.series, states: fresh.dataset.states });
+    await this.app.states.read();
     const lists = [root.querySelector(".strip ul"), root.querySelector("#series")];
     for (const list of lists) merge(list, fresh.querySelector(list.id ? `#${list.id}` : ".strip ul"));
     this.app.showThumbnails();

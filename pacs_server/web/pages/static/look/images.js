@@ -1,5 +1,6 @@
 // From the metadata of a series to its images: one for each frame, with all that is needed to show it.
 
+import { overlaysOf, planeOf } from "./overlays.js";
 import { inline, number, numbers, text, value, values, vector } from "./dataset.js";
 
 const SHARED = "52009229";
@@ -111,12 +112,13 @@ class Image {
 
   /** The windows of the file: center, width, name and function. */
   get windows() {
-    const ds = this.#group("00289132", "00281050");
-    const [centers, widths, names] = [numbers(ds, "00281050"), numbers(ds, "00281051"), values(ds, "00281055")];
-    const shape = text(ds, "00281056") || "LINEAR";
-    return centers
-      .map((center, index) => ({ center, width: widths[index], name: names[index] ?? "", shape }))
-      .filter((each) => each.width > 0 && (each.shape !== "LINEAR" || each.width >= 1));
+    return windowsOf(this.#group("00289132", "00281050"));
+  }
+
+  /** The overlays of the file that belong to this frame. */
+  get overlays() {
+    const found = overlaysOf(this.ds).filter((each) => planeOf(each, this.frame) >= 0);
+    return this.hasValues ? found : found.filter((each) => !each.isEmbedded);
   }
 
   /** Slope and intercept to the units of the modality (PS3.3 C.11.1). */
@@ -146,6 +148,15 @@ class Image {
     const time = number(this.ds, "00181063") || numbers(this.ds, "00181065").find((each) => each > 0);
     return number(this.ds, "00082144") || number(this.ds, "00180040") || (time ? 1000 / time : undefined);
   }
+}
+
+/** The windows of an item: center, width, name and function (PS3.3 C.11.2). */
+export function windowsOf(ds) {
+  const [centers, widths, names] = [numbers(ds, "00281050"), numbers(ds, "00281051"), values(ds, "00281055")];
+  const shape = text(ds, "00281056") || "LINEAR";
+  return centers
+    .map((center, index) => ({ center, width: widths[index], name: names[index] ?? "", shape }))
+    .filter((each) => each.width > 0 && (each.shape !== "LINEAR" || each.width >= 1));
 }
 
 /** A lookup table of an item: its first value, its entries and their bits; null if it is none (PS3.3 C.11.1.1). */

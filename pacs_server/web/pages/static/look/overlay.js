@@ -35,12 +35,14 @@ function imageLines({ image, index, series, app }) {
   return [...lines, parts];
 }
 
-function windowLines({ image, view, picture, shades, app }, frame) {
+function windowLines(pane, frame) {
+  const { image, view, picture, shades, app } = pane;
   const lines = [];
   const { look, isInverted } = shades;
   if (frame?.data && look) {
     lines.push(look.table ? look.table.name || "LUT" : filled(app.texts.window, { c: round(look.center), w: round(look.width) }));
   } else if (frame) lines.push(app.texts.made);
+  if (pane.state) lines.push(pane.state.label);
   if (isInverted) lines.push(app.texts.inverted);
   if (text(image.ds, "00282110") === "01") lines.push(app.texts.lossy);
   lines.push(`${Math.round(view.scale * picture.dense * 100)} %`);

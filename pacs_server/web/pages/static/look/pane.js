@@ -1,8 +1,9 @@
 // One place on the page that shows a series: which image, through which window, how large, and what stands around it.
 
+import { drawLayers } from "./layers.js";
 import { Measuring } from "./measure.js";
 import { describe, showEdges, showScale } from "./overlay.js";
-import { fitting, matrixOf, Picture, START } from "./picture.js";
+import { matrixOf, Picture, showing, START } from "./picture.js";
 import { Placed } from "./place.js";
 import { Shades } from "./shades.js";
 
@@ -10,11 +11,12 @@ export class Pane extends Placed {
   #due = 0;
   #drawn = "";
   #frame = null;
+  #placed = "";
 
   /** `app` has the study, the texts, and is told of changes: `moved(pane)`. */
   constructor(element, app) {
     super();
-    Object.assign(this, { element, app, series: null, index: 0, way: 1, asked: "" });
+    Object.assign(this, { element, app, series: null, index: 0, way: 1, asked: "", chosen: null });
     this.part = (name) => element.querySelector(`[data-part="${name}"]`);
     this.canvas = this.part("canvas");
     this.picture = new Picture(this.canvas);
@@ -29,6 +31,24 @@ export class Pane extends Placed {
   /** The image that is shown, or undefined. */
   get image() { return this.series?.images[this.index]; }
 
+  /** The presentation state that says how the image is shown, or null. */
+  get state() { return this.image && this.chosen?.shows(this.image) ? this.chosen : null; }
+
+  /** The part of the image that is to be seen. */
+  get area() { return this.state?.area(this.image) ?? { left: 0, top: 0, right: this.image.columns, bottom: this.image.rows }; }
+
+  /** The image as a state wants its pixels: as high and as wide. */
+  get shape() {
+    const { rows, columns, aspect } = this.image;
+    return { rows, columns, aspect: this.area.aspect ?? aspect };
+  }
+
+  /** Show images as a presentation state says, those that it is about; with null as their files say. */
+  choose(state) {
+    this.chosen = state;
+    this.restart();
+  }
+
   /** Show a series from its first image on. */
   async open(uid) {
     this.asked = uid;
@@ -41,6 +61,7 @@ export class Pane extends Placed {
       Object.assign(this, { series, index: 0, way: 1 });
       this.measuring.clear();
       this.shades.forget();
+      this.chosen = null;
       this.restart();
     } catch (error) {
       if (this.asked === uid) this.#say(this.app.texts.failed.replace("{why}", error.message));
@@ -96,17 +117,26 @@ export class Pane extends Placed {
     this.way = next > this.index ? 1 : -1;
     this.index = next;
     this.#range();
+    if (this.chosen && this.#placeName !== this.#placed) this.#place();
     if (!isLinked) this.app.moved(this);
     this.redraw();
   }
 
-  /** As the file says, all of it visible. */
+  /** As the file or the chosen state says, all of it visible. */
   restart() {
-    this.view = { ...START };
-    this.isFitted = true;
+    this.#place();
     this.shades.restart();
     this.redraw();
   }
+
+  #place() {
+    this.view = { ...START, ...this.state?.turned };
+    this.isFitted = true;
+    this.#placed = this.#placeName;
+  }
+
+  /** Another one for images that a state places in another way. */
+  get #placeName() { return JSON.stringify([this.state?.sop, this.state?.area(this.image)]); }
 
   // ------------------------------------------------------------------ drawing
 
@@ -126,9 +156,9 @@ export class Pane extends Placed {
     const problem = image && !frame && this.app.study.loader.problem(image.key);
     if (image) this.#say(problem ? this.app.texts.frameFailed.replace("{why}", problem.message) : "");
     const shows = image && (frame || (!problem && !picture.isEmpty && this.#drawn.startsWith(this.series.uid)));
-    if (image && this.isFitted) this.view.scale = fitting(image, this.view, picture.width, picture.height);
-    this.matrix = image ? matrixOf(image, this.view, picture.width, picture.height) : null;
+    this.#aim(image);
     picture.draw(shows ? this.matrix : null, image);
+    if (frame) drawLayers(this, frame, this.app.showsLayers);
     this.element.setAttribute("aria-busy", String(Boolean(image) && !frame && !problem));
     describe(this, frame);
     showEdges(this);
@@ -136,6 +166,18 @@ export class Pane extends Placed {
     this.measuring.draw();
     if (frame) this.app.drawn(this);
     this.element.dataset.shown = frame ? image.key : "";
+  }
+
+  /** Find the place of the image on the canvas. */
+  #aim(image) {
+    this.matrix = null;
+    if (!image) return;
+    const { width, height, dense } = this.picture;
+    const { area, shape } = this;
+    // No page knows how large a pixel of the screen is: TRUE SIZE is as large as possible (as PS3.18 9.5.2.3 has it).
+    const scale = area.magnification > 0 ? area.magnification / dense : undefined;
+    if (this.isFitted) this.view = showing(area, shape, this.view, width, height, scale);
+    this.matrix = matrixOf(shape, this.view, width, height);
   }
 
   #take(image, frame) {

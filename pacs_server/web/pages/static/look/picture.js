@@ -16,6 +16,14 @@ export function fitting(image, view, width, height) {
   return Math.min(width / w, height / h) || 1;
 }
 
+/** The view in which an area of the image, { left, top, right, bottom } in its pixels, is as large as possible, or has a scale. */
+export function showing(area, image, view, width, height, scale) {
+  const part = { aspect: image.aspect, columns: area.right - area.left, rows: area.bottom - area.top };
+  const still = { ...view, scale: scale ?? fitting(part, view, width, height), x: 0, y: 0 };
+  const center = toCanvas(matrixOf(image, still, width, height), { x: (area.left + area.right) / 2, y: (area.top + area.bottom) / 2 });
+  return { ...still, x: width / 2 - center.x, y: height / 2 - center.y };
+}
+
 /** The matrix from pixels of the image to pixels of the style sheet: a, b, c, d, e, f as canvas takes them. */
 export function matrixOf(image, view, width, height) {
   const [down, across] = image.aspect;

@@ -25,6 +25,11 @@ const deeds = {
     app.isLinked = !app.isLinked;
     app.moved(app.active);
   },
+  overlays: (app) => {
+    app.showsLayers = !app.showsLayers;
+    for (const pane of app.panes) pane.redraw();
+  },
+  state: (app) => app.states.next(),
   texts: ({ root }) => root.classList.toggle("bare"),
   help: () => {
     const help = document.getElementById("keys");
@@ -35,7 +40,7 @@ const deeds = {
 
 const keys = {
   i: "invert", f: "fit", o: "actual", t: "turn", "[": "back", "]": "turn", h: "flip", v: "flop", "+": "larger", "=": "larger", "-": "smaller",
-  r: "reset", " ": "play", c: "compare", l: "link", d: "texts", "?": "help", Backspace: "undo", Delete: "undo",
+  r: "reset", " ": "play", c: "compare", l: "link", d: "texts", g: "overlays", a: "state", "?": "help", Backspace: "undo", Delete: "undo",
 };
 const tools = { s: "scroll", w: "window", z: "zoom", p: "pan", m: "measure" };
 const steps = {
@@ -104,7 +109,7 @@ export class Toolbar {
     if (!active) return;
     const pressed = {
       invert: active.shades.isInverted, compare: app.panes.length > 1, link: app.isLinked, texts: !root.classList.contains("bare"),
-      play: app.cineOf(active)?.isRunning ?? false,
+      overlays: app.showsLayers, play: app.cineOf(active)?.isRunning ?? false,
     };
     for (const [name, is] of Object.entries(pressed)) {
       for (const button of root.querySelectorAll(`[data-do="${name}"]`)) button.setAttribute("aria-pressed", String(is));
@@ -118,6 +123,7 @@ export class Toolbar {
     for (const pane of app.panes) pane.canvas.dataset.drags = app.tool;
     document.getElementById("series").value = active.asked;
     if (document.activeElement !== this.rate) this.rate.value = app.cineOf(active)?.rate ?? "";
+    app.states.list(active);
     this.#listWindows();
   }
 

@@ -28,12 +28,22 @@ function shaped(look) {
   return (x) => looked(look.table, x) / most;
 }
 
+const shown = (shape, last) => (x) => last.entries[Math.round(shape(x) * (last.entries.length - 1))] / (2 ** last.bits - 1);
+
+/** A window for all values that a pixel can have: nothing is left out. */
+export function wholeRange(pixel, toModality, table) {
+  if (table) return { center: (2 ** table.bits - 1) / 2, width: 2 ** table.bits - 1, shape: "LINEAR_EXACT", name: "" };
+  const least = pixel.signed ? -(2 ** (pixel.stored - 1)) : 0;
+  const [from, to] = [toModality(least), toModality(least + 2 ** pixel.stored - 1)];
+  return { center: (from + to) / 2, width: Math.abs(to - from), shape: "LINEAR_EXACT", name: "" };
+}
+
 /**
  * The colours of all values that a pixel of 8 or 16 bits can have, as 32 bits for ImageData.
- * `look` is a window or has a `table`.
+ * `look` is a window or has a `table`; a `last` table turns what comes out into what is shown (PS3.3 C.11.6).
  */
-export function colours(pixel, toModality, look, isInverted) {
-  const shape = shaped(look);
+export function colours(pixel, toModality, look, isInverted, last = null) {
+  const shape = last ? shown(shaped(look), last) : shaped(look);
   const table = new Uint32Array(2 ** pixel.allocated);
   for (let raw = 0; raw < table.length; raw += 1) {
     const level = Math.min(Math.max(Math.round(shape(toModality(storedValue(raw, pixel))) * 255), 0), 255);
