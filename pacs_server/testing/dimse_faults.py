@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
@@ -127,12 +127,15 @@ class FaultyHandler:
         )  # fmt: skip
         for delay in take(request, Delay):
             association.transport.pause(delay.seconds)
-        for drop in take(request, Drop):
-            cast(FaultyTransport, association.transport).arm(drop)
+        drops = take(request, Drop)
+        for drop in drops:
+            if not drop.received:
+                cast(FaultyTransport, association.transport).arm(drop)
         for abort in take(request, Abort):
             raise _ended_by(abort)
         statuses, counts = take(request, Status), take(request, Counts)
-        if not statuses and not counts:
+        cut_short = next((drop for drop in drops if drop.received), None)
+        if not statuses and not counts and cut_short is None:
             return self._handler(association, message)
         status = statuses[0] if statuses else None
         if status is not None and not _lets_it_happen(status):
@@ -141,12 +144,7 @@ class FaultyHandler:
                 message.context.context_id, response_to(message, cast(KnownStatus, status.status), status.comment)
             )
             return Result(cast(KnownStatus, status.status), {"reason": "a rule"})
-        return self._scripted(association, message, status, counts[0] if counts else None)
-
-    def _scripted(
-        self, association: Association, message: Message, status: Status | None, counts: Counts | None
-    ) -> Result:
-        script = ScriptedAssociation(association, message, status, counts)
+        script = ScriptedAssociation(association, message, status, counts[0] if counts else None, cut_short)
         result = self._handler(cast(Association, script), message)
         return result if status is None else replace(result, status=cast(KnownStatus, status.status))
 
@@ -166,9 +164,16 @@ class ScriptedAssociation:
     """An association on which the responses to one request are changed; everything else is that of the real one."""
 
     def __init__(
-        self, association: Association, message: Message, status: Status | None, counts: Counts | None
+        self,
+        association: Association,
+        message: Message,
+        status: Status | None,
+        counts: Counts | None,
+        cut_short: Drop | None,
     ) -> None:
+        """`cut_short` says after how much of the request's data set the connection is cut."""
         self._real = association
+        self._cut_short = cut_short
         self._message_id = message.command.message_id
         self._status = status
         self._counts = counts
@@ -184,6 +189,19 @@ class ScriptedAssociation:
 
     def __eq__(self, other: object) -> bool:
         return other is self._real or other is self
+
+    def data(self) -> Iterator[memoryview]:
+        """The fragments of the request's data set."""
+        received, drop = 0, self._cut_short
+        for number, fragment in enumerate(self._real.data(), 1):
+            yield fragment
+            received += len(fragment)
+            if drop is not None and (received >= (drop.after_bytes or received + 1) or number == drop.after_pdus):
+                cast(FaultyTransport, self._real.transport).arm(replace(drop, after_bytes=None, after_pdus=None))
+
+    def read_data(self) -> bytes:
+        """The whole data set of the request."""
+        return b"".join(map(bytes, self.data()))
 
     def send(self, context_id: int, command: Command, data: Buffer | None = None) -> None:
         """Send a message."""

@@ -186,9 +186,9 @@ class Faults:
     ) -> Rule:  # fmt: skip
         """Cut the connection without a word, with `reset` by a TCP reset.
 
-        It is cut when an operation begins, or after so many bytes or PDUs were sent to the client from then on, or
-        were `received` from it. Without an operation they are counted from the beginning of a connection, of which
-        no AE title is known yet.
+        It is cut when an operation begins, or after so many bytes or PDUs were sent to the client from then on, or of
+        its data set were `received`. Without an operation they are counted from the beginning of a connection, of
+        which no AE title is known yet.
         """
         return self._add(Drop(after_bytes, after_pdus, received, reset), operation or "", which)
 
