@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,9 @@ from pydicom.dataset import Dataset
 from servers import config, running
 
 from pacs_server.app.server import PacsServer
+from pacs_server.config.model import Config
 from pacs_server.config.rights import Rights, RoleName
+from pacs_server.config.sections.database import DatabaseConfig
 from pacs_server.config.users import add_user
 from pacs_server.dicom.caller import Door
 from pacs_server.dicom.origin import Origin
@@ -55,13 +57,28 @@ class Site:
         self.pacs.archive.store.store_file(path, CT1)
         return ds
 
-    def log_in(self, page: Page) -> None:
-        """Log in as ann."""
+    def with_key(self, page: Page, role: RoleName) -> None:
+        """Log a browser in by a key with this role."""
+        key = self.pacs.archive.keys.create(f"browser of the {role}", Rights(role=role), None)
+        page.set_extra_http_headers({"Authorization": f"Bearer {key}"})
+
+    def log_in(self, page: Page, name: str = "ann") -> None:
+        """Log in by the form."""
         page.goto(f"{self.url}/login")
-        page.get_by_label("User name").fill("ann")
+        page.get_by_label("User name").fill(name)
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
-        expect(page.get_by_label("Preferences and account")).to_have_text("ann")
+        expect(page.get_by_label("Preferences and account")).to_have_text(name)
+
+
+Start = Callable[..., Site]
+
+
+def on_database(settings: Config, url: str) -> Config:
+    """The settings with the database of a test."""
+    if not url.startswith("postgresql"):
+        return settings
+    return settings.model_copy(update={"database": DatabaseConfig(url=url)})
 
 
 @contextmanager

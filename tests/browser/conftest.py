@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browsing import FLAGS, PATIENT_MS, Site, program
+from browsing import FLAGS, PATIENT_MS, Site, Start, on_database, program
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from pydicom.dataset import Dataset
 from servers import config, running
 
-from pacs_server.config.sections.database import DatabaseConfig
+from pacs_server.config.load import load
+from pacs_server.config.model import Config
 from pacs_server.config.sections.user_identity import UserIdentityConfig
 
 _SHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
@@ -34,10 +35,42 @@ def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
     """A server with an empty archive, on a database of each kind."""
     users = UserIdentityConfig(users_path=tmp_path / "users")
     settings = config(tmp_path, web=True).model_copy(update={"user_identity": users})
-    if database_url.startswith("postgresql"):
-        settings = settings.model_copy(update={"database": DatabaseConfig(url=database_url)})
-    with running(settings) as pacs:
+    with running(on_database(settings, database_url)) as pacs:
         yield Site(pacs)
+
+
+@pytest.fixture
+def admin(site: Site, page: Page) -> Page:
+    """A browser that is logged in as an administrator."""
+    site.with_key(page, "administrator")
+    return page
+
+
+@pytest.fixture
+def start(database_url: str, tmp_path: Path, page: Page) -> Iterator[Start]:
+    """Starts a server whose access control is in a configuration file; the browser is logged in as an administrator."""
+    path = tmp_path / "pacs.yaml"
+    servers = []
+
+    def begin(file: str, **options: object) -> Site:
+        path.write_text(file)
+        settings: Config = on_database(config(tmp_path, web=True, **options), database_url)  # type: ignore[arg-type]
+
+        def read() -> Config:
+            access = load(path, environ={}, overrides={}).access_control
+            return settings.model_copy(update={"access_control": access, "source": path})
+
+        server = running(read(), reload=read)
+        servers.append(server)
+        site = Site(server.__enter__())
+        site.with_key(page, "administrator")
+        return site
+
+    yield begin
+    # Its streams and questions would go on while the server stops.
+    page.goto("about:blank")
+    for server in servers:
+        server.__exit__(None, None, None)
 
 
 @pytest.fixture

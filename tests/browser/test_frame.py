@@ -8,16 +8,6 @@ from datasets import make_ct
 from playwright.sync_api import Page, expect
 
 
-def test_from_the_address_to_a_study(site: Site, page: Page, tmp_path: Path) -> None:
-    ds = make_ct()
-    ds.PatientName = "Roe^Jane"
-    site.keep(ds, tmp_path)
-    page.goto(f"{site.url}/")
-    page.get_by_role("link", name="Roe, Jane").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Roe, Jane")
-    expect(page.get_by_text(ds.StudyInstanceUID)).to_be_visible()
-
-
 def test_a_study_appears_while_the_list_is_open(site: Site, page: Page, tmp_path: Path) -> None:
     with page.expect_response(lambda answer: answer.url.endswith("/events")):
         page.goto(f"{site.url}/studies")

@@ -1,18 +1,14 @@
 """The rooms about peers, remotes and the send queue, and the first page."""
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browsing import Site
+from browsing import Site, Start
 from datasets import make_ct
 from playwright.sync_api import Page, expect
-from servers import IMPLICIT, VERIFICATION, RawPeer, config, free_port, proposal, running
+from servers import IMPLICIT, VERIFICATION, RawPeer, free_port, proposal
 
-from pacs_server.config import DatabaseConfig, RemoteAEConfig
-from pacs_server.config.load import load
-from pacs_server.config.model import Config
-from pacs_server.config.rights import Rights
+from pacs_server.config import RemoteAEConfig
 from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
@@ -21,38 +17,7 @@ from pacs_server.net.pdu import PDUType
 from pacs_server.services import samples
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-FILE = "# Ours.\naccess_control:\n  allowed_ae_titles: [CT1] # and no others\n"
-Start = Callable[..., Site]
-
-
-@pytest.fixture
-def start(database_url: str, tmp_path: Path, page: Page) -> Iterator[Start]:
-    """Starts a server with the configuration file FILE; the browser is logged in as an administrator."""
-    path = tmp_path / "pacs.yaml"
-    path.write_text(FILE)
-    servers = []
-
-    def begin(**options: object) -> Site:
-        settings: Config = config(tmp_path, web=True, **options)  # type: ignore[arg-type]
-        if database_url.startswith("postgresql"):
-            settings = settings.model_copy(update={"database": DatabaseConfig(url=database_url)})
-
-        def read() -> Config:
-            access = load(path, environ={}, overrides={}).access_control
-            return settings.model_copy(update={"access_control": access, "source": path})
-
-        server = running(read(), reload=read)
-        servers.append(server)
-        pacs = server.__enter__()
-        key = pacs.archive.keys.create("browser", Rights(role="administrator"), None)
-        page.set_extra_http_headers({"Authorization": f"Bearer {key}"})
-        return Site(pacs)
-
-    yield begin
-    # Its streams and questions would go on while the server stops.
-    page.goto("about:blank")
-    for server in servers:
-        server.__exit__(None, None, None)
+FILE = "access_control:\n  allowed_ae_titles: [CT1]\n"
 
 
 def calls(site: Site, title: str) -> bool:
@@ -66,31 +31,9 @@ def calls(site: Site, title: str) -> bool:
         return True
 
 
-@ON_SQLITE
-def test_a_refused_peer_is_let_in_by_the_rule_that_is_shown(start: Start, page: Page, tmp_path: Path) -> None:
-    site = start()
-    page.goto(f"{site.url}/network")
-    expect(page.get_by_text("Nobody is connected at the moment.")).to_be_visible()
-    assert not calls(site, "CT9")
-    # It appears by itself.
-    page.get_by_role("link", name="Allow this peer CT9").click()
-    expect(page.locator("pre")).to_contain_text("allow: [echo, store, find, move, get, worklist, mpps, commitment]")
-    page.get_by_label("send objects here").uncheck()
-    expect(page.locator("pre")).to_contain_text("allow: [echo, find, move, get, worklist, mpps, commitment]")
-    page.get_by_role("button", name="Write this rule").click()
-    expect(page.get_by_text("This peer is let in from this address.")).to_be_visible()
-    text = (tmp_path / "pacs.yaml").read_text()
-    assert text.startswith(FILE)
-    assert '    - ae_title: "CT9"\n      addresses: ["127.0.0.1"]\n' in text
-    assert calls(site, "CT9")
-    page.get_by_role("link", name="Back").click()
-    expect(page.get_by_role("row", name="CT9")).to_contain_text("1 echo")
-    expect(page.get_by_role("row", name="CT9")).to_contain_text("Ended in order.")
-
-
 def test_why_something_was_not_sent_and_what_can_be_done(start: Start, page: Page, tmp_path: Path) -> None:
     off = RemoteAEConfig(ae_title="OFF", host="127.0.0.1", port=free_port())
-    site = start(remote_aes=[off])
+    site = start(FILE, remote_aes=[off])
     ds = site.keep(make_ct(PatientName="Roe^<b>Jane</b>"), tmp_path)
     page.goto(f"{site.url}/remotes")
     page.get_by_role("button", name="Echo").click()
@@ -115,7 +58,7 @@ def test_a_newcomer_sees_an_echo_arrive_and_tries_samples(
 ) -> None:
     # The radiograph alone is one image instead of 81.
     monkeypatch.setattr(samples, "SAMPLES", samples.SAMPLES[2:])
-    site = start()
+    site = start(FILE)
     page.goto(f"{site.url}/")
     expect(page).to_have_url(f"{site.url}/welcome")
     expect(page.get_by_text("Other machines cannot reach the archive yet.")).to_be_visible()

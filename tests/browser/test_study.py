@@ -1,10 +1,7 @@
 """One study: its series, what people say of it, its attributes and its history."""
 
-import io
-import zipfile
 from pathlib import Path
 
-import pydicom
 import pytest
 from browsing import Site
 from datasets import make_study
@@ -62,23 +59,3 @@ def test_attributes_are_found_while_one_types(site: Site, page: Page, tmp_path: 
     page.get_by_label("Search in the attributes").fill("comments")
     row.get_by_text("all", exact=True).click()
     expect(row.filter(has_text="(0010,4000)")).to_contain_text("long " * 50)
-
-
-@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_study_is_downloaded_after_a_look_at_what_is_removed(site: Site, page: Page, tmp_path: Path) -> None:
-    ds = kept(site, tmp_path)
-    page.goto(f"{site.url}/studies/{ds.StudyInstanceUID}/download")
-    with page.expect_download() as stored:
-        page.get_by_role("link", name="Download as ZIP").click()
-    page.get_by_role("link", name="See what is removed").click()
-    expect(page.get_by_role("row", name="Patient's Name")).to_contain_text(NASTY)
-    with page.expect_download() as deidentified:
-        page.get_by_role("link", name="Download de-identified").click()
-    names = []
-    for download in (stored, deidentified):
-        download.value.save_as(tmp_path / "study.zip")
-        with zipfile.ZipFile(tmp_path / "study.zip") as packed:
-            names.append(sorted(packed.namelist()))
-            file = pydicom.dcmread(io.BytesIO(packed.read("DICOM/SE000001/IM000001")))
-    assert names[0] == names[1] == ["DICOM/SE000001/IM000001", "DICOM/SE000002/IM000001", "DICOMDIR"]
-    assert (file.PatientName, file.PatientIdentityRemoved) == ("", "YES")

@@ -28,31 +28,6 @@ ORDER = {
 }  # fmt: skip
 
 
-@pytest.mark.complains("400")
-def test_from_an_order_to_its_images(site: Site, page: Page, tmp_path: Path) -> None:
-    add_order(site, page, **ORDER)
-    expect(page.get_by_role("link", name="Roe, Jane")).to_be_visible()
-    assert "CT of the head" in column(page, "Scheduled")
-    # The time is changed, and what the form does not show stays.
-    page.get_by_role("link", name="Roe, Jane").click()
-    page.locator("#ScheduledProcedureStepStartTime").fill("25:00")
-    page.get_by_role("button", name="Keep the changes").click()
-    expect(page.get_by_role("alert")).to_contain_text("ScheduledProcedureStepStartTime has to be a time")
-    page.locator("#ScheduledProcedureStepStartTime").fill("07:15")
-    page.get_by_role("button", name="Keep the changes").click()
-    expect(page.get_by_text("07:15")).to_be_visible()
-    # The images arrive under the UID of the order while the board is open.
-    [row] = site.pacs.archive.worklist.list()
-    ds = make_ct(PatientID="P7", AccessionNumber="A7")
-    ds.StudyInstanceUID = row.item.study_instance_uid
-    site.keep(ds, tmp_path)
-    page.get_by_role("link", name="1 image").click()
-    expect(page).to_have_url(f"{site.url}/studies/{ds.StudyInstanceUID}")
-    page.goto(f"{site.url}/worklist/{row.id}")
-    page.get_by_role("button", name="Cancel the order").click()
-    expect(page.get_by_text("cancelled")).to_be_visible()
-
-
 @pytest.mark.complains("409")
 def test_a_study_finds_its_order_by_hand(site: Site, page: Page, tmp_path: Path) -> None:
     today = date.today().strftime("%Y%m%d")
