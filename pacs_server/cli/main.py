@@ -33,6 +33,7 @@ from pacs_server.cli import (
     samples,
     setup,
     show,
+    synthetic,
     tasks,
     users,
     verify,
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.add_typer(setup.app)
 app.add_typer(importing.app)
 app.add_typer(samples.app)
+app.add_typer(synthetic.app)
 app.add_typer(about.app)
 app.add_typer(backup.app)
 app.add_typer(rebuild.app)

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from datasets import make_ct
 
-from pacs_server.dicom import phantom
 from pacs_server.services import samples
 
 Run = Callable[..., tuple[int, str, str]]
@@ -17,8 +16,7 @@ Run = Callable[..., tuple[int, str, str]]
 @pytest.mark.slow
 def test_sample_studies_come_and_go(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PACS_SERVER__STORAGE__MIN_FREE_SPACE", "0")
-    monkeypatch.setattr(phantom, "radiograph", lambda: np.zeros((16, 16), np.uint16))
-    monkeypatch.setattr(samples, "SAMPLES", samples.SAMPLES[2:])
+    monkeypatch.setattr(samples, "SAMPLES", (replace(samples.SAMPLES[2], size=32),))
     make_ct(PatientID="P1").save_as(tmp_path / "image.dcm", enforce_file_format=True)
     assert run("import", "image.dcm")[0] == 0
     assert run("sample")[0] == 0

@@ -1,0 +1,38 @@
+"""Studies of nobody, drawn and written by a program: the same seed makes the same bytes."""
+
+from pacs_server.synthetic.kinds import (
+    cr,
+    ct,
+    dx,
+    enhanced_ct,
+    mg,
+    mr,
+    pet,
+    rt,
+    seg,
+    slide,
+    sr,
+    us,
+    xa,
+)
+from pacs_server.synthetic.people import Patient
+from pacs_server.synthetic.spec import Spec, from_spec
+
+__all__ = (
+    "Patient",
+    "Spec",
+    "cr",
+    "ct",
+    "dx",
+    "enhanced_ct",
+    "from_spec",
+    "mg",
+    "mr",
+    "pet",
+    "rt",
+    "seg",
+    "slide",
+    "sr",
+    "us",
+    "xa",
+)
