@@ -47,7 +47,13 @@ def _expanded(content: Content) -> Iterator[Dataset | Path]:
 
 def _synthetic(content: str) -> Iterator[Dataset]:
     """The data sets of `synthetic:ct=2,mr=1`."""
-    raise ConfigError(f"studies: {content}: there are no synthetic studies yet")
+    from pacs_server.testing import synthetic
+
+    try:
+        for study in synthetic.Spec.parse(content.removeprefix(SYNTHETIC)).studies():
+            yield from study.instances
+    except ValueError as error:
+        raise ConfigError(f"studies: {content}: {error}") from error
 
 
 def _stored(store: StoreService, found: Dataset | Path, ae_title: str) -> int:
