@@ -13,11 +13,12 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
 from pacs_server.config.model import Config
 from pacs_server.config.passwords import PasswordChecker
+from pacs_server.config.sections.polling import AT_ONCE
 from pacs_server.config.sections.storage import StorageConfig
 from pacs_server.config.tls import client_contexts
 from pacs_server.dicom.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacs_server.errors import IndexUnavailable, StorageUnavailable
-from pacs_server.index import commitment, deliveries
+from pacs_server.index import commitment, deliveries, remote_studies
 from pacs_server.index.commitment import CommitmentIndex
 from pacs_server.index.database import Database
 from pacs_server.index.deletions import DeletionIndex
@@ -34,6 +35,7 @@ from pacs_server.index.peers import PeerIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.index.remote_commitments import RemoteCommitmentIndex
 from pacs_server.index.remote_states import RemoteStateIndex
+from pacs_server.index.remote_studies import RemoteStudyIndex
 from pacs_server.index.scope import ScopeIndex
 from pacs_server.index.share_links import ShareLinkIndex
 from pacs_server.index.state import StateIndex
@@ -53,7 +55,7 @@ from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.breakers import Breakers
 from pacs_server.services.commitment import StorageCommitmentService, retry_policy
 from pacs_server.services.deletion import DeletionService
-from pacs_server.services.fetching import FetchService
+from pacs_server.services.fetching import FETCH, FetchService
 from pacs_server.services.forwarding import ForwardingService
 from pacs_server.services.forwarding import retry_policy as forwarding_policy
 from pacs_server.services.history import HistoryService
@@ -63,6 +65,7 @@ from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
+from pacs_server.services.polling import PollingService
 from pacs_server.services.query import QueryService
 from pacs_server.services.remote_commitments import RemoteCommitmentService
 from pacs_server.services.retrieve import RetrieveService
@@ -98,6 +101,7 @@ class OpenArchive:
     history: HistoryService
     breakers: Breakers
     fetching: FetchService
+    polling: PollingService
     worklist: WorklistService
     mpps: MPPSService
     peers: PeersSeenService
@@ -167,7 +171,9 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     queries = QueryIndex(database)
     retrieve = RetrieveService(archive, queries)
     tasks = TaskService(
-        TaskIndex(database, {commitment.KIND: commitment.follow, FORWARD: deliveries.follow}),
+        TaskIndex(
+            database, {commitment.KIND: commitment.follow, FORWARD: deliveries.follow, FETCH: remote_studies.follow}
+        ),
         TaskOverview(database),
         {
             commitment.KIND: lambda: retry_policy(config().commitment),
@@ -188,6 +194,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     sessions = SessionService(SessionIndex(database), lambda: _lasting(config()), StateIndex(database))
     return OpenArchive(
         fetching=FetchService(tasks, lambda: config().remote_aes),
+        polling=PollingService(RemoteStudyIndex(database), tasks, lambda remote: _fetches_at_once(config(), remote)),
         forwarding=forwarding,
         history=HistoryService(HistoryIndex(database), forwarding, patients, deletions),
         breakers=Breakers(
@@ -259,6 +266,11 @@ def _open_instances(
 
 def _lasting(config: Config) -> Lasting:
     return Lasting(config.web.sessions.lifetime, config.web.sessions.idle)
+
+
+def _fetches_at_once(config: Config, remote: str) -> int:
+    """How many studies of a remote may be fetched at a time, or wait for it in the queue of tasks."""
+    return max((each.at_once for each in config.polling if each.remote == remote), default=AT_ONCE)
 
 
 def _sharing(config: Config) -> SharingTerms:

@@ -38,6 +38,7 @@ from pacs_server.outbox.commitment_asking import CommitmentAskingHandler, asking
 from pacs_server.outbox.fetch import FetchHandler
 from pacs_server.outbox.forward import ForwardHandler
 from pacs_server.outbox.handler import Handler
+from pacs_server.outbox.polling import POLL, PollHandler, Polls
 from pacs_server.outbox.retention import task_retention
 from pacs_server.outbox.worker import Worker
 from pacs_server.services.fetching import FETCH
@@ -89,6 +90,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
         closed=forward.closed,
         presence=Presence(runtime.archive.database.file),
     )
+    yield Polls(lambda: runtime.config().polling, runtime.archive.tasks)
     yield task_retention(runtime.archive.tasks)
     yield runtime.archive.peers
     yield _scrub(runtime)
@@ -126,6 +128,13 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
             archive.retrieve,
             OutgoingAuditor(archive.audit),
             most=lambda name: remote.max_associations if (remote := runtime.config().remote(name)) else 1,
+            ended=archive.polling.start_waiting,
+        ),
+        POLL: PollHandler(
+            lambda: runtime.config().polling,
+            runtime.senders.remotes,
+            archive.polling,
+            OutgoingAuditor(archive.audit),
         ),
     }
 

@@ -34,7 +34,9 @@ FILE_VARIABLE: Final = "PACS_SERVER_CONFIG"
 _KEYS: Final = {key: info for key, info in settings() if "." in key}
 # The sections by dotted name, with those inside others, such as web.tls.
 _SECTIONS: Final = dict(_sections(Config, ""))
-_TOP: Final = (*(name for name in _SECTIONS if "." not in name), "remote_aes")
+# The settings at the top that are lists.
+_LISTS: Final = ("remote_aes", "polling", "prefetch")
+_TOP: Final = (*(name for name in _SECTIONS if "." not in name), *_LISTS)
 
 
 def _variable(key: str) -> str:
@@ -42,7 +44,7 @@ def _variable(key: str) -> str:
     return _PREFIX + key.replace(".", "__").upper()
 
 
-_ENVIRONMENT: Final = {_variable(key): key for key in (*_KEYS, "remote_aes")}
+_ENVIRONMENT: Final = {_variable(key): key for key in (*_KEYS, *_LISTS)}
 _EXPECTED: Final = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -209,7 +211,7 @@ def _add_section(layer: Layer, name: str, section: object) -> None:
         raise ConfigError(f"{place}: {shown_key(name)}: is not known{_suggestion_at_top(name)}")
     if section is None:  # all keys of the section are commented out
         return
-    if name == "remote_aes":
+    if name in _LISTS:
         layer.values[name] = section
         return
     _add_keys(layer, name, section)

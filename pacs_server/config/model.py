@@ -20,6 +20,7 @@ from pacs_server.config.sections.database import DatabaseConfig
 from pacs_server.config.sections.forwarding import ForwardingConfig
 from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
+from pacs_server.config.sections.polling import CacheConfig, PollingConfig, PrefetchConfig, check_polling
 from pacs_server.config.sections.remote_aes import RemoteAEConfig, check_remotes
 from pacs_server.config.sections.routing import RoutingConfig
 from pacs_server.config.sections.server import ServerConfig
@@ -53,7 +54,10 @@ class Config(Section):
     forwarding: ForwardingConfig = ForwardingConfig()
     web: WebConfig = WebConfig()
     routing: RoutingConfig = RoutingConfig()
+    cache: CacheConfig = CacheConfig()
     remote_aes: Live[Annotated[tuple[RemoteAEConfig, ...], AfterValidator(check_remotes), Field(strict=False)]] = ()
+    polling: Live[Annotated[tuple[PollingConfig, ...], AfterValidator(check_polling), Field(strict=False)]] = ()
+    prefetch: Live[Annotated[tuple[PrefetchConfig, ...], Field(strict=False)]] = ()
     source: Path | None = None
     origins: Mapping[str, str] = Field(default_factory=dict, repr=False)
     secret_files: Mapping[str, Path] = Field(default_factory=dict, repr=False)
@@ -76,6 +80,21 @@ class Config(Section):
                 key, other = (second, first) if name in getattr(self, section).model_fields_set else (first, second)
                 text = f"{port} is the port of {other} too, choose another one"
                 raise PydanticCustomError("same_port", "{text}", {"text": text, "key": key})
+        return self
+
+    @model_validator(mode="after")
+    def _remotes_that_are_there(self) -> "Config":
+        names = {remote.name for remote in self.remote_aes}
+        asked = [(f"polling[{number}].remote", each.remote) for number, each in enumerate(self.polling)]
+        asked += [
+            (f"prefetch[{number}].from[{place}]", name)
+            for number, each in enumerate(self.prefetch)
+            for place, name in enumerate(each.from_)
+        ]
+        for key, name in asked:
+            if name not in names:
+                text = f"{name} is not the name of a remote in remote_aes"
+                raise PydanticCustomError("remote", "{text}", {"text": text, "key": key})
         return self
 
     def remote(self, name: str) -> RemoteAEConfig | None:

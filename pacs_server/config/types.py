@@ -10,7 +10,7 @@ from typing import Annotated, Final, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 _SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([KMGT]i?B|B)", re.IGNORECASE)
-_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) *([smhd])", re.IGNORECASE)
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) *([smhdwy])", re.IGNORECASE)
 _HTTP_URL: Final = re.compile(r"https?://[^\s?#/@]+(/[^\s?#]*)?", re.IGNORECASE)
 _DATABASE_URL: Final = re.compile(r"(postgresql|sqlite)(\+[a-z0-9_]+)?://")
 SHORTEST_KEY: Final = 32
@@ -87,7 +87,7 @@ def parse_size(value: object) -> object:
 
 
 def parse_duration(value: object) -> object:
-    """The number of seconds that a text such as 30s, 15m, 12h or 7d means. Raises ValueError.
+    """The number of seconds that a text such as 30s, 15m, 12h, 7d, 2w or 5y (of 365 days) means. Raises ValueError.
 
     A value that is not a text is returned as it is.
     """
@@ -95,8 +95,8 @@ def parse_duration(value: object) -> object:
         return value
     found = _DURATION.fullmatch(value.strip())
     if found is None:
-        raise ValueError(f"{value[:40]!r} is not a time such as 30s, 15m, 12h or 7d")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2].lower()]
+        raise ValueError(f"{value[:40]!r} is not a time such as 30s, 15m, 12h, 7d or 5y")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604_800, "y": 31_536_000}[found[2].lower()]
 
 
 @lru_cache(maxsize=256)

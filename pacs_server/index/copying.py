@@ -19,6 +19,7 @@ from sqlalchemy import Connection, DateTime, Table, delete, func, insert, select
 from pacs_server.errors import ConfigError, StorageUnavailable
 from pacs_server.index import (
     archive_models,
+    fetching_models,
     login_models,
     mark_models,
     models,
@@ -33,7 +34,7 @@ _BATCH_ROWS: Final = 1000
 # All tables are in one collection; importing the modules puts them there.
 assert archive_models.deletion.metadata is workflow_models.peer_seen.metadata is task_models.task.metadata
 assert login_models.api_key.metadata is models.metadata is outgoing_models.delivery.metadata
-assert mark_models.study_label.metadata is models.metadata
+assert mark_models.study_label.metadata is models.metadata is fetching_models.remote_study.metadata
 # Tables come after those that they refer to.
 _TABLES: Final = models.metadata.sorted_tables
 # Columns that hold ids of a table's rows which consumers of the feed have seen, and which may be deleted since.

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index import archive_models as archive
-from pacs_server.index import login_models, mark_models, models, task_models
+from pacs_server.index import fetching_models, login_models, mark_models, models, task_models
 from pacs_server.index import outgoing_models as outgoing
 from pacs_server.index import workflow_models as workflow
 from pacs_server.index.copying import continue_numbering, copy_tables
@@ -52,6 +52,8 @@ FATES: Final[Mapping[Table, Fate]] = {
     outgoing.remote_commitment_instance: Fate.LOST,
     outgoing.delivery: Fate.TAKEN_OVER,
     outgoing.remote_state: Fate.TAKEN_OVER,
+    fetching_models.remote_study: Fate.TAKEN_OVER,
+    fetching_models.polling_state: Fate.TAKEN_OVER,
     workflow.peer_seen: Fate.TAKEN_OVER,
     login_models.api_key: Fate.TAKEN_OVER,
     login_models.share_link: Fate.TAKEN_OVER,

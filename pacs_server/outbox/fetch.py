@@ -55,13 +55,15 @@ class FetchHandler:
         auditor: OutgoingAuditor,
         *,
         most: Callable[[str], int] = lambda target: 2,
+        ended: Callable[[str], object] = lambda target: None,
     ) -> None:
-        """`most` says how many fetches from a remote may run at once."""
+        """`most` says how many fetches from a remote may run at once; `ended` is told its name when one has ended."""
         self.remotes = remotes
         self.store = store
         self.retrieve = retrieve
         self.auditor = auditor
         self._most = most
+        self._ended = ended
 
     def at_once(self, target: str) -> int:
         """As many as the remote takes associations, and not so many that others wait for it."""
@@ -81,6 +83,7 @@ class FetchHandler:
         except RemoteError as error:
             if not work.is_interrupted():
                 work.failed(task, str(error))
+        self._ended(task.target)
 
 
 class _Attempt:

@@ -57,13 +57,10 @@ class FetchService:
                 raise InvalidRequest(f"{uid[:64]!r} is no UID")
         if wanted.sop_instance_uid and not wanted.series_instance_uid:
             raise InvalidRequest("an instance is fetched with the UID of its series")
-        return self._tasks.add(
-            NewTask(
-                FETCH,
-                caused_by,
-                remote,
-                wanted.payload(),
-                priority,
-                dedupe_key=":".join((FETCH, remote, *wanted.payload().values())),
-            )
-        )
+        return self._tasks.add(fetch_task(remote, wanted, caused_by, priority))
+
+
+def fetch_task(remote: str, wanted: Fetching, caused_by: str, priority: Priority = Priority.MEDIUM) -> NewTask:
+    """The task that fetches from a remote; at most one that does the same is ready or running."""
+    key = ":".join((FETCH, remote, *wanted.payload().values()))
+    return NewTask(FETCH, caused_by, remote, wanted.payload(), priority, dedupe_key=key)

@@ -1,0 +1,257 @@
+"""Studies of remotes in SQL: what polling and prefetching have found there, and how far it has been fetched."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, and_, case, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pacs_server.index.database import Database
+from pacs_server.index.deletion_document import in_utc
+from pacs_server.index.fetching_models import polling_state
+from pacs_server.index.fetching_models import remote_study as table
+from pacs_server.index.models import study
+from pacs_server.index.task_models import task
+from pacs_server.index.task_values import PATIENCE, NewTask, Priority, Task, TaskState
+from pacs_server.index.tasks import add_task
+
+# What the remote says of a study, and what follows from it.
+_TOLD: Final = ("seen_at", "patient_id", "study_date", "modalities")
+_COUNTS: Final = ("remote_series", "remote_instances")
+_DECIDED: Final = ("state", "changed_at", "turn", "last_error")
+
+
+class RemoteStudyState(StrEnum):
+    """How far a study of a remote has come. A failed one was given up; a dropped one was here as cache."""
+
+    FOUND = "found"
+    FETCHING = "fetching"
+    COMPLETE = "complete"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteStudy:
+    """A study of a remote as it stands; the table says what each field means."""
+
+    remote: str
+    study_instance_uid: str
+    source_ae: str
+    state: RemoteStudyState
+    priority: Priority
+    found_by: str
+    found_at: datetime
+    seen_at: datetime
+    changed_at: datetime
+    is_routed: bool = False
+    is_cache: bool = False
+    patient_id: str = ""
+    study_date: str = ""
+    modalities: str = ""
+    remote_series: int | None = None
+    remote_instances: int | None = None
+    listed_instances: int | None = None
+    completed_at: datetime | None = None
+    deadline: datetime | None = None
+    task_id: int | None = None
+    last_error: str = ""
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PollingState:
+    """How an entry of the polling stands; the table says what each field means."""
+
+    name: str
+    asked_at: datetime | None = None
+    answered_at: datetime | None = None
+    matches: int = 0
+    found: int = 0
+    failures: int = 0
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteStudyFilter:
+    """Which studies of remotes to list; None lets all through."""
+
+    remote: str | None = None
+    state: RemoteStudyState | None = None
+    study_instance_uid: str | None = None
+
+
+class RemoteStudyIndex:
+    """The studies of remotes in one database; every method raises IndexUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._insert = (sqlite if database.is_sqlite else postgresql).insert
+
+    # ---------------------------------------------------------------- deciding what to fetch
+
+    def known(self, remote: str, uids: Collection[str]) -> dict[str, RemoteStudy]:
+        """Those of these studies that are known to be at a remote."""
+        wanted = select(table).where(table.c.remote == remote, table.c.study_instance_uid.in_(uids))
+        with self._database.connect() as connection:
+            return {row.study_instance_uid: _remote_study(row) for row in connection.execute(wanted)}
+
+    def here(self, uids: Collection[str]) -> dict[str, int]:
+        """How many instances of these studies are here; those of which nothing is here are left out."""
+        counts = select(study.c.study_instance_uid, func.sum(study.c.number_of_study_related_instances)).where(
+            study.c.study_instance_uid.in_(uids)
+        )
+        with self._database.connect() as connection:
+            return {uid: int(count) for uid, count in connection.execute(counts.group_by(study.c.study_instance_uid))}
+
+    def put(self, studies: Sequence[RemoteStudy]) -> None:
+        """Keep what a remote says of studies, and their states unless they are being fetched meanwhile."""
+        new: Any = self._insert(table)
+        busy = table.c.state == RemoteStudyState.FETCHING
+        idle = and_(~busy, table.c.state != RemoteStudyState.FOUND)
+        # A task may have asked before the study grew, so what was said before it began is what the next time is
+        # compared with.
+        counts = {name: case((busy, table.c[name]), else_=new.excluded[name]) for name in _COUNTS}
+        decided = {name: case((idle, new.excluded[name]), else_=table.c[name]) for name in _DECIDED}
+        told = {name: new.excluded[name] for name in _TOLD}
+        upsert = new.on_conflict_do_update(
+            index_elements=["remote", "study_instance_uid"], set_={**told, **counts, **decided}
+        )
+        if studies:
+            with self._database.begin() as connection:
+                connection.execute(upsert, [_values(each) for each in studies])
+
+    def take_back(self, remote: str, now: datetime) -> int:
+        """Have studies found again whose task is not there any more, as after a restore; how many there were."""
+        live = select(task.c.id).where(task.c.id == table.c.task_id, task.c.state.in_(("ready", "running")))
+        lost = and_(table.c.remote == remote, table.c.state == RemoteStudyState.FETCHING, ~live.exists())
+        with self._database.connect() as connection:
+            if connection.scalar(select(table.c.id).where(lost).limit(1)) is None:
+                return 0
+        with self._database.begin() as connection:
+            again = update(table).where(lost).values(state=RemoteStudyState.FOUND, changed_at=now, task_id=None)
+            return connection.execute(again).rowcount
+
+    def waiting(self, remote: str, limit: int) -> list[RemoteStudy]:
+        """The found studies of a remote that are to be fetched next: the more urgent and the older ones first."""
+        wanted = (
+            select(table)
+            .where(table.c.state == RemoteStudyState.FOUND, table.c.remote == remote)
+            .order_by(table.c.turn, table.c.id)
+            .limit(limit)
+        )
+        with self._database.connect() as connection:
+            return [_remote_study(row) for row in connection.execute(wanted)]
+
+    def fetching(self, remote: str) -> int:
+        """How many studies of a remote are being fetched, or wait in the queue of tasks."""
+        counted = select(func.count()).where(table.c.state == RemoteStudyState.FETCHING, table.c.remote == remote)
+        with self._database.connect() as connection:
+            return connection.scalar(counted) or 0
+
+    def begin(self, found: RemoteStudy, new: NewTask, now: datetime) -> bool:
+        """Add the task that fetches a found study, in one transaction; False if somebody else has begun it."""
+        mine = and_(table.c.id == found.id, table.c.state == RemoteStudyState.FOUND)
+        with self._database.begin() as connection:
+            begun = update(table).where(mine).values(state=RemoteStudyState.FETCHING, changed_at=now, last_error="")
+            if connection.execute(begun).rowcount != 1:
+                return False
+            key = add_task(connection, new, now)
+            connection.execute(update(table).where(table.c.id == found.id).values(task_id=key))
+        return True
+
+    # ---------------------------------------------------------------- the polling itself
+
+    def polling(self) -> dict[str, PollingState]:
+        """How each entry of the polling stands that has ever been asked, by its name."""
+        with self._database.connect() as connection:
+            return {row.name: _polling_state(row) for row in connection.execute(select(polling_state))}
+
+    def set_polling(self, state: PollingState) -> None:
+        """Keep how an entry of the polling stands."""
+        values = {name: getattr(state, name) for name in PollingState.__dataclass_fields__}
+        new: Any = self._insert(polling_state).values(**values)
+        with self._database.begin() as connection:
+            connection.execute(new.on_conflict_do_update(index_elements=["name"], set_=values))
+
+    # ---------------------------------------------------------------- for people
+
+    def studies(self, wanted: RemoteStudyFilter, limit: int, before: int | None = None) -> list[RemoteStudy]:
+        """The newest studies that the filter lets through, the newest first; `before` is an id that all are below."""
+        conditions = [
+            column == value
+            for column, value in (
+                (table.c.remote, wanted.remote),
+                (table.c.state, wanted.state),
+                (table.c.study_instance_uid, wanted.study_instance_uid),
+            )
+            if value is not None
+        ]
+        if before is not None:
+            conditions.append(table.c.id < before)
+        rows = select(table).where(*conditions).order_by(table.c.id.desc()).limit(limit)
+        with self._database.connect() as connection:
+            return [_remote_study(row) for row in connection.execute(rows)]
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many studies there are, by remote and state."""
+        counted = select(table.c.remote, table.c.state, func.count()).group_by(table.c.remote, table.c.state)
+        with self._database.connect() as connection:
+            return {(remote, state): count for remote, state, count in connection.execute(counted)}
+
+
+# ------------------------------------------------------------------------------------ following the task
+
+
+def follow(connection: Connection, fetch: Task, retried: bool) -> None:
+    """Repeat for the study that a task fetches what has become of the task, in the transaction that changes it."""
+    payload: Mapping[str, Any] = fetch.payload
+    if payload.get("series"):
+        return
+    values: dict[str, Any] = {"last_error": fetch.last_error}
+    match fetch.state:
+        case TaskState.DONE:
+            listed = fetch.progress.get("expected")
+            values |= {"state": RemoteStudyState.COMPLETE, "completed_at": fetch.finished, "last_error": ""}
+            values |= {"listed_instances": listed} if isinstance(listed, int) else {}
+        case TaskState.DEAD:
+            values["state"] = RemoteStudyState.FAILED
+        case TaskState.CANCELLED:
+            values |= {"state": RemoteStudyState.FAILED, "last_error": "somebody has cancelled it"}
+        case TaskState.READY if retried:
+            values |= {"state": RemoteStudyState.FETCHING, "last_error": ""}
+    if "state" in values:
+        values["changed_at"] = datetime.now(UTC)
+    mine = and_(
+        table.c.remote == fetch.target,
+        table.c.study_instance_uid == payload["study"],
+        table.c.task_id == fetch.id,
+    )
+    connection.execute(update(table).where(mine).values(**values))
+
+
+# ------------------------------------------------------------------------------------ rows
+
+
+def _values(found: RemoteStudy) -> dict[str, Any]:
+    values = {name: getattr(found, name) for name in RemoteStudy.__dataclass_fields__ if name != "id"}
+    # A less urgent one waits for more urgent ones that were found later, and not for ever, as with tasks.
+    return {**values, "turn": found.changed_at + PATIENCE[found.priority]}
+
+
+def _remote_study(row: Row[Any]) -> RemoteStudy:
+    values = {name: getattr(row, name) for name in RemoteStudy.__dataclass_fields__}
+    for name in ("found_at", "seen_at", "changed_at", "completed_at", "deadline"):
+        values[name] = values[name] and in_utc(values[name])
+    state, priority = RemoteStudyState(row.state), Priority(row.priority)
+    return RemoteStudy(**{**values, "state": state, "priority": priority})
+
+
+def _polling_state(row: Row[Any]) -> PollingState:
+    values = dict(row._mapping)
+    for name in ("asked_at", "answered_at"):
+        values[name] = values[name] and in_utc(values[name])
+    return PollingState(**values)

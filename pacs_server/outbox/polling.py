@@ -1,0 +1,177 @@
+"""The handler of polling tasks: asks a remote what it has, again and again; one task for each entry of the polling.
+
+The task of an entry is never done. Each time it has run it is put off until the entry is to be asked again.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Final
+
+from pacs_server.audit.events import Role
+from pacs_server.audit.outgoing import OutgoingAuditor
+from pacs_server.config.sections.polling import PollingConfig
+from pacs_server.dicom.caller import Caller, Door
+from pacs_server.dicom.json_model import DataSet
+from pacs_server.dicom.levels import Level
+from pacs_server.errors import InvalidIdentifier, PacsError, RemoteError
+from pacs_server.index.task_overview import TaskFilter
+from pacs_server.index.task_values import NewTask, Priority, Task, TaskState
+from pacs_server.kit.periodic import Periodic
+from pacs_server.outbox.handler import Work
+from pacs_server.scu.queries import RemoteQueries
+from pacs_server.scu.remotes import Remotes, participant
+from pacs_server.scu.search import Search
+from pacs_server.services.polling import RETURNED, Finder, PollingService, first_day
+from pacs_server.services.tasks import TaskService
+
+log = logging.getLogger(__name__)
+
+POLL: Final = "poll"
+# So many studies of an answer are taken up at once.
+_TOGETHER: Final = 200
+# How often it is looked whether each entry has its task, in seconds.
+_LOOK_SECONDS: Final = 10.0
+# A remote that fails is not asked more often than this, in seconds.
+_LEAST_PAUSE: Final = 5.0
+
+
+class PollHandler:
+    """Polls remotes; the target of a task is the name of a remote, its payload names the entry of the polling."""
+
+    together: Final = 1
+
+    def __init__(
+        self,
+        entries: Callable[[], Sequence[PollingConfig]],
+        remotes: Remotes,
+        polling: PollingService,
+        auditor: OutgoingAuditor,
+    ) -> None:
+        """`entries` are those in force now."""
+        self._entries = entries
+        self._remotes = remotes
+        self._queries = RemoteQueries(remotes, auditor)
+        self._polling = polling
+
+    def at_once(self, target: str) -> int:
+        """One at a time, so that fetches have the other associations."""
+        return 1
+
+    def stop(self) -> None:
+        """What is asked at a remote ends with its associations, see `FetchHandler`."""
+
+    def run(self, work: Work) -> None:
+        """Ask the remote of an entry, take up what it has, and put the task off."""
+        (task,) = work.tasks
+        entry = next((each for each in self._entries() if each.name == task.payload["name"]), None)
+        if entry is None:
+            work.done(task)
+            return
+        asked_at = work.now
+        try:
+            matches, found = self._ask(work, entry)
+        except (RemoteError, InvalidIdentifier) as error:
+            if work.is_interrupted():
+                return
+            failures = self._polling.failed(entry.name, asked_at, str(error))
+            if failures == 1:
+                log.warning("remote not polled", extra={"polling": entry.name, "reason": str(error)})
+            work.wait(task, f"not polled: {error}", max(_LEAST_PAUSE, entry.every))
+            return
+        if work.is_interrupted():
+            return
+        if self._polling.state(entry.name).failures:
+            log.info("remote polled again", extra={"polling": entry.name})
+        self._polling.answered(entry.name, asked_at, matches, found)
+        if found:
+            log.info("studies found", extra={"polling": entry.name, "studies": matches, "to_fetch": found})
+        self._polling.take_back(entry.remote)
+        self._polling.start_waiting(entry.remote)
+        said = f"{matches} studies, {found} of them to fetch; next in {entry.every:g} s"
+        work.wait(task, said, entry.every)
+
+    def _ask(self, work: Work, entry: PollingConfig) -> tuple[int, int]:
+        """How many studies the remote named, and how many of them are to be fetched."""
+        finder = self._finder(entry)
+        caller = Caller(Door.COMMAND, "", user=finder.name)
+        search = Search(Level.STUDY, _keys(entry, self._polling.state(entry.name).answered_at), RETURNED)
+        answers = self._queries.find(caller, entry.remote, search)
+        count = found = 0
+        for matches in _batches(answers):
+            if work.is_interrupted():
+                break
+            count += len(matches)
+            found += self._polling.take(finder, matches)
+        return count, found
+
+    def _finder(self, entry: PollingConfig) -> Finder:
+        source = participant(self._remotes.known(entry.remote), Role.SOURCE).ae_title
+        priority = Priority(entry.priority)
+        return Finder(entry.remote, f"polling {entry.name}", source, priority, entry.then == "route", entry.cache)
+
+
+class Polls:
+    """Sees to it that each entry of the polling has its task, and that no task is left without its entry."""
+
+    def __init__(self, entries: Callable[[], Sequence[PollingConfig]], tasks: TaskService) -> None:
+        self._entries = entries
+        self._tasks = tasks
+        self._looking = Periodic("polls", _LOOK_SECONDS, self.look)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._looking.start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._looking.stop()
+
+    def reload(self) -> None:
+        """Take over other entries."""
+        self.look()
+
+    def look(self) -> None:
+        """Add the tasks that are missing, end those that are left, and correct those that the clock put too far off."""
+        try:
+            self._look()
+        except PacsError as error:
+            log.warning("polling not looked after", extra={"reason": str(error)})
+
+    def _look(self) -> None:
+        entries = {each.name: each for each in self._entries()}
+        alive: set[str] = set()
+        for task in self._tasks.tasks(TaskFilter(kind=POLL), limit=10_000):
+            entry = entries.get(task.payload["name"])
+            if entry is None or entry.remote != task.target or task.state == TaskState.DEAD:
+                self._tasks.cancel(task.id)
+                continue
+            alive.add(entry.name)
+            if _is_too_late(task, entry, self._tasks.now()):
+                self._tasks.hasten(_key(entry))
+        for name in entries.keys() - alive:
+            entry = entries[name]
+            payload = {"name": name}
+            self._tasks.add(NewTask(POLL, f"polling {name}", entry.remote, payload, dedupe_key=_key(entry)))
+
+
+def _key(entry: PollingConfig) -> str:
+    return f"{POLL}:{entry.remote}:{entry.name}"
+
+
+def _is_too_late(task: Task, entry: PollingConfig, now: datetime) -> bool:
+    """Whether a task waits for longer than its entry says: the entry has changed, or the clock was set back."""
+    return task.state == TaskState.READY and task.due > now + timedelta(seconds=entry.every + _LEAST_PAUSE)
+
+
+def _keys(entry: PollingConfig, answered_at: datetime | None) -> dict[str, str]:
+    keys = dict(entry.query)
+    if "StudyDate" not in keys:
+        keys["StudyDate"] = f"{first_day(datetime.now().astimezone().date(), entry.window, answered_at):%Y%m%d}-"
+    return keys
+
+
+def _batches(answers: Iterator[DataSet]) -> Iterator[list[DataSet]]:
+    while batch := list(islice(answers, _TOGETHER)):
+        yield batch

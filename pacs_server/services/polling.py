@@ -1,0 +1,202 @@
+"""Polling: which of the studies that a remote names are fetched, when, and how far they have come.
+
+A study is fetched when the remote names it for the first time, and again when the remote says that it has another
+number of series or instances of it than before. The task that fetches compares what the remote has instance by instance
+and retrieves only what is missing here.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from typing import Any, Final
+
+from pacs_server.dicom.json_model import DataSet, text_of
+from pacs_server.dicom.uids import is_uid
+from pacs_server.index.remote_studies import PollingState, RemoteStudy, RemoteStudyFilter, RemoteStudyIndex
+from pacs_server.index.remote_studies import RemoteStudyState as State
+from pacs_server.index.task_values import Priority
+from pacs_server.services.fetching import Fetching, fetch_task
+from pacs_server.services.tasks import TaskService
+
+# A remote that tells no counts is asked for the instances of a study so often at most, and each remote for those of a
+# study that it still names once in a while.
+_WITHOUT_COUNTS: Final = timedelta(hours=1)
+_ONCE_IN_A_WHILE: Final = timedelta(days=1)
+# What to return of each study: enough to tell whether it has grown, and to show it.
+RETURNED: Final = (
+    "StudyInstanceUID", "PatientID", "StudyDate", "ModalitiesInStudy", "NumberOfStudyRelatedSeries",
+    "NumberOfStudyRelatedInstances",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """What has studies fetched: its name, how urgently, and what holds for them; `source_ae` is the remote's title."""
+
+    remote: str
+    name: str
+    source_ae: str = ""
+    priority: Priority = Priority.MEDIUM
+    is_routed: bool = False
+    is_cache: bool = False
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A study as a remote names it; counts are None if it does not tell them."""
+
+    study_instance_uid: str
+    patients: tuple[str, ...]
+    study_date: str = ""
+    modalities: str = ""
+    series: int | None = None
+    instances: int | None = None
+
+
+class PollingService:
+    """Decides what to fetch of what remotes have. Thread-safe; everything raises IndexUnavailable."""
+
+    def __init__(self, index: RemoteStudyIndex, tasks: TaskService, at_once: Callable[[str], int]) -> None:
+        """`at_once` says how many studies of a remote may be in the queue of tasks at a time; it may change."""
+        self._index = index
+        self._tasks = tasks
+        self._at_once = at_once
+
+    def take(self, finder: Finder, matches: Sequence[DataSet]) -> int:
+        """Take up what a remote has answered; how many studies are to be fetched, for the first time or again."""
+        named = studies_of(matches)
+        uids = [each.study_instance_uid for each in named]
+        known, here = self._index.known(finder.remote, uids), self._index.here(uids)
+        now = self._tasks.now()
+        studies = [
+            _decided(finder, each, known.get(each.study_instance_uid), here.get(each.study_instance_uid, 0), now)
+            for each in named
+        ]
+        self._index.put(studies)
+        return sum(each.state is State.FOUND for each in studies)
+
+    def start_waiting(self, remote: str) -> int:
+        """Have as many of the found studies of a remote fetched as may be at a time; how many were begun."""
+        room = self._at_once(remote) - self._index.fetching(remote)
+        begun = 0
+        for found in self._index.waiting(remote, room) if room > 0 else ():
+            task = fetch_task(remote, Fetching(found.study_instance_uid), found.found_by, found.priority)
+            begun += self._index.begin(found, task, self._tasks.now())
+        if begun:
+            self._tasks.changed.set()
+        return begun
+
+    def take_back(self, remote: str) -> int:
+        """Have studies found again whose task is not there any more; how many there were."""
+        return self._index.take_back(remote, self._tasks.now())
+
+    # ---------------------------------------------------------------- for people
+
+    def studies(self, wanted: RemoteStudyFilter, limit: int, before: int | None = None) -> list[RemoteStudy]:
+        """The newest studies of remotes that the filter lets through, the newest first."""
+        return self._index.studies(wanted, limit, before)
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """How many studies of remotes there are, by remote and state."""
+        return self._index.counts()
+
+    # ---------------------------------------------------------------- how the polling stands
+
+    def state(self, name: str) -> PollingState:
+        """How an entry of the polling stands."""
+        return self._index.polling().get(name) or PollingState(name)
+
+    def states(self) -> dict[str, PollingState]:
+        """How each entry stands that was ever asked, by its name."""
+        return self._index.polling()
+
+    def answered(self, name: str, asked_at: datetime, matches: int, found: int) -> None:
+        """Keep that the remote of an entry has answered."""
+        self._index.set_polling(PollingState(name, asked_at, self._tasks.now(), matches, found))
+
+    def failed(self, name: str, asked_at: datetime, reason: str) -> int:
+        """Keep that the remote of an entry did not answer; how often in a row it has not."""
+        state = self.state(name)
+        failures = state.failures + 1
+        self._index.set_polling(replace(state, asked_at=asked_at, failures=failures, last_error=reason))
+        return failures
+
+
+def first_day(today: date, window: float, answered_at: datetime | None) -> date:
+    """The first Study Date to ask for: `window` seconds back, or as far as the last answer lies back, and a day more.
+
+    That day is for remotes in other time zones. A series that comes late belongs to a study of an earlier date, so the
+    windows of two questions overlap.
+    """
+    first = today - timedelta(seconds=window)
+    last = answered_at.astimezone().date() if answered_at is not None else first
+    return min(first, last) - timedelta(days=1)
+
+
+def studies_of(matches: Iterable[DataSet]) -> list[Named]:
+    """The studies in an answer, each once; one that belongs to several patients names them all."""
+    found: dict[str, Named] = {}
+    for match in matches:
+        uid = text_of(match, "0020000D")
+        if not is_uid(uid):
+            continue
+        patient = text_of(match, "00100020")
+        before = found.get(uid)
+        patients = (*(before.patients if before else ()), patient)
+        found[uid] = Named(
+            uid,
+            tuple(dict.fromkeys(patients)),
+            text_of(match, "00080020"),
+            "\\".join(str(each) for each in match.get("00080061", {}).get("Value", ()) if each),
+            _sum(before.series if before else None, _count(match, "00201206")),
+            _sum(before.instances if before else None, _count(match, "00201208")),
+        )
+    return list(found.values())
+
+
+def _count(match: DataSet, tag: str) -> int | None:
+    text = text_of(match, tag)
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _sum(before: int | None, count: int | None) -> int | None:
+    return count if before is None else before + (count or 0)
+
+
+def _decided(finder: Finder, named: Named, known: RemoteStudy | None, here: int, now: datetime) -> RemoteStudy:
+    """What becomes of a study that a remote names."""
+    told: dict[str, Any] = {
+        "seen_at": now, "patient_id": "\\".join(named.patients), "study_date": named.study_date,
+        "modalities": named.modalities, "remote_series": named.series, "remote_instances": named.instances,
+    }  # fmt: skip
+    if known is None:
+        known = RemoteStudy(
+            finder.remote, named.study_instance_uid, finder.source_ae, State.COMPLETE, finder.priority, finder.name,
+            found_at=now, changed_at=now, is_routed=finder.is_routed, is_cache=finder.is_cache and not here,
+            deadline=finder.deadline, **told,
+        )  # fmt: skip
+        wanted = True
+    else:
+        wanted = _is_wanted(named, known, here, now)
+    if len(named.patients) > 1:
+        # Which of them the images are of, only a person can find out.
+        told["last_error"] = f"{finder.remote} has it under several patients: {', '.join(named.patients)}"
+        return replace(known, state=State.FAILED, changed_at=now, **told)
+    if not wanted:
+        return replace(known, **told)
+    return replace(known, state=State.FOUND, changed_at=now, last_error="", **told)
+
+
+def _is_wanted(named: Named, known: RemoteStudy, here: int, now: datetime) -> bool:
+    """Whether a study that is known already is to be fetched again."""
+    if known.state in (State.FOUND, State.FETCHING):
+        return False
+    grown = (named.series, named.instances) != (known.remote_series, known.remote_instances)
+    if known.state is State.FAILED:
+        return grown or now - known.changed_at > _ONCE_IN_A_WHILE
+    # What was deleted here, by a person or because it was cache, is not fetched again.
+    if here < (known.listed_instances or 0):
+        return grown and here > 0
+    waited = now - (known.completed_at or known.changed_at)
+    return grown or waited > (_WITHOUT_COUNTS if named.instances is None else _ONCE_IN_A_WHILE)
