@@ -29,6 +29,11 @@ _FIRST: Final = [
         instance.c.calling_ae, instance.c.move_originator,
     )
 ]  # fmt: skip
+# What polling and prefetching only fetch is nothing that arrives, as long as it comes from there.
+_ARRIVED: Final = (
+    "NOT EXISTS (SELECT 1 FROM remote_study WHERE remote_study.study_instance_uid = study.study_instance_uid "
+    "AND remote_study.source_ae = instance.calling_ae AND NOT remote_study.is_routed)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +62,16 @@ class RoutingIndex:
     def instances(self, ids: Sequence[int], attributes: Sequence[Attribute]) -> Iterator[tuple[Any, ...]]:
         """Id, Study, Series and SOP Instance UID, calling AE title, move originator and these attributes of instances.
 
-        Instances that are gone are left out.
+        Instances that are gone are left out, and those that polling has only fetched.
         """
         for start in range(0, len(ids), _CHUNK):
             some = ids[start : start + _CHUNK]
             # The ids are numbers, from the index itself.
-            yield from self._rows(attributes, f"instance.id IN ({', '.join(map(str, some))})", ())
+            yield from self._rows(attributes, f"instance.id IN ({', '.join(map(str, some))}) AND {_ARRIVED}", ())
 
     def of_study(self, study_instance_uid: str, attributes: Sequence[Attribute]) -> Iterator[tuple[Any, ...]]:
         """The same of all instances of a study."""
-        yield from self._rows(attributes, "study.study_instance_uid = ?", (study_instance_uid,))
+        yield from self._rows(attributes, f"study.study_instance_uid = ? AND {_ARRIVED}", (study_instance_uid,))
 
     def _rows(self, attributes: Sequence[Attribute], condition: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
         columns = ", ".join([*_FIRST, *(f"CAST({column_of(each)} AS VARCHAR)" for each in attributes)])

@@ -13,15 +13,19 @@ from pydantic_core import PydanticUndefined
 from pacs_server.config import DeletionRule, PeerRule, RemoteAEConfig, RemoteAuthConfig, RoutingRule
 from pacs_server.config.load import load
 from pacs_server.config.model import settings, takes_effect
+from pacs_server.config.sections.polling import PollingConfig, PrefetchConfig
 
 PAGE = "docs/configuration.md"
+
+# The settings at the top that are lists.
+TOP = ("remote_aes", "polling", "prefetch")
 
 
 def _fields() -> Iterator[tuple[str, FieldInfo]]:
     for section, keys in groupby(settings(), lambda pair: pair[0].partition(".")[0]):
         if section == "routing":
             yield from _routing(dict(keys))
-        elif section != "remote_aes":
+        elif section not in TOP:
             yield from keys
         if section == "access_control":
             yield from ((f"access_control.peers[].{name}", each) for name, each in PeerRule.model_fields.items())
@@ -29,6 +33,8 @@ def _fields() -> Iterator[tuple[str, FieldInfo]]:
         yield f"remote_aes[].{key}", field
         if key == "auth":
             yield from ((f"remote_aes[].auth.{name}", each) for name, each in RemoteAuthConfig.model_fields.items())
+    for name, listed in (("polling", PollingConfig), ("prefetch", PrefetchConfig)):
+        yield from ((f"{name}[].{field.alias or key}", field) for key, field in listed.model_fields.items())
 
 
 def _routing(keys: dict[str, FieldInfo]) -> Iterator[tuple[str, FieldInfo]]:
@@ -42,7 +48,7 @@ def _routing(keys: dict[str, FieldInfo]) -> Iterator[tuple[str, FieldInfo]]:
 FIELDS = dict(_fields())
 # The keys of a list change with the list.
 EFFECTS = {key: takes_effect(field) for key, field in settings()}
-LISTS = ("access_control.peers", "routing.rules", "routing.delete", "remote_aes")
+LISTS = ("access_control.peers", "routing.rules", "routing.delete", *TOP)
 
 
 def _shown(value: Any) -> str:
@@ -54,7 +60,7 @@ def _shown(value: Any) -> str:
         case bool():
             return f"`{str(value).lower()}`"
         case float():
-            return f"`{value:g}`"
+            return f"`{value:.10g}`"
         case Mapping():
             return "`{}`"
         case "":

