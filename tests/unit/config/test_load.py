@@ -45,7 +45,16 @@ LISTED = {
 }
 # The settings at the top that are lists.
 TOP = {"remote_aes", "polling", "prefetch"}
-REMOTE = {"ae_title": "A", "host": "h", "port": 1}
+# What an entry of each of these lists has to have.
+NEEDED: dict[str, dict[str, object]] = {
+    "access_control.peers": {"ae_title": "A"},
+    "routing.rules": {"name": "a", "label": "x", "forward": ["A"]},
+    "routing.delete": {"name": "a", "committed_by": ["A"], "after": 1},
+    "remote_aes": {"ae_title": "A", "host": "h", "port": 1},
+    "remote_aes.auth": {},
+    "polling": {"remote": "A", "every": 1},
+    "prefetch": {"from": ["A"]},
+}
 
 Load = Callable[..., Config]
 
@@ -561,29 +570,14 @@ def test_the_example_tells_the_default(key: str) -> None:
     assert found is not None
     assert bool(found[2]) == (key in NEED_RESTART)
     told = yaml.safe_load(found[1])
-    if model is PeerRule:
-        shown = getattr(PeerRule.model_validate({"ae_title": "A", name: told}), name)
-    elif model is RoutingRule:
-        needed = {"name": "a", "label": "x", "forward": ["A"]}
-        shown = getattr(RoutingRule.model_validate({**needed, name: told}), name)
-    elif model is RemoteAEConfig:
-        assert RemoteAEConfig.model_validate({**REMOTE, name: told}) == RemoteAEConfig.model_validate(REMOTE)
+    if model is not None:
+        needed = {each: value for each, value in NEEDED[section].items() if each != name}
+        assert model.model_validate({**needed, name: told}) == model.model_validate(needed)
         return
-    elif model is PollingConfig:
-        if name == "name":  # it is that of the remote then
-            assert PollingConfig(remote="A", every=1, name=told).name == "A"
-            return
-        shown = getattr(PollingConfig.model_validate({"remote": "A", "every": 1, name: told}), name)
-    elif model is PrefetchConfig:
-        shown = getattr(PrefetchConfig.model_validate({"from": ["A"], name: told}), name)
-    elif model is RemoteAuthConfig:
-        shown = getattr(RemoteAuthConfig.model_validate({name: told}), name)
-    else:
-        shown = told
-        for part in reversed(key.split(".")):
-            shown = {part: shown}
-        shown = setting(Config.model_validate(shown), key)
-    assert shown == field.default
+    shown = told
+    for part in reversed(key.split(".")):
+        shown = {part: shown}
+    assert setting(Config.model_validate(shown), key) == field.default
 
 
 def test_the_example_loads() -> None:
