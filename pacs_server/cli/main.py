@@ -35,6 +35,7 @@ from pacs_server.cli import (
     show,
     synthetic,
     tasks,
+    temporary,
     users,
     verify,
     worklist,
@@ -76,6 +77,7 @@ app.add_typer(users.app, name="user")
 app.add_typer(keys.app, name="key")
 app.add_typer(verify.app)
 app.add_typer(worklist.app, name="worklist")
+app.add_typer(temporary.app)
 app.add_typer(completion.app)
 app.add_typer(manual.app)
 

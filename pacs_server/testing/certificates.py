@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-_DAYS = 7
+_DAYS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Certificates:
 
 
 def make_certificates(directory: Path) -> Certificates:
-    """Make an authority and its certificates in `directory`; they hold for a week."""
+    """Make an authority and its certificates in `directory`; they hold for a year."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name("pacs-server test authority")
     ca = _builder(name, name, key.public_key()).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)

@@ -4,6 +4,7 @@ import itertools
 from datetime import datetime
 from typing import Any, Final
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -34,12 +35,15 @@ class Worklist:
 
         `attributes` are named by keyword, those of the scheduled step as well: `add(PatientName="Doe^Jane",
         Modality="MR")`. What is left out has a value, so that `add()` alone is an item of today. `order` is a
-        whole item instead, to which `attributes` are added. Raises InvalidWorklistItem.
+        whole item instead, to which `attributes` are added. Raises InvalidWorklistItem, and TypeError for what is no
+        keyword.
         """
         made = Dataset(order) if order is not None else self._usual(attributes.get("Modality", "CT"))
         if "ScheduledProcedureStepSequence" not in made:
             made.ScheduledProcedureStepSequence = Sequence([Dataset()])
         for keyword, value in attributes.items():
+            if tag_for_keyword(keyword) is None:
+                raise TypeError(f"{keyword} is no keyword of an attribute")
             place = made.ScheduledProcedureStepSequence[0] if keyword in _OF_STEP else made
             setattr(place, keyword, value)
         (item,) = items_of_order(made.to_json_dict(), "test")

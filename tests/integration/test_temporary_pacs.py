@@ -200,7 +200,7 @@ def state() -> dict[str, Any]:
     return {
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "sockets": open_sockets(),
-        "files": sorted(name for name in os.listdir(tempfile.gettempdir()) if name.startswith("pacs-server-")),
+        "files": os.listdir(tempfile.gettempdir()),
         "handlers": {each.name: (list(each.handlers), each.level) for each in loggers if each.handlers or each.level},
         "signals": [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)],
         "environment": dict(os.environ),
@@ -210,7 +210,8 @@ def state() -> dict[str, Any]:
     }
 
 
-def test_nothing_is_left_behind() -> None:
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with temporary_pacs():
         pass
     before = state()
