@@ -1,6 +1,6 @@
 """Values as people read them, in their language: DICOM's dates, times and names, sizes, and moments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
@@ -73,8 +73,13 @@ class Formats:
         )
 
 
-def person(name: str) -> str:
-    """A person name of the VR PN as people write it: `Doe^Jane^^Dr` is `Doe, Jane Dr`; the first group counts."""
+def person(names: str | Sequence[str]) -> str:
+    """A person name of the VR PN as people write it: `Doe^Jane^^Dr` is `Doe, Jane Dr`; several with semicolons."""
+    return _person(names) if isinstance(names, str) else "; ".join(filter(None, map(_person, names or ())))
+
+
+def _person(name: str) -> str:
+    """One person name; the first group that is not empty counts (PS3.5 6.2.1.2)."""
     groups = [group for group in (name or "").split("=") if group.strip("^ ")]
     if not groups:
         return ""

@@ -56,6 +56,13 @@ def test_roles_see_what_they_may_do(pages: Pages) -> None:
     assert "SHA-256" not in pages.get(file)
 
 
+def test_several_physicians_have_read_it(pages: Pages) -> None:
+    uid = "2.25.77"
+    readers = ["Anders^Ann", "Bay^Bo"]
+    pages.api.store(make_study(1, 1, StudyInstanceUID=uid, NameOfPhysiciansReadingStudy=readers, PatientID="two"))
+    assert "<dd>Anders, Ann; Bay, Bo</dd>" in pages.client.get(f"/studies/{uid}").text
+
+
 def test_a_limited_reader_sees_its_series_and_no_history(pages: Pages) -> None:
     pages.api.act_as(Role.READER, LIMITED)
     pages.get(status=404)
