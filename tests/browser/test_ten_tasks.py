@@ -102,7 +102,7 @@ def test_5_upload_a_folder(site: Site, page: Page, tmp_path: Path) -> None:
 
 
 ORDER = {
-    "PatientName": "Roe^Jane", "PatientID": "P7", "AccessionNumber": "A7", "Modality": "CT",
+    "PatientName": "Roe, Jane", "PatientID": "P7", "AccessionNumber": "A7", "Modality": "ct",
     "RequestedProcedureDescription": "CT of the head",
     "ScheduledStationAETitle": "CT1", "ScheduledProcedureStepStartTime": "23:59",
 }  # fmt: skip
@@ -123,12 +123,13 @@ def test_6_plan_an_examination_and_see_its_images(site: Site, page: Page) -> Non
     assert "CT of the head" in column(page, "Scheduled")
     # The time is changed, and what the form does not show stays.
     page.get_by_role("link", name="Roe, Jane").click()
-    page.locator("#ScheduledProcedureStepStartTime").fill("25:00")
-    page.get_by_role("button", name="Keep the changes").click()
-    expect(page.get_by_role("alert")).to_contain_text("ScheduledProcedureStepStartTime has to be a time")
-    page.locator("#ScheduledProcedureStepStartTime").fill("07:15")
+    page.get_by_label("AE title of the station").fill("A_TITLE_THAT_IS_LONG")
+    page.get_by_label("Time").fill("07:15")
+    page.get_by_role("button", name="Save the changes").click()
+    expect(page.get_by_text("This has to be an AE title: at most 16 characters")).to_be_visible()
+    page.get_by_label("AE title of the station").fill("CT1")
     with page.expect_response(lambda answer: answer.url.endswith("/events")):
-        page.get_by_role("button", name="Keep the changes").click()
+        page.get_by_role("button", name="Save the changes").click()
     expect(page.get_by_text("07:15")).to_be_visible()
     # The modality takes the order from its worklist while the board is open, and says when it begins.
     with associated(site.pacs, WORKLIST, STEP, calling="CT1") as modality:
@@ -138,7 +139,7 @@ def test_6_plan_an_examination_and_see_its_images(site: Site, page: Page) -> Non
             RequestedProcedureID="",
         )
         [order] = [found for _, found in modality.send_c_find(asked, WORKLIST) if found is not None]
-        assert (order.PatientID, order.AccessionNumber) == ("P7", "A7")
+        assert (order.PatientName, order.PatientID, order.AccessionNumber) == ("Roe^Jane", "P7", "A7")
         step = uid()
         status, _ = modality.send_n_create(begun(order), STEP, step)
         assert status.Status == 0

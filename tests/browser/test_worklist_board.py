@@ -22,7 +22,7 @@ def add_order(site: Site, page: Page, **fields: str) -> None:
 
 
 ORDER = {
-    "PatientName": "Roe^Jane", "PatientID": "P7", "AccessionNumber": "A7", "Modality": "CT",
+    "PatientName": "Roe, Jane", "PatientID": "P7", "AccessionNumber": "A7", "Modality": "CT",
     "RequestedProcedureDescription": "CT of the head",
     "ScheduledStationAETitle": "CT1", "ScheduledProcedureStepStartTime": "23:59",
 }  # fmt: skip
@@ -45,3 +45,15 @@ def test_a_study_finds_its_order_by_hand(site: Site, page: Page, tmp_path: Path)
     assert "Roe, Jane" in column(page, "Completed")
     [row] = site.pacs.archive.worklist.list()
     assert row.item.study_instance_uid == ds.StudyInstanceUID
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_order_is_completed_by_hand(site: Site, page: Page, tmp_path: Path) -> None:
+    # A modality without MPPS never says that it has finished.
+    add_order(site, page, **ORDER)
+    expect(page.get_by_role("link", name="Roe, Jane")).to_be_visible()
+    [row] = site.pacs.archive.worklist.list()
+    site.keep(make_ct(row.item.study_instance_uid, PatientID="P7"), tmp_path)
+    page.goto(f"{site.url}/worklist/{row.id}")
+    page.get_by_role("button", name="All images are here").click()
+    expect(page.locator(".column", has_text="Completed").get_by_role("link", name="Roe, Jane")).to_be_visible()
