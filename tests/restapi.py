@@ -58,6 +58,7 @@ STATUS: dict[str, Any] = {
         **{"directory": "/data", "free_bytes": 1, "total_bytes": 2, "days_left": 3.5, "bytes_per_day": 0.5},
         "quarantine_files": 0,
     },
+    "backup": None,
     "last_reload": {"at": "2026-01-01T00:00:00", "result": "ok", "needs_restart": ["server.port"]},
 }
 OPEN = OpenAssociation("CT1", "PACS", "10.0.0.7", None, False, Traffic(10, 20, 1.5))

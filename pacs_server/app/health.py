@@ -11,7 +11,9 @@ from pacs_server import __version__
 from pacs_server.app.runtime import ReloadResult, Runtime
 from pacs_server.errors import PacsError
 from pacs_server.index.growth import Growth
+from pacs_server.index.state import StateIndex
 from pacs_server.kit.metrics import RemoteCounts
+from pacs_server.upkeep.last_backup import LastBackup, last_backup
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class _IndexStatus:
     revision: str | None = None
     size_bytes: int | None = None
     tasks: dict[str, object] | None = None
+    backup: LastBackup | None = None
 
 
 class Health:
@@ -51,6 +54,7 @@ class Health:
         self._addresses = runtime.addresses
         self._started = time.monotonic()
         self._growth = Growth(archive.database)
+        self._state = StateIndex(archive.database)
         self._database_problem = TimedProbe(archive.database.problem, lambda reason: reason)
         self._index_status = TimedProbe(self._read_index_status, lambda reason: _IndexStatus())
         self._index_gauges = TimedProbe(self._read_index_gauges, lambda reason: {})
@@ -88,6 +92,7 @@ class Health:
                 "size_bytes": index.size_bytes,
             },
             "tasks": index.tasks,
+            "backup": None if index.backup is None else index.backup.fields(),
             "last_reload": _reload_fields(self._runtime.last_reload),
         }
 
@@ -146,6 +151,7 @@ class Health:
             revision=_or_none(database.revision),
             size_bytes=_or_none(database.size_bytes),
             tasks=_or_none(self._archive.tasks.summary),
+            backup=_or_none(lambda: last_backup(self._state)),
         )
 
     def _read_remotes(self) -> list[RemoteCounts]:
@@ -166,6 +172,9 @@ class Health:
         conflicts = _or_none(self._archive.patients.count)
         if conflicts is not None:
             values["pacs_identity_conflicts"] = conflicts
+        backup = _or_none(lambda: last_backup(self._state))
+        if backup is not None:
+            values["pacs_last_backup_seconds"] = backup.ended
         return values | {f"pacs_{name}": count for name, count in (self._counts() or {}).items()}
 
     def _counts(self) -> dict[str, int] | None:

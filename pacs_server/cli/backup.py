@@ -125,7 +125,22 @@ def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *
             snapshot, shown = backups.snapshot(report.snapshot), partial(show, "verifying")
             for problem in verify_and_renew(files, backups, snapshot, shown):
                 report.problem(problem)
+    _note(settings, backups, report, verified=verify)
     return _report(report, "backed up and verified" if verify else "backed up", as_json=as_json)
+
+
+def _note(settings: "Config", backups: "BackupDirectory", report: "CopyReport", *, verified: bool) -> None:
+    """Have the archive remember the backup, which is good without that."""
+    from pacs_server.errors import IndexUnavailable
+    from pacs_server.index.state import StateIndex
+    from pacs_server.upkeep.last_backup import note_backup
+
+    try:
+        with _database(settings) as database:
+            snapshot = backups.snapshot(report.snapshot)
+            note_backup(StateIndex(database), snapshot, report, str(backups.root), verified=verified)
+    except IndexUnavailable as error:
+        typer.echo(f"the backup is complete, but the archive cannot remember it: {error}", err=True)
 
 
 def _detail(event: "Event", report: "CopyReport") -> str:

@@ -299,6 +299,7 @@ GAUGES = {
     "pacs_web_tls_certificate_expiry_seconds": "Unix time when the certificate of the HTTP door expires.",
     "pacs_tls_crl_expiry_seconds": "Unix time when the first of the certificate revocation lists expires.",
     "pacs_scrub_last_pass_seconds": "Unix time when all stored instances had last been read again.",
+    "pacs_last_backup_seconds": "Unix time when the last backup ended that this archive knows of.",
     "pacs_ready": "Whether the server can take and give instances (1 or 0).",
 }
 

@@ -88,7 +88,9 @@ def test_storing_goes_on_during_the_backup(database_url: str, tmp_path: Path) ->
                 assert (done.returncode, done.stderr) == (0, "")
                 expected.append(before)
         assert len(acknowledged) > len(expected[-1]) > 0  # it did go on
+        noted = pacs.status()["backup"]["snapshot"]
     snapshots = BackupDirectory(directory).snapshots()
+    assert noted in {snapshot.name for snapshot in snapshots}
     assert len(snapshots) == 2
     for number, snapshot in enumerate(snapshots):
         assert whole(directory, snapshot)

@@ -1,6 +1,7 @@
 """REST: the status of the server, its storage, and its configuration without secrets."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 from pydantic import Field
@@ -43,6 +44,19 @@ class ServerStatus(Answer):
     sections: dict[str, Any]
 
 
+class LastBackup(Answer):
+    """The last backup that `pacs-server backup` has made of this archive."""
+
+    ended: datetime
+    snapshot: Annotated[str, Field(description="Its name in the directory of backups.")]
+    directory: Annotated[str, Field(description="The directory of backups, on the machine that made it.")]
+    instances: int
+    bytes: int
+    problems: Annotated[int, Field(description="How many files were missing or damaged.")]
+    verified: Annotated[bool, Field(description="Whether it was read back afterwards.")]
+    is_old: Annotated[bool, Field(description="Whether it is older than a week.")]
+
+
 class Storage(Answer):
     """The disk, and how fast it fills."""
 
@@ -52,6 +66,7 @@ class Storage(Answer):
     bytes_per_day: Annotated[float | None, Field(description="What came in a day over the last week.")]
     days_left: Annotated[float | None, Field(description="Until the disk is full at that rate; null for never.")]
     quarantine_files: int | None
+    last_backup: Annotated[LastBackup | None, Field(description="null if this archive knows of none.")]
 
 
 class Setting(Answer):
@@ -121,7 +136,8 @@ class Server:
 
     def _storage(self, call: Call[Any, None]) -> Answer:
         unlimited(call)
-        found: Mapping[str, Any] = self._status()["storage"]  # type: ignore[assignment]
+        sections: Mapping[str, Any] = self._status()
+        found = {**sections["storage"], "last_backup": sections.get("backup")}
         return Storage(**{name: found[name] for name in Storage.model_fields})
 
     def _configuration(self, call: Call[Any, None]) -> Answer:

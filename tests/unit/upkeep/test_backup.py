@@ -39,6 +39,7 @@ from pacs_server.index.database import Database
 from pacs_server.index.instances import InstanceIndex
 from pacs_server.index.models import instance
 from pacs_server.index.revisions import alembic_config
+from pacs_server.index.state import StateIndex
 from pacs_server.index.workflow_models import metadata, peer_seen
 from pacs_server.storage import durable_files
 from pacs_server.storage.durable_files import DurableFiles
@@ -49,6 +50,7 @@ from pacs_server.upkeep.backup import BackupSource, CopyReport, back_up
 from pacs_server.upkeep.backup_check import verify
 from pacs_server.upkeep.backup_directory import BackupDirectory, digest_of
 from pacs_server.upkeep.backup_pruning import prune
+from pacs_server.upkeep.last_backup import last_backup
 from pacs_server.upkeep.rate_limit import RateLimit
 from pacs_server.upkeep.restore import RestoreTarget, restore
 
@@ -793,6 +795,11 @@ def test_the_commands(run: Callable[..., Any], small: Place, backups: BackupDire
     assert (code, err) == (0, "")
     name = backups.snapshot(None).name
     assert out.startswith(f"backed up and verified {name}: 4 files written (")
+    with closing(Database(small.database_url)) as database:
+        noted = last_backup(StateIndex(database))
+    assert noted is not None
+    assert (noted.snapshot, noted.directory, noted.instances) == (name, str(backups.root), 4)
+    assert (noted.problems, noted.verified, noted.fields()["is_old"]) == (0, True, False)
     code, out, _ = run("backup", backups.root, "--json")
     assert (code, json.loads(out)["there"]) == (0, 4)
     code, out, _ = run("backup", backups.root, "--list")
@@ -803,7 +810,10 @@ def test_the_commands(run: Callable[..., Any], small: Place, backups: BackupDire
     copy = Place(tmp_path / "copy")
     code, out, _ = run("restore", backups.root, "--json", place=copy)
     assert (code, json.loads(out)["problem_count"]) == (0, 0)
-    assert copy.rows() == small.rows()
+    # A backup holds the note of the one before it.
+    kept, lost = copy.rows(), small.rows()
+    assert kept.pop("archive_state") != lost.pop("archive_state")
+    assert kept == lost
 
 
 @pytest.mark.slow

@@ -1,16 +1,20 @@
 """The page about the storage, and what is counted for it."""
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 from datasets import make_ct
+from restapi import STATUS
 from rooms import Rooms
 from servers import eventually
 
 from pacs_server.dicom.caller import Role
 from pacs_server.services.statistics import Day
+from pacs_server.upkeep.last_backup import LastBackup
 from pacs_server.web.pages.plots import HEIGHT, WIDTH, bars, growth, months
 
 TODAY = date(2026, 3, 2)
@@ -39,6 +43,26 @@ def test_sizes_are_counted_by_study_and_by_day(rooms: Rooms) -> None:
     assert '<path class="line"' in page
     rooms.send("POST", "/trash", {"level": "study", "uid": one.StudyInstanceUID, "reason": "x"}, 201)
     assert "Roe, Jane" not in rooms.page("/storage")
+
+
+def test_the_last_backup_is_told_and_cautioned_of(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    rooms.act_as(Role.OPERATOR)
+    assert rooms.get("/storage")["last_backup"] is None
+    assert "none was ever made" in rooms.page("/storage")
+    made = LastBackup(time.time() - 6 * 86_400, "20260301", "/backup/<b>", 2, 1000, 0, verified=True)
+
+    def shown(made: LastBackup) -> str:
+        monkeypatch.setitem(STATUS, "backup", made.fields())
+        return rooms.page("/storage")
+
+    assert rooms.get("/storage")["last_backup"] is None
+    page = shown(made)
+    assert rooms.get("/storage")["last_backup"]["directory"] == "/backup/<b>"
+    assert "6 days ago" in page
+    assert "/backup/&lt;b&gt;" in page
+    assert "older than a week" not in page
+    assert "older than a week" in shown(replace(made, ended=made.ended - 2 * 86_400))
+    assert "2 files are missing" in shown(replace(made, problems=2))
 
 
 def test_growth_ends_at_the_total_and_today() -> None:
