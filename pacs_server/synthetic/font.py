@@ -19,7 +19,7 @@ _GLYPHS: Final = {
     "9": "0e11110f01020c", " ": "00000000000000", ".": "00000000000c0c", ",": "000000000c0408", ":": "000c0c000c0c00",
     "/": "00010204081000", "-": "0000001f000000", "+": "0004041f040400", "(": "02040808080402", ")": "08040202020408",
     "%": "18190204081303", "=": "00001f001f0000", "'": "0c040800000000", "_": "0000000000001f", "#": "0a0a1f0a1f0a0a",
-    "?": "0e110102040004",
+    "?": "0e110102040004", "&": "0814140815120d",
 }  # fmt: skip
 _WIDTH, _HEIGHT = 6, 9
 
@@ -45,11 +45,12 @@ def drawable(text: str) -> str:
 def draw(pixels: npt.NDArray[Any], lines: Sequence[str], colours: tuple[Any, Any], *, bottom: bool = False) -> None:
     """Draw lines of text into a picture, at the left, from the top or down to the bottom.
 
-    `pixels` has rows, columns and perhaps samples. `colours` are those of the text and of the ground behind it. What
-    the picture has no room for is cut off.
+    `pixels` has rows, columns and perhaps samples. `colours` are those of the text and of the ground behind it. Words
+    and lines that the picture has no room for are left out.
     """
-    texts = [text for text in map(drawable, lines) if text]
     scale = max(1, min(pixels.shape[:2]) // 160)
+    room = pixels.shape[1] // (_WIDTH * scale)
+    texts = [_shortened(text, room) for text in map(drawable, lines) if text][: max(1, pixels.shape[0] // 28)]
     for number, text in enumerate(texts):
         block = np.kron(_bitmap(text), np.ones((scale, scale), bool))
         top = (number * _HEIGHT + 1) * scale
@@ -59,6 +60,13 @@ def draw(pixels: npt.NDArray[Any], lines: Sequence[str], colours: tuple[Any, Any
         block = block[: window.shape[0], : window.shape[1]]
         window[...] = colours[1]
         window[block] = colours[0]
+
+
+def _shortened(text: str, room: int) -> str:
+    """The text without the last words, as far as it has no room."""
+    while len(text) > room and " " in text:
+        text = text.rpartition(" ")[0]
+    return text
 
 
 def _bitmap(text: str) -> npt.NDArray[np.bool_]:

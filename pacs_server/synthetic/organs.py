@@ -74,7 +74,7 @@ def arteries(size: int, filled: float) -> Plane:
     spine = np.exp(-((x / 0.22) ** 2))
     values = values - 0.10 * spine * (1 + 0.5 * np.sign(np.sin(14 * y)))
     for start, bend, end, width, late in _ARTERIES:
-        for step in np.linspace(0, 1, max(32, size // 2)):
+        for step in np.linspace(0, 1, max(32, size)):
             if late + 0.4 * step > filled:
                 break
             centre = [

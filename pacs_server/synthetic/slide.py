@@ -5,7 +5,6 @@ from functools import cache
 from typing import Any, Final
 
 import numpy as np
-from PIL.ImageCms import ImageCmsProfile, createProfile
 from pydicom.dataset import Dataset
 
 from pacs_server.synthetic import font
@@ -103,6 +102,8 @@ def _shared(study: Study, spacing: float, level: int) -> Dataset:
 @cache
 def _profile() -> bytes:
     """The ICC profile of sRGB, without the time at which it was made (ICC.1 7.2)."""
+    from PIL.ImageCms import ImageCmsProfile, createProfile
+
     profile = bytearray(ImageCmsProfile(createProfile("sRGB")).tobytes())
     profile[24:36] = bytes((0x07, 0xEA, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0))
     return bytes(profile)

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browsing import FLAGS, Site, program
-from compressed import LOSSLESS
 from datasets import make_ct, uid
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -22,9 +21,9 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ComprehensiveSRStorage
 from servers import config, eventually, running
-from slides import make_slide
 
 from pacs_server.config.sections.web import WebConfig
+from pacs_server.testing import synthetic
 
 pytestmark = [pytest.mark.soak, pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)]
 _TOOL = Path(__file__).resolve().parents[2] / ".ci" / "viewer"
@@ -123,20 +122,19 @@ def test_a_click_in_the_list_shows_the_images(site: Site, page: Page, tmp_path: 
 
 @pytest.mark.complains("ICC Profile was not found")
 def test_a_slide_opens_in_the_microscopy_mode(site: Site, page: Page, tmp_path: Path) -> None:
-    picture = np.zeros((256, 256, 3), "u1")
-    picture[..., 0], picture[..., 1] = 220, 60
-    same = {"study": uid(), "series": uid(), "frame_of_reference": uid()}
-    for level, spacing in ((picture, 0.01), (picture[::2, ::2], 0.02)):
-        site.keep(make_slide(level, 128, LOSSLESS["jpeg-2000"], spacing, **same), tmp_path)
-    page.goto(f"{site.url}/studies/{same['study']}")
+    slide = synthetic.slide(2, size=256, text=False, transfer_syntax="JPEG2000Lossless")
+    for level in slide:
+        site.keep(level, tmp_path)
+    page.goto(f"{site.url}/studies/{slide[0].StudyInstanceUID}")
     page.get_by_role("link", name="Open in the viewer").click()
     expect(page.get_by_text("for investigational use only")).to_be_visible(timeout=_SECONDS * 1000)
 
-    def is_red() -> bool:
+    def is_stained() -> bool:
         colours = seen(page).astype(int)
-        return bool(((colours[..., 0] > 180) & (colours[..., 1] < 110) & (colours[..., 2] < 60)).mean() > 0.05)
+        pink = (colours[..., 0] > 200) & (colours[..., 1] > 100) & (colours[..., 1] < 185) & (colours[..., 2] > 150)
+        return bool(pink.mean() > 0.05)
 
-    assert eventually(is_red, _SECONDS)
+    assert eventually(is_stained, _SECONDS)
 
 
 # Of its dialog, of a number that it shortens to what the VR DS may hold, and of itself when it shows the report.

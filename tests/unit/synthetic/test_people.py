@@ -34,6 +34,13 @@ def test_names_are_drawn_in_latin_letters(name: str, drawn: str) -> None:
     assert font.drawable(name) == drawn
 
 
+def test_small_pictures_have_the_first_words_of_the_first_lines() -> None:
+    small, same = (np.zeros((64, 64), np.uint8) for _ in range(2))
+    font.draw(small, ["PETROVA ANNA", "SYN-4", "CT CHEST"], (255, 0))
+    font.draw(same, ["PETROVA", "SYN-4"], (255, 0))
+    assert np.array_equal(small, same)
+
+
 def test_text_stays_within_the_picture() -> None:
     for shape in ((16, 16), (400, 400), (20, 20, 3)):
         picture = np.full(shape, 7, np.uint8)
