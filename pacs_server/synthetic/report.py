@@ -50,7 +50,7 @@ def _content(study: Study, stack: Sequence[Slice], measured: Slice) -> list[Data
     ])  # fmt: skip
     group = _container(code("125007", "DCM", "Measurement Group"), _group(study, measured))
     measurements = _container(code("126010", "DCM", "Imaging Measurements"), [group])
-    return [language, _observer(), procedure, library, measurements]
+    return [language, *_observers(study), procedure, library, measurements]
 
 
 def _group(study: Study, measured: Slice) -> list[Dataset]:
@@ -59,17 +59,18 @@ def _group(study: Study, measured: Slice) -> list[Dataset]:
     slope, intercept = (float(measured.image.get(name, 1)) for name in ("RescaleSlope", "RescaleIntercept"))
     values = _pixels(measured.image)[mask] * slope + intercept if mask.any() else np.zeros(1)
     millimetre, square = code("mm", "UCUM", "mm"), code("mm2", "UCUM", "square millimeter")
+    mean = _coded("HAS CONCEPT MOD", code("121401", "DCM", "Derivation"), code("373098007", "SCT", "Mean"))
     long, area = _extent(measured), math.pi * _extent(measured) ** 2 / 4
     return [
         _text("HAS OBS CONTEXT", code("112039", "DCM", "Tracking Identifier"), "Nodule 1"),
-        item(RelationshipType="HAS OBS CONTEXT", ValueType="UIDREF", UID=study.uid("nodule"),
-             ConceptNameCodeSequence=[code("112040", "DCM", "Tracking Unique Identifier")]),
+        _uid(code("112040", "DCM", "Tracking Unique Identifier"), study.uid("nodule")),
         _coded("CONTAINS", code("121071", "DCM", "Finding"), code("27925004", "SCT", "Nodule")),
-        _coded("CONTAINS", code("363698007", "SCT", "Finding Site"), code("3341006", "SCT", "Right lung")),
+        _coded("HAS CONCEPT MOD", code("363698007", "SCT", "Finding Site"), code("3341006", "SCT", "Right lung")),
         _outline(measured),
         _number(code("103339001", "SCT", "Long Axis"), long, millimetre),
         _number(code("42798000", "SCT", "Area"), area, square),
-        _number(code("373098007", "SCT", "Mean"), float(values.mean()), code("[hnsf'U]", "UCUM", "Hounsfield unit")),
+        _number(code("112031", "DCM", "Attenuation Coefficient"), float(values.mean()),
+                code("[hnsf'U]", "UCUM", "Hounsfield unit"), [mean]),
     ]  # fmt: skip
 
 
@@ -78,9 +79,13 @@ def _pixels(image: Dataset) -> Any:
     return data if data.ndim == 2 else data[0]
 
 
-def _observer() -> Dataset:
-    return _coded("HAS OBS CONTEXT", code("121005", "DCM", "Observer Type"), code("121007", "DCM", "Device"),
-                  )  # fmt: skip
+def _observers(study: Study) -> list[Dataset]:
+    """PS3.16 TID 1002, TID 1004: the device that measured."""
+    return [
+        _coded("HAS OBS CONTEXT", code("121005", "DCM", "Observer Type"), code("121007", "DCM", "Device")),
+        _uid(code("121012", "DCM", "Device Observer UID"), study.uid("device")),
+        _text("HAS OBS CONTEXT", code("121013", "DCM", "Device Observer Name"), "Synthetic"),
+    ]
 
 
 def _outline(one: Slice) -> Dataset:
@@ -112,7 +117,11 @@ def _text(relationship: str, name: Dataset, value: str) -> Dataset:
     return item(RelationshipType=relationship, ValueType="TEXT", ConceptNameCodeSequence=[name], TextValue=value)
 
 
-def _number(name: Dataset, value: float, unit: Dataset) -> Dataset:
+def _uid(name: Dataset, value: str) -> Dataset:
+    return item(RelationshipType="HAS OBS CONTEXT", ValueType="UIDREF", ConceptNameCodeSequence=[name], UID=value)
+
+
+def _number(name: Dataset, value: float, unit: Dataset, modifiers: Sequence[Dataset] = ()) -> Dataset:
     measured = item(NumericValue=round(value, 2), MeasurementUnitsCodeSequence=[unit])
     return item(RelationshipType="CONTAINS", ValueType="NUM", ConceptNameCodeSequence=[name],
-                MeasuredValueSequence=[measured])  # fmt: skip
+                MeasuredValueSequence=[measured], ContentSequence=list(modifiers) or None)  # fmt: skip

@@ -79,7 +79,7 @@ class Study:
             "PatientID": patient.patient_id,
             "PatientBirthDate": patient.birth_date,
             "PatientSex": patient.sex,
-            "PatientAge": f"{max(year - int(patient.birth_date[:4] or year), 0):03}Y",
+            "PatientAge": _age(patient.birth_date, f"{year}{month:02}{day:02}"),
             "PatientComments": "Drawn by a program. Not of a person.",
             "StudyInstanceUID": study_instance_uid(kind, seed),
             "StudyDate": f"{year}{month:02}{day:02}",
@@ -161,6 +161,13 @@ def _file_meta(ds: Dataset, transfer_syntax_uid: UID) -> FileMetaDataset:
     meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     return meta
+
+
+def _age(birth_date: str, date: str) -> str | None:
+    """How many whole years lie between two dates; None if that is not known."""
+    if len(birth_date) != 8 or birth_date > date:
+        return None
+    return f"{(int(date) - int(birth_date)) // 10000:03}Y"
 
 
 def _number(*place: object) -> int:

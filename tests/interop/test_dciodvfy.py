@@ -51,6 +51,19 @@ def test_no_instance_has_an_error(dciodvfy: str, tmp_path: Path, spec: str) -> N
     assert found
 
 
+def test_the_objects_of_a_study_fit_together(dciodvfy: str, tmp_path: Path) -> None:
+    instances = synthetic.from_spec("ct,mr,sr,seg,rt,us,size=48")
+    paths = [write_part10(ds, tmp_path / f"{number}.dcm") for number, ds in enumerate(instances)]
+    # Of the same package; it knows the Accession Number twice, and warns of that.
+    command = [str(Path(dciodvfy).with_name("dcentvfy")), *paths]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    assert [line for line in done.stderr.decode().splitlines() if "<AccessionNumber>" not in line] == []
+    instances[1].PatientSex = "M" if instances[1].PatientSex == "F" else "F"
+    write_part10(instances[1], paths[1])
+    done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+    assert b"PatientSex" in done.stderr
+
+
 def test_an_error_is_seen(dciodvfy: str, tmp_path: Path) -> None:
     (ds,) = synthetic.ct(1, size=16)
     del ds.PixelSpacing
