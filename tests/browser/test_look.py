@@ -9,6 +9,7 @@ from browsing import Site
 from datasets import make_ct, uid
 from looking import READ, SIDE, close, grey, image, shown
 from playwright.sync_api import Page, expect
+from presentation_states import make_state
 from pydicom.dataset import Dataset
 from pydicom.uid import BasicTextSRStorage, JPEG2000Lossless
 
@@ -177,11 +178,13 @@ def test_what_cannot_be_shown_says_so(site: Site, page: Page, look: Callable[...
     for name in ("PixelData", "Rows", "Columns", "BitsAllocated", "PhotometricInterpretation"):
         delattr(report, name)
     report.file_meta.MediaStorageSOPClassUID = BasicTextSRStorage
-    look(good, broken, report)
+    state, lost = make_state([good], "EVIL", ContentDescription=evil), make_state([image([0] * 4, study)], "LOST")
+    look(good, broken, report, state, lost)
     shown(page, good)
     expect(page.locator('[data-part="series"]')).to_contain_text(evil)
     page.keyboard.press("End")
     expect(page.locator('[data-part="message"]')).to_contain_text("This image cannot be shown")
+    expect(page.locator('[data-part="message"]')).to_contain_text("download the study")
     page.keyboard.press("Home")
     shown(page, good)
     expect(page.locator('[data-part="message"]')).to_be_hidden()
@@ -189,9 +192,16 @@ def test_what_cannot_be_shown_says_so(site: Site, page: Page, look: Callable[...
     expect(page.get_by_text("There are no images in this series: structured reports.")).to_be_visible()
     for address in (f"{study}?series=1.2", "1.2.3"):
         assert page.request.get(f"{site.url}/look/{address}").status == 404
-    link = page.locator('[data-part="documents"] a')
+    link = page.locator('[data-part="documents"] a').first
     expect(link).to_have_attribute("href", f"/dicom-web/studies/{study}/series/{report.SeriesInstanceUID}"
                                            f"/instances/{report.SOPInstanceUID}/rendered")  # fmt: skip
+    expect(page.get_by_role("link", name="Download the study")).to_be_visible()
+    page.locator(f'[data-open="{lost.SeriesInstanceUID}"]').click()
+    expect(page.get_by_text("The images that these are about are not in the study")).to_be_visible()
+    page.locator(f'[data-open="{state.SeriesInstanceUID}"]').click()
+    page.get_by_role("button", name=f"EVIL: {evil}").click()
+    shown(page, good)
+    expect(page.get_by_label("Presentation state")).to_have_value(state.SOPInstanceUID)
 
 
 def test_a_study_still_received_grows(site: Site, page: Page, look: Callable[..., None], tmp_path: Path) -> None:

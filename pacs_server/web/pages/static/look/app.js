@@ -88,8 +88,23 @@ export class App {
   /** Show a series in the pane that is used. */
   open(series) {
     this.cineOf(this.active).stop();
-    this.active.open(series);
+    const opening = this.active.open(series);
     this.told();
+    return opening;
+  }
+
+  /** Whether the study has a series of this UID. */
+  has(series) { return JSON.parse(this.root.dataset.series).includes(series); }
+
+  /** Show the first image that a presentation state is about, as it says. */
+  async openState(state) {
+    const pane = this.active;
+    await this.open(state.series);
+    const at = pane.series?.images.findIndex((image) => state.shows(image)) ?? -1;
+    if (at < 0) return;
+    pane.go(at);
+    await this.states.choose(pane, state.sop);
+    pane.canvas.focus();
   }
 
   // ------------------------------------------------------------------ what panes tell

@@ -3,7 +3,7 @@
 import { Cache } from "./cache.js";
 import { text } from "./dataset.js";
 import { isFilm } from "./documents.js";
-import { imagesOf, tableOf, withoutTiles } from "./images.js";
+import { hasPixels, imagesOf, tableOf, withoutTiles } from "./images.js";
 import { Loader } from "./loader.js";
 import { sorted } from "./order.js";
 import { embedded, inlineBits, planeOf, unpacked } from "./overlays.js";
@@ -75,7 +75,8 @@ export class Study {
     const frames = sorted(withoutTiles(imagesOf(instances)));
     for (const image of frames) image.path = `${this.path(uid)}/instances/${image.sop}/frames/${image.frame}`;
     const images = frames.filter((image) => !isFilm(image.ds));
-    const series = { uid, images, frames, instances, modality: text(instances[0], "00080060") };
+    const others = instances.filter((ds) => !hasPixels(ds)).length;
+    const series = { uid, others, images, frames, instances, modality: text(instances[0], "00080060") };
     this.#read.set(uid, series);
     return series;
   }

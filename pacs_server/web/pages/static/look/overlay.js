@@ -26,6 +26,7 @@ export function describe(pane, frame) {
 function imageLines({ image, index, series, app }) {
   if (!image) return [];
   const lines = [filled(app.texts.image, { n: index + 1, all: series.images.length })];
+  if (series.others) lines.push(filled(app.texts.others, { n: series.others }));
   if (image.frames > 1) lines.push(filled(app.texts.frame, { n: image.frame, all: image.frames }));
   const normal = normalOf(image.orientation);
   const thick = text(image.ds, "00180050");

@@ -154,7 +154,7 @@ export class Pane extends Placed {
     const frame = image && this.app.study.loader.get(image.key);
     if (frame) this.#take(image, frame);
     const problem = image && !frame && this.app.study.loader.problem(image.key);
-    if (image) this.#say(problem ? this.app.texts.frameFailed.replace("{why}", problem.message) : "");
+    if (image) this.#say(problem ? `${this.app.texts.frameFailed.replace("{why}", problem.message)}\n${this.app.texts.frameAdvice}` : "");
     const shows = image && (frame || (!problem && !picture.isEmpty && this.#drawn.startsWith(this.series.uid)));
     this.#aim(image);
     picture.draw(shows ? this.matrix : null, image);

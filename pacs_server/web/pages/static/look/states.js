@@ -1,5 +1,7 @@
 // The presentation states of the study: which of them are about an image, and which one is chosen.
 
+import { text } from "./dataset.js";
+import { explain } from "./documents.js";
 import { table } from "./frames.js";
 import { overlaysOf } from "./overlays.js";
 import { isState, State } from "./state.js";
@@ -9,6 +11,7 @@ const MOST_SERIES = 50;
 export class States {
   #states = [];
   #listed = "";
+  isRead = false;
 
   constructor(app) {
     this.app = app;
@@ -24,6 +27,8 @@ export class States {
     const known = new Map(this.#states.map((state) => [state.sop, state]));
     const states = found.flatMap(({ instances }) => instances.filter(isState)).map((ds) => new State(ds));
     this.#states = states.map((state) => known.get(state.sop) ?? state);
+    this.isRead = true;
+    for (const pane of this.app.panes) if (pane.series && !pane.image) explain(pane, this.app);
     this.app.told();
   }
 
@@ -31,7 +36,10 @@ export class States {
   about(image) { return image ? this.#states.filter((state) => state.shows(image)) : []; }
 
   /** Those of a series of states. */
-  of(series) { return this.#states.filter((state) => series.instances.some((ds) => new State(ds).sop === state.sop)); }
+  of({ instances }) {
+    const sops = new Set(instances.map((ds) => text(ds, "00080018")));
+    return this.#states.filter((state) => sops.has(state.sop));
+  }
 
   /** Have a pane show its image as a state says, named by its UID; as the file says if the name is empty. */
   async choose(pane, sop) {
