@@ -16,18 +16,23 @@ from sqlalchemy import Connection, Table, func, select, text
 from pacs_server.dicom.matching import time_key
 from pacs_server.dicom.person_name import fold_name
 from pacs_server.dicom.uids import InstanceUIDs
-from pacs_server.index import models
+from pacs_server.index import mark_models, models
 from pacs_server.index.database import Database
 
 PER_STUDY = 100
 SERIES_PER_STUDY = 4
+STATIONS = 5
 PER_SERIES = PER_STUDY // SERIES_PER_STUDY
 STUDIES_PER_PATIENT = 2
 FIRST_DAY = date(2016, 1, 1)
 DAYS = 3650
 MODALITIES = ("CT", "MR", "CR", "DX", "US", "MG", "XA", "NM")
 _WEIGHTS = (30, 25, 20, 10, 10, 3, 1, 1)
+BODY_PARTS = ("ABDOMEN", "ANKLE", "BREAST", "CHEST", "ELBOW", "HAND", "HEAD", "HIP", "KNEE", "NECK", "PELVIS", "SPINE")
+# How many of a hundred studies have each label.
+LABELS = {"research": 20, "teaching": 2}
 _SOP_CLASS_UID = "1.2.840.10008.5.1.4.1.1.2"
+_AT = "2026-01-02 03:04:05.000000"
 _TRANSFER_SYNTAX_UID = "1.2.840.10008.1.2.1"
 _FAMILY_NAMES = tuple(
     "".join(parts)
@@ -61,6 +66,19 @@ class Study:
     accession_number: str
     study_id: str
     referring_physician_name: str
+    body_part: str
+    labels: tuple[str, ...]
+    reading: str
+
+    @property
+    def station(self) -> str:
+        """The Station Name of its series."""
+        return f"{self.modality}_{self.number % STATIONS + 1}"
+
+    @property
+    def received_at(self) -> str:
+        """When its first instance was received: in the hour after it was made."""
+        return f"{self.date}{self.time[:2]}5959"
 
     def uids(self, number: int) -> InstanceUIDs:
         """The UIDs of its instance `number`, from 0."""
@@ -91,11 +109,17 @@ def study(number: int) -> Study:
         f"A{own.randrange(10**6):06}{number}",
         f"S{number}",
         f"{_any(_FAMILY_NAMES, own.random())}^{own.choice(_GIVEN_NAMES[:4])}",
+        own.choice(BODY_PARTS),
+        tuple(label for label, share in LABELS.items() if own.random() * 100 < share),
+        own.choices(("read", "review", "unread"), (60, 1, 39))[0],
     )
 
 
-def fill(database: Database, studies: range, *, instances: int = PER_STUDY) -> None:
-    """Add the studies of these numbers, of whole patients, to an index; of each only the first `instances`."""
+def fill(database: Database, studies: range, *, instances: int = PER_STUDY, marked: bool = False) -> None:
+    """Add the studies of these numbers, of whole patients, to an index; of each only the first `instances`.
+
+    With `marked`, they have labels and states of reading.
+    """
     made = [study(number) for number in studies]
     with database.begin() as connection:
         if database.is_sqlite:
@@ -103,6 +127,9 @@ def fill(database: Database, studies: range, *, instances: int = PER_STUDY) -> N
             connection.exec_driver_sql("PRAGMA cache_size = -400000")
         _insert(connection, models.patient, map(_patient, made[::STUDIES_PER_PATIENT]))
         _insert(connection, models.study, map(_study, made))
+        if marked:
+            _insert(connection, mark_models.study_label, (row for each in made for row in _labels(each)))
+            _insert(connection, mark_models.study_reading, (_reading(row) for row in made if row.reading != "unread"))
         _insert(connection, models.series, (_series(each, n) for each in made for n in range(SERIES_PER_STUDY)))
         _insert(connection, models.instance, (row for each in made for row in _instances(each, instances)))
         if not database.is_sqlite:
@@ -133,11 +160,20 @@ def _study(made: Study) -> dict[str, Any]:
     return {
         "id": made.number, "patient_fk": made.patient, "study_instance_uid": made.uid, "study_date": made.date,
         "study_time": made.time, "study_time_match": time_key(made.time), "accession_number": made.accession_number,
-        "study_id": made.study_id, "study_description": f"{made.modality} routine",
+        "study_id": made.study_id, "study_description": f"{made.modality} {made.body_part.lower()}",
         "referring_physician_name": physician, "referring_physician_name_match": fold_name(physician),
         "modalities_in_study": made.modality, "sop_classes_in_study": _SOP_CLASS_UID,
         "number_of_study_related_series": SERIES_PER_STUDY, "number_of_study_related_instances": PER_STUDY,
+        "received_at": made.received_at,
     }  # fmt: skip
+
+
+def _labels(made: Study) -> list[dict[str, Any]]:
+    return [{"study_instance_uid": made.uid, "label": label, "at": _AT, "set_by": "rule"} for label in made.labels]
+
+
+def _reading(made: Study) -> dict[str, Any]:
+    return {"study_instance_uid": made.uid, "state": made.reading, "at": _AT, "set_by": "somebody"}
 
 
 def _series(made: Study, number: int) -> dict[str, Any]:
@@ -145,7 +181,8 @@ def _series(made: Study, number: int) -> dict[str, Any]:
         "id": (made.number - 1) * SERIES_PER_STUDY + number + 1, "study_fk": made.number,
         "series_instance_uid": made.series_uid(number), "modality": made.modality, "series_number": str(number + 1),
         "series_description": f"{made.modality} series {number + 1}", "series_date": made.date,
-        "series_time": made.time, "body_part_examined": "CHEST", "number_of_series_related_instances": PER_SERIES,
+        "series_time": made.time, "body_part_examined": made.body_part,
+        "station_name": made.station, "number_of_series_related_instances": PER_SERIES,
     }  # fmt: skip
 
 
@@ -158,7 +195,7 @@ def _instances(made: Study, count: int) -> Iterator[dict[str, Any]]:
             "image_type": "ORIGINAL\\PRIMARY\\AXIAL", "content_date": made.date, "content_time": made.time,
             "rows": "512", "columns": "512", "bits_allocated": "16", "transfer_syntax_uid": _TRANSFER_SYNTAX_UID,
             "path": f"{made.uid}/{made.series_uid(number // PER_SERIES)}/{uid}.dcm", "data_set_offset": 352,
-            "size": 526_000, "digest": f"{key:064x}", "received_at": "2026-01-02 03:04:05.000000",
+            "size": 526_000, "digest": f"{key:064x}", "received_at": _AT,
             "calling_ae": "CT1", "peer": "10.0.0.7",
         }  # fmt: skip
 

@@ -101,7 +101,7 @@ def main() -> int:
         about, file = machine(Path(name)), Path(name) / "pacs.db"
         with closing(Database(options.database or f"sqlite:///{file}", fsync=False)) as database:
             database.migrate()
-            fill(database, range(1, studies + 1), instances=options.of_each)
+            fill(database, range(1, studies + 1), instances=options.of_each, marked=True)
         where = {"url": options.database} if options.database else {"path": str(file)}
         with _Peer(Path(name), where) as peer:
             results = measure(peer.web_port, studies)

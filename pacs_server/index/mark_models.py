@@ -14,6 +14,8 @@ study_label = Table(
     # The rule or the person.
     Column("set_by", Text, nullable=False, server_default=""),
     Index(None, "label"),
+    # The list of studies is sorted by it.
+    Index("ix_study_label_listed", "label", "study_instance_uid"),
 )
 
 study_note = Table(

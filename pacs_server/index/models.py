@@ -136,6 +136,7 @@ study = Table(
     Index("ix_study_newest", "study_date", "study_time_match", "id"),
     Index("ix_study_received_at", "received_at", "id"),
     Index("ix_study_study_description", "study_description", "id"),
+    Index("ix_study_modalities_in_study", "modalities_in_study", "id"),
     Index(None, "accession_number"),
     Index(None, "study_id"),
     Index(None, "referring_physician_name_match"),

@@ -73,18 +73,23 @@ _SERIES = PreparedForMany(
     .join(models.series, models.series.c.study_fk == models.study.c.id),
 )
 _INSERT = {table: insert(table).returning(table.c.id, sort_by_parameter_order=True) for table in COUNTERS}
-_UPDATE = {
-    table: Prepared(
+
+
+def _update_of(table: Table, names: tuple[str, ...]) -> Prepared:
+    return Prepared(
         update(table).where(table.c.id == bindparam("key")).values({name: bindparam(name) for name in names})
     )
-    for table, names in COUNTERS.items()
-}
+
+
+_UPDATE = {table: _update_of(table, names) for table, names in COUNTERS.items()}
+# What most instances change of a study. SQLite would write an index anew if its column were set, to whatever value.
+_COUNT_IN_STUDY = _update_of(models.study, ("number_of_study_related_instances",))
 
 
 class _Row:
     """A row of a patient, study or series: read from the index, or new and still without an id."""
 
-    __slots__ = ("filled", "parent", "table", "touched", "values")
+    __slots__ = ("filled", "has_new", "parent", "table", "touched", "values")
 
     def __init__(self, table: Table, values: dict[str, Any], parent: "_Row | None") -> None:
         self.table = table
@@ -92,6 +97,8 @@ class _Row:
         self.parent = parent
         self.filled: dict[str, str] = {}
         self.touched = False
+        # Whether there is something new in it, besides another instance of what it had before.
+        self.has_new = table is not models.study
 
     def fill(self, header: Header) -> None:
         """Fill attributes that are still empty from a later instance."""
@@ -112,6 +119,7 @@ class _Row:
         known = self.values[name].split("\\")
         if value not in known:
             self.values[name] = joined({*known, value})
+            self.has_new = True
 
 
 class Parents:
@@ -293,6 +301,7 @@ class Parents:
     def _new_series(self, header: Header, study: _Row) -> _Row:
         assert study.parent is not None
         study.count("number_of_study_related_series")
+        study.has_new = True
         study.parent.count("number_of_patient_related_series")
         series = _new_row(models.series, header.values, study)
         self._series[header.uids.series].append(series)
@@ -340,8 +349,10 @@ class Parents:
 
     def _update(self, table: Table) -> None:
         rows = [row for row in self._touched[table] if row.touched]
-        if rows:
-            _UPDATE[table].run_many(self._connection, [row.values | {"key": row.values["id"]} for row in rows])
+        for has_new, statement in ((True, _UPDATE[table]), (False, _COUNT_IN_STUDY)):
+            changed = [row.values | {"key": row.values["id"]} for row in rows if row.has_new is has_new]
+            if changed:
+                statement.run_many(self._connection, changed)
         for row in rows:
             if row.filled:
                 self._connection.execute(update(table).where(table.c.id == row.values["id"]).values(row.filled))

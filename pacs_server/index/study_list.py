@@ -5,8 +5,7 @@ A page ends with the values that its last row is sorted by and the row's id, and
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pacs_server.dicom.attributes import Attribute
@@ -15,48 +14,13 @@ from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.index.database import Database
 from pacs_server.index.matching import Clause, all_of
 from pacs_server.index.queries import as_text
-from pacs_server.index.scope import joined_from, limited, seen
+from pacs_server.index.scope import limited, seen
+from pacs_server.index.study_order import ListPlace, Section, StudyOrder
 from pacs_server.index.study_terms import StudyFilter, StudyTerms
 
 # Up to so many studies are looked up one by one and sorted.
 FEW: Final = 5000
-_FROM: Final = joined_from(Level.STUDY)
-# The other way round, in this order: CROSS JOIN tells SQLite to begin with the patients, which the list is sorted by.
-_FROM_PATIENTS: Final = "patient CROSS JOIN study ON study.patient_fk = patient.id"
-
-
-class StudyOrder(StrEnum):
-    """What the list is sorted by."""
-
-    DATE = "date"
-    NAME = "name"
-    PATIENT_ID = "patient_id"
-    ACCESSION = "accession"
-    DESCRIPTION = "description"
-    PHYSICIAN = "physician"
-    RECEIVED = "received"
-
-
-# Each of them begins an index.
-_COLUMNS: Final = {
-    StudyOrder.DATE: ("study.study_date", "study.study_time_match"),
-    StudyOrder.NAME: ("patient.patient_name_match",),
-    StudyOrder.PATIENT_ID: ("patient.patient_id",),
-    StudyOrder.ACCESSION: ("study.accession_number",),
-    StudyOrder.DESCRIPTION: ("study.study_description",),
-    StudyOrder.PHYSICIAN: ("study.referring_physician_name_match",),
-    StudyOrder.RECEIVED: ("study.received_at",),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ListPlace:
-    """Which rows of the list to read: at most `limit`, those behind the row of these values and this id, if given."""
-
-    limit: int
-    order: StudyOrder = StudyOrder.DATE
-    descending: bool = True
-    after: tuple[tuple[str, ...], int] | None = None
+_OF_PATIENT: Final = " JOIN patient ON patient.id = study.patient_fk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +68,13 @@ class StudyListIndex:
         conditions = [term.clause for term in terms if term.ids is None]
         if scope.is_limited:
             conditions.append(Clause(seen(Level.STUDY, scope), ()))
-        with self._rows(self._statement(place, returned, ids, conditions), scope) as rows:
-            found = [_line(row, len(_COLUMNS[place.order])) for row in rows]
+        found: list[StudyLine] = []
+        for section in place.sections():
+            if len(found) < place.limit:
+                rest = replace(place, limit=place.limit - len(found))
+                statement = self._statement(section, rest, returned, ids, conditions)
+                with self._rows(statement, scope) as rows:
+                    found += [_line(row, len(section.keys)) for row in rows]
         if place.after is not None:
             return ListedPage(found, None)
         if len(found) < place.limit:
@@ -115,20 +84,26 @@ class StudyListIndex:
         return ListedPage(found, total)
 
     def _statement(
-        self, place: ListPlace, returned: Sequence[Attribute], ids: frozenset[int] | None, conditions: list[Clause]
-    ) -> Clause:
-        keys = _COLUMNS[place.order]
-        columns = ["study.id", "study.received_at", *keys, *map(as_text, returned)]
-        order = ", ".join(f"{key}{' DESC' if place.descending else ''}" for key in (*keys, "study.id"))
-        conditions = [*conditions, *_behind(place)]
+        self, section: Section, place: ListPlace, returned: Sequence[Attribute], ids: frozenset[int] | None,
+        conditions: list[Clause],
+    ) -> Clause:  # fmt: skip
+        conditions = [*conditions, *place.behind(section)]
+        if section.condition:
+            conditions.append(Clause(section.condition, ()))
         if ids is not None:
             conditions.append(self._among(ids))
         where = all_of(conditions) if conditions else Clause("1 = 1", ())
-        sql = (
-            f"SELECT {', '.join(columns)} FROM {self._tables(place, ids)} WHERE {where.sql}"  # noqa: S608
-            f" ORDER BY {order} LIMIT {int(place.limit)}"
-        )
-        return Clause(sql, where.values)
+        columns = ", ".join(["study.id", "study.received_at", *section.keys, *map(as_text, returned)])
+        ordered = f"ORDER BY {section.order(descending=place.descending)}"
+        found = f"WHERE {where.sql} {ordered} LIMIT {int(place.limit)}"
+        if self._database.is_sqlite and not section.are_numbers and (ids is None or len(ids) > FEW):
+            return Clause(f"SELECT {columns} FROM {section.walked} {found}", where.values)  # noqa: S608
+        # What is sorted is as narrow as possible.
+        of_patients = "patient." in f"{where.sql} {ordered}"
+        chosen = f"SELECT study.id FROM study{_OF_PATIENT if of_patients else ''}{section.joined} {found}"  # noqa: S608
+        tables = f"study{_OF_PATIENT}{section.joined}"
+        again = f"study.id IN ({chosen}){f' AND {section.condition}' if section.joined else ''}"
+        return Clause(f"SELECT {columns} FROM {tables} WHERE {again} {ordered}", where.values)  # noqa: S608
 
     def _among(self, ids: frozenset[int]) -> Clause:
         """The condition that a study is one of these."""
@@ -148,27 +123,9 @@ class StudyListIndex:
             terms.distinct("study_label", "label", limit),
         )
 
-    def _tables(self, place: ListPlace, ids: frozenset[int] | None) -> str:
-        by_patient = _COLUMNS[place.order][0].startswith("patient.")
-        in_order = ids is None or len(ids) > FEW
-        return _FROM_PATIENTS if self._database.is_sqlite and by_patient and in_order else _FROM
-
     def _rows(self, statement: Clause, scope: Scope) -> Any:
         return self._database.rows(*limited(statement, scope, embedded=self._database.is_sqlite), few=True)
 
 
-def _behind(place: ListPlace) -> list[Clause]:
-    """The conditions for the rows behind the page before."""
-    if place.after is None:
-        return []
-    values, key = place.after
-    columns, sign = _COLUMNS[place.order], "<" if place.descending else ">"
-    row = Clause(
-        f"({', '.join((*columns, 'study.id'))}) {sign} ({', '.join('?' * len(columns))}, {int(key)})", tuple(values)
-    )
-    # This is what the databases use the index for.
-    return [Clause(f"{columns[0]} {sign}= ?", (values[0],)), row]
-
-
 def _line(row: tuple[Any, ...], keys: int) -> StudyLine:
-    return StudyLine(int(row[0]), tuple(row[2 : 2 + keys]), row[1], tuple(row[2 + keys :]))
+    return StudyLine(int(row[0]), tuple(map(str, row[2 : 2 + keys])), row[1], tuple(row[2 + keys :]))

@@ -28,6 +28,8 @@ MOST_KNOWN_ALONE: Final = 5000
 # So many different descriptions are looked through; of more, those that begin with a word are found.
 _DESCRIPTIONS: Final = 2000
 _MOST_WORDS: Final = 8
+# So many different mixtures of modalities are looked through.
+_MIXTURES: Final = 200
 _STUDIES: Final = "SELECT study.id FROM study WHERE"
 _BETWEEN_WORDS: Final = re.compile(r"[\s,;^=*]+")
 
@@ -77,7 +79,7 @@ class StudyTerms:
         if any(wanted.received):
             yield self._range("received_at", *wanted.received)
         if wanted.modalities:
-            yield self._in_series("modality", wanted.modalities)
+            yield self._of_modalities(wanted.modalities)
         if wanted.stations:
             yield self._in_series("station_name", wanted.stations)
         if wanted.marks:
@@ -141,6 +143,20 @@ class StudyTerms:
         # With an operator beside it, SQLite takes no index for a column.
         hidden = [Clause(f"({name} || ''){sql.removeprefix(name)}", values) for sql, values in bounds]
         return Term(all_of(hidden), self._known([(_STUDIES, all_of(bounds))]))
+
+    def _of_modalities(self, values: tuple[str, ...]) -> Term:
+        if self._scope.is_limited:
+            return self._in_series("modality", values)
+        column = "study.modalities_in_study"
+        known = self._distinct("study", "modalities_in_study", _MIXTURES + 1)
+        if len(known) > _MIXTURES:
+            return self._in_series("modality", values)
+        found = tuple(each for each in known if not set(values).isdisjoint(each.split("\\")))
+        if not found:
+            return Term(Clause("1 = 0", ()), frozenset())
+        ids = self._known([(_STUDIES, one_of(column, found))])
+        # With an operator beside it, SQLite takes no index for a column.
+        return Term(one_of(f"({column} || '')" if self._database.is_sqlite else column, found), ids)
 
     def _in_series(self, column: str, values: tuple[str, ...]) -> Term:
         found = one_of(f"series.{column}", values)

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from pacs_server.dicom.attributes import Attribute
 from pacs_server.dicom.scope import EVERYTHING, Scope
-from pacs_server.index.study_list import ListPlace, StudyChoices, StudyLine, StudyListIndex
+from pacs_server.index.study_list import StudyChoices, StudyLine, StudyListIndex
+from pacs_server.index.study_order import ListPlace
 from pacs_server.index.study_terms import StudyFilter
 
 _MOST_CHOICES = 200

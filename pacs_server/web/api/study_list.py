@@ -11,7 +11,7 @@ from pacs_server.dicom.caller import Role
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import Scope
 from pacs_server.errors import InvalidRequest
-from pacs_server.index.study_list import ListPlace, StudyOrder
+from pacs_server.index.study_order import ListPlace, StudyOrder, is_place
 from pacs_server.index.study_terms import StudyFilter
 from pacs_server.services.study_list import ListedStudy
 from pacs_server.web.api.attributes import shown_at, values_of
@@ -113,7 +113,7 @@ class StudyList:
 
     def _search(self, call: Call[StudySearch, None]) -> Answer:
         services, asked, scope = self._services, call.query, call.caller.scope
-        if asked.wanted().marks:
+        if asked.wanted().marks or asked.sort is StudyOrder.LABELS:
             refuse_guests(call)
         place = ListPlace(asked.limit, asked.sort, not asked.ascending, _place(asked.after, asked.sort, scope))
         with services.auditor.query(call.caller, STUDY_ROOT_FIND) as record:
@@ -159,9 +159,7 @@ def _place(cursor: str | None, order: StudyOrder, scope: Scope) -> tuple[tuple[s
         key = inward(int(number), scope)
     except (ValueError, TypeError):
         key = None
-    several = 2 if order is StudyOrder.DATE else 1
-    texts = len(values) == several and all(isinstance(each, str) for each in values) if key is not None else False
-    if key is None or not texts or not 0 < key < 1 << 63:
+    if key is None or not is_place(order, tuple(values)) or not 0 < key < 1 << 63:
         raise InvalidRequest("after is from no link of this list: list from the start")
     check_texts(values, "after")
     return tuple(values), key

@@ -29,13 +29,13 @@ COLUMNS: Final = (
     Column("sex", marked("Sex"), shown=False),
     Column("date", marked("Date"), "date"),
     Column("description", marked("Description"), "description"),
-    Column("modality", marked("Modality")),
+    Column("modality", marked("Modality"), "modality"),
     Column("accession", marked("Accession"), "accession"),
     Column("physician", marked("Referred by"), "physician", shown=False),
-    Column("marks", marked("Labels")),
+    Column("marks", marked("Labels"), "labels"),
     Column("received", marked("Received"), "received", shown=False),
-    Column("series", marked("Series"), shown=False, is_number=True),
-    Column("images", marked("Images"), is_number=True),
+    Column("series", marked("Series"), "series", shown=False, is_number=True),
+    Column("images", marked("Images"), "images", is_number=True),
 )
 _NONE: Final = "none"
 

@@ -24,9 +24,12 @@ DAYS: Final = {
     "year": marked("This year"),
 }
 RECEIVED: Final = {"hour": marked("Last hour"), **{word: DAYS[word] for word in ("today", "yesterday", "7days")}}
-SORTS: Final = ("date", "name", "patient_id", "accession", "description", "physician", "received")
-# By these the last comes first, unless somebody says otherwise.
-_LAST_FIRST: Final = ("date", "received")
+SORTS: Final = (
+    "date", "name", "patient_id", "accession", "description", "physician", "received", "modality", "labels", "series",
+    "images",
+)  # fmt: skip
+# By these the last or the most comes first, unless somebody says otherwise.
+_LAST_FIRST: Final = ("date", "received", "series", "images")
 _SEVERAL: Final = ("modality", "label")
 _FILTERS: Final = ("q", "date", "from", "to", "received", "modality", "station", "label", "reading")
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")

@@ -14,7 +14,8 @@ from pacs_server.dicom.scope import Scope
 from pacs_server.index import study_list, study_terms
 from pacs_server.index.mark_filter import MarkFilter
 from pacs_server.index.marks import Mark, MarkIndex, MarkKind
-from pacs_server.index.study_list import ListPlace, StudyListIndex, StudyOrder
+from pacs_server.index.study_list import StudyListIndex
+from pacs_server.index.study_order import ListPlace, StudyOrder
 from pacs_server.index.study_terms import StudyFilter
 
 UID = "1.2.826.0.1.3680043.8.498.7"
@@ -79,12 +80,18 @@ def test_words(archive: SmallArchive, monkeypatch: pytest.MonkeyPatch, known: in
     assert {text: found(archive, StudyFilter(text)) for text in WORDS} == WORDS
 
 
+def label(archive: SmallArchive, number: str, *labels: str) -> None:
+    now = datetime.now(UTC)
+    MarkIndex(archive.database).apply([Mark(f"{UID}.{number}", MarkKind.LABEL, each, now, "ann") for each in labels])
+
+
 @pytest.mark.parametrize("few", [2000, 0])
 @pytest.mark.parametrize("known", [50_000, 0])
 def test_filters(archive: SmallArchive, monkeypatch: pytest.MonkeyPatch, known: int, few: int) -> None:
     monkeypatch.setattr(study_terms, "MOST_KNOWN", known)
     monkeypatch.setattr(study_list, "FEW", few)
-    MarkIndex(archive.database).apply([Mark(f"{UID}.2", MarkKind.LABEL, "teaching", datetime.now(UTC), "ann")])
+    label(archive, "2", "teaching", "adrenal")
+    label(archive, "4", "adrenal")
     year = datetime.now(UTC).strftime("%Y")
     filters = {
         StudyFilter(dates=("20260302", "20260302")): "32",
@@ -98,7 +105,8 @@ def test_filters(archive: SmallArchive, monkeypatch: pytest.MonkeyPatch, known: 
         StudyFilter(marks=MarkFilter(("teaching",))): "2",
         StudyFilter("doe", ("20260302", ""), modalities=("CT",)): "3",
     }
-    for place in (ListPlace(10), ListPlace(10, StudyOrder.RECEIVED), ListPlace(10, StudyOrder.NAME, False)):
+    for order in StudyOrder:
+        place = ListPlace(10, order, order is StudyOrder.NAME)
         got = {each: found(archive, each, place) for each in filters}
         assert {each: set(text) for each, text in got.items()} == {each: set(text) for each, text in filters.items()}
 
@@ -111,10 +119,23 @@ ORDERS = {
     StudyOrder.DESCRIPTION: "4132",
     StudyOrder.PHYSICIAN: "1234",
     StudyOrder.RECEIVED: "1234",
+    StudyOrder.MODALITY: "1324",
+}
+# What has more than one text to sort by.
+TEXTS = {StudyOrder.DATE: 2, StudyOrder.LABELS: 2}
+# The least first and the most first: these are no reverse of each other.
+BOTH_ORDERS = {
+    StudyOrder.LABELS: ("32" + "14", "23" + "41"),
+    StudyOrder.SERIES: ("1423", "2314"),
+    StudyOrder.IMAGES: ("1423", "3214"),
 }
 
 
 def test_pages_follow_each_order_in_both_directions(archive: SmallArchive) -> None:
+    archive.study(1, StudyInstanceUID=f"{UID}.2", PatientID="P2", PatientName="Doe^Jane^^Dr", Modality="MR")
+    archive.study(3, StudyInstanceUID=f"{UID}.3", SeriesInstanceUID=f"{UID}.3", PatientID="p3", PatientName="Doe^John")
+    label(archive, "3", "adrenal", "teaching")
+    label(archive, "2", "thorax", "teaching")
     index = StudyListIndex(archive.database)
     for order in StudyOrder:
         for descending in (False, True):
@@ -124,21 +145,29 @@ def test_pages_follow_each_order_in_both_directions(archive: SmallArchive) -> No
             ).lines:
                 seen += lines[0].texts[0].rpartition(".")[2]
                 after = (lines[0].sorted_by, lines[0].id)
-            assert seen == ORDERS[order][:: -1 if descending else 1], (order, descending)
+            both = BOTH_ORDERS.get(order) or (ORDERS[order], ORDERS[order][::-1])
+            assert seen == both[descending], (order, descending)
 
 
 def test_limits_hold_for_what_is_found_and_how(archive: SmallArchive) -> None:
     archive.study(1, StudyInstanceUID=f"{UID}.2", SeriesInstanceUID=f"{UID}.2.99", Modality="SR", StationName="SECRET",
                   PatientID="P2", PatientName="Doe^Jane^^Dr")  # fmt: skip
     only_mr = Scope(modalities=("MR",))
+    archive.study(3, StudyInstanceUID=f"{UID}.3", SeriesInstanceUID=f"{UID}.3.1", Modality="MR",
+                  PatientID="p3", PatientName="Doe^John")  # fmt: skip
     assert found(archive, StudyFilter(f"{UID}.2.99")) == "2"
+    # Of what is seen there is more in the third study; of all there is more in the first one.
+    for order in (StudyOrder.IMAGES, StudyOrder.MODALITY):
+        assert found(archive, StudyFilter(), ListPlace(10, order), only_mr) == "32"
+    after = ListPlace(10, StudyOrder.IMAGES, after=(("3",), 3))
+    assert found(archive, StudyFilter(), after, only_mr) == "2"
     for wanted, studies in {
-        StudyFilter(): "2",
-        StudyFilter("doe"): "2",
+        StudyFilter(): "32",
+        StudyFilter("doe"): "32",
         StudyFilter(f"{UID}.2"): "2",
         StudyFilter(f"{UID}.2.99"): "",
         StudyFilter(modalities=("SR",)): "",
-        StudyFilter(modalities=("MR",)): "2",
+        StudyFilter(modalities=("MR",)): "32",
         StudyFilter(stations=("SECRET",)): "",
         StudyFilter(stations=("MR_1",)): "2",
     }.items():
@@ -168,16 +197,21 @@ def test_a_page_takes_few_statements_and_follows_an_index(
 
     # The descriptions and the studies of each word, then the page.
     assert [len(plans(StudyFilter(text))) for text in ("", "doe", "doe chest", f"{UID}.1", "zzz")] == [1, 3, 5, 2, 2]
-    assert len(plans(StudyFilter("doe", ("20260101", ""), modalities=("CT",), stations=("CT_2",)))) == 5
+    assert len(plans(StudyFilter("doe", ("20260101", ""), modalities=("CT",), stations=("CT_2",)))) == 6
     if not archive.database.is_sqlite:
         # With a few rows, PostgreSQL reads the table.
         return
     monkeypatch.setattr(study_terms, "MOST_KNOWN", 0)
     for order in StudyOrder:
-        (plan,) = plans(
-            StudyFilter(), ListPlace(10, order, after=(("2026",) * (2 if order is StudyOrder.DATE else 1), 5))
-        )
-        assert re.search("SEARCH (study|patient) USING (COVERING )?INDEX ix_(study|patient)_", plan), (order, plan)
+        told = plans(StudyFilter(), ListPlace(10, order, after=(("2026",) * TEXTS.get(order, 1), 5)))
+        assert len(told) == (2 if order is StudyOrder.LABELS else 1), order
+        if order in (StudyOrder.SERIES, StudyOrder.IMAGES):
+            # There is no index for what each stored instance changes: only numbers and ids are read and sorted.
+            assert "SCAN study" in told[0], told
+            assert told[0].count("patient") == 1, told
+            continue
+        assert re.search("SEARCH (study|patient|study_label) USING (COVERING )?INDEX ix_", told[0]), (order, told)
+        assert not any("B-TREE FOR ORDER BY" in each for each in told), (order, told)
     # What very many fulfil is asked of each in the order of the list: nothing is sorted.
     for wanted in (StudyFilter("doe"), StudyFilter(modalities=("CT",)), StudyFilter(received=("2026", ""))):
         assert "ix_study_newest" in (plan := plans(wanted)[-1]), plan

@@ -206,6 +206,13 @@ def test_the_list_that_people_search(api: RestAPI) -> None:
     assert (first["total"], [each["PatientID"] for each in first["items"]]) == (2, ["P1"])
     second = api.get("/study-list", params={"text": "doe", "limit": "1", "after": first["after"]})
     assert ([each["PatientID"] for each in second["items"]], second["next"], second["total"]) == (["P0"], None, None)
+    api.send("POST", f"/studies/{first['items'][0]['StudyInstanceUID']}/marks", {"add_labels": ["knee"]})
+    for sort, ids in {"images": "012", "labels": "120", "modality": "210", "series": "012"}.items():
+        listed, after = "", ""
+        while after is not None:
+            page = api.get("/study-list", params={"sort": sort, "limit": "1", "after": after})
+            listed, after = listed + page["items"][0]["PatientID"][1:], page["after"]
+        assert listed == ids, sort
     for wrong in ("x", "bnVsbA", "WyJhIiwgMV0", "WzEsIDIsIDNd", "WyJhIiwgImIiLCAtMV0", "WyJhIiwgImIiLCAiYyJd"):
         assert api.client.get(f"/api/v1/study-list?after={wrong}").status_code == 400, wrong
 

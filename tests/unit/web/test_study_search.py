@@ -64,6 +64,7 @@ def test_links_keep_the_rest() -> None:
     assert found.query(after="y z") == "q=doe&modality=CT&modality=MR&sort=name&dir=asc&after=y+z"
     assert found.sorted_by("name").endswith("sort=name&dir=desc")
     assert found.sorted_by("received").endswith("sort=received&dir=desc")
+    assert found.sorted_by("images").endswith("sort=images&dir=desc")
     assert [(chip.value, chip.without) for chip in found.chips()] == [
         ("CT", "q=doe&modality=MR&sort=name&dir=asc"),
         ("MR", "q=doe&modality=CT&sort=name&dir=asc"),
