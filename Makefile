@@ -55,7 +55,7 @@ run: $(RUN_STAMP) ## Start the server, with pacs_server.yaml if it is here
 viewer: $(RUN_STAMP) ## Fetch the viewer OHIF, which the web pages open studies in then
 	@$(BIN)/python .ci/viewer
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/pacs_server_ohif-*.whl
-	@echo 'it is in $(VENV): start the server anew to see it'
+	@echo 'it is in $(VENV): start the server anew to see it; for a server that is installed elsewhere, pip install the wheel there'
 
 .PHONY: test
 test: $(DEV_STAMP) ## Run all tests

@@ -34,7 +34,7 @@ def test_a_study_is_labelled_noted_and_read(site: Site, page: Page, tmp_path: Pa
     expect(page.get_by_text("Second look")).to_be_visible()
     page.get_by_label("State").select_option("read")
     page.get_by_label("Assigned to").fill("ann")
-    page.get_by_role("button", name="Keep").click()
+    page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("Last set by not logged in")).to_be_visible()
     page.get_by_role("button", name=f"Remove the label {NASTY}").click()
     expect(page.get_by_label("Labels").get_by_role("listitem")).to_have_count(0)

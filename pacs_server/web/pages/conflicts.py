@@ -83,8 +83,10 @@ class Conflicts:
         would = await self._pages.ask(request, operation, body=body)
         # References, so that nobody else is meant when the form comes back.
         fixed = {"source": would.source.reference} if deed == "merge" else {"study": asked["study"]}
+        of = await self._pages.ask(request, "list_studies_of", query={"patient": would.source.reference})
         return self._pages.show(
-            request, "conflict_decision.html", deed=deed, would=would, rows=compared([would.source, would.target]),
+            request, "conflict_decision.html", known={each.study_instance_uid: each for each in of.items},
+            deed=deed, would=would, rows=compared([would.source, would.target]),
             fields=fixed | {"target": would.target.reference},
         )  # fmt: skip
 

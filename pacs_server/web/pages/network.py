@@ -54,13 +54,24 @@ class Network:
             request, "network.html", q=q,
             open_now=[(each, _ago(each.seconds)) for each in _matching(now.items, q)],
             recent=[(each, *ending(each.outcome)) for each in ended[:_SHOWN]],
-            refused=refusals([each for each in _matching(past.items, q) if each.refused])[:_SHOWN],
+            refused=refusals(_matching(past.items, q))[:_SHOWN],
             may_allow=ask.may(request, "add_peer_rule"),
         )  # fmt: skip
 
 
 def refusals(rows: Sequence[Any]) -> list[Refused]:
-    """Refused associations, the same ones together, the last one first."""
+    """Refused associations, the same ones together, the last one first; `rows` are all, the newest first.
+
+    Whom no rule let in, and who was let in since, is not told any more.
+    """
+    admitted: set[tuple[str, str]] = set()
+    shut_out = []
+    for each in rows:
+        if not each.refused:
+            admitted.add((each.calling_ae, each.address))
+        elif (each.calling_ae, each.address) not in admitted or not refusal(each.outcome).allowable:
+            shut_out.append(each)
+    rows = shut_out
     counts = Counter(_key(each) for each in rows)
     last = {_key(each): each for each in reversed(rows)}
     found = [

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pacs_server.audit.auditor import NOT_LOGGED_IN
 from pacs_server.errors import NotAuthorised, NotFound
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Pages
@@ -77,6 +78,7 @@ class StudyHistory:
             first=last - timedelta(days=_DAYS),
             last=last,
             words=SEEN,
+            nobody=NOT_LOGGED_IN,
             over=await self._associations(request),
         )
 

@@ -34,12 +34,14 @@ class Welcome:
     async def _page(self, request: Request) -> Response:
         ask = self._pages.ask
         here = await ask(request, "show_connection")
-        unlimited = not caller_of(request).scope.is_limited
+        caller = caller_of(request)
+        unlimited = not caller.scope.is_limited
         adds = unlimited and ask.may(request, "add_samples")
         arrivals = await self._arrivals(request) if unlimited and ask.may(request, "list_recent_associations") else None
         draft, wrong = await self._draft(request)
         return self._pages.show(
             request, "welcome.html", here=here, arrivals=arrivals, draft=draft, wrong=wrong,
+            open_mode=unlimited and caller.user is None and not caller.certificate,
             asked=request.query_params, commands=_commands(here), may_add=adds,
             may_remove=unlimited and ask.may(request, "remove_samples"),
             samples=(await ask(request, "list_samples")).studies if adds else [],

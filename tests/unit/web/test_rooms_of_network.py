@@ -55,6 +55,9 @@ def test_who_was_refused_and_why(rooms: Rooms) -> None:
     assert "It called OTHER; this archive is PACS_SERVER." in page
     assert "1 echo, 12 objects sent here" in " ".join(page.split())
     assert page.count("Allow this peer") == 1
+    # Once it was let in, there is nothing to allow.
+    rooms.recent.ended(Caller(Door.DIMSE, "10.0.0.9", "<b>CT9", "PACS"), "released", {}, Traffic(1, 1, 1.0))
+    assert "Allow this peer" not in rooms.page("/network")
     rooms.act_as(Role.OPERATOR)
     page = rooms.page("/network?q=ct8")
     assert "Allow this peer" not in page

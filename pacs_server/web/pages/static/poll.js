@@ -28,7 +28,8 @@ function follow(id, seconds) {
   let pause = seconds;
   const next = () => setTimeout(async () => {
     const part = document.getElementById(id);
-    if (!part) return;
+    // A part that has come to rest says so by having lost its attribute.
+    if (!part?.dataset.every) return;
     if (document.visibilityState === "visible" && !isUsed(part)) {
       try {
         await look(id);

@@ -137,7 +137,7 @@ function row(file) {
 function line(file, kind, words) {
   file.row.dataset.kind = kind;
   file.row.lastChild.textContent = words;
-  file.row.lastChild.className = { stored: "good", failed: "bad", lost: "bad" }[kind] || "";
+  file.row.lastChild.className = words.startsWith(text.warned) ? "warn" : { stored: "good", failed: "bad", lost: "bad" }[kind] || "";
   // So many lines as people read; what failed stays.
   const rows = $("rows");
   while (rows.children.length > MOST_ROWS) {
