@@ -12,7 +12,7 @@ from pacs_server.app.runtime import ReloadResult, Runtime
 from pacs_server.errors import PacsError
 from pacs_server.index.growth import Growth
 from pacs_server.index.state import StateIndex
-from pacs_server.kit.metrics import RemoteCounts
+from pacs_server.kit.metrics import PollingCounts, RemoteCounts
 from pacs_server.upkeep.last_backup import LastBackup, last_backup
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Health:
         self.task_counts = TimedProbe(lambda: _or_none(archive.tasks.counts), lambda reason: None).result
         # How the remotes are, see `Metrics.watch_remotes`.
         self.remote_counts = TimedProbe(lambda: _or_none(self._read_remotes), lambda reason: None).result
+        self.polling_counts = TimedProbe(lambda: _or_none(self._read_polling), lambda reason: None).result
 
     def status(self) -> dict[str, object]:
         """The sections of `/status` and `pacs-server status` about the server as a whole."""
@@ -160,6 +161,15 @@ class Health:
             RemoteCounts(each.name, each.state, each.waiting, each.dead, each.oldest_seconds)
             for each in archive.forwarding.remotes(archive.breakers)
         ]
+
+    def _read_polling(self) -> PollingCounts:
+        polling, states = self._archive.polling, self._archive.polling.states()
+        entries = {
+            each.name: (state.failures, state.answered_at.timestamp() if state.answered_at else None)
+            for each in self._runtime.config().polling
+            if (state := states.get(each.name)) is not None
+        }
+        return PollingCounts(polling.counts(), entries)
 
     def _read_index_gauges(self) -> dict[str, float]:
         """The gauges that come from the database."""

@@ -71,6 +71,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
     health = Health(runtime)
     runtime.metrics.watch_tasks(health.task_counts)
     runtime.metrics.watch_remotes(health.remote_counts)
+    runtime.metrics.watch_polling(health.polling_counts)
     yield health
     yield from _worklist_sources(runtime)
     if runtime.ports.monitoring is not None:

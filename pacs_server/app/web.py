@@ -64,6 +64,7 @@ def _web_door(
         mpps=archive.mpps,
         tasks=archive.tasks,
         fetching=archive.fetching,
+        polling=archive.polling,
         remotes=RemoteQueries(runtime.senders.remotes, OutgoingAuditor(archive.audit)),
         rules=routing.engine,
         deidentifying=routing.deidentifying,

@@ -27,6 +27,7 @@ from pacs_server.cli import (
     mark,
     mpps,
     peers,
+    polling,
     rebuild,
     remote_asking,
     route,
@@ -70,6 +71,7 @@ app.add_typer(delete.trash, name="trash")
 app.add_typer(mpps.app, name="mpps")
 app.add_typer(peers.app, name="peers")
 app.add_typer(remote_asking.app, name="remote")
+app.add_typer(polling.app, name="polling")
 app.add_typer(deliveries.app)
 app.add_typer(route.app, name="route")
 app.add_typer(tasks.app, name="tasks")

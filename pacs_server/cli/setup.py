@@ -42,8 +42,9 @@ def _described(config: "Config") -> Iterator[tuple[str, str]]:
         plain[f"access_control.peers[{number}]"] = rule
     for number, rule in enumerate(plain["routing"].pop("rules")):
         plain[f"routing.rules[{number}]"] = rule
-    for number, remote in enumerate(plain.pop("remote_aes")):
-        plain[f"remote_aes[{number}]"] = remote
+    for name in ("remote_aes", "polling", "prefetch"):
+        for number, entry in enumerate(plain.pop(name)):
+            plain[f"{name}[{number}]"] = entry
     for section, values in plain.items():
         yield from ((f"{section}.{key}", shown(value)) for key, value in values.items())
 

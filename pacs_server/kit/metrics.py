@@ -24,6 +24,13 @@ _BATCH = (1, 2, 4, 8, 16, 32, 64)
 TaskCounts = tuple[Mapping[tuple[str, str], int], Mapping[str, float]]
 
 
+class PollingCounts(NamedTuple):
+    """Studies found at remotes, by remote and state; and by entry of the polling failures in a row and last answer."""
+
+    studies: Mapping[tuple[str, str], int]
+    entries: Mapping[str, tuple[int, float | None]]
+
+
 class RemoteCounts(NamedTuple):
     """A remote: whether it can be sent to, how many deliveries wait for it and are dead, and the oldest one's age."""
 
@@ -269,6 +276,10 @@ class Metrics:
         """Ask `remotes` at each scrape how they are; None leaves them out."""
         self._registry.register(_RemoteGauges(remotes))
 
+    def watch_polling(self, polling: Callable[[], PollingCounts | None]) -> None:
+        """Ask `polling` at each scrape what has been found at remotes; None leaves it out."""
+        self._registry.register(_PollingGauges(polling))
+
     def render(self) -> bytes:
         """The metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
@@ -341,6 +352,35 @@ class _TaskGauges:
             ),
             GaugeMetricFamily(
                 "pacs_tasks_oldest_due_seconds", "How long the oldest due task has waited.", labels=["kind"]
+            ),
+        ]
+
+
+class _PollingGauges:
+    def __init__(self, polling: Callable[[], PollingCounts | None]) -> None:
+        self._polling = polling
+
+    def collect(self) -> Iterator[Metric]:
+        counted = self._polling()
+        if counted is None:
+            return
+        studies, failures, answered = self.describe()
+        for (remote, state), count in counted.studies.items():
+            studies.add_metric([remote, state], count)
+        for name, (failed, at) in counted.entries.items():
+            failures.add_metric([name], failed)
+            if at is not None:
+                answered.add_metric([name], at)
+        yield from (studies, failures, answered)
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return [
+            GaugeMetricFamily("pacs_remote_studies", "Studies that were found at remotes.", labels=["remote", "state"]),
+            GaugeMetricFamily(
+                "pacs_polling_failures", "How often in a row a polled remote did not answer.", labels=["polling"]
+            ),
+            GaugeMetricFamily(
+                "pacs_polling_answered_timestamp_seconds", "Unix time of its last answer.", labels=["polling"]
             ),
         ]
 

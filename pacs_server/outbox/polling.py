@@ -23,7 +23,7 @@ from pacs_server.outbox.handler import Work
 from pacs_server.scu.queries import RemoteQueries
 from pacs_server.scu.remotes import Remotes, participant
 from pacs_server.scu.search import Search
-from pacs_server.services.polling import RETURNED, Finder, PollingService, first_day
+from pacs_server.services.polling import RETURNED, Finder, PollingService, first_day, poll_key
 from pacs_server.services.tasks import TaskService
 
 log = logging.getLogger(__name__)
@@ -149,15 +149,13 @@ class Polls:
                 continue
             alive.add(entry.name)
             if _is_too_late(task, entry, self._tasks.now()):
-                self._tasks.hasten(_key(entry))
+                self._tasks.hasten(poll_key(entry.remote, entry.name))
         for name in entries.keys() - alive:
             entry = entries[name]
             payload = {"name": name}
-            self._tasks.add(NewTask(POLL, f"polling {name}", entry.remote, payload, dedupe_key=_key(entry)))
-
-
-def _key(entry: PollingConfig) -> str:
-    return f"{POLL}:{entry.remote}:{entry.name}"
+            self._tasks.add(
+                NewTask(POLL, f"polling {name}", entry.remote, payload, dedupe_key=poll_key(entry.remote, entry.name))
+            )
 
 
 def _is_too_late(task: Task, entry: PollingConfig, now: datetime) -> bool:

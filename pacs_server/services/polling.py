@@ -111,6 +111,10 @@ class PollingService:
         """How each entry stands that was ever asked, by its name."""
         return self._index.polling()
 
+    def ask_now(self, remote: str, name: str) -> bool:
+        """Have the remote of an entry asked at once; False if the server has not begun to ask it yet."""
+        return self._tasks.hasten(poll_key(remote, name))
+
     def answered(self, name: str, asked_at: datetime, matches: int, found: int) -> None:
         """Keep that the remote of an entry has answered."""
         self._index.set_polling(PollingState(name, asked_at, self._tasks.now(), matches, found))
@@ -121,6 +125,11 @@ class PollingService:
         failures = state.failures + 1
         self._index.set_polling(replace(state, asked_at=asked_at, failures=failures, last_error=reason))
         return failures
+
+
+def poll_key(remote: str, name: str) -> str:
+    """What tells the task of an entry of the polling from all others."""
+    return f"poll:{remote}:{name}"
 
 
 def first_day(today: date, window: float, answered_at: datetime | None) -> date:

@@ -25,6 +25,7 @@ from pacs_server.services.metadata import MetadataService
 from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
+from pacs_server.services.polling import PollingService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.rule_engine import RuleEngine
@@ -67,6 +68,7 @@ class WebServices:
     mpps: MPPSService
     tasks: TaskService
     fetching: FetchService
+    polling: PollingService
     remotes: RemoteQueries
     rules: RuleEngine
     forwarding: ForwardingService

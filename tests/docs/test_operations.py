@@ -13,7 +13,7 @@ from pacs_server.app.ports import Addresses
 from pacs_server.app.welcome import welcome
 from pacs_server.cli.main import app
 from pacs_server.config import Config, ServerConfig
-from pacs_server.kit.metrics import GAUGES, Metrics, RemoteCounts
+from pacs_server.kit.metrics import GAUGES, Metrics, PollingCounts, RemoteCounts
 from pacs_server.net import acceptor
 from pacs_server.net.acceptor import Rejection
 from pacs_server.scp.rejections import REJECTIONS
@@ -77,6 +77,7 @@ def rendered() -> str:
     metrics.watch_tasks(lambda: ({("commitment", "dead"): 1}, {"commitment": 1.0}))
     metrics.delivery("WS1", "delivered", 1)
     metrics.watch_remotes(lambda: [RemoteCounts("WS1", "ready", 1, 1, 1.0)])
+    metrics.watch_polling(lambda: PollingCounts({("WS1", "complete"): 1}, {"WS1": (0, 1.0)}))
     metrics.worklist_input("hl7", accepted=True)
     metrics.reloaded(ok=True)
     metrics.recovered("indexed")

@@ -25,6 +25,7 @@ from pacs_server.web.api.marks import Marks
 from pacs_server.web.api.notes import Notes
 from pacs_server.web.api.operation import PREFIX, Operation
 from pacs_server.web.api.peer_rules import PeerRulesResource
+from pacs_server.web.api.polling import Polling
 from pacs_server.web.api.reference import STYLE, reference
 from pacs_server.web.api.remotes import Remotes
 from pacs_server.web.api.routing import Routing
@@ -58,6 +59,7 @@ _RESOURCES: Final = (
     Steps,
     Tasks,
     Remotes,
+    Polling,
     Deliveries,
     Associations,
     Conflicts,

@@ -13,6 +13,7 @@ from pacs_server.web.pages.conflicts import Conflicts
 from pacs_server.web.pages.look import Look
 from pacs_server.web.pages.network import Network
 from pacs_server.web.pages.page import Pages
+from pacs_server.web.pages.polling import Polling
 from pacs_server.web.pages.preferences import Preferences
 from pacs_server.web.pages.queue import Queue
 from pacs_server.web.pages.remote import RemotePage
@@ -60,6 +61,7 @@ _ROOMS: Final = (
     Remotes,
     RemotePage,
     Queue,
+    Polling,
     Rules,
     About,
     Welcome,

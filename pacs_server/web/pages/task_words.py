@@ -10,6 +10,7 @@ from pacs_server.web.pages.languages import marked
 KINDS: Final = {
     "forward": marked("Send"),
     "fetch": marked("Fetch"),
+    "poll": marked("Ask a remote what it has"),
     "commitment": marked("Report storage commitment"),
     "ask_commitment": marked("Ask for storage commitment"),
     "webhook": marked("Call a webhook"),

@@ -45,6 +45,9 @@ COMMANDS = {
     "remote pause": ["WS1"],
     "remote resume": ["WS1"],
     "remote status": [],
+    "polling list": [],
+    "polling studies": [],
+    "polling now": ["WS1"],
     "deliveries": [],
     "route test": ["1.2"],
     "tasks list": [],
@@ -80,6 +83,8 @@ OTHERS = {
         "conformance",
         "completion",
         "man",
+        "synthetic",
+        "serve-temporary",
     ),
     *("audit verify", "audit search", "audit export"),
 }

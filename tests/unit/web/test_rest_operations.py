@@ -17,6 +17,7 @@ from worklists import numbered
 
 from pacs_server.audit.events import EventType
 from pacs_server.config import RemoteAEConfig, WebConfig, WebShareLinksConfig
+from pacs_server.config.sections.polling import PollingConfig
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.scope import Scope
 from pacs_server.index.mpps import ProcedureStepIndex
@@ -37,8 +38,9 @@ class Stage:
     def __post_init__(self) -> None:
         archive = self.api.archive
         remotes = tuple(RemoteAEConfig(ae_title=name, host="127.0.0.1", port=104) for name in ("WS1", "WS2"))
+        polling = (PollingConfig(remote="WS1", every=60.0),)
         web = WebConfig(share_links=WebShareLinksConfig(enabled=True))
-        self.api.config = self.api.config.model_copy(update={"remote_aes": remotes, "web": web})
+        self.api.config = self.api.config.model_copy(update={"remote_aes": remotes, "web": web, "polling": polling})
         ds, *_ = self.api.store(
             [make_ct(PatientName="A^B"), make_ct(PatientName="C^D"), make_ct(PatientName="C^D", PatientID="P9")]
         )
@@ -122,6 +124,9 @@ SAMPLES: dict[str, Sample] = {
     "retarget": lambda _: ("/remotes/WS1/retarget", {"to": "WS2"}),
     "list_remotes": lambda _: ("/remotes", None),
     "fetch_from_remote": lambda _: ("/remotes/WS1/fetch", {"study": "1.2.3"}),
+    "list_polling": lambda _: ("/polling", None),
+    "poll_now": lambda _: ("/polling/WS1/now", None),
+    "list_remote_studies": lambda _: ("/remote-studies?state=found", None),
     "find_marked": lambda _: ("/marks?label=night", None),
     "show_marks": lambda stage: (f"/studies/{stage.study}/marks", None),
     "mark": lambda stage: (f"/studies/{stage.study}/marks", {"add_labels": ["night"], "reading": "read"}),
