@@ -11,6 +11,7 @@ from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import NoAudit
 from pacs_server.audit.recorder import Recorder
 from pacs_server.audit.trail import AuditTrail, open_trail
+from pacs_server.audit.verification import TrailVerification
 from pacs_server.config.model import Config
 from pacs_server.config.passwords import PasswordChecker
 from pacs_server.config.sections.polling import AT_ONCE
@@ -114,6 +115,7 @@ class OpenArchive:
     patients: PatientService
     audit: Recorder
     trail: AuditTrail | None
+    verification: TrailVerification | None
     passwords: PasswordChecker
     keys: APIKeyService
     sessions: SessionService
@@ -168,6 +170,9 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     trail = resources.enter_context(open_trail(config().audit)) if config().audit.enabled else None
     audit = Recorder(trail or NoAudit(), lambda: config().server.ae_title)
     auditor = Auditor(audit)
+    verification = (
+        None if trail is None else resources.enter_context(TrailVerification(lambda: config().audit, auditor))
+    )
     queries = QueryIndex(database)
     retrieve = RetrieveService(archive, queries)
     tasks = TaskService(
@@ -237,6 +242,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         patients=patients,
         audit=audit,
         trail=trail,
+        verification=verification,
         passwords=PasswordChecker(),
         keys=APIKeyService(KeyIndex(database), audit),
         sessions=sessions,

@@ -85,6 +85,7 @@ def _web_door(
         events=events,
         recent_associations=runtime.recent,
         trail=archive.trail,
+        verification=archive.verification,
         associations=lambda: open_associations(runtime.connections),
         reload=runtime.reload,
         status=status,

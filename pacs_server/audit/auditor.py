@@ -84,6 +84,12 @@ class Auditor:
         participants = (participant_of(caller), self._archive(caller))
         self._recorder.write(Event(EventID.AUDIT_LOG_USED, Action.READ, participants, detail=detail))
 
+    def trail_verified(self, caller: Caller, detail: str, *, failed: bool) -> None:
+        """Record durably that the caller has the audit trail verified, and the result. Raises AuditUnavailable."""
+        participants = (participant_of(caller), self._archive(caller))
+        outcome = Outcome.SERIOUS_FAILURE if failed else Outcome.SUCCESS
+        self._recorder.write(Event(EventID.AUDIT_LOG_USED, Action.READ, participants, outcome=outcome, detail=detail))
+
     def alert(self, who: Participant, kind: str, event: Event) -> None:
         """Record an event that `who` can cause at will: once a minute for each address and kind."""
         self._recorder.alert(replace(event, participants=(who,)), peer=who.address, kind=kind)

@@ -4,9 +4,10 @@ Only reads, so a server may write to the trail meanwhile.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pacs_server.audit.anchors import Anchor, read_anchor
 from pacs_server.audit.files import ANCHORS, HEAD, Line, day_files, lines, locked, unavailable
@@ -14,6 +15,9 @@ from pacs_server.audit.record import BEGIN, Mark, Record, read_record
 from pacs_server.audit.signing import SigningKey, fields_of, find_key
 from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.errors import AuditUnavailable
+
+# `step` is called after so many records.
+_STEP: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +58,17 @@ class _Snapshot:
     size: int  # of the last day file; the others do not grow
 
 
-def verify(settings: AuditConfig) -> ValidTrail:
-    """Check the whole trail; raises InvalidTrail, AuditUnavailable if the trail cannot be read, and ConfigError."""
+def verify(settings: AuditConfig, step: Callable[[int], None] = lambda checked: None) -> ValidTrail:
+    """Check the whole trail; `step` is told now and then how many records were checked.
+
+    Raises InvalidTrail, AuditUnavailable if the trail cannot be read, ConfigError, and what `step` raises.
+    """
     directory = settings.directory
     if not directory.is_dir():
         raise AuditUnavailable(f"there is no audit trail in {directory}")
     key = find_key(directory, settings.key)
     snapshot = _snapshot(directory)
-    check = _Check(key, _checked_anchors(key, snapshot.anchors))
+    check = _Check(key, _checked_anchors(key, snapshot.anchors), step)
     with unavailable("be read"):
         for name in snapshot.names:
             last = name == snapshot.names[-1]
@@ -104,8 +111,9 @@ def _checked_anchors(key: SigningKey, found: Sequence[Line]) -> list[Anchor]:
 class _Check:
     """Follows the chain of records from the first to the last one."""
 
-    def __init__(self, key: SigningKey, anchors: Sequence[Anchor]) -> None:
+    def __init__(self, key: SigningKey, anchors: Sequence[Anchor], step: Callable[[int], None]) -> None:
         self._key = key
+        self._step = step
         self._anchors = {anchor.file: anchor for anchor in anchors}
         self._last_anchor = anchors[-1] if anchors else None
         self._ends = {anchor.last for anchor in anchors}
@@ -173,6 +181,8 @@ class _Check:
             self._pruned = max(self._pruned, record.pruned)
         self.last = Mark(record.sequence, record.mac)
         self.records += 1
+        if self.records % _STEP == 0:
+            self._step(self.records)
 
     def _check_begin(self) -> None:
         """Check that the missing first records were pruned: a record says so, and they end where an anchor does."""

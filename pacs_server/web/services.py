@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.trail import AuditTrail
+from pacs_server.audit.verification import TrailVerification
 from pacs_server.config.model import Config
 from pacs_server.config.passwords import PasswordChecker
 from pacs_server.kit.metrics import Metrics
@@ -89,6 +90,7 @@ class WebServices:
     recent_associations: RecentAssociations
     # The audit trail to search in, None if it is switched off.
     trail: AuditTrail | None
+    verification: TrailVerification | None
     # The associations that are open now, the oldest first.
     associations: Callable[[], list[OpenAssociation]]
     spoken: Spoken

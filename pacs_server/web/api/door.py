@@ -13,6 +13,7 @@ from pacs_server.services.access import require
 from pacs_server.web.api.about import AboutServer
 from pacs_server.web.api.associations import Associations
 from pacs_server.web.api.audit import AuditRecords
+from pacs_server.web.api.audit_verification import AuditVerifications
 from pacs_server.web.api.binding import routes_of
 from pacs_server.web.api.conflicts import Conflicts
 from pacs_server.web.api.connection import ConnectionResource
@@ -65,6 +66,7 @@ _RESOURCES: Final = (
     Conflicts,
     Trash,
     AuditRecords,
+    AuditVerifications,
     UsersAndKeys,
     Server,
     Events,

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from pacs_server.web.pages.about import About
 from pacs_server.web.pages.allow import Allow
 from pacs_server.web.pages.audit import Audit
+from pacs_server.web.pages.audit_verification import AuditVerification
 from pacs_server.web.pages.conflicts import Conflicts
 from pacs_server.web.pages.look import Look
 from pacs_server.web.pages.network import Network
@@ -54,6 +55,7 @@ _ROOMS: Final = (
     Tasks,
     Storage,
     Audit,
+    AuditVerification,
     Users,
     Settings,
     Network,

@@ -164,6 +164,8 @@ SAMPLES: dict[str, Sample] = {
     "purge_deletion": lambda stage: (f"/trash/{stage.deletion()}", None),
     "purge": lambda _: ("/trash/purge", {"older_than_days": 0}),
     "search_audit_trail": lambda _: ("/audit", None),
+    "show_audit_verification": lambda _: ("/audit/verification", None),
+    "verify_audit_trail": lambda _: ("/audit/verification", None),
     "list_users": lambda _: ("/users", None),
     "add_user": lambda _: ("/users", {"name": "bob", "password": "12345678", "role": "reader"}),
     "set_rights": lambda _: ("/users/bob/rights", {"role": "operator"}),

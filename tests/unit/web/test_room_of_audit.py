@@ -6,14 +6,18 @@ import json
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rooms import Rooms
+from servers import eventually
 
-from pacs_server.audit.events import EventID, EventType
+from pacs_server.audit import verification
+from pacs_server.audit.events import EventID, EventType, Outcome
 from pacs_server.dicom.caller import Role
 from pacs_server.web.api.audit import EventKind
 from pacs_server.web.pages.audit import wanted
+from pacs_server.web.pages.audit_verification import meaning_of
 from pacs_server.web.pages.audit_words import KINDS, deed, told
 
 
@@ -82,3 +86,63 @@ def test_words_for_days() -> None:
     assert wanted({"when": "yesterday"}, today) == {"first": "2026-02-28", "last": "2026-02-28"}
     assert wanted({"when": "week", "first": "2020-01-01"}, today) == {"first": "2026-02-23", "last": "2026-03-01"}
     assert wanted({"when": "x", "failed": "y"}, today) == {}
+
+
+def finished(rooms: Rooms) -> dict[str, Any]:
+    """The state of the verification once none runs."""
+    assert eventually(lambda: not rooms.get("/audit/verification")["running"])
+    state: dict[str, Any] = rooms.get("/audit/verification")
+    return state
+
+
+def test_the_trail_is_verified_in_the_background(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(120):
+        rooms.get("/studies")
+    assert "not verified from here yet" in rooms.page("/audit/verification")
+    # It waits after a hundred records, so that it is still there when it is asked.
+    monkeypatch.setattr(verification, "_PAUSE", 60.0)
+    page = rooms.submit("/audit/verification")
+    assert eventually(lambda: rooms.get("/audit/verification")["checked"] == 100)
+    assert "is being verified" in page
+    assert rooms.send("POST", "/audit/verification", None, 202)["running"]
+    begun = [record for record in rooms.audited() if record.event.detail == "verification begins"]
+    assert len(begun) == 1
+    # The server does not wait for it when it stops.
+    assert rooms.archive.verification is not None
+    rooms.archive.verification.close()
+    assert not rooms.get("/audit/verification")["running"]
+    assert rooms.get("/audit/verification")["last"] is None
+
+
+def test_what_was_found_is_told_and_recorded(rooms: Rooms) -> None:
+    rooms.get("/studies")
+    rooms.page("/audit/verification")
+    rooms.submit("/audit/verification")
+    last = finished(rooms)["last"]
+    assert (last["in_order"], last["by"], last["first"]) == (True, "ann", 1)
+    assert last["mac"] in rooms.page("/audit/verification")
+    detail = f"verification: in order: records 1 to {last['last']}, MAC {last['mac']}"
+    assert any(record.event.detail == detail for record in rooms.audited())
+    [day] = rooms.config.audit.directory.glob("audit-*.jsonl")
+    day.write_bytes(day.read_bytes().replace(b'"user":"ann"', b'"user":"bob"', 1))
+    rooms.page("/audit/verification")
+    rooms.submit("/audit/verification")
+    last = finished(rooms)["last"]
+    assert not last["in_order"]
+    page = rooms.page("/audit/verification")
+    assert "not in order" in page
+    assert "A record is not what was written." in page
+    assert rooms.last_audited().event.outcome is Outcome.SERIOUS_FAILURE
+
+
+@pytest.mark.parametrize(
+    ("problem", "why"),
+    [
+        ("audit-2026-03-01.jsonl line 17: record 17: changed: its MAC is not that of its content", "not what was"),
+        ("head line 1: missing: the file is not there", "not there any more"),
+        ("audit-2026-03-01.jsonl line 3: torn: it does not end", "does not end"),
+        ("the audit trail cannot be read: no such file", "could not be read"),
+    ],
+)
+def test_a_finding_is_explained(problem: str, why: str) -> None:
+    assert why in meaning_of(problem).why
