@@ -22,7 +22,7 @@ from pacs_server.web.caller import IDENTIFY, KEY
 from pacs_server.web.exchange import AnswerCut, ClientGone
 from pacs_server.web.head import SAFE_METHODS
 from pacs_server.web.logged import logged_path
-from pacs_server.web.status import problem, status_of
+from pacs_server.web.status import fault, problem, status_of
 from pacs_server.web.urls import base_url, from_trusted_proxy, is_contradictory, is_same_origin
 
 log = logging.getLogger(__name__)
@@ -76,9 +76,7 @@ class Gate:
             log.exception("request failed", extra={"path": logged_path(scope)})
             if sending.started:
                 raise AnswerCut from None
-            await problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log of the server tells more")(
-                scope, receive, sending
-            )
+            await fault(request.headers.get("accept", ""))(scope, receive, sending)
 
     async def _identified(self, request: HTTPConnection) -> Response | None:
         """Find out the caller; an answer if that refuses the request, or if the request is a preflight of CORS."""

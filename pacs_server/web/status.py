@@ -18,6 +18,15 @@ log = logging.getLogger(__name__)
 # What cannot be done now may be asked for again after so many seconds.
 _SECONDS: Final = "10"
 
+# What is wrong may be wrong with the templates of the pages too, so this needs none.
+_FAULT_PAGE: Final = """<!DOCTYPE html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>That did not work</title>
+<h1>That did not work</h1>
+<p>This is a fault of the server, and nothing that was typed or clicked. Go back and use another page meanwhile.</p>
+<p>Please tell who looks after the server: its log says "request failed" at this time, and what to report.</p>
+</html>"""
+
 STATUS_OF: Final[dict[type[PacsError], HTTPStatus]] = {
     errors.ConfigError: HTTPStatus.INTERNAL_SERVER_ERROR,
     errors.InvalidInstance: HTTPStatus.BAD_REQUEST,
@@ -76,6 +85,13 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> 
     """The answer that says in one sentence what is wrong and what to do, and when to try again if that may help."""
     told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
     return Response(json.dumps(told), status, again_after(status) | (headers or {}), "application/problem+json")
+
+
+def fault(accept: str) -> Response:
+    """The answer to a request on which the program has failed: without what it was, and readable in a browser."""
+    if "text/html" in accept:
+        return Response(_FAULT_PAGE, HTTPStatus.INTERNAL_SERVER_ERROR, media_type="text/html")
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log of the server tells more")
 
 
 def again_after(status: int) -> dict[str, str]:

@@ -130,8 +130,11 @@ def test_what_may_pass_says_when_to_try_again(error: type[PacsError]) -> None:
 
 def test_an_error_of_the_program_tells_nothing() -> None:
     answer = failing(ValueError("secret")).get("/")
-    assert answer.status_code == 500
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
     assert "secret" not in answer.text
+    page = failing(ValueError("secret")).get("/", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (page.status_code, page.headers["content-type"]) == (500, "text/html; charset=utf-8")
+    assert "secret" not in page.text
 
 
 def all_errors(kind: type[PacsError] = PacsError) -> set[type[PacsError]]:
