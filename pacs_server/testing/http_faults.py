@@ -1,6 +1,8 @@
 """Carry out the rules of `faults.py` in the HTTP door, around its ASGI application."""
 
 import asyncio
+import threading
+import time
 from typing import Any
 
 from pacs_server.app.seams import WebApp
@@ -11,23 +13,29 @@ from pacs_server.web.exchange import AnswerCut
 _TICK = 0.05
 
 
-def faulty_app(app: WebApp, faults: Faults) -> WebApp:
-    """The application, with the rules around it."""
+def faulty_app(app: WebApp, faults: Faults, stopping: threading.Event) -> WebApp:
+    """The application, with the rules around it. Nothing waits any more once the server is `stopping`."""
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope.get("method", ""), path=scope["path"])
         for delay in faults.take(request, Delay):
-            await asyncio.sleep(delay.seconds)
+            await _pause(delay.seconds, stopping)
         for status in faults.take(request, HTTPStatus):
             await _answer(status, send)
             return
         for slow in faults.take(request, HTTPSlow):
-            send = _slowly(send, slow.bytes_per_second)
+            send = _slowly(send, slow.bytes_per_second, stopping)
         for end in faults.take(request, HTTPCut):
             send = _cut(send, end.after_bytes)
         await app(scope, receive, send)
 
     return answer
+
+
+async def _pause(seconds: float, stopping: threading.Event) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and not stopping.is_set():
+        await asyncio.sleep(min(left, _TICK))
 
 
 async def _answer(status: HTTPStatus, send: Any) -> None:
@@ -59,7 +67,7 @@ def _cut(send: Any, after_bytes: int) -> Any:
     return cut
 
 
-def _slowly(send: Any, bytes_per_second: int) -> Any:
+def _slowly(send: Any, bytes_per_second: int, stopping: threading.Event) -> Any:
     """A `send` that sends bodies in small pieces, with so many bytes a second."""
     size = max(1, int(bytes_per_second * _TICK))
 
@@ -68,7 +76,7 @@ def _slowly(send: Any, bytes_per_second: int) -> Any:
         for start in range(0, len(body), size):
             piece = body[start : start + size]
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await asyncio.sleep(len(piece) / bytes_per_second)
+            await _pause(len(piece) / bytes_per_second, stopping)
         if not body or not message.get("more_body"):
             await send(message if not body else {"type": "http.response.body", "body": b"", "more_body": False})
 

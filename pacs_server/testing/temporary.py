@@ -199,7 +199,7 @@ class TemporaryPacs:
             transport=cast(Callable[..., Transport], partial(FaultyTransport, faults=self.faults)),
             admission=admission,
             handlers=around(self.faults, self._operations),
-            web=partial(faulty_app, faults=self.faults),
+            web=partial(faulty_app, faults=self.faults, stopping=self._stopping),
         )
 
 
