@@ -38,7 +38,7 @@ def uptake(z: float, size: int) -> Plane:
     values = np.zeros(x.shape, np.float32)
     values[wall(x, y, z) < 1] = 0.7
     values[lung(np.abs(x), y, z)] = 0.3
-    values[_ball(x, y, z, (-0.55, -0.02, -1.05), (0.55, 0.55, 0.45)) & (wall(x, y, z) < 0.9)] = 2.2
+    values[liver(x, y, z)] = 2.2
     values[_ball(x, y, z, (0.14, -0.14, -0.25), (0.24, 0.20, 0.40))] = 4.5
     values[_ball(x, y, z, (0.14, -0.14, -0.25), (0.13, 0.11, 0.28))] = 1.6
     values[nodule(x, y, z)] = 9.0
@@ -74,6 +74,16 @@ def lung(side: Plane, y: Plane, z: float) -> Mask:
     return np.asarray(inside & (wall(side, y, z) < 0.86))
 
 
+def heart(x: Plane, y: Plane, z: float) -> Mask:
+    """Where the heart is."""
+    return _ball(x, y, z, (0.10, -0.16, -0.25), (0.30, 0.25, 0.52))
+
+
+def liver(x: Plane, y: Plane, z: float) -> Mask:
+    """Where the liver is."""
+    return _ball(x, y, z, (-0.55, -0.02, -1.05), (0.55, 0.55, 0.45)) & (wall(x, y, z) < 0.9)
+
+
 def nodule(x: Plane, y: Plane, z: float) -> Mask:
     """Where the nodule is."""
     return _ball(x, y, z, *NODULE)
@@ -91,9 +101,9 @@ def _chest(x: Plane, y: Plane, z: float) -> Plane:
     values[out < 0.94] = 45
     values[air] = -850 + 60 * np.sin(23 * x[air]) * np.sin(19 * y[air] + 7 * z)
     _vessels(values, x, y, z, air)
-    values[_ball(x, y, z, (0.10, -0.16, -0.25), (0.30, 0.25, 0.52))] = 60
+    values[heart(x, y, z)] = 60
     values[_ball(x, y, z, (0.14, -0.14, -0.25), (0.13, 0.11, 0.28))] = 190
-    values[_ball(x, y, z, (-0.55, -0.02, -1.05), (0.55, 0.55, 0.45)) & (out < 0.9)] = 70
+    values[liver(x, y, z)] = 70
     values[(np.hypot(x - 0.13, y - 0.32) < 0.065) & (out < 0.9)] = 210
     values[(np.hypot(x, y + 0.02 - 0.05 * z) < 0.055) & (z > 0.1)] = -990
     values[nodule(x, y, z)] = 55

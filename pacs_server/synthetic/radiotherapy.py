@@ -155,16 +155,25 @@ def _dose(study: Study, stack: Sequence[Slice], plan: Dataset, structures: Datas
     spacing, heights = 2 * stack[0].spacing, [one.height for one in stack]
     grids = [_grid(one, spacing) for one in stack]
     planes = [_gray(one, *grid) for one, grid in zip(stack, grids, strict=True)]
-    ds = study.start(_DOSE, 1, _frame_of_reference(stack), {
+    ds = study.start(_DOSE, 1, _frame_of_reference(stack), _planes(heights), {
         "ImagePositionPatient": [stack[0].left, stack[0].top, heights[0]], "ImageOrientationPatient": AXIAL,
-        "PixelSpacing": [spacing, spacing], "SliceThickness": "", "NumberOfFrames": len(stack),
-        "FrameIncrementPointer": Tag("GridFrameOffsetVector"), "DoseUnits": "GY", "DoseType": "PHYSICAL",
+        "PixelSpacing": [spacing, spacing], "SliceThickness": "", "DoseUnits": "GY", "DoseType": "PHYSICAL",
         "DoseSummationType": "PLAN", "DoseGridScaling": _SCALING, "TissueHeterogeneityCorrection": "IMAGE",
-        "GridFrameOffsetVector": [round(height - heights[0], 4) for height in heights],
         "ReferencedRTPlanSequence": [reference(plan)], "ReferencedStructureSetSequence": [reference(structures)],
         "OperatorsName": "", "DVHSequence": _histograms(stack, grids, planes),
     })  # fmt: skip
     return add_pixels(ds, study, [np.round(plane / _SCALING).astype("u2") for plane in planes])
+
+
+def _planes(heights: Sequence[float]) -> dict[str, Any]:
+    """Where the planes lie, as offsets from the first one; a single plane is no multi-frame image (PS3.3 C.8.8.3)."""
+    if len(heights) == 1:
+        return {}
+    return {
+        "NumberOfFrames": len(heights),
+        "FrameIncrementPointer": Tag("GridFrameOffsetVector"),
+        "GridFrameOffsetVector": [round(height - heights[0], 4) for height in heights],
+    }
 
 
 def _grid(one: Slice, spacing: float) -> tuple[Any, Any]:

@@ -52,7 +52,7 @@ def segmentation(images: Sequence[Dataset], options: Options) -> Dataset:
 
 
 def _lungs(x: Any, y: Any, z: float) -> Mask:
-    return phantom.lung(np.abs(x), y, z)
+    return phantom.lung(np.abs(x), y, z) & ~phantom.heart(x, y, z) & ~phantom.liver(x, y, z)
 
 
 def _segment(number: int) -> Dataset:

@@ -36,6 +36,7 @@ def errors(tool: str, path: Path) -> list[str]:
     "spec",
     [
         "size=48",
+        "ct=1,sr=1,seg=1,rt=1,enhanced_ct=1,us=1,size=17,images=1,frames=1",
         "ct=1,us=1,slide=1,images=1,size=64,transfer_syntax=JPEG2000Lossless",
         "us=1,slide=1,size=64,transfer_syntax=JPEGBaseline8Bit",
         f"ct={len(SCRIPTS)},images=1,size=16,charset=all",

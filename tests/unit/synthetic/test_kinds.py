@@ -101,6 +101,10 @@ def test_report_segment_contour_and_dose_are_about_the_same_nodule() -> None:
     rows, columns = np.nonzero(masks[number])
     # Tissue in the middle of the lung.
     assert -50 < middle.pixel_array[rows, columns].mean() < 100
+    # Air in the lungs, but for the vessels and the nodule in them.
+    for place, image in enumerate(images):
+        assert np.median(image.pixel_array[masks[place] == 1]) < -700
+        assert (image.pixel_array[masks[place] == 1] < -700).mean() > 0.9
     target = contours.ROIContourSequence[3]
     outline = next(
         one.ContourData for one in target.ContourSequence
