@@ -44,6 +44,9 @@ def test_files_and_archives(site: Site, page: Page, tmp_path: Path) -> None:
     page.goto(f"{site.url}/upload")
     page.locator("#files").set_input_files(files)
     expect(page.get_by_role("heading", level=2).first).to_have_text("Finished: 0 stored, 5 left out, 2 refused.")
+    # But somebody may have deleted it meanwhile.
+    page.get_by_role("button", name="Send again what was uploaded before").click()
+    expect(page.get_by_role("heading", level=2).first).to_have_text("Finished: 3 stored, 2 left out, 2 refused.")
 
 
 @pytest.mark.complains("ERR_FAILED", "ERR_CONNECTION")

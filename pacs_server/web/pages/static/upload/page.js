@@ -15,6 +15,7 @@ const count = { all: 0, done: 0, stored: 0, skipped: 0, failed: 0, lost: 0 };
 const bytes = { all: 0, done: 0, moving: new Map() };
 let queue = [];
 let lost = [];
+let before = [];
 let looking = 0;
 let working = 0;
 let paused = false;
@@ -45,6 +46,19 @@ $("onward").addEventListener("click", () => {
   lost = [];
   buttons();
   work();
+});
+// What was stored may have been deleted since, which this browser does not know.
+$("anyway").addEventListener("click", () => {
+  for (const file of before) {
+    file.anyway = true;
+    bytes.done -= file.size;
+    count.done -= 1;
+    count.skipped -= 1;
+  }
+  queue.push(...before);
+  before = [];
+  work();
+  show();
 });
 addEventListener("beforeunload", (event) => { if (working || queue.length) event.preventDefault(); });
 
@@ -83,7 +97,10 @@ async function one(file) {
     problem = "unreadable";
   }
   if (problem) return end(file, problem === "unreadable" || problem === "brokenZip" ? "failed" : "skipped", text[problem]);
-  if (await wasStored(prefix, file)) return end(file, "skipped", text.before);
+  if (!file.anyway && await wasStored(prefix, file)) {
+    before.push(file);
+    return end(file, "skipped", text.before);
+  }
   return deliver(file, blob);
 }
 
@@ -151,6 +168,7 @@ function line(file, kind, words) {
 
 function buttons() {
   $("pause").hidden = paused || !(working || queue.length);
+  $("anyway").hidden = Boolean(!before.length || working || queue.length || looking);
   $("onward").hidden = !(paused || (lost.length && !working));
 }
 
