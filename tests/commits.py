@@ -8,13 +8,14 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from pacs_server.index.database import Database
 
 Kept = Callable[[int], int]
+T = TypeVar("T")
 
 
 class Commits:
@@ -71,3 +72,10 @@ class RecordingDatabase(Database):
             yield connection
         self._commits.committed(relaxed=relaxed)
         self.after_commit()
+
+    def write(self, work: Callable[[Connection], T], *, relaxed: bool = False) -> T:
+        """See `Database`."""
+        result = super().write(work, relaxed=relaxed)
+        self._commits.committed(relaxed=relaxed)
+        self.after_commit()
+        return result

@@ -3,14 +3,16 @@
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from servers import server_threads
-from sqlalchemy import event
+from sqlalchemy import Connection, Engine, event
 
 from pacs_server.index.database import Database
+from pacs_server.index.prepared import Prepared, Raw
 
 _WORD = re.compile(r"\w+")
 
@@ -32,15 +34,41 @@ def statements(database: Database, *, of_peers: bool = False) -> Iterator[list[s
         connection.set_trace_callback(note)
 
     def leave(connection: Any, *_: object) -> None:
-        connection.set_trace_callback(None)
+        if connection is not None:  # one that is kept is closed before it is given back
+            connection.set_trace_callback(None)
 
     event.listen(database.engine, "checkout", listen)
     event.listen(database.engine, "checkin", leave)
+    # What is kept is not taken from the pool.
+    database.give_back()
     try:
         yield sent
     finally:
+        database.give_back()
         event.remove(database.engine, "checkout", listen)
         event.remove(database.engine, "checkin", leave)
+
+
+@contextmanager
+def before_each(engine: Engine, act: Callable[[Connection, str], object]) -> Iterator[None]:
+    """Call `act` with the connection and the SQL of each statement before it is run, by SQLAlchemy or by its driver."""
+
+    def executed(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        act(connection, statement)
+
+    def noting(run: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(prepared: Prepared, raw: Raw, values: Any) -> Any:
+            act(raw.connection, prepared._for(raw.connection).sql)
+            return run(prepared, raw, values)
+
+        return noted
+
+    event.listen(engine, "before_cursor_execute", executed)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("run", "write"):
+            patch.setattr(Prepared, name, noting(getattr(Prepared, name)))
+        yield
+    event.remove(engine, "before_cursor_execute", executed)
 
 
 @contextmanager

@@ -9,15 +9,16 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from pacs_server.dicom.attributes import BY_KEYWORD, INDEXED, Attribute
 from pacs_server.dicom.encoding import encoding_of, inflated, is_deflated
 from pacs_server.dicom.person_name import groups_of
 from pacs_server.dicom.skim import MAX_DEPTH, Cut, ElementPosition, Skimmed, Skimmer
 from pacs_server.dicom.tags import PIXEL_DATA, SPECIFIC_CHARACTER_SET, UNDEFINED_LENGTH
-from pacs_server.dicom.text import encodings_of, text_values
+from pacs_server.dicom.text import encodings_of, plain_value, text_values
 from pacs_server.dicom.uids import InstanceUIDs, clean_uid, is_uid
-from pacs_server.dicom.vr import NUMBERS, SINGLE_VALUED_VRS, TEXT_VRS, dictionary_vr
+from pacs_server.dicom.vr import CHARACTER_SET_VRS, NUMBERS, SINGLE_VALUED_VRS, TEXT_VRS, dictionary_vr
 from pacs_server.errors import InvalidInstance, TranscodeError
 
 MAX_INFLATED_BYTES = 8 * 1024 * 1024
@@ -27,12 +28,16 @@ MAX_SHORT_TEXT = 256
 MAX_LONG_TEXT = 10_240
 
 _BY_TAG = {attribute.tag: attribute for attribute in INDEXED}
+_COLUMNS = {attribute.tag: attribute.column for attribute in INDEXED}
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = BY_KEYWORD["SOPClassUID"].tag, BY_KEYWORD["SOPInstanceUID"].tag
 # The elements to keep while skimming, with the VR to use in Implicit VR; b"" for sequences, which are not text.
 _WANTED = {SPECIFIC_CHARACTER_SET: b"CS"} | {tag: b"" if a.vr == "SQ" else a.vr.encode() for tag, a in _BY_TAG.items()}
 # Skimming ends after the last indexed attribute. Past group 0040 only the label of a presentation state is indexed:
 # if long groups push that label beyond the bytes at hand, the instance is accepted without its label.
 _LAST_TAG = max(_BY_TAG)
+# These are read the same in every character set, whose encodings are then of no account.
+_WITHOUT_CHARACTER_SET = {vr.encode() for vr in (TEXT_VRS | NUMBERS.keys()) - CHARACTER_SET_VRS}
+_ANY = ("",)
 _LAST_NEEDED_TAG = max(tag for tag in _BY_TAG if tag <= 0x0040FFFF)
 
 
@@ -64,19 +69,25 @@ def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool, size: 
     if size is not None and _is_cut_off(skimmer, rest, size):
         # If half an image were stored, the complete one could later be refused as a different object of the same UID.
         raise InvalidInstance("the data set ends in the middle of Pixel Data")
-    encodings = _encodings(skimmer, found)
-    values = {}
-    for tag, value in found.items():
-        if value and (attribute := _BY_TAG.get(tag)) is not None:
-            text = value if isinstance(value, str) else _indexed_text(skimmer, value, attribute, encodings)
-            if text:
-                values[attribute.column] = text
+    values = _values(skimmer, found)
     uids = InstanceUIDs(
         study=_uid(values, "StudyInstanceUID"),
         series=_uid(values, "SeriesInstanceUID"),
         sop=_uid(values, "SOPInstanceUID"),
     )
     return Header(uids, _uid(values, "SOPClassUID"), transfer_syntax_uid, values)
+
+
+def _values(skimmer: Skimmer, found: Skimmed) -> dict[str, str]:
+    """The texts of what was found that are not empty, by column."""
+    texts = {tag: value for tag, value in found.items() if isinstance(value, str)}
+    if len(texts) < len(found):
+        encodings = _encodings(skimmer, found)
+        for tag, value in found.items():
+            if not isinstance(value, str) and (attribute := _BY_TAG.get(tag)) is not None:
+                texts[tag] = _indexed_text(skimmer, value, attribute, encodings)
+    texts.pop(SPECIFIC_CHARACTER_SET, None)
+    return {_COLUMNS[tag]: text for tag, text in texts.items() if text}
 
 
 def read_sop_uids(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:
@@ -109,10 +120,11 @@ def _find(skimmer: Skimmer, complete: bool) -> tuple[Skimmed, int]:
     """The indexed elements of the top level, by tag, and the offset at which reading stopped."""
     found: Skimmed = {}
     size = len(skimmer.data)
+    read = partial(_short_text, skimmer)
     tag = at = 0
     try:
         while size - at >= 8:
-            at, skimmed = skimmer.skim(at, _LAST_TAG, _WANTED, found)
+            at, skimmed = skimmer.skim(at, _LAST_TAG, _WANTED, found, read)
             tag = max(tag, skimmed)
             # `skim` stops at an element that is not plain. Step over that one here, then skim on.
             element = next(skimmer.elements(at, size), None)
@@ -135,6 +147,14 @@ def _find(skimmer: Skimmer, complete: bool) -> tuple[Skimmed, int]:
         if max(cut.tag, tag) <= _LAST_NEEDED_TAG:
             raise InvalidInstance(f"the header does not end within the first {size} bytes of the data set") from None
     return found, size
+
+
+def _short_text(skimmer: Skimmer, element: ElementPosition, vr: bytes) -> str | None:
+    """The text of an element that is the same in every character set, as `_indexed_text` has it; None for others."""
+    text = plain_value(skimmer.value(element), vr)
+    if text is None and vr in _WITHOUT_CHARACTER_SET and element.tag in _BY_TAG:
+        return _indexed_text(skimmer, element, _BY_TAG[element.tag], _ANY)
+    return text
 
 
 def _is_cut_off(skimmer: Skimmer, at: int, size: int) -> bool:

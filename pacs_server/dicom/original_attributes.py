@@ -1,7 +1,6 @@
 """Items of Original Attributes Sequence: the values of patient attributes before they were changed (PS3.3 C.12.1)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -10,9 +9,7 @@ from pacs_server.dicom.json_model import element_text, text_element
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.same_patient import Identity, combined_name, compatible
 
-_IDENTITY: Final = {
-    each.column: each for each in at_level(Level.PATIENT) if each.column in Identity.__dataclass_fields__
-}
+_IDENTITY: Final = {each.column: each for each in at_level(Level.PATIENT) if each.column in Identity._fields}
 
 
 def original_item(
@@ -66,7 +63,7 @@ def _identities_before(item: Mapping[str, Any], after: Iterable[Identity]) -> se
     # may be any identity in `after`, because the instances of a study may have come by different changes.
     (changed,) = item["04000550"]["Value"]
     values = {name: element_text(changed[_tag(each)]) for name, each in _IDENTITY.items() if _tag(each) in changed}
-    return {replace(each, **values) for each in after}
+    return {each._replace(**values) for each in after}
 
 
 def _item_with_additions(item: dict[str, Any], known: Identity, sent: Identity) -> dict[str, Any]:

@@ -4,15 +4,13 @@ The index applies these rules when it assigns an instance to a patient, and when
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from pacs_server.dicom.matching import date_key
 from pacs_server.dicom.person_name import fold_name, paired_groups
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """The attributes of a data set that identify its patient, as text."""
 
     patient_id: str = ""
@@ -23,7 +21,13 @@ class Identity:
     @classmethod
     def of(cls, values: Mapping[str, str]) -> Self:
         """The identity in `values`, which maps the columns of an instance or patient to their values."""
-        return cls(**{name: values.get(name, "") for name in cls.__dataclass_fields__})
+        get = values.get
+        return cls(
+            get("patient_id", ""),
+            get("issuer_of_patient_id", ""),
+            get("patient_name", ""),
+            get("patient_birth_date", ""),
+        )
 
     @property
     def key(self) -> tuple[str, str]:

@@ -5,23 +5,26 @@ enough, and common mistakes of senders are tolerated. Malformed input raises onl
 """
 
 import struct
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import NamedTuple
 
 from pacs_server.dicom.encoding import Encoding
 from pacs_server.dicom.tags import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED_LENGTH
-from pacs_server.dicom.text import plain_value
 from pacs_server.dicom.vr import LONG_VRS, SHORT_VRS, looks_like_vr
 from pacs_server.errors import InvalidInstance
 
 MAX_DEPTH = 32
 MAX_ELEMENTS = 100_000
-# A longer value is not decoded while skimming; only its position is kept.
-_MAX_PLAIN_BYTES = 256
+# A longer value is not read while skimming; only its position is kept.
+_MAX_SHORT_BYTES = 256
 
 _DELIMITERS = (ITEM_END, SEQUENCE_END)
 # PS3.5 7.5: items and delimiters have no VR.
 _NO_VR_GROUP = 0xFFFE
+# How heads are read, by byte order: in Implicit VR, the same with an empty VR, in Explicit VR, a long length.
+_HEADS = {
+    order: tuple(struct.Struct(order + code).unpack_from for code in ("HHL", "HH0sL", "HH2sH", "L")) for order in "<>"
+}
 _SHORT_VRS = {vr.encode(): vr for vr in SHORT_VRS} | {b"": ""}  # "" in Implicit VR
 
 
@@ -32,6 +35,17 @@ class ElementPosition(NamedTuple):
     vr: str
     start: int
     length: int
+
+
+# The texts of short elements that were read a moment ago, by all bytes of the element with its head.
+_known: dict[bytes, str] = {}
+_MOST_KNOWN = 4096
+
+
+def _remember(element: bytes, text: str) -> None:
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    _known[element] = text
 
 
 Skimmed = dict[int, ElementPosition | str]
@@ -51,50 +65,60 @@ class Skimmer:
     def __init__(self, data: bytes, encoding: Encoding, *, max_elements: int = MAX_ELEMENTS) -> None:
         self.data = data
         self.order = encoding.byte_order
-        self._implicit_head = struct.Struct(f"{self.order}HHL").unpack_from
-        self._explicit_head = struct.Struct(f"{self.order}HH2sH").unpack_from
-        self._long_length = struct.Struct(f"{self.order}L").unpack_from
+        heads = _HEADS[self.order]
+        self._implicit_head, self._plain_implicit_head, self._explicit_head, self._long_length = heads
         # Some senders use Explicit VR where Implicit VR was negotiated, or the reverse. The first element shows which.
         self._explicit = not encoding.implicit_vr if len(data) < 6 else looks_like_vr(data[4:6])
         self._max_elements = max_elements
         self._seen = 0
 
-    def skim(self, at: int, last_tag: int, wanted: Mapping[int, bytes], found: Skimmed) -> tuple[int, int]:
+    def skim(
+        self,
+        at: int,
+        last_tag: int,
+        wanted: Mapping[int, bytes],
+        found: Skimmed,
+        read: Callable[[ElementPosition, bytes], str | None],
+    ) -> tuple[int, int]:
         """Step over plain elements from `at` on and put the wanted ones into `found`; returns the end and the last tag.
 
         An element is plain if it is complete, not past `last_tag` and, in Explicit VR, has a 16-bit length field. Most
         elements of a header are plain, so this fast loop is apart from the general one in `elements`. `wanted` maps
-        tags to the VR to use in Implicit VR; b"" stands for an element that is never returned as text.
+        tags to the VR to use in Implicit VR; b"" stands for an element that is never returned as text. `read` returns
+        the text of a short element with its VR, by nothing but its bytes and its tag, or None; then its position is
+        found.
         """
+        data, size = self.data, len(self.data)
+        head = self._explicit_head if self._explicit else self._plain_implicit_head
         last = seen = 0
-        data, explicit, size = self.data, self._explicit, len(self.data)
-        vr = b""
+        # Most elements are the same in many instances. Their texts are known by all their bytes, and nothing is called.
+        known = _known
         while size - at >= 8:
-            if explicit:
-                group, number, vr, length = self._explicit_head(data, at)
-            else:
-                group, number, length = self._implicit_head(data, at)
+            group, number, vr, length = head(data, at)
             tag = group << 16 | number
-            start = at + 8
-            at = start + length
-            if vr not in _SHORT_VRS or at > size or tag > last_tag:
-                at = start - 8
+            end = at + 8 + length
+            if tag in wanted and length <= _MAX_SHORT_BYTES:
+                text = known.get(data[at:end])
+                if text is not None:
+                    found[tag] = text
+                    last = tag
+                    seen += 1
+                    at = end
+                    continue
+            if vr not in _SHORT_VRS or end > size or tag > last_tag:
                 break
             if tag in wanted:
-                found[tag] = self._kept(tag, vr, wanted[tag], start, length)
+                element = ElementPosition(tag, _SHORT_VRS[vr], at + 8, length)
+                text = read(element, vr or wanted[tag]) if wanted[tag] and length <= _MAX_SHORT_BYTES else None
+                if text is not None:
+                    _remember(data[at:end], text)
+                found[tag] = element if text is None else text
             last = tag
             seen += 1
+            at = end
         self._seen += seen
         self._check_count()
         return at, last
-
-    def _kept(self, tag: int, vr: bytes, wanted_vr: bytes, start: int, length: int) -> ElementPosition | str:
-        """The text of a value that is plain text, or the position of an element that the caller has to decode."""
-        if length <= _MAX_PLAIN_BYTES and wanted_vr:
-            text = plain_value(self.data[start : start + length], vr or wanted_vr)
-            if text is not None:
-                return text
-        return ElementPosition(tag, _SHORT_VRS[vr], start, length)
 
     def elements(self, start: int, end: int) -> Iterator[ElementPosition]:
         """Yield the elements of one data set or item, each before stepping over it; raises Cut, InvalidInstance."""

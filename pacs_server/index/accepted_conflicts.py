@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
@@ -28,7 +28,7 @@ def digest_of(group: Sequence[Person | StudyOf]) -> str:
     """The digest of a conflict: it changes with who is in it, and not with what they have, nor with a rebuild."""
     people = [each.person if isinstance(each, StudyOf) else each for each in group]
     study = next((each.study_instance_uid for each in group if isinstance(each, StudyOf)), "")
-    who = sorted(astuple(each.identity) for each in people)
+    who = sorted(each.identity for each in people)
     return sha256(json.dumps([study, who]).encode()).hexdigest()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy import URL, Connection, Engine, PoolProxiedConnection, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
@@ -22,6 +22,7 @@ from pacs_server.errors import ConfigError, IndexUnavailable, SchemaError
 from pacs_server.index import revisions
 from pacs_server.index.brief import is_stop, stopped_after
 from pacs_server.index.engines import Engines, FirstRow
+from pacs_server.index.kept import KeptConnection
 from pacs_server.index.sqlite import is_damage, lack_of_room
 from pacs_server.index.wakeups import Wakeups
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from pacs_server.index.notifications import NotificationListener
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # How long a statement waits for a lock before the index counts as unavailable.
 LOCK_WAIT_SECONDS = 10
@@ -44,7 +47,8 @@ _LOCK_AND_NOTIFY = (
 )
 _HOLD_WRITER_LOCK = text(_LOCK_AND_NOTIFY)
 # The setting ends with the transaction: a pooler in between may give the session to somebody else.
-_HOLD_WRITER_LOCK_RELAXED = text(f"{_LOCK_AND_NOTIFY}, set_config('synchronous_commit', 'off', true)")
+_LOCK_AND_NOTIFY_RELAXED = f"{_LOCK_AND_NOTIFY}, set_config('synchronous_commit', 'off', true)"
+_HOLD_WRITER_LOCK_RELAXED = text(_LOCK_AND_NOTIFY_RELAXED)
 # In `Connection.info` while the transaction holds the writer's lock.
 _HOLDS_WRITER_LOCK = "holds_writer_lock"
 _CHUNK_ROWS = 256
@@ -80,6 +84,8 @@ class Database:
             given_back=self._given_back,
         )
         self._engine = self._engines.ordinary
+        # By whether they are relaxed.
+        self._kept = {relaxed: self._new_kept(relaxed=relaxed) for relaxed in (False, True)}
         self._wakeups = Wakeups()
         self._listener: NotificationListener | None = None
         self._listener_lock = threading.Lock()
@@ -122,13 +128,29 @@ class Database:
     @contextmanager
     def _errors_named(self) -> Iterator[None]:
         """Turn errors of SQLAlchemy and of the driver into IndexUnavailable."""
-        driver = self._engine.dialect.loaded_dbapi
         try:
             yield
         except IntegrityError:
             raise
-        except (DBAPIError, PoolTimeout, driver.Error) as error:
-            raise self._unavailable(error) from error
+        except (DBAPIError, PoolTimeout, self._driver.Error) as error:
+            named = self._named(error)
+            if isinstance(named, IntegrityError):
+                raise named from error
+            raise self._unavailable(named) from named
+
+    @property
+    def _driver(self) -> Any:
+        return self._engine.dialect.loaded_dbapi
+
+    def _named(self, error: Exception) -> Exception:
+        """An error of the driver as SQLAlchemy would raise it; any other as it is."""
+        base = self._driver.Error
+        if not isinstance(error, base):
+            return error
+        named: Exception = DBAPIError.instance(
+            "", None, error, base, hide_parameters=True, dialect=self._engine.dialect
+        )
+        return named
 
     def _unavailable(self, error: Exception) -> IndexUnavailable:
         """What an error of SQLAlchemy or of the driver is for everybody else."""
@@ -223,6 +245,24 @@ class Database:
             wakes = holds_writer_lock(connection)
         if wakes:
             self._wakeups.signal()
+
+    def _new_kept(self, *, relaxed: bool) -> KeptConnection:
+        engine = self._engines.relaxed if relaxed else lambda: self._engine
+        lock = _LOCK_AND_NOTIFY_RELAXED if relaxed else _LOCK_AND_NOTIFY
+        begin = "BEGIN IMMEDIATE" if self.is_sqlite else f"BEGIN; {lock}"
+        return KeptConnection(engine, begin, self._engines.check_file, info={_HOLDS_WRITER_LOCK: True})
+
+    def write(self, work: Callable[[Connection], T], *, relaxed: bool = False) -> T:
+        """Call `work` in a transaction that holds WRITER_LOCK, and return what it returns; as `begin` otherwise.
+
+        For what is written all the time: the connection is kept, so that a transaction costs little.
+        """
+        if self._damage is not None:
+            raise IndexUnavailable(self._damage)
+        with self._errors_named():
+            result = self._kept[relaxed].write(work)
+        self._wakeups.signal()
+        return result
 
     @property
     def wakeups(self) -> int:
@@ -351,7 +391,13 @@ class Database:
             listener, self._listener = self._listener, None
         if listener is not None:
             listener.stop()
+        self.give_back()
         self._engines.dispose()
+
+    def give_back(self) -> None:
+        """Close the connections that are kept for `write`, those in use when they are given back."""
+        for kept in self._kept.values():
+            kept.give_back()
 
     def _given_back(self, connection: Any, record: Any) -> None:
         # A thread used the connection for longer than the pool existed, so nothing else would close it.

@@ -67,6 +67,11 @@ class Engines:
                 self._unchecked = self._postgresql(pooled=False)
             return self._unchecked
 
+    def check_file(self) -> None:
+        """Raise sqlite3.OperationalError if the file of an embedded database was removed or replaced."""
+        if self._file is not None:
+            self._file.check()
+
     def dispose(self) -> None:
         """Close the connections that are in no use."""
         for engine in (self.ordinary, self._relaxed, self._unchecked):

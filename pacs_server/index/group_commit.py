@@ -3,20 +3,21 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, IntegrityError
 
 from pacs_server.errors import IndexUnavailable, PacsError
-from pacs_server.index.database import Database, cause_of
+from pacs_server.index.database import WRITER_LOCK, Database, cause_of
 from pacs_server.index.sqlite import is_full
 
 IN_THE_WAY = "another writer is in the way"
 _INTERRUPTED = "the thread that was writing to the index was interrupted"
 
 T = TypeVar("T")
+_Write = Callable[[Connection, list[T]], list[PacsError | None]]
 
 
 class _Pending(Generic[T]):
@@ -40,20 +41,23 @@ class GroupCommit(Generic[T]):
 
     There is no writer thread: whoever finds nobody writing leads, and writes for all that wait.
     `write` writes some entries and returns what is wrong with each; it may be called again with
-    fewer of them after a rollback. `lock` is as for `Database.begin`; `on_commit` hears of every
-    commit: its seconds and its entries.
+    fewer of them after a rollback. `hasty` does the same and need not look whether keys are taken: it
+    is called first, and `write` if a key is taken. `lock` is as for `Database.begin`; `on_commit`
+    hears of every commit: its seconds and its entries.
     """
 
     def __init__(
         self,
         database: Database,
-        write: Callable[[Connection, list[T]], list[PacsError | None]],
+        write: _Write[T],
         *,
         lock: int,
+        hasty: _Write[T] | None = None,
         on_commit: Callable[[float, int], None] | None = None,
     ) -> None:
         self._database = database
         self._write = write
+        self._hasty = hasty
         self._lock = lock
         self._on_commit = on_commit
         self._pending: list[_Pending[T]] = []
@@ -102,7 +106,7 @@ class GroupCommit(Generic[T]):
     def _lead(self, batch: list[_Pending[T]]) -> None:
         """Give every entry its outcome."""
         try:
-            self._commit(batch)
+            self._commit_all(batch)
         except IntegrityError:
             # Another program wrote without the lock. Everything is rolled back, and most entries are not at fault.
             self._commit_each(batch)
@@ -118,25 +122,39 @@ class GroupCommit(Generic[T]):
                 if not pending.done:
                     pending.finish(IndexUnavailable(_INTERRUPTED, uncertain=True))
 
+    def _commit_all(self, batch: list[_Pending[T]]) -> None:
+        if self._hasty is not None:
+            with suppress(IntegrityError):
+                self._commit(batch, self._hasty)
+                return
+        self._commit(batch, self._write)
+
     def _commit_each(self, batch: list[_Pending[T]]) -> None:
         for pending in batch:
             try:
-                self._commit([pending])
+                self._commit([pending], self._write)
             except IntegrityError:
                 pending.finish(IndexUnavailable(IN_THE_WAY))
             except IndexUnavailable as error:
                 pending.finish(IndexUnavailable(str(error), uncertain=error.uncertain))
 
-    def _commit(self, batch: list[_Pending[T]]) -> None:
+    def _commit(self, batch: list[_Pending[T]], write_all: _Write[T]) -> None:
         started = time.perf_counter()
-        errors: list[PacsError | None] | None = None
+        errors: list[PacsError | None] = []
+
+        def write(connection: Connection) -> None:
+            errors.extend(write_all(connection, [pending.entry for pending in batch]))
+
         try:
-            relaxed = all(pending.relaxed for pending in batch)
-            with self._database.begin(lock=self._lock, relaxed=relaxed) as connection:
-                errors = self._write(connection, [pending.entry for pending in batch])
+            relaxed = all([pending.relaxed for pending in batch])
+            if self._lock == WRITER_LOCK:
+                self._database.write(write, relaxed=relaxed)
+            else:
+                with self._database.begin(lock=self._lock, relaxed=relaxed) as connection:
+                    write(connection)
         except IndexUnavailable as error:
             # All rows were written and the COMMIT failed: it is unknown whether the database has committed.
-            error.uncertain = errors is not None and not is_full(cause_of(error.__cause__))
+            error.uncertain = bool(errors) and not is_full(cause_of(error.__cause__))
             raise
         for pending, wrong in zip(batch, errors, strict=True):
             pending.finish(wrong)

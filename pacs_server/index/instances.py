@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
@@ -26,7 +26,7 @@ from pacs_server.index.database import WRITER_LOCK, Database
 from pacs_server.index.deletion_document import unversioned
 from pacs_server.index.group_commit import IN_THE_WAY, GroupCommit
 from pacs_server.index.parents import COUNTERS, Parents, joined
-from pacs_server.index.prepared import Prepared, PreparedForMany
+from pacs_server.index.prepared import Prepared, PreparedForMany, Raw
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ _CHECKPOINT = text(
 )
 # So many UIDs are looked up at a time.
 _CHUNK = 64
+# Of so many series it is remembered to which study and patient they belong.
+_REMEMBERED = 64
 _INSERT_INSTANCE = Prepared(
     insert(models.instance).values(
         {column.name: bindparam(column.name) for column in models.instance.c if not column.primary_key}
@@ -100,7 +102,7 @@ class InstanceIndex:
 
     def __init__(self, database: Database, *, on_commit: Callable[[float, int], None] | None = None) -> None:
         self._database = database
-        self._commits = GroupCommit(database, _write, lock=WRITER_LOCK, on_commit=on_commit)
+        self._commits = GroupCommit(database, _write, hasty=_write_new, lock=WRITER_LOCK, on_commit=on_commit)
 
     def get(self, sop_instance_uid: str) -> StoredInstance | None:
         """The instance of that UID, under the study and series it is indexed in; raises IndexUnavailable."""
@@ -214,7 +216,8 @@ class InstanceIndex:
 
 def _write(connection: Connection, entries: list[_New]) -> list[PacsError | None]:
     """Write all entries whose instance is not known already, and return what is wrong with each."""
-    known = _known(connection, [entry.header.uids.sop for entry in entries])
+    raw = Raw.of(connection)
+    known = {uid for (uid,) in _KNOWN.all(raw, [entry.header.uids.sop for entry in entries])}
     fresh: list[_New] = []
     errors: list[PacsError | None] = []
     for entry in entries:
@@ -226,32 +229,49 @@ def _write(connection: Connection, entries: list[_New]) -> list[PacsError | None
             fresh.append(entry)
         known.add(sop)
     if fresh:
-        _insert(connection, fresh)
+        _insert(raw, fresh)
     return errors
+
+
+def _write_new(connection: Connection, entries: list[_New]) -> list[PacsError | None]:
+    """Write all entries; raises the driver's IntegrityError if an instance is known already."""
+    _insert(Raw.of(connection), entries)
+    return [None] * len(entries)
 
 
 def paths_of(connection: Connection, uids: Sequence[str]) -> dict[str, str]:
     """The paths of the instances that are there, by SOP Instance UID."""
     found: dict[str, str] = {}
+    raw = Raw.of(connection)
     for start in range(0, len(uids), _CHUNK):
-        found |= dict(_PATHS.all(connection, uids[start : start + _CHUNK]))
+        found |= dict(_PATHS.all(raw, uids[start : start + _CHUNK]))
     return found
 
 
-def _known(connection: Connection, uids: list[str]) -> set[str]:
-    return {uid for (uid,) in _KNOWN.all(connection, uids)}
+def _insert(raw: Raw, entries: list[_New]) -> None:
+    parents = _parents(raw)
+    parents.look_up([entry.header for entry in entries])
+    placed = [parents.place(entry.header, entry.values["received_at"], entry.values["calling_ae"]) for entry in entries]
+    parents.insert()
+    for entry, row in zip(entries, placed, strict=True):
+        entry.values["series_fk"] = row.values["id"]
+    _INSERT_INSTANCE.write(raw, [entry.values for entry in entries])
+    parents.update()
 
 
-def _insert(connection: Connection, entries: list[_New]) -> None:
-    parents = Parents(connection)
-    parents.look_up(entry.header for entry in entries)
-    placed = [
-        (entry, parents.place(entry.header, entry.values["received_at"], entry.values["calling_ae"]))
-        for entry in entries
-    ]
-    parents.write()
-    rows = [entry.values | {"series_fk": row.values["id"]} for entry, row in placed]
-    _INSERT_INSTANCE.run_many(connection, rows)
+def _parents(raw: Raw) -> Parents:
+    """The parents as the last transaction left them, if nobody else has written to the embedded database since."""
+    if raw.dialect != "sqlite":
+        return Parents(raw)
+    # It changes with every commit of any other connection, in this process or another one.
+    (version,) = raw.cursor.execute("PRAGMA data_version").fetchone()
+    if raw.memory is not None:
+        seen, parents = raw.memory
+        if seen == version and len(parents) <= _REMEMBERED:
+            return cast("Parents", parents)
+    parents = Parents(raw)
+    raw.memory = version, parents
+    return parents
 
 
 def _new(entry: Arrival) -> _New:

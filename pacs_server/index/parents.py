@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Table, bindparam, insert, literal_column, null, select, update
+from sqlalchemy import Table, bindparam, insert, literal_column, null, select, update
 
 from pacs_server.dicom.attributes import at_level
 from pacs_server.dicom.header import Header
@@ -22,7 +22,7 @@ from pacs_server.dicom.person_name import fold_name
 from pacs_server.dicom.same_patient import Identity, combined_name, compatible
 from pacs_server.index import aliases, models
 from pacs_server.index.aliases import Alias
-from pacs_server.index.prepared import Prepared, PreparedForMany
+from pacs_server.index.prepared import Prepared, PreparedForMany, Raw
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +89,17 @@ _COUNT_IN_STUDY = _update_of(models.study, ("number_of_study_related_instances",
 class _Row:
     """A row of a patient, study or series: read from the index, or new and still without an id."""
 
-    __slots__ = ("filled", "has_new", "parent", "table", "touched", "values")
+    __slots__ = ("filled", "has_new", "identity", "open", "parent", "table", "touched", "values")
 
     def __init__(self, table: Table, values: dict[str, Any], parent: "_Row | None") -> None:
         self.table = table
         self.values = values
+        if "id" in values:
+            values["key"] = values["id"]
         self.parent = parent
+        # The names of attributes that are still empty; of a patient, who it is.
+        self.open = [name for name in _COLUMNS[table] if not values[name]]
+        self.identity = Identity.of(values) if table is models.patient else None
         self.filled: dict[str, str] = {}
         self.touched = False
         # Whether there is something new in it, besides another instance of what it had before.
@@ -105,14 +110,14 @@ class _Row:
         if found := left_open(self.table, self.values, header.values):
             self.values |= found
             self.filled |= found
+            self.open = [name for name in self.open if name not in found]
+            if self.identity is not None:
+                self.identity = Identity.of(self.values)
 
     def set(self, name: str, value: str) -> None:
         """Set a column."""
         if self.values[name] != value:
             self.values[name] = self.filled[name] = value
-
-    def count(self, name: str) -> None:
-        self.values[name] += 1
 
     def collect(self, name: str, value: str) -> None:
         """Add to a sorted set of values."""
@@ -123,10 +128,14 @@ class _Row:
 
 
 class Parents:
-    """The series, studies and patients of one transaction's instances."""
+    """The series, studies and patients of one transaction's instances.
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    They may serve the next transaction as well if nobody else has written in between.
+    """
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw = raw
+        self._connection = raw.connection
         # The rows read so far by table and id; then all rows, read or new, by the UID or ID that identifies them.
         self._read_rows: dict[tuple[Table, int], _Row] = {}
         self._patients: dict[tuple[str, str], list[_Row]] = {}
@@ -135,12 +144,25 @@ class Parents:
         self._series: dict[str, list[_Row]] = {}
         self._touched: dict[Table, list[_Row]] = {table: [] for table in COUNTERS}
 
-    def write(self) -> None:
-        """Write the rows that `place` has made and changed. After that, the rows that it returned have ids."""
+    def __len__(self) -> int:
+        """How many series are remembered."""
+        return len(self._series)
+
+    def insert(self) -> None:
+        """Insert the rows that `place` has made. After that, the rows that it returned have ids."""
         # Parents come before children, which need their ids.
-        for table in COUNTERS:
-            self._insert(table)
-            self._update(table)
+        for table, touched in self._touched.items():
+            new = [row for row in touched if "id" not in row.values]
+            if new:
+                self._insert(table, new)
+
+    def update(self) -> None:
+        """Write what `place` has changed in rows that were there before."""
+        for table, touched in self._touched.items():
+            changed = [row for row in touched if row.touched]
+            if changed:
+                self._update(table, changed)
+            touched.clear()
 
     def place(self, header: Header, received_at: datetime, calling_ae: str) -> _Row:
         """The series an instance goes to, with all counters above it brought up to date."""
@@ -156,22 +178,26 @@ class Parents:
             study.set("received_at", at)
         patient = study.parent
         assert patient is not None
-        series.fill(header)
-        study.fill(header)
+        for row in (series, study):
+            if _tells_more(header, row):
+                row.fill(header)
         if _accepts(patient, identity):
-            patient.fill(header)
+            if patient.values["patient_name"] != identity.patient_name or _tells_more(header, patient):
+                patient.fill(header)
             if study.values["original_attributes_sequence"]:
                 aliases.mark_joined(self._connection, header.uids.study, identity)
         else:
             # An operator's decision has put the instance under a patient of another identity.
             self._keep_original(header, study, received_at, calling_ae)
-        series.count("number_of_series_related_instances")
-        study.count("number_of_study_related_instances")
-        patient.count("number_of_patient_related_instances")
+        series.values["number_of_series_related_instances"] += 1
+        study.values["number_of_study_related_instances"] += 1
+        patient.values["number_of_patient_related_instances"] += 1
         study.collect("modalities_in_study", series.values["modality"])
         study.collect("sop_classes_in_study", header.sop_class_uid)
         for row in (patient, study, series):
-            self._touch(row)
+            if not row.touched:
+                row.touched = True
+                self._touched[row.table].append(row)
         return series
 
     def _keep_original(self, header: Header, study: _Row, received_at: datetime, calling_ae: str) -> None:
@@ -248,39 +274,35 @@ class Parents:
         if not identity.patient_id:
             key: tuple[str, ...] = ("", "", study_uid)
             if key not in self._aliases:
-                cursor = _NOBODY.run(self._connection, uid=study_uid)
-                self._aliases[key] = [Alias.of(row) for row in cursor.fetchall()]
-                cursor.close()
+                rows = _NOBODY.run(self._raw, {"uid": study_uid}).fetchall()
+                self._aliases[key] = [Alias.of(row) for row in rows]
             above = [study.parent for study in self._studies_of(study_uid) if study.parent is not None]
             return [row for row in above if not row.values["patient_id"]], self._aliases[key]
         key = identity.key
         if key not in self._aliases:
-            cursor = _PATIENTS.run(self._connection, patient_id=identity.patient_id, issuer=identity.key[1])
-            found = cursor.fetchall()
-            cursor.close()
+            patient_id, issuer = identity.key
+            found = _PATIENTS.run(self._raw, {"patient_id": patient_id, "issuer": issuer}).fetchall()
             width = len(_ALL_COLUMNS[models.patient])
             self._aliases[key] = [Alias.of(row[width:]) for row in found if row[0] is None]
-            rows = [self._read(row, (models.patient,)) for row in found if row[0] is not None]
-            self._patients[identity.key] = sorted(rows, key=_variant)
+            patients = [self._read(row, (models.patient,)) for row in found if row[0] is not None]
+            self._patients[identity.key] = sorted(patients, key=_variant)
         return self._patients[identity.key], self._aliases[key]
 
     def look_up(self, headers: Iterable[Header]) -> None:
         """Read the series of one or more instances, with their studies and patients."""
-        uids = list({header.uids.series for header in headers})
+        uids = [uid for uid in {header.uids.series for header in headers} if uid not in self._series]
+        if not uids:
+            return
         self._series |= {uid: [] for uid in uids}
-        found = [
-            self._read(row, (models.patient, models.study, models.series))
-            for row in _SERIES.all(self._connection, uids)
-        ]
+        found = [self._read(row, (models.patient, models.study, models.series)) for row in _SERIES.all(self._raw, uids)]
         for row in sorted(found, key=lambda row: int(row.values["id"])):
             self._series[row.values["series_instance_uid"]].append(row)
 
     def _studies_of(self, uid: str) -> list[_Row]:
         """All studies of a UID, by id."""
         if uid not in self._studies:
-            cursor = _STUDIES.run(self._connection, uid=uid)
-            found = [self._read(row, (models.patient, models.study)) for row in cursor.fetchall()]
-            cursor.close()
+            rows = _STUDIES.run(self._raw, {"uid": uid}).fetchall()
+            found = [self._read(row, (models.patient, models.study)) for row in rows]
             self._studies[uid] = sorted(found, key=lambda row: int(row.values["id"]))
         return self._studies[uid]
 
@@ -300,15 +322,15 @@ class Parents:
 
     def _new_series(self, header: Header, study: _Row) -> _Row:
         assert study.parent is not None
-        study.count("number_of_study_related_series")
+        study.values["number_of_study_related_series"] += 1
         study.has_new = True
-        study.parent.count("number_of_patient_related_series")
+        study.parent.values["number_of_patient_related_series"] += 1
         series = _new_row(models.series, header.values, study)
         self._series[header.uids.series].append(series)
         return series
 
     def _new_study(self, header: Header, patient: _Row) -> _Row:
-        patient.count("number_of_patient_related_studies")
+        patient.values["number_of_patient_related_studies"] += 1
         study = _new_row(models.study, header.values, patient)
         known = self._studies[header.uids.study]
         study.values |= {"original_attributes_sequence": "", "variant": _next_variant(known)}
@@ -327,15 +349,7 @@ class Parents:
             known.append(patient)
         return patient
 
-    def _touch(self, row: _Row) -> None:
-        if not row.touched:
-            row.touched = True
-            self._touched[row.table].append(row)
-
-    def _insert(self, table: Table) -> None:
-        rows = [row for row in self._touched[table] if "id" not in row.values]
-        if not rows:
-            return
+    def _insert(self, table: Table, rows: list[_Row]) -> None:
         for row in rows:
             if row.parent is not None:
                 row.values[_PARENT_KEY[table]] = row.parent.values["id"]
@@ -344,18 +358,22 @@ class Parents:
         else:
             keys = list(self._connection.scalars(_INSERT[table], [row.values for row in rows]))
         for row, key in zip(rows, keys, strict=True):
-            row.values["id"] = key
+            row.values["id"] = row.values["key"] = key
             row.touched = False
+            row.has_new = table is not models.study
+            row.filled = {}
 
-    def _update(self, table: Table) -> None:
-        rows = [row for row in self._touched[table] if row.touched]
+    def _update(self, table: Table, rows: list[_Row]) -> None:
         for has_new, statement in ((True, _UPDATE[table]), (False, _COUNT_IN_STUDY)):
-            changed = [row.values | {"key": row.values["id"]} for row in rows if row.has_new is has_new]
+            changed = [row.values for row in rows if row.has_new is has_new]
             if changed:
-                statement.run_many(self._connection, changed)
+                statement.write(self._raw, changed)
         for row in rows:
+            row.touched = False
+            row.has_new = table is not models.study
             if row.filled:
                 self._connection.execute(update(table).where(table.c.id == row.values["id"]).values(row.filled))
+                row.filled = {}
 
 
 @lru_cache
@@ -398,8 +416,16 @@ def _match_values(values: Mapping[str, str]) -> dict[str, str]:
     return names | times
 
 
+def _tells_more(header: Header, row: _Row) -> bool:
+    return not header.values.keys().isdisjoint(row.open)
+
+
 def _accepts(patient: _Row | None, identity: Identity) -> bool:
-    return patient is not None and compatible(Identity.of(patient.values), identity)
+    return (
+        patient is not None
+        and patient.identity is not None
+        and (patient.identity == identity or compatible(patient.identity, identity))
+    )
 
 
 def _variant(row: _Row) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import ClauseElement, ColumnElement, Connection, Row, Select, bindparam
@@ -11,13 +12,14 @@ from sqlalchemy.engine import result_tuple
 class _Compiled(NamedTuple):
     """A statement for one kind of database: its SQL, the order of its parameters, and converters for their values.
 
-    `literals` are the parameters that it has of itself.
+    `literals` are the parameters that it has of itself; `in_order` makes what the driver takes of values by name.
     """
 
     sql: str
     order: list[str] | None
     processors: dict[str, Callable[[Any], Any]]
     literals: dict[str, Any]
+    in_order: Callable[[dict[str, Any]], Any]
 
 
 class _Columns(NamedTuple):
@@ -25,6 +27,29 @@ class _Columns(NamedTuple):
 
     row_of: Callable[[Sequence[Any]], Row[Any]]
     converters: list[tuple[int, Callable[[Any], Any]]]
+
+
+class Raw:
+    """A connection as its driver has it: its cursor, and the name of the dialect. For one transaction at a time."""
+
+    __slots__ = ("connection", "cursor", "dialect", "memory")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.dialect: str = connection.dialect.name
+        self.cursor: Any = connection.connection.cursor()
+        # What whoever writes here remembers from one transaction of a kept connection to the next.
+        self.memory: Any = None
+
+    @classmethod
+    def of(cls, connection: Connection) -> "Raw":
+        """The one of a connection, which a kept connection has from one transaction to the next."""
+        kept: Raw | None = connection.info.get(KEPT)
+        return cls(connection) if kept is None else kept
+
+
+# In `Connection.info` of a connection that is kept.
+KEPT = "raw"
 
 
 class Prepared:
@@ -38,30 +63,39 @@ class Prepared:
         self._compiled: dict[str, _Compiled] = {}
         self._columns: dict[str, _Columns] = {}
 
-    def run(self, connection: Connection, **values: object) -> Any:
+    def run(self, raw: Raw, values: dict[str, Any]) -> Any:
         """Run it with these values for its bound parameters and return the driver's cursor."""
-        sql, order, *_ = self._for(connection)
-        cursor = connection.connection.cursor()
-        cursor.execute(sql, values if order is None else tuple(values[name] for name in order))
-        return cursor
+        compiled = self._compiled.get(raw.dialect) or self._for(raw.connection)
+        raw.cursor.execute(compiled.sql, compiled.in_order(values))
+        return raw.cursor
 
     def run_many(self, connection: Connection, rows: list[dict[str, Any]]) -> int:
         """Run it once with each of these rows, which hold a value of any type for every bound parameter.
 
         Returns how many rows of the database it has written.
         """
-        sql, order, processors, _ = self._for(connection)
+        sql, order, processors, *_ = self._for(connection)
         if processors:
             rows = [row | {name: process(row[name]) for name, process in processors.items()} for row in rows]
         parameters: Any = rows if order is None else [tuple([row[name] for name in order]) for row in rows]
         return int(connection.exec_driver_sql(sql, parameters).rowcount)
+
+    def write(self, raw: Raw, rows: list[dict[str, Any]]) -> None:
+        """Run it as `run_many` does, on the driver's own cursor."""
+        compiled = self._compiled.get(raw.dialect) or self._for(raw.connection)
+        for name, process in compiled.processors.items():
+            rows = [row | {name: process(row[name])} for row in rows]
+        if len(rows) == 1:
+            raw.cursor.execute(compiled.sql, compiled.in_order(rows[0]))
+        else:
+            raw.cursor.executemany(compiled.sql, [compiled.in_order(row) for row in rows])
 
     def all(self, connection: Connection, values: dict[str, Any]) -> list[Row[Any]]:
         """Run it with a value of any type for every bound parameter; return its rows as SQLAlchemy would.
 
         Only for statements all of whose columns have names.
         """
-        sql, order, processors, literals = self._for(connection)
+        sql, order, processors, literals, _ = self._for(connection)
         values = literals | values
         values |= {name: process(values[name]) for name, process in processors.items()}
         parameters: Any = values if order is None else tuple([values[name] for name in order])
@@ -86,7 +120,8 @@ class Prepared:
             processors = {name: kind.bind_processor(dialect) for name, kind in kinds.items()}
             needed = {name: process for name, process in processors.items() if process is not None}
             literals = {name: bound.effective_value for name, bound in compiled.binds.items() if not bound.required}
-            self._compiled[dialect.name] = _Compiled(compiled.string, compiled.positiontup, needed, literals)
+            order = compiled.positiontup
+            self._compiled[dialect.name] = _Compiled(compiled.string, order, needed, literals, _in_order(order))
         return self._compiled[dialect.name]
 
     def _columns_for(self, connection: Connection) -> _Columns:
@@ -97,6 +132,15 @@ class Prepared:
             needed = [(place, convert) for place, convert in enumerate(converters) if convert is not None]
             self._columns[dialect.name] = _Columns(result_tuple([column.name for column in columns]), needed)
         return self._columns[dialect.name]
+
+
+def _in_order(order: list[str] | None) -> Callable[[dict[str, Any]], Any]:
+    if order is None:
+        return dict
+    if len(order) == 1:
+        (only,) = order
+        return lambda values: (values[only],)
+    return itemgetter(*order) if order else lambda values: ()
 
 
 # Larger batches are rare, and their statements are compiled each time.
@@ -112,15 +156,12 @@ class PreparedForMany:
         self._statement = statement
         self._of = lru_cache(_MOST_COUNTS)(self._make)
 
-    def all(self, connection: Connection, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    def all(self, raw: Raw, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """Run it and return all rows."""
-        names = {f"v{number}": value for number, value in enumerate(values)}
-        cursor = self._of(len(values)).run(connection, **names)
-        try:
-            rows: list[tuple[Any, ...]] = cursor.fetchall()
-            return rows
-        finally:
-            cursor.close()
+        names, statement = self._of(len(values))
+        rows: list[tuple[Any, ...]] = statement.run(raw, dict(zip(names, values, strict=True))).fetchall()
+        return rows
 
-    def _make(self, count: int) -> Prepared:
-        return Prepared(self._statement.where(self._column.in_([bindparam(f"v{n}") for n in range(count)])))
+    def _make(self, count: int) -> tuple[list[str], Prepared]:
+        names = [f"v{number}" for number in range(count)]
+        return names, Prepared(self._statement.where(self._column.in_([bindparam(name) for name in names])))

@@ -51,6 +51,8 @@ def sqlite_engine(
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        if connection.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
+            return  # begun by the driver (see `kept`)
         # IMMEDIATE: a transaction that reads first and then writes would fail if another one has written meanwhile.
         write = connection.get_execution_options().get("write", False)
         # Directly on the driver's cursor, which saves a quarter of the cost of a transaction.

@@ -398,7 +398,8 @@ def test_fifty_streamed_queries_leave_a_way_for_the_others(tmp_path, database_ur
             assert store(pacs, make_ct(), make_ct()) == [0, 0]
             assert time.monotonic() - began < 10
             assert not_ready(pacs) == ""
-        assert eventually(lambda: pool.checkedout() == 0)
+        # One is kept to write with.
+        assert eventually(lambda: pool.checkedout() <= 1)
 
 
 # ------------------------------------------------------------------------------------ PostgreSQL

@@ -350,4 +350,6 @@ def test_only_what_is_not_plain_is_looked_at_twice(monkeypatch):
     )  # fmt: skip
     values = read_header(encoded(one), EXPLICIT, complete=True).values
     assert len(values) == 10
-    assert looked_at == [b"ORIGINAL\\PRIMARY", "Müller^Jürgen ".encode("latin_1")]
+    # The other one was read before in another data set.
+    assert looked_at[-1:] == ["Müller^Jürgen ".encode("latin_1")]
+    assert set(looked_at) <= {b"ORIGINAL\\PRIMARY", "Müller^Jürgen ".encode("latin_1")}

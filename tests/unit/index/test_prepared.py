@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from pacs_server.index.database import Database
-from pacs_server.index.prepared import Prepared
+from pacs_server.index.prepared import Prepared, Raw
 
 TABLE = Table(
     "thing",
@@ -43,9 +43,8 @@ def test_what_is_written_is_read_as_usual(database: Database) -> None:
     assert rows == ROWS
     with database.connect() as connection:
         found = [dict(row) for row in connection.execute(select(TABLE).limit(3).order_by(TABLE.c.id)).mappings()]
-        assert Prepared(select(TABLE.c.name).where(TABLE.c.id == bindparam("id"))).run(connection, id=2).fetchone() == (
-            "Müller 2",
-        )
+        second = Prepared(select(TABLE.c.name).where(TABLE.c.id == bindparam("id")))
+        assert second.run(Raw.of(connection), {"id": 2}).fetchone() == ("Müller 2",)
     assert [row | {"at": row["at"].replace(tzinfo=UTC)} for row in found] == ROWS
 
 
