@@ -22,7 +22,6 @@ from pacs_server.services.deletion import DeletionService
 from pacs_server.services.marks import MarkService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreRequest, StoreService
-from pacs_server.synthetic.kinds import KINDS
 from pacs_server.synthetic.people import Patient
 from pacs_server.synthetic.study import Options, study_instance_uid
 
@@ -62,6 +61,9 @@ UIDS: Final = tuple(sample.study_instance_uid for sample in SAMPLES)
 
 def images(sample: Sample) -> Iterator[Dataset]:
     """The data sets of a sample study, one after the other."""
+    # Few servers ever draw them.
+    from pacs_server.synthetic.kinds import KINDS
+
     options = Options(
         seed=sample.seed, size=sample.size, patient=sample.patient, text=False, description=sample.description
     )

@@ -1,13 +1,10 @@
 """Synthetic studies for tests; `pacs_server.synthetic` makes them."""
 
-from pacs_server.synthetic import (
-    Patient,
-    Spec,
+from pacs_server.synthetic.kinds import (
     cr,
     ct,
     dx,
     enhanced_ct,
-    from_spec,
     mg,
     mr,
     pet,
@@ -18,6 +15,8 @@ from pacs_server.synthetic import (
     us,
     xa,
 )
+from pacs_server.synthetic.people import Patient
+from pacs_server.synthetic.spec import Spec, from_spec
 
 __all__ = (
     "Patient",
