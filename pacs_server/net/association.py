@@ -23,6 +23,7 @@ from pacs_server.net.message import (
     encode_message,
     frame,
     frame_command,
+    frame_response,
 )
 from pacs_server.net.negotiation import AcceptedContext
 from pacs_server.net.pdu import (
@@ -50,6 +51,8 @@ _SLOWEST = 16 * 1024
 # The longest PDU that is sent to a peer that names no limit or a huge one.
 _MAX_SENT_PDU = 256 * 1024
 _ABORT_SECONDS = 2.0
+_unpack_pdv_header = PDV_HEADER.unpack_from
+_NOTHING = memoryview(b"")
 
 
 class PeerReleased(AssociationEnded):
@@ -144,7 +147,7 @@ class Association:
         self.throttle = Throttle(rate, transport.pause) if rate else None
         # When the current message must be complete; every received byte moves it.
         self._deadline = 0.0
-        self._pdu = memoryview(b"")
+        self._pdu = _NOTHING
         # The message of `send_with_next`, which is sent in front of the next one.
         self._held = b""
         self._message_ids = itertools.cycle(range(1, 65536))
@@ -176,23 +179,28 @@ class Association:
         context_id, control, value = self._next_pdv(self.timeouts.idle if timeout is None else timeout, begun=False)
         self.busy = True
         self._deadline = time.monotonic() + self.timeouts.message
-        parts = bytearray()
+        if control & (COMMAND | LAST) == COMMAND | LAST and len(value) <= _MAX_COMMAND_SET:
+            command = decode_command(bytes(value))
+        else:
+            command = decode_command(self._command_in_pieces(context_id, control, value))
+        if command.command_data_set_type != NO_DATA_SET:
+            self._data_context = context_id
+        return Message(self.contexts[context_id], command)
+
+    def _command_in_pieces(self, context_id: int, control: int, value: memoryview) -> bytes:
+        """A command set, of which the first piece has come."""
+        parts, begun_on = bytearray(), context_id
         while True:
+            if context_id != begun_on:
+                raise ProtocolError("command set on two presentation contexts", AbortReason.UNEXPECTED_PDU)
             if not control & COMMAND:
                 raise ProtocolError("data set without a command", AbortReason.UNEXPECTED_PDU)
             if len(parts) + len(value) > _MAX_COMMAND_SET:
                 raise ProtocolError(f"command set over the limit of {_MAX_COMMAND_SET} bytes")
             parts += value
             if control & LAST:
-                break
-            begun_on = context_id
+                return bytes(parts)
             context_id, control, value = self._next_pdv(self.timeouts.network)
-            if context_id != begun_on:
-                raise ProtocolError("command set on two presentation contexts", AbortReason.UNEXPECTED_PDU)
-        command = decode_command(bytes(parts))
-        if command.has_data_set:
-            self._data_context = context_id
-        return Message(self.contexts[context_id], command)
 
     def expect(self, request: Command, answered: Callable[[Command | None], None]) -> None:
         """Call `answered` with the response to a request of ours, when it arrives among other messages.
@@ -258,20 +266,20 @@ class Association:
 
         After the first value of a message (`begun`) the wait also ends at the deadline of the message.
         """
-        if not self._pdu:
-            self._pdu = self._read_p_data(min(timeout, self._time_left()) if begun else timeout)
-        if len(self._pdu) < 6:
+        pdu = self._pdu or self._read_p_data(timeout, begun=begun)
+        size = len(pdu)
+        if size < 6:
             raise ProtocolError("presentation data value cut", AbortReason.INVALID_PARAMETER)
-        length, context_id, control = PDV_HEADER.unpack_from(self._pdu)
-        if not 2 <= length <= len(self._pdu) - 4:
+        length, context_id, control = _unpack_pdv_header(pdu)
+        end = 4 + length
+        if not 6 <= end <= size:
             raise ProtocolError("presentation data value of impossible length", AbortReason.INVALID_PARAMETER)
         if context_id not in self.contexts:
             raise ProtocolError(f"data on presentation context {context_id}, which was not accepted")
-        value = self._pdu[6 : 4 + length]
-        self._pdu = self._pdu[4 + length :]
+        self._pdu = pdu[end:] if end < size else _NOTHING
         # Only the bytes of values extend the deadline; empty PDUs and values do not.
-        self._deadline += len(value) / _SLOWEST
-        return context_id, control, value
+        self._deadline += (length - 2) / _SLOWEST
+        return context_id, control, pdu[6:end]
 
     def _time_left(self) -> float:
         """Seconds until the deadline of the message, which fast data cannot extend beyond the message time-out."""
@@ -281,11 +289,13 @@ class Association:
             raise DeadlineExpired("a message was begun and not finished in time")
         return self._deadline - now
 
-    def _read_p_data(self, timeout: float) -> memoryview:
-        deadline = time.monotonic() + timeout
+    def _read_p_data(self, timeout: float, *, begun: bool) -> memoryview:
+        if begun:
+            timeout = min(timeout, self._time_left())
+        left, deadline = timeout, time.monotonic() + timeout
         while True:
             try:
-                kind, body = self._reader.read(max(deadline - time.monotonic(), 0.0))
+                kind, body = self._reader.read(left, begun=begun)
             except ConnectionLost:
                 if self.draining:
                     raise Draining("the server shuts down") from None
@@ -297,7 +307,8 @@ class Association:
             if kind == PDUType.P_DATA:
                 if body:
                     return body
-                if time.monotonic() < deadline:
+                left = deadline - time.monotonic()
+                if left > 0:
                     continue
                 raise DeadlineExpired("nothing but empty PDUs")
             self._end(kind)
@@ -329,6 +340,10 @@ class Association:
             self._write(batch)
             if self.throttle is not None:
                 self.throttle.spend(sum(map(len, batch)))
+
+    def respond(self, message: Message, status: int) -> None:
+        """Answer a request with this status, without data set and comment."""
+        self._write([frame_response(message.context.context_id, message.command, status, self._max_pdu)])
 
     def send_with_next(self, context_id: int, command: Command) -> None:
         """Send a message without data set together with the next message, in one write. Another one must follow."""

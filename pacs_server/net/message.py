@@ -8,18 +8,28 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import lru_cache
 from operator import attrgetter
+from typing import Any
 
-from pacs_server.net.pdu import COMMAND, LAST, PDU_AND_PDV_HEADER, PDUType, ProtocolError
+from pacs_server.net.pdu import COMMAND, HEADER, LAST, PDU_AND_PDV_HEADER, PDUType, ProtocolError
 from pacs_server.net.transport import Buffer
 
 NO_DATA_SET = 0x0101
 RESPONSE = 0x8000
 
 _ELEMENT = struct.Struct("<HHI")
-_US = struct.Struct("<H")
+_unpack_element = _ELEMENT.unpack_from
 _US_ELEMENT = struct.Struct("<HHIH")
 _GROUP_LENGTH = struct.Struct("<HHII")
+# The end of each response: the Message ID, the Command Data Set Type and the beginning of the next element, the status.
+_PACKED_NUMBERS = struct.Struct("<H18sH")
+_pack_numbers = _PACKED_NUMBERS.pack
+_BETWEEN_NUMBERS = _US_ELEMENT.pack(0, 0x0800, 2, NO_DATA_SET) + _ELEMENT.pack(0, 0x0900, 2)
+# PS3.5 9.1: a UID has 64 characters at most. Peers may send longer ones, which are not kept.
+_LONGEST_UID = 64
+_MOST_RESPONSES = 256
+_NO_LIMIT = 1 << 20
 
 
 class CommandField(IntEnum):
@@ -100,7 +110,6 @@ _ELEMENTS: dict[int, tuple[str, str]] = {
     0x1031: ("move_originator_message_id", "US"),
 }
 _ELEMENTS_AND_VRS = tuple((element, vr) for element, (_, vr) in _ELEMENTS.items())
-_IGNORED = ("", "")
 _values_of = attrgetter(*(name for name, _ in _ELEMENTS.values()))
 assert {name for name, _ in _ELEMENTS.values()} == {field.name for field in fields(Command)}
 
@@ -111,33 +120,29 @@ def decode_command(data: bytes) -> Command:
     Raises ProtocolError if the command set is cut off, or has an element of another group or of an
     impossible length.
     """
-    command = Command()
+    found: dict[str, Any] = {}
     offset, size = 0, len(data)
     while offset < size:
         if offset + 8 > size:
             raise ProtocolError("command set cut in the middle of an element")
-        group, element, length = _ELEMENT.unpack_from(data, offset)
-        offset += 8
-        end = offset + length
-        if group != 0 or end > size:
+        group, element, length = _unpack_element(data, offset)
+        begin = offset + 8
+        offset = begin + length
+        if group != 0 or offset > size:
             raise ProtocolError(f"command set with element ({group:04x},{element:04x}) of {length} bytes")
-        name, vr = _ELEMENTS.get(element, _IGNORED)
-        if vr == "US" and length >= 2:
-            setattr(command, name, _US.unpack_from(data, offset)[0])
-        elif name:
-            setattr(command, name, _decode_value(element, vr, data[offset:end]))
-        offset = end
-    if command.command_field is None:
+        if element not in _ELEMENTS:
+            continue
+        name, vr = _ELEMENTS[element]
+        if vr == "US":
+            if length < 2:
+                raise ProtocolError(f"command element (0000,{element:04x}) has no number")
+            found[name] = data[begin] | data[begin + 1] << 8
+        else:
+            value = data[begin:offset]
+            found[name] = value if vr == "AT" else value.decode("latin-1").strip(" \0")
+    if "command_field" not in found:
         raise ProtocolError("command set without Command Field")
-    return command
-
-
-def _decode_value(element: int, vr: str, value: bytes) -> str | bytes:
-    if vr == "US":
-        raise ProtocolError(f"command element (0000,{element:04x}) has no number")
-    if vr == "AT":
-        return value
-    return value.decode("latin-1").strip(" \0")
+    return Command(**found)
 
 
 def encode_command(command: Command) -> bytes:
@@ -179,6 +184,59 @@ def frame_command(context_id: int, command: Command, max_pdu: int) -> bytes:
     if size + 6 > max_pdu:
         return b"".join(frame(context_id, data, command=True, max_pdu=max_pdu))
     return PDU_AND_PDV_HEADER.pack(PDUType.P_DATA, size + 6, size + 2, context_id, COMMAND | LAST) + data
+
+
+def response_to(request: Command, status: int, error_comment: str | None = None) -> Command:
+    """The response to a request, without data set (PS3.7 9.3)."""
+    return Command(
+        command_field=(request.command_field or 0) | RESPONSE,
+        message_id_being_responded_to=request.message_id,
+        affected_sop_class_uid=request.affected_sop_class_uid or request.requested_sop_class_uid,
+        affected_sop_instance_uid=request.affected_sop_instance_uid or request.requested_sop_instance_uid,
+        command_data_set_type=NO_DATA_SET,
+        status=status,
+        # PS3.7 E.1: VR LO, 64 characters.
+        error_comment=error_comment[:64] if error_comment else None,
+    )
+
+
+def frame_response(context_id: int, request: Command, status: int, max_pdu: int) -> bytes:
+    """`response_to` a request, encoded and framed.
+
+    The responses on a context differ in little but the Message ID, the status and the SOP Instance UID, and so the rest
+    is made once.
+    """
+    sop_class_uid = request.affected_sop_class_uid or request.requested_sop_class_uid
+    uid = request.affected_sop_instance_uid or request.requested_sop_instance_uid
+    if request.message_id is None or not sop_class_uid or len(sop_class_uid) > _LONGEST_UID:
+        return frame_command(context_id, response_to(request, status), max_pdu)
+    value = b"" if uid is None else uid.encode("latin-1", "replace")
+    if len(value) % 2:
+        value += b"\0"
+    head, tail = _response_parts(context_id, request.command_field, sop_class_uid, None if uid is None else len(value))
+    framed = b"".join((head, _pack_numbers(request.message_id, _BETWEEN_NUMBERS, status), tail, value))
+    if len(framed) > max_pdu + HEADER.size:
+        return frame_command(context_id, response_to(request, status), max_pdu)
+    return framed
+
+
+@lru_cache(_MOST_RESPONSES)
+def _response_parts(
+    context_id: int, command_field: int | None, sop_class_uid: str, uid_size: int | None
+) -> tuple[bytes, bytes]:
+    """What comes before the Message ID of a response, and between its status and the value of the SOP Instance UID."""
+    response = Command(
+        affected_sop_class_uid=sop_class_uid,
+        command_field=(command_field or 0) | RESPONSE,
+        message_id_being_responded_to=0,
+        command_data_set_type=NO_DATA_SET,
+        status=0,
+        affected_sop_instance_uid=None if uid_size is None else "0" * uid_size,
+    )
+    framed = frame_command(context_id, response, _NO_LIMIT)
+    end = len(framed) - (uid_size or 0)
+    tail = b"" if uid_size is None else framed[end - _ELEMENT.size : end]
+    return framed[: end - len(tail) - _PACKED_NUMBERS.size], tail
 
 
 def encode_message(context_id: int, command: Command, data: Buffer | None, max_pdu: int) -> list[Buffer]:

@@ -7,6 +7,7 @@ from enum import IntEnum
 from pacs_server.net.transport import AssociationEnded, ConnectionLost, DeadlineExpired, Transport
 
 HEADER = struct.Struct(">BxI")
+_HEADER_SIZE, _unpack_header = HEADER.size, HEADER.unpack_from
 # PS3.8 9.3.5: PDV item length, presentation context ID, message control header.
 PDV_HEADER = struct.Struct(">IBB")
 PDU_AND_PDV_HEADER = struct.Struct(">BxIIBB")
@@ -55,6 +56,8 @@ class PeerAborted(AssociationEnded):
 _TLS_HANDSHAKE = 0x16
 
 
+# No length is within the limit of an unknown type.
+_UNKNOWN = -1
 _CAPS: dict[int, int] = {
     **{int(kind): _MAX_CONTROL_PDU for kind in PDUType},
     PDUType.ASSOCIATE_RQ: _MAX_ASSOCIATE_PDU,
@@ -73,25 +76,30 @@ class PDUReader:
     def __init__(self, transport: Transport, *, max_pdu_size: int, pdu_timeout: float) -> None:
         self._transport = transport
         self._pdu_timeout = pdu_timeout
-        self._caps = {**_CAPS, PDUType.P_DATA: max_pdu_size + PDV_HEADER.size}
+        self._longest_p_data = max_pdu_size + PDV_HEADER.size
         self._full_size = 2 * max_pdu_size
         self._view = memoryview(bytearray(_SMALL_BUFFER))
         self._start = 0
         self._end = 0
 
-    def read(self, timeout: float) -> tuple[int, memoryview]:
+    def read(self, timeout: float, *, begun: bool = False) -> tuple[int, memoryview]:
         """Return the type and the body of the next PDU; the body is valid until the next call.
 
-        The PDU must begin within `timeout` seconds, and must then be complete within the PDU time-out.
-        Raises ConnectionLost, DeadlineExpired and ProtocolError.
+        The PDU must begin within `timeout` seconds, and must then be complete within the PDU time-out. With `begun` it
+        goes on with a message. Raises ConnectionLost, DeadlineExpired and ProtocolError.
         """
-        self._fill(HEADER.size, timeout)
-        kind, length = HEADER.unpack_from(self._view, self._start)
-        self._check(kind, length)
-        self._fill(HEADER.size + length, self._pdu_timeout)
-        body = self._view[self._start + HEADER.size : self._start + HEADER.size + length]
-        self._start += HEADER.size + length
-        return kind, body
+        if self._end - self._start < _HEADER_SIZE:
+            self._fill(_HEADER_SIZE, timeout, begun=begun)
+        kind, length = _unpack_header(self._view, self._start)
+        cap = self._longest_p_data if kind == PDUType.P_DATA else _CAPS.get(kind, _UNKNOWN)
+        if length > cap:
+            raise _refusal(kind, length, cap)
+        size = _HEADER_SIZE + length
+        if self._end - self._start < size:
+            self._fill(size, self._pdu_timeout, begun=begun)
+        begin = self._start
+        self._start = begin + size
+        return kind, self._view[begin + _HEADER_SIZE : begin + size]
 
     @property
     def ahead(self) -> bool:
@@ -102,22 +110,14 @@ class PDUReader:
         """Whether bytes after the last PDU have been received or are waiting in the socket."""
         return self.ahead or self._transport.readable()
 
-    def _check(self, kind: int, length: int) -> None:
-        cap = self._caps.get(kind)
-        if cap is None:
-            hint = ": TLS on the plain port?" if kind == _TLS_HANDSHAKE else ""
-            raise ProtocolError(f"PDU of unknown type {kind:#04x}{hint}", AbortReason.UNRECOGNIZED_PDU)
-        if length > cap:
-            raise ProtocolError(f"{PDUType(kind).name} of {length} bytes is over the limit of {cap}")
-
-    def _fill(self, needed: int, timeout: float) -> None:
-        """Receive until `needed` bytes of the PDU are buffered, counted from its start."""
-        if self._end - self._start >= needed:
-            return
+    def _fill(self, needed: int, timeout: float, *, begun: bool) -> None:
+        """Receive until `needed` bytes of the PDU are buffered, counted from its start; they are not yet."""
         self._make_room(needed)
         began = self._end > self._start
         deadline = time.monotonic() + (self._pdu_timeout if began else timeout)
         while self._end - self._start < needed:
+            if began or begun:
+                self._transport.acknowledge()
             try:
                 self._end += self._transport.receive_into(self._view[self._end :], deadline)
             except DeadlineExpired:
@@ -128,9 +128,11 @@ class PDUReader:
                 if began:
                     raise ConnectionLost(f"{error.how} in the middle of a PDU") from error
                 raise
+            if self._end - self._start >= needed:
+                return
             if not began:
                 began, deadline = True, time.monotonic() + self._pdu_timeout
-            elif time.monotonic() >= deadline and self._end - self._start < needed:
+            elif time.monotonic() >= deadline:
                 # The whole PDU has one deadline, which bytes that trickle in do not extend.
                 raise DeadlineExpired("a PDU was begun and not finished in time")
 
@@ -144,6 +146,13 @@ class PDUReader:
         elif held and self._start:
             self._view[:held] = bytes(self._view[self._start : self._end])
         self._start, self._end = 0, held
+
+
+def _refusal(kind: int, length: int, cap: int) -> ProtocolError:
+    if cap == _UNKNOWN:
+        hint = ": TLS on the plain port?" if kind == _TLS_HANDSHAKE else ""
+        return ProtocolError(f"PDU of unknown type {kind:#04x}{hint}", AbortReason.UNRECOGNIZED_PDU)
+    return ProtocolError(f"{PDUType(kind).name} of {length} bytes is over the limit of {cap}")
 
 
 def encode_reject(result: int, source: int, reason: int) -> bytes:

@@ -2,9 +2,9 @@
 
 A blocking call returns after one *tick* at the latest, by the kernel's own socket timers on plain
 sockets and by Python's on TLS sockets. Then the deadline is checked, so nothing waits for ever and
-nothing polls. Every read is acknowledged at once (TCP_QUICKACK): many modalities send a command and
-its data set as two small writes with Nagle's algorithm on, and would otherwise wait 40 ms for a
-delayed acknowledgement at every object.
+nothing polls. Before it waits for the rest of a message, what has come is acknowledged at once (TCP_QUICKACK): many
+modalities send a command and its data set as two small writes with Nagle's algorithm on, and would otherwise wait 40 ms
+for a delayed acknowledgement at every object. A message that is there as a whole is acknowledged by its answer.
 """
 
 import contextlib
@@ -86,9 +86,13 @@ class Transport:
             if count == 0:
                 raise ConnectionLost("connection closed by the peer")
             self.bytes_in += count
-            if self._quickack is not None:
-                self.socket.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
             return count
+
+    def acknowledge(self) -> None:
+        """Tell the peer at once what has come so far: it may wait for that before it sends the rest."""
+        if self._quickack is not None:
+            with contextlib.suppress(OSError):  # the next read says what is wrong
+                self.socket.setsockopt(socket.IPPROTO_TCP, self._quickack, 1)
 
     def readable(self) -> bool:
         """Whether bytes or the end of the stream are waiting to be read."""
@@ -120,6 +124,8 @@ class Transport:
             except OSError as error:
                 raise ConnectionLost(f"connection lost: {reason(error)}") from error
             self.bytes_out += count
+            if len(pending) == 1 and count == len(pending[0]):
+                return
             if not _drop(pending, count):
                 deadline = time.monotonic() + timeout
 

@@ -10,7 +10,7 @@ from pacs_server.dicom.commitment import MAX_REQUEST_BYTES, CommitmentEvent, par
 from pacs_server.dicom.status import Status
 from pacs_server.errors import InvalidArgumentValue, NotAuthorised, ResourceLimitation
 from pacs_server.net.association import Association, Message
-from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.dispatch import Result
 from pacs_server.services.remote_commitments import RemoteCommitmentService
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class CommitmentReportSCU:
                 raise NotAuthorised("this transaction was another remote's")
             self._service.take(asked, report, self._clock())
             record.detail += f": {asked.remote} committed to {len(report.committed)}, not to {len(report.failed)}"
-        association.send(message.context.context_id, response_to(message, Status.SUCCESS))
+        association.respond(message, Status.SUCCESS)
         details = {
             "transaction_uid": report.transaction_uid, "remote": asked.remote,
             "committed": len(report.committed), "failed": len(report.failed),

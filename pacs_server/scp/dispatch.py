@@ -13,7 +13,7 @@ from pacs_server.dicom.uids import clean_uid, is_uid
 from pacs_server.errors import NotAuthorised, PacsError
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
-from pacs_server.net.message import RESPONSE, Command, CommandField
+from pacs_server.net.message import RESPONSE, CommandField, response_to
 from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.net.transport import AssociationEnded
 from pacs_server.scp.auditing import AssociationAuditor
@@ -56,20 +56,6 @@ class Result:
 
 Handler = Callable[[Association, Message], Result]
 Handlers = Mapping[tuple[Service, int], Handler]
-
-
-def response_to(message: Message, status: Status, error_comment: str | None = None) -> Command:
-    """The response to a request, without data set (PS3.7 9.3)."""
-    request = message.command
-    return Command(
-        command_field=(request.command_field or 0) | RESPONSE,
-        message_id_being_responded_to=request.message_id,
-        affected_sop_class_uid=request.affected_sop_class_uid or request.requested_sop_class_uid,
-        affected_sop_instance_uid=request.affected_sop_instance_uid or request.requested_sop_instance_uid,
-        status=status,
-        # PS3.7 E.1: VR LO, 64 characters.
-        error_comment=error_comment[:64] if error_comment else None,
-    )
 
 
 class _Served(Enum):
@@ -195,7 +181,7 @@ class Dispatcher:
     def _refuse(self, association: Association, message: Message, status: Status, comment: str) -> Result:
         # A peer sends its whole data set before it reads a response.
         association.skip_data()
-        association.send(message.context.context_id, response_to(message, status, comment))
+        association.send(message.context.context_id, response_to(message.command, status, comment))
         details: dict[str, object] = {"reason": comment}
         command = message.command
         uid = clean_uid(command.affected_sop_instance_uid or command.requested_sop_instance_uid or "")

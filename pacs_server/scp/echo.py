@@ -2,7 +2,7 @@
 
 from pacs_server.dicom.status import Status
 from pacs_server.net.association import Association, Message
-from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.dispatch import Result
 
 
 class VerificationSCP:
@@ -11,5 +11,5 @@ class VerificationSCP:
     def __call__(self, association: Association, message: Message) -> Result:
         """Answer with success."""
         association.skip_data()
-        association.send(message.context.context_id, response_to(message, Status.SUCCESS))
+        association.respond(message, Status.SUCCESS)
         return Result(Status.SUCCESS)

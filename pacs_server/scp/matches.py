@@ -8,8 +8,7 @@ from typing import TypeVar
 from pacs_server.audit.auditor import QueryRecord
 from pacs_server.dicom.status import Status
 from pacs_server.net.association import Association, Message
-from pacs_server.net.message import NO_DATA_SET
-from pacs_server.scp.dispatch import response_to
+from pacs_server.net.message import NO_DATA_SET, response_to
 from pacs_server.scp.suboperations import cancel_requested
 
 Match = TypeVar("Match")
@@ -45,7 +44,7 @@ def send_matches(
     """
     context = message.context
     # PS3.4 C.4.1.1.4, K.4.1.1.4: FF01 if the query has a key that is not supported.
-    pending = response_to(message, Status.PENDING_WITH_UNSUPPORTED_KEYS if unsupported else Status.PENDING)
+    pending = response_to(message.command, Status.PENDING_WITH_UNSUPPORTED_KEYS if unsupported else Status.PENDING)
     pending.command_data_set_type = 1
     command = association.encode_command(context.context_id, pending)
     count, status = 0, Status.SUCCESS
@@ -62,7 +61,7 @@ def send_matches(
                     status = Status.CANCEL
                     break
     record.matched(count, complete=True)
-    final = response_to(message, status)
+    final = response_to(message.command, status)
     final.command_data_set_type = NO_DATA_SET
     association.send_encoded([*batch, association.encode_command(context.context_id, final)])
     return count, status

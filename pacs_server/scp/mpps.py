@@ -23,8 +23,9 @@ from pacs_server.errors import (
 )
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
+from pacs_server.net.message import response_to
 from pacs_server.scp.contexts import Service
-from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.dispatch import Result
 from pacs_server.scp.status import STEP_MAY_NO_LONGER_BE_UPDATED, status_of
 from pacs_server.services.mpps import MPPSService, StepOutcome
 
@@ -76,7 +77,7 @@ class ModalityPerformedProcedureStepSCP:
         # PS3.4 F.8.2.1.4: a warning if the request names an attribute that is not supported.
         status = Status.SUCCESS if supported else Status.REQUESTED_OPTIONAL_ATTRIBUTES_NOT_SUPPORTED
         data = encode_data_set(found, context.transfer_syntax, charset)
-        association.send(context.context_id, response_to(message, status), data)
+        association.send(context.context_id, response_to(message.command, status), data)
         return Result(status, {"sop_instance_uid": uid})
 
     def _answer(
@@ -94,7 +95,7 @@ class ModalityPerformedProcedureStepSCP:
             return _refuse(association, message, error, data_set)
         if created or outcome.status != StepStatus.IN_PROGRESS:
             self._metrics.procedure_step(outcome.status)
-        response = response_to(message, Status.SUCCESS)
+        response = response_to(message.command, Status.SUCCESS)
         response.affected_sop_instance_uid = uid
         association.send(message.context.context_id, response)
         details = {"sop_instance_uid": uid, "step": outcome.status, "worklist_items": outcome.items}
@@ -127,7 +128,7 @@ def _tags(attribute_identifier_list: bytes) -> list[int]:
 def _refuse(association: Association, message: Message, error: PacsError, data_set: DataSet) -> Result:
     """Answer a failure, with the details that PS3.7 C.5 provides for."""
     status = status_of(error, Service.MPPS)
-    response = response_to(message, status, str(error))
+    response = response_to(message.command, status, str(error))
     wrong: dict[str, Any] = {}
     if isinstance(error, ProcedureStepClosed):
         response.error_id = STEP_MAY_NO_LONGER_BE_UPDATED

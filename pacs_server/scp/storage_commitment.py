@@ -26,7 +26,7 @@ from pacs_server.errors import (
 )
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import Command
-from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.dispatch import Result
 from pacs_server.scu.n_event import event_report, taken
 from pacs_server.services.commitment import ReportTask, StorageCommitmentService
 
@@ -71,7 +71,7 @@ class StorageCommitmentSCP:
             report, is_claimed = self._service.request(
                 request, caller.ae_title, caller.address, claim=self._same_association()
             )
-        association.send(message.context.context_id, response_to(message, Status.SUCCESS))
+        association.respond(message, Status.SUCCESS)
         details = {"transaction_uid": request.transaction_uid, "instances": len(request.references)}
         after = (lambda: self._report(association, message, report)) if is_claimed else None
         return Result(Status.SUCCESS, details, after)

@@ -12,7 +12,7 @@ from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import Command
 from pacs_server.scp.auditing import AssociationAuditor
-from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.dispatch import Result
 from pacs_server.services.store import StoreRequest, StoreService
 
 
@@ -47,7 +47,7 @@ class StorageSCP:
         outcome = self._service.store(request, size.counted(association.data()), arrivals.begin)
         arrivals.stored(outcome.value)
         self._metrics.received(size.bytes)
-        association.send(message.context.context_id, response_to(message, Status.SUCCESS))
+        association.respond(message, Status.SUCCESS)
         details: dict[str, object] = {
             "outcome": outcome.value,
             "sop_instance_uid": request.sop_instance_uid,

@@ -9,9 +9,9 @@ from pacs_server.dicom.writer import writer_for
 from pacs_server.index.instances import StoredInstance
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
-from pacs_server.net.message import Command, CommandField
+from pacs_server.net.message import Command, CommandField, response_to
 from pacs_server.net.pdu import AbortReason, ProtocolError
-from pacs_server.scp.dispatch import Result, response_to
+from pacs_server.scp.dispatch import Result
 
 # Counts are 16-bit fields (PS3.7 E.1).
 _MOST = 0xFFFF
@@ -83,7 +83,7 @@ class SubOperations:
         return Result(status, counts)
 
     def _response(self, status: Status, *, counts_remaining: bool) -> Command:
-        response = response_to(self.message, status)
+        response = response_to(self.message.command, status)
         if counts_remaining:
             response.number_of_remaining = min(self.remaining, _MOST)
         response.number_of_completed = min(self.completed, _MOST)

@@ -12,7 +12,16 @@ from servers import p_data, pdv, tcp_pair
 from pacs_server.errors import StorageUnavailable
 from pacs_server.net.associate import decode_accept, decode_request, encode_accept, encode_request
 from pacs_server.net.association import Association, MessageCut, Timeouts
-from pacs_server.net.message import Command, decode_command, encode_command, encode_message, frame
+from pacs_server.net.message import (
+    Command,
+    decode_command,
+    encode_command,
+    encode_message,
+    frame,
+    frame_command,
+    frame_response,
+    response_to,
+)
 from pacs_server.net.negotiation import (
     AcceptedContext,
     Answer,
@@ -65,6 +74,14 @@ def commands():
 @given(commands())
 def test_commands_come_back(command):
     assert decode_command(encode_command(command)) == command
+
+
+@given(commands(), US, st.integers(64, 300))
+def test_prepared_responses_are_those_that_are_encoded(request, status, max_pdu):
+    expected = frame_command(3, response_to(request, status), max_pdu)
+    assert frame_response(3, request, status, max_pdu) == expected
+    # Once more, as everything that responses share has been kept.
+    assert frame_response(3, request, status, max_pdu) == expected
 
 
 @pytest.mark.slow
@@ -211,6 +228,9 @@ class _Chunks:
         view[:size] = self._data[:size]
         self._data = self._data[size:]
         return size
+
+    def acknowledge(self):
+        pass
 
     def readable(self):
         return bool(self._data)

@@ -59,6 +59,9 @@ class Wire:
         self._data = self._data[size:]
         return size
 
+    def acknowledge(self) -> None:
+        pass
+
     def readable(self) -> bool:
         return bool(self._data)
 

@@ -206,13 +206,13 @@ def _idleness(pacs: PacsProcess, trace: Trace) -> list[Window]:
 
 # ------------------------------------------------------------------------------------ ceilings
 
-# What every message costs: it is read, acknowledged at once, and answered in one write.
-MESSAGE = {"recvfrom": 1, "setsockopt": 1, "send": 1, "clock_gettime": 1}
+# What every message costs: it is read, and answered in one write, which acknowledges it as well.
+MESSAGE = {"recvfrom": 1, "send": 1, "clock_gettime": 1}
 CEILINGS = {
     # Proposal and release: two messages without a clock for their work, one thread that accepts both.
     "association": {
         "accept4": 1, "getsockname": 1, "ioctl": 1,  # the socket, and what the interpreter asks of it
-        "setsockopt": 6,  # no delay, keep alive, two time-outs; two acknowledgements
+        "setsockopt": 4,  # no delay, keep alive, two time-outs
         "recvfrom": 2, "send": 2, "close": 1, "clock_gettime": 1,
         "write": 1,  # one line in the log
     },
@@ -235,7 +235,7 @@ CEILINGS = {
     "get": {
         "openat": 1, "newfstatat": 2, "pread64": 1, "close": 1,  # the file, read whole
         "send": 1,  # the instance, and the pending response about the one before
-        "recvfrom": 1, "setsockopt": 1,  # the answer
+        "recvfrom": 1,  # the answer
         "poll": 1,  # is there a C-CANCEL?
     },
 }  # fmt: skip
