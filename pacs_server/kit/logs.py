@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from io import TextIOWrapper
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -25,7 +26,9 @@ from pacs_server.kit.private_files import make_directory, opener
 _LINE: Final = " line"
 _STANDARD: Final = frozenset([*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName", _LINE])
 _COMPLAIN_SECONDS: Final = 60.0
-_BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
+_is_bare: Final = re.compile(r"[!#-<>-\[\]-~]+").fullmatch
+# How many events keep what their records share.
+_MOST_EVENTS: Final = 256
 # The warnings of pydicom quote values, and the HTTP client tells addresses with what is searched for: patient data.
 _LIBRARIES: Final = {
     "pynetdicom": logging.WARNING,
@@ -66,6 +69,27 @@ def _skip_unused_attributes() -> None:
 def set_level(level: str) -> None:
     """Set the lowest level that is logged: debug, info, warning or error."""
     logging.getLogger("pacs_server").setLevel(level.upper())
+
+
+def event(log: logging.Logger, level: int, name: str, fields: Mapping[str, object]) -> None:
+    """`log.log(level, name, extra=fields)` in a fraction of its time, for what happens all the time.
+
+    Whoever calls it has asked whether `level` is enabled. No field has the name of an attribute of a record.
+    """
+    if logging.logThreads:
+        # Whoever embeds the server has set up logging, and may show anything.
+        log.log(level, name, extra=fields)
+        return
+    record = object.__new__(logging.LogRecord)
+    now = time.time()
+    record.__dict__ = {**_common(log.name, level, name), "created": now, "msecs": int(now % 1 * 1000) + 0.0, **fields}
+    log.handle(record)
+
+
+@lru_cache(_MOST_EVENTS)
+def _common(logger: str, level: int, name: str) -> dict[str, object]:
+    """The attributes that all records of an event share."""
+    return logging.LogRecord(logger, level, "", 0, name, (), None).__dict__
 
 
 def reopen() -> None:
@@ -142,13 +166,25 @@ def _open(file: Path) -> "_File":
 
 
 class _Console(logging.StreamHandler):  # type: ignore[type-arg]
-    """Standard error."""
+    """Standard error. As the library's, with fewer steps: there are no filters, and the lock is held for each line."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        assert self.lock is not None
+        with self.lock:
+            self.emit(record)
+        return True
+
+    def flush(self) -> None:
+        if self.stream is not None:
+            self.stream.flush()
 
 
 class _File(WatchedFileHandler):
     """A log file. If it is moved, if its directory is gone or its disk is full, the code that logs goes on."""
 
     _complained = float("-inf")
+    handle = _Console.handle
+    flush = _Console.flush
 
     def _open(self) -> TextIOWrapper:
         """Open the file; called again after the file was moved away."""
@@ -159,8 +195,11 @@ class _File(WatchedFileHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            super().emit(record)
-        except OSError:  # WatchedFileHandler does not catch a failure to open the file again
+            self.reopenIfNeeded()
+            if self.stream is None:
+                self.stream = self._open()
+            logging.StreamHandler.emit(self, record)
+        except OSError:  # a failure to open the file again
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
@@ -214,14 +253,18 @@ class TextFormatter(_LineFormatter):
 
     def _line(self, record: logging.LogRecord) -> str:
         """The record as one line; a traceback follows on indented lines."""
-        name = record.name.removeprefix("pacs_server.")
-        line = f"{self._clock.text(record.created)} {record.levelname:<5} {name}  {escaped(record.getMessage())}"
+        message = record.getMessage() if record.args else str(record.msg)
+        line = self._clock.text(record.created) + _beginning(record.levelname, record.name, message)
         for key, value in record.__dict__.items():
-            if key not in _STANDARD:
-                line += f" {key}={value if type(value) is int else _quoted(value)}"
-        for trace in _traces(self, record):
-            # Indented, so that text after a line break in an error message cannot look like a record of its own.
-            line += "".join(f"\n    {escaped(part)}" for part in trace.splitlines())
+            if key in _STANDARD:
+                continue
+            kind = type(value)
+            plain = kind is int or kind is float or (kind is str and _is_bare(value))
+            line += f" {key}={value if plain else _quoted(value)}"
+        if record.exc_info or record.stack_info:
+            for trace in _traces(self, record):
+                # Indented, so that text after a line break in an error message cannot look like a record of its own.
+                line += "".join(f"\n    {escaped(part)}" for part in trace.splitlines())
         return line
 
 
@@ -248,6 +291,12 @@ class JSONFormatter(_LineFormatter):
         return self._encode(fields)
 
 
+@lru_cache(_MOST_EVENTS)
+def _beginning(level: str, logger: str, message: str) -> str:
+    """A line as far as it is the same for most records of an event."""
+    return f" {level:<5} {logger.removeprefix('pacs_server.')}  {escaped(message)}"
+
+
 def _traces(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
     traces = [formatter.formatException(record.exc_info)] if record.exc_info else []
     return [*traces, record.stack_info] if record.stack_info else traces
@@ -255,7 +304,7 @@ def _traces(formatter: logging.Formatter, record: logging.LogRecord) -> list[str
 
 def _quoted(value: object) -> str:
     text = value if isinstance(value, str) else str(value)
-    if _BARE.fullmatch(text):
+    if _is_bare(text):
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())
 

@@ -3,14 +3,18 @@
 The values of labels come from fixed sets or from the configuration, never from what a peer sends.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.utils import floatToGoString
+
+from pacs_server.kit.spread import Counted, Spread
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -57,17 +61,14 @@ class Metrics:
         self._rejections = Counter(
             "pacs_association_rejections", "Associations and connections refused.", ["reason"], registry=registry
         )
-        self._requests = Counter(
-            "pacs_dimse_requests", "DIMSE requests answered.", ["operation", "status"], registry=registry
+        self._requests = _Requests(
+            ("pacs_dimse_requests", "DIMSE requests answered.", ("operation", "status")),
+            ("pacs_dimse_seconds", "Time to answer a request."),
         )
-        self._seconds = Histogram(
-            "pacs_dimse_seconds", "Time to answer a request.", ["operation"], buckets=_SECONDS, registry=registry
-        )
-        # The series by operation and status, kept because looking them up costs more than counting.
-        self._answered: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
-        self._stored = Histogram(
-            "pacs_stored_bytes", "Sizes of the objects received.", buckets=_BYTES, registry=registry
-        )
+        registry.register(self._requests)
+        # The series by operation and status, kept because their labels cost more than counting.
+        self._answered: dict[tuple[str, int], Spread] = {}
+        self._stored = _spread("pacs_stored_bytes", "Sizes of the objects received.", _BYTES, registry)
         self._recovered = Counter(
             "pacs_recovered", "Files that a crash left under way.", ["outcome"], registry=registry
         )
@@ -80,12 +81,8 @@ class Metrics:
         self._matches = Counter("pacs_find_matches", "C-FIND matches sent.", registry=registry)
         network = Counter("pacs_network_bytes", "Bytes over associations.", ["direction"], registry=registry)
         self._bytes_in, self._bytes_out = network.labels("in"), network.labels("out")
-        self._commits = Histogram(
-            "pacs_index_commit_seconds", "Time of one index transaction.", buckets=_SECONDS, registry=registry
-        )
-        self._batches = Histogram(
-            "pacs_index_commit_instances", "Instances in one index transaction.", buckets=_BATCH, registry=registry
-        )
+        self._commits = _spread("pacs_index_commit_seconds", "Time of one index transaction.", _SECONDS, registry)
+        self._batches = _spread("pacs_index_commit_instances", "Instances in one index transaction.", _BATCH, registry)
         self._commitments = Counter(
             "pacs_commitment_transactions", "Storage commitment transactions.", ["outcome"], registry=registry
         )
@@ -105,14 +102,13 @@ class Metrics:
         self._delivered: dict[tuple[str, str], tuple[Counter, Counter]] = {}
         self._reloads = Counter("pacs_config_reloads", "Reloads of the configuration.", ["result"], registry=registry)
 
-        self._web_requests = Counter(
-            "pacs_web_requests", "HTTP requests answered.", ["door", "method", "status"], registry=registry
+        self._web_requests = _Requests(
+            ("pacs_web_requests", "HTTP requests answered.", ("door", "method", "status")),
+            ("pacs_web_seconds", "Time to answer an HTTP request."),
         )
-        self._web_seconds = Histogram(
-            "pacs_web_seconds", "Time to answer an HTTP request.", ["door"], buckets=_SECONDS, registry=registry
-        )
+        registry.register(self._web_requests)
         # Kept as those of DIMSE are.
-        self._web_answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._web_answered: dict[tuple[str, str, int], Spread] = {}
         web_network = Counter("pacs_web_bytes", "Bytes of HTTP bodies.", ["direction"], registry=registry)
         self._web_in, self._web_out = web_network.labels("in"), web_network.labels("out")
         self._web_refused = Counter(
@@ -149,25 +145,19 @@ class Metrics:
 
     def request(self, operation: str, status: int, seconds: float) -> None:
         """Count an answered request by its final status, and measure how long the answer took."""
-        known = self._answered.get((operation, status))
-        if known is None:
-            known = self._requests.labels(operation, f"0x{status:04X}"), self._seconds.labels(operation)
-            self._answered[operation, status] = known
-        answered, took = known
-        answered.inc()
-        took.observe(seconds)
+        answered = self._answered.get((operation, status))
+        if answered is None:
+            answered = self._answered[operation, status] = self._requests.of(operation, f"0x{status:04X}")
+        answered.observe(seconds)
 
     def web_request(self, door: str, method: str, status: int, seconds: float) -> None:
         """Count an HTTP request by its status, and measure how long the answer took; 0 is a client that went away."""
-        known = self._web_answered.get((door, method, status))
-        if known is None:
+        answered = self._web_answered.get((door, method, status))
+        if answered is None:
             kind = f"{status // 100}xx" if status else "none"
-            labels = door, method if method in _METHODS else "other", kind
-            known = self._web_requests.labels(*labels), self._web_seconds.labels(door)
-            self._web_answered[door, method, status] = known
-        answered, took = known
-        answered.inc()
-        took.observe(seconds)
+            answered = self._web_requests.of(door, method if method in _METHODS else "other", kind)
+            self._web_answered[door, method, status] = answered
+        answered.observe(seconds)
 
     def web_traffic(self, bytes_in: int, bytes_out: int) -> None:
         """Add the bytes of the bodies of a request and its response."""
@@ -313,6 +303,68 @@ GAUGES = {
     "pacs_last_backup_seconds": "Unix time when the last backup ended that this archive knows of.",
     "pacs_ready": "Whether the server can take and give instances (1 or 0).",
 }
+
+
+class _Requests:
+    """Requests counted by their labels, and how long they took by the first label.
+
+    The counters and histograms of the library take several times as long, and each request would need two.
+    """
+
+    def __init__(self, counted: tuple[str, str, Sequence[str]], timed: tuple[str, str]) -> None:
+        self._counted = counted
+        self._timed = timed
+        self._lock = threading.Lock()
+        self._series: dict[tuple[str, ...], Spread] = {}
+
+    def of(self, *labels: str) -> Spread:
+        """What takes the seconds of requests with these labels."""
+        with self._lock:
+            return self._series.setdefault(labels, Spread(_SECONDS))
+
+    def collect(self) -> Iterator[Metric]:
+        with self._lock:
+            series = {labels: spread.counted() for labels, spread in self._series.items()}
+        requests, seconds = self.describe()
+        by_first: dict[str, list[Counted]] = {}
+        for labels, counted in series.items():
+            requests.add_metric(labels, sum(counted.buckets))
+            by_first.setdefault(labels[0], []).append(counted)
+        for label, several in by_first.items():
+            together = Counted.together(several)
+            seconds.add_metric([label], _buckets(_SECONDS, together), together.total)
+        yield from (requests, seconds)
+
+    def describe(self) -> tuple[CounterMetricFamily, HistogramMetricFamily]:
+        name, text, labels = self._counted
+        return CounterMetricFamily(name, text, labels=labels), HistogramMetricFamily(*self._timed, labels=labels[:1])
+
+
+class _Histogram:
+    """A histogram without labels, of a `Spread`."""
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float], spread: Spread) -> None:
+        self._about = name, text
+        self._bounds = bounds
+        self._spread = spread
+
+    def collect(self) -> Iterator[Metric]:
+        counted = self._spread.counted()
+        yield HistogramMetricFamily(*self._about, buckets=_buckets(self._bounds, counted), sum_value=counted.total)
+
+    def describe(self) -> Iterator[Metric]:
+        yield HistogramMetricFamily(*self._about)
+
+
+def _spread(name: str, text: str, bounds: Sequence[float], registry: CollectorRegistry) -> Spread:
+    spread = Spread(bounds)
+    registry.register(_Histogram(name, text, bounds, spread))
+    return spread
+
+
+def _buckets(bounds: Sequence[float], counted: Counted) -> list[tuple[str, float]]:
+    names = [*map(floatToGoString, bounds), "+Inf"]
+    return list(zip(names, counted.cumulative, strict=True))
 
 
 class _Gauges:

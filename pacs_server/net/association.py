@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.implementations import UNKNOWN
+from pacs_server.dicom.origin import Origin, origin_of
 from pacs_server.errors import StorageUnavailable
 from pacs_server.net.limits import Throttle
 from pacs_server.net.message import (
@@ -152,6 +153,8 @@ class Association:
         self._held = b""
         self._message_ids = itertools.cycle(range(1, 65536))
         self._data_context: int | None = None
+        # How many bytes of the current message's data set have been read.
+        self.data_size = 0
         self._expected: dict[int | None, Callable[[Command | None], None]] = {}
 
     @cached_property
@@ -162,6 +165,11 @@ class Association:
             for context in self.contexts.values()
             if context.as_scu
         }
+
+    @cached_property
+    def origin(self) -> Origin:
+        """The origin of the instances that the peer sends."""
+        return origin_of(self.caller)
 
     def next_message_id(self) -> int:
         """A Message ID that is not in use (PS3.7 Table E.1-1)."""
@@ -176,6 +184,7 @@ class Association:
         AssociationEnded: the peer has released, aborted, is gone, too slow, or broke the protocol.
         """
         self._data_context = None
+        self.data_size = 0
         context_id, control, value = self._next_pdv(self.timeouts.idle if timeout is None else timeout, begun=False)
         self.busy = True
         self._deadline = time.monotonic() + self.timeouts.message
@@ -235,6 +244,7 @@ class Association:
                 raise ProtocolError("data set interrupted by something else", AbortReason.UNEXPECTED_PDU)
             if control & LAST:
                 self._data_context = None
+            self.data_size += len(value)
             if self.throttle is not None:
                 self._deadline += self.throttle.spend(len(value))
             yield value

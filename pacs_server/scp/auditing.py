@@ -1,14 +1,11 @@
 """The audit events of associations, and how long what is recorded of them lasts; the rest is `audit.auditor`'s."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from pacs_server.audit.auditor import Auditor, participant_of
 from pacs_server.audit.events import Action, Event, EventID, EventType, Outcome, Participant
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.caller import Caller
-from pacs_server.errors import PacsError
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.association import Association
 from pacs_server.net.negotiation import UserIdentity
@@ -52,17 +49,12 @@ class AssociationAuditor:
         """Record that a peer asked for an operation that it may not use."""
         self._auditor.refused(association.caller, operation, reason)
 
-    @contextmanager
-    def arriving(self, association: Association) -> Iterator[Arrivals]:
-        """The arrivals on this association, for one C-STORE; an error counts as a failed instance."""
+    def arrivals(self, association: Association) -> Arrivals:
+        """The arrivals on this association."""
         arrivals = self._arrivals.get(association)
         if arrivals is None:
             arrivals = self._arrivals[association] = self._auditor.arrivals(association.caller)
-        try:
-            yield arrivals
-        except PacsError as error:
-            arrivals.failed(str(error))
-            raise
+        return arrivals
 
     def ended(self, association: Association) -> None:
         """Record what came in on an association that is over."""

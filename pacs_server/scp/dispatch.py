@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
 
+from pacs_server.config.sections.access_control import PeerService
 from pacs_server.dicom.status import Status
 from pacs_server.dicom.uids import clean_uid, is_uid
 from pacs_server.errors import NotAuthorised, PacsError
+from pacs_server.kit.logs import event
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import RESPONSE, CommandField, response_to
@@ -83,6 +85,8 @@ class Dispatcher:
                 served = self._serve_one(association, operations)
                 strays = strays + 1 if served is _Served.STRAY else 0
                 hasty = hasty + 1 if served is not _Served.MAY_BE_AHEAD and association.ahead() else 0
+                if not (strays or hasty):
+                    continue
                 if strays > _FEW:
                     association.transport.pause(_STRAY_SECONDS)
                 elif hasty and hasty % _FEW == 0:
@@ -159,24 +163,26 @@ class Dispatcher:
                 "calling_ae": association.calling_ae,
                 **result.details,
             }
-            log.log(level, "operation", extra=extra)
+            event(log, level, "operation", extra)
         return result
 
     def _answer(self, association: Association, message: Message) -> Result:
-        service, handler = self._route(message.context.abstract_syntax, message.command.command_field or 0)
+        route = self._route(message.context.abstract_syntax, message.command.command_field or 0)
         # Contexts on which the peer is the SCP only are for the sub-operations of C-GET, and for reports. Reports are
         # taken on others too: many peers send them without a word about roles.
         is_report = message.command.command_field == CommandField.N_EVENT_REPORT
-        if handler is None or not (message.context.as_scp or is_report):
+        if route is None or not (message.context.as_scp or is_report):
             return self._refuse(
                 association, message, Status.UNRECOGNIZED_OPERATION, "this service is not offered on this context"
             )
-        check_service(association.caller, PEER_SERVICES[service])
+        service, handler = route
+        check_service(association.caller, service)
         return handler(association, message)
 
-    def _find_route(self, abstract_syntax: str, command_field: int) -> tuple[Service, Handler | None]:
+    def _find_route(self, abstract_syntax: str, command_field: int) -> tuple[PeerService, Handler] | None:
         service = service_of(abstract_syntax)
-        return service, self._handlers.get((service, command_field))
+        handler = self._handlers.get((service, command_field))
+        return None if handler is None else (PEER_SERVICES[service], handler)
 
     def _refuse(self, association: Association, message: Message, status: Status, comment: str) -> Result:
         # A peer sends its whole data set before it reads a response.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pacs_server.config.tls import peer_names, reason
 from pacs_server.dicom.caller import Caller, Door
 from pacs_server.index.peers import ACCEPTED
-from pacs_server.kit.logs import Sparingly
+from pacs_server.kit.logs import Sparingly, event
 from pacs_server.kit.metrics import Metrics
 from pacs_server.net.acceptor import Acceptor, Admitted, Rejected, Rejection, Terms
 from pacs_server.net.association import Association, PeerReleased
@@ -182,7 +182,8 @@ class ApplicationEntity:
             _end(association, ended)
         finally:
             self._recent.ended(association.caller, how, operations, _traffic(association, connection))
-            log.info("association", extra=_summary(association, connection, proposed, operations) | {"ended": how})
+            if log.isEnabledFor(logging.INFO):
+                event(log, logging.INFO, "association", _summary(association, connection, proposed, operations, how))
 
 
 def _reject_for_rate(connection: Connection, settings: EntitySettings) -> dict[str, str]:
@@ -268,7 +269,7 @@ def _traffic(association: Association, connection: Connection) -> Traffic:
 
 
 def _summary(
-    association: Association, connection: Connection, proposed: int, operations: Counter[str]
+    association: Association, connection: Connection, proposed: int, operations: Counter[str], how: str
 ) -> dict[str, object]:
     transport = association.transport
     return {
@@ -281,4 +282,5 @@ def _summary(
         "bytes_in": transport.bytes_in,
         "bytes_out": transport.bytes_out,
         "seconds": round(time.monotonic() - connection.opened, 3),
+        "ended": how,
     }

@@ -9,7 +9,6 @@ from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import EventID, EventType, Outcome, Participant
 from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.subject import Subject
-from pacs_server.errors import InvalidInstance
 from pacs_server.net.acceptor import Rejection
 from pacs_server.net.negotiation import UserIdentity
 from pacs_server.scp.auditing import AssociationAuditor
@@ -72,11 +71,10 @@ def test_two_associations_of_one_caller_are_counted_apart(trail: Kept, auditor: 
     links: list[Any] = [Link(), Link()]
     for number, link in enumerate(links, 1):
         for _ in range(number):
-            with auditor.arriving(link) as arrivals:
-                arrivals.begin(Subject("P1", "", "1.2.3"), "1.2.840.10008.5.1.4.1.1.2")
-                arrivals.stored("stored")
-    with pytest.raises(InvalidInstance), auditor.arriving(links[1]):
-        raise InvalidInstance("no UID")
+            arrivals = auditor.arrivals(link)
+            arrivals.begin(Subject("P1", "", "1.2.3"), "1.2.840.10008.5.1.4.1.1.2")
+            arrivals.stored("stored")
+    auditor.arrivals(links[1]).failed("no UID")
     for link in links:
         auditor.ended(link)
         auditor.ended(link)
