@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.implementations import UNKNOWN
@@ -30,6 +30,7 @@ from pacs_server.net.negotiation import AcceptedContext
 from pacs_server.net.pdu import (
     COMMAND,
     LAST,
+    P_DATA,
     PDV_HEADER,
     RELEASE_RP,
     RELEASE_RQ,
@@ -54,6 +55,7 @@ _MAX_SENT_PDU = 256 * 1024
 _ABORT_SECONDS = 2.0
 _unpack_pdv_header = PDV_HEADER.unpack_from
 _NOTHING = memoryview(b"")
+_WHOLE_COMMAND = COMMAND | LAST
 
 
 class PeerReleased(AssociationEnded):
@@ -80,8 +82,7 @@ class Timeouts:
     message: float = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A received DIMSE message. Its data set, if it has one, is still to be read from the association."""
 
     context: AcceptedContext
@@ -188,7 +189,7 @@ class Association:
         context_id, control, value = self._next_pdv(self.timeouts.idle if timeout is None else timeout, begun=False)
         self.busy = True
         self._deadline = time.monotonic() + self.timeouts.message
-        if control & (COMMAND | LAST) == COMMAND | LAST and len(value) <= _MAX_COMMAND_SET:
+        if control & _WHOLE_COMMAND == _WHOLE_COMMAND and len(value) <= _MAX_COMMAND_SET:
             command = decode_command(bytes(value))
         else:
             command = decode_command(self._command_in_pieces(context_id, control, value))
@@ -314,7 +315,7 @@ class Association:
                 if self.busy:
                     raise
                 raise DeadlineExpired(f"idle for {timeout:g} s") from None
-            if kind == PDUType.P_DATA:
+            if kind == P_DATA:
                 if body:
                     return body
                 left = deadline - time.monotonic()

@@ -19,8 +19,8 @@ NO_DATA_SET = 0x0101
 RESPONSE = 0x8000
 
 _ELEMENT = struct.Struct("<HHI")
-_unpack_element = _ELEMENT.unpack_from
 _US_ELEMENT = struct.Struct("<HHIH")
+_unpack_element = _US_ELEMENT.unpack_from
 _GROUP_LENGTH = struct.Struct("<HHII")
 # The end of each response: the Message ID, the Command Data Set Type and the beginning of the next element, the status.
 _PACKED_NUMBERS = struct.Struct("<H18sH")
@@ -49,9 +49,12 @@ class CommandField(IntEnum):
     C_CANCEL = 0x0FFF
 
 
-@dataclass(slots=True)
+@dataclass
 class Command:
-    """A command set. A field that is None is absent from it. The names follow PS3.7 E.1."""
+    """A command set. A field that is None is absent from it. The names follow PS3.7 E.1.
+
+    Without slots: a command that was decoded has the few fields that came, and takes the others from the class.
+    """
 
     command_field: int | None = None
     message_id: int | None = None
@@ -110,6 +113,7 @@ _ELEMENTS: dict[int, tuple[str, str]] = {
     0x1031: ("move_originator_message_id", "US"),
 }
 _ELEMENTS_AND_VRS = tuple((element, vr) for element, (_, vr) in _ELEMENTS.items())
+_NUMBERS = {element: name for element, (name, vr) in _ELEMENTS.items() if vr == "US"}
 _values_of = attrgetter(*(name for name, _ in _ELEMENTS.values()))
 assert {name for name, _ in _ELEMENTS.values()} == {field.name for field in fields(Command)}
 
@@ -122,27 +126,29 @@ def decode_command(data: bytes) -> Command:
     """
     found: dict[str, Any] = {}
     offset, size = 0, len(data)
+    # Each element is unpacked with the number that it may hold.
+    padded = data + b"\0\0"
     while offset < size:
         if offset + 8 > size:
             raise ProtocolError("command set cut in the middle of an element")
-        group, element, length = _unpack_element(data, offset)
+        group, element, length, number = _unpack_element(padded, offset)
         begin = offset + 8
         offset = begin + length
         if group != 0 or offset > size:
             raise ProtocolError(f"command set with element ({group:04x},{element:04x}) of {length} bytes")
-        if element not in _ELEMENTS:
-            continue
-        name, vr = _ELEMENTS[element]
-        if vr == "US":
+        if element in _NUMBERS:
             if length < 2:
                 raise ProtocolError(f"command element (0000,{element:04x}) has no number")
-            found[name] = data[begin] | data[begin + 1] << 8
-        else:
+            found[_NUMBERS[element]] = number
+        elif element in _ELEMENTS:
+            name, vr = _ELEMENTS[element]
             value = data[begin:offset]
-            found[name] = value if vr == "AT" else value.decode("latin-1").strip(" \0")
+            found[name] = value if vr == "AT" else str(value, "latin-1").strip(" \0")
     if "command_field" not in found:
         raise ProtocolError("command set without Command Field")
-    return Command(**found)
+    command = object.__new__(Command)
+    command.__dict__ = found
+    return command
 
 
 def encode_command(command: Command) -> bytes:

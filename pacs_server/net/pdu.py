@@ -3,6 +3,7 @@
 import struct
 import time
 from enum import IntEnum
+from typing import Final
 
 from pacs_server.net.transport import AssociationEnded, ConnectionLost, DeadlineExpired, Transport
 
@@ -28,6 +29,10 @@ class PDUType(IntEnum):
     RELEASE_RQ = 5
     RELEASE_RP = 6
     ABORT = 7
+
+
+# Looking it up in the enumeration takes longer than comparing.
+P_DATA: Final = int(PDUType.P_DATA)
 
 
 class AbortReason(IntEnum):
@@ -91,7 +96,7 @@ class PDUReader:
         if self._end - self._start < _HEADER_SIZE:
             self._fill(_HEADER_SIZE, timeout, begun=begun)
         kind, length = _unpack_header(self._view, self._start)
-        cap = self._longest_p_data if kind == PDUType.P_DATA else _CAPS.get(kind, _UNKNOWN)
+        cap = self._longest_p_data if kind == P_DATA else _CAPS.get(kind, _UNKNOWN)
         if length > cap:
             raise _refusal(kind, length, cap)
         size = _HEADER_SIZE + length

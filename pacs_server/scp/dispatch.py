@@ -4,9 +4,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pacs_server.config.sections.access_control import PeerService
 from pacs_server.dicom.status import Status
@@ -44,15 +45,14 @@ _NAMES = {int(field): field.name.replace("_", "-", 1).replace("_", "-") for fiel
 _MOST_ROUTES = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """How an operation ended.
 
     `details` go into the log line of the operation. `after` is called when the operation was answered and counted.
     """
 
     status: Status
-    details: Mapping[str, object] = field(default_factory=dict)
+    details: Mapping[str, object] = MappingProxyType({})
     after: Callable[[], None] | None = None
 
 
@@ -66,6 +66,12 @@ class _Served(Enum):
     STRAY = auto()
     IN_TURN = auto()
     MAY_BE_AHEAD = auto()
+
+
+# Looking members up in their enumerations takes longer than comparing them.
+_STRAY, _IN_TURN, _MAY_BE_AHEAD = _Served
+_SUCCESS, _C_CANCEL = int(Status.SUCCESS), int(CommandField.C_CANCEL)
+_N_EVENT_REPORT = int(CommandField.N_EVENT_REPORT)
 
 
 class Dispatcher:
@@ -83,8 +89,8 @@ class Dispatcher:
             strays = hasty = 0
             while True:
                 served = self._serve_one(association, operations)
-                strays = strays + 1 if served is _Served.STRAY else 0
-                hasty = hasty + 1 if served is not _Served.MAY_BE_AHEAD and association.ahead() else 0
+                strays = strays + 1 if served is _STRAY else 0
+                hasty = hasty + 1 if served is not _MAY_BE_AHEAD and association.ahead() else 0
                 if not (strays or hasty):
                     continue
                 if strays > _FEW:
@@ -106,13 +112,13 @@ class Dispatcher:
 
     def _serve_one(self, association: Association, operations: Counter[str], timeout: float | None = None) -> _Served:
         """Serve the next message."""
-        served = _Served.IN_TURN
+        served = _IN_TURN
         message = association.read_message(timeout)
         command_field = message.command.command_field
-        if command_field == CommandField.C_CANCEL:
+        if command_field == _C_CANCEL:
             # PS3.7 9.3.2.3: the operation has ended already.
             association.skip_data()
-            served = _Served.STRAY
+            served = _STRAY
         elif command_field is not None and not command_field & RESPONSE:
             name = _NAMES.get(command_field, "unknown")
             operations[name] += 1
@@ -120,11 +126,11 @@ class Dispatcher:
             result = self._operate(association, message, name)
             if result.after is not None:
                 result.after()
-            if association.window > 1 and command_field == CommandField.C_STORE and result.status == Status.SUCCESS:
-                served = _Served.MAY_BE_AHEAD
+            if association.window > 1 and command_field == CommandField.C_STORE and result.status == _SUCCESS:
+                served = _MAY_BE_AHEAD
         elif not association.take_response(message):
             association.skip_data()
-            served = _Served.STRAY
+            served = _STRAY
             log.warning("response to nothing that was asked", extra={"peer": association.peer})
         association.done()
         return served
@@ -150,11 +156,12 @@ class Dispatcher:
             result = self._refuse(
                 association, message, Status.PROCESSING_FAILURE, "internal error, see the server's log"
             )
-        if result.status == Status.SUCCESS:
+        succeeded = result.status == _SUCCESS
+        if succeeded:
             association.useful = True
         seconds = time.perf_counter() - began
         self._metrics.request(name, result.status, seconds)
-        level = logging.DEBUG if name == "C-ECHO" and result.status == Status.SUCCESS else logging.INFO
+        level = logging.DEBUG if succeeded and name == "C-ECHO" else logging.INFO
         if log.isEnabledFor(level):
             extra = {
                 "operation": name,
@@ -170,7 +177,7 @@ class Dispatcher:
         route = self._route(message.context.abstract_syntax, message.command.command_field or 0)
         # Contexts on which the peer is the SCP only are for the sub-operations of C-GET, and for reports. Reports are
         # taken on others too: many peers send them without a word about roles.
-        is_report = message.command.command_field == CommandField.N_EVENT_REPORT
+        is_report = message.command.command_field == _N_EVENT_REPORT
         if route is None or not (message.context.as_scp or is_report):
             return self._refuse(
                 association, message, Status.UNRECOGNIZED_OPERATION, "this service is not offered on this context"

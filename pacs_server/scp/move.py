@@ -1,7 +1,6 @@
 """Query/Retrieve MOVE SCP (PS3.4 C.4.2): the instances go to another AE, over associations that we request."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import Participant, Role
@@ -46,7 +45,7 @@ class QueryRetrieveMoveSCP:
             suboperations = SubOperations(association, message, len(instances), sent)
             cancelled = self._send(destination, instances, suboperations)
         result = suboperations.finish(self._metrics, cancelled=cancelled)
-        return replace(result, details={"destination": title, **result.details})
+        return result._replace(details={"destination": title, **result.details})
 
     def _destination(self, association: Association, message: Message) -> RemoteAE:
         title = (message.command.move_destination or "").strip()

@@ -21,7 +21,7 @@ from pacs_server.net.negotiation import Proposal
 from pacs_server.net.pdu import PeerAborted, ProtocolError
 from pacs_server.net.transport import AssociationEnded, ConnectionLost
 from pacs_server.scp.contexts import Service, service_of, supports
-from pacs_server.scp.dispatch import Handlers, Result, response_to
+from pacs_server.scp.dispatch import Handlers, Result
 from pacs_server.testing.dimse_faults import FaultyAdmission, Noted, faulty_handlers, noted
 from pacs_server.testing.faults import Faults
 from pacs_server.testing.faulty_transport import FaultyTransport
@@ -107,17 +107,17 @@ class Destination:
             return
         association.skip_data()
         if not field & RESPONSE and field != CommandField.C_CANCEL:
-            association.send(message.context.context_id, response_to(message, Status.UNRECOGNIZED_OPERATION))
+            association.respond(message, Status.UNRECOGNIZED_OPERATION)
 
     def _store(self, association: Association, message: Message) -> Result:
         data = b"".join(map(bytes, association.data()))
         self._received.append(_data_set(message, data))
-        association.send(message.context.context_id, response_to(message, Status.SUCCESS))
+        association.respond(message, Status.SUCCESS)
         return Result(Status.SUCCESS)
 
 
 def _echo(association: Association, message: Message) -> Result:
-    association.send(message.context.context_id, response_to(message, Status.SUCCESS))
+    association.respond(message, Status.SUCCESS)
     return Result(Status.SUCCESS)
 
 

@@ -12,12 +12,12 @@ from pacs_server.dicom.status import is_warning
 from pacs_server.errors import PacsError
 from pacs_server.net.acceptor import Admitted, Rejection
 from pacs_server.net.association import Association, Message
-from pacs_server.net.message import RESPONSE, Command, CommandField
+from pacs_server.net.message import RESPONSE, Command, CommandField, response_to
 from pacs_server.net.negotiation import UserIdentity
 from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.net.transport import AssociationEnded, Buffer, ConnectionLost
 from pacs_server.scp.contexts import Service
-from pacs_server.scp.dispatch import Handler, Handlers, Result, response_to
+from pacs_server.scp.dispatch import Handler, Handlers, Result
 from pacs_server.scp.status import status_of
 from pacs_server.testing.faults import Abort, Counts, Delay, Drop, Faults, Reject, Request, Status
 from pacs_server.testing.faulty_transport import CUT, FaultyTransport
@@ -141,12 +141,13 @@ class FaultyHandler:
         if status is not None and not _lets_it_happen(status):
             association.skip_data()
             association.send(
-                message.context.context_id, response_to(message, cast(KnownStatus, status.status), status.comment)
+                message.context.context_id,
+                response_to(message.command, cast(KnownStatus, status.status), status.comment),
             )
             return Result(cast(KnownStatus, status.status), {"reason": "a rule"})
         script = ScriptedAssociation(association, message, status, counts[0] if counts else None, cut_short)
         result = self._handler(cast(Association, script), message)
-        return result if status is None else replace(result, status=cast(KnownStatus, status.status))
+        return result if status is None else result._replace(status=cast(KnownStatus, status.status))
 
 
 def _lets_it_happen(status: Status) -> bool:
@@ -206,6 +207,10 @@ class ScriptedAssociation:
     def send(self, context_id: int, command: Command, data: Buffer | None = None) -> None:
         """Send a message."""
         self._real.send(context_id, self._changed(command), data)
+
+    def respond(self, message: Message, status: int) -> None:
+        """Answer a request with this status."""
+        self.send(message.context.context_id, response_to(message.command, status))
 
     def send_with_next(self, context_id: int, command: Command) -> None:
         """Send a message together with the next one."""
