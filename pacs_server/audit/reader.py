@@ -4,7 +4,7 @@ Lines that the key has not signed are left out and logged. Whether records are m
 """
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from pacs_server.audit.files import Line, day_files, lines, unavailable
@@ -14,23 +14,34 @@ from pacs_server.audit.signing import SigningKey
 _log = logging.getLogger(__name__)
 
 
+# Whether a line is worth reading.
+Promising = Callable[[bytes], bool]
+
+
 def records_after(
-    directory: Path, key: SigningKey, position: Position | None, containing: bytes
+    directory: Path, key: SigningKey, position: Position | None, promising: Promising | None
 ) -> Generator[tuple[Record, Position], None, None]:
-    """The records behind a position whose lines contain `containing`, the oldest first, each with its own position.
+    """The records behind a position whose lines are `promising`, the oldest first, each with its own position.
 
     Ends with the last record that is written by then. Skips files that are pruned meanwhile. Raises AuditUnavailable.
     """
     for line in _lines_after(directory, position):
-        if containing not in line.data:
+        if promising is not None and not promising(line.data):
             continue
-        fault = key.fault("record", line.data)
-        if fault is None:
-            record = read_record(line.data)
+        record = record_in(line, key)
+        if record is not None:
             yield record, Position(line.file, line.end, record.sequence)
-        elif not fault.startswith("torn"):  # an incomplete line is being written
-            fields = {"file": line.file, "offset": line.end - len(line.data), "reason": fault}
-            _log.error("audit record cannot be used", extra=fields)
+
+
+def record_in(line: Line, key: SigningKey) -> Record | None:
+    """The record that a line holds; None if the key has not signed it."""
+    fault = key.fault("record", line.data)
+    if fault is None:
+        return read_record(line.data)
+    if not fault.startswith("torn"):  # an incomplete line is being written
+        fields = {"file": line.file, "offset": line.end - len(line.data), "reason": fault}
+        _log.error("audit record cannot be used", extra=fields)
+    return None
 
 
 def _lines_after(directory: Path, position: Position | None) -> Iterator[Line]:

@@ -1,15 +1,22 @@
 """Search the audit trail: who accessed a patient or a study, or what a user did."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from typing import Final
 
 from pacs_server.audit.events import Event, EventID, Outcome
-from pacs_server.audit.files import day_files, day_of, last_line, lines, lines_back, unavailable
-from pacs_server.audit.record import Position, Record, read_record
+from pacs_server.audit.files import Line, day_files, day_of, last_line, lines, lines_back, unavailable
+from pacs_server.audit.reader import Promising
+from pacs_server.audit.record import Record, read_record
 from pacs_server.audit.trail import AuditTrail
+
+# The Study Instance UIDs of the subjects, and the number of the record, as they are written in a line.
+_STUDIES: Final = re.compile(rb'"study":"((?:[^"\\]|\\.)*)"')
+_SEQUENCE: Final = re.compile(rb'\{"seq":(\d{1,18}),')
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ def search(trail: AuditTrail, criteria: Criteria) -> Iterator[Record]:
     patient's in any other record.
     """
     studies = _studies_of(trail, criteria.patient_id) if criteria.patient_id is not None else frozenset()
-    for record in trail.records_between(criteria.first, criteria.last):
+    for record in trail.records_between(criteria.first, criteria.last, _promising(criteria, studies)):
         if _matches(record, criteria, studies):
             yield record
 
@@ -47,7 +54,7 @@ def search_back(trail: AuditTrail, criteria: Criteria, before: int | None = None
     The files are read from the last one on, and each from its end: what is not asked for is not looked at.
     """
     studies = _studies_of(trail, criteria.patient_id) if criteria.patient_id is not None else frozenset()
-    promising = _promising(criteria, studies)
+    promising = _promising(criteria, studies, before)
     for name in reversed(day_files(trail.directory)):
         # A record may be older than the day of its file, but never younger.
         if criteria.first is not None and day_of(name) < criteria.first:
@@ -75,20 +82,16 @@ def _is_later(trail: AuditTrail, name: str, last: date | None, before: int | Non
     return last is not None and all(record.time.date() > last for record in ends)
 
 
-def _newest_of(trail: AuditTrail, name: str, promising: Callable[[bytes], bool]) -> Iterator[Record]:
+def _newest_of(trail: AuditTrail, name: str, promising: Promising) -> Iterator[Record]:
     """The records of one file whose lines are promising, the newest first."""
     with unavailable(f"read {name}"), suppress(FileNotFoundError):
-        for start, end, data in lines_back(trail.directory / name):
-            if not promising(data):
-                continue
-            with closing(trail.records_after(Position(name, start, 0))) as records:
-                record, position = next(records, (None, None))
-            # A line that was not signed is left out, and what was read is the one behind it.
-            if record is not None and position is not None and (position.file, position.offset) == (name, end):
+        for _, end, data in lines_back(trail.directory / name):
+            # The numbers of lines are not known from the end.
+            if promising(data) and (record := trail.record_in(Line(name, 0, end, data))) is not None:
                 yield record
 
 
-def _promising(criteria: Criteria, studies: frozenset[str]) -> Callable[[bytes], bool]:
+def _promising(criteria: Criteria, studies: frozenset[str], before: int | None = None) -> Promising:
     """Whether a line may be one of a record that matches: most lines are not, and are not parsed then."""
     needles = [_quoted(text) for text in (criteria.address, criteria.event_id and criteria.event_id.value[0]) if text]
     if criteria.failed is not None:
@@ -106,9 +109,15 @@ def _promising(criteria: Criteria, studies: frozenset[str]) -> Callable[[bytes],
             and (not some or any(needle in line for needle in some))
             # Letters outside of ASCII are escaped, and some of them become ASCII when case does not count.
             and (not wanted or wanted in line.lower() or b"\\u" in line)
+            and (before is None or _is_before(line, before))
         )
 
     return promising
+
+
+def _is_before(line: bytes, number: int) -> bool:
+    found = _SEQUENCE.match(line)
+    return found is None or int(found[1]) < number
 
 
 def _quoted(text: str) -> bytes:
@@ -131,14 +140,19 @@ def _matches(record: Record, criteria: Criteria, studies: frozenset[str]) -> boo
 
 
 def _studies_of(trail: AuditTrail, patient_id: str) -> frozenset[str]:
-    # Most lines are about other patients, so they are not parsed unless they contain the ID as text.
-    needle = json.dumps(patient_id).encode("ascii")
-    return frozenset(
-        subject.study_instance_uid
-        for record, _ in trail.records_after(None, containing=needle)
-        for subject in record.event.subjects
-        if subject.patient_id == patient_id and subject.study_instance_uid
-    )
+    needle, known, found = _quoted(patient_id), set[bytes](), set[str]()
+
+    def promising(line: bytes) -> bool:
+        # Most lines are about other patients, and a study may be in very many lines of its patient: one is enough.
+        return needle in line and not known.issuperset(_STUDIES.findall(line))
+
+    for record, _ in trail.records_after(None, promising=promising):
+        of_patient = {
+            subject.study_instance_uid for subject in record.event.subjects if subject.patient_id == patient_id
+        }
+        found |= of_patient - {""}
+        known |= {_quoted(uid)[1:-1] for uid in of_patient}
+    return frozenset(found)
 
 
 def _is_about_patient(event: Event, patient_id: str, studies: frozenset[str]) -> bool:

@@ -10,8 +10,8 @@ from typing import Final
 
 from pacs_server.audit.chain import Chain
 from pacs_server.audit.events import Event
-from pacs_server.audit.files import HEAD, create, day_file, day_files, last_line, locked, unavailable
-from pacs_server.audit.reader import records_after
+from pacs_server.audit.files import HEAD, Line, create, day_file, day_files, last_line, locked, unavailable
+from pacs_server.audit.reader import Promising, record_in, records_after
 from pacs_server.audit.record import BEGIN, Mark, Position, Record, read_mark
 from pacs_server.audit.retention import expired, pruning
 from pacs_server.audit.signing import KEY_FILE, SigningKey, find_key, make_key
@@ -113,19 +113,25 @@ class AuditTrail(Closing):
         self._listener = listener
 
     def records_after(
-        self, position: Position | None, *, containing: bytes = b""
+        self, position: Position | None, *, promising: Promising | None = None
     ) -> Generator[tuple[Record, Position], None, None]:
         """The records behind a position, or all records if it is None; see `reader.records_after`.
 
-        With `containing` only records whose lines contain these bytes. Raises AuditUnavailable.
+        With `promising` only records whose lines it says that of. Raises AuditUnavailable.
         """
-        return records_after(self.directory, self._key, position, containing)
+        return records_after(self.directory, self._key, position, promising)
 
-    def records_between(self, first: date | None, last: date | None) -> Iterator[Record]:
+    def record_in(self, line: Line) -> Record | None:
+        """The record that a line of the trail holds; None if the key has not signed it."""
+        return record_in(line, self._key)
+
+    def records_between(
+        self, first: date | None, last: date | None, promising: Promising | None = None
+    ) -> Iterator[Record]:
         """The records from a first to a last day (UTC), both included; None is no limit. Raises AuditUnavailable."""
         # A record may be older than the day of its file, but never younger.
         start = None if first is None else Position(day_file(first), 0, 0)
-        for record, _ in self.records_after(start):
+        for record, _ in self.records_after(start, promising=promising):
             day = record.time.date()
             if (first is None or first <= day) and (last is None or day <= last):
                 yield record

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 from audits import an_event, clock
 
-from pacs_server.audit import files
+from pacs_server.audit import files, reader
 from pacs_server.audit.events import EventID, Outcome, Participant
 from pacs_server.audit.files import lines_back
 from pacs_server.audit.search import Criteria, search, search_back
@@ -69,11 +69,31 @@ def test_backwards_is_forwards_turned_around(settings: AuditConfig, criteria: Cr
 
 def test_only_the_end_is_read_for_the_newest(settings: AuditConfig) -> None:
     with open_trail(settings) as opened:
-        read = mock.Mock(wraps=opened.records_after)
-        with mock.patch.object(opened, "records_after", read):
+        read = mock.Mock(wraps=opened.record_in)
+        with mock.patch.object(opened, "record_in", read):
             (newest,) = islice(search_back(opened, Criteria()), 1)
         assert newest.sequence == opened.sequence
         assert read.call_count == 1
+
+
+def test_a_page_about_a_patient_reads_a_study_once_and_no_record_before_its_place(tmp_path: Path) -> None:
+    odd = 'a"b\\\u00e4'
+    with open_trail(AuditConfig(directory=tmp_path / "audit")) as opened:
+        for number in range(60):
+            opened.write(an_event("P1", ("1.2.3", odd)[number % 2]), durable=False)
+            opened.write(an_event("", "1.2.3"), durable=False)
+            opened.write(an_event("P2", "1.2.4"), durable=False)
+        read = mock.Mock(wraps=reader.read_record)
+        with mock.patch.object(reader, "read_record", read):
+            # Both studies of the patient, each in one record, and the two of the page.
+            for before, found in ((None, [179, 178]), (100, [98, 97])):
+                read.reset_mock()
+                page = islice(search_back(opened, Criteria(patient_id="P1"), before), 2)
+                assert [record.sequence for record in page] == found
+                assert read.call_count == 4
+            read.reset_mock()
+            assert len(list(islice(search(opened, Criteria(patient_id="P1", address="10.0.0.8")), 2))) == 0
+            assert read.call_count == 2
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 1000])
