@@ -36,6 +36,8 @@ _KEYS: Final = {key: info for key, info in settings() if "." in key}
 _SECTIONS: Final = dict(_sections(Config, ""))
 # The settings at the top that are lists.
 _LISTS: Final = ("remote_aes", "polling", "prefetch")
+# Sections that may be a plain true or false, which is their `enabled` then.
+_SWITCHES: Final = ("web.share_links",)
 _TOP: Final = (*(name for name in _SECTIONS if "." not in name), *_LISTS)
 
 
@@ -44,7 +46,9 @@ def _variable(key: str) -> str:
     return _PREFIX + key.replace(".", "__").upper()
 
 
-_ENVIRONMENT: Final = {_variable(key): key for key in (*_KEYS, *_LISTS)}
+_ENVIRONMENT: Final = {_variable(key): key for key in (*_KEYS, *_LISTS)} | {
+    _variable(name): f"{name}.enabled" for name in _SWITCHES
+}
 _EXPECTED: Final = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -220,6 +224,9 @@ def _add_section(layer: Layer, name: str, section: object) -> None:
 def _add_keys(layer: Layer, name: str, section: object) -> None:
     """Take over the keys of a section, and of the sections inside it."""
     place = layer.places[name].text
+    if name in _SWITCHES and isinstance(section, bool):
+        layer.values[f"{name}.enabled"], layer.places[f"{name}.enabled"] = section, layer.places[name]
+        return
     if not isinstance(section, dict):
         value = "the value" if is_secret(name) else _shown(section)
         raise ConfigError(f"{place}: {name}: {value} is not a mapping of keys to values")
