@@ -33,6 +33,7 @@ from pacs_server.index.marks import MarkIndex
 from pacs_server.index.metadata import MetadataIndex
 from pacs_server.index.mpps import ProcedureStepIndex
 from pacs_server.index.peers import PeerIndex
+from pacs_server.index.prefetching import PrefetchIndex
 from pacs_server.index.queries import QueryIndex
 from pacs_server.index.remote_commitments import RemoteCommitmentIndex
 from pacs_server.index.remote_states import RemoteStateIndex
@@ -67,6 +68,7 @@ from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.polling import PollingService
+from pacs_server.services.prefetching import PrefetchService
 from pacs_server.services.query import QueryService
 from pacs_server.services.remote_commitments import RemoteCommitmentService
 from pacs_server.services.retrieve import RetrieveService
@@ -103,6 +105,7 @@ class OpenArchive:
     breakers: Breakers
     fetching: FetchService
     polling: PollingService
+    prefetching: PrefetchService
     worklist: WorklistService
     mpps: MPPSService
     peers: PeersSeenService
@@ -207,6 +210,9 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
             remotes=lambda: config().remote_aes,
             settings=lambda: config().forwarding,
             auditor=auditor,
+        ),
+        prefetching=PrefetchService(
+            PrefetchIndex(database), ListingService(ListingIndex(database)), lambda: config().prefetch
         ),
         config=config,
         resources=resources,

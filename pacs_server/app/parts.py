@@ -33,6 +33,7 @@ from pacs_server.index.remote_commitments import RemoteCommitmentIndex
 from pacs_server.index.state import StateIndex
 from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic
+from pacs_server.outbox import prefetch
 from pacs_server.outbox.commitment import CommitmentHandler
 from pacs_server.outbox.commitment_asking import CommitmentAskingHandler, asking
 from pacs_server.outbox.fetch import FetchHandler
@@ -91,7 +92,11 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
         closed=forward.closed,
         presence=Presence(runtime.archive.database.file),
     )
-    yield Polls(lambda: runtime.config().polling, runtime.archive.tasks)
+    yield Polls(
+        lambda: runtime.config().polling,
+        runtime.archive.tasks,
+        partial(prefetch.look, runtime.archive.prefetching, runtime.archive.tasks),
+    )
     yield task_retention(runtime.archive.tasks)
     yield runtime.archive.peers
     yield _scrub(runtime)
@@ -135,6 +140,13 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
             lambda: runtime.config().polling,
             runtime.senders.remotes,
             archive.polling,
+            OutgoingAuditor(archive.audit),
+        ),
+        prefetch.PREFETCH: prefetch.PrefetchHandler(
+            runtime.senders.remotes,
+            archive.prefetching,
+            archive.polling,
+            archive.worklist,
             OutgoingAuditor(archive.audit),
         ),
     }

@@ -65,6 +65,7 @@ def _web_door(
         tasks=archive.tasks,
         fetching=archive.fetching,
         polling=archive.polling,
+        prefetching=archive.prefetching,
         remotes=RemoteQueries(runtime.senders.remotes, OutgoingAuditor(archive.audit)),
         rules=routing.engine,
         deidentifying=routing.deidentifying,

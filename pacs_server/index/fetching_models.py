@@ -71,3 +71,25 @@ polling_state = Table(
     Column("failures", Integer, nullable=False, server_default="0"),
     _text("last_error"),
 )
+
+# An item of the worklist for which earlier studies are fetched.
+prefetch_item = Table(
+    "prefetch_item",
+    metadata,
+    Column("item_id", BigInteger, primary_key=True, autoincrement=False),
+    # What was asked for: with another patient, time or rule it is asked for again.
+    Column("signature", Text, nullable=False),
+    Column("asked_at", DateTime(timezone=True), nullable=True),
+    _text("last_error"),
+)
+# One of the earlier studies that were chosen for an item.
+prefetch_prior = Table(
+    "prefetch_prior",
+    metadata,
+    Column("item_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("study_instance_uid", Text, primary_key=True),
+    # The remote that it is fetched from, '' if it was here.
+    _text("remote"),
+    _text("study_date"),
+    _text("modalities"),
+)

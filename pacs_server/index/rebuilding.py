@@ -54,6 +54,8 @@ FATES: Final[Mapping[Table, Fate]] = {
     outgoing.remote_state: Fate.TAKEN_OVER,
     fetching_models.remote_study: Fate.TAKEN_OVER,
     fetching_models.polling_state: Fate.TAKEN_OVER,
+    fetching_models.prefetch_item: Fate.TAKEN_OVER,
+    fetching_models.prefetch_prior: Fate.TAKEN_OVER,
     workflow.peer_seen: Fate.TAKEN_OVER,
     login_models.api_key: Fate.TAKEN_OVER,
     login_models.share_link: Fate.TAKEN_OVER,

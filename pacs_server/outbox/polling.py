@@ -115,9 +115,16 @@ class PollHandler:
 class Polls:
     """Sees to it that each entry of the polling has its task, and that no task is left without its entry."""
 
-    def __init__(self, entries: Callable[[], Sequence[PollingConfig]], tasks: TaskService) -> None:
+    def __init__(
+        self,
+        entries: Callable[[], Sequence[PollingConfig]],
+        tasks: TaskService,
+        also: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`also` is what else is to be looked at as often."""
         self._entries = entries
         self._tasks = tasks
+        self._also = also
         self._looking = Periodic("polls", _LOOK_SECONDS, self.look)
 
     def start(self) -> None:
@@ -138,6 +145,7 @@ class Polls:
             self._look()
         except PacsError as error:
             log.warning("polling not looked after", extra={"reason": str(error)})
+        self._also()
 
     def _look(self) -> None:
         entries = {each.name: each for each in self._entries()}

@@ -27,6 +27,7 @@ from pacs_server.services.mpps import MPPSService
 from pacs_server.services.patients import PatientService
 from pacs_server.services.peers import PeersSeenService
 from pacs_server.services.polling import PollingService
+from pacs_server.services.prefetching import PrefetchService
 from pacs_server.services.query import QueryService
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.rule_engine import RuleEngine
@@ -70,6 +71,7 @@ class WebServices:
     tasks: TaskService
     fetching: FetchService
     polling: PollingService
+    prefetching: PrefetchService
     remotes: RemoteQueries
     rules: RuleEngine
     forwarding: ForwardingService

@@ -84,12 +84,30 @@ class RemoteStudyRows(Answer):
     complete: Annotated[bool, Field(description="Whether these are all; there may be more than `limit`.")]
 
 
+class PriorRow(Answer):
+    """An earlier study that is to be here for an examination."""
+
+    study_instance_uid: str
+    remote: Annotated[str, Field(description="Where it is fetched from; empty if it was here already.")]
+    study_date: str
+    modalities: Annotated[str, Field(description="Joined by backslashes.")]
+    is_here: Annotated[bool, Field(description="Whether all of it is here that the remote has named.")]
+
+
+class PriorRows(Answer):
+    """The earlier studies for an examination, the newest first."""
+
+    items: list[PriorRow]
+
+
 class Polling:
     """The entries of `polling`, and the studies that they have found."""
 
     def __init__(self, services: WebServices) -> None:
         self._config = services.config
         self._polling = services.polling
+        self._prefetching = services.prefetching
+        self._worklist = services.worklist
 
     def operations(self) -> list[Operation]:
         """The operations of the resource."""
@@ -108,6 +126,12 @@ class Polling:
                 method="GET", path="/remote-studies", name="list_remote_studies", tag=_TAG, role=Role.OPERATOR,
                 summary="List the studies that polling and prefetching have found at remotes.",
                 query=RemoteStudies, answer=RemoteStudyRows, run=self._studies,
+            ),
+            Operation(
+                method="GET", path="/worklist/{item}/priors", name="list_priors", tag=_TAG, role=Role.OPERATOR,
+                summary="List the earlier studies that are fetched for a worklist item.",
+                parts={"item": "The `id` of a worklist item."}, answer=PriorRows, run=self._priors,
+                errors={404: "There is no such worklist item."},
             ),
         ]  # fmt: skip
 
@@ -133,6 +157,16 @@ class Polling:
         if entry is None:
             raise NotFound(f"there is no {name} in polling")
         self._polling.ask_now(entry.remote, entry.name)
+
+    def _priors(self, call: Call[Any, None]) -> Answer:
+        unlimited(call)
+        told = call.path["item"]
+        row = self._worklist.get(told) if told.isascii() and told.isdecimal() and len(told) < 19 else None
+        if row is None or str(row.id) != told:
+            raise NotFound("there is no worklist item of this id")
+        names = PriorRow.model_fields
+        found = self._prefetching.priors(row.id)
+        return PriorRows(items=[PriorRow(**{name: getattr(each, name) for name in names}) for each in found])
 
     def _studies(self, call: Call[RemoteStudies, None]) -> Answer:
         unlimited(call)

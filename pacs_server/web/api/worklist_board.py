@@ -14,6 +14,7 @@ from pacs_server.dicom.uids import is_uid
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.errors import Conflict, InvalidRequest, NotFound
 from pacs_server.index.mpps import StepRow
+from pacs_server.index.prefetching import Priors
 from pacs_server.index.worklist import ItemRow
 from pacs_server.services.worklist import is_seen
 from pacs_server.web.api.attributes import shown_at
@@ -39,6 +40,14 @@ class BoardSearch(Parameters):
     date: _Day
 
 
+class PriorCounts(Answer):
+    """How many earlier studies of the patient are to be here."""
+
+    wanted: int
+    here: Annotated[int, Field(description="How many of these are here in full.")]
+    last_error: Annotated[str, Field(description="Why a remote could not be asked; empty if all were.")]
+
+
 class BoardRow(Answer):
     """A worklist item, and how far it has come."""
 
@@ -55,6 +64,9 @@ class BoardRow(Answer):
     images: Annotated[int, Field(description="How many instances of the study are in the archive.")]
     performed: Annotated[int, Field(description="How many instances the performed procedure steps refer to.")]
     received: Annotated[int, Field(description="How many of these are in the archive.")]
+    priors: Annotated[
+        PriorCounts | None, Field(description="Earlier studies that are fetched for it; null if nobody asked for any.")
+    ]
 
 
 class Board(Answer):
@@ -131,7 +143,10 @@ class WorklistBoard:
     def _rows(self, rows: Sequence[ItemRow], caller: Caller) -> list[BoardRow]:
         images = self._images({row.item.study_instance_uid for row in rows}, caller)
         steps = self._services.mpps.of_items([row.id for row in rows])
-        return [_row(row, images, steps.get(row.id, ()), outward(row.id, caller.scope)) for row in rows]
+        priors = {} if caller.scope.is_limited else self._services.prefetching.counts([row.id for row in rows])
+        return [
+            _row(row, images, steps.get(row.id, ()), outward(row.id, caller.scope), priors.get(row.id)) for row in rows
+        ]
 
     def _images(self, uids: Iterable[str], caller: Caller) -> dict[str, int]:
         """How many instances that the caller sees are stored of each of these studies."""
@@ -188,7 +203,9 @@ class WorklistBoard:
         return self._rows([changed], call.caller)[0]
 
 
-def _row(row: ItemRow, images: dict[str, int], steps: Sequence[StepRow], number: int) -> BoardRow:
+def _row(
+    row: ItemRow, images: dict[str, int], steps: Sequence[StepRow], number: int, priors: Priors | None
+) -> BoardRow:
     item, root, step = row.item, row.item.data_set, row.item.step
     return BoardRow(
         id=number, status=item.status, start_time=text_of(step, "00400003"), patient_name=text_of(root, "00100010"),
@@ -196,6 +213,7 @@ def _row(row: ItemRow, images: dict[str, int], steps: Sequence[StepRow], number:
         modality=text_of(step, "00080060"), station=text_of(step, "00400001"), accession_number=item.accession_number,
         study_instance_uid=item.study_instance_uid, images=images.get(item.study_instance_uid, 0),
         performed=sum(each.referenced for each in steps), received=sum(each.received for each in steps),
+        priors=PriorCounts(wanted=priors.wanted, here=priors.here, last_error=priors.last_error) if priors else None,
     )  # fmt: skip
 
 

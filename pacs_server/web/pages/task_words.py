@@ -11,6 +11,7 @@ KINDS: Final = {
     "forward": marked("Send"),
     "fetch": marked("Fetch"),
     "poll": marked("Ask a remote what it has"),
+    "prefetch": marked("Look for earlier studies"),
     "commitment": marked("Report storage commitment"),
     "ask_commitment": marked("Ask for storage commitment"),
     "webhook": marked("Call a webhook"),

@@ -126,6 +126,7 @@ SAMPLES: dict[str, Sample] = {
     "fetch_from_remote": lambda _: ("/remotes/WS1/fetch", {"study": "1.2.3"}),
     "list_polling": lambda _: ("/polling", None),
     "poll_now": lambda _: ("/polling/WS1/now", None),
+    "list_priors": lambda _: ("/worklist/1/priors", None),
     "list_remote_studies": lambda _: ("/remote-studies?state=found", None),
     "find_marked": lambda _: ("/marks?label=night", None),
     "show_marks": lambda stage: (f"/studies/{stage.study}/marks", None),
