@@ -97,7 +97,7 @@ check-docs: $(DEV_STAMP) ## Check that the documents say what the code does
 	@$(BIN)/pacs-server conformance | diff -u $(STATEMENT) - || { echo "$(STATEMENT) is out of date: make conformance"; exit 1; }
 
 .PHONY: check-wheel
-check-wheel: $(DEV_STAMP) ## Build the wheel, install it in an empty environment, start it and echo it
+check-wheel: $(DEV_STAMP) ## Build the wheel, install it in an empty environment, start it, echo it and test with it
 	$(BIN)/python .ci/check-wheel
 
 .PHONY: bench

@@ -148,6 +148,7 @@ class TemporaryPacs:
         was answered, such as C-MOVE. Raises WaitFailed, an AssertionError that names all associations and why each
         of them ended.
         """
+        __tracebackhide__ = True  # pytest shows the line of the test
         wanted = {"received": received, "sent": sent, "steps": steps}
         numbers = {name: number for name, number in wanted.items() if number is not None}
 

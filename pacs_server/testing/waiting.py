@@ -20,6 +20,7 @@ class WaitFailed(AssertionError):
 
 def wait_for(condition: Callable[[], Value], seconds: float, report: Callable[[], str]) -> Value:
     """Wait until `condition` is true and return its value. Raises WaitFailed with the report."""
+    __tracebackhide__ = True  # pytest shows the line of the test
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() >= deadline:
