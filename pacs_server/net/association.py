@@ -141,6 +141,8 @@ class Association:
         self.draining = False
         # Whether any request of the peer was answered with success.
         self.useful = False
+        # How many requests of the peer were refused, and why the last one was.
+        self.refusals = (0, "")
         limit = min(max_pdu_size or _MAX_SENT_PDU, _MAX_SENT_PDU)
         # An even length makes fragments of even length (PS3.8 Annex E.2: only the last one may be odd).
         self._max_pdu = limit // 2 * 2

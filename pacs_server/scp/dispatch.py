@@ -194,6 +194,7 @@ class Dispatcher:
     def _refuse(self, association: Association, message: Message, status: Status, comment: str) -> Result:
         # A peer sends its whole data set before it reads a response.
         association.skip_data()
+        association.refusals = (association.refusals[0] + 1, comment)
         association.send(message.context.context_id, response_to(message.command, status, comment))
         details: dict[str, object] = {"reason": comment}
         command = message.command

@@ -181,7 +181,8 @@ class ApplicationEntity:
             connection.useful = association.useful or isinstance(ended, PeerReleased)
             _end(association, ended)
         finally:
-            self._recent.ended(association.caller, how, operations, _traffic(association, connection))
+            traffic = _traffic(association, connection)
+            self._recent.ended(association.caller, how, operations, traffic, association.refusals)
             if log.isEnabledFor(logging.INFO):
                 event(log, logging.INFO, "association", _summary(association, connection, proposed, operations, how))
 

@@ -24,6 +24,10 @@ class Traffic(NamedTuple):
     seconds: float
 
 
+Refusals = tuple[int, str]
+"""How many commands of an association were refused, and why the last one was."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenAssociation:
     """An association that is open now.
@@ -46,7 +50,8 @@ class PastAssociation:
     """An association that has ended, or a connection that became none.
 
     `outcome` says how it ended, or why it was refused: the name of the reason in the metrics. The AE titles of a peer
-    that proposed nothing are empty. `operations` counts the commands by name.
+    that proposed nothing are empty. `operations` counts the commands by name; `refusals` says how many of them were
+    refused, and why the last one was.
     """
 
     number: int
@@ -60,6 +65,7 @@ class PastAssociation:
     outcome: str
     operations: Mapping[str, int]
     traffic: Traffic
+    refusals: Refusals = (0, "")
 
 
 class RecentAssociations:
@@ -72,12 +78,19 @@ class RecentAssociations:
         self._clock = clock
         self._numbers = itertools.count(1)
         # Appending to a deque needs no lock.
-        self._ended: deque[tuple[int, float, Caller, str, Mapping[str, int], Traffic]] = deque(maxlen=kept)
+        self._ended: deque[tuple[int, float, Caller, str, Mapping[str, int], Traffic, Refusals]] = deque(maxlen=kept)
         self._refused: deque[tuple[int, float, str, str, bool, str, str]] = deque(maxlen=kept)
 
-    def ended(self, caller: Caller, outcome: str, operations: Mapping[str, int], traffic: Traffic) -> None:
-        """Remember how an association ended."""
-        self._ended.append((next(self._numbers), self._clock(), caller, outcome, operations, traffic))
+    def ended(
+        self,
+        caller: Caller,
+        outcome: str,
+        operations: Mapping[str, int],
+        traffic: Traffic,
+        refusals: Refusals = (0, ""),
+    ) -> None:
+        """Remember how an association ended."""  # fmt: skip
+        self._ended.append((next(self._numbers), self._clock(), caller, outcome, operations, traffic, refusals))
 
     def refused(self, address: str, reason: str, *, tls: bool, calling_ae: str = "", called_ae: str = "") -> None:
         """Remember why a connection became no association."""
@@ -92,11 +105,17 @@ class RecentAssociations:
 
 
 def _ended(  # noqa: PLR0917
-    number: int, at: float, caller: Caller, outcome: str, operations: Mapping[str, int], traffic: Traffic
+    number: int,
+    at: float,
+    caller: Caller,
+    outcome: str,
+    operations: Mapping[str, int],
+    traffic: Traffic,
+    refusals: Refusals,
 ) -> PastAssociation:
     return PastAssociation(
         number, False, caller.ae_title[:_MAX_TEXT], caller.called_ae[:_MAX_TEXT], caller.address, caller.user,
-        caller.tls, datetime.fromtimestamp(at, UTC), outcome, operations, traffic,
+        caller.tls, datetime.fromtimestamp(at, UTC), outcome, operations, traffic, refusals,
     )  # fmt: skip
 
 

@@ -69,6 +69,16 @@ def test_associations_are_shown_while_they_last_and_how_they_ended(site: Site) -
     assert (found["protocol"]["refused"], found["protocol"]["calling_ae"]) == (True, "")
 
 
+def test_an_object_that_was_refused_is_told_with_the_reason(site: Site) -> None:
+    first = make_ct()
+    other = make_ct(first.StudyInstanceUID, first.SeriesInstanceUID, first.SOPInstanceUID, StudyDescription="Other")
+    assert store(site.pacs, first, other) == [0, 0x0111]
+    assert eventually(lambda: site.get("/associations/recent")["items"])
+    [ended] = site.get("/associations/recent")["items"]
+    assert (ended["operations"], ended["refusals"]) == ({"C-STORE": 2}, 1)
+    assert ended["why"] == "another object is stored under this SOP Instance UID"
+
+
 def test_status_storage_and_configuration_are_those_of_the_server(site: Site) -> None:
     store(site.pacs, make_ct())
     assert site.get("/status")["counts"] == {"patients": 1, "studies": 1, "series": 1, "instances": 1}

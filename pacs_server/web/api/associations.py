@@ -38,6 +38,8 @@ class RecentAssociation(Association):
     at: Annotated[datetime, Field(description="When it ended or was refused.")]
     refused: bool
     outcome: Annotated[str, Field(description="How it ended, or why it was refused.")]
+    refusals: Annotated[int, Field(description="How many of its commands were refused.")]
+    why: Annotated[str, Field(description="Why the last of these commands was refused; empty for none.")]
 
 
 class Peer(Answer):
@@ -133,7 +135,8 @@ class Associations:
                 RecentAssociation(
                     calling_ae=one.calling_ae, called_ae=one.called_ae, address=one.address, user=one.user,
                     tls=one.tls, at=one.at, refused=one.refused, outcome=one.outcome,
-                    operations=dict(one.operations), **one.traffic._asdict(),
+                    operations=dict(one.operations), refusals=one.refusals[0], why=one.refusals[1],
+                    **one.traffic._asdict(),
                 )
                 for one in found[: call.query.limit]
             ]

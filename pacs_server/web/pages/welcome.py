@@ -53,9 +53,7 @@ class Welcome:
         found = (await self._pages.ask(request, "list_recent_associations", query={"limit": 100})).items
         # What asked for no association tells a newcomer nothing.
         rows = [each for each in found if each.calling_ae][:_LAST]
-        return [
-            (each, refusal(each.outcome).why, False) if each.refused else (each, *ending(each.outcome)) for each in rows
-        ]
+        return [(each, refusal(each.outcome).why, False) if each.refused else _ended(each) for each in rows]
 
     async def _draft(self, request: Request) -> tuple[list[str], str]:
         """The lines for a new workstation, or what is wrong with what was typed."""
@@ -76,6 +74,11 @@ class Welcome:
             return self._pages.go(request, "/welcome", said="removed")
         await self._pages.ask(request, "add_samples")
         return self._pages.go(request, "/studies")
+
+
+def _ended(each: Any) -> tuple[Any, str, bool]:
+    how, well = ending(each.outcome)
+    return each, how, well and not each.refusals
 
 
 def _commands(here: Any) -> list[tuple[str, str]]:

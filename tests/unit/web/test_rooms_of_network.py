@@ -47,12 +47,14 @@ def test_who_was_refused_and_why(rooms: Rooms) -> None:
         rooms.recent.refused("10.0.0.9", "calling_ae_title", tls=False, calling_ae="<b>CT9", called_ae="PACS")
     rooms.recent.refused("10.0.0.8", "called_ae_title", tls=True, calling_ae="CT8", called_ae="OTHER")
     caller = Caller(Door.DIMSE, "10.0.0.7", "CT1", "PACS")
-    rooms.recent.ended(caller, "released", {"C-STORE": 12, "C-ECHO": 1}, Traffic(1000, 20, 3.0))
+    traffic, refusals = Traffic(1000, 20, 3.0), (2, "another object is stored")
+    rooms.recent.ended(caller, "released", {"C-STORE": 12, "C-ECHO": 1}, traffic, refusals)
     page = rooms.page("/network")
     assert "&lt;b&gt;CT9" in page
     assert "<b>CT9" not in page
     assert "3 times" in page
     assert "It called OTHER; this archive is PACS_SERVER." in page
+    assert "2 of these were refused, the last one because:</span> another object is stored" in page
     assert "1 echo, 12 objects sent here" in " ".join(page.split())
     assert page.count("Allow this peer") == 1
     # Once it was let in, there is nothing to allow.
