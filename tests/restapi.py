@@ -121,6 +121,7 @@ class RestAPI:
             "reload": lambda: self.reload(),  # noqa: PLW0108 - a test may replace it
             "deidentifying": deidentifying,
             "exports": ExportService(archive.retrieve, Auditor(archive.audit)),
+            "directory_exports": archive.directory_exports,
             "rules": RuleEngine(RoutingIndex(archive.database), lambda: compile_rules(self.config)),
             "remotes": RemoteQueries(self.pool_of_remotes(), OutgoingAuditor(archive.audit)),
         }

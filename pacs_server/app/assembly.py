@@ -57,6 +57,7 @@ from pacs_server.services.api_keys import APIKeyService
 from pacs_server.services.breakers import Breakers
 from pacs_server.services.commitment import StorageCommitmentService, retry_policy
 from pacs_server.services.deletion import DeletionService
+from pacs_server.services.directory_exports import DirectoryExportService
 from pacs_server.services.fetching import FETCH, FetchService
 from pacs_server.services.forwarding import ForwardingService
 from pacs_server.services.forwarding import retry_policy as forwarding_policy
@@ -113,6 +114,7 @@ class OpenArchive:
     study_list: StudyListService
     statistics: StatisticsService
     deletions: DeletionService
+    directory_exports: DirectoryExportService
     marks: MarkService
     remote_commitments: RemoteCommitmentService
     patients: PatientService
@@ -244,6 +246,13 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         statistics=StatisticsService(StatisticsIndex(database)),
         marks=MarkService(MarkIndex(database), files.marks, audit),
         deletions=deletions,
+        directory_exports=DirectoryExportService(
+            tasks,
+            retrieve,
+            auditor,
+            lambda: config().web.export_directory,
+            lambda: config().storage.min_free_space,
+        ),
         remote_commitments=RemoteCommitmentService(RemoteCommitmentIndex(database), tasks, deletions),
         patients=patients,
         audit=audit,

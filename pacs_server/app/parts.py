@@ -36,12 +36,15 @@ from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.outbox import prefetch
 from pacs_server.outbox.commitment import CommitmentHandler
 from pacs_server.outbox.commitment_asking import CommitmentAskingHandler, asking
+from pacs_server.outbox.export import ExportHandler
 from pacs_server.outbox.fetch import FetchHandler
 from pacs_server.outbox.forward import ForwardHandler
 from pacs_server.outbox.handler import Handler
 from pacs_server.outbox.polling import POLL, PollHandler, Polls
 from pacs_server.outbox.retention import task_retention
 from pacs_server.outbox.worker import Worker
+from pacs_server.services.directory_exports import EXPORT
+from pacs_server.services.export import ExportService
 from pacs_server.services.fetching import FETCH
 from pacs_server.services.remote_commitments import ASK_COMMITMENT
 from pacs_server.upkeep.metadata_keeper import CONSUMER, MetadataKeeper
@@ -128,6 +131,7 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
             lambda: [rule.name for rule in runtime.config().routing.rules if rule.deidentify or rule.changes],
             commitment_reports(runtime).serve_next,
         ),
+        EXPORT: ExportHandler(ExportService(archive.retrieve, Auditor(archive.audit)), archive.directory_exports),
         FETCH: FetchHandler(
             runtime.senders.remotes,
             archive.store,

@@ -58,6 +58,7 @@ def _web_door(
         store=archive.store,
         stores_class=lambda uid: is_storage(uid, accept_unknown=runtime.config().storage.accept_unknown_sop_classes),
         deletions=archive.deletions,
+        directory_exports=archive.directory_exports,
         marks=archive.marks,
         patients=archive.patients,
         worklist=archive.worklist,

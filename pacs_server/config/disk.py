@@ -32,6 +32,8 @@ def check_filesystem(config: Config) -> None:
         file = setting(config, key)
         if isinstance(file, Path):
             _check(config, key, _cannot_read(file))
+    if config.web.export_directory is not None:
+        _check(config, "web.export_directory", _cannot_take_exports(config, config.web.export_directory))
     tls.check(config)
 
 
@@ -54,6 +56,15 @@ def _cannot_hold_files(directory: Path) -> str | None:
             return f"{path} is not a directory"
         return None if os.access(path, os.W_OK | os.X_OK) else f"{path} is not writable"
     return f"{directory} has no parent directory"
+
+
+def _cannot_take_exports(config: Config, directory: Path) -> str | None:
+    """Whether exports would come to lie among the server's own files. It need not be there yet: a disk may be away."""
+    path = directory.resolve()
+    for key, own in (("storage.directory", config.storage.directory), ("audit.directory", config.audit.directory)):
+        if path.is_relative_to(own.resolve()) or own.resolve().is_relative_to(path):
+            return f"{directory} and {key} may not lie in each other"
+    return None
 
 
 def _cannot_tell_users(file: Path) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Protocol, Self
 
-from pacs_server.errors import ConfigError
+from pacs_server.errors import ConfigError, Conflict
 from pacs_server.kit.private_files import make_directory, opener
 
 
@@ -61,6 +61,45 @@ class DirectoryTarget:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         if not self._existed:
             self.path.rmdir()
+
+
+class StagedTarget:
+    """A new directory that gets its name when everything is in it; nothing that is there is touched.
+
+    Until then it is hidden, under a name with `mark`. What a crash has left under that name is removed. At the end the
+    group of the directory around it may read it.
+    """
+
+    def __init__(self, path: Path, mark: str) -> None:
+        self.path = path
+        self._staging = path.with_name(f".{path.name}.{mark}")
+
+    def __enter__(self) -> Self:
+        if self._staging.is_dir() and not self._staging.is_symlink():
+            shutil.rmtree(self._staging)
+        # Fails if there is anything else, a link for example.
+        self._staging.mkdir(mode=0o700)
+        return self
+
+    def file(self, name: str, size: int) -> AbstractContextManager[IO[bytes]]:
+        """See `ExportTarget.file`."""
+        return DirectoryTarget(self._staging).file(name, size)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        finished = False
+        try:
+            if error is None:
+                for path in [*self._staging.rglob("*"), self._staging]:
+                    path.chmod(0o750 if path.is_dir() else 0o640)
+                if self.path.is_symlink() or self.path.exists():
+                    raise Conflict("a folder of this name is there already, and nothing is overwritten")
+                self._staging.rename(self.path)
+                finished = True
+        finally:
+            if not finished:
+                shutil.rmtree(self._staging, ignore_errors=True)
 
 
 class ZipTarget:

@@ -15,6 +15,7 @@ from pacs_server.services.associations import OpenAssociation, RecentAssociation
 from pacs_server.services.breakers import Breakers
 from pacs_server.services.deidentifying import DeidentifyingService
 from pacs_server.services.deletion import DeletionService
+from pacs_server.services.directory_exports import DirectoryExportService
 from pacs_server.services.events import EventHub
 from pacs_server.services.export import ExportService
 from pacs_server.services.fetching import FetchService
@@ -60,6 +61,7 @@ class WebServices:
     retrieve: RetrieveService
     metadata: MetadataService
     exports: ExportService
+    directory_exports: DirectoryExportService
     deidentifying: DeidentifyingService
     store: StoreService
     stores_class: Callable[[str], bool]

@@ -35,6 +35,9 @@ def site(database_url: str, tmp_path: Path) -> Iterator[Site]:
     """A server with an empty archive, on a database of each kind."""
     users = UserIdentityConfig(users_path=tmp_path / "users")
     settings = config(tmp_path, web=True).model_copy(update={"user_identity": users})
+    (tmp_path / "exports").mkdir()
+    web = settings.web.model_copy(update={"export_directory": tmp_path / "exports"})
+    settings = settings.model_copy(update={"web": web})
     with running(on_database(settings, database_url)) as pacs:
         yield Site(pacs)
 

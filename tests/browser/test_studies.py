@@ -79,7 +79,7 @@ def test_keys_move_select_and_open(site: Site, page: Page, tmp_path: Path) -> No
     expect(page.get_by_role("heading", level=1)).to_contain_text("Smith")
 
 
-def test_many_studies_are_downloaded_labelled_and_deleted(site: Site, page: Page, tmp_path: Path) -> None:
+def test_many_studies_are_downloaded_labelled_exported_and_deleted(site: Site, page: Page, tmp_path: Path) -> None:
     fill(site, tmp_path, 4)
     key = site.pacs.archive.keys.create("operator", Rights("operator"), None)
     page.set_extra_http_headers({"authorization": f"Bearer {key}"})
@@ -97,6 +97,13 @@ def test_many_studies_are_downloaded_labelled_and_deleted(site: Site, page: Page
     page.get_by_role("combobox", name="Reading").select_option("read")
     page.get_by_role("button", name="Apply").click()
     expect(page.get_by_text("Done for 3 studies.")).to_be_visible()
+    page.goto(f"{site.url}/studies?label=teaching&reading=read")
+    page.get_by_label("Select all that are shown").click()
+    page.get_by_role("button", name="Export").click()
+    page.get_by_label("Name of the new folder").fill("teaching")
+    page.get_by_role("button", name="Export").click()
+    expect(page.get_by_role("row", name="Export")).to_contain_text("3 of 3 images")
+    assert len(list((tmp_path / "exports" / "teaching").rglob("IM*"))) == 3
     page.goto(f"{site.url}/studies?label=teaching&reading=read")
     expect(boxes).to_have_count(3)
     page.get_by_label("Select all that are shown").click()

@@ -106,6 +106,7 @@ class WebConfig(Section):
     max_connections: Live[Count] = 200
     max_body: Live[_Size] = 0
     viewer_path: Live[OptionalPath] = None
+    export_directory: Live[OptionalPath] = None
     tls: WebTLSConfig = WebTLSConfig()
     sessions: WebSessionsConfig = WebSessionsConfig()
     share_links: WebShareLinksConfig = WebShareLinksConfig()

@@ -21,6 +21,7 @@ from pacs_server.web.api.deidentification import Deidentification
 from pacs_server.web.api.deliveries import Deliveries
 from pacs_server.web.api.downloads import Downloads
 from pacs_server.web.api.events import Events
+from pacs_server.web.api.exports import Exports
 from pacs_server.web.api.history import History
 from pacs_server.web.api.marks import Marks
 from pacs_server.web.api.notes import Notes
@@ -54,6 +55,7 @@ _RESOURCES: Final = (
     StoredObjects,
     StudyList,
     Downloads,
+    Exports,
     Tags,
     Worklist,
     WorklistBoard,

@@ -154,6 +154,7 @@ class Pages:
             "entries": [entry for entry in self.entries if _is_for(entry, caller)],
             "version": __version__,
             "has_viewer": viewer_folder(self.services.config().web.viewer_path) is not None,
+            "has_exports": self.services.config().web.export_directory is not None,
             "share_links": self.services.config().web.share_links.enabled,
             "archive": self.services.config().server.ae_title,
         }

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pacs_server.errors import InvalidRequest, PacsError
+from pacs_server.services.directory_exports import FOLDER
 from pacs_server.web.api.downloads import zipped
 from pacs_server.web.caller import caller_of
 from pacs_server.web.pages.languages import marked
@@ -20,9 +21,10 @@ from pacs_server.web.threads import in_thread
 
 Form = ImmutableMultiDict[str, str]
 # What can be done, and the operation that it takes.
-_DEEDS: Final = {"send": "send", "mark": "mark", "delete": "delete"}
+_DEEDS: Final = {"send": "send", "mark": "mark", "export": "export", "delete": "delete"}
 _TITLES: Final = {
-    "send": marked("Send studies"), "mark": marked("Label studies"), "delete": marked("Delete studies"),
+    "send": marked("Send studies"), "mark": marked("Label studies"),
+    "delete": marked("Delete studies"), "export": marked("Export studies"),
 }  # fmt: skip
 
 
@@ -71,6 +73,7 @@ class StudySelection:
             rows=rows,
             images=sum(row.NumberOfStudyRelatedInstances or 0 for row in rows),
             readings=READINGS,
+            folder_pattern=FOLDER,
             destinations=(await self._pages.ask(request, "list_destinations")).items if may_send else [],
             choices=await self._pages.ask(request, "study_choices"),
         )
@@ -80,6 +83,8 @@ class StudySelection:
         if deed not in _DEEDS:
             raise InvalidRequest("there is no such thing to do with studies")
         rows = await self._rows(request, form)
+        if deed == "export":
+            return await self._export(request, form, [row.StudyInstanceUID for row in rows])
         outcomes = [await self._outcome(request, form, deed, row) for row in rows]
         return self._pages.show(
             request, "studies_done.html", deed=deed, title=_TITLES[deed], outcomes=outcomes,
@@ -109,6 +114,12 @@ class StudySelection:
             raise InvalidRequest("neither a label nor a reading state was given")
         marks = await self._pages.ask(request, "mark", {"study": uid}, body=body)
         return ", ".join(marks.labels)
+
+    async def _export(self, request: Request, form: Form, uids: list[str]) -> Response:
+        """One export of all of them, by a task that the page of tasks shows."""
+        body = {"studies": uids, "folder": form.get("folder", "").strip()}
+        await self._pages.ask(request, "export_studies", body=body)
+        return self._pages.go(request, "/tasks", kind="export", state="all")
 
     async def _delete(self, request: Request, form: Form, uid: str) -> str:
         body = {"level": "study", "uid": uid, "reason": form.get("reason", "").strip()}

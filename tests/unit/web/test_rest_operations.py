@@ -39,7 +39,8 @@ class Stage:
         archive = self.api.archive
         remotes = tuple(RemoteAEConfig(ae_title=name, host="127.0.0.1", port=104) for name in ("WS1", "WS2"))
         polling = (PollingConfig(remote="WS1", every=60.0),)
-        web = WebConfig(share_links=WebShareLinksConfig(enabled=True))
+        (self.api.directory / "out").mkdir()
+        web = WebConfig(share_links=WebShareLinksConfig(enabled=True), export_directory=self.api.directory / "out")
         self.api.config = self.api.config.model_copy(update={"remote_aes": remotes, "web": web, "polling": polling})
         ds, *_ = self.api.store(
             [make_ct(PatientName="A^B"), make_ct(PatientName="C^D"), make_ct(PatientName="C^D", PatientID="P9")]
@@ -128,6 +129,7 @@ SAMPLES: dict[str, Sample] = {
     "poll_now": lambda _: ("/polling/WS1/now", None),
     "list_priors": lambda _: ("/worklist/1/priors", None),
     "list_remote_studies": lambda _: ("/remote-studies?state=found", None),
+    "export_studies": lambda stage: ("/exports", {"studies": [stage.study], "folder": "a"}),
     "find_marked": lambda _: ("/marks?label=night", None),
     "show_marks": lambda stage: (f"/studies/{stage.study}/marks", None),
     "mark": lambda stage: (f"/studies/{stage.study}/marks", {"add_labels": ["night"], "reading": "read"}),
