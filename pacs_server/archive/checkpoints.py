@@ -57,7 +57,8 @@ class Checkpoints:
         self._spool = spool
         self._index = index
         self._kept: list[_Kept] = []
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._taking = threading.Lock()
         self._restoring = threading.Lock()
         self._connections = 0
@@ -130,7 +131,7 @@ class Checkpoints:
         Raises IndexUnavailable if the row was lost again and cannot be written; then recovery will find the slot.
         """
         kept = _Kept(file, arrival)
-        with self._changed:
+        with self._lock:  # costs less than to enter the condition
             if self._distrusts:
                 return
             self._kept.append(kept)

@@ -2,8 +2,6 @@
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Numbers:
@@ -25,17 +23,44 @@ class Claims:
 
     def __init__(self) -> None:
         self._held: set[str] = set()
-        self._released = threading.Condition()
+        self._lock = threading.Lock()
+        self._released = threading.Condition(self._lock)
+        self._waiting = 0
 
-    @contextmanager
-    def hold(self, uid: str) -> Iterator[None]:
-        """Hold a UID until the block ends; waits until nobody else holds it."""
-        with self._released:
-            self._released.wait_for(lambda: uid not in self._held)
+    def hold(self, uid: str) -> "Claim":
+        """Hold a UID for a `with` block; waits until nobody else holds it."""
+        return Claim(self, uid)
+
+    def take(self, uid: str) -> None:
+        """Hold a UID until it is released."""
+        with self._lock:
+            if uid in self._held:
+                self._waiting += 1
+                try:
+                    self._released.wait_for(lambda: uid not in self._held)
+                finally:
+                    self._waiting -= 1
             self._held.add(uid)
-        try:
-            yield
-        finally:
-            with self._released:
-                self._held.discard(uid)
+
+    def release(self, uid: str) -> None:
+        """Let others hold a UID."""
+        with self._lock:
+            self._held.discard(uid)
+            if self._waiting:
                 self._released.notify_all()
+
+
+class Claim:
+    """The hold on a UID for one `with` block."""
+
+    __slots__ = ("_claims", "_uid")
+
+    def __init__(self, claims: Claims, uid: str) -> None:
+        self._claims = claims
+        self._uid = uid
+
+    def __enter__(self) -> None:
+        self._claims.take(self._uid)
+
+    def __exit__(self, *_: object) -> None:
+        self._claims.release(self._uid)

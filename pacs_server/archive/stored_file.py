@@ -56,13 +56,14 @@ def read_stored(source: ByteSource, key: str) -> StoredFile:
     return StoredFile(instance, header, origin, told.received_at)
 
 
-def header_of(file: Readable, offset: int, transfer_syntax_uid: str) -> Header:
+def header_of(file: Readable, offset: int, transfer_syntax_uid: str, start: bytes = b"") -> Header:
     """Read the header of the data set at `offset`; if it is long, with a second read.
 
-    Raises InvalidInstance.
+    `start` is what the caller has of its first bytes; if that is enough, nothing is read. Raises InvalidInstance.
     """
     size = file.size - offset
-    start = file.read(offset, USUAL_HEAD)
+    if len(start) < min(size, USUAL_HEAD):
+        start = file.read(offset, USUAL_HEAD)
     complete = len(start) >= size
     try:
         return read_header(start, transfer_syntax_uid, complete=complete, size=size)

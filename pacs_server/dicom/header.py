@@ -17,7 +17,7 @@ from pacs_server.dicom.person_name import groups_of
 from pacs_server.dicom.skim import MAX_DEPTH, Cut, ElementPosition, Skimmed, Skimmer
 from pacs_server.dicom.tags import PIXEL_DATA, SPECIFIC_CHARACTER_SET, UNDEFINED_LENGTH
 from pacs_server.dicom.text import encodings_of, plain_value, text_values
-from pacs_server.dicom.uids import InstanceUIDs, clean_uid, is_uid
+from pacs_server.dicom.uids import InstanceUIDs, are_uids, clean_uid, is_uid
 from pacs_server.dicom.vr import CHARACTER_SET_VRS, NUMBERS, SINGLE_VALUED_VRS, TEXT_VRS, dictionary_vr
 from pacs_server.errors import InvalidInstance, TranscodeError
 
@@ -29,6 +29,10 @@ MAX_LONG_TEXT = 10_240
 
 _BY_TAG = {attribute.tag: attribute for attribute in INDEXED}
 _COLUMNS = {attribute.tag: attribute.column for attribute in INDEXED}
+_UIDS = {
+    keyword: BY_KEYWORD[keyword].column
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+}
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = BY_KEYWORD["SOPClassUID"].tag, BY_KEYWORD["SOPInstanceUID"].tag
 # The elements to keep while skimming, with the VR to use in Implicit VR; b"" for sequences, which are not text.
 _WANTED = {SPECIFIC_CHARACTER_SET: b"CS"} | {tag: b"" if a.vr == "SQ" else a.vr.encode() for tag, a in _BY_TAG.items()}
@@ -70,12 +74,11 @@ def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool, size: 
         # If half an image were stored, the complete one could later be refused as a different object of the same UID.
         raise InvalidInstance("the data set ends in the middle of Pixel Data")
     values = _values(skimmer, found)
-    uids = InstanceUIDs(
-        study=_uid(values, "StudyInstanceUID"),
-        series=_uid(values, "SeriesInstanceUID"),
-        sop=_uid(values, "SOPInstanceUID"),
-    )
-    return Header(uids, _uid(values, "SOPClassUID"), transfer_syntax_uid, values)
+    uids = [values.get(column, "") for column in _UIDS.values()]
+    if not are_uids(uids):
+        uids = [_uid(values, keyword) for keyword in _UIDS]
+    study, series, sop, sop_class = uids
+    return Header(InstanceUIDs(study, series, sop), sop_class, transfer_syntax_uid, values)
 
 
 def _values(skimmer: Skimmer, found: Skimmed) -> dict[str, str]:

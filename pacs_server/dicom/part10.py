@@ -100,6 +100,24 @@ def encode_head(
     `provenance` is written to Private Information (0002,0102), whose format only the writer of a file has to know. It
     leaves room for a seal, which `seal_offset` finds.
     """
+    if provenance is None:
+        return _encode_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid, source_ae, None)
+    uid = sop_instance_uid.encode("latin-1", "replace")
+    who = provenance.calling_ae, provenance.peer, provenance.move_originator
+    texts = (sop_class_uid, transfer_syntax_uid, source_ae, *who)
+    if sum(map(len, texts)) > _MOST_REMEMBERED:
+        return _encode_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid, source_ae, provenance)
+    before, between, after = _around_uid_and_moment(len(uid), *texts)
+    return b"".join((before, uid, between, _moment(provenance.received_at), after))
+
+
+def _encode_head(
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    source_ae: str,
+    provenance: Provenance | None,
+) -> bytes:
     meta = b"".join(
         (
             _FILE_META_INFORMATION_VERSION,
@@ -112,6 +130,23 @@ def encode_head(
         )
     )
     return _PREAMBLE + _GROUP_LENGTH + len(meta).to_bytes(4, "little") + meta
+
+
+@lru_cache(maxsize=256)
+def _around_uid_and_moment(  # noqa: PLR0917
+    length: int, sop_class_uid: str, transfer_syntax_uid: str, source_ae: str, calling_ae: str, peer: str, mover: str
+) -> tuple[bytes, bytes, bytes]:
+    """What stands around a SOP Instance UID of this length and the moment when the instance was received."""
+    provenance = Provenance(_SOME_MOMENT, calling_ae, peer, mover)
+    head = _encode_head(sop_class_uid, "9" * length, transfer_syntax_uid, source_ae, provenance)
+    at = head.index(b"\x02\x00\x03\x00UI") + 8
+    moment = _moment(_SOME_MOMENT)
+    begins = head.rindex(_MOMENT_BEGIN + moment) + len(_MOMENT_BEGIN)
+    return head[:at], head[at + length : begins], head[begins + len(moment) :]
+
+
+def _moment(at: datetime) -> bytes:
+    return at.astimezone(UTC).isoformat(timespec="microseconds").encode("ascii")
 
 
 def plain_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
@@ -185,7 +220,7 @@ def _text(values: dict[int, bytes], element: int) -> str:
 
 
 def _private_information(provenance: Provenance) -> bytes:
-    received_at = provenance.received_at.astimezone(UTC).isoformat(timespec="microseconds")
+    received_at = _moment(provenance.received_at).decode("ascii")
     # JSON in ASCII preserves any character. Encoding each text by itself is ten times faster than encoding a dict.
     calling_ae, peer = json.dumps(provenance.calling_ae), json.dumps(provenance.peer)
     told = f'{{"received_at": "{received_at}", "calling_ae": {calling_ae}, "peer": {peer}, '
@@ -217,6 +252,9 @@ def _text_element(field: Field, text: str) -> bytes:
     return field.element(text.encode("latin-1", "replace"))
 
 
+# In characters: longer texts about where instances come from are not remembered.
+_MOST_REMEMBERED = 1024
+_SOME_MOMENT, _MOMENT_BEGIN = datetime(2000, 1, 1, tzinfo=UTC), b'{"received_at": "'
 _SEAL = re.compile(r"([0-9]{16}) ([0-9a-f]{64}) ([0-9]{20}) ([0-9]{10})")
 _SEAL_BEGIN, _SEAL_END = b'"seal": "', b'"}'
 

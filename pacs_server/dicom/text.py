@@ -5,12 +5,15 @@ become replacement characters, and characters that databases do not accept (NUL,
 """
 
 import re
+from functools import lru_cache
 
 from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 
 from pacs_server.dicom.vr import CHARACTER_SET_VRS, SINGLE_VALUED_VRS
 
 _PLAIN_VRS = frozenset({b"AE", b"AS", b"CS", b"DA", b"DS", b"DT", b"IS", b"LO", b"PN", b"SH", b"TM", b"UI"})
+# In characters; what is longer is not remembered.
+_USUAL_CHARACTER_SETS = 128
 # Stands for the default repertoire, which is ASCII. Other bytes are a sender's mistake; their encoding is guessed.
 _DEFAULT = ""
 
@@ -46,16 +49,23 @@ _ENCODINGS = {
 }
 
 
-def encodings_of(specific_character_set: str) -> tuple[str, ...]:
-    """The encodings that Specific Character Set (0008,0005) names, the initial one first.
-
-    An unknown name counts as the default repertoire.
-    """
+@lru_cache(256)
+def _encodings_of(specific_character_set: str) -> tuple[str, ...]:
     names = specific_character_set.split("\\")
     found = tuple(_ENCODINGS.get(_key(name), _DEFAULT) for name in names)
     if found[0] in _STAND_ALONE:
         return found[:1]
     return found
+
+
+def encodings_of(specific_character_set: str) -> tuple[str, ...]:
+    """The encodings that Specific Character Set (0008,0005) names, the initial one first.
+
+    An unknown name counts as the default repertoire.
+    """
+    if len(specific_character_set) > _USUAL_CHARACTER_SETS:
+        return _encodings_of.__wrapped__(specific_character_set)
+    return _encodings_of(specific_character_set)
 
 
 def text_values(raw: bytes, vr: str, encodings: tuple[str, ...]) -> list[str]:

@@ -259,8 +259,11 @@ class Database:
         """
         if self._damage is not None:
             raise IndexUnavailable(self._damage)
-        with self._errors_named():
+        try:
             result = self._kept[relaxed].write(work)
+        except (DBAPIError, PoolTimeout, self._driver.Error) as error:
+            with self._errors_named():
+                raise error
         self._wakeups.signal()
         return result
 

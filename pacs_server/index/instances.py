@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Table, bindparam, delete, func, insert, select, text, update
@@ -51,7 +52,7 @@ _INSERT_INSTANCE = Prepared(
 )
 # The fields of StoredInstance that are columns of the same name.
 _STORED = ("sop_class_uid", "transfer_syntax_uid", "path", "data_set_offset", "size", "digest", "version")
-_COLUMNS = tuple(attribute.column for attribute in at_level(Level.IMAGE))
+_EMPTY = dict.fromkeys((attribute.column for attribute in at_level(Level.IMAGE)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,10 +277,18 @@ def _parents(raw: Raw) -> Parents:
 
 def _new(entry: Arrival) -> _New:
     stored, origin = entry.instance, entry.origin
-    values: dict[str, Any] = {name: entry.header.values.get(name, "") for name in _COLUMNS}
-    values |= {
+    # What is no column of an instance is passed over.
+    values: dict[str, Any] = {
+        **_EMPTY,
+        **entry.header.values,
         "sop_instance_uid": stored.uids.sop,
-        **{name: getattr(stored, name) for name in _STORED},
+        "sop_class_uid": stored.sop_class_uid,
+        "transfer_syntax_uid": stored.transfer_syntax_uid,
+        "path": stored.path,
+        "data_set_offset": stored.data_set_offset,
+        "size": stored.size,
+        "digest": stored.digest,
+        "version": stored.version,
         "received_at": entry.received_at,
         "calling_ae": _storable(origin.calling_ae),
         "peer": _storable(origin.peer),
@@ -296,6 +305,8 @@ def _earlier_paths(known: Any, path: str) -> str:
     return "\n".join([*known.earlier_paths.splitlines(), known.path])
 
 
+# Nearly all instances come from the same few places.
+@lru_cache(256)
 def _storable(text: str) -> str:
     """The text without NUL and without surrogates from undecodable file names: no database accepts them."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pacs_server.archive.archive import Archive, ReceivedInstance, StoreOutcome
-from pacs_server.archive.stored_file import header_of
+from pacs_server.archive.stored_file import USUAL_HEAD, header_of
 from pacs_server.dicom.header import Header
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.part10 import (
@@ -22,7 +22,7 @@ from pacs_server.dicom.part10 import (
 from pacs_server.dicom.part10_stream import Part10Stream
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.subject import Subject
-from pacs_server.dicom.uids import InstanceUIDs, is_uid
+from pacs_server.dicom.uids import InstanceUIDs, are_uids
 from pacs_server.errors import (
     DuplicateInstance,
     IndexUnavailable,
@@ -97,7 +97,7 @@ class StoreService:
 
     def store_instance(self, request: StoreRequest, data: Iterable[Bytes], begin: Begin = _begin) -> StoreResult:
         """Store a data set as `store` does, and tell its UIDs as well."""
-        if not is_uid(request.sop_instance_uid) or not is_uid(request.sop_class_uid):
+        if not are_uids((request.sop_instance_uid, request.sop_class_uid)):
             raise InvalidInstance("the command's SOP Class or Instance UID is not a UID")
         origin = request.origin
         # The file and the row have the same time, so that the index can be rebuilt from the files.
@@ -113,10 +113,13 @@ class StoreService:
             )
             file.write(head)
             digest = hashlib.sha256()
+            start: bytes | None = None
             for piece in data:
+                if start is None:
+                    start = bytes(piece[:USUAL_HEAD])
                 file.write(piece)
                 digest.update(piece)
-            header = header_of(file, len(head), request.transfer_syntax_uid)
+            header = header_of(file, len(head), request.transfer_syntax_uid, start or b"")
             _check(request, header)
             self._check_limits(request, header)
             begin(_subject(header), header.sop_class_uid)

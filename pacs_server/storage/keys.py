@@ -5,7 +5,7 @@ import re
 from typing import Final
 
 from pacs_server.dicom.header import Header
-from pacs_server.dicom.uids import is_uid
+from pacs_server.dicom.uids import are_uids, is_uid
 from pacs_server.errors import InvalidInstance, InvalidKey
 
 NAMINGS: Final = ("hierarchical", "date_hierarchical", "flat")
@@ -55,9 +55,8 @@ def instance_key(header: Header, naming: str, version: int = 1) -> str:
     Raises InvalidInstance if the header holds what is not a UID, so that nothing else gets into a key.
     """
     uids = header.uids
-    for uid in (uids.study, uids.series, uids.sop):
-        if not is_uid(uid):
-            raise InvalidInstance("a UID that names the instance is not one")
+    if not are_uids((uids.study, uids.series, uids.sop)):
+        raise InvalidInstance("a UID that names the instance is not one")
     name = with_version(uids.sop, version)
     if naming == "flat":
         return name

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pacs_server.storage.contract import Bytes
-from pacs_server.storage.disk_errors import storage_errors
+from pacs_server.storage.disk_errors import storage_error
 from pacs_server.storage.file_source import read_at
 from pacs_server.storage.filesystem.incoming_journal import MOVED
 
@@ -22,12 +22,15 @@ class FileSystemIncoming:
 
     def write(self, data: Bytes) -> None:
         """Append `data`."""
-        written = 0
-        with storage_errors("write a file"):
-            while written < len(data):
+        size = len(data)
+        try:
+            written = os.write(self.descriptor, data) if size else 0
+            while written < size:
                 # A disk that fills up takes a part of the data before it refuses the rest.
-                written += os.write(self.descriptor, memoryview(data)[written:] if written else data)
-        self.size += len(data)
+                written += os.write(self.descriptor, memoryview(data)[written:])
+        except OSError as error:
+            raise storage_error("write a file", error) from error
+        self.size += size
 
     def overwrite(self, offset: int, data: bytes) -> None:
         """Write `data` over bytes that were written; raises OSError."""
@@ -36,8 +39,10 @@ class FileSystemIncoming:
 
     def read(self, offset: int, length: int) -> bytes:
         """The `length` bytes from `offset` on, as far as they were written."""
-        with storage_errors("read a file back"):
+        try:
             return read_at(self.descriptor, offset, min(length, self.size - offset))
+        except OSError as error:
+            raise storage_error("read a file back", error) from error
 
     def settled(self) -> None:
         """Remove the name in `incoming/`: the row is durable."""
@@ -46,7 +51,11 @@ class FileSystemIncoming:
 
     def is_listed(self) -> bool:
         """Whether the name in `incoming/` is there."""
-        return os.path.lexists(self.path)
+        try:
+            os.lstat(self.path)
+        except (OSError, ValueError):
+            return False
+        return True
 
     def discard(self) -> None:
         """Remove the name in `incoming/`, unless the file was placed and is not settled."""

@@ -47,6 +47,7 @@ class FileSystemSpool:
         self._directories = directories
         self._quarantine = quarantine
         self._incoming = directories.root / INCOMING
+        self._incoming_path = str(self._incoming)
         self._journal = IncomingJournal(self._incoming, fsync=directories.fsync)
         self._slots = Slots(self._journal)
 
@@ -93,14 +94,21 @@ class FileSystemSpool:
 
     def receive_file(self) -> FileSystemIncoming:
         """Begin a file in `incoming/`; raises as `receive`."""
-        free = self.free_bytes()
+        # What is done for each instance has no context managers, which cost more than most of it.
+        try:
+            state = os.statvfs(self._incoming_path)
+        except OSError as error:
+            raise storage_error("ask for free space", error) from error
+        free = state.f_bavail * state.f_frsize
         if free < self.min_free_space:
             raise StorageFull(f"{free} bytes free, storage.min_free_space is {self.min_free_space}")
-        with storage_errors("create a file"):
+        try:
             if self.slots:
                 return FileSystemIncoming(*self._slots.take())
             entry = self._journal.entry()
             return FileSystemIncoming(entry, os.open(entry, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise storage_error("create a file", error) from error
 
     def place(self, file: IncomingFile, key: str, stamp: Stamp | None = None, *, name_later: bool = False) -> None:
         """Store a file under `key`; see `Spool`."""
@@ -111,7 +119,7 @@ class FileSystemSpool:
         self, file: FileSystemIncoming, target: str, stamp: Stamp | None = None, *, name_later: bool = False
     ) -> None:
         """Store a file at a path below the root; raises as `place`."""
-        with storage_errors("place a file"):
+        try:
             if os.path.lexists(target):  # that costs less than to sync in vain, and to take the stamp back
                 raise _taken(self._directories.key(target))
             if stamp is not None:
@@ -121,11 +129,13 @@ class FileSystemSpool:
             except (OSError, ObjectExists):
                 self._blank(file, stamp)
                 raise
+        except OSError as error:
+            raise storage_error("place a file", error) from error
 
     def _place(self, file: FileSystemIncoming, target: str, *, name_later: bool) -> None:
         if self._directories.fsync:
             os.fdatasync(file.descriptor)
-        folder = os.path.dirname(target)
+        folder = target.rpartition("/")[0]
         try:
             self._link(file, target)
         except FileNotFoundError:
