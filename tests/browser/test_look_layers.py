@@ -238,6 +238,15 @@ def test_shutters_cover_what_is_outside(page: Page, look: Callable[..., None]) -
         ShutterLowerHorizontalEdge=36, CenterOfCircularShutter=[20, 20], RadiusOfCircularShutter=22,
         VerticesOfThePolygonalShutter=[1, 1, 1, 40, 40, 40, 40, 20],
     )  # fmt: skip
+    bitmap = make_state(
+        [ds], "BITMAP", ShutterShape="BITMAP", ShutterOverlayGroup=0x6002, ShutterPresentationValue=0xFFFF
+    )
+    mask = np.kron(np.eye(4, dtype="u1"), np.ones((10, 10), "u1"))
+    add_overlay(bitmap, 0x6002, mask)
+    # A shutter is no overlay, whatever the state says (PS3.3 C.11.7).
+    bitmap.add_new((0x6002, 0x1001), "CS", "ABOVE")
+    bitmap.GraphicLayerSequence = LAYERS
+    look(ds, bitmap)
     apply(page, look, ds, state)
     rows, columns = np.mgrid[1 : SIDE + 1, 1 : SIDE + 1]
     around = np.hypot(rows - 20, columns - 20) - 22
@@ -251,3 +260,7 @@ def test_shutters_cover_what_is_outside(page: Page, look: Callable[..., None]) -
         (int(r) + 1, int(c) + 1, found[r, c].tolist()) for r, c in np.argwhere((abs(found[..., 0] - wanted) > 2) & sure)
     ]
     assert wrong == []
+    page.get_by_label("Presentation state").select_option(bitmap.SOPInstanceUID)
+    expect(page.locator('[data-part="window"]')).to_contain_text("BITMAP")
+    drawn_again(page)
+    assert pixels(page, SIDE, SIDE)[..., 0].tolist() == np.where(mask, 0xFF, SHADE).tolist()

@@ -262,6 +262,8 @@ test("graphics with too few points are none, and parts of the area are where it 
   const area = { left: 10, top: 0, right: 30, bottom: 20 };
   const matrix = matrixOf(image, showing(area, image, START, 200, 100), 200, 100);
   const map = mapping(matrix, area);
+  assert.equal(showing(area, image, START, 200, 100, 3).scale, 3);
+  assert.deepEqual(toCanvas(matrixOf(image, showing({ ...area, left: 20 }, image, { ...START, turn: 1 }, 200, 100, 3), 200, 100), { x: 25, y: 10 }), { x: 100, y: 50 });
   assert.deepEqual([map("DISPLAY", { x: 0, y: 0 }), map("PIXEL", { x: 30, y: 20 })], [{ x: 50, y: 0 }, { x: 150, y: 100 }]);
   for (const kind of ["CIRCLE", "ELLIPSE", "POLYLINE", "INTERPOLATED", "NOTHING"]) assert.equal(outline({ kind, units: "PIXEL", points: [{ x: 1, y: 1 }] }, map), null);
   const state = new State(ct({ "00700001": { vr: "SQ", Value: [{ "00700009": { vr: "SQ", Value: [{ "00700022": FL(1, 2, "x", 3) }, {}] }, "00700008": { vr: "SQ", Value: [{}] } }] } }));

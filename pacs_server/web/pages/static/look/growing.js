@@ -33,7 +33,11 @@ export class Growing {
     else this.#due.add(event.series_instance_uid);
     // What was replaced has the same UID and other pixels.
     if (kind === "REPLACED") study.forget(event.series_instance_uid);
-    this.#timer ??= setTimeout(() => this.#look(), kind ? Math.max(PAUSE_MS, PAUSES * this.#took) : 0);
+    this.#plan(kind ? undefined : 0);
+  }
+
+  #plan(pause = Math.max(PAUSE_MS, PAUSES * this.#took)) {
+    this.#timer ??= setTimeout(() => this.#look(), pause);
   }
 
   async #look() {
@@ -46,7 +50,7 @@ export class Growing {
     }
     this.#took = performance.now() - began;
     this.#timer = undefined;
-    if (this.#due.size || this.#isAll) this.#heard();
+    if (this.#due.size || this.#isAll) this.#plan();
   }
 
   async #renew(isDue) {

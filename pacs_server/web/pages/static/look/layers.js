@@ -45,6 +45,8 @@ function paint(context, overlay, matrix, colour, alpha) {
   context.save();
   context.transform(...matrix);
   context.globalAlpha = alpha;
+  // Enlarged, a bit is a bit; made smaller, a thin line would be gone.
+  context.imageSmoothingEnabled = Math.hypot(matrix[0], matrix[1]) < 1;
   context.drawImage(masked(overlay, colour), overlay.left - 1, overlay.top - 1);
   context.restore();
 }
