@@ -34,6 +34,7 @@ from pacs_server.index.state import StateIndex
 from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.kit.periodic import DAY_SECONDS, Periodic
 from pacs_server.outbox import prefetch
+from pacs_server.outbox.cache import CacheKeeper
 from pacs_server.outbox.commitment import CommitmentHandler
 from pacs_server.outbox.commitment_asking import CommitmentAskingHandler, asking
 from pacs_server.outbox.export import ExportHandler
@@ -100,6 +101,7 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
         runtime.archive.tasks,
         partial(prefetch.look, runtime.archive.prefetching, runtime.archive.tasks),
     )
+    yield _cache(runtime)
     yield task_retention(runtime.archive.tasks)
     yield runtime.archive.peers
     yield _scrub(runtime)
@@ -177,6 +179,19 @@ def _ask_for_commitment(runtime: Runtime, forwarding: Forwarding) -> None:
     remote = runtime.config().remote(forwarding.remote)
     if remote is not None and remote.commitment:
         runtime.archive.tasks.add(asking(forwarding.remote, forwarding.study_instance_uid))
+
+
+def _cache(runtime: Runtime) -> CacheKeeper:
+    archive = runtime.archive
+    return CacheKeeper(
+        lambda: runtime.config().cache,
+        runtime.senders.remotes,
+        archive.polling,
+        retrieve=archive.retrieve,
+        deletions=archive.deletions,
+        own=archive.audit.own,
+        clock=archive.tasks.now,
+    )
 
 
 def _deletions_after_commitment(runtime: Runtime) -> Periodic:

@@ -6,14 +6,15 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, case, func, select, update
+from sqlalchemy import Connection, Row, and_, case, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
 from pacs_server.index.fetching_models import polling_state
 from pacs_server.index.fetching_models import remote_study as table
-from pacs_server.index.models import study
+from pacs_server.index.models import instance, series, study
+from pacs_server.index.outgoing_models import delivery
 from pacs_server.index.task_models import task
 from pacs_server.index.task_values import PATIENCE, NewTask, Priority, Task, TaskState
 from pacs_server.index.tasks import add_task
@@ -82,6 +83,19 @@ class RemoteStudyFilter:
     remote: str | None = None
     state: RemoteStudyState | None = None
     study_instance_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A study that is here as cache: when it was fetched, when it is needed, instances and bytes."""
+
+    id: int
+    remote: str
+    study_instance_uid: str
+    completed_at: datetime
+    deadline: datetime | None
+    instances: int
+    bytes: int
 
 
 class RemoteStudyIndex:
@@ -162,6 +176,45 @@ class RemoteStudyIndex:
             key = add_task(connection, new, now)
             connection.execute(update(table).where(table.c.id == found.id).values(task_id=key))
         return True
+
+    # ---------------------------------------------------------------- what may be dropped again
+
+    def cached(self) -> list[Cached]:
+        """The studies that are here as cache and as nothing else, those fetched first first.
+
+        Left out are those of which something came otherwise, which wait to be sent, or which are to be here for an
+        appointment.
+        """
+        others = func.sum(case((instance.c.calling_ae != table.c.source_ae, 1), else_=0))
+        waiting = exists().where(
+            delivery.c.study_instance_uid == table.c.study_instance_uid, delivery.c.state == "waiting"
+        )
+        rows = (
+            select(
+                *(table.c.id, table.c.remote, table.c.study_instance_uid, table.c.completed_at, table.c.deadline),
+                *(func.count(), func.sum(instance.c.size)),
+            )
+            .select_from(
+                table.join(study, study.c.study_instance_uid == table.c.study_instance_uid)
+                .join(series, series.c.study_fk == study.c.id)
+                .join(instance, instance.c.series_fk == series.c.id)
+            )
+            .where(table.c.is_cache, table.c.state == RemoteStudyState.COMPLETE, ~waiting)
+            .group_by(table.c.id, table.c.remote, table.c.study_instance_uid, table.c.completed_at, table.c.deadline)
+            .having(others == 0)
+            .order_by(table.c.completed_at, table.c.id)
+        )
+        with self._database.connect() as connection:
+            return [
+                Cached(key, remote, uid, in_utc(at), deadline and in_utc(deadline), count, int(size))
+                for key, remote, uid, at, deadline, count, size in connection.execute(rows)
+            ]
+
+    def drop(self, cached: Cached, now: datetime) -> None:
+        """Keep that a study was deleted here because the remote still has it."""
+        values = {"state": RemoteStudyState.DROPPED, "changed_at": now, "last_error": ""}
+        with self._database.begin() as connection:
+            connection.execute(update(table).where(table.c.id == cached.id).values(**values))
 
     # ---------------------------------------------------------------- the polling itself
 

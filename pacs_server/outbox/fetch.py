@@ -15,7 +15,6 @@ from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.identifier import RetrieveKeys
-from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.subject import Subject
@@ -23,11 +22,11 @@ from pacs_server.errors import InstanceMismatch, PacsError, RemoteBusy, RemoteEr
 from pacs_server.index.task_values import Task
 from pacs_server.outbox.handler import Work
 from pacs_server.scu.find import STUDY_ROOT
+from pacs_server.scu.inventory import inventory
 from pacs_server.scu.queries import QIDO
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.scu.remotes import Remotes, participant
 from pacs_server.scu.retrieving import Progress, Retrieved, Wanted
-from pacs_server.scu.search import Search
 from pacs_server.services.fetching import Fetching
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreRequest, StoreService
@@ -136,9 +135,10 @@ class _Attempt:
         keys = {"StudyInstanceUID": study}
         failed = True
         try:
-            found: dict[str, tuple[str, str]] = {}
-            for series in self._series():
-                found |= self._instances(series)
+            wanted = self._fetching
+            found = inventory(
+                self._handler.remotes, self._task.target, study, wanted.series_instance_uid, wanted.sop_instance_uid
+            )
             detail, failed = f"{len(found)} instances", False
             return found
         except (RemoteBusy, RemoteUnreachable) as error:
@@ -151,22 +151,6 @@ class _Attempt:
             there = participant(self._remote, Role.DESTINATION)
             service = STUDY_ROOT if isinstance(self._remote, RemoteAE) else QIDO
             self._handler.auditor.asked(self._caller, there, service, keys, detail, failed=failed)
-
-    def _series(self) -> list[str]:
-        if self._fetching.series_instance_uid:
-            return [self._fetching.series_instance_uid]
-        keys = {"StudyInstanceUID": self._fetching.study_instance_uid}
-        found = self._handler.remotes.find(self._task.target, Search(Level.SERIES, keys, ("SeriesInstanceUID",)))
-        return sorted({text_of(match, "0020000E") for match in found} - {""})
-
-    def _instances(self, series: str) -> dict[str, tuple[str, str]]:
-        keys = {"StudyInstanceUID": self._fetching.study_instance_uid, "SeriesInstanceUID": series}
-        if self._fetching.sop_instance_uid:
-            keys["SOPInstanceUID"] = self._fetching.sop_instance_uid
-        search = Search(Level.IMAGE, keys, ("SOPInstanceUID", "SOPClassUID"))
-        found = self._handler.remotes.find(self._task.target, search)
-        named = {text_of(match, "00080018"): (series, text_of(match, "00080016")) for match in found}
-        return {uid: about for uid, about in named.items() if uid}
 
     def _missing(self) -> list[str]:
         """The instances that the remote has and that are not here."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pacs_server.dicom.json_model import DataSet, text_of
 from pacs_server.dicom.uids import is_uid
-from pacs_server.index.remote_studies import PollingState, RemoteStudy, RemoteStudyFilter, RemoteStudyIndex
+from pacs_server.index.remote_studies import Cached, PollingState, RemoteStudy, RemoteStudyFilter, RemoteStudyIndex
 from pacs_server.index.remote_studies import RemoteStudyState as State
 from pacs_server.index.task_values import Priority
 from pacs_server.services.fetching import Fetching, fetch_task
@@ -90,6 +90,14 @@ class PollingService:
     def take_back(self, remote: str) -> int:
         """Have studies found again whose task is not there any more; how many there were."""
         return self._index.take_back(remote, self._tasks.now())
+
+    def cached(self) -> list[Cached]:
+        """The studies that are here as cache and as nothing else, those fetched first first."""
+        return self._index.cached()
+
+    def drop(self, cached: Cached) -> None:
+        """Keep that a study was deleted here because the remote still has it."""
+        self._index.drop(cached, self._tasks.now())
 
     # ---------------------------------------------------------------- for people
 

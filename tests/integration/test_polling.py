@@ -4,12 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import make_study
+from datasets import make_ct, make_study, write_part10
 from pairs import Two, stored, two
+from pydicom.dataset import Dataset
 from servers import eventually
 
-from pacs_server.config.sections.polling import PollingConfig
+from pacs_server.config.sections.polling import CacheConfig, PollingConfig
+from pacs_server.dicom.caller import Door
+from pacs_server.dicom.levels import Level
+from pacs_server.dicom.origin import Origin
 from pacs_server.index.remote_studies import RemoteStudyFilter, RemoteStudyState
+from pacs_server.outbox.cache import CacheKeeper
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +25,11 @@ def polled(**entry: Any) -> dict[str, Any]:
 
 def states(both: Two) -> dict[str, RemoteStudyState]:
     return {each.study_instance_uid: each.state for each in both.here.archive.polling.studies(RemoteStudyFilter(), 100)}
+
+
+def store_here(both: Two, dataset: Dataset) -> None:
+    path = write_part10(dataset, both.directory / "here.dcm")
+    both.here.archive.store.store_file(path, Origin("CT1", "HERE", "10.0.0.7", Door.DIMSE))
 
 
 def test_what_a_remote_has_comes_and_what_is_added_to_it(tmp_path: Path, database_url: str) -> None:
@@ -33,3 +43,36 @@ def test_what_a_remote_has_comes_and_what_is_added_to_it(tmp_path: Path, databas
         both.store(first[2:])
         eventually(lambda: len(stored(both.here, str(first[0].StudyInstanceUID))) == 3)
         eventually(lambda: states(both) == dict.fromkeys(uids, RemoteStudyState.COMPLETE))
+
+
+def keeper(both: Two, **cache: Any) -> CacheKeeper:
+    archive, settings = both.here.archive, CacheConfig.model_validate(cache)
+    asked = both.here._runtime.senders.remotes
+    return CacheKeeper(
+        lambda: settings, asked, archive.polling, retrieve=archive.retrieve, deletions=archive.deletions,
+        own=archive.audit.own, clock=archive.tasks.now,
+    )  # fmt: skip
+
+
+def test_cache_goes_while_its_source_has_it_and_nothing_else(tmp_path: Path, database_url: str) -> None:
+    """One study is cache, of one something came another way, one was here before, and one the source has lost."""
+    with two(tmp_path, database_url, settings=polled(cache=True)) as both:
+        _, mixed, before, lost = studies = [make_study(1, 2) for _ in range(4)]
+        store_here(both, before[0])
+        for study in studies:
+            both.store(study)
+        uids = [str(each[0].StudyInstanceUID) for each in studies]
+        eventually(lambda: states(both) == dict.fromkeys(uids, RemoteStudyState.COMPLETE))
+        store_here(both, make_ct(mixed[0].StudyInstanceUID, mixed[0].SeriesInstanceUID))
+        both.there.archive.deletions.delete(Level.IMAGE, str(lost[0].SOPInstanceUID), "a test")
+        keeper(both, ttl="1h").look()
+        keeper(both, max_size="1GB").look()
+        assert set(states(both).values()) == {RemoteStudyState.COMPLETE}
+        keeper(both, max_size="1B").look()
+        assert [len(stored(both.here, uid)) for uid in uids] == [0, 3, 2, 2]
+        assert states(both)[uids[0]] is RemoteStudyState.DROPPED
+        assert both.here.archive.deletions.contents() == []
+        # What was dropped is not fetched again; what grows is.
+        both.store([make_ct(mixed[0].StudyInstanceUID, mixed[0].SeriesInstanceUID)])
+        eventually(lambda: len(stored(both.here, uids[1])) == 4)
+        assert not stored(both.here, uids[0])
