@@ -4,6 +4,7 @@ import logging
 
 from pacs_server.app.runtime import Runtime
 from pacs_server.audit.auditor import Auditor
+from pacs_server.config.sections.server import ServerConfig
 from pacs_server.kit.logs import Sparingly
 from pacs_server.net.listener import ConnectionLimits, Listener
 from pacs_server.net.message import CommandField
@@ -34,6 +35,7 @@ class DICOMPorts:
         auditor = Auditor(archive.audit)
         associations = AssociationAuditor(auditor)
         self._runtime = runtime
+        self._limits = _limits_of(config.server)
         self._sparingly = Sparingly(log)
         self._identification = UserIdentification(config.user_identity, archive.passwords)
         self._admission = runtime.seams.admission(
@@ -77,6 +79,7 @@ class DICOMPorts:
     def reload(self) -> None:
         """Take over the settings for associations that begin from now on; those in force keep theirs."""
         config = self._runtime.config()
+        self._limits = _limits_of(config.server)
         self._admission.configure(config.server, config.access_control)
         self._identification.configure(config.user_identity)
         self._entity.settings = self._runtime.settings.entity
@@ -93,13 +96,16 @@ class DICOMPorts:
         log.info("stopped")
 
     def _connection_limits(self) -> ConnectionLimits:
-        server = self._runtime.config().server
-        return ConnectionLimits(server.max_connections, server.max_connections_per_address)
+        return self._limits
 
     def _refused(self, limit: str, address: str) -> None:
         self._runtime.metrics.rejected(limit)
         self._runtime.recent.refused(address, limit, tls=False)
         self._sparingly.log(logging.WARNING, "connection refused", address, limit)
+
+
+def _limits_of(server: ServerConfig) -> ConnectionLimits:
+    return ConnectionLimits(server.max_connections, server.max_connections_per_address)
 
 
 def commitment_reports(runtime: Runtime) -> Dispatcher:

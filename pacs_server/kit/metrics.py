@@ -14,7 +14,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.utils import floatToGoString
 
-from pacs_server.kit.spread import Counted, Spread
+from pacs_server.kit.spread import Counted, Spread, Tally
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -57,7 +57,7 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self._associations = Counter("pacs_associations", "Associations accepted.", registry=registry)
+        self._associations = _tallies("pacs_associations", "Associations accepted.", (), registry)[0]
         self._rejections = Counter(
             "pacs_association_rejections", "Associations and connections refused.", ["reason"], registry=registry
         )
@@ -79,8 +79,8 @@ class Metrics:
             "pacs_retrieve_suboperations", "Instances sent for C-MOVE and C-GET.", ["outcome"], registry=registry
         )
         self._matches = Counter("pacs_find_matches", "C-FIND matches sent.", registry=registry)
-        network = Counter("pacs_network_bytes", "Bytes over associations.", ["direction"], registry=registry)
-        self._bytes_in, self._bytes_out = network.labels("in"), network.labels("out")
+        network = _tallies("pacs_network_bytes", "Bytes over associations.", ("direction", "in", "out"), registry)
+        self._bytes_in, self._bytes_out = network
         self._commits = _spread("pacs_index_commit_seconds", "Time of one index transaction.", _SECONDS, registry)
         self._batches = _spread("pacs_index_commit_instances", "Instances in one index transaction.", _BATCH, registry)
         self._commitments = Counter(
@@ -137,7 +137,7 @@ class Metrics:
 
     def association(self) -> None:
         """Count an accepted association."""
-        self._associations.inc()
+        self._associations.add(1)
 
     def rejected(self, reason: str) -> None:
         """Count a rejected association or connection; `reason` comes from a fixed set of names."""
@@ -193,8 +193,8 @@ class Metrics:
 
     def traffic(self, bytes_in: int, bytes_out: int) -> None:
         """Add the bytes that an association received and sent."""
-        self._bytes_in.inc(bytes_in)
-        self._bytes_out.inc(bytes_out)
+        self._bytes_in.add(bytes_in)
+        self._bytes_out.add(bytes_out)
 
     def committed(self, seconds: float, instances: int) -> None:
         """Measure one transaction of the index: how long it took, and how many instances it stored."""
@@ -354,6 +354,31 @@ class _Histogram:
 
     def describe(self) -> Iterator[Metric]:
         yield HistogramMetricFamily(*self._about)
+
+
+class _Counters:
+    """A counter of `Tally`s, by the values of a label or without one."""
+
+    def __init__(self, name: str, text: str, label: str, tallies: Mapping[str, Tally]) -> None:
+        self._about = name, text
+        self._labels = [label] if label else []
+        self._tallies = tallies
+
+    def collect(self) -> Iterator[Metric]:
+        family = next(self.describe())
+        for value, tally in self._tallies.items():
+            family.add_metric([value] if self._labels else [], tally.value)
+        yield family
+
+    def describe(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(*self._about, labels=self._labels)
+
+
+def _tallies(name: str, text: str, label: Sequence[str], registry: CollectorRegistry) -> list[Tally]:
+    """A tally for each value of a label, of which the first of `label` is the name; a single one without a label."""
+    tallies = {value: Tally() for value in label[1:] or [""]}
+    registry.register(_Counters(name, text, label[0] if label else "", tallies))
+    return list(tallies.values())
 
 
 def _spread(name: str, text: str, bounds: Sequence[float], registry: CollectorRegistry) -> Spread:

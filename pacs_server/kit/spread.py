@@ -25,6 +25,21 @@ class Counted(NamedTuple):
         return cls(tuple(map(sum, zip(*buckets, strict=True))), sum(totals))
 
 
+class Tally:
+    """A number that only grows. Thread-safe."""
+
+    __slots__ = ("_lock", "value")
+
+    def __init__(self) -> None:
+        self.value = 0
+        self._lock = threading.Lock()
+
+    def add(self, amount: int) -> None:
+        """Make the number larger by so much."""
+        with self._lock:
+            self.value += amount
+
+
 class Spread:
     """Counts values by the first of `bounds` that they do not exceed, and adds them up. Thread-safe."""
 

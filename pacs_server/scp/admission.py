@@ -33,7 +33,8 @@ class Admission:
         """`identify` finds out which user a proposal comes from, or rejects it; this may take a while."""
         self._identify = identify
         self._lock = threading.Lock()
-        # The number of associations in force by calling AE title; titles without any are removed.
+        # The number of associations in force, and by calling AE title; titles without any are removed.
+        self._in_force = 0
         self._admitted: Counter[str] = Counter()
         self._rates = ConnectionRateLimiter()
         self.configure(server, access)
@@ -65,10 +66,11 @@ class Admission:
             return identified
         per_ae = rule.max_associations or access.max_associations_per_ae
         with self._lock:
-            if self._admitted.total() >= server.max_associations:
+            if self._in_force >= server.max_associations:
                 return LOCAL_LIMIT_EXCEEDED
             if per_ae is not None and self._admitted[caller.ae_title] >= per_ae:
                 return LOCAL_LIMIT_OF_AE_EXCEEDED
+            self._in_force += 1
             self._admitted[caller.ae_title] += 1
         who = caller.admitted(identified.name, rule, identified.role, identified.scope)
         return Admitted(who, identified.response)
@@ -76,6 +78,7 @@ class Admission:
     def leave(self, caller: Caller) -> None:
         """Give back the place of a caller whose association is over."""
         with self._lock:
+            self._in_force -= 1
             self._admitted[caller.ae_title] -= 1
             if not self._admitted[caller.ae_title]:
                 del self._admitted[caller.ae_title]

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from enum import Enum, auto
 from functools import lru_cache
 from types import MappingProxyType
@@ -83,7 +83,7 @@ class Dispatcher:
         self._auditor = auditor
         self._metrics = metrics
 
-    def serve(self, association: Association, operations: Counter[str]) -> None:
+    def serve(self, association: Association, operations: MutableMapping[str, int]) -> None:
         """Serve messages until the association ends, and count the operations by name. Raises AssociationEnded."""
         try:
             strays = hasty = 0
@@ -110,7 +110,9 @@ class Dispatcher:
         """
         self._serve_one(association, Counter(), seconds)
 
-    def _serve_one(self, association: Association, operations: Counter[str], timeout: float | None = None) -> _Served:
+    def _serve_one(
+        self, association: Association, operations: MutableMapping[str, int], timeout: float | None = None
+    ) -> _Served:
         """Serve the next message."""
         served = _IN_TURN
         message = association.read_message(timeout)

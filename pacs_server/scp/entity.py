@@ -4,8 +4,7 @@ import logging
 import socket
 import ssl
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 
 from pacs_server.config.tls import peer_names, reason
@@ -270,7 +269,7 @@ def _traffic(association: Association, connection: Connection) -> Traffic:
 
 
 def _summary(
-    association: Association, connection: Connection, proposed: int, operations: Counter[str], how: str
+    association: Association, connection: Connection, proposed: int, operations: MutableMapping[str, int], how: str
 ) -> dict[str, object]:
     transport = association.transport
     return {

@@ -29,6 +29,9 @@ class IdentifiedUser:
     scope: Scope = EVERYTHING
 
 
+_NOBODY = IdentifiedUser()
+
+
 class UserIdentification:
     """Decides on the user identity of proposals."""
 
@@ -46,12 +49,12 @@ class UserIdentification:
         """Find out which user `identity` is, or reject the proposal; checking a password takes a while."""
         settings = self._settings
         if settings.mode == "off":
-            return IdentifiedUser()
+            return _NOBODY
         if identity is None or identity.kind != USERNAME_AND_PASSCODE:
             # A name without a passcode proves nothing, and the server cannot check tickets and tokens. As PS3.7 D.3.3.7
             # has it, the peer learns from the missing response that nobody has looked at them.
             if settings.mode == "optional":
-                return IdentifiedUser()
+                return _NOBODY
             self._log_refusal(caller, "no user name with a passcode")
             return USER_NOT_AUTHENTICATED
         # Bytes that are not UTF-8 become a text that is no user's name.

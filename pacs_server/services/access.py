@@ -41,9 +41,10 @@ def rule_for(caller: Caller, access: AccessControlConfig) -> PeerRule | Refusal:
 
     A caller whose AE title has rules needs one that fits; `allowed_ae_titles` counts for the other AE titles only.
     """
-    rules = [rule for rule in access.peers if _matches(caller.ae_title, rule.ae_title)]
+    rules = [rule for rule in access.peers if _matches(caller.ae_title, rule.ae_title)] if access.peers else []
     if not rules:
-        allowed = any(_matches(caller.ae_title, pattern) for pattern in access.allowed_ae_titles)
+        patterns = access.allowed_ae_titles
+        allowed = "*" in patterns or any(_matches(caller.ae_title, pattern) for pattern in patterns)
         return ANYBODY if allowed else Refusal.CALLING_AE_TITLE
     rules = [rule for rule in rules if _comes_from(caller.address, rule)]
     if not rules:
