@@ -5,10 +5,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import npm
 import pytest
+from _pytest.assertion.rewrite import AssertionRewritingHook
 
 from pacs_server.testing import faults, pytest_plugin
 
@@ -112,6 +114,14 @@ def test_the_plugin_imports_nothing_of_the_server() -> None:
         PLUGIN,
     ]
     assert not {"pydicom", "pynetdicom", "sqlalchemy", "pydantic", "numpy", "starlette"} & set(imported)
+
+
+def test_pytest_does_not_rewrite_the_server(pytestconfig: pytest.Config) -> None:
+    hook = AssertionRewritingHook(pytestconfig)
+    hook._must_rewrite |= {"pacs_server", "another_plugin"}
+    manager = SimpleNamespace(rewrite_hook=hook)
+    pytest_plugin.pytest_load_initial_conftests(cast(pytest.Config, SimpleNamespace(pluginmanager=manager)))
+    assert hook._must_rewrite == {"another_plugin"}
 
 
 def test_rules_options_and_attributes_are_documented(document: Callable[[str], str]) -> None:
