@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pacs_server.dicom.attributes import BY_KEYWORD, INDEXED, Attribute
 from pacs_server.dicom.encoding import encoding_of, inflated, is_deflated
@@ -81,16 +82,16 @@ def read_header(head: bytes, transfer_syntax_uid: str, *, complete: bool, size: 
     return Header(InstanceUIDs(study, series, sop), sop_class, transfer_syntax_uid, values)
 
 
-def _values(skimmer: Skimmer, found: Skimmed) -> dict[str, str]:
+def _values(skimmer: Skimmer, found: dict[int, Any]) -> dict[str, str]:
     """The texts of what was found that are not empty, by column."""
-    texts = {tag: value for tag, value in found.items() if isinstance(value, str)}
-    if len(texts) < len(found):
+    positions = [tag for tag, value in found.items() if value.__class__ is ElementPosition]
+    if positions:
         encodings = _encodings(skimmer, found)
-        for tag, value in found.items():
-            if not isinstance(value, str) and (attribute := _BY_TAG.get(tag)) is not None:
-                texts[tag] = _indexed_text(skimmer, value, attribute, encodings)
-    texts.pop(SPECIFIC_CHARACTER_SET, None)
-    return {_COLUMNS[tag]: text for tag, text in texts.items() if text}
+        for tag in positions:
+            element, attribute = found[tag], _BY_TAG.get(tag)
+            found[tag] = "" if attribute is None else _indexed_text(skimmer, element, attribute, encodings)
+    found.pop(SPECIFIC_CHARACTER_SET, None)
+    return {_COLUMNS[tag]: text for tag, text in found.items() if text}
 
 
 def read_sop_uids(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:

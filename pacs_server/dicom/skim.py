@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from typing import NamedTuple
 
 from pacs_server.dicom.encoding import Encoding
+from pacs_server.dicom.runs import KEY, Runs, Step
 from pacs_server.dicom.tags import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED_LENGTH
 from pacs_server.dicom.vr import LONG_VRS, SHORT_VRS, looks_like_vr
 from pacs_server.errors import InvalidInstance
@@ -40,16 +41,25 @@ class ElementPosition(NamedTuple):
 # The texts of short elements that were read a moment ago, by all bytes of the element with its head.
 _known: dict[bytes, str] = {}
 _MOST_KNOWN = 4096
-
-
-def _remember(element: bytes, text: str) -> None:
-    if len(_known) >= _MOST_KNOWN:
-        _known.clear()
-    _known[element] = text
+# By byte order, and whether there are VRs.
+_RUNS = {(order, explicit): Runs() for order in "<>" for explicit in (False, True)}
 
 
 Skimmed = dict[int, ElementPosition | str]
 """The elements found while skimming, by tag: the text of a plain text value, the position of any other element."""
+
+
+_Read = Callable[[ElementPosition, bytes], str | None]
+
+
+def _text_of(element: ElementPosition, vr: bytes, raw: bytes, read: _Read) -> str | None:
+    """What `read` makes of a short element, which is known by all its bytes `raw` from then on."""
+    text = read(element, vr) if element.length <= _MAX_SHORT_BYTES else None
+    if text is not None:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[raw] = text
+    return text
 
 
 class Cut(Exception):
@@ -72,50 +82,51 @@ class Skimmer:
         self._max_elements = max_elements
         self._seen = 0
 
-    def skim(
-        self,
-        at: int,
-        last_tag: int,
-        wanted: Mapping[int, bytes],
-        found: Skimmed,
-        read: Callable[[ElementPosition, bytes], str | None],
-    ) -> tuple[int, int]:
+    def skim(self, at: int, last_tag: int, wanted: Mapping[int, bytes], found: Skimmed, read: _Read) -> tuple[int, int]:
         """Step over plain elements from `at` on and put the wanted ones into `found`; returns the end and the last tag.
 
         An element is plain if it is complete, not past `last_tag` and, in Explicit VR, has a 16-bit length field. Most
         elements of a header are plain, so this fast loop is apart from the general one in `elements`. `wanted` maps
         tags to the VR to use in Implicit VR; b"" stands for an element that is never returned as text. `read` returns
         the text of a short element with its VR, by nothing but its bytes and its tag, or None; then its position is
-        found.
+        found. All callers in a process give the same `last_tag` and `wanted`.
         """
         data, size = self.data, len(self.data)
         head = self._explicit_head if self._explicit else self._plain_implicit_head
         last = seen = 0
-        # Most elements are the same in many instances. Their texts are known by all their bytes, and nothing is called.
-        known = _known
+        # Nothing is called for what many instances have in common: runs of elements, and texts.
+        runs, known = _RUNS[self.order, self._explicit], _known
+        by_key = runs.by_key
+        steps: list[Step] = []
         while size - at >= 8:
-            group, number, vr, length = head(data, at)
-            tag = group << 16 | number
-            end = at + 8 + length
-            if tag in wanted and length <= _MAX_SHORT_BYTES:
-                text = known.get(data[at:end])
-                if text is not None:
-                    found[tag] = text
-                    last = tag
-                    seen += 1
-                    at = end
-                    continue
-            if vr not in _SHORT_VRS or end > size or tag > last_tag:
-                break
-            if tag in wanted:
-                element = ElementPosition(tag, _SHORT_VRS[vr], at + 8, length)
-                text = read(element, vr or wanted[tag]) if wanted[tag] and length <= _MAX_SHORT_BYTES else None
-                if text is not None:
-                    _remember(data[at:end], text)
-                found[tag] = element if text is None else text
-            last = tag
-            seen += 1
-            at = end
+            for run in by_key.get(data[at : at + KEY], ()):
+                if data.startswith(run.raw, at):
+                    found.update(run.texts)
+                    last = run.last
+                    seen += run.number
+                    at += len(run.raw)
+                    break
+            else:
+                group, number, vr, length = head(data, at)
+                tag = group << 16 | number
+                end = at + 8 + length
+                if vr not in _SHORT_VRS or end > size or tag > last_tag:
+                    break
+                text: str | bool | None = None
+                if tag in wanted:
+                    text = known.get(data[at:end]) if length <= _MAX_SHORT_BYTES else None
+                    if text is None:
+                        element = ElementPosition(tag, _SHORT_VRS[vr], at + 8, length)
+                        text = _text_of(element, vr or wanted[tag], data[at:end], read) if wanted[tag] else None
+                        found[tag] = element if text is None else text
+                        text = text is not None and text
+                    else:
+                        found[tag] = text
+                steps.append(Step(at, end, tag, text))
+                last = tag
+                seen += 1
+                at = end
+        runs.learn(data, steps)
         self._seen += seen
         self._check_count()
         return at, last

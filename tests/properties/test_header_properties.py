@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from pydicom.charset import python_encoding
 from pydicom.errors import InvalidDicomError
 
+from benchmarks import instances
+from pacs_server.dicom import skim
 from pacs_server.dicom.attributes import INDEXED
 from pacs_server.dicom.header import Header, read_header
+from pacs_server.dicom.runs import Runs
 from pacs_server.dicom.text import encodings_of, plain_value, text_values
 from pacs_server.errors import InvalidInstance
 
@@ -115,6 +118,43 @@ def test_damaged_files_are_read_or_refused(data):
         at = data.draw(st.integers(0, len(damaged) - 1))
         damaged[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=6)) or b"\xff"
     read_or_refuse(bytes(damaged), transfer_syntax, complete=data.draw(st.booleans()))
+
+
+def forgetful(raw: bytes, transfer_syntax: str, *, complete: bool) -> Header | None:
+    """The header as somebody reads it who has read no other one before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(skim, "_RUNS", {key: Runs() for key in skim._RUNS})
+        patch.setattr(skim, "_known", {})
+        return read_or_refuse(raw, transfer_syntax, complete=complete)
+
+
+@given(st.data())
+def test_what_other_data_sets_had_changes_nothing(data):
+    names = [name for name, (raw, _) in dicom_files().items() if len(raw) < 200_000]
+    raw, transfer_syntax = dicom_files()[data.draw(st.sampled_from(names))]
+    changed = bytearray(raw[:2048])
+    complete = data.draw(st.booleans())
+    for _ in range(6):
+        assert read_or_refuse(bytes(changed), transfer_syntax, complete=complete) == forgetful(
+            bytes(changed), transfer_syntax, complete=complete
+        )
+        # The same again, or a value, a head or the length changed somewhere.
+        for at in data.draw(st.lists(st.integers(0, len(changed) - 1), max_size=2)):
+            changed[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
+
+
+def test_runs_that_instances_have_in_common_are_stepped_over_at_once(monkeypatch):
+    monkeypatch.setattr(skim, "_RUNS", {key: Runs() for key in skim._RUNS})
+    learned: list[int] = []
+    learn = Runs.learn
+    monkeypatch.setattr(Runs, "learn", lambda self, raw, steps: (learned.append(len(steps)), learn(self, raw, steps)))
+    for number in range(4):
+        raw = instances.ct_template(64).patched(1, number)
+        assert read_header(raw, instances.EXPLICIT_VR_LITTLE_ENDIAN, complete=True).uids.sop == instances.sop_uid(
+            number
+        )
+    assert learned[0] > 60
+    assert learned[3] <= 8
 
 
 @pytest.mark.slow
