@@ -53,6 +53,7 @@ def test_no_page_has_a_serious_fault(site: Site, page: Page, axe: str, theme: st
     study = page.locator("#studies tbody a").first.get_attribute("href")
     assert study is not None
     addresses += [f"{site.url}{study}", f"{site.url}{study}".replace("/studies/", "/look/"), f"{site.url}/worklist/new"]
+    addresses.append(f"{site.url}/audit/verification")
     assert len(addresses) > 12
     for address in addresses:
         page.goto(address)

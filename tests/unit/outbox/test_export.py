@@ -14,10 +14,11 @@ from pacs_server.audit.events import EventID
 from pacs_server.config.disk import check_filesystem
 from pacs_server.config.model import Config
 from pacs_server.dicom.caller import Role
-from pacs_server.errors import ConfigError
+from pacs_server.errors import ConfigError, Conflict
 from pacs_server.index.tasks import Wanted
 from pacs_server.outbox.export import ExportHandler
 from pacs_server.outbox.handler import Work
+from pacs_server.services.export_targets import StagedTarget
 
 
 @pytest.fixture
@@ -144,6 +145,18 @@ def test_nothing_is_overwritten_or_left_behind(rooms: Rooms, out: Path) -> None:
     rooms.send("POST", f"/tasks/{number}/retry")
     assert run(rooms)["state"] == "ready"
     assert list((out / "elsewhere").iterdir()) == []
+
+
+def test_a_folder_that_was_made_meanwhile_stays_as_it_is(out: Path) -> None:
+    def write() -> None:
+        with StagedTarget(out / "a", "1") as target:
+            with target.file("DICOM/IM1", 1) as file:
+                file.write(b"x")
+            (out / "a").mkdir()
+
+    with pytest.raises(Conflict, match="is there already"):
+        write()
+    assert (names(out), names(out / "a")) == (["a"], [])
 
 
 def test_what_cannot_be_read_is_told(rooms: Rooms, out: Path) -> None:

@@ -51,7 +51,7 @@ def test_rooms_of_operators_are_closed_to_others(rooms: Rooms, path: str) -> Non
 
 
 def test_a_task_says_why_it_failed_and_is_tried_again_or_cancelled(rooms: Rooms) -> None:
-    number = rooms.archive.tasks.add(NewTask("fetch", "ann", "WS1"))
+    number = rooms.archive.tasks.add(NewTask("fetch", "ann", "WS1", {"study": "1.2.3"}))
     rooms.act_as(Role.OPERATOR)
     assert "WS1" in rooms.page("/tasks?state=ready&kind=fetch&target=WS1")
     assert "There are no such tasks" in rooms.page("/tasks?target=WS2")
