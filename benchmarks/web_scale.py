@@ -67,6 +67,12 @@ def _pages() -> dict[str, Callable[[int], str]]:
         "page: studies with a word": lambda number: f"/studies?q={_name(number)[:6]}",
         "page: studies by a Patient ID": lambda number: f"/studies?q={study(number).patient_id}",
         "page: CT studies by name": lambda number: "/studies?modality=CT&sort=name",
+        "page: CT studies of a year by modality": lambda number: (
+            f"/studies?modality=CT&from={study(number).date[:4]}-01-01&to={study(number).date[:4]}-12-31&sort=modality"
+        ),
+        "page: studies by number of images": lambda number: "/studies?sort=images&dir=desc",
+        "page: studies by labels": lambda number: "/studies?sort=labels&dir=asc",
+        "page: studies with a frequent word, by name": lambda number: "/studies?q=schu&sort=name&dir=asc",
         "page: a study": lambda number: f"/studies/{study(number).uid}",
     }
 

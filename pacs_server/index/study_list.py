@@ -18,8 +18,6 @@ from pacs_server.index.scope import limited, seen
 from pacs_server.index.study_order import ListPlace, Section, StudyOrder
 from pacs_server.index.study_terms import StudyFilter, StudyTerms
 
-# Up to so many studies are looked up one by one and sorted.
-FEW: Final = 5000
 _OF_PATIENT: Final = " JOIN patient ON patient.id = study.patient_fk"
 
 
@@ -96,12 +94,13 @@ class StudyListIndex:
         columns = ", ".join(["study.id", "study.received_at", *section.keys, *map(as_text, returned)])
         ordered = f"ORDER BY {section.order(descending=place.descending)}"
         found = f"WHERE {where.sql} {ordered} LIMIT {int(place.limit)}"
-        if self._database.is_sqlite and not section.are_numbers and (ids is None or len(ids) > FEW):
-            return Clause(f"SELECT {columns} FROM {section.walked} {found}", where.values)  # noqa: S608
+        tables = f"study{_OF_PATIENT}{section.joined}"
+        if ids is None and not section.are_numbers:
+            tables = section.walked if self._database.is_sqlite else tables
+            return Clause(f"SELECT {columns} FROM {tables} {found}", where.values)  # noqa: S608
         # What is sorted is as narrow as possible.
         of_patients = "patient." in f"{where.sql} {ordered}"
         chosen = f"SELECT study.id FROM study{_OF_PATIENT if of_patients else ''}{section.joined} {found}"  # noqa: S608
-        tables = f"study{_OF_PATIENT}{section.joined}"
         again = f"study.id IN ({chosen}){f' AND {section.condition}' if section.joined else ''}"
         return Clause(f"SELECT {columns} FROM {tables} WHERE {again} {ordered}", where.values)  # noqa: S608
 
@@ -110,9 +109,7 @@ class StudyListIndex:
         listed = str(list(ids))
         if not self._database.is_sqlite:
             return Clause("study.id = ANY(CAST(? AS bigint[]))", (f"{{{listed[1:-1]}}}",))
-        # With a sign before it, it is no key to look studies up by: the list is read in its order.
-        key = "study.id" if len(ids) <= FEW else "+study.id"
-        return Clause(f"{key} IN (SELECT value FROM json_each(?))", (listed,))  # noqa: S608
+        return Clause("study.id IN (SELECT value FROM json_each(?))", (listed,))
 
     def choices(self, limit: int) -> StudyChoices:
         """What all studies can be filtered by, at most `limit` of each."""

@@ -21,9 +21,11 @@ from pacs_server.index.mark_filter import NOTHING, MarkFilter, condition_of
 from pacs_server.index.matching import Clause, all_of, any_of, begins, one_of
 from pacs_server.index.scope import seen
 
-# Up to so many studies are known by their ids. If there is one condition only, and the list is in the order of dates,
-# the studies that fulfil it lie all over the list, so that a walk through it ends early for fewer of them as well.
-MOST_KNOWN: Final = 50_000
+# Up to so many studies are known by their ids, looked up one by one and sorted. More of them are found soon by walking
+# through the list, unless they all lie at the end of it.
+MOST_KNOWN: Final = 20_000
+# If there is one condition only, and the list is in the order of dates, they lie all over the list. PostgreSQL knows by
+# its statistics how many there are, and what to do about them.
 MOST_KNOWN_ALONE: Final = 5000
 # So many different descriptions are looked through; of more, those that begin with a word are found.
 _DESCRIPTIONS: Final = 2000
@@ -71,7 +73,8 @@ class StudyTerms:
         """The conditions; `by_date` says that the list is sorted by date, for which a range costs nothing."""
         words = _words(wanted.text)
         several = [*words, *filter(None, (any(wanted.received), wanted.modalities, wanted.stations, wanted.marks))]
-        self._most = min(MOST_KNOWN, MOST_KNOWN_ALONE) if by_date and len(several) == 1 else MOST_KNOWN
+        alone = (by_date and len(several) == 1) or not self._database.is_sqlite
+        self._most = min(MOST_KNOWN, MOST_KNOWN_ALONE) if alone else MOST_KNOWN
         for word in words:
             yield self._uid(word) if _looks_like_uid(word) else self._word(word)
         if any(wanted.dates):
@@ -97,7 +100,12 @@ class StudyTerms:
         join = "CROSS JOIN" if self._database.is_sqlite else "JOIN"
         by_patient = f"SELECT study.id FROM patient {join} study ON study.patient_fk = patient.id WHERE"  # noqa: S608
         parts = [*((by_patient, each) for each in of_patient), *((_STUDIES, each) for each in of_study)]
-        return Term(any_of([*of_patient, *of_study]), self._known(parts))
+        known = self._known(parts)
+        if self._database.is_sqlite:
+            # Patients are collected once, not asked for with each study. With a sign before it, a column has no index.
+            found = "+study.patient_fk IN (SELECT id FROM patient WHERE"
+            of_patient = [Clause(f"{found} {sql})", values) for sql, values in of_patient]
+        return Term(any_of([*of_patient, *of_study]), known)
 
     def _described(self, word: str, ways: Sequence[str]) -> list[Clause]:
         column = "study.study_description"

@@ -33,7 +33,8 @@ def test_pages_ask_for_what_the_list_of_studies_knows() -> None:
         asked = QueryParams(url.query)
         search = StudySearch(asked)
         known = {name: search.one(name) for name in search.given}
-        assert known | ({"sort": search.sort} if "sort" in asked else {}) == dict(asked)
+        order = {"sort": search.sort, "dir": "asc" if search.ascending else "desc"}
+        assert known | {name: value for name, value in order.items() if name in asked} == dict(asked)
 
 
 def test_ten_days_begin_at_a_study() -> None:
