@@ -44,14 +44,14 @@ class Polling:
             "state": state if state in STATES else None, "remote": remote[:64],
             "before": before if before.isdigit() else None, "limit": _SHOWN,
         }  # fmt: skip
-        entries = (await ask(request, "list_polling")).items
+        pollings = (await ask(request, "list_polling")).items
         found = await ask(request, "list_remote_studies", query=query)
         chosen = {"remote": remote, "state": state}
         return self._pages.show(
             request, "polling.html", states=STATES, chosen=chosen,
-            entries=[(each, failure(each.last_error) if each.failures else None) for each in entries],
+            pollings=[(each, failure(each.last_error) if each.failures else None) for each in pollings],
             rows=[(each, failure(each.last_error) if each.last_error else None) for each in found.items],
-            remotes=sorted({each.remote for each in entries}),
+            remotes=sorted({each.remote for each in pollings}),
             older=None if found.complete else found.items[-1].id,
         )  # fmt: skip
 

@@ -33,7 +33,7 @@ def waiting(rooms: Rooms) -> str:
     return uid
 
 
-@pytest.mark.parametrize("path", ["/network", "/remotes", "/queue"])
+@pytest.mark.parametrize("path", ["/network", "/remotes", "/queue", "/polling", "/rules"])
 def test_rooms_of_operators_are_closed_to_others(rooms: Rooms, path: str) -> None:
     rooms.act_as(Role.CONTRIBUTOR)
     assert f'href="{path}"' not in rooms.page("/about")
