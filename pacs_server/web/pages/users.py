@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -9,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pacs_server.dicom.caller import Role
-from pacs_server.errors import InvalidRequest, NotFound
+from pacs_server.errors import InvalidRequest, NotFound, UserError
 from pacs_server.web.caller import caller_of
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Entry, Pages
@@ -31,7 +32,29 @@ _DONE: Final = {
     "removed": marked("The user is removed."),
     "revoked": marked("The key works no longer."),
 }
+# What somebody typed may be the cause of it.
+_REFUSED: Final = (InvalidRequest, UserError)
 Fields = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A form that could not be taken: which one, why, and what was typed, but for passwords."""
+
+    form: str
+    why: str
+    given: Mapping[str, object]
+
+    def of(self, form: str, name: str, default: str = "") -> object:
+        """What was typed into a field of a form, or what stands there otherwise."""
+        return self.given.get(name, default) if form == self.form else default
+
+    def rights(self, form: str) -> Mapping[str, object] | None:
+        """The limits that were typed into a form, None if it is another one."""
+        return self.given if form == self.form else None
+
+
+_NOTHING: Final = Refused("", "", {})
 
 
 class Users:
@@ -63,37 +86,51 @@ class Users:
             return self._pages.show(request, "users_open.html")
         return await self._lists(request)
 
-    async def _lists(self, request: Request, made: Any = None) -> Response:
+    async def _lists(self, request: Request, made: Any = None, refused: Refused = _NOTHING) -> Response:
         users = await self._pages.ask(request, "list_users")
         keys = await self._pages.ask(request, "list_keys")
         return self._pages.show(
-            request, "users.html", users=users.items, keys=keys.items, made=made, roles=ROLES, names=NAMES,
+            request, "users.html", 400 if refused.why else 200, users=users.items, keys=keys.items, made=made,
+            roles=ROLES, names=NAMES, refused=refused,
             said=_DONE.get(request.query_params.get("said", "")),
         )  # fmt: skip
 
     async def _add(self, request: Request) -> Response:
         form = await self._pages.form(request)
-        body = {"name": form.get("name", "").strip(), "password": _password(form), **_rights(form)}
-        await self._pages.ask(request, "add_user", body=body)
+        given = {"name": form.get("name", "").strip(), **_rights(form)}
+        try:
+            await self._pages.ask(request, "add_user", body={**given, "password": _password(form)})
+        except _REFUSED as error:
+            return await self._lists(request, refused=Refused("new", str(error), given))
         return self._pages.go(request, "/users", said="added")
 
     async def _change(self, request: Request) -> Response:
-        name = request.query_params.get("name", "")
+        return await self._one(request, request.query_params.get("name", ""))
+
+    async def _one(self, request: Request, name: str, refused: Refused = _NOTHING) -> Response:
         users = await self._pages.ask(request, "list_users")
         user = next((each for each in users.items if each.name == name), None)
         if user is None:
             raise NotFound("there is no user of this name")
-        return self._pages.show(request, "user.html", user=user, roles=ROLES, names=NAMES)
+        status = 400 if refused.why else 200
+        return self._pages.show(request, "user.html", status, user=user, roles=ROLES, names=NAMES, refused=refused)
 
     async def _set_rights(self, request: Request) -> Response:
         form = await self._pages.form(request)
-        await self._pages.ask(request, "set_rights", path={"user": form.get("name", "")}, body=_rights(form))
+        name, given = form.get("name", ""), _rights(form)
+        try:
+            await self._pages.ask(request, "set_rights", path={"user": name}, body=given)
+        except _REFUSED as error:
+            return await self._one(request, name, Refused("user", str(error), given))
         return self._pages.go(request, "/users", said="rights")
 
     async def _set_password(self, request: Request) -> Response:
         form = await self._pages.form(request)
-        body = {"password": _password(form)}
-        await self._pages.ask(request, "set_password", path={"user": form.get("name", "")}, body=body)
+        name = form.get("name", "")
+        try:
+            await self._pages.ask(request, "set_password", path={"user": name}, body={"password": _password(form)})
+        except _REFUSED as error:
+            return await self._one(request, name, Refused("password", str(error), {}))
         return self._pages.go(request, "/users", said="password")
 
     async def _remove(self, request: Request) -> Response:
@@ -104,10 +141,11 @@ class Users:
     async def _create_key(self, request: Request) -> Response:
         form = await self._pages.form(request)
         days = form.get("expires", "").strip()
-        if days and not (days.isdecimal() and len(days) < 6):
-            raise InvalidRequest("the key expires after a number of days, or never if there is none")
-        body = {"name": form.get("name", "").strip(), "expires_days": int(days) if days else None, **_rights(form)}
-        made = await self._pages.ask(request, "create_key", body=body)
+        given = {"name": form.get("name", "").strip(), **_rights(form)}
+        try:
+            made = await self._pages.ask(request, "create_key", body={**given, "expires_days": _number(days)})
+        except _REFUSED as error:
+            return await self._lists(request, refused=Refused("key", str(error), {**given, "expires": days}))
         # This once, and in no address: so there is no other page to go to.
         return await self._lists(request, made)
 
@@ -115,6 +153,12 @@ class Users:
         form = await self._pages.form(request)
         await self._pages.ask(request, "revoke_key", path={"key": form.get("name", "")})
         return self._pages.go(request, "/users", said="revoked")
+
+
+def _number(days: str) -> int | None:
+    if days and not (days.isdecimal() and days.isascii() and len(days) < 6):
+        raise InvalidRequest("the key expires after a number of days, or never if there is none")
+    return int(days) if days else None
 
 
 def _rights(form: Fields) -> dict[str, object]:

@@ -48,6 +48,29 @@ def test_passwords_that_differ_or_are_short_add_nobody(rooms: Rooms) -> None:
     assert rooms.get("/users")["items"] == []
 
 
+def test_what_is_refused_comes_back_with_the_form_and_what_was_typed(rooms: Rooms) -> None:
+    rooms.page("/users")
+    rooms.submit("/users", name="bob", role="reader", **PASSWORD)
+    page = rooms.submit("/users", 400, name="bob", role="contributor", modalities="CT, MR", patients="P1", **PASSWORD)
+    assert re.search(r'id="new-wrong">There is a user bob already', page), page
+    assert re.search(r'id="new-name" name="name" value="bob"[^>]* aria-describedby="new-wrong"', page)
+    assert '<option value="contributor" selected>' in page
+    assert 'name="modalities" value="CT, MR"' in page
+    assert PASSWORD["password"] not in page
+    assert [user["role"] for user in rooms.get("/users")["items"]] == ["reader"]
+    rooms.submit("/users/keys", name="script", role="reader", expires="30")
+    page = rooms.submit("/users/keys", 400, name="script", role="reader", expires="7")
+    assert re.search(r'id="key-wrong">There is a key script already', page)
+    assert 'max="3650" value="7"' in page
+    page = rooms.submit("/users/keys", 400, name="x<y", role="reader", expires="soon")
+    assert 'value="x&lt;y"' in page
+    page = rooms.submit("/users/password", 400, name="bob", password="12345678", again="87654321")
+    assert 'id="password-wrong"' in page
+    page = rooms.submit("/users/rights", 400, name="bob", role="administrator", modalities="CT")
+    assert 'id="user-wrong"' in page
+    assert '<option value="administrator" selected>' in page
+
+
 def test_a_key_is_shown_once_and_revoked(rooms: Rooms) -> None:
     rooms.page("/users")
     page = rooms.submit("/users/keys", name="script", role="reader", expires="30", modalities="CT")
