@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from pacs_server.net.pdu import COMMAND, HEADER, LAST, PDU_AND_PDV_HEADER, PDUType, ProtocolError
+from pacs_server.net.pdu import COMMAND, HEADER, LAST, P_DATA, PDU_AND_PDV_HEADER, ProtocolError
 from pacs_server.net.transport import Buffer
 
 NO_DATA_SET = 0x0101
@@ -172,15 +172,22 @@ def frame(context_id: int, data: Buffer, *, command: bool, max_pdu: int, last: b
 
     With `last` False the final fragment is not marked as the last one of the message.
     """
+    size, flag = len(data), COMMAND if command else 0
+    if size > max_pdu - 6:
+        return _fragments(context_id, data, flag, max_pdu, last=last)
+    control = flag | LAST if last else flag
+    header = PDU_AND_PDV_HEADER.pack(P_DATA, size + 6, size + 2, context_id, control)
+    return iter((header, data) if size else (header,))
+
+
+def _fragments(context_id: int, data: Buffer, flag: int, max_pdu: int, *, last: bool) -> Iterator[Buffer]:
     size = max_pdu - 6
     view = memoryview(data)
-    flag = COMMAND if command else 0
-    for start in range(0, max(len(view), 1), size):
+    for start in range(0, len(view), size):
         value = view[start : start + size]
         control = flag | LAST if last and start + size >= len(view) else flag
-        yield PDU_AND_PDV_HEADER.pack(PDUType.P_DATA, len(value) + 6, len(value) + 2, context_id, control)
-        if value:
-            yield value
+        yield PDU_AND_PDV_HEADER.pack(P_DATA, len(value) + 6, len(value) + 2, context_id, control)
+        yield value
 
 
 def frame_command(context_id: int, command: Command, max_pdu: int) -> bytes:
@@ -189,7 +196,7 @@ def frame_command(context_id: int, command: Command, max_pdu: int) -> bytes:
     size = len(data)
     if size + 6 > max_pdu:
         return b"".join(frame(context_id, data, command=True, max_pdu=max_pdu))
-    return PDU_AND_PDV_HEADER.pack(PDUType.P_DATA, size + 6, size + 2, context_id, COMMAND | LAST) + data
+    return PDU_AND_PDV_HEADER.pack(P_DATA, size + 6, size + 2, context_id, COMMAND | LAST) + data
 
 
 def response_to(request: Command, status: int, error_comment: str | None = None) -> Command:
