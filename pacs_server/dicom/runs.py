@@ -26,16 +26,9 @@ class Run(NamedTuple):
     number: int
 
 
-class Step(NamedTuple):
-    """An element that was stepped over: where it is, its tag, and its text.
-
-    The text is None if the element is not wanted, and False if it says something else than its bytes.
-    """
-
-    start: int
-    end: int
-    tag: int
-    text: str | bool | None
+# Of an element that was stepped over: where it begins and ends, its tag, and its text. That is None if the element is
+# not wanted, and False if its bytes alone do not say it. A named tuple would take longer than the step itself.
+Step = tuple[int, int, int, str | bool | None]
 
 
 class Runs:
@@ -52,8 +45,9 @@ class Runs:
         for step in steps:
             start, end, _, text = step
             element = data[start:end] if text is not False and end - start <= _LONGEST else b""
-            if run and (run[-1].end != start or element not in self._elements):
-                self._keep(data, run)
+            if run and (run[-1][1] != start or element not in self._elements):
+                if len(run) >= _LEAST:
+                    self._keep(data, run)
                 run = []
             if element in self._elements:
                 run.append(step)
@@ -61,15 +55,14 @@ class Runs:
                 if len(self._elements) >= _MOST_ELEMENTS:
                     self._elements.clear()
                 self._elements.add(element)
-        self._keep(data, run)
+        if len(run) >= _LEAST:
+            self._keep(data, run)
 
     def _keep(self, data: bytes, run: list[Step]) -> None:
-        if len(run) < _LEAST:
-            return
-        start, last = run[0].start, run[-1]
-        texts = {step.tag: step.text for step in run if isinstance(step.text, str)}
+        start, (_, end, last, _) = run[0][0], run[-1]
+        texts = {tag: text for _, _, tag, text in run if isinstance(text, str)}
         if len(self.by_key) >= _MOST_KEYS:
             self.by_key.clear()
         key = data[start : start + KEY]
-        found = Run(data[start : last.end], texts, last.tag, len(run))
+        found = Run(data[start:end], texts, last, len(run))
         self.by_key[key] = (found, *self.by_key.get(key, ())[: _MOST_ALIKE - 1])

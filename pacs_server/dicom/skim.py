@@ -122,7 +122,7 @@ class Skimmer:
                         text = text is not None and text
                     else:
                         found[tag] = text
-                steps.append(Step(at, end, tag, text))
+                steps.append((at, end, tag, text))
                 last = tag
                 seen += 1
                 at = end

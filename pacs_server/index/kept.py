@@ -31,6 +31,7 @@ class KeptConnection:
         self._check = check
         self._in_use = threading.Lock()
         self._connection: Connection | None = None
+        self._driver: Any = None
         self._unwanted = False
 
     def write(self, work: Callable[[Connection], T]) -> T:
@@ -45,7 +46,7 @@ class KeptConnection:
                 if connection.in_transaction():  # SQLAlchemy has taken part
                     connection.commit()
                 else:
-                    connection.dialect.do_commit(connection.connection)
+                    connection.dialect.do_commit(self._driver)
             except BaseException:
                 self._drop()
                 raise
@@ -66,8 +67,9 @@ class KeptConnection:
     def _begun(self) -> Connection:
         """The connection, in a transaction."""
         while True:
-            before, connection = self._connection, self._connection or self._new()
-            driver: Any = connection.connection.driver_connection
+            before = self._connection
+            connection = self._new() if before is None else before
+            driver = self._driver
             try:
                 self._check()
                 driver.execute(self._begin_sql)
@@ -84,6 +86,7 @@ class KeptConnection:
         connection.info.update(self._info)
         connection.info[KEPT] = Raw(connection)
         driver: Any = connection.connection.driver_connection
+        self._driver = driver
         if connection.dialect.name == "postgresql":
             # psycopg would send a BEGIN of its own, which is one more round trip.
             driver.autocommit = True

@@ -178,11 +178,12 @@ class Parents:
             study.set("received_at", at)
         patient = study.parent
         assert patient is not None
+        sent = header.values.keys()
         for row in (series, study):
-            if _tells_more(header, row):
+            if not sent.isdisjoint(row.open):
                 row.fill(header)
         if _accepts(patient, identity):
-            if patient.values["patient_name"] != identity.patient_name or _tells_more(header, patient):
+            if patient.values["patient_name"] != identity.patient_name or not sent.isdisjoint(patient.open):
                 patient.fill(header)
             if study.values["original_attributes_sequence"]:
                 aliases.mark_joined(self._connection, header.uids.study, identity)
@@ -414,10 +415,6 @@ def _match_values(values: Mapping[str, str]) -> dict[str, str]:
     names = {f"{name}_match": fold_name(values[name])[:_MAX_MATCH] for name in models.NAME_MATCH if name in values}
     times = {f"{name}_match": time_key(values[name]) for name in models.TIME_MATCH if name in values}
     return names | times
-
-
-def _tells_more(header: Header, row: _Row) -> bool:
-    return not header.values.keys().isdisjoint(row.open)
 
 
 def _accepts(patient: _Row | None, identity: Identity) -> bool:
