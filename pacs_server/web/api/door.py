@@ -28,6 +28,7 @@ from pacs_server.web.api.notes import Notes
 from pacs_server.web.api.operation import PREFIX, Operation
 from pacs_server.web.api.peer_rules import PeerRulesResource
 from pacs_server.web.api.polling import Polling
+from pacs_server.web.api.private import Private
 from pacs_server.web.api.reference import STYLE, reference
 from pacs_server.web.api.remotes import Remotes
 from pacs_server.web.api.routing import Routing
@@ -57,6 +58,7 @@ _RESOURCES: Final = (
     Downloads,
     Exports,
     Tags,
+    Private,
     Worklist,
     WorklistBoard,
     Steps,

@@ -36,18 +36,20 @@ class Tags:
         ]  # fmt: skip
 
     async def _respond(self, call: Call[Any, None]) -> Response:
-        return StreamingResponse(await run_in_threadpool(self._pieces, call), media_type=JSON)
+        return StreamingResponse(await run_in_threadpool(metadata_of, self._services, call), media_type=JSON)
 
-    def _pieces(self, call: Call[Any, None]) -> Iterator[bytes]:
-        services, uid = self._services, call.path["instance"]
-        keys = RetrieveKeys(Level.IMAGE, sop_instance_uids=(uid,))
-        found = services.retrieve.select(keys, call.caller.scope) if is_uid(uid) else []
-        if not found:
-            raise NotFound("there is no instance of this UID")
-        (stored,) = found
-        counts = counts_of([stored])
-        # Whatever can fail does so before the first byte is sent.
-        with services.auditor.sending(call.caller, lambda: services.retrieve.subjects([stored]), counts) as sent:
-            ((_, pieces),) = services.metadata.json([stored], lambda each: url_of_instance(call.base, each.uids))
-            sent.completed[stored.uids.study][stored.sop_class_uid] += 1
-        return pieces
+
+def metadata_of(services: WebServices, call: Call[Any, None]) -> Iterator[bytes]:
+    """The attributes of the instance that a path names, recorded as sent. Raises NotFound."""
+    uid = call.path["instance"]
+    keys = RetrieveKeys(Level.IMAGE, sop_instance_uids=(uid,))
+    found = services.retrieve.select(keys, call.caller.scope) if is_uid(uid) else []
+    if not found:
+        raise NotFound("there is no instance of this UID")
+    (stored,) = found
+    counts = counts_of([stored])
+    # Whatever can fail does so before the first byte is sent.
+    with services.auditor.sending(call.caller, lambda: services.retrieve.subjects([stored]), counts) as sent:
+        ((_, pieces),) = services.metadata.json([stored], lambda each: url_of_instance(call.base, each.uids))
+        sent.completed[stored.uids.study][stored.sop_class_uid] += 1
+    return pieces

@@ -1,13 +1,17 @@
 """What is in a study: the instances of a series, and the attributes and the file of an instance."""
 
 import json
+from itertools import islice
 from typing import Any, Final
 
+from pydicom.datadict import dictionary_description
 from pydicom.uid import UID
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from pacs_server.dicom.json_model import DataSet
+from pacs_server.dicom.private_known import normalised
 from pacs_server.errors import NotFound
 from pacs_server.web.pages.page import Pages
 from pacs_server.web.pages.study import NO_PICTURES, whole
@@ -16,6 +20,9 @@ from pacs_server.web.pages.tag_tree import CUT, matching, tree
 _MOST_INSTANCES: Final = 1000
 # The attributes of an instance of very many frames may be larger than a page should be.
 _MOST_BYTES: Final = 8 << 20
+# So many different values of private attributes are shown under standard names, of so many that are looked at.
+_MOST_KNOWN: Final = 20
+_MOST_LOOKED_AT: Final = 10_000
 
 
 class StudyTags:
@@ -62,7 +69,8 @@ class StudyTags:
         path = {"instance": one.SOPInstanceUID}
         body = await ask.whole(request, "show_tags", path, _MOST_BYTES)
         q = request.query_params.get("q", "")
-        nodes = None if body is None else tree(json.loads(body))
+        data_set = None if body is None else json.loads(body)
+        nodes = None if data_set is None else tree(data_set)
         return self._pages.show(
             request,
             "study_tags.html",
@@ -70,6 +78,7 @@ class StudyTags:
             tab="",
             one=one,
             nodes=None if nodes is None else matching(nodes, q),
+            known=known_values(data_set or {}),
             q=q,
             cut=CUT,
             file=await ask(request, "show_file", path) if self._may_see_file(request) else None,
@@ -79,6 +88,19 @@ class StudyTags:
 
     def _may_see_file(self, request: Request) -> bool:
         return self._pages.ask.may(request, "show_file")
+
+
+def known_values(data_set: DataSet) -> list[tuple[str, str, str]]:
+    """What private attributes tell under standard names: name, values and creator, each once."""
+    found = (
+        (
+            dictionary_description(each.known.tag) if each.known.tag else each.known.keyword,
+            " \\ ".join(f"{value:.6g}" for value in each.values),
+            each.known.creator,
+        )
+        for each in normalised(data_set)
+    )
+    return list(islice(dict.fromkeys(islice(found, _MOST_LOOKED_AT)), _MOST_KNOWN))
 
 
 def _check(row: Any, study: Any) -> None:

@@ -1,11 +1,12 @@
 """The attributes of an instance, from the DICOM JSON Model (PS3.18 F.2), as a tree that a page can show."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydicom.datadict import dictionary_description, dictionary_keyword, private_dictionary_description
+from pydicom.datadict import dictionary_description, dictionary_keyword
+
+from pacs_server.dicom.private_elements import creator_of, creators_of, is_creator, name_of
 
 # So many items of a sequence are shown; images of many frames have one for each frame.
 MOST_ITEMS: Final = 50
@@ -13,7 +14,6 @@ MOST_ITEMS: Final = 50
 CUT: Final = 160
 # Even longer ones are not put into a page.
 MOST_CHARACTERS: Final = 20_000
-_PRIVATE_CREATOR: Final = re.compile(r"[0-9A-F]{3}[13579BDF]00[1-9A-F][0-9A-F]")
 
 JSON = Mapping[str, Any]
 
@@ -45,11 +45,7 @@ class Node:
 
 def tree(data_set: JSON) -> list[Node]:
     """The nodes of a data set, in the order of their tags."""
-    creators = {
-        (tag[:4], tag[6:]): str((element.get("Value") or [""])[0])
-        for tag, element in data_set.items()
-        if _PRIVATE_CREATOR.fullmatch(tag)
-    }
+    creators = creators_of(data_set)
     return [_node(tag, data_set[tag], creators) for tag in sorted(data_set)]
 
 
@@ -71,8 +67,7 @@ def _matching(nodes: Sequence[Node], words: Sequence[str]) -> Iterator[Node]:
 
 def _node(tag: str, element: JSON, creators: Mapping[tuple[str, str], str]) -> Node:
     vr = str(element.get("vr", "UN"))
-    # PS3.5 7.8.1: elements (gggg,xx00-FF) are whose creator is in (gggg,00xx).
-    creator = creators.get((tag[:4], tag[4:6]), "") if int(tag[3], 16) % 2 else ""
+    creator = creator_of(tag, creators)
     name, keyword = _name(tag, creator)
     node = Node(f"({tag[:4]},{tag[4:]})".lower(), name, keyword, vr, creator=creator)
     values = element.get("Value") or []
@@ -88,14 +83,9 @@ def _node(tag: str, element: JSON, creators: Mapping[tuple[str, str], str]) -> N
 
 
 def _name(tag: str, creator: str) -> tuple[str, str]:
-    number = int(tag, 16)
     if int(tag[3], 16) % 2:
-        if _PRIVATE_CREATOR.fullmatch(tag):
-            return "Private Creator", ""
-        try:
-            return private_dictionary_description(number, creator).strip("[]"), ""
-        except KeyError:
-            return "", ""
+        return "Private Creator" if is_creator(tag) else name_of(tag, creator), ""
+    number = int(tag, 16)
     try:
         return dictionary_description(number), dictionary_keyword(number)
     except KeyError:

@@ -96,6 +96,7 @@ SAMPLES: dict[str, Sample] = {
     "show_patient": lambda stage: (f"/patients/{stage.patient}", None),
     "show_study": lambda stage: (f"/studies/{stage.study}", None),
     "show_series": lambda stage: (f"/series/{stage.series}", None),
+    "show_private": lambda stage: (f"/instances/{stage.instance}/private", None),
     "show_instance": lambda stage: (f"/instances/{stage.instance}", None),
     "show_file": lambda stage: (f"/instances/{stage.instance}/file", None),
     "list_worklist_items": lambda _: ("/worklist", None),
