@@ -101,11 +101,19 @@ class StudyTerms:
         by_patient = f"SELECT study.id FROM patient {join} study ON study.patient_fk = patient.id WHERE"  # noqa: S608
         parts = [*((by_patient, each) for each in of_patient), *((_STUDIES, each) for each in of_study)]
         known = self._known(parts)
+        if known is None and not self._has(any_of(of_study)):
+            # Then patients that do not fulfil it are passed over without their studies.
+            of_study = []
         if self._database.is_sqlite:
             # Patients are collected once, not asked for with each study. With a sign before it, a column has no index.
             found = "+study.patient_fk IN (SELECT id FROM patient WHERE"
             of_patient = [Clause(f"{found} {sql})", values) for sql, values in of_patient]
         return Term(any_of([*of_patient, *of_study]), known)
+
+    def _has(self, condition: Clause) -> bool:
+        sql = f"SELECT 1 FROM study WHERE {condition.sql} LIMIT 1"  # noqa: S608
+        with self._database.rows(sql, condition.values, few=True) as rows:
+            return next(rows, None) is not None
 
     def _described(self, word: str, ways: Sequence[str]) -> list[Clause]:
         column = "study.study_description"
