@@ -27,6 +27,8 @@ _MOST_THREADS: Final = 40
 # A thread without work ends after so many seconds.
 _IDLE_SECONDS: Final = 10.0
 _SOON_SECONDS: Final = 0.1
+# How long a thread that is told to end may take until the processor gets to it, in seconds.
+_END_SECONDS: Final = 5.0
 
 
 class _Mailbox:
@@ -147,7 +149,7 @@ class Threads:
         for inbox in idle:
             inbox.put(None)
         for inbox in idle:
-            inbox.thread.join(_SOON_SECONDS)
+            inbox.thread.join(_END_SECONDS)
 
     def _start(self, job: _Job) -> None:
         try:
