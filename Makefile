@@ -134,9 +134,11 @@ soak: $(DEV_STAMP) ## Rare tests, power loss, hostile peers, faults and crashes:
 		--crashes $(or $(CRASHES),50)
 
 .PHONY: conformance
-conformance: $(DEV_STAMP) ## Write the conformance statement anew
+conformance: $(DEV_STAMP) ## Write the conformance statement and the page of vendors anew
 	$(BIN)/pacs-server conformance > $(STATEMENT).new
 	mv $(STATEMENT).new $(STATEMENT)
+	$(BIN)/python tests/vendor_page.py > docs/vendors.md.new
+	mv docs/vendors.md.new docs/vendors.md
 
 .PHONY: screenshots
 screenshots: $(DEV_STAMP) ## Take the pictures of README.md anew, of sample studies

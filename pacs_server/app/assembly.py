@@ -380,6 +380,7 @@ def remote_aes(config: Config) -> dict[str, RemoteAE]:
             remote.rate,
             remote.transfer_syntaxes,
             remote.commitment,
+            remote.vendor,
         )
         for remote in config.remote_aes
         if remote.kind == "dimse"

@@ -11,8 +11,8 @@ from pacs_server.dicom.private_elements import creators_of
 
 _PYDICOM: Final = "pydicom 3.0, dictionary of private elements"
 _ORTHANC_31: Final = (
-    "https://orthanc.uclouvain.be/bugs/show_bug.cgi?id=31, and the remark on it in Orthanc, "
-    "DicomControlUserConnection.cpp"
+    "Orthanc, DicomControlUserConnection.cpp, the remark on https://orthanc.uclouvain.be/bugs/show_bug.cgi?id=31 "
+    "(wild cards)"
 )
 
 
@@ -21,8 +21,8 @@ class Quirks:
     """What a remote does in its own way, as far as a request can respect that.
 
     `star_means_all` says whether a lone `*` may be sent as a key; a remote that takes it for a value gets an empty key
-    instead, which matches the same (PS3.4 C.2.2.2.3). `takes_lists` says whether a key that is no UID may have several
-    values, of which one has to match; the others get a request for each value.
+    instead, which matches the same (PS3.4 C.2.2.2.3, C.2.2.2.4). `takes_lists` says whether a key that is no UID may
+    have several values, of which one has to match; the others get a request for each value.
     """
 
     star_means_all: bool = True
@@ -55,8 +55,8 @@ GENERIC: Final = Vendor(
     remarks=(
         "Wild cards are for text: a lone `*` for a date, time, number or UID is sent as an empty key.",
         "A key that is no UID may have one value: a list is asked for value by value, and each match is told once.",
-        "A remote need not match optional keys such as Modalities in Study. Studies that come all the same are dropped "
-        "here, if their answer says that they have other modalities.",
+        "A remote need not match optional keys such as Modalities in Study. Studies whose answer says that they have "
+        "other modalities are dropped here; those whose answer says nothing of it are not (DCMTK's dcmqrscp).",
     ),
 )  # fmt: skip
 
@@ -68,7 +68,7 @@ VENDORS: Final = (
             "Centricity PACS 3.0 DICOM Conformance Statement (GE 2017753-209, 2005), revision history",
             _ORTHANC_31, _PYDICOM,
         ),
-        ("Seen with a GE WA server.",),
+        ("The wild cards were reported for a WA server.",),
     ),
     Vendor(
         "Philips", (), ("1.3.46.670589.",), (), ("Philips",), ("Philips", "PMS", "SPI-P"), Quirks(star_means_all=False),
@@ -76,13 +76,13 @@ VENDORS: Final = (
             "https://github.com/rordenlab/dcm2niix/blob/master/Philips/README.md (private SOP classes)",
             _ORTHANC_31, _PYDICOM,
         ),
-        ("Seen with a Philips ADW.",),
+        ("The wild cards were reported for an ADW.",),
     ),
     Vendor(
         "Siemens", ("Siemens Healthineers",), ("1.3.12.2.1107.",), (), ("SIEMENS",), ("SIEMENS", "SHS MagicView"),
         Quirks(star_means_all=False),
         ("https://github.com/rordenlab/dcm2niix/issues/348 (UIDs of the vendor)", _ORTHANC_31, _PYDICOM),
-        ("Seen with syngo.via.",),
+        ("The wild cards were reported for syngo.via.",),
     ),
     Vendor(
         "Agfa", ("IMPAX",), ("1.3.51.",), ("IMPAX",), ("Agfa",), ("AGFA", "MITRA"), Quirks(star_means_all=False),
@@ -92,7 +92,8 @@ VENDORS: Final = (
             "https://github.com/rordenlab/dcm2niix/issues/437 (moved blocks)",
         ),
         (
-            "Seen with IMPAX. Private blocks move when objects pass through it.",
+            "The wild cards were reported for IMPAX.",
+            "Private blocks move when objects pass through it.",
             "Enterprise Imaging is built on dcm4che and may say so.",
         ),
     ),

@@ -16,6 +16,7 @@ from pacs_server.net.message import RESPONSE, Command, CommandField
 from pacs_server.net.negotiation import ProposedContext
 from pacs_server.net.pdu import AbortReason, ProtocolError
 from pacs_server.scu.pool import Pool
+from pacs_server.scu.query_keys import Answers, requests_of
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.scu.request import SYNTAXES, context_of, data_set_of, encoded, refusal
 from pacs_server.scu.search import Search
@@ -79,25 +80,36 @@ def find_worklist(
 def _find(
     pool: Pool, remote: RemoteAE, contexts: Sequence[ProposedContext], keys: Mapping[str, str], limit: int | None
 ) -> Iterator[DataSet]:
-    identifier = data_set_of(keys)
+    # Whatever makes no request is refused before the remote is asked.
+    data_set_of(keys)
     with pool.association(remote, contexts) as association:
         sop_classes = (context.abstract_syntax for context in contexts)
         context_id, sop_class, transfer_syntax = context_of(association, remote, *sop_classes)
         _check_agreed(remote, contexts[0].extended, association.extended.get(sop_class, b""))
-        request = Command(
-            command_field=CommandField.C_FIND,
-            message_id=association.next_message_id(),
-            affected_sop_class_uid=sop_class,
-            priority=0,
-        )
-        association.send(context_id, request, encoded(identifier, transfer_syntax))
-        count = 0
-        while (match := _next(association, remote, request, transfer_syntax)) is not None:
-            yield match
-            count += 1
-            if limit is not None and count >= limit:
-                cancel(association, context_id, request)
-                return
+        # What the remote does in its own way is known by what it says of its software in this association.
+        requests = requests_of(keys, association.implementation.quirks(remote.vendor))
+        count, answers = 0, Answers(keys, len(requests))
+        for asked in requests:
+            answers.next_request()
+            request = _request(association, sop_class)
+            association.send(context_id, request, encoded(data_set_of(asked), transfer_syntax))
+            while (match := _next(association, remote, request, transfer_syntax)) is not None:
+                if not answers.is_wanted(match):
+                    continue
+                yield match
+                count += 1
+                if limit is not None and count >= limit:
+                    cancel(association, context_id, request)
+                    return
+
+
+def _request(association: Association, sop_class: str) -> Command:
+    return Command(
+        command_field=CommandField.C_FIND,
+        message_id=association.next_message_id(),
+        affected_sop_class_uid=sop_class,
+        priority=0,
+    )
 
 
 def _check_agreed(remote: RemoteAE, asked: bytes, agreed: bytes) -> None:

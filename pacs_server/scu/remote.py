@@ -11,7 +11,7 @@ class RemoteAE:
     `connect_timeout` limits the connection with its TLS handshake, `response_timeout` the wait for
     each DIMSE response. `tls` is None for a remote AE that is called without TLS. `name` is how people call it.
     `max_associations` limits the associations of the pool, `rate` the bytes a second that are sent to it. If there are
-    `transfer_syntaxes`, instances are sent in no other.
+    `transfer_syntaxes`, instances are sent in no other. `vendor` says whose software it is, unless it is auto.
     """
 
     ae_title: str
@@ -25,3 +25,4 @@ class RemoteAE:
     rate: int | None = None
     transfer_syntaxes: tuple[str, ...] = ()
     commitment: bool = False
+    vendor: str = "auto"

@@ -1,0 +1,91 @@
+"""The keys of a query as a remote takes them, and which of its answers are what was asked for (PS3.4 C.2.2)."""
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Final
+
+from pydicom.datadict import dictionary_VR
+
+from pacs_server.dicom.json_model import DataSet, text_of
+from pacs_server.dicom.matching import WILDCARD_VRS, matcher_for, matches
+from pacs_server.dicom.vendors import Quirks
+from pacs_server.dicom.vr import SINGLE_VALUED_VRS
+from pacs_server.errors import InvalidIdentifier
+from pacs_server.scu.request import tag_of
+
+# So many requests are made of one query at most.
+MOST_REQUESTS: Final = 100
+_MODALITIES: Final = 0x00080061
+
+
+def requests_of(keys: Mapping[str, str], quirks: Quirks) -> list[dict[str, str]]:
+    """The requests that ask for what `keys` ask for, in a way that the remote takes: mostly one.
+
+    A lone `*` is no value of a date, time, number or UID, nor of anything for some remotes: it becomes an empty key,
+    which matches the same. Of several values only UIDs may be a list (C.2.2.2.2); for others there is one request for
+    each value, unless the remote takes lists. Raises InvalidIdentifier if those would be too many.
+    """
+    vrs = {path: _vr(path) for path in keys}
+    plain = {path: "" if _is_empty(text, vrs[path], quirks) else text for path, text in keys.items()}
+    lists = {path: text.split("\\") for path, text in plain.items() if _is_list(text, vrs[path])}
+    if not lists or quirks.takes_lists:
+        return [plain]
+    count = 1
+    for values in lists.values():
+        count *= len(values)
+    if count > MOST_REQUESTS:
+        raise InvalidIdentifier(f"{count} values have to be asked for one by one, and {MOST_REQUESTS} are the most")
+    return [plain | dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+
+
+def _is_empty(text: str, vr: str, quirks: Quirks) -> bool:
+    return text == "*" and (vr not in WILDCARD_VRS or not quirks.star_means_all)
+
+
+def _is_list(text: str, vr: str) -> bool:
+    return "\\" in text and vr != "UI" and vr not in SINGLE_VALUED_VRS
+
+
+def _vr(path: str) -> str:
+    """The VR of the attribute that a path leads to; UN if it is not known. Raises InvalidIdentifier."""
+    try:
+        return str(dictionary_VR(tag_of(path.rpartition(".")[2])))[:2]
+    except KeyError:
+        return "UN"
+
+
+class Answers:
+    """Tells which of the answers to a query are wanted; for one thread.
+
+    Remotes need not match Modalities in Study (C.2.2.1.3): a study is dropped if its answer says that it has others. Of
+    several requests of one query each answer is told once.
+    """
+
+    _NAMES: Final = ("00100020", "0020000D", "0020000E", "00080018", "00400100")
+
+    def __init__(self, keys: Mapping[str, str], requests: int) -> None:
+        """`keys` are those of the query, `requests` is how many are made of it."""
+        asked = next((text for path, text in keys.items() if "." not in path and tag_of(path) == _MODALITIES), "")
+        try:
+            self._modalities = matcher_for("CS", asked.upper()) if asked else None
+        except InvalidIdentifier:
+            self._modalities = None
+        self._remembers = requests > 1
+        self._before: set[str] = set()
+        self._now: set[str] = set()
+
+    def next_request(self) -> None:
+        """The answers to another request begin."""
+        self._before |= self._now
+        self._now = set()
+
+    def is_wanted(self, match: DataSet) -> bool:
+        """Whether an answer is what was asked for, as far as it tells, and no request before has brought it."""
+        told = text_of(match, f"{_MODALITIES:08X}").upper()
+        if self._modalities and told and not matches(self._modalities, told, multiple=True, unknown=True):
+            return False
+        if not self._remembers:
+            return True
+        named = repr([match.get(tag) for tag in self._NAMES])
+        self._now.add(named)
+        return named not in self._before
