@@ -54,9 +54,10 @@ GENERIC: Final = Vendor(
     sources=("PS3.4 C.2.2.2", "PS3.4 C.2.2.1.3"),
     remarks=(
         "Wild cards are for text: a lone `*` for a date, time, number or UID is sent as an empty key.",
-        "A key that is no UID may have one value: a list is asked for value by value, and each match is told once.",
+        "Few remotes take a list of values but of UIDs: it is asked for value by value, and each match is told once.",
         "A remote need not match optional keys such as Modalities in Study. Studies whose answer says that they have "
-        "other modalities are dropped here; those whose answer says nothing of it are not (DCMTK's dcmqrscp).",
+        "other modalities are dropped here. Where an answer says nothing, as with DCMTK's dcmqrscp, polling asks for "
+        "the series.",
     ),
 )  # fmt: skip
 

@@ -6,7 +6,7 @@ The task of an entry is never done. Each time it has run it is put off until the
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 from pacs_server.audit.events import Role
@@ -20,6 +20,7 @@ from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import NewTask, Priority, Task, TaskState
 from pacs_server.kit.periodic import Periodic
 from pacs_server.outbox.handler import Work
+from pacs_server.outbox.modalities import StudyModalities
 from pacs_server.scu.queries import RemoteQueries
 from pacs_server.scu.remotes import Remotes, participant
 from pacs_server.scu.search import Search
@@ -54,6 +55,7 @@ class PollHandler:
         self._remotes = remotes
         self._queries = RemoteQueries(remotes, auditor)
         self._polling = polling
+        self._modalities = StudyModalities(remotes.find)
 
     def at_once(self, target: str) -> int:
         """One at a time, so that fetches have the other associations."""
@@ -97,9 +99,11 @@ class PollHandler:
         finder = self._finder(entry)
         caller = Caller(Door.COMMAND, "", user=finder.name)
         search = Search(Level.STUDY, _keys(entry, self._polling.state(entry.name).answered_at), RETURNED)
-        answers = self._queries.find(caller, entry.remote, search)
+        modalities = self._modalities.asked(entry.remote, search.keys)
+        answers = modalities.told(self._queries.find(caller, entry.remote, search))
         count = found = 0
-        for matches in _batches(answers):
+        # What tells no modalities comes last, when its association is free to ask for series.
+        for matches in _batches(chain(answers, modalities.asked_for())):
             if work.is_interrupted():
                 break
             count += len(matches)

@@ -15,15 +15,16 @@ from pacs_server.scu.request import tag_of
 
 # So many requests are made of one query at most.
 MOST_REQUESTS: Final = 100
-_MODALITIES: Final = 0x00080061
+MODALITIES: Final = "00080061"
 
 
 def requests_of(keys: Mapping[str, str], quirks: Quirks) -> list[dict[str, str]]:
     """The requests that ask for what `keys` ask for, in a way that the remote takes: mostly one.
 
     A lone `*` is no value of a date, time, number or UID, nor of anything for some remotes: it becomes an empty key,
-    which matches the same. Of several values only UIDs may be a list (C.2.2.2.2); for others there is one request for
-    each value, unless the remote takes lists. Raises InvalidIdentifier if those would be too many.
+    which matches the same. A list of UIDs is known to all remotes (C.2.2.2.2), one of other values to few (C.2.2.2.8):
+    for others there is one request for each value, unless the remote takes lists. Raises InvalidIdentifier if those
+    would be too many.
     """
     vrs = {path: _vr(path) for path in keys}
     plain = {path: "" if _is_empty(text, vrs[path], quirks) else text for path, text in keys.items()}
@@ -54,6 +55,28 @@ def _vr(path: str) -> str:
         return "UN"
 
 
+class Modalities:
+    """Which modalities a query asks for: its Modalities in Study, upper and lower case alike."""
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        """`keys` are those of the query."""
+        asked = next(
+            (text for path, text in keys.items() if "." not in path and f"{tag_of(path):08X}" == MODALITIES), ""
+        )
+        try:
+            self._asked = matcher_for("CS", asked.upper()) if asked else None
+        except InvalidIdentifier:
+            self._asked = None
+
+    def __bool__(self) -> bool:
+        """Whether it asks for any."""
+        return self._asked is not None
+
+    def are_others(self, told: str) -> bool:
+        """Whether a study that has these modalities is not asked for; one that tells none may be."""
+        return bool(self._asked and told and not matches(self._asked, told.upper(), multiple=True, unknown=True))
+
+
 class Answers:
     """Tells which of the answers to a query are wanted; for one thread.
 
@@ -65,11 +88,7 @@ class Answers:
 
     def __init__(self, keys: Mapping[str, str], requests: int) -> None:
         """`keys` are those of the query, `requests` is how many are made of it."""
-        asked = next((text for path, text in keys.items() if "." not in path and tag_of(path) == _MODALITIES), "")
-        try:
-            self._modalities = matcher_for("CS", asked.upper()) if asked else None
-        except InvalidIdentifier:
-            self._modalities = None
+        self._modalities = Modalities(keys)
         self._remembers = requests > 1
         self._before: set[str] = set()
         self._now: set[str] = set()
@@ -81,8 +100,7 @@ class Answers:
 
     def is_wanted(self, match: DataSet) -> bool:
         """Whether an answer is what was asked for, as far as it tells, and no request before has brought it."""
-        told = text_of(match, f"{_MODALITIES:08X}").upper()
-        if self._modalities and told and not matches(self._modalities, told, multiple=True, unknown=True):
+        if self._modalities.are_others(text_of(match, MODALITIES)):
             return False
         if not self._remembers:
             return True

@@ -17,9 +17,11 @@ from trails import Kept
 from pacs_server.app.server import PacsServer
 from pacs_server.audit.events import EventID
 from pacs_server.config import RemoteAEConfig
+from pacs_server.config.sections.polling import PollingConfig
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import InvalidRequest, NotFound
+from pacs_server.index.remote_studies import RemoteStudyFilter
 from pacs_server.index.task_values import Task, TaskState
 from pacs_server.scu.dimse_sender import DIMSESender
 from pacs_server.services.fetching import Fetching
@@ -28,7 +30,9 @@ pytestmark = pytest.mark.interop
 
 
 @contextmanager
-def serving(tmp_path: Path, study: list[Dataset], *options: str, **settings: Any) -> Iterator[tuple[PacsServer, Path]]:
+def serving(
+    tmp_path: Path, study: list[Dataset], *options: str, polling: tuple[PollingConfig, ...] = (), **settings: Any
+) -> Iterator[tuple[PacsServer, Path]]:
     """A server that knows a dcmqrscp with a study, and the directory of the dcmqrscp."""
     ours = free_port()
     archive = dcmtk.DcmQRSCP(tmp_path / "archive", *options, peers=(("PACS_SERVER", ours),))
@@ -36,7 +40,8 @@ def serving(tmp_path: Path, study: list[Dataset], *options: str, **settings: Any
         with DIMSESender(sending, remote(scp.port, scp.ae_title)) as sender:
             assert {sender.send(outgoing(each)).status for each in study} == {0}
         there = RemoteAEConfig(name="old", ae_title=scp.ae_title, host="127.0.0.1", port=scp.port, **settings)
-        with running(config(tmp_path / "pacs", remote_aes=[there], port=ours)) as pacs:
+        settings_of = config(tmp_path / "pacs", remote_aes=[there], port=ours)
+        with running(settings_of.model_copy(update={"polling": polling})) as pacs:
             yield pacs, scp.directory
 
 
@@ -135,3 +140,14 @@ def test_a_remote_that_cannot_be_reached_is_tried_again(tmp_path: Path) -> None:
         task = ended(pacs, Fetching("1.2.3"))
         assert task.state == TaskState.READY
         assert "cannot connect" in task.last_error
+
+
+def test_polling_asks_for_the_series_of_studies_whose_modalities_are_not_told(tmp_path: Path) -> None:
+    wanted, other = make_study(1, 2, Modality="MR"), make_study(1, 1)
+    # With one association at a time the series can be asked for only when the answer has been read.
+    query = {"ModalitiesInStudy": "MR"}
+    entry = PollingConfig.model_validate({"remote": "old", "every": "1s", "window": "10y", "query": query})
+    with serving(tmp_path, wanted + other, polling=(entry,), max_associations=1) as (pacs, _):
+        assert eventually(lambda: stored(pacs, wanted[0].StudyInstanceUID) == uids(wanted))
+        polled = pacs.archive.polling.studies(RemoteStudyFilter(), 10)
+        assert [(each.study_instance_uid, each.modalities) for each in polled] == [(wanted[0].StudyInstanceUID, "MR")]
