@@ -154,7 +154,7 @@ def test_commands_that_people_copy_name_the_configuration(document: Document, pa
 
 
 def test_the_tour_shows_what_the_server_prints(document: Document) -> None:
-    config = Config(server=ServerConfig(ae_title="MY_PACS"))
+    config = Config(server=ServerConfig(ae_title="CLINIC"))
     said = welcome(config, Addresses(("127.0.0.1", 11112), monitoring=("127.0.0.1", 9090), web=("127.0.0.1", 8080)))
-    tour = document("README.md").partition("## Five minutes")[2]
+    tour = document("docs/tutorial.md")
     assert "$ pacs-server --config pacs_server.yaml\n" + "".join(f"{line}\n" for line in said) in tour
