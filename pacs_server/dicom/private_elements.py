@@ -61,6 +61,17 @@ def name_of(tag: str, creator: str) -> str:
     return _known(creator, number_of(tag))[1]
 
 
+def vr_of(creator: str, number: str) -> str:
+    """The VR of a private element; '' if it is not known."""
+    return _known(creator, number)[0]
+
+
+def element_by(data_set: DataSet, creator: str, number: str) -> PrivateElement | None:
+    """The element of a creator with this number, wherever its block is; None if there is none."""
+    found = (each for each in private_elements(data_set) if each.number == number)
+    return next((each for each in found if each.creator.casefold() == creator.casefold()), None)
+
+
 def number_of(tag: str) -> str:
     """A private tag without its block, as 0019xx0C."""
     return f"{tag[:4]}xx{tag[6:]}"

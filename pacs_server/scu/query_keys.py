@@ -8,10 +8,11 @@ from pydicom.datadict import dictionary_VR
 
 from pacs_server.dicom.json_model import DataSet, text_of
 from pacs_server.dicom.matching import WILDCARD_VRS, matcher_for, matches
+from pacs_server.dicom.private_elements import vr_of
 from pacs_server.dicom.vendors import Quirks
 from pacs_server.dicom.vr import SINGLE_VALUED_VRS
 from pacs_server.errors import InvalidIdentifier
-from pacs_server.scu.request import tag_of
+from pacs_server.scu.request import private_of, tag_of
 
 # So many requests are made of one query at most.
 MOST_REQUESTS: Final = 100
@@ -39,6 +40,10 @@ def requests_of(keys: Mapping[str, str], quirks: Quirks) -> list[dict[str, str]]
     return [plain | dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
 
 
+def _is_modalities(path: str) -> bool:
+    return "." not in path and ":" not in path and f"{tag_of(path):08X}" == MODALITIES
+
+
 def _is_empty(text: str, vr: str, quirks: Quirks) -> bool:
     return text == "*" and (vr not in WILDCARD_VRS or not quirks.star_means_all)
 
@@ -49,6 +54,8 @@ def _is_list(text: str, vr: str) -> bool:
 
 def _vr(path: str) -> str:
     """The VR of the attribute that a path leads to; UN if it is not known. Raises InvalidIdentifier."""
+    if (private := private_of(path)) is not None:
+        return vr_of(*private) or "UN"
     try:
         return str(dictionary_VR(tag_of(path.rpartition(".")[2])))[:2]
     except KeyError:
@@ -60,9 +67,7 @@ class Modalities:
 
     def __init__(self, keys: Mapping[str, str]) -> None:
         """`keys` are those of the query."""
-        asked = next(
-            (text for path, text in keys.items() if "." not in path and f"{tag_of(path):08X}" == MODALITIES), ""
-        )
+        asked = next((text for path, text in keys.items() if _is_modalities(path)), "")
         try:
             self._asked = matcher_for("CS", asked.upper()) if asked else None
         except InvalidIdentifier:

@@ -9,6 +9,7 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pacs_server.dicom.json_codec import encode_data_set
 from pacs_server.dicom.json_input import checked_element, element_of_text
 from pacs_server.dicom.json_model import DataSet, items_of, text_of
+from pacs_server.dicom.private_elements import creators_of, element_by, vr_of
 from pacs_server.dicom.vr import NUMBERS
 from pacs_server.errors import InvalidIdentifier, RemoteError
 from pacs_server.net.association import Association
@@ -19,6 +20,8 @@ EXPLICIT: Final = "1.2.840.10008.1.2.1"
 IMPLICIT: Final = "1.2.840.10008.1.2"
 SYNTAXES: Final = (EXPLICIT, IMPLICIT)
 UTF_8: Final = "ISO_IR 192"
+# A private attribute by its creator, as in "SIEMENS MR HEADER:0019xx0C".
+_PRIVATE: Final = re.compile(r"([^:]{1,64}):([0-9A-Fa-f]{3}[13579BDFbdf])xx([0-9A-Fa-f]{2})")
 _TAG: Final = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?")
 
 
@@ -34,10 +37,14 @@ def tag_of(name: str) -> int:
 def data_set_of(texts: Mapping[str, str]) -> dict[str, Any]:
     """A data set in the DICOM JSON Model from texts by keyword or tag; a dot leads into the item of a sequence.
 
-    An empty text is an empty value. Raises InvalidIdentifier.
+    A private attribute is named by creator and number, as "SIEMENS MR HEADER:0019xx0C", and the block of the creator
+    is reserved with it (PS3.5 7.8.1). An empty text is an empty value. Raises InvalidIdentifier.
     """
     data_set: dict[str, Any] = {}
     for path, text in texts.items():
+        if (private := private_of(path)) is not None:
+            _add_private(data_set, *private, text)
+            continue
         *sequences, name = path.split(".")
         item = data_set
         for sequence in sequences:
@@ -49,12 +56,41 @@ def data_set_of(texts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def value_at(data_set: DataSet, path: str) -> str:
-    """The text of an attribute by keyword or tag, '' without one; a dot leads into the first item of a sequence."""
+    """The text of an attribute, '' without one, by a path as `data_set_of` takes it; of a sequence the first item.
+
+    A private attribute is found by its creator, in whichever block the remote has it.
+    """
+    if (private := private_of(path)) is not None:
+        found = element_by(data_set, *private)
+        return "" if found is None else "\\".join(map(str, found.values()))
     *sequences, name = path.split(".")
     item = data_set
     for sequence in sequences:
         item = next(iter(items_of(item, f"{tag_of(sequence):08X}")), {})
     return text_of(item, f"{tag_of(name):08X}")
+
+
+def private_of(path: str) -> tuple[str, str] | None:
+    """Creator and number of a private attribute that is named by them; None if something else is named."""
+    found = _PRIVATE.fullmatch(path)
+    return None if found is None else (found[1].strip(), f"{found[2].upper()}xx{found[3].upper()}")
+
+
+def _add_private(data_set: dict[str, Any], creator: str, number: str, text: str) -> None:
+    """Add a private element, in the block that its creator has in this data set or gets now."""
+    group = number[:4]
+    creators = creators_of(data_set)
+    blocks = {block: name for (of, block), name in creators.items() if of == group}
+    block = next((block for block, name in blocks.items() if name == creator), f"{0x10 + len(blocks):02X}")
+    data_set[f"{group}00{block}"] = {"vr": "LO", "Value": [creator]}
+    vr = vr_of(creator, number)
+    try:
+        if text and not vr:
+            raise ValueError
+        element = checked_element({"vr": vr, "Value": [text]}) if text and vr in NUMBERS else element_of_text(vr, text)
+    except (KeyError, ValueError):
+        raise InvalidIdentifier(f"{number} of {creator}: {text[:64]!r} is no value that can be asked for") from None
+    data_set[f"{group}{block}{number[6:]}"] = element if text else {"vr": vr or "UN"}
 
 
 def _element(tag: int, name: str, text: str) -> dict[str, Any]:

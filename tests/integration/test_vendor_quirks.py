@@ -1,6 +1,7 @@
 """What a remote does in its own way is known from the association in which it is asked, or from the settings."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from outgoing import pool, remote
@@ -8,12 +9,16 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
+from restapi import RestAPI
 from servers import free_port
+from vendor_objects import add_private
 
+from pacs_server.config import RemoteAEConfig
 from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.vendors import GENERIC, VENDORS, Vendor
 from pacs_server.scu.find import find
+from pacs_server.scu.request import value_at
 from pacs_server.scu.search import Search
 
 # Studies of a remote that matches no modalities, by UID.
@@ -35,6 +40,9 @@ class Remote:
         for uid, modalities in STUDIES.items():
             match = Dataset()
             match.QueryRetrieveLevel, match.StudyInstanceUID, match.ModalitiesInStudy = "STUDY", uid, modalities
+            if (0x19, 0x10) in event.identifier:
+                # An archive that has the block elsewhere than it was asked for.
+                add_private(match, {"SIEMENS MR HEADER": [(0x19, 0x0C, "IS", 1000)]}, 0x13)
             yield 0xFF00, match
 
 
@@ -72,3 +80,25 @@ def test_the_limit_holds_for_all_requests_together(there: Remote) -> None:
             found = list(find(ours, remote(there.port), SEARCH, limit=limit))
             assert len(found) == limit
     assert len(there.asked) == 2, "what came with the first value is enough"
+
+
+def test_private_attributes_of_answers_are_found_by_creator(there: Remote, tmp_path: Path) -> None:
+    name = "SIEMENS MR HEADER:0019xx0C"
+    there.asked.clear()
+    with pool() as ours:
+        found = list(find(ours, remote(there.port), Search(Level.STUDY, {}, ("StudyInstanceUID", name))))
+    assert [value_at(each, name) for each in found] == ["1000"] * len(STUDIES)
+    assert there.asked[0][0x19, 0x10].value == "SIEMENS MR HEADER"
+    api = RestAPI(tmp_path)
+    try:
+        known = RemoteAEConfig(ae_title="REMOTE", host="127.0.0.1", port=there.port)
+        api.config = api.config.model_copy(update={"remote_aes": (known,)})
+        body = {"returns": [name], "standard": True}
+        answer = api.send("POST", "/remotes/REMOTE/search", body)
+        assert [[(each["keyword"], each["values"]) for each in told] for told in answer["standard"]] == [
+            [("DiffusionBValue", [1000])]
+        ] * len(STUDIES)
+        assert all("00189087" not in each for each in answer["items"]), "the answers stay as they are"
+        assert api.send("POST", "/remotes/REMOTE/search", {"returns": [name]})["standard"] == []
+    finally:
+        api.close()

@@ -81,9 +81,14 @@ def view(data_set: DataSet) -> PrivateElements:
     vendor = vendor_of_object(data_set)
     return PrivateElements(
         vendor="" if vendor is None else vendor.name,
-        standard=[_standard(each) for each in normalised(data_set)],
+        standard=standard_of(data_set),
         private=[_private(each) for each in private_elements(data_set)],
     )
+
+
+def standard_of(data_set: DataSet) -> list[StandardValue]:
+    """What a data set has in private elements, under standard names."""
+    return [_standard(each) for each in normalised(data_set)]
 
 
 def _joined(pieces: Iterator[bytes]) -> bytes:

@@ -16,6 +16,7 @@ from pacs_server.scu.queries import LastEcho
 from pacs_server.scu.search import Search
 from pacs_server.services.fetching import Fetching
 from pacs_server.web.api.operation import Answer, Body, Call, Limit, Operation, unlimited
+from pacs_server.web.api.private import StandardValue, standard_of
 from pacs_server.web.services import WebServices
 
 _TAG: Final = "remotes"
@@ -82,6 +83,9 @@ class SearchAtRemote(Body):
     relational: Annotated[bool, Field(description="Ask for series and images without the UIDs above them.")] = False
     combined: Annotated[bool, Field(description="Ask for ranges of date and time together.")] = False
     fuzzy: Annotated[bool, Field(description="Ask for names that the remote finds alike.")] = False
+    standard: Annotated[
+        bool, Field(description="Tell what private elements in the matches mean, under standard names.")
+    ] = False
     limit: Limit = 100
 
 
@@ -100,6 +104,10 @@ class Matches(Answer):
 
     items: list[dict[str, Any]]
     complete: Annotated[bool, Field(description="Whether these are all; there may be more than `limit`.")]
+    standard: Annotated[
+        list[list[StandardValue]],
+        Field(description="If asked for: of each match what the remote has in private elements, under standard names."),
+    ] = []  # noqa: RUF012 - pydantic copies it
 
 
 class Fetch(Body):
@@ -187,7 +195,8 @@ class Remotes:
         search = Search(
             Level[body.level.upper()], body.keys, tuple(body.returns), body.fuzzy, body.relational, body.combined
         )
-        return _matches(self._queries.find(call.caller, name, search, body.limit + 1), body.limit)
+        found = _matches(self._queries.find(call.caller, name, search, body.limit + 1), body.limit)
+        return found.model_copy(update={"standard": list(map(standard_of, found.items))}) if body.standard else found
 
     def _worklist(self, call: Call[Any, WorklistAtRemote]) -> Answer:
         name, body = self._named(call), call.body

@@ -49,6 +49,21 @@ def test_what_is_no_key_is_refused(texts: dict[str, str]) -> None:
         data_set_of(texts)
 
 
+def test_private_attributes_are_named_by_creator_wherever_their_block_is() -> None:
+    names = ("SIEMENS MR HEADER:0019xx0C", "FDMS 1.0:0019xx40", "SIEMENS MR HEADER:0019xx0a", "ACME:0021xx01")
+    data_set = data_set_of({names[0]: "1000", names[1]: "CT", **dict.fromkeys(names[2:], "")})
+    assert list(data_set) == ["00190010", "00190011", "0019100A", "0019100C", "00191140", "00210010", "00211001"]
+    assert [value_at(data_set, name) for name in names] == ["1000", "CT", "", ""]
+    assert (data_set["0019100A"], data_set["00211001"]) == ({"vr": "US"}, {"vr": "UN"})
+    moved = {"00190013": data_set["00190010"], "0019130C": data_set["0019100C"], "0019100C": {"vr": "IS", "Value": [5]}}
+    assert value_at(moved, names[0]) == "1000"
+    for syntax in SYNTAXES:
+        assert decode(BytesIO(encoded(data_set, syntax)), syntax == IMPLICIT, True)[0x19, 0x100C].value == 1000
+    for wrong in ({"ACME:0019xx0C": "1"}, {"ACME:0018xx0C": ""}, {f"{'A' * 65}:0019xx0C": ""}):
+        with pytest.raises(InvalidIdentifier):
+            data_set_of(wrong)
+
+
 def test_requests_name_what_is_wanted() -> None:
     assert Wanted("1.2").keys() == {"QueryRetrieveLevel": "STUDY", "StudyInstanceUID": "1.2"}
     keys = Wanted("1.2", ("1.3",), ("1.4", "1.5")).keys()
