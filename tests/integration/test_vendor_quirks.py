@@ -91,13 +91,14 @@ def test_private_attributes_of_answers_are_found_by_creator(there: Remote, tmp_p
     assert there.asked[0][0x19, 0x10].value == "SIEMENS MR HEADER"
     api = RestAPI(tmp_path)
     try:
-        known = RemoteAEConfig(ae_title="REMOTE", host="127.0.0.1", port=there.port)
+        known = RemoteAEConfig(ae_title="REMOTE", host="127.0.0.1", port=there.port, vendor="GE")
         api.config = api.config.model_copy(update={"remote_aes": (known,)})
-        body = {"returns": [name], "standard": True}
+        body = {"keys": {"PatientName": "*"}, "returns": [name], "standard": True}
         answer = api.send("POST", "/remotes/REMOTE/search", body)
         assert [[(each["keyword"], each["values"]) for each in told] for told in answer["standard"]] == [
             [("DiffusionBValue", [1000])]
         ] * len(STUDIES)
+        assert not there.asked[-1].PatientName, "the vendor of the settings counts"
         assert all("00189087" not in each for each in answer["items"]), "the answers stay as they are"
         assert api.send("POST", "/remotes/REMOTE/search", {"returns": [name]})["standard"] == []
     finally:

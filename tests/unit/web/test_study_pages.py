@@ -10,6 +10,7 @@ from datasets import make_study
 from pydicom.dataset import Dataset
 from restapi import ANN, LIMITED, RestAPI
 from starlette.testclient import TestClient
+from vendor_objects import make
 
 from pacs_server.dicom.caller import Role
 from pacs_server.web.door import make_app
@@ -54,6 +55,16 @@ def test_roles_see_what_they_may_do(pages: Pages) -> None:
     assert "SHA-256" in pages.get(file)
     pages.api.act_as(Role.READER)
     assert "SHA-256" not in pages.get(file)
+
+
+def test_values_of_private_attributes_are_told_under_standard_names(pages: Pages) -> None:
+    assert "From private attributes" not in pages.get(f"/instances/{pages.study.SOPInstanceUID}")
+    (scan,) = pages.api.store([make("GE", 0x13)])
+    answer = pages.client.get(f"/studies/{scan.StudyInstanceUID}/instances/{scan.SOPInstanceUID}")
+    (card,) = re.findall(r'<section class="card facts" id="known">.*?</section>', answer.text, re.DOTALL)
+    words = re.sub(r"<[^>]+>|\s+", " ", card)
+    for told in ("Diffusion b-value 1000 GEMS_PARM_01", "Parallel Reduction Factor In-plane 2 GEMS_PARM_01"):
+        assert told in re.sub(" +", " ", words)
 
 
 def test_several_physicians_have_read_it(pages: Pages) -> None:
