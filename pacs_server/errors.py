@@ -1,4 +1,4 @@
-"""The error tree: errors say what is wrong, the doors' tables say what to answer.
+"""**The** tree of errors: errors say what is wrong, the doors' tables say what to answer.
 
 PacsError
 |- ConfigError                a setting is missing, wrong or cannot work

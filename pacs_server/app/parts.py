@@ -1,4 +1,4 @@
-"""The parts of the server, in the order in which they start. They stop in the reverse order.
+"""**The** list of the parts of the server, in the order in which they start. They stop in the reverse order.
 
 To add a part, add one line at its place: `yield` an object with the methods that it needs of `start`, `reload`, `stop`,
 `gauges` and `status` (see `lifecycle.py`). A part is made when all parts above it have started, and settings come from

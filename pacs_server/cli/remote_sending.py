@@ -1,4 +1,4 @@
-"""`pacs-server remote send|pause|resume`: have studies sent to remotes."""
+"""`pacs-server remote send`: have studies sent to remotes."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""All settings as one frozen value. `load.py` reads them; this module reads no file.
+"""All settings as one frozen value. `config/load.py` reads them; this one reads no file.
 
 A class of the server receives the section that it needs, never the whole `Config`. The comments of
 `pacs_server.yaml.example` explain every setting; a test compares them with the defaults.

@@ -1,4 +1,4 @@
-"""The definition of attribute matching (PS3.4 C.2.2.2), on decoded text.
+"""**The** definition of attribute matching (PS3.4 C.2.2.2), on decoded text.
 
 Stored values are text as in `dicom.header`: without padding, several values joined by backslash, a sequence as DICOM
 JSON. Where the Standard leaves a choice, this module decides:

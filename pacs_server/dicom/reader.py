@@ -1,4 +1,4 @@
-"""The one reader of whole data sets: bytes to elements, without decoding values (PS3.5 7).
+"""**The** reader of whole data sets: bytes to elements, strict and limited in depth and number (PS3.5 7).
 
 The reader is strict: malformed data is an error, and so are too many elements or too deep a nesting. To read only the
 header of an instance, see `skim`, which tolerates more and keeps only the elements that are wanted.

@@ -1,4 +1,4 @@
-"""Which attributes the matches of a QIDO-RS search have (PS3.18 10.6.3.3)."""
+"""**The** table of attributes that the matches of a QIDO-RS search have (PS3.18 10.6.3.3)."""
 
 from collections.abc import Iterable
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""DIMSE statuses (PS3.4, PS3.7 Annex C)."""
+"""**The** DIMSE statuses (PS3.4, PS3.7 Annex C)."""
 
 from enum import IntEnum
 

@@ -1,4 +1,4 @@
-"""The one table of value representations: what readers and writers of elements need to know of a VR (PS3.5 6.2)."""
+"""**The** table of value representations: what readers and writers of elements need to know of each (PS3.5 6.2)."""
 
 from collections.abc import Mapping
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""The one writer of elements: tag, VR, length and value, in any transfer syntax (PS3.5 7.1).
+"""**The** writer of elements: tag, VR, length and value, in any transfer syntax (PS3.5 7.1).
 
 No pydicom Dataset is built. `json_codec` writes data sets from the DICOM JSON Model, and `reencode` writes elements
 that were read; both use this writer.

@@ -1,4 +1,4 @@
-"""Maps an order message (ORM^O01, OMI^O23) to the worklist: which HL7 field gives which attribute.
+"""**The** map from HL7 orders (ORM^O01, OMI^O23) to the worklist: which field gives which attribute.
 
 The map follows IHE RAD TF-2 Appendix B, plus the fields in which systems without IHE send the same values.
 docs/workflow.md shows the tables below, and a test compares the two.

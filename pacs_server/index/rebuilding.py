@@ -1,4 +1,4 @@
-"""What a rebuild does with every table of the index: rebuild it, take it over from the old index, or lose it."""
+"""**The** list of what a rebuild does with each table: rebuild it, take it over from the old index, or lose it."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

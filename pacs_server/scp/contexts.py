@@ -1,4 +1,4 @@
-"""THE table: which SOP classes are spoken, in which transfer syntaxes and roles; app/conformance.py reads it too."""
+"""**The** table of SOP classes with their transfer syntaxes and roles; app/conformance.py reads it too."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""THE table of rejections: why an association is refused, and the A-ASSOCIATE-RJ that says so (PS3.8 Table 9-21)."""
+"""**The** table of rejections: why an association is refused, and the A-ASSOCIATE-RJ for it (PS3.8 Table 9-21)."""
 
 from pacs_server.net.acceptor import Rejection
 from pacs_server.services.access import Refusal

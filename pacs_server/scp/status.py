@@ -1,4 +1,4 @@
-"""THE table of statuses: which error is answered with which DIMSE status, by service (PS3.4, PS3.7 Annex C)."""
+"""**The** table of statuses: which error is answered with which DIMSE status, by service (PS3.4, PS3.7 Annex C)."""
 
 from pacs_server import errors
 from pacs_server.dicom.status import Status

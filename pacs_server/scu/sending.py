@@ -1,4 +1,4 @@
-"""The interface by which instances are sent to a remote, whether it speaks DIMSE or DICOMweb."""
+"""**The** interface by which instances are sent to a remote, whether it speaks DIMSE or DICOMweb."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What the archive asks of a storage: objects under keys, never changed, durable once they are stored.
+"""**The** contract of a storage: objects under keys, never changed, durable once they are stored.
 
 `filesystem` keeps objects as files below one directory, `memory` keeps them for tests. What only the disk of the
 machine that receives has (files on their way in, quarantine, trash by link, locks) is in `spool` and `archive_files`.

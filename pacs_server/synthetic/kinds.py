@@ -1,4 +1,4 @@
-"""The kinds of synthetic studies, each a function that returns data sets with file meta information.
+"""**The** table of the kinds of synthetic studies, each a function that returns data sets with file meta.
 
 Objects that belong to a CT (`sr`, `seg`, `rt`) take its data sets. Without them they belong to the CT of the same seed.
 """

@@ -1,4 +1,4 @@
-"""Carry out the rules of `faults.py` in the DIMSE door, around its admission and its services, and note operations."""
+"""Carry out the rules of `testing/faults.py` in the DIMSE door: around its admission and its services."""
 
 import threading
 from collections import deque

@@ -1,4 +1,4 @@
-"""Carry out the rules of `faults.py` in the HTTP door, around its ASGI application."""
+"""Carry out the rules of `testing/faults.py` in the HTTP door, around its ASGI application."""
 
 import asyncio
 import threading

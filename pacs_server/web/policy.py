@@ -1,4 +1,4 @@
-"""Who makes a request, and whether that may be: sessions, passwords, API keys, tokens, certificates, or nobody at all.
+"""**The** policy of who may make a request: sessions, passwords, API keys, tokens, certificates, or open mode.
 
 Nobody has to log in while all of this holds, which is open mode: the server listens on this machine alone, there were
 no users since it began, there are no API keys, no certificates to log in with, no `web.public_url`, no

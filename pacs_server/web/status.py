@@ -1,4 +1,4 @@
-"""THE table of HTTP statuses: which error is answered with which status, and as what (RFC 9457 problem details)."""
+"""**The** table of HTTP statuses: which error is answered with which status, and as what (RFC 9457 problem details)."""
 
 import json
 import logging

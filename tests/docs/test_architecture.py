@@ -1,6 +1,7 @@
 """Architecture and development pages name what is there, and nothing else."""
 
 import re
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,11 +10,28 @@ import pytest
 Rows = Callable[..., list[list[str]]]
 
 
-def test_every_file_has_its_line(root: Path, rows: Rows) -> None:
+def test_every_file_has_its_line(root: Path, document: Callable[[str], str], rows: Rows) -> None:
     package = root / "pacs_server"
     files = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if path.name != "__init__.py"}
     documented = [row[0].strip("`") for row in rows("docs/architecture.md", "Files")]
     assert sorted(documented) == sorted(files)
+    page = document("docs/architecture.md")
+    assert page == runpy.run_path(str(root / ".ci/file-table"))["written_anew"](page), "say: make file-table"
+
+
+def test_journeys_pass_what_is_there(root: Path, code_blocks: Callable[[str, str], list[str]]) -> None:
+    """The boxes of the drawings are classes in the files that they name, and their methods exist."""
+    drawings = code_blocks("docs/architecture.md", "mermaid")
+    source = "\n".join(path.read_text(encoding="utf-8") for path in sorted((root / "pacs_server").rglob("*.py")))
+    bodies = {found[1]: found[2] for found in re.finditer(r"^class (\w+)(.*?)(?=^\S|\Z)", source, re.M | re.S)}
+    assert len(drawings) == 4
+    for drawing in drawings:
+        steps = re.findall(r"^    \w+--?>>\w+: .*", drawing, re.MULTILINE)
+        assert 5 <= len(steps) <= 10
+        for file, name in re.findall(r"as (\S+\.py)<br/>(\w+)", drawing):
+            assert re.search(rf"^class {name}\b", (root / "pacs_server" / file).read_text(encoding="utf-8"), re.M), name
+        for name, method in re.findall(r"\b([A-Z]\w+)\.([a-z_]+)\b", "\n".join(steps)):
+            assert re.search(rf"def {method}\(", bodies[name]), f"{name}.{method}"
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "docs/development.md", "README.md", "docs/operations.md"])

@@ -1,4 +1,4 @@
-"""What HTTP statuses say of a remote: which error each stands for, and when to come back."""
+"""**The** table of what HTTP statuses say of a remote: which error each stands for, and when to come back."""
 
 import time
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a remote answers to a Store transaction, as an answer for each instance (PS3.18 10.5.3, Annex I)."""
+"""**The** table from what a remote answers to STOW-RS to an answer for each instance (PS3.18 10.5.3, Annex I)."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""THE OpenAPI document of the REST API, made from its operations."""
+"""**The** OpenAPI document of the REST API, made from its operations."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

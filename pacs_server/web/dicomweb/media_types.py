@@ -1,4 +1,4 @@
-"""The media types of DICOMweb, and those of frames and bulk data with their transfer syntaxes (PS3.18 8.7.3)."""
+"""**The** table of the media types of DICOMweb, with the transfer syntaxes of frames (PS3.18 8.7.3)."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What became of the instances of one Store transaction, and how that is answered (PS3.18 10.5.3, Annex I)."""
+"""What became of the instances of a STOW-RS request; **the** table of Failure Reasons (PS3.18 10.5.3, Annex I)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ FAILURE_REASONS: Final[dict[type[PacsError], int]] = {
     errors.SchemaError: Status.OUT_OF_RESOURCES,
     errors.AuditUnavailable: Status.OUT_OF_RESOURCES,
 }
-"""THE table of Failure Reasons (0008,1197), PS3.18 Table I.2-2 and PS3.4 B.2.3; any other error is 0110."""
+"""**The** table of Failure Reasons (0008,1197), PS3.18 Table I.2-2 and PS3.4 B.2.3; any other error is 0110."""
 
 COERCED: Final = 0xB000
 """Warning Reason: the File Meta Information named another instance than the data set, which counts."""

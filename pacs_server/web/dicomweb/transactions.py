@@ -1,4 +1,4 @@
-"""THE table of the transactions of DICOMweb that this server answers, by method and resource (PS3.18 10, Annex H).
+"""**The** table of the transactions of DICOMweb that this server answers, by method and resource (PS3.18 10, Annex H).
 
 The capabilities that the server tells, and its conformance statement, are made of it. A test holds it to the routes.
 """

@@ -1,4 +1,4 @@
-"""Records of the audit trail in plain words: who did what, in a few words, from the codes of PS3.15 A.5."""
+"""**The** table of plain words for records of the audit trail: who did what, from the codes of PS3.15 A.5."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
