@@ -15,7 +15,7 @@ RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
 STATEMENT := docs/conformance-statement.md
 # Only names of files and folders of ours go to the linters.
-CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/file-table .ci/new-migration .ci/screenshots .ci/viewer
+CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/command-reference .ci/file-table .ci/new-migration .ci/screenshots .ci/viewer
 
 .PHONY: help
 help: ## List the targets
@@ -139,6 +139,10 @@ conformance: $(DEV_STAMP) ## Write the conformance statement and the page of ven
 	mv $(STATEMENT).new $(STATEMENT)
 	$(BIN)/python tests/vendor_page.py > docs/vendors.md.new
 	mv docs/vendors.md.new docs/vendors.md
+
+.PHONY: command-reference
+command-reference: $(DEV_STAMP) ## Write the reference in docs/commands.md anew, from the commands and their options
+	$(BIN)/python .ci/command-reference
 
 .PHONY: file-table
 file-table: $(DEV_STAMP) ## Write the tables of files in docs/architecture.md anew, from the first lines of the modules

@@ -34,7 +34,11 @@ def test_journeys_pass_what_is_there(root: Path, code_blocks: Callable[[str, str
             assert re.search(rf"def {method}\(", bodies[name]), f"{name}.{method}"
 
 
-@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/development.md", "README.md", "docs/operations.md"])
+_OPERATING = ("commands", "deployment", "logs", "metrics", "operations", "runbook")
+_NAMING = ("architecture", "development", "extending", *_OPERATING)
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{name}.md" for name in _NAMING)])
 def test_named_files_exist(root: Path, document: Callable[[str], str], page: str) -> None:
     named = re.findall(r"`((?:[a-z_]+/)*[\w-]+\.(?:py|md|toml|yaml|example))`", document(page))
     # Names that an operator chooses.

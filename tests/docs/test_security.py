@@ -37,7 +37,8 @@ def test_each_threat_has_a_protection_and_a_test(root: Path, rows: Callable[...,
 
 
 def test_metrics_log_messages_and_commands_are_those_of_operations(document: Document) -> None:
-    page, operations = document(PAGE), document("docs/operations.md")
+    page = document(PAGE)
+    operations = "".join(document(f"docs/{name}.md") for name in ("commands", "logs", "metrics"))
     named = re.findall(r"`(pacs_\w+|pacs-server [a-z -]+|operation failed unexpectedly)`", page)
     assert len(named) >= 8
     missing = [name for name in named if name.partition(" --")[0] not in operations]
