@@ -13,9 +13,11 @@ unexport PYTHONDONTWRITEBYTECODE
 # Stamps: what is in the virtual environment is renewed when pyproject.toml changes, not before.
 RUN_STAMP := $(VENV)/.installed-run
 DEV_STAMP := $(VENV)/.installed-dev
+DOCS_STAMP := $(VENV)/.installed-docs
 STATEMENT := docs/conformance-statement.md
 # Only names of files and folders of ours go to the linters.
-CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/command-reference .ci/file-table .ci/new-migration .ci/screenshots .ci/viewer
+CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/command-reference .ci/file-table .ci/new-migration .ci/screenshots .ci/viewer \
+	.ci/mkdocs_hooks.py
 
 .PHONY: help
 help: ## List the targets
@@ -41,6 +43,10 @@ $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	@echo 'installing the server and all that its development needs in $(VENV); the first time that takes minutes'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[postgres,codecs,test,dev]'
 	@touch $@ $(RUN_STAMP)
+
+$(DOCS_STAMP): pyproject.toml | $(DEV_STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
 
 .PHONY: install
 install: $(DEV_STAMP) ## Install the server with all that development needs into .venv
@@ -94,7 +100,12 @@ check: lint types check-docs check-wheel ## Lint, types, documents, and the whee
 .PHONY: check-docs
 check-docs: $(DEV_STAMP) ## Check that the documents say what the code does
 	@if [ -d tests/docs ]; then $(BIN)/python -m pytest -n auto tests/docs; fi
+	@$(BIN)/codespell README.md CHANGELOG.md docs/*.md
 	@$(BIN)/pacs-server conformance | diff -u $(STATEMENT) - || { echo "$(STATEMENT) is out of date: make conformance"; exit 1; }
+
+.PHONY: docs
+docs: $(DOCS_STAMP) ## Make a site of the documents in build/site, and check its links
+	$(BIN)/mkdocs build --config-file .ci/mkdocs.yml
 
 .PHONY: check-wheel
 check-wheel: $(DEV_STAMP) ## Build the wheel, install it in an empty environment, start it, echo it and test with it
