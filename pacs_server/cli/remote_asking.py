@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from pacs_server.dicom.implementations import Implementation
     from pacs_server.dicom.json_model import DataSet
     from pacs_server.index.task_values import Task
+    from pacs_server.outbox.comparison import Compared
     from pacs_server.scu.echo import Echo
     from pacs_server.scu.queries import RemoteQueries
+    from pacs_server.services.retrieve import RetrieveService
 
 # The group of commands that `remote_sending` begins.
 __all__ = ["app"]
@@ -40,6 +42,8 @@ __all__ = ["app"]
 LevelName = Literal["patient", "study", "series", "image"]
 
 _LOOK_SECONDS: Final = 0.2
+# What a remote has to tell of studies that are compared.
+_COMPARED: Final = ("StudyInstanceUID", "NumberOfStudyRelatedInstances")
 _COLUMNS: Final = ("NAME", "KIND", "AE TITLE", "ADDRESS", "TLS", "AT ONCE", "WINDOWS", "BACKUPS", "VENDOR", "SOFTWARE")
 _TITLES: Final[Mapping[str, Mapping[str, str]]] = {
     "patient": {
@@ -162,6 +166,7 @@ def find(  # noqa: PLR0913 - an option each
     relational: Annotated[bool, typer.Option("--relational", help="Series and images without UIDs above.")] = False,
     combined: Annotated[bool, typer.Option("--combined", help="Ranges of date and time together.")] = False,
     fuzzy: Annotated[bool, typer.Option("--fuzzy", help="Names as the remote finds them alike.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Say how many instances of each study are here.")] = False,
     limit: LimitOption = None,
     as_json: JSONOption = False,
     config: ConfigOption = None,
@@ -169,10 +174,13 @@ def find(  # noqa: PLR0913 - an option each
     """Search at a remote. The remote decides which keys it matches, and how.
 
     --relational, --combined and --fuzzy are asked of it by extended negotiation; it is an error if it does not agree.
+    --compare asks it for the instances of each study that it finds.
     """
     from pacs_server.dicom.levels import Level
     from pacs_server.scu.search import Search
 
+    if compare and level != "study":
+        fail("--compare is for studies", 2)
     of_study = level in ("patient", "study")
     given = {
         "PatientID": patient_id,
@@ -188,9 +196,20 @@ def find(  # noqa: PLR0913 - an option each
     more = _keys(key or ())
     titles = {**_TITLES[level], **{each: each for each in more if each not in _TITLES[level]}}
     keys = {k: text for k, text in given.items() if text} | more
-    search = Search(Level[level.upper()], keys, tuple(titles), fuzzy, relational, combined)
-    with _queries(load_config(context, config), name) as queries:
-        _print(queries.find(caller(), name, search, limit), titles, as_json=as_json)
+    returns = tuple(dict.fromkeys((*titles, *(_COMPARED if compare else ()))))
+    search = Search(Level[level.upper()], keys, returns, fuzzy, relational, combined)
+    settings = load_config(context, config)
+    if compare:
+        require_archive(settings)
+    with _queries(settings, name) as queries:
+        found = queries.find(caller(), name, search, limit)
+        if not compare:
+            _print(found, titles, as_json=as_json)
+            return
+        matches = list(found)
+        with open_archive(context, config) as archive:
+            here = [_here(queries, archive.retrieve, name, match) for match in matches]
+    _print(iter(matches), titles, as_json=as_json, here=here)
 
 
 @app.command()
@@ -297,14 +316,35 @@ def _keys(texts: Sequence[str]) -> dict[str, str]:
     return keys
 
 
-def _print(matches: "Iterator[DataSet]", titles: Mapping[str, str], *, as_json: bool) -> None:
+def _here(queries: "RemoteQueries", retrieve: "RetrieveService", name: str, match: "DataSet") -> "Compared":
+    from pacs_server.outbox.comparison import compare
+
+    return compare(queries, retrieve, caller(), name, match)
+
+
+def _print(
+    matches: "Iterator[DataSet]",
+    titles: Mapping[str, str],
+    *,
+    as_json: bool,
+    here: "Sequence[Compared] | None" = None,
+) -> None:
+    """The matches; `here` tells of each how much of it is here."""
     from pacs_server.scu.request import value_at
 
     if as_json:
-        typer.echo(json_text([_plain(match) for match in matches], indent=1))
+        found = [_plain(match) for match in matches]
+        for each, compared in zip(found, here or (), strict=False):
+            each |= {"here": compared.here, "there": compared.there}
+        typer.echo(json_text(found, indent=1))
         return
     rows = ([value_at(match, path).replace("\\", ", ") for path in titles] for match in matches)
-    print_table(tuple(titles.values()), rows, wrapping=WRAPPING)
+    if here is None:
+        print_table(tuple(titles.values()), rows, wrapping=WRAPPING)
+        return
+    said = (f"{each.here} of {'?' if each.there is None else each.there}" for each in here)
+    both = ([*row, text] for row, text in zip(rows, said, strict=True))
+    print_table((*titles.values(), "HERE"), both, wrapping=WRAPPING)
 
 
 def _plain(match: "DataSet") -> dict[str, Any]:

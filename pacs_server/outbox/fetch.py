@@ -14,8 +14,6 @@ from pacs_server.audit.events import Role
 from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.dicom.caller import Caller, Door
-from pacs_server.dicom.identifier import RetrieveKeys
-from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import InstanceMismatch, PacsError, RemoteBusy, RemoteError, RemoteUnreachable
@@ -35,7 +33,7 @@ from pacs_server.services.store import StoreRequest, StoreService
 _BUSY_SECONDS: Final = 30.0
 # The progress is told, and the task looked at, so often, in seconds.
 _TOLD_SECONDS: Final = 2.0
-# So many UIDs are looked up, or asked for, at once.
+# So many UIDs are asked for at once.
 _TOGETHER: Final = 100
 # So many of the missing instances are named.
 _NAMED: Final = 20
@@ -155,10 +153,7 @@ class _Attempt:
     def _missing(self) -> list[str]:
         """The instances that the remote has and that are not here."""
         wanted = list(self._expected or ())
-        here: set[str] = set()
-        for begin in range(0, len(wanted), _TOGETHER):
-            keys = RetrieveKeys(Level.IMAGE, sop_instance_uids=tuple(wanted[begin : begin + _TOGETHER]))
-            here |= {each.uids.sop for each in self._handler.retrieve.select(keys)}
+        here = self._handler.retrieve.present(wanted)
         return [uid for uid in wanted if uid not in here]
 
     # ---------------------------------------------------------------- retrieving

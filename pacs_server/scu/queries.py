@@ -13,6 +13,7 @@ from pacs_server.dicom.levels import Level
 from pacs_server.errors import PacsError
 from pacs_server.scu.echo import Echo
 from pacs_server.scu.find import PATIENT_ROOT, STUDY_ROOT, WORKLIST
+from pacs_server.scu.inventory import inventory
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.scu.remotes import Remotes, participant
 from pacs_server.scu.search import Search
@@ -56,6 +57,23 @@ class RemoteQueries:
         """The matches of a search at a remote. Raises InvalidIdentifier and AuditUnavailable as well."""
         service = PATIENT_ROOT if search.level is Level.PATIENT else STUDY_ROOT
         return self._recorded(caller, name, service, search.keys, self._remotes.find(name, search, limit))
+
+    def inventory(self, caller: Caller, name: str, study: str) -> dict[str, tuple[str, str]]:
+        """What a remote has of a study, see `inventory`; empty if it names no instances."""
+        remote = self._remotes.known(name)
+        there = participant(remote, Role.DESTINATION)
+        self._auditor.ensure_writable()
+        failure, found = "", dict[str, tuple[str, str]]()
+        try:
+            found = inventory(self._remotes, name, study)
+        except PacsError as error:
+            failure = str(error)
+            raise
+        finally:
+            service = STUDY_ROOT if isinstance(remote, RemoteAE) else QIDO
+            detail = failure or f"{len(found)} instances"
+            self._auditor.asked(caller, there, service, {"StudyInstanceUID": study}, detail, failed=bool(failure))
+        return found
 
     def worklist(
         self, caller: Caller, name: str, keys: Mapping[str, str], limit: int | None = None

@@ -2,11 +2,13 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
 
 from pacs_server.archive.archive import Archive
 from pacs_server.audit.auditor import InstanceCounts
 from pacs_server.dicom.identifier import RetrieveKeys
+from pacs_server.dicom.levels import Level
 from pacs_server.dicom.scope import EVERYTHING, Scope
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import StorageUnavailable
@@ -15,6 +17,9 @@ from pacs_server.index.queries import QueryIndex, Selection
 from pacs_server.kit.closing import Closing
 from pacs_server.services.transcode import transcode
 from pacs_server.storage.contract import ByteSource
+
+# So many UIDs are looked up at once.
+_TOGETHER: Final = 100
 
 
 class DataSetSource(Closing):
@@ -73,6 +78,14 @@ class RetrieveService:
         Raises IndexUnavailable.
         """
         return list(self._index.select(keys, scope))
+
+    def present(self, sop_instance_uids: Sequence[str]) -> set[str]:
+        """Those of these instances that are here. Raises IndexUnavailable."""
+        here: set[str] = set()
+        for begin in range(0, len(sop_instance_uids), _TOGETHER):
+            wanted = tuple(sop_instance_uids[begin : begin + _TOGETHER])
+            here |= {each.uids.sop for each in self.select(RetrieveKeys(Level.IMAGE, sop_instance_uids=wanted))}
+        return here
 
     def select_with_subjects(self, keys: RetrieveKeys, scope: Scope = EVERYTHING) -> Selection:
         """The instances as `select` gives them, and whose they are as `subjects` does, in one look at the index.

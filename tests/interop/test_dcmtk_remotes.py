@@ -10,7 +10,7 @@ from typing import Any
 import dcmtk
 import pytest
 from commandline import call_command
-from datasets import make_study
+from datasets import make_ct, make_study
 from outgoing import outgoing, pool, remote
 from restapi import LIMITED, RestAPI
 from servers import config, free_port, running
@@ -170,6 +170,40 @@ def test_rest(rest: RestAPI) -> None:
     assert rest.get(f"/tasks/{task}")["target"] == "old"
     rest.send("POST", "/remotes/old/fetch", {"study": "1.x"}, status=400)
     rest.send("POST", "/remotes/nobody/fetch", {"study": UID}, status=404)
+
+
+def test_how_much_of_a_study_is_here_is_told_to_who_asks(rest: RestAPI, tmp_path: Path) -> None:
+    body = {"keys": {"PatientID": "ASK1"}}
+    assert rest.send("POST", "/remotes/old/search", body)["compared"] is None
+    told = {"study_instance_uid": UID, "here": 0, "there": 4}
+    assert rest.send("POST", "/remotes/old/search", body | {"compare": True})["compared"] == [told]
+    assert rest.last_audited().event.detail == "4 instances"
+    # What only is here does not count.
+    rest.store([*STUDY[:3], make_ct(UID, SERIES, PatientID="ASK1")])
+    assert rest.send("POST", "/remotes/old/search", body | {"compare": True})["compared"] == [told | {"here": 3}]
+    nothing = {"keys": {"PatientID": "nobody"}, "compare": True}
+    assert rest.send("POST", "/remotes/old/search", nothing)["compared"] == []
+    rest.send("POST", "/remotes/old/search", {"level": "series", "compare": True}, status=400)
+    old, _ = rest.get("/remotes")["items"]
+    host, _, port = old["address"].partition(":")
+    settings = {
+        "storage": {"directory": str(tmp_path / "archive")},
+        "database": {"path": str(tmp_path / "pacs.db")},
+        "audit": {"directory": str(tmp_path / "audit")},
+        "remote_aes": [{"name": "old", "ae_title": old["ae_title"], "host": host, "port": int(port)}],
+    }
+    (tmp_path / "compare.yaml").write_text(json.dumps(settings))
+
+    def find(*options: str) -> Any:
+        return call_command("--config", "compare.yaml", "remote", "find", "old", *options, cwd=tmp_path)
+
+    titles, row = (line.split("\t") for line in find("--compare").stdout.splitlines())
+    assert (titles[-1], row[-1]) == ("HERE", "3 of 4")
+    assert "HERE" not in find().stdout
+    (found,) = json.loads(find("--compare", "--json").stdout)
+    assert (found["here"], found["there"]) == (3, 4)
+    done = find("--compare", "--level", "series", "--study", UID)
+    assert (done.returncode, done.stderr) == (2, "pacs-server: --compare is for studies\n")
 
 
 def test_rest_is_for_operators_without_limits(rest: RestAPI) -> None:

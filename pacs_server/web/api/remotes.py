@@ -9,9 +9,11 @@ from pydantic import Field
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.implementations import UNKNOWN, Implementation
+from pacs_server.dicom.json_model import DataSet
 from pacs_server.dicom.levels import Level
-from pacs_server.errors import NotFound
+from pacs_server.errors import InvalidRequest, NotFound
 from pacs_server.index.task_values import Priority
+from pacs_server.outbox.comparison import RETURNED, compare
 from pacs_server.scu.queries import LastEcho
 from pacs_server.scu.search import Search
 from pacs_server.services.fetching import Fetching
@@ -86,6 +88,10 @@ class SearchAtRemote(Body):
     standard: Annotated[
         bool, Field(description="Tell what private elements in the matches mean, under standard names.")
     ] = False
+    compare: Annotated[
+        bool,
+        Field(description="Only for studies: ask for the instances of each, and tell how many of them are here."),
+    ] = False
     limit: Limit = 100
 
 
@@ -99,6 +105,14 @@ class WorklistAtRemote(Body):
     limit: Limit = 100
 
 
+class ComparedStudy(Answer):
+    """How much of a study of a remote is here."""
+
+    study_instance_uid: str
+    here: Annotated[int, Field(description="How many of these instances are here.")]
+    there: Annotated[int | None, Field(description="How many the remote has; null if it does not tell.")]
+
+
 class Matches(Answer):
     """Matches in the DICOM JSON Model (PS3.18 F.2)."""
 
@@ -108,6 +122,10 @@ class Matches(Answer):
         list[list[StandardValue]],
         Field(description="If asked for: of each match what the remote has in private elements, under standard names."),
     ] = []  # noqa: RUF012 - pydantic copies it
+    compared: Annotated[
+        list[ComparedStudy] | None,
+        Field(description="If asked for: how much of each study is here, else null."),
+    ] = None
 
 
 class Fetch(Body):
@@ -131,6 +149,7 @@ class Remotes:
     def __init__(self, services: WebServices) -> None:
         self._config = services.config
         self._queries = services.remotes
+        self._retrieve = services.retrieve
         self._breakers = services.breakers
         self._fetching = services.fetching
 
@@ -149,7 +168,8 @@ class Remotes:
             Operation(
                 method="POST", path="/remotes/{remote}/search", name="search_remote", tag=_TAG, role=Role.OPERATOR,
                 summary="Search at a remote, by C-FIND or QIDO-RS.", parts=_PARTS, body=SearchAtRemote,
-                answer=Matches, run=self._search, errors=_ERRORS | {400: "A key is no attribute."},
+                answer=Matches, run=self._search,
+                errors=_ERRORS | {400: "A key is no attribute, or what is to be compared are no studies."},
             ),
             Operation(
                 method="POST", path="/remotes/{remote}/worklist", name="ask_worklist_of_remote", tag=_TAG,
@@ -192,11 +212,21 @@ class Remotes:
 
     def _search(self, call: Call[Any, SearchAtRemote]) -> Answer:
         name, body = self._named(call), call.body
-        search = Search(
-            Level[body.level.upper()], body.keys, tuple(body.returns), body.fuzzy, body.relational, body.combined
-        )
+        compared = body.compare
+        if compared and body.level != "study":
+            raise InvalidRequest("only studies are compared with what is here")
+        returns = tuple(dict.fromkeys((*body.returns, *(RETURNED if compared else ()))))
+        search = Search(Level[body.level.upper()], body.keys, returns, body.fuzzy, body.relational, body.combined)
         found = _matches(self._queries.find(call.caller, name, search, body.limit + 1), body.limit)
-        return found.model_copy(update={"standard": list(map(standard_of, found.items))}) if body.standard else found
+        told = {
+            **({"standard": list(map(standard_of, found.items))} if body.standard else {}),
+            **({"compared": [self._compared(call, name, each) for each in found.items]} if compared else {}),
+        }
+        return found.model_copy(update=told)
+
+    def _compared(self, call: Call[Any, Any], remote: str, match: DataSet) -> ComparedStudy:
+        found = compare(self._queries, self._retrieve, call.caller, remote, match)
+        return ComparedStudy(study_instance_uid=found.study_instance_uid, here=found.here, there=found.there)
 
     def _worklist(self, call: Call[Any, WorklistAtRemote]) -> Answer:
         name, body = self._named(call), call.body
