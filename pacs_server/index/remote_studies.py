@@ -6,23 +6,25 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, case, exists, func, select, update
+from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from pacs_server.dicom.worklist import SHOWN
 from pacs_server.index.database import Database
 from pacs_server.index.deletion_document import in_utc
-from pacs_server.index.fetching_models import polling_state
+from pacs_server.index.fetching_models import polling_state, prefetch_prior
 from pacs_server.index.fetching_models import remote_study as table
 from pacs_server.index.models import instance, series, study
 from pacs_server.index.outgoing_models import delivery
 from pacs_server.index.task_models import task
 from pacs_server.index.task_values import PATIENCE, NewTask, Priority, Task, TaskState
 from pacs_server.index.tasks import add_task
+from pacs_server.index.workflow_models import worklist_item
 
 # What the remote says of a study, and what follows from it.
 _TOLD: Final = ("seen_at", "patient_id", "study_date", "modalities")
 _COUNTS: Final = ("remote_series", "remote_instances")
-_DECIDED: Final = ("state", "changed_at", "turn", "last_error")
+_DECIDED: Final = ("state", "changed_at", "turn", "last_error", "priority", "found_by", "is_routed", "is_cache")
 
 
 class RemoteStudyState(StrEnum):
@@ -122,21 +124,29 @@ class RemoteStudyIndex:
             return {uid: int(count) for uid, count in connection.execute(counts.group_by(study.c.study_instance_uid))}
 
     def put(self, studies: Sequence[RemoteStudy]) -> None:
-        """Keep what a remote says of studies, and their states unless they are being fetched meanwhile."""
+        """Keep what a remote says of studies, and what was decided unless they have changed since it was."""
         new: Any = self._insert(table)
-        busy = table.c.state == RemoteStudyState.FETCHING
-        idle = and_(~busy, table.c.state != RemoteStudyState.FOUND)
+        found, fetching, failed = RemoteStudyState.FOUND, RemoteStudyState.FETCHING, RemoteStudyState.FAILED
+        before, after = table.c.state, new.excluded.state
         # A task may have asked before the study grew, so what was said before it began is what the next time is
-        # compared with.
+        # compared with; it may also have ended since.
+        busy = or_(before == fetching, after == fetching)
+        takes = or_(
+            and_(before != found, before != fetching, or_(after == found, after == failed)),
+            and_(before == found, or_(after == failed, and_(after == found, new.excluded.turn < table.c.turn))),
+        )
         counts = {name: case((busy, table.c[name]), else_=new.excluded[name]) for name in _COUNTS}
-        decided = {name: case((idle, new.excluded[name]), else_=table.c[name]) for name in _DECIDED}
+        decided = {name: case((takes, new.excluded[name]), else_=table.c[name]) for name in _DECIDED}
         told = {name: new.excluded[name] for name in _TOLD}
+        told["deadline"] = func.coalesce(new.excluded.deadline, table.c.deadline)
         upsert = new.on_conflict_do_update(
             index_elements=["remote", "study_instance_uid"], set_={**told, **counts, **decided}
         )
         if studies:
             with self._database.begin() as connection:
-                connection.execute(upsert, [_values(each) for each in studies])
+                # In one order, so that no two that write the same rows wait for each other.
+                ordered = sorted(studies, key=lambda each: each.study_instance_uid)
+                connection.execute(upsert, [_values(each) for each in ordered])
 
     def take_back(self, remote: str, now: datetime) -> int:
         """Have studies found again whose task is not there any more, as after a restore; how many there were."""
@@ -179,16 +189,21 @@ class RemoteStudyIndex:
 
     # ---------------------------------------------------------------- what may be dropped again
 
-    def cached(self) -> list[Cached]:
+    def cached(self, today: str) -> list[Cached]:
         """The studies that are here as cache and as nothing else, those fetched first first.
 
-        Left out are those of which something came otherwise, which wait to be sent, or which are to be here for an
-        appointment.
+        Left out are those of which something came otherwise, which wait to be sent, or which are earlier studies for
+        an examination that is planned today (YYYYMMDD) or later.
         """
         others = func.sum(case((instance.c.calling_ae != table.c.source_ae, 1), else_=0))
         waiting = exists().where(
             delivery.c.study_instance_uid == table.c.study_instance_uid, delivery.c.state == "waiting"
         )
+        planned, prior = worklist_item.c, prefetch_prior.c
+        needed = exists().where(
+            prior.study_instance_uid == table.c.study_instance_uid, prior.item_id == planned.id,
+            planned.status.in_(SHOWN), planned.scheduled_procedure_step_start_date >= today,
+        )  # fmt: skip
         rows = (
             select(
                 *(table.c.id, table.c.remote, table.c.study_instance_uid, table.c.completed_at, table.c.deadline),
@@ -199,7 +214,7 @@ class RemoteStudyIndex:
                 .join(series, series.c.study_fk == study.c.id)
                 .join(instance, instance.c.series_fk == series.c.id)
             )
-            .where(table.c.is_cache, table.c.state == RemoteStudyState.COMPLETE, ~waiting)
+            .where(table.c.is_cache, table.c.state == RemoteStudyState.COMPLETE, ~waiting, ~needed)
             .group_by(table.c.id, table.c.remote, table.c.study_instance_uid, table.c.completed_at, table.c.deadline)
             .having(others == 0)
             .order_by(table.c.completed_at, table.c.id)

@@ -98,16 +98,16 @@ class PollHandler:
         """How many studies the remote named, and how many of them are to be fetched."""
         finder = self._finder(entry)
         caller = Caller(Door.COMMAND, "", user=finder.name)
-        search = Search(Level.STUDY, _keys(entry, self._polling.state(entry.name).answered_at), RETURNED)
+        search = Search(Level.STUDY, _keys(entry, work.now, self._polling.state(entry.name).answered_at), RETURNED)
         modalities = self._modalities.asked(entry.remote, search.keys)
         answers = modalities.told(self._queries.find(caller, entry.remote, search))
-        count = found = 0
+        began, count, found = work.now, 0, 0
         # What tells no modalities comes last, when its association is free to ask for series.
         for matches in _batches(chain(answers, modalities.asked_for())):
             if work.is_interrupted():
                 break
             count += len(matches)
-            found += self._polling.take(finder, matches)
+            found += self._polling.take(finder, matches, began)
         return count, found
 
     def _finder(self, entry: PollingConfig) -> Finder:
@@ -175,10 +175,10 @@ def _is_too_late(task: Task, entry: PollingConfig, now: datetime) -> bool:
     return task.state == TaskState.READY and task.due > now + timedelta(seconds=entry.every + _LEAST_PAUSE)
 
 
-def _keys(entry: PollingConfig, answered_at: datetime | None) -> dict[str, str]:
+def _keys(entry: PollingConfig, now: datetime, answered_at: datetime | None) -> dict[str, str]:
     keys = dict(entry.query)
     if "StudyDate" not in keys:
-        keys["StudyDate"] = f"{first_day(datetime.now().astimezone().date(), entry.window, answered_at):%Y%m%d}-"
+        keys["StudyDate"] = f"{first_day(now.astimezone().date(), entry.window, answered_at):%Y%m%d}-"
     return keys
 
 

@@ -20,7 +20,7 @@ from pacs_server.outbox.handler import Work
 from pacs_server.scu.queries import RemoteQueries
 from pacs_server.scu.remotes import Remotes, participant
 from pacs_server.scu.search import Search
-from pacs_server.services.polling import RETURNED, Finder, Named, PollingService
+from pacs_server.services.polling import RETURNED, Finder, Named, PollingService, studies_of
 from pacs_server.services.prefetching import (
     AGAIN_BEFORE,
     Patient,
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 PREFETCH: Final = "prefetch"
 # So many answers of a remote about one patient are looked at.
 _MOST: Final = 1000
+# After so many failures remotes are asked again this often, in seconds, until the appointment.
+_FAILURES: Final = 5
+_PAUSE: Final = 600.0
 
 
 class PrefetchHandler:
@@ -81,7 +84,9 @@ class PrefetchHandler:
         if work.is_interrupted():
             return
         left = (patient.appointment - AGAIN_BEFORE - work.now).total_seconds()
-        if failures:
+        if failures and task.attempts >= _FAILURES and work.now < patient.appointment:
+            work.wait(task, "; ".join(failures), _PAUSE)
+        elif failures:
             work.failed(task, "; ".join(failures))
         elif left > 0:
             work.wait(task, "asks again before the appointment", left)
@@ -110,6 +115,7 @@ class PrefetchHandler:
             priors |= {each.study_instance_uid: each for each in selected}
         self._prefetching.answer(patient, list(priors.values()), work.now, "; ".join(dict.fromkeys(failures)))
         for remote in {each.remote for each in priors.values()} - {""}:
+            self._polling.take_back(remote)
             self._polling.start_waiting(remote)
         return list(dict.fromkeys(failures))
 
@@ -125,12 +131,18 @@ class PrefetchHandler:
             if len(selected) == rule.priors:
                 break
             try:
-                if prior.remote and not self._shows(prior, rule.body_parts):
+                if prior.remote and not (self._is_of_one(prior) and self._shows(prior, rule.body_parts)):
                     continue
             except (RemoteError, InvalidIdentifier) as error:
                 failures.append(f"{prior.remote}: {error}")
             selected.append(prior)
         return selected
+
+    def _is_of_one(self, prior: Prior) -> bool:
+        """Whether the remote has a study under one patient only; an answer about one patient does not tell."""
+        keys = {"StudyInstanceUID": prior.study_instance_uid}
+        found = studies_of(self._remotes.find(prior.remote, Search(Level.STUDY, keys, ("PatientID",))))
+        return all(len(each.patients) == 1 for each in found if each.study_instance_uid == prior.study_instance_uid)
 
     def _shows(self, prior: Prior, body_parts: str | Sequence[str]) -> bool:
         """Whether a study shows one of these body parts, or does not tell what it shows."""

@@ -5,6 +5,7 @@ number of series or instances of it than before. The task that fetches compares 
 and retrieves only what is missing here.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -14,7 +15,7 @@ from pacs_server.dicom.json_model import DataSet, text_of
 from pacs_server.dicom.uids import is_uid
 from pacs_server.index.remote_studies import Cached, PollingState, RemoteStudy, RemoteStudyFilter, RemoteStudyIndex
 from pacs_server.index.remote_studies import RemoteStudyState as State
-from pacs_server.index.task_values import Priority
+from pacs_server.index.task_values import PATIENCE, Priority
 from pacs_server.services.fetching import Fetching, fetch_task
 from pacs_server.services.tasks import TaskService
 
@@ -31,7 +32,10 @@ RETURNED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """What has studies fetched: its name, how urgently, and what holds for them; `source_ae` is the remote's title."""
+    """What has studies fetched: its name, how urgently, and what holds for them; `source_ae` is the remote's title.
+
+    With a `deadline` it needs these very studies by then, also those that failed or were here as cache.
+    """
 
     remote: str
     name: str
@@ -62,15 +66,22 @@ class PollingService:
         self._index = index
         self._tasks = tasks
         self._at_once = at_once
+        # So that no two threads fill the same room.
+        self._beginning = threading.Lock()
 
-    def take(self, finder: Finder, matches: Sequence[DataSet]) -> int:
-        """Take up what a remote has answered; how many studies are to be fetched, for the first time or again."""
+    def take(self, finder: Finder, matches: Sequence[DataSet], since: datetime | None = None) -> int:
+        """Take up what a remote has answered; how many studies are to be fetched, for the first time or again.
+
+        An answer may be taken up in parts: `since` is when it began.
+        """
         named = studies_of(matches)
         uids = [each.study_instance_uid for each in named]
         known, here = self._index.known(finder.remote, uids), self._index.here(uids)
         now = self._tasks.now()
+        if since is not None:
+            named = [with_earlier_part(each, known.get(each.study_instance_uid), since) for each in named]
         studies = [
-            _decided(finder, each, known.get(each.study_instance_uid), here.get(each.study_instance_uid, 0), now)
+            decided(finder, each, known.get(each.study_instance_uid), here.get(each.study_instance_uid, 0), now)
             for each in named
         ]
         self._index.put(studies)
@@ -78,11 +89,12 @@ class PollingService:
 
     def start_waiting(self, remote: str) -> int:
         """Have as many of the found studies of a remote fetched as may be at a time; how many were begun."""
-        room = self._at_once(remote) - self._index.fetching(remote)
         begun = 0
-        for found in self._index.waiting(remote, room) if room > 0 else ():
-            task = fetch_task(remote, Fetching(found.study_instance_uid), found.found_by, found.priority)
-            begun += self._index.begin(found, task, self._tasks.now())
+        with self._beginning:
+            room = self._at_once(remote) - self._index.fetching(remote)
+            for found in self._index.waiting(remote, room) if room > 0 else ():
+                task = fetch_task(remote, Fetching(found.study_instance_uid), found.found_by, found.priority)
+                begun += self._index.begin(found, task, self._tasks.now())
         if begun:
             self._tasks.changed.set()
         return begun
@@ -93,7 +105,7 @@ class PollingService:
 
     def cached(self) -> list[Cached]:
         """The studies that are here as cache and as nothing else, those fetched first first."""
-        return self._index.cached()
+        return self._index.cached(f"{self._tasks.now().astimezone():%Y%m%d}")
 
     def drop(self, cached: Cached) -> None:
         """Keep that a study was deleted here because the remote still has it."""
@@ -141,14 +153,13 @@ def poll_key(remote: str, name: str) -> str:
 
 
 def first_day(today: date, window: float, answered_at: datetime | None) -> date:
-    """The first Study Date to ask for: `window` seconds back, or as far as the last answer lies back, and a day more.
+    """The first Study Date to ask for: `window` seconds before today or before the last answer, and a day more.
 
     That day is for remotes in other time zones. A series that comes late belongs to a study of an earlier date, so the
-    windows of two questions overlap.
+    windows of two questions overlap, also when there was no answer for long between them.
     """
-    first = today - timedelta(seconds=window)
-    last = answered_at.astimezone().date() if answered_at is not None else first
-    return min(first, last) - timedelta(days=1)
+    last = answered_at.astimezone().date() if answered_at is not None else today
+    return min(today, last) - timedelta(seconds=window) - timedelta(days=1)
 
 
 def studies_of(matches: Iterable[DataSet]) -> list[Named]:
@@ -160,6 +171,8 @@ def studies_of(matches: Iterable[DataSet]) -> list[Named]:
             continue
         patient = text_of(match, "00100020")
         before = found.get(uid)
+        if before is not None and patient in before.patients:
+            continue
         patients = (*(before.patients if before else ()), patient)
         found[uid] = Named(
             uid,
@@ -181,7 +194,19 @@ def _sum(before: int | None, count: int | None) -> int | None:
     return count if before is None else before + (count or 0)
 
 
-def _decided(finder: Finder, named: Named, known: RemoteStudy | None, here: int, now: datetime) -> RemoteStudy:
+def with_earlier_part(named: Named, known: RemoteStudy | None, since: datetime) -> Named:
+    """A study with what an earlier part of the same answer, which began then, said of another patient of it."""
+    if known is None or known.seen_at < since or set(named.patients) <= {*known.patient_id.split("\\")}:
+        return named
+    return replace(
+        named,
+        patients=tuple(dict.fromkeys((*known.patient_id.split("\\"), *named.patients))),
+        series=_sum(known.remote_series, named.series),
+        instances=_sum(known.remote_instances, named.instances),
+    )
+
+
+def decided(finder: Finder, named: Named, known: RemoteStudy | None, here: int, now: datetime) -> RemoteStudy:
     """What becomes of a study that a remote names."""
     told: dict[str, Any] = {
         "seen_at": now, "patient_id": "\\".join(named.patients), "study_date": named.study_date,
@@ -195,25 +220,42 @@ def _decided(finder: Finder, named: Named, known: RemoteStudy | None, here: int,
         )  # fmt: skip
         wanted = True
     else:
-        wanted = _is_wanted(named, known, here, now)
+        wanted = _is_wanted(finder, named, known, here, now)
+        if finder.deadline is not None and (known.deadline is None or known.deadline < finder.deadline):
+            told["deadline"] = finder.deadline
     if len(named.patients) > 1:
         # Which of them the images are of, only a person can find out.
         told["last_error"] = f"{finder.remote} has it under several patients: {', '.join(named.patients)}"
         return replace(known, state=State.FAILED, changed_at=now, **told)
-    if not wanted:
-        return replace(known, **told)
-    return replace(known, state=State.FOUND, changed_at=now, last_error="", **told)
+    if wanted:
+        return replace(_for(finder, known), state=State.FOUND, changed_at=now, last_error="", **told)
+    if known.state is State.FOUND and PATIENCE[finder.priority] < PATIENCE[known.priority]:
+        return replace(_for(finder, known), **told)
+    return replace(known, **told)
 
 
-def _is_wanted(named: Named, known: RemoteStudy, here: int, now: datetime) -> bool:
+def _for(finder: Finder, known: RemoteStudy) -> RemoteStudy:
+    """A study as it is fetched for another reason than before: what is cache for one is not for the other."""
+    return replace(
+        known, priority=finder.priority, found_by=finder.name, is_routed=known.is_routed or finder.is_routed,
+        is_cache=known.is_cache and finder.is_cache,
+    )  # fmt: skip
+
+
+def _is_wanted(finder: Finder, named: Named, known: RemoteStudy, here: int, now: datetime) -> bool:
     """Whether a study that is known already is to be fetched again."""
     if known.state in (State.FOUND, State.FETCHING):
         return False
     grown = (named.series, named.instances) != (known.remote_series, known.remote_instances)
+    needed = finder.deadline is not None
     if known.state is State.FAILED:
-        return grown or now - known.changed_at > _ONCE_IN_A_WHILE
-    # What was deleted here, by a person or because it was cache, is not fetched again.
-    if here < (known.listed_instances or 0):
+        # The other patient of one that had several may come in a later part of the answer.
+        grown = grown and "\\" not in known.patient_id
+        return grown or needed or now - known.changed_at > _ONCE_IN_A_WHILE
+    if known.state is State.DROPPED:
+        return grown or needed
+    # What a person has deleted here is not fetched again.
+    if not here or here < (known.listed_instances or 0):
         return grown and here > 0
     waited = now - (known.completed_at or known.changed_at)
     return grown or waited > (_WITHOUT_COUNTS if named.instances is None else _ONCE_IN_A_WHILE)

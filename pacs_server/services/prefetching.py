@@ -138,12 +138,16 @@ def chosen(
 
 def appointment_of(day: str, time: str) -> datetime:
     """The moment of an appointment, in UTC; the beginning of the day if the time says nothing."""
-    digits = (time.partition(".")[0] + "000000")[:6]
     try:
-        local = datetime.strptime(day + digits, "%Y%m%d%H%M%S")
-    except ValueError:
-        local = datetime.strptime(day, "%Y%m%d")
-    return local.astimezone(UTC)
+        whole = datetime.strptime(day, "%Y%m%d")
+        digits = (time.partition(".")[0] + "000000")[:6]
+        try:
+            return datetime.strptime(day + digits, "%Y%m%d%H%M%S").astimezone(UTC)
+        except ValueError:
+            return whole.astimezone(UTC)
+    except (ValueError, OverflowError):
+        # No day that has one: nothing is waited for.
+        return datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def studies_at(remote: str, matches: Sequence[DataSet]) -> list[tuple[str, Named]]:

@@ -38,11 +38,11 @@ def test_what_a_remote_has_comes_and_what_is_added_to_it(tmp_path: Path, databas
         both.store(first[:2])
         both.store(second)
         uids = {str(each[0].StudyInstanceUID) for each in (first, second)}
-        eventually(lambda: states(both) == dict.fromkeys(uids, RemoteStudyState.COMPLETE))
+        assert eventually(lambda: states(both) == dict.fromkeys(uids, RemoteStudyState.COMPLETE))
         assert len(stored(both.here, str(first[0].StudyInstanceUID))) == 2
         both.store(first[2:])
-        eventually(lambda: len(stored(both.here, str(first[0].StudyInstanceUID))) == 3)
-        eventually(lambda: states(both) == dict.fromkeys(uids, RemoteStudyState.COMPLETE))
+        assert eventually(lambda: len(stored(both.here, str(first[0].StudyInstanceUID))) == 3)
+        assert eventually(lambda: states(both) == dict.fromkeys(uids, RemoteStudyState.COMPLETE))
 
 
 def keeper(both: Two, **cache: Any) -> CacheKeeper:
@@ -62,7 +62,7 @@ def test_cache_goes_while_its_source_has_it_and_nothing_else(tmp_path: Path, dat
         for study in studies:
             both.store(study)
         uids = [str(each[0].StudyInstanceUID) for each in studies]
-        eventually(lambda: states(both) == dict.fromkeys(uids, RemoteStudyState.COMPLETE))
+        assert eventually(lambda: states(both) == dict.fromkeys(uids, RemoteStudyState.COMPLETE))
         store_here(both, make_ct(mixed[0].StudyInstanceUID, mixed[0].SeriesInstanceUID))
         both.there.archive.deletions.delete(Level.IMAGE, str(lost[0].SOPInstanceUID), "a test")
         keeper(both, ttl="1h").look()
@@ -74,5 +74,5 @@ def test_cache_goes_while_its_source_has_it_and_nothing_else(tmp_path: Path, dat
         assert both.here.archive.deletions.contents() == []
         # What was dropped is not fetched again; what grows is.
         both.store([make_ct(mixed[0].StudyInstanceUID, mixed[0].SeriesInstanceUID)])
-        eventually(lambda: len(stored(both.here, uids[1])) == 4)
+        assert eventually(lambda: len(stored(both.here, uids[1])) == 4)
         assert not stored(both.here, uids[0])

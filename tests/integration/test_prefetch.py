@@ -8,15 +8,26 @@ import pytest
 from datasets import make_study
 from pairs import Two, stored, two
 from servers import eventually
+from sqlalchemy import update
 from worklists import numbered
 
 from pacs_server.config.sections.polling import PrefetchConfig
+from pacs_server.dicom.levels import Level
+from pacs_server.index.fetching_models import remote_study
+from pacs_server.index.remote_studies import RemoteStudyFilter
+from pacs_server.outbox.prefetch import look
+from pacs_server.services.polling import Finder
 
 pytestmark = pytest.mark.slow
+ALL = RemoteStudyFilter()
 
 
 def prefetching(**rule: Any) -> dict[str, Any]:
     return {"prefetch": (PrefetchConfig.model_validate({"from": ["there"], "priors": 2, **rule}),)}
+
+
+def study_match(uid: str, patient: str) -> dict[str, Any]:
+    return {tag: {"vr": "LO", "Value": [value]} for tag, value in (("0020000D", uid), ("00100020", patient))}
 
 
 def planned(both: Two, **patient: str) -> int:
@@ -26,6 +37,7 @@ def planned(both: Two, **patient: str) -> int:
     both.here.archive.worklist.put([item])
     row = both.here.archive.worklist.get(item.accession_number)
     assert row is not None
+    look(both.here.archive.prefetching, both.here.archive.tasks)
     return row.id
 
 
@@ -39,7 +51,7 @@ def test_the_newest_earlier_studies_of_the_patient_come(tmp_path: Path, database
             both.store(study)
         item = planned(both, PatientID="P1")
         counts = both.here.archive.prefetching.counts
-        eventually(lambda: (found := counts([item]).get(item)) is not None and found.wanted == found.here == 2)
+        assert eventually(lambda: (found := counts([item]).get(item)) is not None and found.wanted == found.here == 2)
         for study, expected in ((mine[3], 2), (mine[2], 2), (mine[1], 0), (other, 0), (magnetic, 0)):
             assert len(stored(both.here, str(study[0].StudyInstanceUID))) == expected
         priors = both.here.archive.prefetching.priors(item)
@@ -54,15 +66,39 @@ def test_what_is_here_counts_and_another_person_of_the_same_id_does_not(tmp_path
         here = make_study(1, 1, PatientID="P1", StudyDate="20260105", PatientBirthDate="19700101")
         both.store(here)
         number = both.fetch(str(here[0].StudyInstanceUID))
-        eventually(lambda: both.task(number).state == "done")
+        assert eventually(lambda: both.task(number).state == "done")
         stranger = make_study(1, 1, PatientID="P1", StudyDate="20260205", PatientBirthDate="19990909")
         both.store(stranger)
         older = make_study(1, 1, PatientID="P1", StudyDate="20250105")
         both.store(older)
         item = planned(both, PatientID="P1", PatientBirthDate="19700101")
         counts = both.here.archive.prefetching.counts
-        eventually(lambda: (found := counts([item]).get(item)) is not None and found.wanted == found.here)
+        assert eventually(lambda: (found := counts([item]).get(item)) is not None and found.wanted == found.here)
         priors = both.here.archive.prefetching.priors(item)
         # The IDs are the same, the birth dates are not.
         assert [(each.study_date, each.remote) for each in priors] == [("20260105", ""), ("20250105", "there")]
         assert not stored(both.here, str(stranger[0].StudyInstanceUID))
+
+
+def test_what_was_dropped_comes_for_an_appointment_and_a_study_of_two_patients_does_not(tmp_path: Path) -> None:
+    """The remote answers a question about one patient without the other one, so it is asked for the study alone."""
+    with two(tmp_path, settings=prefetching(cache=True)) as both:
+        mine = make_study(1, 1, PatientID="P1", StudyDate="20260105")
+        older = make_study(1, 1, PatientID="P1", StudyDate="20250105")
+        mixed = make_study(1, 2, PatientID="P1", StudyDate="20260205")
+        mixed[1].PatientID = "P2"
+        for study in (mine, older, mixed):
+            both.store(study)
+        archive = both.here.archive
+        uid = str(mine[0].StudyInstanceUID)
+        archive.polling.take(Finder("there", "polling there", "THERE", is_cache=True), [study_match(uid, "P1")])
+        archive.polling.start_waiting("there")
+        assert eventually(lambda: [each.state for each in archive.polling.studies(ALL, 9)] == ["complete"])
+        archive.deletions.delete(Level.STUDY, uid, "a test")
+        with archive.database.begin() as connection:
+            connection.execute(update(remote_study).values(state="dropped"))
+        item = planned(both, PatientID="P1")
+        counts = archive.prefetching.counts
+        assert eventually(lambda: (found := counts([item]).get(item)) is not None and found.wanted == found.here == 2)
+        assert len(stored(both.here, uid)) == 1
+        assert not stored(both.here, str(mixed[0].StudyInstanceUID))

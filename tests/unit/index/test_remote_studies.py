@@ -1,0 +1,305 @@
+"""Studies of remotes in the index: found, begun by one, kept while they are fetched, followed to their end."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from feeds import Place
+from outboxes import Clock, OutboxNode
+from sqlalchemy import update
+from worklists import numbered
+
+from pacs_server.dicom.worklist import ItemStatus
+from pacs_server.index.fetching_models import remote_study
+from pacs_server.index.prefetching import PrefetchIndex, Prior, Priors
+from pacs_server.index.remote_studies import RemoteStudy, RemoteStudyFilter, RemoteStudyIndex, follow
+from pacs_server.index.remote_studies import RemoteStudyState as State
+from pacs_server.index.task_overview import TaskOverview
+from pacs_server.index.task_values import Priority, Task, TaskState
+from pacs_server.index.tasks import TaskIndex, Wanted
+from pacs_server.services.fetching import FETCH, Fetching, fetch_task
+from pacs_server.services.polling import Finder, PollingService
+from pacs_server.services.tasks import TaskService
+
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+
+def match(uid: str, instances: int | None = 10, patient_id: str = "P1") -> dict[str, object]:
+    counts = {} if instances is None else {"00201208": {"vr": "IS", "Value": [instances]}}
+    return {
+        "0020000D": {"vr": "UI", "Value": [uid]}, "00100020": {"vr": "LO", "Value": [patient_id]}, **counts,
+    }  # fmt: skip
+
+
+@dataclass
+class Polled:
+    """The index of an archive that polls, its tasks, and a clock."""
+
+    node: OutboxNode
+    clock: Clock
+
+    def __post_init__(self) -> None:
+        self.index = RemoteStudyIndex(self.node.database)
+        self.tasks = TaskService(
+            TaskIndex(self.node.database, {FETCH: follow}), TaskOverview(self.node.database), {}, clock=self.clock
+        )
+        self.polling = PollingService(self.index, self.tasks, lambda remote: 2)
+
+    def take(self, *matches: dict[str, object], priority: Priority = Priority.MEDIUM, name: str = "polling") -> int:
+        return self.polling.take(Finder("WS1", name, "WS1", priority, is_cache=True), matches)
+
+    def one(self, uid: str) -> RemoteStudy:
+        return self.index.known("WS1", [uid])[uid]
+
+    def states(self) -> list[str]:
+        rows = self.polling.studies(RemoteStudyFilter(), 100)
+        return [each.state for each in sorted(rows, key=lambda each: each.study_instance_uid)]
+
+    def claim(self) -> Task:
+        (task,) = self.tasks.claim(Wanted({FETCH: 1}))
+        return task
+
+    def fetch(self, uid: str, listed: int = 10) -> None:
+        """Have a study fetched that is next."""
+        task = self.claim()
+        assert Fetching.of(task).study_instance_uid == uid
+        self.tasks.progress(task, {"expected": listed})
+        assert self.tasks.done(task)
+
+
+@pytest.fixture
+def polled(database_url: str) -> Iterator[Polled]:
+    clock = Clock()
+    node = OutboxNode(database_url, clock)
+    with closing(node.database):
+        yield Polled(node, clock)
+
+
+def test_a_study_is_found_fetched_and_complete(polled: Polled) -> None:
+    assert polled.take(match("1.1"), match("1.2"), match("1.3")) == 3
+    assert polled.polling.start_waiting("WS1") == 2
+    assert polled.states() == ["fetching", "fetching", "found"]
+    assert polled.polling.start_waiting("WS1") == 0
+    polled.fetch("1.1", listed=11)
+    known = polled.one("1.1")
+    assert (known.state, known.listed_instances, known.completed_at) == (State.COMPLETE, 11, polled.clock())
+    assert polled.polling.start_waiting("WS1") == 1
+    assert polled.polling.counts() == {("WS1", "complete"): 1, ("WS1", "fetching"): 2}
+    dead, cancelled = polled.claim(), polled.one("1.3").task_id
+    polled.tasks.give_up(dead, "it has nothing of that")
+    assert cancelled is not None
+    polled.tasks.cancel(cancelled)
+    assert polled.states() == ["complete", "failed", "failed"]
+    assert [polled.one(uid).last_error for uid in ("1.2", "1.3")] == [
+        "it has nothing of that",
+        "somebody has cancelled it",
+    ]
+    polled.tasks.retry(replace(dead, state=TaskState.DEAD))
+    assert polled.states() == ["complete", "fetching", "failed"]
+
+
+def test_what_is_said_while_it_is_fetched_is_compared_with_what_was_said_before(
+    polled: Polled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polled.index, "here", lambda uids: dict.fromkeys(uids, 10))
+    polled.take(match("1.1", 10))
+    polled.polling.start_waiting("WS1")
+    polled.clock.advance(60)
+    assert polled.take(match("1.1", 12, "P9")) == 0
+    known = polled.one("1.1")
+    assert (known.state, known.remote_instances) == (State.FETCHING, 10)
+    assert (known.patient_id, known.seen_at) == ("P9", polled.clock())
+    polled.fetch("1.1")
+    assert polled.take(match("1.1", 12)) == 1
+    assert polled.one("1.1").remote_instances == 12
+
+
+def test_a_fetch_that_ends_between_the_look_and_the_note_stays_ended(polled: Polled) -> None:
+    """Otherwise the state that was read would be written back: it would be fetched for ever, or forget to compare."""
+    polled.take(match("1.1", 10))
+    polled.polling.start_waiting("WS1")
+    read = polled.one("1.1")
+    polled.fetch("1.1")
+    polled.index.put([replace(read, remote_instances=12)])
+    known = polled.one("1.1")
+    assert (known.state, known.remote_instances) == (State.COMPLETE, 10)
+    read = known
+    polled.index.put([replace(read, state=State.FAILED, last_error="two patients")])
+    polled.index.put([replace(read, remote_instances=11)])
+    assert (polled.one("1.1").state, polled.one("1.1").last_error) == (State.FAILED, "two patients")
+
+
+def test_what_waits_is_given_up_when_it_turns_out_to_be_of_several_patients(polled: Polled) -> None:
+    polled.take(match("1.1"))
+    assert polled.take(match("1.1"), match("1.1", patient_id="P2")) == 0
+    assert polled.one("1.1").state is State.FAILED
+    assert polled.polling.start_waiting("WS1") == 0
+    polled.clock.advance(60)
+    # Each alone, in parts of one answer.
+    began = polled.clock()
+    finder = Finder("WS1", "polling", "WS1")
+    found = [polled.polling.take(finder, [match("1.2", 3, patient)], began) for patient in ("P1", "P2")]
+    assert found == [1, 0]
+    known = polled.one("1.2")
+    assert (known.state, known.patient_id, known.remote_instances) == (State.FAILED, "P1\\P2", 6)
+
+
+def test_the_more_urgent_first_and_a_less_urgent_one_not_for_ever(polled: Polled) -> None:
+    polled.take(match("1.1"), priority=Priority.LOW)
+    polled.clock.advance(60)
+    polled.take(match("1.2"), priority=Priority.MEDIUM)
+    polled.clock.advance(60)
+    polled.take(match("1.3"), priority=Priority.URGENT)
+
+    def order() -> list[str]:
+        return [each.study_instance_uid for each in polled.index.waiting("WS1", 10)]
+
+    assert order() == ["1.3", "1.2", "1.1"]
+    polled.clock.advance(3500)
+    polled.take(match("1.4"), priority=Priority.URGENT)
+    assert order() == ["1.3", "1.2", "1.1", "1.4"]
+    assert [each.study_instance_uid for each in polled.index.waiting("WS1", 1)] == ["1.3"]
+    assert polled.index.waiting("WS2", 10) == []
+
+
+def test_what_waits_is_hastened_by_whoever_needs_it_sooner(polled: Polled) -> None:
+    polled.take(match("1.1"), match("1.2"), priority=Priority.LOW)
+    needed = polled.clock() + timedelta(hours=20)
+    finder = Finder("WS1", "prefetch", "WS1", Priority.HIGH, deadline=needed)
+    polled.polling.take(finder, [match("1.2")])
+    first, second = polled.index.waiting("WS1", 10)
+    assert (first.study_instance_uid, first.priority, first.found_by) == ("1.2", Priority.HIGH, "prefetch")
+    assert (first.deadline, first.is_cache) == (needed, False)
+    # The polling sees it again, and takes nothing back.
+    polled.take(match("1.1"), match("1.2"), priority=Priority.LOW)
+    assert polled.index.waiting("WS1", 10) == [
+        replace(first, seen_at=polled.clock()),
+        replace(second, seen_at=polled.clock()),
+    ]
+
+
+def test_a_study_whose_task_is_gone_is_found_again(polled: Polled) -> None:
+    polled.take(match("1.1"), match("1.2"))
+    polled.polling.start_waiting("WS1")
+    assert polled.polling.take_back("WS1") == 0
+    polled.node.clear()
+    assert polled.polling.take_back("WS2") == 0
+    assert polled.polling.take_back("WS1") == 2
+    assert polled.states() == ["found", "found"]
+    assert polled.polling.start_waiting("WS1") == 2
+
+
+def test_a_task_that_does_the_same_already_is_the_one(polled: Polled) -> None:
+    by_hand = polled.tasks.add(fetch_task("WS1", Fetching("1.1"), "ann"))
+    polled.take(match("1.1"))
+    polled.polling.start_waiting("WS1")
+    assert polled.one("1.1").task_id == by_hand
+    polled.fetch("1.1")
+    assert polled.states() == ["complete"]
+    # What is fetched of it otherwise is not its end.
+    polled.tasks.add(fetch_task("WS1", Fetching("1.1", "1.1.1"), "ann"))
+    polled.tasks.give_up(polled.claim(), "no such series")
+    assert polled.states() == ["complete"]
+
+
+def test_of_two_at_once_one_begins(polled: Polled) -> None:
+    polled.take(match("1.1"))
+    (found,) = polled.index.waiting("WS1", 10)
+    ready, begun = threading.Barrier(2), list[bool]()
+
+    def begin() -> None:
+        ready.wait(10)
+        begun.append(polled.index.begin(found, fetch_task("WS1", Fetching("1.1"), "polling"), polled.clock()))
+
+    threads = [threading.Thread(target=begin) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(begun) == [False, True]
+    assert polled.node.states() == ["ready"]
+
+
+def test_no_more_are_begun_than_may_be_whoever_asks(polled: Polled, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else begins studies between the count of one and what that begins then."""
+    polled.take(*(match(f"1.{number}") for number in range(1, 9)))
+    others: list[threading.Thread] = []
+
+    def counted(remote: str) -> int:
+        count = RemoteStudyIndex.fetching(polled.index, remote)
+        if not others:
+            others.append(threading.Thread(target=polled.polling.start_waiting, args=("WS1",)))
+            others[0].start()
+            others[0].join(0.2)
+        return count
+
+    monkeypatch.setattr(polled.index, "fetching", counted)
+    assert polled.polling.start_waiting("WS1") == 2
+    others[0].join(30)
+    assert polled.polling.counts() == {("WS1", "fetching"): 2, ("WS1", "found"): 6}
+
+
+# ------------------------------------------------------------------------------------ what may be dropped, and priors
+
+
+@pytest.fixture
+def place(tmp_path: Path, database_url: str) -> Iterator[Place]:
+    with closing(Place(tmp_path / "archive", database_url)) as place:
+        yield place
+
+
+def test_cache_is_what_came_from_there_alone_and_no_planned_examination_wants(place: Place) -> None:
+    index, prefetching = RemoteStudyIndex(place.database), PrefetchIndex(place.database)
+    known = RemoteStudy(
+        "WS1", "1.1", "CT1", State.COMPLETE, Priority.LOW, "polling", NOW, NOW, NOW, is_cache=True, completed_at=NOW
+    )
+    studies = [replace(known, study_instance_uid=uid) for uid in ("1.1", "1.2", "1.3", "1.4", "1.5")]
+    studies[1] = replace(studies[1], source_ae="WS1")
+    studies[2] = replace(studies[2], is_cache=False)
+    studies[3] = replace(studies[3], state=State.FETCHING)
+    for each in studies[:4]:
+        place.store(each.study_instance_uid, f"{each.study_instance_uid}.1", f"{each.study_instance_uid}.1.1")
+    index.put(studies)
+
+    def cached(today: str) -> list[str]:
+        return [each.study_instance_uid for each in index.cached(today)]
+
+    assert cached("20260302") == ["1.1"], "of the others something came otherwise, or they are no cache, or not here"
+    place.worklist.put([numbered(7, {"ScheduledProcedureStepStartDate": "20260302"})])
+    item = place.worklist.get("A7")
+    assert item is not None
+    prefetching.ask(item.id, "as planned")
+    # It was here when the remotes were asked, so nothing was fetched for the examination.
+    prefetching.answer(item.id, [Prior("1.1")], NOW, "")
+    assert cached("20260302") == []
+    assert cached("20260303") == ["1.1"]
+    place.worklist.set_status([item.id], ItemStatus.COMPLETED)
+    assert cached("20260302") == ["1.1"]
+    place.worklist.set_status([item.id], ItemStatus.IN_PROGRESS)
+    assert cached("20260302") == []
+    prefetching.forget(item.id)
+    assert cached("20260302") == ["1.1"]
+
+
+def test_an_earlier_study_is_here_when_all_of_it_is(place: Place) -> None:
+    index, prefetching = RemoteStudyIndex(place.database), PrefetchIndex(place.database)
+    fetching = RemoteStudy("WS1", "1.1", "WS1", State.FETCHING, Priority.HIGH, "prefetch", NOW, NOW, NOW)
+    index.put([fetching])
+    place.store("1.1", "1.1.1", "1.1.1.1")
+    place.store("1.2", "1.2.1", "1.2.1.1")
+    prefetching.ask(7, "as planned")
+    assert prefetching.counts([7, 8]) == {}
+    prefetching.answer(7, [Prior("1.1", "WS1", "20250105"), Prior("1.2"), Prior("1.3", "WS1")], NOW, "WS2: gone")
+    assert prefetching.counts([7, 8]) == {7: Priors(3, 1, "WS2: gone")}
+    assert [(each.study_instance_uid, each.is_here) for each in prefetching.priors(7)] == [
+        ("1.1", False),
+        ("1.2", True),
+        ("1.3", False),
+    ]
+    with place.database.begin() as connection:
+        connection.execute(update(remote_study).values(state=State.COMPLETE))
+    assert prefetching.counts([7]) == {7: Priors(3, 2, "WS2: gone")}
