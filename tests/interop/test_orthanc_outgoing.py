@@ -1,16 +1,14 @@
 """Orthanc as a DIMSE remote: sent to, searched and fetched from."""
 
-import json
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from datasets import make_study, pydicom_test_files
+from orthanc import Orthanc
 from outgoing import outgoing, pool, remote
 from rawpeer import Instance
 
-from benchmarks.server_process import ServerProcess
 from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.uids import InstanceUIDs
@@ -28,29 +26,6 @@ pytestmark = [
         shutil.which("Orthanc") is None, reason="needs Orthanc; Debian and Ubuntu: apt-get install orthanc"
     ),
 ]
-
-
-class Orthanc(ServerProcess):
-    """An Orthanc that anybody may send to and ask."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        super().__init__(directory / "orthanc.log")
-
-    def command(self) -> list[str]:
-        settings = {
-            "StorageDirectory": str(self._directory / "storage"),
-            "IndexDirectory": str(self._directory / "index"),
-            "HttpServerEnabled": False,
-            "DicomAet": "ORTHANC",
-            "DicomPort": self.port,
-            "DicomAlwaysAllowStore": True,
-            "DicomAlwaysAllowFind": True,
-            "DicomAlwaysAllowGet": True,
-        }
-        file = self._directory / "orthanc.json"
-        file.write_text(json.dumps(settings))
-        return ["Orthanc", str(file)]
 
 
 @pytest.fixture(scope="module")
