@@ -7,7 +7,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pacs_server.dicom.caller import Role
-from pacs_server.web.pages.delivery_words import failure
+from pacs_server.web.pages.association_words import Explained
+from pacs_server.web.pages.delivery_words import OTHER, failure
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Entry, Pages
 
@@ -50,7 +51,7 @@ class Polling:
         return self._pages.show(
             request, "polling.html", states=STATES, chosen=chosen,
             pollings=[(each, failure(each.last_error) if each.failures else None) for each in pollings],
-            rows=[(each, failure(each.last_error) if each.last_error else None) for each in found.items],
+            rows=[(each, _words(each.last_error)) for each in found.items],
             remotes=sorted({each.remote for each in pollings}),
             older=None if found.complete else found.items[-1].id,
         )  # fmt: skip
@@ -59,3 +60,9 @@ class Polling:
         await self._pages.form(request)
         await self._pages.ask(request, "poll_now", {"polling": request.path_params["polling"]})
         return self._pages.go(request, "/polling")
+
+
+def _words(last_error: str) -> Explained | None:
+    """Why a study was not fetched; None for what is no failure of the remote and says itself what it is."""
+    words = failure(last_error) if last_error else None
+    return None if words == OTHER else words

@@ -60,6 +60,8 @@ def test_how_the_polling_stands_and_what_was_found(rooms: Rooms) -> None:
     assert "&lt;b&gt;P1" in page
     assert "<b>P1" not in page
     assert "WS2 has it under several patients: P1, P2" in page
+    # Nothing was sent that it could have refused.
+    assert "The remote did not take it" not in page
     page = rooms.page("/polling?state=failed")
     assert "several patients" in page
     assert "&lt;b&gt;P1" not in page
