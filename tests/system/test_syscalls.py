@@ -142,8 +142,8 @@ def ended(trace: Path, pacs: PacsProcess) -> list[tuple[str, str]]:
 
 
 # What one more instance of a series asks of the archive's file system, and how often: free space, the file, its head
-# and its data set, the header read back, whether the final name is free, the sync, the link.
-ONE = {"statfs": 1, "open": 1, "write": 2, "pread": 1, "newfstat": 1, "fdatasync": 1, "link": 1, "close": 1}
+# and its data set, whether the final name is free, the sync, the link. A small header is not read back.
+ONE = {"statfs": 1, "open": 1, "write": 2, "newfstat": 1, "fdatasync": 1, "link": 1, "close": 1}
 # It is sealed; at the end it is looked whether somebody has retired the slot meanwhile.
 ONE_IN_A_SLOT = ONE | {"pwrite": 1, "newfstat": 2}
 # The directory is opened and synced, and the name in `incoming/` removed; with slots a checkpoint does that for many.
