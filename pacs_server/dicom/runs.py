@@ -9,8 +9,11 @@ from typing import NamedTuple
 # A run has three elements at least, each with a head of 8 bytes, and is found by its first bytes.
 _LEAST = 3
 KEY = 24
-# Longer elements are in no run.
+# Longer elements are in no run, and a longer run is several. A data set made to fill the memory finds it bounded.
 _LONGEST = 256
+_LONGEST_RUN = 4096
+# So many elements of a data set are told, from its beginning.
+MOST_STEPS = 1024
 # So many first bytes are remembered, so many runs with the same ones, and so many elements of recent data sets.
 _MOST_KEYS = 256
 _MOST_ALIKE = 8
@@ -45,7 +48,7 @@ class Runs:
         for step in steps:
             start, end, _, text = step
             element = data[start:end] if text is not False and end - start <= _LONGEST else b""
-            if run and (run[-1][1] != start or element not in self._elements):
+            if run and (run[-1][1] != start or element not in self._elements or end - run[0][0] > _LONGEST_RUN):
                 if len(run) >= _LEAST:
                     self._keep(data, run)
                 run = []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from typing import NamedTuple
 
 from pacs_server.dicom.encoding import Encoding
-from pacs_server.dicom.runs import KEY, Runs, Step
+from pacs_server.dicom.runs import KEY, MOST_STEPS, Runs, Step
 from pacs_server.dicom.tags import ITEM, ITEM_END, SEQUENCE_END, UNDEFINED_LENGTH
 from pacs_server.dicom.vr import LONG_VRS, SHORT_VRS, looks_like_vr
 from pacs_server.errors import InvalidInstance
@@ -122,7 +122,8 @@ class Skimmer:
                         text = text is not None and text
                     else:
                         found[tag] = text
-                steps.append((at, end, tag, text))
+                if seen < MOST_STEPS:
+                    steps.append((at, end, tag, text))
                 last = tag
                 seen += 1
                 at = end

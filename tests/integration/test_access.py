@@ -139,8 +139,8 @@ def test_what_is_not_allowed_is_answered_0124_and_the_association_goes_on(guarde
             assert reply.status == 0x0124, service
             assert reply.error_comment == f"this peer may not use the service {PEER_SERVICES[service]}"
         raw.release()
-        samples = pacs.metrics._requests.collect()[0].samples
-        refused = [s for s in samples if s.labels["status"] == "0x0124" and s.name.endswith("_total")]
+        samples = [sample for family in pacs.metrics._requests.collect() for sample in family.samples]
+        refused = [s for s in samples if s.labels.get("status") == "0x0124" and s.name.endswith("_total")]
         assert sum(sample.value for sample in refused) == len(REQUESTS)
     assert set(REQUESTS) == set(Service)
     # A refused C-ECHO, too.
