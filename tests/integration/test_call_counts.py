@@ -15,6 +15,8 @@ from benchmarks.instances import find_template
 from benchmarks.jobs import FindJob, GetJob, StoreJob, store_studies
 from benchmarks.rows import SMALL
 from pacs_server.app.server import PacsServer
+from pacs_server.dicom import skim
+from pacs_server.dicom.runs import Runs
 from pacs_server.kit import logs
 from pacs_server.net.message import CommandField
 
@@ -33,7 +35,13 @@ OF_MANY = ("match", "get")
 def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Counter[str]]]:
     """What each operation calls, in a server that logs as one does that was installed."""
     directory, root = tmp_path_factory.mktemp("calls"), logging.getLogger()
-    with mock.patch.multiple(root, handlers=[], level=root.level):
+    # What other tests have left to be remembered would have to be looked through.
+    fresh = {encoding: Runs() for encoding in skim._RUNS}
+    with (
+        mock.patch.multiple(root, handlers=[], level=root.level),
+        mock.patch.dict(skim._RUNS, fresh),
+        mock.patch.object(skim, "_known", {}),
+    ):
         logs.configure(level="info", json=False, file=directory / "pacs.log", console=False)
         # Reading instances again in the background is work of its own.
         settings = config(directory, storage={"scrub_rate": None})
