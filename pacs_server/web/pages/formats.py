@@ -68,9 +68,9 @@ class Formats:
         """How long ago a moment is, or how far ahead."""
         if when is None:
             return ""
-        return format_timedelta(
-            when - datetime.now(when.tzinfo), add_direction=True, locale=self._locale, format="long"
-        )
+        # Six days are six days, not a week.
+        ago = when - datetime.now(when.tzinfo)
+        return format_timedelta(ago, threshold=1.0, add_direction=True, locale=self._locale, format="long")
 
 
 def person(names: str | Sequence[str]) -> str:
