@@ -143,6 +143,8 @@ class Parents:
         self._studies: dict[str, list[_Row]] = {}
         self._series: dict[str, list[_Row]] = {}
         self._touched: dict[Table, list[_Row]] = {table: [] for table in COUNTERS}
+        # What to log once the instances are in: one that is known already has changed nothing.
+        self._warnings: list[tuple[str, Header]] = []
 
     def __len__(self) -> int:
         """How many series are remembered."""
@@ -163,6 +165,13 @@ class Parents:
             if changed:
                 self._update(table, changed)
             touched.clear()
+        if self._warnings:
+            for message, header in self._warnings:
+                log.warning(message, extra=_uids(header))
+            self._warnings.clear()
+
+    def _warn(self, message: str, header: Header) -> None:
+        self._warnings.append((message, header))
 
     def place(self, header: Header, received_at: datetime, calling_ae: str) -> _Row:
         """The series an instance goes to, with all counters above it brought up to date."""
@@ -234,7 +243,7 @@ class Parents:
             if series.parent is study:
                 return series
         if any(series.parent.values["study_instance_uid"] != header.uids.study for series in known if series.parent):
-            log.warning("series is known in another study, kept apart", extra=_uids(header))
+            self._warn("series is known in another study, kept apart", header)
         return self._new_series(header, study)
 
     def _study_of(self, header: Header, identity: Identity) -> _Row:
@@ -247,7 +256,7 @@ class Parents:
             if study.parent is patient:
                 return study
         if known:
-            log.warning("study is known with another patient, kept apart", extra=_uids(header))
+            self._warn("study is known with another patient, kept apart", header)
         return self._new_study(header, patient)
 
     def _patient_of(self, header: Header, identity: Identity) -> _Row:
@@ -346,7 +355,7 @@ class Parents:
             known, _ = self._patients_of(identity, header.uids.study)
             patient.values["variant"] = _next_variant(known)
             if known:
-                log.warning("patient ID is known with another name or birth date, kept apart", extra=_uids(header))
+                self._warn("patient ID is known with another name or birth date, kept apart", header)
             known.append(patient)
         return patient
 
