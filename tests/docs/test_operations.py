@@ -185,7 +185,7 @@ def test_log_messages_exist(root: Path, rows: Callable[..., list[list[str]]]) ->
     messages = [row[0].strip("`") for row in rows(LOGS, "Messages") if row[0]]
     assert len(messages) >= 5
     source = _source(root)
-    call = r'(?:log|sparingly)\.\w+\(\s*[^"]*'
+    call = r'(?:log|sparingly|self)\.\w+\(\s*[^"]*'
     assert [message for message in messages if not re.search(f'{call}"{message}"', source)] == []
 
 

@@ -11,12 +11,19 @@ from hypothesis import strategies as st
 from pacs_server.config import Config, PeerRule, RemoteAEConfig
 from pacs_server.config.disk import check_filesystem
 from pacs_server.config.load import load
+from pacs_server.config.sections.polling import PollingConfig, PrefetchConfig
 from pacs_server.errors import ConfigError
 
+# The settings at the top that are lists, with what an entry may hold.
+LISTS = {
+    "remote_aes": [*RemoteAEConfig.model_fields, "tsl"],
+    "polling": [*PollingConfig.model_fields, "evry"],
+    "prefetch": [*PrefetchConfig.model_fields, "from"],
+}
 SECTIONS = {
     name: list(type(getattr(Config(), name)).model_fields)
     for name in Config.model_fields
-    if name not in ("remote_aes", "source", "origins", "secret_files")
+    if name not in (*LISTS, "source", "origins", "secret_files")
 }
 VARIABLES = [f"PACS_SERVER__{name}__{key}".upper() for name, keys in SECTIONS.items() for key in keys]
 
@@ -39,18 +46,18 @@ scalars = (
 )
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
 peers = st.lists(st.dictionaries(st.sampled_from([*PeerRule.model_fields, "adresses"]), values, max_size=4), max_size=3)
-remotes = st.lists(st.dictionaries(st.sampled_from([*RemoteAEConfig.model_fields, "tsl"]), scalars), max_size=3)
+entries = {name: st.lists(st.dictionaries(st.sampled_from(keys), scalars), max_size=3) for name, keys in LISTS.items()}
 
 
 @st.composite
 def documents(draw: st.DrawFn) -> str:
     """A file of the right shape with any values."""
     content: dict[str, object] = {}
-    for name in draw(st.lists(st.sampled_from([*SECTIONS, "remote_aes", "sever"]), unique=True)):
+    for name in draw(st.lists(st.sampled_from([*SECTIONS, *LISTS, "sever"]), unique=True)):
         keys = st.dictionaries(st.sampled_from([*SECTIONS.get(name, []), "prot"]), values, max_size=3)
         if name == "access_control":
             keys |= st.fixed_dictionaries({"peers": peers})
-        content[name] = draw(remotes if name == "remote_aes" else keys | values)
+        content[name] = draw(entries[name] if name in entries else keys | values)
     return yaml.safe_dump(content, allow_unicode=draw(st.booleans()), default_flow_style=draw(st.booleans()))
 
 
