@@ -96,7 +96,7 @@ def test_what_was_deleted_is_restored_or_removed_for_good(rooms: Rooms) -> None:
     page = rooms.page("/trash")
     assert "Roe, Jane" in page
     assert "a &lt;b&gt;test&lt;/b&gt;" in page
-    assert "in 1 month" in page
+    assert "in 4 weeks" in page
     assert "Remove for good" not in page
     assert "1 image is back in the archive." in rooms.submit(f"/trash/{oldest}/restore")
     rooms.submit(f"/trash/{newest}/purge", 403)
