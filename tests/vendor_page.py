@@ -7,30 +7,36 @@ from pacs_server.dicom.vendors import GENERIC, VENDORS, Quirks, Vendor
 
 _HEAD = """# Vendors
 
-What the server knows of what vendors do in their own way, and where that is said. `make conformance` makes this page
-from the tables in `pacs_server/dicom/vendors.py` and `pacs_server/dicom/private_known.py`. What no source was found
-for is not in them. Each vendor has a synthetic object, and a remote that behaves like it, in the tests; none was
-tested with the vendor's own product except Orthanc and DCMTK.
+Products of some vendors deviate from the Standard, or keep important values in private elements. This page lists the
+peculiarities that the server takes into account, and their sources. Peculiarities without a source are not included.
+`make conformance` generates the page from the tables in `pacs_server/dicom/vendors.py` and
+`pacs_server/dicom/private_known.py`.
+
+The tests include a synthetic object of each vendor, and a simulated remote that behaves like its product. Of the
+products themselves, only Orthanc and DCMTK were tested.
 
 ## Remotes
 
-A remote says in each association whose software it is (PS3.7 D.3.3.2). `remote_aes[].vendor` says it instead, for
-software that is built on a toolkit and names that. Searches at the remote respect what is in the table.
+Each remote reports its software when an association is opened: the Implementation Class UID and the Implementation
+Version Name (PS3.7 D.3.3.2). From these, the server recognises the vendor. A product that is built on a toolkit may
+report the toolkit instead; for such a product, set `remote_aes[].vendor`. The last column shows how searches at the
+remote differ. An entry that ends with … is the beginning of a value.
 
 """
 _PRIVATE = """
 ## Private elements
 
-Private elements are found by their creator in whichever block it is (PS3.5 7.8.1), because archives that put data
-sets together anew move the blocks. The page of an instance, and `GET /api/v1/instances/{uid}/private`, name the
-elements as pydicom's dictionary does, and tell the values below under standard names, unless the instance has the
-attribute of the Standard. Stored bytes, DICOMweb and DIMSE stay as they are.
+The server finds private elements by their private creator, in whichever block they are (PS3.5 7.8.1), because some
+archives move the blocks. The page of an instance, and `GET /api/v1/instances/{uid}/private`, show each private element
+with its name from pydicom's dictionary. They also show the values in the table below under the name of the Standard,
+unless the instance has the standard attribute itself. This does not change the stored files, or the answers over
+DICOMweb and DIMSE.
 
 """
 _GRADIENTS = """
-The directions of diffusion of GE are left out: GE gives them along frequency, phase and slice
-(https://github.com/rordenlab/dcm2niix/blob/master/GE/README.md), the Standard in the coordinates of the patient. The
-binary CSA headers of Siemens are not read.
+GE's diffusion directions are not included, because GE states them relative to frequency, phase and slice
+(https://github.com/rordenlab/dcm2niix/blob/master/GE/README.md), but the Standard in the coordinates of the patient.
+The binary CSA headers of Siemens are not read.
 """
 
 
@@ -40,7 +46,7 @@ def page() -> str:
 
 
 def _remotes() -> Iterator[str]:
-    yield from _row(["Vendor", "`vendor`", "Implementation Class UID", "Version Name", "What searches respect"])
+    yield from _row(["Vendor", "`vendor`", "Implementation Class UID", "Version Name", "How searches differ"])
     yield from _row(["---"] * 5)
     for vendor in VENDORS:
         names = ", ".join(f"`{name}`" for name in (vendor.name, *vendor.also))
@@ -51,15 +57,23 @@ def _remotes() -> Iterator[str]:
 
 
 def _quirks(quirks: Quirks) -> str:
-    said = [] if quirks.star_means_all else ["a lone `*` is sent as an empty key, whatever the attribute"]
-    said += ["lists of values are sent as they are"] if quirks.takes_lists else []
-    return "; ".join(said) or "what the Standard says"
+    said = [] if quirks.star_means_all else ["a lone `*` is sent as an empty key for every attribute"]
+    said += ["a list of values is sent as one key"] if quirks.takes_lists else []
+    return "; ".join(said) or "as for all remotes, see below"
 
 
 def _section(vendor: Vendor) -> str:
     objects = [
-        *([f"Its objects are told by Manufacturer: {_begins(vendor.manufacturers)}."] if vendor.manufacturers else []),
-        *([f"Else by private creators: {_begins(vendor.creators)}."] if vendor.creators else []),
+        *(
+            [f"Its objects are recognised by Manufacturer: {_begins(vendor.manufacturers)}."]
+            if vendor.manufacturers
+            else []
+        ),
+        *(
+            [f"If Manufacturer does not tell, by private creators: {_begins(vendor.creators)}."]
+            if vendor.creators
+            else []
+        ),
     ]
     title = "All remotes" if vendor is GENERIC else vendor.name
     told = "".join(f"- {each}\n" for each in (*objects, *vendor.remarks))

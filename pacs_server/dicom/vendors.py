@@ -53,11 +53,12 @@ GENERIC: Final = Vendor(
     "generic",
     sources=("PS3.4 C.2.2.2", "PS3.4 C.2.2.1.3"),
     remarks=(
-        "Wild cards are for text: a lone `*` for a date, time, number or UID is sent as an empty key.",
-        "Few remotes take a list of values but of UIDs: it is asked for value by value, and each match is told once.",
-        "A remote need not match optional keys such as Modalities in Study. Studies whose answer says that they have "
-        "other modalities are dropped here. Where an answer says nothing, as with DCMTK's dcmqrscp, polling asks for "
-        "the series.",
+        "For a date, time, number or UID, a lone `*` is sent as an empty key, because wild cards are for text.",
+        "Few remotes accept a list of values, except of UIDs. The server therefore searches value by value, and lists "
+        "each match once.",
+        "Remotes need not match optional keys such as Modalities in Study. The server removes from the result those "
+        "studies whose answers contain other modalities. If the answers do not contain the modalities, as with DCMTK's "
+        "dcmqrscp, polling asks for the series of each study.",
     ),
 )  # fmt: skip
 
@@ -69,7 +70,7 @@ VENDORS: Final = (
             "Centricity PACS 3.0 DICOM Conformance Statement (GE 2017753-209, 2005), revision history",
             _ORTHANC_31, _PYDICOM,
         ),
-        ("The wild cards were reported for a WA server.",),
+        ("The problem with a lone `*` was reported for a WA server.",),
     ),
     Vendor(
         "Philips", (), ("1.3.46.670589.",), (), ("Philips",), ("Philips", "PMS", "SPI-P"), Quirks(star_means_all=False),
@@ -77,13 +78,13 @@ VENDORS: Final = (
             "https://github.com/rordenlab/dcm2niix/blob/master/Philips/README.md (private SOP classes)",
             _ORTHANC_31, _PYDICOM,
         ),
-        ("The wild cards were reported for an ADW.",),
+        ("The problem with a lone `*` was reported for an ADW.",),
     ),
     Vendor(
         "Siemens", ("Siemens Healthineers",), ("1.3.12.2.1107.",), (), ("SIEMENS",), ("SIEMENS", "SHS MagicView"),
         Quirks(star_means_all=False),
         ("https://github.com/rordenlab/dcm2niix/issues/348 (UIDs of the vendor)", _ORTHANC_31, _PYDICOM),
-        ("The wild cards were reported for syngo.via.",),
+        ("The problem with a lone `*` was reported for syngo.via.",),
     ),
     Vendor(
         "Agfa", ("IMPAX",), ("1.3.51.",), ("IMPAX",), ("Agfa",), ("AGFA", "MITRA"), Quirks(star_means_all=False),
@@ -93,9 +94,9 @@ VENDORS: Final = (
             "https://github.com/rordenlab/dcm2niix/issues/437 (moved blocks)",
         ),
         (
-            "The wild cards were reported for IMPAX.",
-            "Private blocks move when objects pass through it.",
-            "Enterprise Imaging is built on dcm4che and may say so.",
+            "The problem with a lone `*` was reported for IMPAX.",
+            "It moves private blocks: an object that passes through it can have its private elements in another block.",
+            "Enterprise Imaging is built on dcm4che and may report dcm4che as its software.",
         ),
     ),
     Vendor(
@@ -105,12 +106,12 @@ VENDORS: Final = (
             "Synapse DICOM Conformance Statement, version 08 (FUJIFILM Medical Systems USA, 2008), revision history",
             _PYDICOM,
         ),
-        ("Synapse from 3.2.0 limits the rows of a C-FIND: ask for short ranges of dates.",),
+        ("Synapse from version 3.2.0 on limits the matches of a C-FIND, so search for short ranges of dates.",),
     ),
     Vendor(
         "Sectra", (), ("1.2.752.24.",), (), ("Sectra",), ("SECTRA",), Quirks(),
         (_PYDICOM,),
-        ("No source was found for what it does in its own way, nor for its Implementation Class UID: that is told by "
+        ("No source was found for its peculiarities or for its Implementation Class UID. The prefix in the table is "
          "the root of the UIDs of its studies.",),
     ),
     Vendor(
@@ -121,16 +122,16 @@ VENDORS: Final = (
             "https://github.com/dcm4che/dcm4che/issues/552 (moved blocks)",
         ),
         (
-            "It says dcm4che, as all that is built on that library does.",
-            "Private blocks move when objects pass through it.",
+            "It reports dcm4che as its software, like everything that is built on that library.",
+            "It moves private blocks: an object that passes through it can have its private elements in another block.",
         ),
     ),
     Vendor(
         "Orthanc", (), (), ("ORTHANC",), (), (), Quirks(takes_lists=True),
         ("https://orthanc.uclouvain.be/hg/orthanc/rev/6358923d3ced (lists of values, wild cards by VR)",),
         (
-            "It says DCMTK, as all that is built on that library does: set `vendor: Orthanc`.",
-            "LimitFindResults limits the answers of a search if it is set there.",
+            "It reports DCMTK as its software, like everything that is built on that library. Set `vendor: Orthanc`.",
+            "If LimitFindResults is set in its configuration, it limits the matches of a search.",
         ),
     ),
 )  # fmt: skip
