@@ -91,7 +91,7 @@ class Metrics:
         )
         self._deliveries = Counter(
             "pacs_delivery_answers",
-            "What remotes answered.",
+            "Answers of remotes.",
             ["remote", "outcome"],
             registry=registry,
         )
@@ -120,7 +120,7 @@ class Metrics:
 
         self._sources = Counter(
             "pacs_worklist_inputs",
-            "Files and messages with worklist items that came in.",
+            "Worklist files and HL7 messages.",
             ["source", "result"],
             registry=registry,
         )
@@ -129,10 +129,10 @@ class Metrics:
             "pacs_audit_backlog", "Audit records that wait to be sent to the repository.", registry=registry
         )
 
-        self._scrubbed = Counter("pacs_scrub_checked", "Stored instances read again.", registry=registry)
-        self._scrubbed_bytes = Counter("pacs_scrub_bytes", "Bytes of stored instances read again.", registry=registry)
+        self._scrubbed = Counter("pacs_scrub_checked", "Stored instances that the scrub has reread.", registry=registry)
+        self._scrubbed_bytes = Counter("pacs_scrub_bytes", "Bytes that the scrub has reread.", registry=registry)
         self._scrub_findings = Gauge(
-            "pacs_scrub_findings", "Stored instances that are not in order.", ["kind"], registry=registry
+            "pacs_scrub_findings", "Damaged or missing instances that the scrub has found.", ["kind"], registry=registry
         )
 
     def association(self) -> None:
@@ -284,7 +284,7 @@ GAUGES = {
     "pacs_connections_open": "Connections open, associated or not.",
     "pacs_web_connections": "HTTP connections open on the web port.",
     "pacs_patients": "Patients in the index.",
-    "pacs_identity_conflicts": "Patient IDs and studies that came with patients who cannot be one person.",
+    "pacs_identity_conflicts": "Patient IDs and studies with patients who cannot be one person.",
     "pacs_studies": "Studies in the index.",
     "pacs_series": "Series in the index.",
     "pacs_instances": "Instances in the index.",
@@ -293,15 +293,15 @@ GAUGES = {
     "pacs_checkpoint_waiting": "Stored instances that wait for the next checkpoint.",
     "pacs_storage_days_left": "Days until the storage is full, at the rate of the last week.",
     "pacs_feed_lag": "Instances and changes that the slowest consumer of the feed has not read yet.",
-    "pacs_commitment_pending": "Storage commitment transactions that wait to be reported.",
+    "pacs_commitment_pending": "Storage commitment transactions whose report is not delivered yet.",
     "pacs_commitment_given_up": "Storage commitment transactions whose report was given up.",
     "pacs_commitment_oldest_undelivered_seconds": "Age of the oldest pending transaction.",
     "pacs_tls_certificate_expiry_seconds": "Unix time when the server's certificate expires.",
-    "pacs_web_tls_certificate_expiry_seconds": "Unix time when the certificate of the HTTP door expires.",
+    "pacs_web_tls_certificate_expiry_seconds": "Unix time when the certificate of the web port expires.",
     "pacs_tls_crl_expiry_seconds": "Unix time when the first of the certificate revocation lists expires.",
-    "pacs_scrub_last_pass_seconds": "Unix time when all stored instances had last been read again.",
-    "pacs_last_backup_seconds": "Unix time when the last backup ended that this archive knows of.",
-    "pacs_ready": "Whether the server can take and give instances (1 or 0).",
+    "pacs_scrub_last_pass_seconds": "Unix time when the scrub last finished reading the whole archive.",
+    "pacs_last_backup_seconds": "Unix time when the last known backup of this archive ended.",
+    "pacs_ready": "Whether the server can store and send instances (1 or 0).",
 }
 
 
