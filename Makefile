@@ -116,7 +116,7 @@ bench: $(DEV_STAMP) ## Run the benchmarks, beside other archives if they are ins
 	$(BIN)/python benchmarks/run.py
 
 .PHONY: bench-web
-bench-web: $(DEV_STAMP) ## The HTTP door, beside Orthanc with its DICOMweb plugin if that is installed
+bench-web: $(DEV_STAMP) ## Measure the web port, beside Orthanc with its DICOMweb plugin if that is installed
 	$(BIN)/python -m benchmarks.web
 
 .PHONY: bench-concurrency
