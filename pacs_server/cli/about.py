@@ -13,7 +13,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def status(context: typer.Context, config: ConfigOption = None) -> None:
-    """Ask the running server how it is."""
+    """Print the status of the running server."""
     from pacs_server.kit.logs import escaped
 
     settings = load_config(context, config, check=False)
@@ -65,7 +65,7 @@ def _readable(value: object, indent: str = "") -> Iterator[str]:
 def conformance(
     context: typer.Context,
     config: ConfigOption = None,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of printing.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of printing.")] = None,
 ) -> None:
     """Print the DICOM conformance statement of this server as configured."""
     from pacs_server.app.conformance import statement

@@ -31,7 +31,7 @@ ToOption = Annotated[datetime | None, typer.Option("--to", formats=["%Y-%m-%d"],
 
 @app.command()
 def verify(context: typer.Context, config: ConfigOption = None) -> None:
-    """Check that no record was changed, removed or added; names the first one that is not in order."""
+    """Check that no record was changed, removed or added. Names the first wrong record."""
     from pacs_server.audit.verify import InvalidTrail
     from pacs_server.audit.verify import verify as verify_trail
 
@@ -54,9 +54,9 @@ def search(
     user: Annotated[str | None, typer.Option(metavar="NAME", help="A user name or an AE title.")] = None,
     from_: FromOption = None,
     to: ToOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print whole records, one JSON object a line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print whole records, one JSON object on each line.")] = False,
 ) -> None:
-    """Print who touched a patient's or a study's data, or what a user did, the oldest first."""
+    """Print who used a patient's or a study's data, or what a user did, the oldest first."""
     from pacs_server.audit import search as searching
     from pacs_server.audit.export import as_json as json_line
     from pacs_server.kit.logs import escaped
@@ -86,9 +86,9 @@ def export(
     from_: FromOption = None,
     to: ToOption = None,
     format_: Annotated[Literal["json", "csv", "xml"], typer.Option("--format", help="json, csv or xml.")] = "json",
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write there instead of printing.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to this file instead of printing.")] = None,
 ) -> None:
-    """Write out the records of some days, or all: JSON lines, CSV, or the audit messages of PS3.15."""
+    """Export the records of some days, or all: as JSON lines, CSV, or audit messages of PS3.15."""
     from pacs_server.audit.export import export as exported
 
     settings = _settings(context, config)

@@ -34,7 +34,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 DirectoryArgument = Annotated[Path, typer.Argument(metavar="DIRECTORY", help="The directory of the backups.")]
 RateOption = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Move at most so much a second, such as 50MB.", show_default=False)
+    str | None, typer.Option(metavar="SIZE", help="The maximum rate for each second, such as 50MB.", show_default=False)
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print the result as a JSON object.")]
 
@@ -45,7 +45,7 @@ def backup(
     directory: DirectoryArgument,
     *,
     config: ConfigOption = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Read the whole backup back afterwards.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read and check the whole backup afterwards.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="Print the snapshots instead of making one.")] = False,
     prune: Annotated[
         int | None,
@@ -54,7 +54,7 @@ def backup(
     rate: RateOption = None,
     as_json: JSONOption = False,
 ) -> None:
-    """Copy the index and all files that are not in the backup yet, while the server runs."""
+    """Back up the index and all files that are not in the backup yet. The server may keep running."""
     from pacs_server.upkeep.backup_directory import BackupDirectory
 
     if list_ and prune is not None:
@@ -78,11 +78,13 @@ def restore(
     directory: DirectoryArgument,
     *,
     config: ConfigOption = None,
-    snapshot: Annotated[str | None, typer.Option(metavar="TIME", help="Which one, instead of the newest.")] = None,
+    snapshot: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The snapshot to restore, instead of the newest.")
+    ] = None,
     rate: RateOption = None,
     as_json: JSONOption = False,
 ) -> None:
-    """Bring a backup back into an empty archive and an empty database; run it again to resume."""
+    """Restore a backup into an empty archive and an empty database. Run it again to resume."""
     from pacs_server.audit.events import Action, Event, EventID
     from pacs_server.storage.assembly import files_of
     from pacs_server.upkeep.backup_directory import BackupDirectory

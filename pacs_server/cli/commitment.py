@@ -20,11 +20,11 @@ _COLUMNS = ("ID", "STATUS", "AGE", "AE TITLE", "INSTANCES", "FAILED", "ATTEMPTS"
 def list_transactions(
     context: typer.Context,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="Those that were reported, too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest.")] = 100,
+    everything: Annotated[bool, typer.Option("--all", help="Also list those that were reported.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many to list, the newest.")] = 100,
     config: ConfigOption = None,
 ) -> None:
-    """List the transactions that are not reported yet, the newest last."""
+    """List the transactions whose report is not delivered yet, the newest last."""
     with open_archive(context, config) as archive:
         summaries = archive.commitment.summaries(everything=everything, limit=limit)
     now = datetime.now(UTC)
@@ -34,10 +34,10 @@ def list_transactions(
 @app.command()
 def retry(
     context: typer.Context,
-    key: Annotated[int, typer.Argument(metavar="ID", help="The number that `commitment list` shows.")],
+    key: Annotated[int, typer.Argument(metavar="ID", help="The number that `commitment list` prints.")],
     config: ConfigOption = None,
 ) -> None:
-    """Make a transaction due now, given up or not; the running server takes it up within ten seconds."""
+    """Report a transaction now, even if it was given up. The running server starts within ten seconds."""
     with open_archive(context, config) as archive:
         if not archive.commitment.retry(key):
             fail(f"there is no transaction {key} that is not reported yet", 1)

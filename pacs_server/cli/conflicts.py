@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 
-ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept in the audit trail.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the audit trail.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and change nothing.")]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _PERSON_COLUMNS = ("PATIENT", "PATIENT ID", "NAME", "BIRTH DATE", "STUDIES")
 _HOW = "its key as `conflicts` prints it, its Patient ID, or ID^^^ISSUER"
@@ -28,7 +28,7 @@ _HOW = "its key as `conflicts` prints it, its Patient ID, or ID^^^ISSUER"
 
 @app.command()
 def conflicts(context: typer.Context, *, config: ConfigOption = None, as_json: JSONOption = False) -> None:
-    """List patients of one ID who cannot be one person, and studies of one UID that came with several patients."""
+    """List patients with the same ID who cannot be one person, and studies that arrived with several patients."""
     with _identity(context, config) as identity:
         found = identity.conflicts()
     if as_json:
@@ -55,11 +55,13 @@ def patients(
     context: typer.Context,
     patient: Annotated[str | None, typer.Argument(metavar="[ID]", help="Patient ID, or ID^^^ISSUER.")] = None,
     *,
-    study: Annotated[str | None, typer.Option(metavar="UID", help="Whose this study is, and was.")] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="UID", help="The present and former patients of a study.")
+    ] = None,
     config: ConfigOption = None,
     as_json: JSONOption = False,
 ) -> None:
-    """List the patients of an ID or of a study with their keys; @m... are those whose studies were moved away."""
+    """List the patients of an ID or of a study, with their keys. @m... are patients whose studies were moved away."""
     if (patient is None) == (study is None):
         fail("say either an ID or --study UID", 2)
     with _identity(context, config) as identity:
@@ -76,14 +78,14 @@ def patients(
 @app.command()
 def merge(
     context: typer.Context,
-    patient: Annotated[str, typer.Argument(metavar="PATIENT", help=f"Who is no more: {_HOW}.")],
+    patient: Annotated[str, typer.Argument(metavar="PATIENT", help=f"The patient to remove: {_HOW}.")],
     *,
-    into: Annotated[str, typer.Option(metavar="PATIENT", help="Who gets all the studies, named the same way.")],
+    into: Annotated[str, typer.Option(metavar="PATIENT", help="The patient who gets the studies, in the same form.")],
     reason: ReasonOption,
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Give all studies of a patient, and those still to come, to another one; files stay as they were sent."""
+    """Move all present and future studies of a patient to another patient. Files stay as they were sent."""
     with _identity(context, config) as identity:
         source, target = identity.person(patient), identity.person(into)
         moved = identity.merge(source, target, reason, dry_run=dry_run)
@@ -96,14 +98,14 @@ def merge(
 @app.command()
 def reassign(
     context: typer.Context,
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Its UID, or its key as `conflicts` prints it.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Its UID, or the key that `conflicts` prints.")],
     *,
-    to: Annotated[str, typer.Option(metavar="PATIENT", help=f"Whose it is: {_HOW}.")],
+    to: Annotated[str, typer.Option(metavar="PATIENT", help=f"The right patient: {_HOW}.")],
     reason: ReasonOption,
     dry_run: DryRunOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Give a study, and what still comes of it, to another patient; files stay as they were sent."""
+    """Move a study, and what still arrives of it, to another patient. Files stay as they were sent."""
     with _identity(context, config) as identity:
         one, target = identity.study(study), identity.person(to)
         identity.reassign(one, target, reason, dry_run=dry_run)

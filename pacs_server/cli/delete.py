@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from pacs_server.services.deletion import DeletionService, Extent
 
 app = typer.Typer(
-    help="Delete a study, a series or an instance; it can be restored as long as it is in the trash.",
+    help="Delete a study, a series or an instance. It can be restored while it is in the trash.",
     rich_markup_mode=None,
 )
-trash = typer.Typer(help="What was deleted, until it is removed for good.", rich_markup_mode=None)
+trash = typer.Typer(help="The trash: what was deleted, until it is removed for good.", rich_markup_mode=None)
 
 _COLUMNS: Final = ("ID", "LEVEL", "UID", "DELETED AT", "BY", "INSTANCES", "BYTES", "STATUS", "REMOVED AFTER", "REASON")
 _LEVEL_NAMES: Final = {"STUDY": "study", "SERIES": "series", "IMAGE": "instance"}
 
 UIDArgument = Annotated[str, typer.Argument(metavar="UID", help="Its UID.")]
-ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept with it and in the audit trail.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")]
-IDArgument = Annotated[str, typer.Argument(metavar="ID", help="As `trash list` shows it.")]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="The reason, for the trash and the audit trail.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what would be deleted, and change nothing.")]
+IDArgument = Annotated[str, typer.Argument(metavar="ID", help="The ID that `trash list` prints.")]
 
 
 @app.command()
@@ -40,7 +40,7 @@ def study(
     context: typer.Context, uid: UIDArgument, reason: ReasonOption, *, yes: YesOption = False,
     dry_run: DryRunOption = False, config: ConfigOption = None,
 ) -> None:  # fmt: skip
-    """Delete a study."""
+    """Move a study to the trash."""
     from pacs_server.dicom.levels import Level
 
     _delete(context, config, Level.STUDY, uid, reason, yes=yes, dry_run=dry_run)
@@ -51,7 +51,7 @@ def series(
     context: typer.Context, uid: UIDArgument, reason: ReasonOption, *, yes: YesOption = False,
     dry_run: DryRunOption = False, config: ConfigOption = None,
 ) -> None:  # fmt: skip
-    """Delete a series."""
+    """Move a series to the trash."""
     from pacs_server.dicom.levels import Level
 
     _delete(context, config, Level.SERIES, uid, reason, yes=yes, dry_run=dry_run)
@@ -62,7 +62,7 @@ def instance(
     context: typer.Context, uid: UIDArgument, reason: ReasonOption, *, yes: YesOption = False,
     dry_run: DryRunOption = False, config: ConfigOption = None,
 ) -> None:  # fmt: skip
-    """Delete an instance, with all versions of it."""
+    """Move an instance, with all its versions, to the trash."""
     from pacs_server.dicom.levels import Level
 
     _delete(context, config, Level.IMAGE, uid, reason, yes=yes, dry_run=dry_run)
@@ -73,7 +73,7 @@ def list_(
     context: typer.Context,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
-    patient: Annotated[bool, typer.Option("--patient", help="Show the patient IDs too.")] = False,
+    patient: Annotated[bool, typer.Option("--patient", help="Also print the patient IDs.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """List what is in the trash, the oldest first."""
@@ -91,7 +91,7 @@ def list_(
 
 @trash.command()
 def restore(context: typer.Context, key: IDArgument, config: ConfigOption = None) -> None:
-    """Bring back what a deletion took, as it was."""
+    """Restore a deletion as it was."""
     from pacs_server.kit.logs import escaped
 
     with _deletions(context, config) as (deletions, _):
@@ -110,12 +110,12 @@ def empty(
     context: typer.Context,
     *,
     older_than: Annotated[
-        int | None, typer.Option(metavar="DAYS", min=0, help="Only what was deleted more days ago.")
+        int | None, typer.Option(metavar="DAYS", min=0, help="Only what was deleted more than this number of days ago.")
     ] = None,
     yes: YesOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Remove what is in the trash for good: all of it, or what is older than some days."""
+    """Delete the contents of the trash for good: all, or those older than some days."""
     with _deletions(context, config) as (deletions, _):
         if not yes and not typer.confirm("Remove it for good? It cannot be restored then."):
             fail("nothing was removed", 1)

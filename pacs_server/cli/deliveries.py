@@ -24,17 +24,19 @@ _EACH = ("ID", "SOP INSTANCE UID", "REMOTE", "RULE", "STATE", "ANSWERED BY", "AT
 def deliveries(
     context: typer.Context,
     *,
-    study: Annotated[str | None, typer.Option(help="Only those of this study, by UID or accession number.")] = None,
+    study: Annotated[str | None, typer.Option(help="Only this study, by UID or accession number.")] = None,
     remote: Annotated[str | None, typer.Option(metavar="NAME", help="Only those to this remote.")] = None,
     state: Annotated[
         list[str] | None, typer.Option(help="waiting, delivered, dead or cancelled; may be given several times.")
     ] = None,
-    instances: Annotated[bool, typer.Option("--instances", help="Each instance with what was answered.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many rows, the newest.")] = 100,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="List each instance with the remote's answer.")
+    ] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many rows to list, the newest.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """List what waits to be sent to remotes or was given up, and why; of one study all that is known."""
+    """List what is waiting to be sent or was given up, and why. With --study, also list what was sent."""
     from pacs_server.index.deliveries import DeliveryState
     from pacs_server.index.delivery_overview import OPEN_STATES, DeliveryFilter
 

@@ -31,7 +31,7 @@ def export(
     zip_: Annotated[bool, typer.Option("--zip", help="Write one ZIP file instead of a directory.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Write a study as it is stored, with a DICOMDIR. Nothing is overwritten, and nothing is left of what fails."""
+    """Write a study as it is stored, with a DICOMDIR. Overwrites nothing; a failed export leaves nothing behind."""
     from pacs_server.services.export_targets import DirectoryTarget, ZipTarget
 
     with open_archive(context, config) as archive:

@@ -67,24 +67,28 @@ def find(  # noqa: PLR0913
     context: typer.Context,
     what: Annotated[What, typer.Argument(metavar="WHAT", help="studies, series or instances.")],
     *,
-    patient_id: Annotated[str | None, typer.Option(metavar="ID", help="Patient ID; * and ? stand for others.")] = None,
-    patient_name: Annotated[str | None, typer.Option(metavar="NAME", help="As 'doe^*', in any case.")] = None,
-    date: Annotated[str | None, typer.Option(metavar="DATE", help="Study date, as 2026-01-31 or today.")] = None,
+    patient_id: Annotated[str | None, typer.Option(metavar="ID", help="Patient ID; * and ? are wild cards.")] = None,
+    patient_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Such as 'doe^*'; case does not matter.")
+    ] = None,
+    date: Annotated[str | None, typer.Option(metavar="DATE", help="Study date, such as 2026-01-31 or today.")] = None,
     from_: Annotated[str | None, typer.Option("--from", metavar="DATE", help="The first study date.")] = None,
     to: Annotated[str | None, typer.Option(metavar="DATE", help="The last study date.")] = None,
-    modality: Annotated[str | None, typer.Option(help="As CT; for studies, one of theirs.")] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="Such as CT. A study matches if it contains this modality.")
+    ] = None,
     accession: Annotated[str | None, typer.Option(metavar="NUMBER", help="Accession number.")] = None,
     description: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Of the study, or of the series; as '*chest*'.")
+        str | None, typer.Option(metavar="TEXT", help="Description of the study or series, such as '*chest*'.")
     ] = None,
     study: Annotated[str | None, typer.Option(metavar="UID", help="Study Instance UID.")] = None,
     series: Annotated[str | None, typer.Option(metavar="UID", help="Series Instance UID.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="How many at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="List at most this many.")] = None,
     as_json: JSONOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, with DICOM's keywords as header.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """List the studies, series or instances that are stored and match, in the order in which they came."""
+    """List the stored studies, series or instances that match, in the order of their arrival."""
     if as_json and as_csv:
         fail("--json and --csv are two formats", 2)
     if what == "studies" and series is not None:

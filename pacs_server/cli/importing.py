@@ -25,10 +25,10 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command("import")
 def import_(
     context: typer.Context,
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders; folders with all below.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and folders, including subfolders.")],
     config: ConfigOption = None,
 ) -> None:
-    """Take DICOM files into the archive; run it again to resume."""
+    """Import DICOM files into the archive. Run it again to resume after an interruption."""
     from pacs_server.intake.importer import check_paths
 
     check_paths(paths)

@@ -12,7 +12,7 @@ from pacs_server.cli.tables import print_table
 if TYPE_CHECKING:
     from pacs_server.services.api_keys import APIKey
 
-app = typer.Typer(help="API keys, for programs that use the HTTP door.", no_args_is_help=True)
+app = typer.Typer(help="API keys, for programs that use the web port.", no_args_is_help=True)
 
 _COLUMNS = ("NAME", "ROLE", "LIMITS", "STATE", "CREATED", "BY", "EXPIRES", "LAST USED")
 _FOR_EVER = "never"
@@ -24,15 +24,15 @@ def create(
     *,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What the key is for.")],
     role: RoleOption = "reader",
-    expires: Annotated[str, typer.Option("--expires", metavar="TIME", help="After so long, such as 90d, or never.")] = (
-        "90d"
-    ),
+    expires: Annotated[
+        str, typer.Option("--expires", metavar="TIME", help="When the key expires: after a time such as 90d, or never.")
+    ] = "90d",
     modality: ModalityOption = None,
     ae: AEOption = None,
     patient: PatientOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Make a key and print it: it is shown this once, and kept nowhere. The running server knows it at once."""
+    """Create a key and print it. It is shown only this once. The running server accepts it at once."""
     granted, lasts = rights(role, modality, ae, patient), _lasting(expires)
     with open_archive(context, config) as archive:
         typer.echo(archive.keys.create(name, granted, lasts))
@@ -41,7 +41,7 @@ def create(
 
 @app.command("list")
 def list_keys(context: typer.Context, config: ConfigOption = None) -> None:
-    """List the keys, those that no longer work too; last use is to the hour."""
+    """List the keys, also those that no longer work. The last use is accurate to the hour."""
     with open_archive(context, config) as archive:
         print_table(_COLUMNS, map(_cells, archive.keys.list()))
 
@@ -52,7 +52,7 @@ def revoke(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the key.")],
     config: ConfigOption = None,
 ) -> None:
-    """Have a key work no longer; a running server follows within two seconds."""
+    """Revoke a key. A running server refuses it within two seconds."""
     with open_archive(context, config) as archive:
         archive.keys.revoke(name)
     typer.echo(f"key {name} revoked")

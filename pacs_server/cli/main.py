@@ -112,13 +112,13 @@ def serve(
     host: Annotated[str | None, typer.Option(help="The address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="The DICOM port; 0 takes any free one.")] = None,
     ae_title: Annotated[str | None, typer.Option(help="The server's AE title.")] = None,
-    storage_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Where the objects are kept.")] = None,
+    storage_dir: Annotated[str | None, typer.Option(metavar="DIR", help="The directory for the stored files.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """A DICOM archive server. Without a command it runs the server until it is told to stop."""
+    """A DICOM archive server. Without a command, the server runs until it is stopped."""
     overrides: dict[str, object] = {
         "server.host": host,
         "server.port": port,

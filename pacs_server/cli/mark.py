@@ -16,16 +16,16 @@ def mark(
     context: typer.Context,
     study: StudyArgument,
     *,
-    label: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Give it a label.")] = None,
-    remove_label: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Take a label away.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Add a label.")] = None,
+    remove_label: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="Remove a label.")] = None,
     assign: Annotated[
-        str | None, typer.Option(metavar="WHO", help='The person or role that is to read it; "" for nobody.')
+        str | None, typer.Option(metavar="WHO", help='The person or role that should read it; "" for nobody.')
     ] = None,
     reading: Annotated[str | None, typer.Option(metavar="STATE", help="unread, reading, read or review.")] = None,
     as_json: JSONOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Label a study, say who is to read it and how far that is; without an option, show what is said of it."""
+    """Set labels, reader and reading state of a study. Without an option, show them."""
     from pacs_server.audit.recorder import local_user
     from pacs_server.dicom.subject import Subject
     from pacs_server.errors import InvalidRequest

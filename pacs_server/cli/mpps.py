@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pacs_server.index.mpps import StepRow
     from pacs_server.services.mpps import Loop, Step
 
-app = typer.Typer(help="Performed procedure steps: what modalities say they did.", rich_markup_mode=None)
+app = typer.Typer(help="Performed procedure steps: what modalities report.", rich_markup_mode=None)
 
 _COLUMNS = ("UID", "STATUS", "START", "STATION", "MODALITY", "RECEIVED", "REFERENCED", "PATIENT ID")
 # How many of the instances that have not come in `show` names.
@@ -30,7 +30,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="The number of steps to print.")] = 100,
     status: Annotated[str | None, typer.Option(help="IN PROGRESS, COMPLETED or DISCONTINUED only.")] = None,
 ) -> None:
-    """List the steps, the latest first: UID, status, start, station, modality, patient, instances received."""
+    """List the steps, the newest first: UID, status, start, station, modality, patient, instances received."""
     wanted = status.upper() if status else None
     with open_archive(context, config) as archive, closing(archive.mpps.list()) as steps:
         found = islice((step for step in steps if wanted in (None, step.status)), limit)
@@ -44,7 +44,7 @@ def show(
     config: ConfigOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print its attributes in the DICOM JSON Model.")] = False,
 ) -> None:
-    """Show a step: what it says, the worklist items it is about, and the instances that have not come in."""
+    """Show a step: its attributes, its worklist items, and the instances that have not arrived."""
     with open_archive(context, config) as archive:
         step = archive.mpps.show(uid)
     if as_json:

@@ -31,14 +31,14 @@ def _group() -> None:
 def seen(
     context: typer.Context,
     *,
-    rejected: Annotated[bool, typer.Option("--rejected", help="Those that were rejected the last time only.")] = False,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Only those that were rejected the last time.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array.")] = False,
     suggest: Annotated[
         str | None, typer.Option(metavar="AE_TITLE", help="Print an entry for access_control.peers instead.")
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """List who asked for an association, the last one first; a running server is a minute behind at most."""
+    """List the peers that asked for an association, the latest first. The list is at most a minute old."""
     with open_archive(context, config) as archive:
         peers = archive.peers.list(rejected=rejected, calling_ae=suggest)
     if suggest is not None:

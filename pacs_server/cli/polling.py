@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pacs_server.config.sections.polling import PollingConfig
     from pacs_server.index.remote_studies import PollingState, RemoteStudy
 
-app = typer.Typer(help="What is fetched by itself from remotes.", rich_markup_mode=None)
+app = typer.Typer(help="Polling: what the server fetches regularly from remotes.", rich_markup_mode=None)
 
 _ENTRIES = ("NAME", "REMOTE", "EVERY", "ASKED", "ANSWERED", "STUDIES", "TO FETCH", "FAILURES", "REASON")
 _STUDIES = (
@@ -36,7 +36,7 @@ JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command("list")
 def list_(context: typer.Context, as_json: JSONOption = False, config: ConfigOption = None) -> None:
-    """List the remotes that are polled: when they were asked and what they answered."""
+    """List the polling entries: when each remote was searched and what it answered."""
     entries = load_config(context, config).polling
     with open_archive(context, config) as archive:
         states = archive.polling.states()
@@ -54,11 +54,11 @@ def studies(
     *,
     remote: Annotated[str | None, typer.Option(metavar="NAME", help="Only those of this remote.")] = None,
     state: Annotated[str | None, typer.Option(help="found, fetching, complete, failed or dropped.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, those found last.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="How many to list, those found last.")] = 100,
     as_json: JSONOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """List the studies that were found at remotes, and how far each has come."""
+    """List the studies that were found at remotes, with their state."""
     from pacs_server.index.remote_studies import RemoteStudyFilter, RemoteStudyState
 
     if state is not None and state not in set(RemoteStudyState):
@@ -75,10 +75,10 @@ def studies(
 @app.command()
 def now(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of an entry of polling.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of a polling entry.")],
     config: ConfigOption = None,
 ) -> None:
-    """Have the running server ask a remote now."""
+    """Let the running server search a remote now."""
     with open_archive(context, config) as archive:
         entry = next((each for each in archive.config().polling if each.name == name), None)
         if entry is None:

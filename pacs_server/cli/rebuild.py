@@ -27,10 +27,10 @@ def rebuild_index(
             metavar="URL|FILE", help="An empty database to fill, instead of the configured one.", show_default=False
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many files are read at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=64, help="How many files to read at a time.")] = 1,
     config: ConfigOption = None,
 ) -> None:
-    """Make the index anew from the files; the server is stopped, unless it goes into another database."""
+    """Rebuild the index from the files. The server must be stopped, unless you use --into."""
     from pacs_server.audit.events import Action, Event, EventID, EventType
     from pacs_server.index.database import Database
 

@@ -67,12 +67,12 @@ KeyOption = Annotated[
     list[str] | None,
     typer.Option("-k", "--key", metavar="KEYWORD[=VALUE]", help="Another key, or attribute to show; repeatable."),
 ]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="How many at most.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="List at most this many.")]
 
 
 @app.command("list")
 def list_(context: typer.Context, as_json: JSONOption = False, config: ConfigOption = None) -> None:
-    """List the remotes in remote_aes, with whose software each said to be when the server called it last."""
+    """List the remotes in remote_aes, with the software that each reported at the last connection."""
     settings = load_config(context, config)
     remotes, said = settings.remote_aes, _implementations(settings)
     if as_json:
@@ -120,7 +120,7 @@ def echo_(
     everybody: Annotated[bool, typer.Option("--all", help="All remotes.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Ask remotes whether they are there: by C-ECHO, or by a search for one study. Exit code 1 if one is not."""
+    """Check that remotes answer: by C-ECHO, or a DICOMweb remote by a search. Exit code 1 if one does not."""
     from pacs_server.app.remotes import asking
 
     settings = load_config(context, config)
@@ -152,29 +152,33 @@ def find(  # noqa: PLR0913 - an option each
     name: NameArgument,
     *,
     level: Annotated[LevelName, typer.Option(help="patient, study, series or image.")] = "study",
-    patient_id: Annotated[str | None, typer.Option(metavar="ID", help="Patient ID; * and ? stand for others.")] = None,
-    patient_name: Annotated[str | None, typer.Option(metavar="NAME", help="As 'Doe^*'.")] = None,
-    date: Annotated[str | None, typer.Option(metavar="DATE", help="Study date, as 2026-01-31 or today.")] = None,
+    patient_id: Annotated[str | None, typer.Option(metavar="ID", help="Patient ID; * and ? are wild cards.")] = None,
+    patient_name: Annotated[str | None, typer.Option(metavar="NAME", help="Such as 'Doe^*'.")] = None,
+    date: Annotated[str | None, typer.Option(metavar="DATE", help="Study date, such as 2026-01-31 or today.")] = None,
     from_: Annotated[str | None, typer.Option("--from", metavar="DATE", help="The first study date.")] = None,
     to: Annotated[str | None, typer.Option(metavar="DATE", help="The last study date.")] = None,
-    modality: Annotated[str | None, typer.Option(help="As CT; for studies, one of theirs.")] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="Such as CT. A study matches if it contains this modality.")
+    ] = None,
     accession: Annotated[str | None, typer.Option(metavar="NUMBER", help="Accession number.")] = None,
-    description: Annotated[str | None, typer.Option(metavar="TEXT", help="Of the study, or of the series.")] = None,
+    description: Annotated[str | None, typer.Option(metavar="TEXT", help="Description of the study or series.")] = None,
     study: Annotated[str | None, typer.Option(metavar="UID", help="Study Instance UID.")] = None,
     series: Annotated[str | None, typer.Option(metavar="UID", help="Series Instance UID.")] = None,
     key: KeyOption = None,
-    relational: Annotated[bool, typer.Option("--relational", help="Series and images without UIDs above.")] = False,
-    combined: Annotated[bool, typer.Option("--combined", help="Ranges of date and time together.")] = False,
-    fuzzy: Annotated[bool, typer.Option("--fuzzy", help="Names as the remote finds them alike.")] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Say how many instances of each study are here.")] = False,
+    relational: Annotated[
+        bool, typer.Option("--relational", help="Series and images without the UIDs of higher levels.")
+    ] = False,
+    combined: Annotated[bool, typer.Option("--combined", help="Match date and time as one range.")] = False,
+    fuzzy: Annotated[bool, typer.Option("--fuzzy", help="Names that are similar, as the remote sees it.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Show how many instances of each study are here.")] = False,
     limit: LimitOption = None,
     as_json: JSONOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Search at a remote. The remote decides which keys it matches, and how.
+    """Search a remote. The remote decides which keys it matches, and how.
 
-    --relational, --combined and --fuzzy are asked of it by extended negotiation; it is an error if it does not agree.
-    --compare asks it for the instances of each study that it finds.
+    --relational, --combined and --fuzzy need extended negotiation; it is an error if the remote does not agree.
+    --compare also asks the remote for the instances of each study that it finds.
     """
     from pacs_server.dicom.levels import Level
     from pacs_server.scu.search import Search
@@ -217,8 +221,8 @@ def worklist(  # noqa: PLR0913 - an option each
     context: typer.Context,
     name: NameArgument,
     *,
-    date: Annotated[str | None, typer.Option(metavar="DATE", help="The day of the step, or today.")] = None,
-    modality: Annotated[str | None, typer.Option(help="As CT.")] = None,
+    date: Annotated[str | None, typer.Option(metavar="DATE", help="The start date of the step, or today.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Such as CT.")] = None,
     station: Annotated[str | None, typer.Option(metavar="AE", help="The AE title of the station.")] = None,
     accession: Annotated[str | None, typer.Option(metavar="NUMBER", help="Accession number.")] = None,
     patient_id: Annotated[str | None, typer.Option(metavar="ID", help="Patient ID.")] = None,
@@ -248,12 +252,12 @@ def fetch(
     name: NameArgument,
     studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Study Instance UIDs or accession numbers.")],
     *,
-    series: Annotated[str | None, typer.Option(metavar="UID", help="Only this series of it.")] = None,
+    series: Annotated[str | None, typer.Option(metavar="UID", help="Only this series of the study.")] = None,
     instance: Annotated[str | None, typer.Option(metavar="UID", help="Only this instance of the series.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is here, or an attempt has failed.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until they are here or an attempt has failed.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Have studies fetched from a remote; the running server does it. What is here already is not sent again."""
+    """Fetch studies from a remote, without what is here already. The running server does the work."""
     from pacs_server.services.fetching import Fetching
 
     if (series or instance) and len(studies) > 1:

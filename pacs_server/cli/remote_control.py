@@ -26,7 +26,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """List the remotes: which can be sent to now, which cannot and why, and what waits for them."""
+    """List the remotes: which can receive now, which cannot and why, and what is waiting for them."""
     with open_archive(context, config) as archive:
         found = archive.forwarding.remotes(archive.breakers)
     if as_json:
@@ -53,7 +53,7 @@ def status(
 
 @app.command()
 def pause(context: typer.Context, name: NameArgument, config: ConfigOption = None) -> None:
-    """Send nothing to a remote until it is resumed; what is to be sent waits and is not given up."""
+    """Send nothing to a remote until it is resumed. Deliveries wait and are not given up."""
     with open_archive(context, config) as archive:
         archive.breakers.pause(name, caller())
     echo(f"{name} is paused")
@@ -61,7 +61,7 @@ def pause(context: typer.Context, name: NameArgument, config: ConfigOption = Non
 
 @app.command()
 def resume(context: typer.Context, name: NameArgument, config: ConfigOption = None) -> None:
-    """Send to a remote again that was paused, or that is left alone because it failed."""
+    """Send to a remote again, after a pause or after failures."""
     with open_archive(context, config) as archive:
         archive.breakers.resume(name, caller())
     echo(f"{name} is used again")
@@ -71,12 +71,12 @@ def resume(context: typer.Context, name: NameArgument, config: ConfigOption = No
 def retarget(
     context: typer.Context,
     name: NameArgument,
-    target: Annotated[str, typer.Argument(metavar="TO", help="The name of the remote that gets it instead.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="The name of the remote that gets them instead.")],
     *,
     study: Annotated[str | None, typer.Option(help="Only this study, by UID or accession number.")] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Have another remote get what waits for one or was given up."""
+    """Redirect the waiting and dead deliveries of a remote to another one."""
     with open_archive(context, config) as archive:
         uid = studies_named(archive, study)[0]["StudyInstanceUID"] if study else None
         tasks = archive.forwarding.retarget(name, target, caller(), uid)

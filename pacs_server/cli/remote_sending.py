@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pacs_server.index.task_values import Task
     from pacs_server.services.forwarding import Forwarded
 
-app = typer.Typer(help="Other systems: those in remote_aes.", no_args_is_help=True)
+app = typer.Typer(help="Remotes: the other systems in remote_aes.", no_args_is_help=True)
 
 # While a command waits, it looks so often, in seconds.
 _LOOK_SECONDS: Final = 0.2
@@ -33,16 +33,18 @@ def send(  # noqa: PLR0913 - an option each
     name: NameArgument,
     studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Study Instance UIDs or accession numbers.")],
     *,
-    series: Annotated[list[str] | None, typer.Option(metavar="UID", help="Only this series of it; repeatable.")] = None,
+    series: Annotated[
+        list[str] | None, typer.Option(metavar="UID", help="Only this series of the study; repeatable.")
+    ] = None,
     instance: Annotated[list[str] | None, typer.Option(metavar="UID", help="Only this instance; repeatable.")] = None,
     priority: Annotated[
-        str | None, typer.Option(help="urgent, high, medium or low, instead of the remote's own.")
+        str | None, typer.Option(help="urgent, high, medium or low, instead of the remote's priority.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is sent, or given up.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until they are sent or given up.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Have studies sent to a remote, also what it has already; the running server sends them."""
+    """Send studies to a remote, including what it has already. The running server does the work."""
     from pacs_server.index.task_values import Priority
 
     if (series or instance) and len(studies) > 1:

@@ -18,7 +18,7 @@ ModalityOption = Annotated[
     list[str] | None, typer.Option("--modality", metavar="CS", help="Only series of this modality; may be repeated.")
 ]
 AEOption = Annotated[
-    list[str] | None, typer.Option("--ae", metavar="AE", help="Only what came from this AE title; may be repeated.")
+    list[str] | None, typer.Option("--ae", metavar="AE", help="Only what was sent by this AE title; may be repeated.")
 ]
 PatientOption = Annotated[
     list[str] | None,

@@ -43,7 +43,7 @@ def list_rules(context: typer.Context, *, as_json: JSONOption = False, config: C
 def dry_run(
     context: typer.Context, study: StudyArgument, *, as_json: JSONOption = False, config: ConfigOption = None
 ) -> None:
-    """Say what each rule would do with a study if it arrived now, or why it would not; nothing is done."""
+    """Show what each rule would do with a study if it arrived now, or why it would do nothing. Changes nothing."""
     from pacs_server.index.routing import RoutingIndex
     from pacs_server.services.routing import compile_rules
     from pacs_server.services.rule_engine import RuleEngine

@@ -14,10 +14,10 @@ app = typer.Typer(rich_markup_mode=None)
 def sample(
     context: typer.Context,
     *,
-    remove: Annotated[bool, typer.Option("--remove", help="Move them into the trash instead.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Move the sample studies to the trash instead.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Store three studies of nobody that the program draws: a CT, an MR and a radiograph, with the label sample."""
+    """Store three synthetic studies with the label sample: a CT, an MR and a radiograph."""
     from pacs_server.audit.auditor import Auditor
     from pacs_server.audit.recorder import local_user
     from pacs_server.dicom.caller import Caller, Door

@@ -15,7 +15,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command("check-config")
 def check_config(context: typer.Context, config: ConfigOption = None) -> None:
-    """Check the configuration and print every setting, and where it was set if not by default."""
+    """Check the configuration, and print every setting and its source."""
     from pacs_server.config.cautions import cautions
 
     settings = load_config(context, config)
@@ -51,7 +51,7 @@ def _described(config: "Config") -> Iterator[tuple[str, str]]:
 
 @app.command()
 def migrate(context: typer.Context, config: ConfigOption = None) -> None:
-    """Bring the database schema up to date."""
+    """Update the database schema to this version."""
     from pacs_server.app.assembly import make_database_directory, refuse_lost_index
     from pacs_server.index.database import Database
     from pacs_server.storage.assembly import files_of

@@ -20,7 +20,8 @@ app = typer.Typer(rich_markup_mode=None)
 _OF_THE_STUDY: Final = ("PatientID", "StudyDate", "StudyInstanceUID")
 
 StudyArgument = Annotated[
-    str, typer.Argument(metavar="STUDY", help="Its Study Instance UID, or its accession number if no other has that.")
+    str,
+    typer.Argument(metavar="STUDY", help="Its Study Instance UID, or its accession number if no other study has it."),
 ]
 
 
@@ -28,7 +29,7 @@ StudyArgument = Annotated[
 def show(
     context: typer.Context, study: StudyArgument, *, as_json: JSONOption = False, config: ConfigOption = None
 ) -> None:
-    """Show a study: whose it is, its series with the number of their instances, and its size."""
+    """Show a study: its patient, its series with the number of their instances, and its size."""
     from pacs_server.index.marks import StudyMarks
 
     with open_archive(context, config) as archive:

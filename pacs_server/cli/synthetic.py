@@ -22,13 +22,13 @@ _KINDS: Final = {
     "cr": "Computed radiograph of a chest.",
     "dx": "Digital radiograph of a chest.",
     "mg": "Mammography: four views.",
-    "us": "Ultrasound of a beating heart, of several frames.",
-    "xa": "Coronary angiography, of several frames.",
+    "us": "Ultrasound of a beating heart, with several frames.",
+    "xa": "Coronary angiography, with several frames.",
     "enhanced_ct": "CT of a chest as one enhanced instance.",
     "slide": "Whole slide image.",
-    "sr": "Report with measurements, in a CT study.",
-    "seg": "Segmentation, in a CT study.",
-    "rt": "Structure set, plan and dose, in a CT study.",
+    "sr": "Report with measurements, added to a CT study.",
+    "seg": "Segmentation, added to a CT study.",
+    "rt": "Structure set, plan and dose, added to a CT study.",
 }
 
 
@@ -56,19 +56,25 @@ def _with_kinds(command: Callable[..., None]) -> Callable[..., None]:
 @app.command()
 @_with_kinds
 def synthetic(  # noqa: PLR0913 - an option each
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the files go, a folder for each study.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="The directory for the files, with a folder for each study.")
+    ],
     *,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same bytes.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 1,
     images: Annotated[int | None, typer.Option(min=1, help="Images in each series of CT, MR and PET.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of US, XA and enhanced CT.")] = None,
-    size: Annotated[int | None, typer.Option(help="Rows and columns of a picture.")] = None,
-    charset: Annotated[str, typer.Option(help="Specific Character Set, or `all`: another for each.")] = "ISO_IR 192",
-    patient: Annotated[str | None, typer.Option(metavar="NAME", help="As Family^Given; else one is made up.")] = None,
+    size: Annotated[int | None, typer.Option(help="Rows and columns of an image.")] = None,
+    charset: Annotated[
+        str, typer.Option(help="Specific Character Set, or `all`: a different one for each study.")
+    ] = "ISO_IR 192",
+    patient: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As Family^Given. The default is an invented patient.")
+    ] = None,
     transfer_syntax: Annotated[str | None, typer.Option(help="A UID or keyword, such as JPEG2000Lossless.")] = None,
-    no_text: Annotated[bool, typer.Option("--no-text", help="Draw no name and number into the pictures.")] = False,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Draw no name and number into the images.")] = False,
     **counts: int,
 ) -> None:
-    """Write studies of nobody as files; without the number of any kind, one study of each."""
+    """Write synthetic studies as files. Without options for kinds, write one study of each kind."""
     from pacs_server.synthetic.spec import Spec
     from pacs_server.synthetic.study import Options
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from pacs_server.index.task_values import Task
     from pacs_server.services.tasks import TaskService
 
-app = typer.Typer(help="Background work: what waits, what runs, and what was given up.", no_args_is_help=True)
+app = typer.Typer(help="Background tasks: what is waiting, running, or given up.", no_args_is_help=True)
 
 # So many dead tasks are retried by one command.
 _AT_ONCE = 100_000
 _COLUMNS = ("ID", "KIND", "TARGET", "PRIORITY", "STATE", "AGE", "DUE", "ATTEMPTS", "LAST ERROR")
 
-_IDS = typer.Argument(metavar="ID...", help="Numbers as `tasks list` shows them.")
+_IDS = typer.Argument(metavar="ID...", help="Numbers that `tasks list` prints.")
 KindOption = Annotated[str | None, typer.Option(help="Only tasks of this kind.")]
 TargetOption = Annotated[str | None, typer.Option(help="Only tasks for this target, such as an AE title.")]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -37,8 +37,8 @@ def list_tasks(
         list[str] | None, typer.Option(help="ready, running, done, dead or cancelled; may be given several times.")
     ] = None,
     target: TargetOption = None,
-    everything: Annotated[bool, typer.Option("--all", help="Those that are done or cancelled, too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest.")] = 100,
+    everything: Annotated[bool, typer.Option("--all", help="Also list those that are done or cancelled.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many to list, the newest.")] = 100,
     as_json: JSONOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -62,12 +62,12 @@ def list_tasks(
 @app.command()
 def show(
     context: typer.Context,
-    key: Annotated[int, typer.Argument(metavar="ID", help="The number that `tasks list` shows.")],
+    key: Annotated[int, typer.Argument(metavar="ID", help="The number that `tasks list` prints.")],
     *,
     as_json: JSONOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Show all that is known of a task."""
+    """Show everything about a task."""
     with open_archive(context, config) as archive:
         task = archive.tasks.find(key)
     if task is None:
@@ -85,12 +85,12 @@ def retry(
     context: typer.Context,
     keys: Annotated[list[int] | None, _IDS] = None,
     *,
-    dead: Annotated[bool, typer.Option("--dead", help="All that are dead, of --kind and --target if given.")] = False,
+    dead: Annotated[bool, typer.Option("--dead", help="All dead tasks, limited by --kind and --target.")] = False,
     kind: KindOption = None,
     target: TargetOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Make tasks due now that are ready, dead or cancelled; the running server takes them up within ten seconds."""
+    """Make ready, dead or cancelled tasks due now. The running server starts them within ten seconds."""
     from pacs_server.index.task_overview import TaskFilter
     from pacs_server.index.task_values import TaskState
 
@@ -107,7 +107,7 @@ def retry(
 
 @app.command()
 def cancel(context: typer.Context, keys: Annotated[list[int], _IDS], config: ConfigOption = None) -> None:
-    """Cancel tasks that are ready, running or dead; what a running one has done already stays done."""
+    """Cancel tasks that are ready, running or dead. This does not undo what a task has done already."""
     with open_archive(context, config) as archive:
         left = [key for key in keys if not archive.tasks.cancel(key)]
     for key in left:

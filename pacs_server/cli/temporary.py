@@ -19,15 +19,17 @@ def serve_temporary(
         list[str] | None,
         typer.Option(metavar="WHAT", help="A file, a folder, or synthetic:ct=2; may be given several times."),
     ] = None,
-    ae_title: Annotated[str, typer.Option(help="Its AE title.")] = "PACS",
+    ae_title: Annotated[str, typer.Option(help="The AE title of the server.")] = "PACS",
     destination: Annotated[
         list[str] | None,
-        typer.Option(metavar="TITLE", help="A Storage SCP beside it that takes what it sends, DESTINATION by default."),
+        typer.Option(
+            metavar="TITLE", help="A Storage SCP for C-MOVE, in addition to the server. Default: DESTINATION."
+        ),
     ] = None,
-    tls: Annotated[bool, typer.Option("--tls", help="Listen for DICOM over TLS as well, and speak HTTPS.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print its addresses as a line of JSON.")] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="Also listen for DICOM over TLS, and use HTTPS.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the addresses as a line of JSON.")] = False,
 ) -> None:
-    """Serve from a temporary directory on free ports until standard input ends; lines of JSON there ask for more."""
+    """Run a server for tests, in a temporary directory on free ports, until standard input is closed."""
     from pacs_server.testing import control
     from pacs_server.testing.temporary import temporary_pacs
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pacs_server.config.model import Config
     from pacs_server.services.users import UserService
 
-app = typer.Typer(help="Users, for the HTTP door and for user identity at association.", no_args_is_help=True)
+app = typer.Typer(help="Users, for the web port and for user identity in associations.", no_args_is_help=True)
 
 _NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 _StdinOption = Annotated[
-    bool, typer.Option("--password-stdin", help="Take the password from the first line of standard input.")
+    bool, typer.Option("--password-stdin", help="Read the password from the first line of standard input.")
 ]
 
 
@@ -38,7 +38,7 @@ def add(
     password_stdin: _StdinOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Add a user; the running server knows the user at once."""
+    """Add a user. The running server accepts the user at once."""
     from pacs_server.config.users import check_name
 
     with _arguments_checked():
@@ -59,7 +59,7 @@ def add(
 def passwd(
     context: typer.Context, name: _NameArgument, *, password_stdin: _StdinOption = False, config: ConfigOption = None
 ) -> None:
-    """Give a user another password; logins of the HTTP door end, associations in force stay."""
+    """Set a new password for a user. Web logins end; open associations stay."""
     settings = _settings_with_users(context, config)
     password = _password(from_stdin=password_stdin)
     with _users(settings) as users:
@@ -78,7 +78,7 @@ def set_role(
     patient: PatientOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Give a user another role and other limits; logins of the HTTP door end, associations in force stay."""
+    """Set a new role and new limits for a user. Web logins end; open associations stay."""
     granted = rights(role, modality, ae, patient)
     settings = _settings_with_users(context, config)
     with _users(settings) as users:
@@ -88,7 +88,7 @@ def set_role(
 
 @app.command()
 def remove(context: typer.Context, name: _NameArgument, config: ConfigOption = None) -> None:
-    """Remove a user; logins of the HTTP door end, associations in force stay."""
+    """Remove a user. Web logins end; open associations stay."""
     with _users(_settings_with_users(context, config)) as users:
         users.remove(name)
         typer.echo(f"user {name} removed")

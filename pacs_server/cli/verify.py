@@ -31,18 +31,20 @@ def verify(  # noqa: PLR0913
     *,
     config: ConfigOption = None,
     since: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only what came in on this day (UTC) or later.")
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only what arrived on this day (UTC) or later.")
     ] = None,
     study: Annotated[str | None, typer.Option(metavar="UID", help="Only the study of this UID.")] = None,
-    rate: Annotated[str | None, typer.Option(metavar="SIZE", help="Read at most so much a second, as 50MB.")] = None,
+    rate: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The maximum rate for each second, such as 50MB.")
+    ] = None,
     no_digest: Annotated[bool, typer.Option("--no-digest", help="Read the headers only, not every byte.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where the last run was interrupted.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended; removes nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue where the last run was interrupted.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired. Removes nothing.")] = False,
     output: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON there; - prints it.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON to this file; - prints it.")
     ] = None,
 ) -> None:
-    """Check that every file has its row in the index, every row its file, and that they agree."""
+    """Compare the stored files with the index, in both directions."""
     from pacs_server.kit.logs import escaped
     from pacs_server.upkeep.rate_limit import RateLimit
     from pacs_server.upkeep.verify import Verification

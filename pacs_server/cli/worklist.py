@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pacs_server.index.mpps import UnmatchedStudy
     from pacs_server.index.worklist import ItemRow
 
-app = typer.Typer(help="The worklist: scheduled procedure steps that modalities ask for.", rich_markup_mode=None)
+app = typer.Typer(help="The worklist: the scheduled procedure steps that modalities query.", rich_markup_mode=None)
 
 _COLUMNS: Final = (
     *("ID", "STATUS", "DATE", "TIME", "MODALITY", "STATION"),
@@ -33,7 +33,7 @@ IDArgument = Annotated[
 @app.command()
 @with_options(IDENTIFIERS | FIELDS)
 def add(context: typer.Context, config: ConfigOption = None, **fields: str | None) -> None:
-    """Add one item and print its number; a known one (same identifiers) is updated."""
+    """Add an item and print its number. An item with the same identifiers is updated."""
     from pacs_server.dicom.worklist import SCHEDULED_PROCEDURE_STEP_SEQUENCE, items_of_order
 
     order = {SCHEDULED_PROCEDURE_STEP_SEQUENCE: {"vr": "SQ", "Value": [{}]}}
@@ -53,11 +53,11 @@ def import_(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".json, .wl or .csv files.")],
     *,
     encoding: Annotated[
-        str, typer.Option(help="The character set of CSV files; Windows-1252 is what Excel writes as plain CSV.")
+        str, typer.Option(help="The character set of CSV files. Excel writes plain CSV in windows-1252.")
     ] = "utf-8",
     config: ConfigOption = None,
 ) -> None:
-    """Take items from files, each file whole or not at all."""
+    """Import items from files. Each file is imported as a whole or not at all."""
     from pacs_server.intake.worklist_files import read_items
 
     _check_encoding(encoding)
@@ -80,11 +80,11 @@ def import_(
 def list_(
     context: typer.Context,
     *,
-    status: Annotated[str | None, typer.Option(help="As SCHEDULED or 'IN PROGRESS'.")] = None,
-    date: Annotated[str | None, typer.Option(help="Start date, as 2026-01-31, 31.01.2026 or today.")] = None,
+    status: Annotated[str | None, typer.Option(help="Such as SCHEDULED or 'IN PROGRESS'.")] = None,
+    date: Annotated[str | None, typer.Option(help="Start date, such as 2026-01-31, 31.01.2026 or today.")] = None,
     station: Annotated[str | None, typer.Option(help="AE title.")] = None,
     accession: Annotated[str | None, typer.Option(help="Accession number.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="How many at most.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="List at most this many.")] = None,
     config: ConfigOption = None,
 ) -> None:
     """List items by start date and time."""
@@ -109,7 +109,7 @@ def show(
     context: typer.Context,
     key: IDArgument,
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="As DICOM JSON, which import takes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print DICOM JSON, which `worklist import` reads.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Show one item with all its attributes."""
@@ -130,7 +130,7 @@ def show(
 @app.command()
 @with_options(FIELDS)
 def update(context: typer.Context, key: IDArgument, config: ConfigOption = None, **fields: str | None) -> None:
-    """Change attributes of an item, an empty text removes one; identifiers stay as they are."""
+    """Change attributes of an item. An empty text removes one; identifiers cannot be changed."""
     from pacs_server.dicom.worklist import items_of_order
 
     if not any(text is not None for text in fields.values()):
@@ -147,7 +147,7 @@ def update(context: typer.Context, key: IDArgument, config: ConfigOption = None,
 
 @app.command()
 def cancel(context: typer.Context, key: IDArgument, config: ConfigOption = None) -> None:
-    """Take an item off the worklist, and keep it as cancelled."""
+    """Cancel an item. The worklist no longer shows it."""
     from pacs_server.dicom.worklist import ItemStatus
 
     with open_archive(context, config) as archive:
@@ -167,7 +167,7 @@ def remove(context: typer.Context, key: IDArgument, config: ConfigOption = None)
 
 @app.command()
 def unmatched(context: typer.Context, config: ConfigOption = None) -> None:
-    """List the studies in the archive that no item is about: UID, date, modalities, accession number, instances."""
+    """List the studies that belong to no item: UID, date, modalities, accession number, instances."""
     with open_archive(context, config) as archive:
         print_table(
             ("STUDY UID", "DATE", "MODALITIES", "ACCESSION", "INSTANCES"), map(_study_cells, archive.mpps.unmatched())

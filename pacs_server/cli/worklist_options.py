@@ -22,28 +22,32 @@ class Attribute(NamedTuple):
 
 IDENTIFIERS: Final = {
     "accession": Attribute("AccessionNumber", "Accession number."),
-    "procedure_id": Attribute("RequestedProcedureID", "Requested procedure id; made if it is not given."),
-    "step_id": Attribute("ScheduledProcedureStepID", "Scheduled procedure step id; made if it is not given."),
+    "procedure_id": Attribute("RequestedProcedureID", "Requested procedure id; generated if not given."),
+    "step_id": Attribute("ScheduledProcedureStepID", "Scheduled procedure step id; generated if not given."),
 }
 FIELDS: Final = {
     "patient_name": Attribute("PatientName", "As Family^Given."),
     "patient_id": Attribute("PatientID", "Patient id."),
-    "issuer": Attribute("IssuerOfPatientID", "Who issued the patient id."),
+    "issuer": Attribute("IssuerOfPatientID", "Issuer of the patient id."),
     "birth_date": Attribute("PatientBirthDate", "As 1970-01-31 or 31.01.1970."),
     "sex": Attribute("PatientSex", "M, F or O."),
     "referring": Attribute("ReferringPhysicianName", "Referring physician, as Family^Given."),
-    "study_uid": Attribute("StudyInstanceUID", "Study Instance UID; made if it is not given."),
-    "procedure": Attribute("RequestedProcedureDescription", "What is asked for; as --description if it is not given."),
-    "procedure_code": Attribute("RequestedProcedureCodeSequence", "The same as value^scheme^meaning."),
+    "study_uid": Attribute("StudyInstanceUID", "Study Instance UID; generated if not given."),
+    "procedure": Attribute(
+        "RequestedProcedureDescription", "Description of the requested procedure; the default is --description."
+    ),
+    "procedure_code": Attribute("RequestedProcedureCodeSequence", "Code of the procedure, as value^scheme^meaning."),
     "priority": Attribute("RequestedProcedurePriority", "STAT, HIGH, ROUTINE, MEDIUM or LOW."),
-    "description": Attribute("ScheduledProcedureStepDescription", "What is to be done."),
-    "protocol_code": Attribute("ScheduledProtocolCodeSequence", "The same as value^scheme^meaning."),
-    "modality": Attribute("Modality", "As CT or MR."),
+    "description": Attribute("ScheduledProcedureStepDescription", "Description of the step."),
+    "protocol_code": Attribute("ScheduledProtocolCodeSequence", "Code of the protocol, as value^scheme^meaning."),
+    "modality": Attribute("Modality", "Such as CT or MR."),
     "station": Attribute("ScheduledStationAETitle", "AE title of the modality."),
-    "date": Attribute("ScheduledProcedureStepStartDate", "Start, as 2026-01-31, 31.01.2026, today or tomorrow."),
-    "time": Attribute("ScheduledProcedureStepStartTime", "Start, as 9:30."),
-    "physician": Attribute("ScheduledPerformingPhysicianName", "Who performs it, as Family^Given."),
-    "location": Attribute("ScheduledProcedureStepLocation", "Where it is done."),
+    "date": Attribute(
+        "ScheduledProcedureStepStartDate", "Start date, such as 2026-01-31, 31.01.2026, today or tomorrow."
+    ),
+    "time": Attribute("ScheduledProcedureStepStartTime", "Start time, such as 9:30."),
+    "physician": Attribute("ScheduledPerformingPhysicianName", "The performing physician, as Family^Given."),
+    "location": Attribute("ScheduledProcedureStepLocation", "The room or place."),
 }
 
 Attributes = Mapping[str, Attribute]
