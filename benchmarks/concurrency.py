@@ -147,6 +147,7 @@ def _idle_table(running: Sequence[Running], load: Load) -> str:
 
 def _idle(address: Address, load: Load) -> list[str]:
     group = address.process
+    processes.wait_for_rest(group)
     alone = _echoes(address, load)
     with resources.idle_associations(address, load.idle):
         share = resources.cpu_share(group, load.idle_seconds)

@@ -57,12 +57,12 @@ class AtMost:
 Goal = Times | AtMost
 _BOTH = (ORTHANC, DCMQRSCP)
 GOALS: Mapping[str, Sequence[Goal]] = {
-    "store-large": (Times(2), Times(1, (DCMQRSCP,), NO_FSYNC)),
-    "store-small": (Times(2),),
+    "store-large": (Times(1.8), Times(1, (DCMQRSCP,), NO_FSYNC)),
+    "store-small": (Times(1.8),),
     "store-small-p99": (Times(1, _BOTH),),
-    "store-large-8": (Times(3),),
-    "store-small-8": (Times(2),),
-    "store-plain": (Times(50),),
+    "store-large-8": (Times(1.5),),
+    "store-small-8": (Times(1.5),),
+    "store-plain": (Times(30),),
     "get": (Times(1.3, _BOTH),),
     "move": (Times(1.2, _BOTH),),
     "find": (Times(2),),
