@@ -49,16 +49,16 @@ $(DOCS_STAMP): pyproject.toml | $(DEV_STAMP)
 	@touch $@
 
 .PHONY: install
-install: $(DEV_STAMP) ## Install the server with all that development needs into .venv
+install: $(DEV_STAMP) ## Install the server and everything for development into .venv
 
 .PHONY: run
-run: $(RUN_STAMP) ## Start the server, with pacs_server.yaml if it is here
+run: $(RUN_STAMP) ## Install the server if necessary and start it, with pacs_server.yaml if that exists
 	@if [ -f pacs_server.yaml ]; then echo 'starting the server with pacs_server.yaml'; \
 		else echo 'starting the server with its defaults; the archive is kept in this directory'; fi
 	@if [ -f pacs_server.yaml ]; then exec $(BIN)/pacs-server --config pacs_server.yaml; else exec $(BIN)/pacs-server; fi
 
 .PHONY: viewer
-viewer: $(RUN_STAMP) ## Fetch the viewer OHIF, which the web pages open studies in then
+viewer: $(RUN_STAMP) ## Fetch and install the viewer OHIF for the web pages
 	@$(BIN)/python .ci/viewer
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/pacs_server_ohif-*.whl
 	@echo 'it is in $(VENV): start the server anew to see it; for a server that is installed elsewhere, pip install the wheel there'
@@ -69,13 +69,13 @@ test: $(DEV_STAMP) ## Run all tests
 	$(BIN)/python -m pytest -n auto --maxschedchunk=20 || $(BIN)/python .ci/once-more $$? $(BIN)/python -m pytest
 
 .PHONY: coverage
-coverage: $(DEV_STAMP) ## Run all tests, which takes longer here, and show the lines that they do not run
+coverage: $(DEV_STAMP) ## Run all tests, which takes longer, and show the lines that no test runs
 	@.ci/system-packages
 	$(BIN)/python -m pytest -n auto --maxschedchunk=20 --cov --cov-report=
 	$(BIN)/coverage report --show-missing --skip-covered
 
 .PHONY: test-fast
-test-fast: $(DEV_STAMP) ## Run the unit and property tests that need nothing else and are not slow: a minute at most
+test-fast: $(DEV_STAMP) ## Run the fast unit and property tests that need no other software: a minute at most
 	$(BIN)/python -m pytest -n logical --maxschedchunk=50 --hypothesis-profile=fast tests/unit tests/properties \
 		-m 'not interop and not slow and not soak and not postgres'
 
@@ -95,48 +95,48 @@ types: $(DEV_STAMP) ## Check the types
 	$(BIN)/mypy
 
 .PHONY: check
-check: lint types check-docs check-wheel ## Lint, types, documents, and the wheel in an empty environment
+check: lint types check-docs check-wheel ## Run lint, types, check-docs and check-wheel
 
 .PHONY: check-docs
-check-docs: $(DEV_STAMP) ## Check that the documents say what the code does
+check-docs: $(DEV_STAMP) ## Check that the documents agree with the code, and their spelling
 	@if [ -d tests/docs ]; then $(BIN)/python -m pytest -n auto tests/docs; fi
 	@$(BIN)/codespell README.md CHANGELOG.md docs/*.md
 	@$(BIN)/pacs-server conformance | diff -u $(STATEMENT) - || { echo "$(STATEMENT) is out of date: make conformance"; exit 1; }
 
 .PHONY: docs
-docs: $(DOCS_STAMP) ## Make a site of the documents in build/site, and check its links
+docs: $(DOCS_STAMP) ## Build a site of the documents in build/site, and check its links
 	$(BIN)/mkdocs build --config-file .ci/mkdocs.yml
 
 .PHONY: check-wheel
-check-wheel: $(DEV_STAMP) ## Build the wheel, install it in an empty environment, start it, echo it and test with it
+check-wheel: $(DEV_STAMP) ## Build the wheel, install it in an empty environment, start it, send a C-ECHO and test with it
 	$(BIN)/python .ci/check-wheel
 
 .PHONY: bench
-bench: $(DEV_STAMP) ## Run the benchmarks, beside other archives if they are installed
+bench: $(DEV_STAMP) ## Run the benchmarks, and compare with other archives if they are installed
 	$(BIN)/python benchmarks/run.py
 
 .PHONY: bench-web
-bench-web: $(DEV_STAMP) ## Measure the web port, beside Orthanc with its DICOMweb plugin if that is installed
+bench-web: $(DEV_STAMP) ## Measure the web port, and compare with Orthanc and its DICOMweb plugin if installed
 	$(BIN)/python -m benchmarks.web
 
 .PHONY: bench-concurrency
-bench-concurrency: $(DEV_STAMP) ## Many associations at once: senders, retrieval beside storing, idle ones
+bench-concurrency: $(DEV_STAMP) ## Measure many associations at once: senders, retrieval beside storing, idle ones
 	$(BIN)/python -m benchmarks.concurrency
 
 .PHONY: bench-scale
-bench-scale: $(DEV_STAMP) ## Stores and queries with up to a million instances
+bench-scale: $(DEV_STAMP) ## Measure stores and queries with up to a million instances
 	$(BIN)/python -m benchmarks.scale
 
 .PHONY: bench-outgoing
-bench-outgoing: $(DEV_STAMP) ## Forwarding a study, beside this server's C-MOVE and Orthanc
+bench-outgoing: $(DEV_STAMP) ## Measure forwarding a study, and compare with this server's C-MOVE and Orthanc
 	$(BIN)/python -m benchmarks.outgoing
 
 .PHONY: bench-stages
-bench-stages: $(DEV_STAMP) ## Where the time of one operation goes
+bench-stages: $(DEV_STAMP) ## Show where the time of one operation goes
 	$(BIN)/python -m benchmarks.stages
 
 .PHONY: soak
-soak: $(DEV_STAMP) ## Rare tests, power loss, hostile peers, faults and crashes: make soak SECONDS=60 DATABASE=postgresql CRASHES=5
+soak: $(DEV_STAMP) ## Run rare tests, power loss, hostile peers, faults and crashes: make soak SECONDS=60 DATABASE=postgresql CRASHES=5
 	PACS_SERVER_TESTS_EVERY_STEP=1 $(BIN)/python -m pytest -n logical --maxschedchunk=5 tests/unit/archive \
 		-k "power_loss or refused_and_lost" -m "soak or not soak"
 	$(BIN)/python -m pytest -n auto --maxschedchunk=5 --hypothesis-profile=soak -m "soak or hypothesis" \
@@ -145,30 +145,30 @@ soak: $(DEV_STAMP) ## Rare tests, power loss, hostile peers, faults and crashes:
 		--crashes $(or $(CRASHES),50)
 
 .PHONY: conformance
-conformance: $(DEV_STAMP) ## Write the conformance statement and the page of vendors anew
+conformance: $(DEV_STAMP) ## Regenerate the conformance statement and the page of vendors
 	$(BIN)/pacs-server conformance > $(STATEMENT).new
 	mv $(STATEMENT).new $(STATEMENT)
 	$(BIN)/python tests/vendor_page.py > docs/vendors.md.new
 	mv docs/vendors.md.new docs/vendors.md
 
 .PHONY: command-reference
-command-reference: $(DEV_STAMP) ## Write the reference in docs/commands.md anew, from the commands and their options
+command-reference: $(DEV_STAMP) ## Regenerate the reference in docs/commands.md from the commands and their options
 	$(BIN)/python .ci/command-reference
 
 .PHONY: file-table
-file-table: $(DEV_STAMP) ## Write the tables of files in docs/architecture.md anew, from the first lines of the modules
+file-table: $(DEV_STAMP) ## Regenerate the tables of files in docs/architecture.md from the first lines of the modules
 	$(BIN)/python .ci/file-table
 
 .PHONY: screenshots
-screenshots: $(DEV_STAMP) ## Take the pictures of README.md anew, of sample studies
+screenshots: $(DEV_STAMP) ## Retake the pictures of README.md, of sample studies
 	$(BIN)/python .ci/screenshots
 
 .PHONY: migration
-migration: $(DEV_STAMP) ## Begin a database migration: make migration MESSAGE='add a table'
+migration: $(DEV_STAMP) ## Create a database migration: make migration MESSAGE='add a table'
 	@[ -n "$(MESSAGE)" ] || { echo "say what it does: make migration MESSAGE='add a table'"; exit 2; }
 	$(BIN)/python .ci/new-migration "$(MESSAGE)"
 
 .PHONY: clean
-clean: ## Remove all that is made here, the virtual environment too
+clean: ## Remove everything that these targets create, including the virtual environment
 	rm -rf $(VENV) build dist htmlcov .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find pacs_server tests migrations -name __pycache__ -prune -exec rm -rf {} +

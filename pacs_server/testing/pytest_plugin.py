@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from pacs_server.testing.temporary import TemporaryPacs
 
 _MARKERS = (
-    "pacs(ae_title=, studies=, destinations=, tls=, settings=): how the server of the fixture `pacs` is for this test",
-    "pacs_fault(name, ...): a rule by which the server of the fixture `pacs` fails, a method of `pacs.faults`",
+    "pacs(ae_title=, studies=, destinations=, tls=, settings=): set up the server of the fixture `pacs` for this test",
+    "pacs_fault(name, ...): make the server of the fixture `pacs` fail, by a method of `pacs.faults`",
 )
 
 
@@ -20,9 +20,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pacs-ae-title", help="the AE title of the servers of `pacs` and `pacs_shared`")
     group.addoption(
         "--pacs-studies", action="append", metavar="WHAT",
-        help="what these servers hold: a file, a folder, or synthetic:ct=2; may be given several times",
+        help="what these servers contain: a file, a folder, or synthetic:ct=2; may be given several times",
     )  # fmt: skip
-    group.addoption("--pacs-tls", action="store_true", default=None, help="have these servers speak TLS as well")
+    group.addoption("--pacs-tls", action="store_true", default=None, help="let these servers use TLS as well")
     parser.addini("pacs_ae_title", "the default of --pacs-ae-title", default="PACS")
     parser.addini("pacs_studies", "the default of --pacs-studies", type="linelist", default=[])
     parser.addini("pacs_tls", "the default of --pacs-tls", type="bool", default=False)
