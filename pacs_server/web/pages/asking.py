@@ -5,6 +5,7 @@ So a page shows and does nothing that a program could not, and roles, limits and
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.datastructures import QueryParams
@@ -33,17 +34,32 @@ class Asking:
         return caller_of(request).role >= self._operations[name].role
 
     async def __call__(
-        self, request: Request, name: str, path: Values = _NONE, query: Values = _NONE, body: Values | None = None
+        self,
+        request: Request,
+        name: str,
+        path: Values = _NONE,
+        query: Values = _NONE,
+        body: Values | None = None,
+        *,
+        if_match: str | None = None,
     ) -> Any:
         """The answer of an operation: a value of its model, or None.
 
-        `query` leaves out what is None or empty; a list stands for a parameter that is given several times. Raises
-        NotAuthorised, InvalidRequest, and what the operation raises.
+        `query` leaves out what is None or empty; a list stands for a parameter that is given several times. `if_match`
+        is the ETag of what is to be changed, as it was read. Raises NotAuthorised, InvalidRequest, and what the
+        operation raises.
         """
         operation = self._operations[name]
-        assert operation.run is not None, f"{name} has an answer of its own kind"
-        result = await in_thread(operation.run, self._call(request, operation, path, query, body))
+        call = self._call(request, operation, path, query, body)
+        result = await _run(operation, call if if_match is None else replace(call, if_match=if_match))
         return result.answer if isinstance(result, Reply) else result
+
+    async def tagged(self, request: Request, name: str, path: Values) -> tuple[Any, str]:
+        """The answer of an operation that names a state, and the ETag of that state. Raises as calling does."""
+        operation = self._operations[name]
+        result = await _run(operation, self._call(request, operation, path, _NONE, None))
+        assert isinstance(result, Reply), f"{name} has no ETag"
+        return result.answer, result.headers["ETag"]
 
     async def whole(self, request: Request, name: str, path: Values, most: int) -> bytes | None:
         """The whole body of an operation that has an answer of its own kind; None if it is larger than `most` bytes.
@@ -74,6 +90,11 @@ class Asking:
             parameters(_query(query), operation.query, caller.scope),
             None if operation.body is None else body_of(json.dumps(body or {}).encode(), operation.body),
         )
+
+
+async def _run(operation: Operation, call: Call[Any, Any]) -> Any:
+    assert operation.run is not None, f"{operation.name} has an answer of its own kind"
+    return await in_thread(operation.run, call)
 
 
 def _query(values: Values) -> QueryParams:

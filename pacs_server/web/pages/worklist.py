@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from pacs_server.dicom.json_model import text_of
 from pacs_server.dicom.worklist import ItemStatus
-from pacs_server.errors import InvalidWorklistItem
+from pacs_server.errors import InvalidWorklistItem, WorklistItemChanged
 from pacs_server.intake.worklist_fields import field_tag
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Entry, Pages
@@ -80,30 +80,36 @@ class Worklist:
             filled = {keyword: text for keyword, text in values.items() if text}
             answer = await self._ask(request, "add_worklist_items", body={"fields": filled})
         except InvalidWorklistItem as error:
-            return self._form(request, dict(form), str(error))
+            return self._form(request, dict(form), problem=str(error))
         return self._pages.go(request, "/worklist", date=_start(answer.items[0].data_set))
 
     async def _item(self, request: Request) -> Response:
-        item = await self._ask(request, "show_worklist_item", {"item": request.path_params["item"]})
-        return await self._of_item(request, shown(item.data_set), item)
+        item, seen = await self._ask.tagged(request, "show_worklist_item", request.path_params)
+        return await self._of_item(request, shown(item.data_set), item, seen)
 
-    async def _of_item(self, request: Request, values: dict[str, str], item: Any, problem: str = "",
-                       wrong: dict[str, str] | None = None) -> Response:  # fmt: skip
+    async def _of_item(self, request: Request, values: dict[str, str], item: Any, seen: str, **told: Any) -> Response:
+        """The form of an item; `seen` is the ETag of the state that the reader has seen."""
         found = await self._ask(request, "list_studies", query={_STUDY: item.study_instance_uid, "limit": 1})
-        return self._form(request, values, problem, item=item, stored=bool(found.items), wrong=wrong)
+        return self._form(request, values, item=item, seen=seen, stored=bool(found.items), **told)
 
     async def _change(self, request: Request) -> Response:
-        form = await self._pages.form(request)
-        path = {"item": request.path_params["item"]}
-        item = await self._ask(request, "show_worklist_item", path)
+        form, path = await self._pages.form(request), request.path_params
+        item, now = await self._ask.tagged(request, "show_worklist_item", path)
+        # What was not touched in the form would otherwise be set back to what it was when the form was opened.
+        seen = form.get("seen", "")
         values = {keyword: text for keyword, text in typed(form).items() if not FIELDS[keyword].fixed}
         written = shown(item.data_set) | dict(form)
         if wrong := problems(values):
-            return await self._of_item(request, written, item, wrong=wrong)
+            return await self._of_item(request, written, item, seen, wrong=wrong)
+        body = {"data_set": changed(item.data_set, values)}
         try:
-            await self._ask(request, "replace_worklist_item", path, body={"data_set": changed(item.data_set, values)})
+            await self._ask(request, "replace_worklist_item", path, body=body, if_match=seen)
+        except WorklistItemChanged:
+            told = shown(item.data_set)
+            others = [(FIELDS[each].label, text) for each, text in told.items() if text != written[each]]
+            return await self._of_item(request, written, item, now, others=others)
         except InvalidWorklistItem as error:
-            return await self._of_item(request, written, item, str(error))
+            return await self._of_item(request, written, item, seen, problem=str(error))
         return self._pages.go(request, "/worklist", date=_start(item.data_set))
 
     async def _cancel(self, request: Request) -> Response:
@@ -111,20 +117,13 @@ class Worklist:
         item = await self._ask(request, "cancel_worklist_item", {"item": request.path_params["item"]})
         return self._pages.go(request, "/worklist", date=_start(item.data_set))
 
-    def _form(
-        self,
-        request: Request,
-        values: dict[str, str],
-        problem: str = "",
-        item: Any = None,
-        *,
-        stored: bool = False,
-        wrong: dict[str, str] | None = None,
-    ) -> Response:
+    def _form(self, request: Request, values: dict[str, str], **told: Any) -> Response:
+        """The form with these values; `told` is what else is known of the item, and what is wrong."""
+        told = {"item": None, "seen": "", "stored": False, "problem": "", "wrong": {}, "others": None} | told
+        status = 412 if told["others"] is not None else 400 if told["problem"] or told["wrong"] else 200
         return self._pages.show(
-            request, "worklist_item.html", 400 if problem or wrong else 200, groups=GROUPS, problem=problem, item=item,
-            values=dict.fromkeys(FIELDS, "") | values, wrong=wrong or {}, stored=stored,
-        )  # fmt: skip
+            request, "worklist_item.html", status, groups=GROUPS, values=dict.fromkeys(FIELDS, "") | values, **told
+        )
 
     # ---------------------------------------------------------------- studies without an order
 
