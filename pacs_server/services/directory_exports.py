@@ -5,6 +5,7 @@ Whoever asks names only a folder. `web.export_directory` says where it comes to 
 
 import re
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,6 +70,8 @@ class DirectoryExportService:
         self._auditor = auditor
         self._directory = directory
         self._kept_free = kept_free
+        # So that no two orders find the same folder free.
+        self._adding = threading.Lock()
 
     def request(self, caller: Caller, studies: Sequence[str], folder: str) -> int:
         """Add the task that exports the studies, and return its number.
@@ -77,18 +80,17 @@ class DirectoryExportService:
         StorageUnavailable, AuditUnavailable, IndexUnavailable.
         """
         target = self.target(folder)
-        waiting = self._tasks.tasks(TaskFilter(kind=EXPORT), _MOST_WAITING)
-        if any(DirectoryExport.of(task).folder == folder for task in waiting):
-            raise Conflict("another task exports into a folder of this name")
         uids = tuple(dict.fromkeys(uid for uid in studies if is_uid(uid)))
         self.room(self.instances(uids))
-        self._auditor.restricted(caller, f"export of {len(uids)} studies to {target} asked for")
         wanted = DirectoryExport(uids, folder, caller.user, caller.address)
-        who = participant_of(caller).user_id
-        # Not as its target, which is in the log: people may name a folder after a patient.
-        return self._tasks.add(
-            NewTask(EXPORT, who, "", asdict(wanted), Priority.LOW, dedupe_key=f"{EXPORT}:{folder}")
-        )  # fmt: skip
+        with self._adding:
+            waiting = self._tasks.tasks(TaskFilter(kind=EXPORT), _MOST_WAITING)
+            if any(DirectoryExport.of(task).folder == folder for task in waiting):
+                raise Conflict("another task exports into a folder of this name")
+            self._auditor.restricted(caller, f"export of {len(uids)} studies to {target} asked for")
+            # The folder is not the target of the task, which is in the log: people may name it after a patient. Nor is
+            # it a key by which another order would become the same task: that may be about other studies.
+            return self._tasks.add(NewTask(EXPORT, participant_of(caller).user_id, "", asdict(wanted), Priority.LOW))
 
     def target(self, folder: str) -> Path:
         """The path of a folder that is not there yet.

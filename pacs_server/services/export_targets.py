@@ -1,5 +1,7 @@
 """Where an export goes to: a directory, or one ZIP file. Both come to be as a whole or not at all."""
 
+import errno
+import os
 import shutil
 import time
 import zipfile
@@ -10,7 +12,7 @@ from types import TracebackType
 from typing import IO, Protocol, Self
 
 from pacs_server.errors import ConfigError, Conflict
-from pacs_server.kit.private_files import make_directory, opener
+from pacs_server.kit.private_files import make_directory, opener, sync_directory
 
 
 class ExportTarget(Protocol):
@@ -64,7 +66,7 @@ class DirectoryTarget:
 
 
 class StagedTarget:
-    """A new directory that gets its name when everything is in it; nothing that is there is touched.
+    """A new directory that gets its name when everything is in it and durable; nothing that is there is touched.
 
     Until then it is hidden, under a name with `mark`. What a crash has left under that name is removed. At the end the
     group of the directory around it may read it.
@@ -93,13 +95,29 @@ class StagedTarget:
             if error is None:
                 for path in [*self._staging.rglob("*"), self._staging]:
                     path.chmod(0o750 if path.is_dir() else 0o640)
+                    _sync(path)
                 if self.path.is_symlink() or self.path.exists():
                     raise Conflict("a folder of this name is there already, and nothing is overwritten")
                 self._staging.rename(self.path)
                 finished = True
+                _sync(self.path.parent)
         finally:
             if not finished:
                 shutil.rmtree(self._staging, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    """Make a file durable, or the names in a directory where the file system can do that. Raises OSError."""
+    if path.is_dir():
+        # File systems over a network may not know how; then their server sees to it.
+        try:
+            sync_directory(path)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        return
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 class ZipTarget:

@@ -1,7 +1,8 @@
 """Exports into a directory of the server: what is refused, what a task writes, and that it leaves nothing half."""
 
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from pacs_server.config.disk import check_filesystem
 from pacs_server.config.model import Config
 from pacs_server.dicom.caller import Role
 from pacs_server.errors import ConfigError, Conflict
+from pacs_server.index.instances import StoredInstance
 from pacs_server.index.tasks import Wanted
 from pacs_server.outbox.export import ExportHandler
 from pacs_server.outbox.handler import Work
@@ -145,6 +147,45 @@ def test_nothing_is_overwritten_or_left_behind(rooms: Rooms, out: Path) -> None:
     rooms.send("POST", f"/tasks/{number}/retry")
     assert run(rooms)["state"] == "ready"
     assert list((out / "elsewhere").iterdir()) == []
+
+
+def test_another_order_for_the_same_folder_is_refused_and_not_lost(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms.study(PatientID="1")
+    rooms.act_as(Role.OPERATOR)
+    exports = rooms.archive.directory_exports
+    look, numbers = exports.instances, []
+
+    def look_slowly(studies: Sequence[str]) -> Sequence[StoredInstance]:
+        # While one order is looked at, another one is made.
+        monkeypatch.setattr(exports, "instances", look)
+        numbers.append(ask(rooms, "a")["task"])
+        return look(studies)
+
+    monkeypatch.setattr(exports, "instances", look_slowly)
+    assert "another task exports" in ask(rooms, "a", 409)["detail"]
+    assert [task["id"] for task in rooms.get("/tasks")["items"]] == numbers
+
+
+def test_a_folder_has_its_name_when_all_in_it_is_durable(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    rename, sync = os.rename, os.fsync
+
+    def noted_sync(descriptor: int) -> None:
+        steps.append(str(Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(out)))
+        sync(descriptor)
+
+    def noted_rename(source: Any, target: Any) -> None:
+        steps.append("rename")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "rename", noted_rename)
+    with StagedTarget(out / "a", "1") as target, target.file("DICOM/IM1", 1) as file:
+        file.write(b"x")
+    assert (out / "a" / "DICOM" / "IM1").read_bytes() == b"x"
+    assert (sorted(steps[:3]), steps[3:]) == ([".a.1", ".a.1/DICOM", ".a.1/DICOM/IM1"], ["rename", "."])
 
 
 def test_a_folder_that_was_made_meanwhile_stays_as_it_is(out: Path) -> None:
