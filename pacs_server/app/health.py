@@ -228,7 +228,7 @@ class TimedProbe(Generic[T]):
     """
 
     def __init__(self, check: Callable[[], T], timed_out: Callable[[str], T]) -> None:
-        """`timed_out` makes the result of the reason why `check` has none."""
+        """`timed_out` makes the result of the reason why `check` has none, also where that has failed."""
         self._check = check
         self._timed_out = timed_out
         self._lock = threading.Lock()
@@ -252,7 +252,12 @@ class TimedProbe(Generic[T]):
         return self._result
 
     def _run(self) -> None:
-        self._result = self._check()
+        try:
+            self._result = self._check()
+        except Exception as error:
+            # The last resort: what was found before a fault of this program is not told for ever.
+            log.exception("check failed unexpectedly")
+            self._result = self._timed_out(f"internal error ({type(error).__name__}), see the server's log")
 
 
 def _reload_fields(reload: ReloadResult | None) -> dict[str, object] | None:

@@ -101,6 +101,10 @@ class WorklistFolder:
         except OSError as error:
             log.warning("worklist file cannot be read", extra={"file": file.name, "reason": error.strerror})
             self._stuck[file.name] = signature
+        except Exception:
+            # The last resort: a fault of this program leaves one file where it is, and not all that are to come.
+            log.exception("worklist file failed unexpectedly", extra={"file": file.name})
+            self._stuck[file.name] = signature
         else:
             self._taken(True)
             counts = {"added": result.added, "updated": result.updated}

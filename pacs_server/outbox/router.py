@@ -72,6 +72,11 @@ class Router:
                 log.warning("rules not applied yet", extra={"reason": str(error)})
                 self._stopping.wait(_PAUSE_AFTER_FAILURE)
                 continue
+            except Exception as error:
+                # The last resort: after a fault of this program the thread goes on, because no other one routes.
+                log.exception("rules not applied yet", extra={"reason": f"internal error ({type(error).__name__})"})
+                self._stopping.wait(_PAUSE_AFTER_FAILURE)
+                continue
             if not batch:
                 self._feed.wait(batch)
             elif len(batch) < _TOGETHER:

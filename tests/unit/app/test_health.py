@@ -147,6 +147,14 @@ def test_a_database_that_hangs_is_asked_once(monkeypatch):
     assert database.result() is None
 
 
+def test_a_check_that_fails_tells_nothing_from_before(caplog: pytest.LogCaptureFixture) -> None:
+    answers = iter([None])
+    probe = TimedProbe(lambda: next(answers), lambda reason: reason)
+    assert probe.result() is None
+    assert probe.result() == "internal error (StopIteration), see the server's log"
+    assert [record.message for record in caplog.records] == ["check failed unexpectedly"]
+
+
 class Told:
     """A server that is as healthy as it is told to be."""
 

@@ -16,6 +16,7 @@ from pacs_server.dicom.json_model import text_of
 from pacs_server.errors import IndexUnavailable
 from pacs_server.index.database import Database
 from pacs_server.index.worklist import WorklistIndex
+from pacs_server.intake import worklist_folder
 from pacs_server.intake.worklist_folder import WorklistFolder
 from pacs_server.services.worklist import WorklistService
 
@@ -178,6 +179,29 @@ def test_a_file_that_may_be_read_later(
     (folder / "a.json").chmod(0o600)
     look_twice(watcher)
     assert files(folder) == ["done/a.json"]
+
+
+def test_a_file_that_makes_the_program_fail_holds_up_no_other(
+    folder: Path, watcher: WorklistFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read(data: bytes, suffix: str, name: str) -> Any:
+        if name == "a.json":
+            raise ZeroDivisionError
+        return items_of(data, suffix, name)
+
+    items_of = worklist_folder.items_of
+    for name in ("a.json", "b.json"):
+        (folder / name).write_bytes(content())
+    with monkeypatch.context() as patched:
+        patched.setattr(worklist_folder, "items_of", read)
+        look_twice(watcher)
+        watcher.look()
+    assert files(folder) == ["a.json", "done/b.json"]
+    failed = [record for record in caplog.records if record.message == "worklist file failed unexpectedly"]
+    assert [record.__dict__["file"] for record in failed] == ["a.json"]
+    (folder / "a.json").write_bytes(content("A2"))
+    look_twice(watcher)
+    assert files(folder) == ["done/a.json", "done/b.json"]
 
 
 def test_no_patient_data_is_logged(folder: Path, watcher: WorklistFolder, caplog: pytest.LogCaptureFixture) -> None:

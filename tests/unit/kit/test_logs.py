@@ -4,11 +4,12 @@ import json
 import logging
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from pacs_server.app.logging import configure
+from pacs_server.app.logging import configure, thread_failed
 from pacs_server.config import LoggingConfig
 from pacs_server.errors import ConfigError
 from pacs_server.kit.logs import JSONFormatter, TextFormatter, reopen, set_level
@@ -83,6 +84,20 @@ def test_json_holds_the_traceback() -> None:
     line = JSONFormatter().format(error_record(ValueError("x")))
     assert "\n" not in line
     assert json.loads(line)["exception"].endswith("ValueError: x")
+
+
+def test_a_thread_that_fails_is_in_the_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", thread_failed)
+    for work in (lambda: 1 / 0, sys.exit):
+        thread = threading.Thread(target=work, name="fragile")
+        thread.start()
+        thread.join()
+    [record] = caplog.records
+    assert (record.levelname, record.message, record.__dict__["work"]) == (
+        "CRITICAL", "thread failed unexpectedly", "fragile",
+    )  # fmt: skip
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
 
 
 def test_level_and_console(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from pacs_server.kit.periodic import Periodic
 
 PATIENCE = 20.0
@@ -23,6 +25,21 @@ def test_a_task_is_done_at_once_and_again():
     enough = threading.Semaphore(0)
     with running(Periodic("task", 0.01, enough.release)):
         assert all(enough.acquire(timeout=PATIENCE) for _ in range(3))
+
+
+def test_a_task_that_fails_is_done_again(caplog: pytest.LogCaptureFixture) -> None:
+    done = threading.Semaphore(0)
+
+    def task() -> None:
+        done.release()
+        raise ZeroDivisionError
+
+    with running(Periodic("fragile", 0.01, task)):
+        for _ in range(3):
+            assert done.acquire(timeout=PATIENCE)
+    assert {(record.message, record.__dict__["work"]) for record in caplog.records} == {
+        ("periodic work failed unexpectedly", "fragile")
+    }
 
 
 def test_a_task_that_can_wait_does():

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from feeds import Place
@@ -23,6 +24,7 @@ from pacs_server.index.task_overview import TaskFilter, TaskOverview
 from pacs_server.index.task_values import Task, TaskState
 from pacs_server.index.tasks import TaskIndex, Wanted
 from pacs_server.index.workflow_models import procedure_step, procedure_step_instance, worklist_item
+from pacs_server.outbox import router as router_module
 from pacs_server.outbox.completion import CompletionHandler
 from pacs_server.outbox.handler import Work
 from pacs_server.outbox.router import CONSUMER, Router
@@ -293,6 +295,33 @@ def test_a_dry_run_says_what_each_rule_would_do(routed: Routed, tmp_path: Path) 
     assert (count, all_.instances, whole.instances) == (1, 1, 0)
     assert whole.reason == "Modality is CT, not 'MR'"
     assert routed.engine.test("9.9")[1][0].reason == "the study has no instances"
+
+
+def test_the_thread_goes_on_after_a_fault_of_the_program(
+    routed: Routed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from servers import eventually
+
+    arrived, failures = routed.engine.arrived, iter([ZeroDivisionError()])
+
+    def fail_once(changes: Any) -> Any:
+        for error in failures:
+            raise error
+        return arrived(changes)
+
+    monkeypatch.setattr(router_module, "_PAUSE_AFTER_FAILURE", 0.01)
+    monkeypatch.setattr(routed.engine, "arrived", fail_once)
+    routed.configure(tmp_path, SENT_ON)
+    routed.place.store("1.1", "1.1.1", "1.1.1.1")
+    routed.router.start()
+    try:
+        assert eventually(lambda: routed.orders)
+    finally:
+        routed.router.stop()
+    assert [record.__dict__["reason"] for record in caplog.records if record.message == "rules not applied yet"] == [
+        "internal error (ZeroDivisionError)"
+    ]
+    assert routed.sent() == [("all", "WS1", ["1.1.1.1"])]
 
 
 def test_the_thread_follows_the_feed_and_sleeps_without_rules(routed: Routed, tmp_path: Path) -> None:
