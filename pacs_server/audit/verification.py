@@ -14,7 +14,7 @@ from pacs_server.audit.files import unavailable
 from pacs_server.audit.verify import InvalidTrail, verify
 from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.dicom.caller import Caller
-from pacs_server.errors import AuditUnavailable, PacsError
+from pacs_server.errors import AuditUnavailable, PacsError, ResourceLimitation
 from pacs_server.kit.closing import Closing
 from pacs_server.kit.private_files import opener
 
@@ -59,14 +59,21 @@ class TrailVerification(Closing):
         self._checked = 0
 
     def start(self, caller: Caller) -> None:
-        """Begin a verification unless one runs; that and its result are recorded. Raises AuditUnavailable."""
+        """Begin a verification unless one runs; that and its result are recorded.
+
+        Raises AuditUnavailable, and ResourceLimitation if the system has no more threads.
+        """
         with self._lock:
             if self.running or self._stopping.is_set():
                 return
             self._auditor.trail_verified(caller, "verification begins", failed=False)
             self._checked = 0
-            self._thread = threading.Thread(target=self._run, args=(caller,), name="audit-verify", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, args=(caller,), name="audit-verify", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise ResourceLimitation("there can be no more threads") from error
+            self._thread = thread
 
     @property
     def running(self) -> bool:

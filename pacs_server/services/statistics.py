@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final, TypeVar
 
-from pacs_server.errors import PacsError
+from pacs_server.errors import PacsError, ResourceLimitation
 from pacs_server.index.statistics import NamedStudy, StatisticsIndex, StudyDay
 
 log = logging.getLogger(__name__)
@@ -74,11 +74,18 @@ class StatisticsService:
         self._known: tuple[float, Statistics] | None = None
 
     def statistics(self) -> Statistics | None:
-        """The last count; None if there is none yet. If it is old, a new one begins."""
+        """The last count; None if there is none yet. If it is old, a new one begins.
+
+        Raises ResourceLimitation if the system has no more threads.
+        """
         with self._lock:
             if not (self._is_fresh() or self.counting or self._stopping.is_set()):
-                self._thread = threading.Thread(target=self._run, name="statistics", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="statistics", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise ResourceLimitation("there can be no more threads") from error
+                self._thread = thread
             return None if self._known is None else self._known[1]
 
     @property

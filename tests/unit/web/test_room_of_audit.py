@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import threading
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -15,6 +16,7 @@ from servers import eventually
 from pacs_server.audit import verification
 from pacs_server.audit.events import EventID, EventType, Outcome
 from pacs_server.dicom.caller import Role
+from pacs_server.errors import ResourceLimitation
 from pacs_server.web.api.audit import EventKind
 from pacs_server.web.pages.audit import wanted
 from pacs_server.web.pages.audit_verification import meaning_of
@@ -112,6 +114,21 @@ def test_the_trail_is_verified_in_the_background(rooms: Rooms, monkeypatch: pyte
     rooms.archive.verification.close()
     assert not rooms.get("/audit/verification")["running"]
     assert rooms.get("/audit/verification")["last"] is None
+
+
+def test_without_a_thread_nothing_is_verified_and_the_server_can_stop(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    assert rooms.archive.verification is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(ResourceLimitation):
+            rooms.archive.verification.start(rooms.caller)
+    assert not rooms.archive.verification.running
+    rooms.archive.verification.close()
 
 
 def test_what_was_found_is_told_and_recorded(rooms: Rooms) -> None:

@@ -1,5 +1,6 @@
 """The page about the storage, and what is counted for it."""
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from rooms import Rooms
 from servers import eventually
 
 from pacs_server.dicom.caller import Role
+from pacs_server.errors import ResourceLimitation
 from pacs_server.services.statistics import Day
 from pacs_server.upkeep.last_backup import LastBackup
 from pacs_server.web.pages.plots import HEIGHT, WIDTH, bars, growth, months
@@ -43,6 +45,20 @@ def test_sizes_are_counted_by_study_and_by_day(rooms: Rooms) -> None:
     assert '<path class="line"' in page
     rooms.send("POST", "/trash", {"level": "study", "uid": one.StudyInstanceUID, "reason": "x"}, 201)
     assert "Roe, Jane" not in rooms.page("/storage")
+
+
+def test_without_a_thread_nothing_is_counted_and_the_archive_can_be_closed(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(ResourceLimitation):
+            rooms.archive.statistics.statistics()
+    assert not rooms.archive.statistics.counting
+    rooms.archive.statistics.stop()
 
 
 def test_the_last_backup_is_told_and_cautioned_of(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
