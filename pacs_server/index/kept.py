@@ -82,14 +82,20 @@ class KeptConnection:
                 return connection
 
     def _new(self) -> Connection:
-        connection = self._connection = self._engine().connect().execution_options(write=True)
-        connection.info.update(self._info)
-        connection.info[KEPT] = Raw(connection)
-        driver: Any = connection.connection.driver_connection
-        self._driver = driver
-        if connection.dialect.name == "postgresql":
-            # psycopg would send a BEGIN of its own, which is one more round trip.
-            driver.autocommit = True
+        connection = self._engine().connect().execution_options(write=True)
+        try:
+            connection.info.update(self._info)
+            connection.info[KEPT] = Raw(connection)
+            driver: Any = connection.connection.driver_connection
+            if connection.dialect.name == "postgresql":
+                # psycopg would send a BEGIN of its own, which is one more round trip.
+                driver.autocommit = True
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
+        # Only what is whole is kept.
+        self._connection, self._driver = connection, driver
         return connection
 
     def _drop(self) -> None:
