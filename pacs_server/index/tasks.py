@@ -42,7 +42,6 @@ _LONGEST_PATIENCE: Final = max(PATIENCE.values())
 
 _IS_READY = text(task_models.IS_READY)
 _IS_RUNNING = text(task_models.IS_RUNNING)
-_IS_LIVE = text(task_models.IS_LIVE)
 _IS_OVER = text(task_models.IS_OVER)
 # What is reset when nobody runs a task any more.
 NOT_RUNNING: Final[Mapping[str, Any]] = {"owner": "", "claimed_until": None, "again": False}
@@ -106,14 +105,15 @@ def add_task(connection: Connection, new: NewTask, now: datetime, lease: Lease |
 def make_due(
     connection: Connection, dedupe_key: str, now: datetime, deadline: datetime | None, lease: Lease | None = None
 ) -> Task | None:
-    """Make the newest task of a key due now, unless it is done; return it, or None if there is none.
+    """Make the task of a key due now that is ready or running, else the newest that is not done; None without one.
 
     A dead or cancelled one is ready again. A running one stays with its owner, and is due at once if given back.
     """
     newest = (
         select(table)
         .where(table.c.dedupe_key == dedupe_key, table.c.state != TaskState.DONE)
-        .order_by(table.c.id.desc())
+        # Somebody may have retried one that is older than another that is over.
+        .order_by(case((table.c.state.in_((TaskState.READY, TaskState.RUNNING)), 0), else_=1), table.c.id.desc())
         .limit(1)
         .with_for_update()
     )

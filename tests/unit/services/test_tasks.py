@@ -510,6 +510,17 @@ def test_a_retry_does_not_make_a_second_task_of_a_key(node: OutboxNode) -> None:
     assert node.states() == ["dead", "ready"]
 
 
+def test_what_is_made_due_is_the_task_that_waits_and_not_a_newer_one_that_is_over(node: OutboxNode) -> None:
+    first = node.add(dedupe_key="x")
+    (task,) = node.claim()
+    node.service.give_up(task, "no")
+    second = node.add(dedupe_key="x")
+    assert node.service.cancel(second)
+    assert node.service.retry(node.task(first))
+    assert node.service.hasten("x")
+    assert node.states() == ["ready", "cancelled"]
+
+
 @pytest.mark.slow
 def test_a_cancelled_task_is_over_for_its_owner_too(node: OutboxNode) -> None:
     waits, runs = node.add("B", dedupe_key="x"), node.add("A")
