@@ -46,12 +46,14 @@ class Sender:
 
     def read(self, count: int = _MOST) -> None:
         """Take so many answers, or as many as come until the association ends."""
-        with suppress(EOFError, AssertionError):
-            for number in range(len(self.acknowledged), len(self.acknowledged) + count):
+        for number in range(len(self.acknowledged), len(self.acknowledged) + count):
+            try:
                 answer = self.peer.read_message().command
-                assert (answer.message_id_being_responded_to, answer.status) == (number + 1, 0)
-                self.acknowledged.append(str(answer.affected_sop_instance_uid))
-                self._may_send.release()
+            except (EOFError, AssertionError):  # nothing comes any more, or an A-ABORT instead of a message
+                return
+            assert (answer.message_id_being_responded_to, answer.status) == (number + 1, 0)
+            self.acknowledged.append(str(answer.affected_sop_instance_uid))
+            self._may_send.release()
 
     def end(self) -> None:
         """Close the connection and end the thread."""
