@@ -47,6 +47,8 @@ def _answered(pacs: TemporaryPacs, line: str) -> dict[str, Any]:
         return _failed(f"a line has to be a JSON object, and `do` one of {', '.join(_DO)}")
     try:
         return {"ok": True, **do(pacs, asked)}
+    except KeyError as error:
+        return _failed(f"{error} is missing, or there is none")
     except (PacsError, WaitFailed, TypeError, ValueError, AttributeError) as error:
         return _failed(str(error))
 

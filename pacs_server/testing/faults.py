@@ -223,7 +223,9 @@ class Faults:
     def http_slow(
         self, bytes_per_second: int, path: str = "*", *, method: str | None = None, **which: Unpack[Which]
     ) -> Rule:
-        """Send the bodies of HTTP answers with so many bytes a second."""
+        """Send the bodies of HTTP answers with so many bytes a second. Raises ValueError for fewer than one."""
+        if bytes_per_second < 1:
+            raise ValueError("an answer is sent with one byte a second at least")
         return self._add(HTTPSlow(bytes_per_second), method, which, path)
 
     def remove(self, rule: Rule) -> None:
