@@ -42,8 +42,6 @@ __all__ = ["app"]
 LevelName = Literal["patient", "study", "series", "image"]
 
 _LOOK_SECONDS: Final = 0.2
-# What a remote has to tell of studies that are compared.
-_COMPARED: Final = ("StudyInstanceUID", "NumberOfStudyRelatedInstances")
 _COLUMNS: Final = ("NAME", "KIND", "AE TITLE", "ADDRESS", "TLS", "AT ONCE", "WINDOWS", "BACKUPS", "VENDOR", "SOFTWARE")
 _TITLES: Final[Mapping[str, Mapping[str, str]]] = {
     "patient": {
@@ -181,6 +179,7 @@ def find(  # noqa: PLR0913 - an option each
     --compare also asks the remote for the instances of each study that it finds.
     """
     from pacs_server.dicom.levels import Level
+    from pacs_server.outbox.comparison import RETURNED
     from pacs_server.scu.search import Search
 
     if compare and level != "study":
@@ -200,7 +199,7 @@ def find(  # noqa: PLR0913 - an option each
     more = _keys(key or ())
     titles = {**_TITLES[level], **{each: each for each in more if each not in _TITLES[level]}}
     keys = {k: text for k, text in given.items() if text} | more
-    returns = tuple(dict.fromkeys((*titles, *(_COMPARED if compare else ()))))
+    returns = tuple(dict.fromkeys((*titles, *(RETURNED if compare else ()))))
     search = Search(Level[level.upper()], keys, returns, fuzzy, relational, combined)
     settings = load_config(context, config)
     if compare:

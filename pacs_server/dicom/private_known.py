@@ -112,7 +112,7 @@ def _of_level(data_set: DataSet, path: str) -> Iterator[Normalised]:
         if known.tag not in data_set and all(key in found for key in keys):
             own = tuple(found[key] for key in keys)
             values = _numbers(own)
-            if values and (read := known.read(values)):
+            if values and (read := known.read(values)) and all(map(math.isfinite, read)):
                 yield Normalised(known, read, own, path)
 
 

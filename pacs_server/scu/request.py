@@ -82,6 +82,8 @@ def _add_private(data_set: dict[str, Any], creator: str, number: str, text: str)
     creators = creators_of(data_set)
     blocks = {block: name for (of, block), name in creators.items() if of == group}
     block = next((block for block, name in blocks.items() if name == creator), f"{0x10 + len(blocks):02X}")
+    if len(block) > 2:
+        raise InvalidIdentifier(f"group {group} has no block left for {creator}")
     data_set[f"{group}00{block}"] = {"vr": "LO", "Value": [creator]}
     vr = vr_of(creator, number)
     try:

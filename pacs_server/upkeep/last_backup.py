@@ -58,4 +58,8 @@ def note_backup(
 def last_backup(state: StateIndex) -> LastBackup | None:
     """The last backup; None if this archive knows of none. Raises IndexUnavailable."""
     kept = state.get(_KEY)
-    return None if kept is None else LastBackup(**json.loads(kept))
+    try:
+        return None if kept is None else LastBackup(**json.loads(kept))
+    except (ValueError, TypeError):
+        # A later version wrote it, which may tell more.
+        return None

@@ -78,6 +78,15 @@ def test_what_was_sent_as_un_is_read_by_the_dictionary(vr: str, raw: bytes, valu
     assert [each.values for each in normalised(data_set)] == ([values] if values else [])
 
 
+def test_what_is_no_number_in_the_end_is_told_by_nobody() -> None:
+    data_set = {
+        "00430010": {"vr": "LO", "Value": ["GEMS_PARM_01"]},
+        # One divided by it is more than any number.
+        "00431083": {"vr": "DS", "Value": ["1e-320"]},
+    }
+    assert list(normalised(data_set)) == []
+
+
 def test_the_attribute_of_the_standard_counts() -> None:
     ds = make("Siemens", 0x10)
     ds.DiffusionBValue = 999.0

@@ -49,6 +49,14 @@ def test_what_is_no_key_is_refused(texts: dict[str, str]) -> None:
         data_set_of(texts)
 
 
+def test_a_group_has_so_many_private_blocks_and_no_more() -> None:
+    # PS3.5 7.8.1: blocks are reserved by the elements 10 to FF.
+    names = [f"ACME {number}:0019xx01" for number in range(0x100 - 0x10)]
+    assert list(data_set_of(dict.fromkeys(names, "")))[0xFF - 0x10] == "001900FF"
+    with pytest.raises(InvalidIdentifier, match="group 0019 has no block left"):
+        data_set_of(dict.fromkeys([*names, "ONE TOO MANY:0019xx01"], ""))
+
+
 def test_private_attributes_are_named_by_creator_wherever_their_block_is() -> None:
     names = ("SIEMENS MR HEADER:0019xx0C", "FDMS 1.0:0019xx40", "SIEMENS MR HEADER:0019xx0a", "ACME:0021xx01")
     data_set = data_set_of({names[0]: "1000", names[1]: "CT", **dict.fromkeys(names[2:], "")})

@@ -800,6 +800,10 @@ def test_the_commands(run: Callable[..., Any], small: Place, backups: BackupDire
     assert noted is not None
     assert (noted.snapshot, noted.directory, noted.instances) == (name, str(backups.root), 4)
     assert (noted.problems, noted.verified, noted.fields()["is_old"]) == (0, True, False)
+    with closing(Database(small.database_url)) as database:
+        # What a later version may write.
+        StateIndex(database).put({"backup.last": '{"ended": 1, "colour": "blue"}'})
+        assert last_backup(StateIndex(database)) is None
     code, out, _ = run("backup", backups.root, "--json")
     assert (code, json.loads(out)["there"]) == (0, 4)
     code, out, _ = run("backup", backups.root, "--list")
