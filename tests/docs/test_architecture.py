@@ -2,10 +2,20 @@
 
 import re
 import runpy
+import tomllib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import schema
+from feeds import Place
+from sqlalchemy import select
+
+from pacs_server.index.feed import Consumer
+from pacs_server.index.task_models import task
+from pacs_server.index.task_values import NewTask
+from pacs_server.index.tasks import add_task
 
 Rows = Callable[..., list[list[str]]]
 
@@ -17,6 +27,29 @@ def test_every_file_has_its_line(root: Path, document: Callable[[str], str], row
     assert sorted(documented) == sorted(files)
     page = document("docs/architecture.md")
     assert page == runpy.run_path(str(root / ".ci/file-table"))["written_anew"](page), "say: make file-table"
+
+
+def test_the_folders_are_the_layers_in_their_order(root: Path, code_blocks: Callable[[str, str], list[str]]) -> None:
+    [listing] = code_blocks("docs/architecture.md", "text")
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = [name for name in contracts[0]["layers"] if name != "__main__"]
+    assert re.findall(r"^(\w+)(?:/|\.py) +\w", listing, re.MULTILINE) == layers
+
+
+def test_the_example_of_the_feed_runs(code_blocks: Callable[[str, str], list[str]], tmp_path: Path) -> None:
+    [example] = code_blocks("docs/architecture.md", "python")
+    url = f"sqlite:///{tmp_path}/pacs.db"
+    schema.prepare_at(url)
+    place = Place(tmp_path, url)
+    names: dict[str, object] = {"now": datetime.now(UTC), "feed": place.feed, "Consumer": Consumer}
+    names |= {"add_task": add_task, "task_for": lambda change: NewTask("forward", "routing", str(change))}
+    # A new consumer begins with what happens from then on.
+    place.take(Consumer("routing"))
+    place.store("1.2", "1.3", "1.4")
+    exec(compile(example, "docs/architecture.md", "exec"), names)
+    with place.database.begin() as connection:
+        assert list(connection.scalars(select(task.c.kind))) == ["forward"]
+    place.close()
 
 
 def test_journeys_pass_what_is_there(root: Path, code_blocks: Callable[[str, str], list[str]]) -> None:
