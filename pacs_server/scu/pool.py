@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
@@ -183,8 +183,11 @@ class Pool:
                 self._idle.append(place)
                 self._changed.notify_all()
                 if self._ending is None:
-                    self._ending = threading.Thread(target=self._end_idle, name="pool", daemon=True)
-                    self._ending.start()
+                    thread = threading.Thread(target=self._end_idle, name="pool", daemon=True)
+                    # Without another thread in the system this one stays idle until the next one is kept.
+                    with suppress(RuntimeError):
+                        thread.start()
+                        self._ending = thread
         if stopped:
             self.drop(place)
 
@@ -222,6 +225,10 @@ class Pool:
         except AssociationEnded as ended:
             self._free(remote)
             raise not_opened(remote, ended, others_work=self._works(remote)) from ended
+        except BaseException:
+            # A place that nobody has would be missing for as long as the server runs.
+            self._free(remote)
+            raise
         association.throttle = self._throttle(remote, association)
         self._opened(remote, association)
         name = f"{association.calling_ae}@{remote.host}:{remote.port} #{next(self._numbers)}"

@@ -125,8 +125,13 @@ class EventHub:
         # Ids of events before are not known any more: what happened while nobody listened is not known either.
         self._kept.clear()
         listener = self._add(deliver, caller, last_id)
-        self._thread = threading.Thread(target=self._run, args=(consumer,), name="events", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._run, args=(consumer,), name="events", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            self._listeners.discard(listener)
+            raise ResourceLimitation("there can be no more threads") from error
+        self._thread = thread
         return listener
 
     def leave(self, listener: Listener) -> None:

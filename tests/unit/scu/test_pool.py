@@ -29,7 +29,7 @@ class Requestor:
     def __init__(self) -> None:
         self.opened = self.open_now = self.most = 0
         self.ends: list[str] = []
-        self.fails: list[AssociationEnded] = []
+        self.fails: list[Exception] = []
         self._lock = threading.Lock()
 
     def open(self, remote: RemoteAE, contexts: Sequence[ProposedContext], roles: object) -> Any:
@@ -109,6 +109,30 @@ def test_no_more_than_the_remote_may_have_and_then_busy(pool: Pool, requestor: R
         one.end(abort=False)
         three.exchange(lambda association: None)
     assert requestor.most == 2
+
+
+def test_what_could_not_be_opened_takes_no_place(pool: Pool, requestor: Requestor) -> None:
+    # More often than the remote may have associations.
+    requestor.fails = [ZeroDivisionError(), ConnectionLost("gone"), ZeroDivisionError(), ConnectionLost("gone")]
+    for failure in list(requestor.fails):
+        with pytest.raises(RemoteUnreachable if isinstance(failure, AssociationEnded) else ZeroDivisionError):
+            number_of(pool)
+    assert number_of(pool) == 1
+
+
+def test_without_a_thread_an_idle_one_ends_when_the_next_one_is_kept(requestor: Requestor) -> None:
+    pool, start = Pool(requestor, idle_seconds=0.01), threading.Thread.start  # type: ignore[arg-type]
+
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        assert number_of(pool) == 1
+    assert threading.Thread.start is start
+    assert number_of(pool) == 1
+    assert eventually(lambda: requestor.ends == ["released"])
+    pool.stop()
 
 
 def test_twenty_threads_keep_within_the_limit(pool: Pool, requestor: Requestor) -> None:

@@ -16,7 +16,7 @@ from worklists import numbered
 from pacs_server.config.rights import Rights
 from pacs_server.dicom.caller import Role
 from pacs_server.dicom.scope import Scope
-from pacs_server.errors import NotAuthorised
+from pacs_server.errors import NotAuthorised, ResourceLimitation
 from pacs_server.index.changes import ChangeKind
 from pacs_server.index.feed import Change
 from pacs_server.services import events as hub
@@ -181,6 +181,20 @@ def test_the_cursor_goes_with_the_last_listener(api: RestAPI) -> None:
     thread.join(60)
     assert not thread.is_alive()
     assert api.archive.feed.gauges() == {}
+
+
+def test_without_a_thread_nobody_listens_in_vain(api: RestAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(ResourceLimitation):
+            api.events.listen(lambda events: None, "ann")
+    stream = Stream(api)
+    api.study()
+    stream.wait(b"ARRIVED")
+    stream.leave()
 
 
 def test_listeners_are_bounded(api: RestAPI) -> None:
