@@ -26,9 +26,10 @@ class Compared:
 
 
 def compare(queries: RemoteQueries, retrieve: RetrieveService, caller: Caller, remote: str, match: DataSet) -> Compared:
-    """Compare a study that a remote has named. Raises RemoteBusy, RemoteUnreachable, IndexUnavailable.
+    """Compare a study that a remote has named.
 
-    A remote that does not name its instances is believed as to how many it has; then all that is here counts.
+    A remote that does not name its instances is believed as to how many it has; then all that is here counts. Raises
+    RemoteBusy, RemoteUnreachable, AuditUnavailable, IndexUnavailable.
     """
     uid = text_of(match, "0020000D")
     try:

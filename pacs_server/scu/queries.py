@@ -59,7 +59,10 @@ class RemoteQueries:
         return self._recorded(caller, name, service, search.keys, self._remotes.find(name, search, limit))
 
     def inventory(self, caller: Caller, name: str, study: str) -> dict[str, tuple[str, str]]:
-        """What a remote has of a study, see `inventory`; empty if it names no instances."""
+        """What a remote has of a study, see `inventory`; empty if it names no instances.
+
+        Raises AuditUnavailable, and RemoteError and its kinds.
+        """
         remote = self._remotes.known(name)
         there = participant(remote, Role.DESTINATION)
         self._auditor.ensure_writable()
