@@ -4,22 +4,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pacs_server.audit.events import Role
 from pacs_server.web.pages.languages import marked
 
 # What somebody did, by the code of the event (PS3.16 CID 400), where that makes a difference with its action (PS3.15
-# A.5.1) or its type (CID 401) behind it. The longest key that fits counts.
+# A.5.1), its type (CID 401) or the way that images went behind it. The first key that fits counts.
 _DEEDS: Final = {
     "110100": marked("started or stopped the program"),
     "110100 110120": marked("started the server"),
     "110100 110121": marked("stopped the server"),
     "110101": marked("read the audit trail"),
     "110102": marked("began to transfer images"),
+    "110102 in": marked("began to send images to this archive"),
+    "110102 out": marked("began to fetch images"),
+    "110102 on": marked("began to send images to another system"),
     "110103": marked("worked on stored images"),
     "110103 C": marked("brought images back"),
     "110103 D": marked("deleted a part of a study"),
     "110103 R": marked("looked at images"),
     "110103 U": marked("changed stored images"),
     "110104": marked("transferred images"),
+    "110104 in": marked("sent images to this archive"),
+    "110104 out": marked("looked at images or fetched them"),
+    "110104 on": marked("sent images to another system"),
     "110105": marked("deleted a study"),
     "110106": marked("exported images"),
     "110107": marked("imported images"),
@@ -39,6 +46,8 @@ _DEEDS: Final = {
     "110114 110122": marked("logged in"),
     "110114 110123": marked("logged out"),
 }
+_DESTINATION: Final = Role.DESTINATION.value[0]
+_WAYS: Final = {Role.SOURCE.value[0]: "in", _DESTINATION: "out"}
 # The kinds of events to search for, by the names that the operation knows.
 KINDS: Final = {
     "query": marked("searches"),
@@ -98,8 +107,20 @@ def deed(event: Mapping[str, Any]) -> str:
     return next((_DEEDS[key] for key in _keys(event) if key in _DEEDS), "")
 
 
+def way(event: Mapping[str, Any]) -> str:
+    """Which way images went: `in` from the requestor, `out` to the requestor, `on` to another system, else ''."""
+    people = event.get("participants", [])
+    role = next((each.get("role") for each in people if each.get("requestor")), None)
+    if role is not None:
+        return _WAYS.get(role, "")
+    # This archive is named without an address.
+    to_others = any(each.get("role") == _DESTINATION and each.get("address") for each in people)
+    return "on" if to_others else ""
+
+
 def _keys(event: Mapping[str, Any]) -> Iterator[str]:
     code = event.get("id", "")
+    yield f"{code} {way(event)}"
     yield f"{code} {event.get('type', '')}"
     yield f"{code} {event.get('action', '')}"
     yield code

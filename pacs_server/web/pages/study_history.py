@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from pacs_server.audit.auditor import NOT_LOGGED_IN
 from pacs_server.errors import NotAuthorised, NotFound
+from pacs_server.web.pages.audit_words import way
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Pages
 
@@ -20,10 +21,17 @@ from pacs_server.web.pages.page import Pages
 _DAYS: Final = 30
 _TOGETHER: Final = 1000
 _MOST_PAGES: Final = 10
-# What the audit trail says of a study that its history does not say anyhow (PS3.16 CID 400).
+# What the audit trail says of a study (PS3.16 CID 400), if images went a known way with that way behind it.
 SEEN: Final = {
-    "Query": marked("searched for it"), "Begin Transferring DICOM Instances": marked("began to fetch it"),
-    "DICOM Instances Transferred": marked("fetched or sent it"), "Export": marked("exported it"),
+    "Query": marked("searched for it"), "Begin Transferring DICOM Instances": marked("began to transfer it"),
+    "Begin Transferring DICOM Instances in": marked("began to send it here"),
+    "Begin Transferring DICOM Instances out": marked("began to fetch it"),
+    "Begin Transferring DICOM Instances on": marked("began to send it to another system"),
+    "DICOM Instances Transferred": marked("transferred it"),
+    "DICOM Instances Transferred in": marked("sent it here"),
+    "DICOM Instances Transferred out": marked("looked at it or fetched it"),
+    "DICOM Instances Transferred on": marked("sent it to another system"),
+    "Export": marked("exported it"),
     "Patient Record": marked("changed what is known of it"), "DICOM Instances Accessed": marked("opened or changed it"),
     "DICOM Study Deleted": marked("deleted it"), "Order Record": marked("changed its order"),
     "Procedure Record": marked("reported a procedure step"), "Security Alert": marked("did what few may do"),
@@ -131,7 +139,7 @@ def _is_over(association: Any, received: Any) -> bool:
 class Seen:
     """Records of the audit trail of one user and one kind that follow upon each other; `time` is that of the last."""
 
-    event_name: str
+    event: str
     user: str
     address: str
     detail: str
@@ -145,7 +153,8 @@ def together(records: list[Any]) -> Iterator[Seen]:
     open_: dict[tuple[str, str, str], Seen] = {}
     for record in records:
         who: Mapping[str, Any] = next((each for each in record.event["participants"] if each.get("requestor")), {})
-        key = (record.event_name, str(who.get("user") or who.get("ae") or ""), str(who.get("address", "")))
+        name = f"{record.event_name} {way(record.event)}".rstrip()
+        key = (name, str(who.get("user") or who.get("ae") or ""), str(who.get("address", "")))
         last = open_.get(key)
         if last is not None and record.time - last.time < timedelta(hours=1):
             last.time, last.count = record.time, last.count + 1

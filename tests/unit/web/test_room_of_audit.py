@@ -82,6 +82,24 @@ def test_who_did_it_is_the_requestor() -> None:
     assert told({}).who == ""
 
 
+@pytest.mark.parametrize(
+    ("participants", "words"),
+    [
+        ([{"ae": "CT1", "role": "110153", "requestor": True}, {"ae": "PACS", "role": "110152"}],
+         "sent images to this archive"),
+        ([{"ae": "PACS", "role": "110153"}, {"user": "ann", "role": "110152", "requestor": True}],
+         "looked at images or fetched them"),
+        ([{"ae": "PACS", "role": "110153"}, {"ae": "WS1", "address": "10.0.0.1", "role": "110152"},
+          {"user": "ann", "requestor": True}], "sent images to another system"),
+        ([{"ae": "WS1", "address": "10.0.0.1", "role": "110153"}, {"ae": "PACS", "role": "110152"},
+          {"user": "ann", "requestor": True}], "transferred images"),
+        ([], "transferred images"),
+    ],
+)  # fmt: skip
+def test_it_is_told_which_way_images_went(participants: list[dict[str, Any]], words: str) -> None:
+    assert deed({"id": "110104", "action": "R", "participants": participants}) == words
+
+
 def test_words_for_days() -> None:
     today = date(2026, 3, 1)
     assert wanted({"when": "today"}, today) == {"first": "2026-03-01", "last": "2026-03-01"}

@@ -15,7 +15,7 @@ from vendor_objects import make
 from pacs_server.dicom.caller import Role
 from pacs_server.web.door import make_app
 from pacs_server.web.middleware import Gate
-from pacs_server.web.pages.study_history import together
+from pacs_server.web.pages.study_history import SEEN, together
 
 NOW = datetime(2026, 3, 29, 12, tzinfo=UTC)
 
@@ -105,7 +105,7 @@ def test_the_line_of_time_has_order_notes_and_who_looked(pages: Pages) -> None:
     assert "bob" not in text.partition("<main")[2]
     api.caller = ANN
     text = pages.get("/history")
-    assert "bob fetched or sent it" in text
+    assert "bob looked at it or fetched it" in text
     assert "bob began to fetch it" in text
     assert "bob" not in pages.get("/history?until=2020-01-01").partition("<main")[2]
     pages.get("/history?until=nonsense")
@@ -136,6 +136,18 @@ def test_repeated_records_of_one_hour_are_told_once() -> None:
     assert sorted((each.user, each.count, (each.time - NOW).seconds // 60) for each in found) == [
         ("ann", 1, 200), ("ann", 3, 100), ("bob", 1, 1)
     ]  # fmt: skip
+
+
+def test_a_user_who_sent_a_study_here_and_fetched_it_is_told_of_twice() -> None:
+    def record(role: str) -> SimpleNamespace:
+        event = {"participants": [{"user": "ann", "role": role, "requestor": True}]}
+        return SimpleNamespace(event_name="DICOM Instances Transferred", event=event, time=NOW)
+
+    found = together([record("110153"), record("110152"), record("110152")])
+    assert [(SEEN[each.event], each.count) for each in found] == [
+        ("sent it here", 1),
+        ("looked at it or fetched it", 2),
+    ]
 
 
 def test_what_is_of_another_study_is_not_shown(pages: Pages) -> None:
