@@ -110,7 +110,7 @@ def _store_at_once(address: Address, bench: Bench, side: int, senders: int, load
 
 
 def _mixed_table(running: Sequence[Running], bench: Bench, load: Load) -> str:
-    lines = [_header("instances/s", ["C-STORE alone", "beside C-GET", "C-GET alone", "beside C-STORE"])]
+    lines = [_header("instances/s", ["C-STORE alone", "C-STORE during C-GET", "C-GET alone", "C-GET during C-STORE"])]
     for each in running:
         study = prepare_study(bench, each.address)
         get = GetJob(each.address, study, 10_000, load.limit)

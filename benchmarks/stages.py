@@ -57,7 +57,7 @@ from pacs_server.services import store
 
 _LIMIT = 20.0
 PEER = "wait for the peer, and read"
-REST = "all the rest"
+REST = "everything else"
 # (owner, attribute, stage) of every function that is timed; what a stage calls may be a stage of its own.
 BORDERS: Sequence[tuple[Any, str, str]] = (
     (ApplicationEntity, "serve", REST),
@@ -234,7 +234,7 @@ def markdown(found: dict[str, dict[str, float]]) -> str:
         if max(spent) >= 1:
             lines.append(f"| {stage} | " + " | ".join(f"{value:,.0f}" if value >= 1 else "" for value in spent) + " |")
     sums = [sum(spent for stage, spent in operation.items() if stage != PEER) for operation in found.values()]
-    lines.append("| all but the wait for the peer | " + " | ".join(f"{value:,.0f}" for value in sums) + " |")
+    lines.append("| sum without the wait for the peer | " + " | ".join(f"{value:,.0f}" for value in sums) + " |")
     return "\n".join(lines)
 
 
