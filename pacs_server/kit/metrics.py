@@ -22,6 +22,8 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 
 _BYTES = (1e3, 1e4, 1e5, 2.5e5, 5e5, 1e6, 5e6, 1e7, 5e7, 1e8, 5e8, 1e9, 5e9)
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _BATCH = (1, 2, 4, 8, 16, 32, 64)
+# The statuses of objects that are refused because of this server: out of resources, and a failure in processing.
+_REFUSED = (0xA700, 0x0110)
 
 
 # How many background tasks there are by kind and state, and since when the oldest due one of a kind waits, in seconds.
@@ -134,6 +136,23 @@ class Metrics:
         self._scrub_findings = Gauge(
             "pacs_scrub_findings", "Damaged or missing instances that the scrub has found.", ["kind"], registry=registry
         )
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """Show what alarms are about before it has happened.
+
+        Prometheus sees no increase in a series that begins with 1, so that the first event would raise no alarm.
+        """
+        for counter, values in (
+            (self._rejections, ("associations", "connections")),
+            (self._checkpoints, ("done", "failed")),
+            (self._suboperations, ("completed", "warning", "failed")),
+            (self._reloads, ("ok", "failed")),
+        ):
+            for value in values:
+                counter.labels(value)
+        for status in _REFUSED:
+            self._answered["C-STORE", status] = self._requests.of("C-STORE", f"0x{status:04X}")
 
     def association(self) -> None:
         """Count an accepted association."""

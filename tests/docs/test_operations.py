@@ -3,6 +3,7 @@
 import re
 import runpy
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,17 @@ def test_alert_rules_ask_for_metrics_that_are_there(
                 if label not in ("operation", "status"):
                     documented = refusals if label == "reason" else metrics[name][3]
                     assert all(f"`{value}`" in documented for value in values.split("|")), rule
+
+
+def test_what_alarms_count_is_there_before_it_happens(code_blocks: Callable[[str, str], list[str]]) -> None:
+    """Prometheus sees no increase in a series that begins with 1."""
+    rises = [each for rule in _alerts(code_blocks) for each in re.findall(r"increase\((\w+){(.*?)}", rule["expr"])]
+    assert len(rises) >= 5
+    page = Metrics().render().decode()
+    for name, selectors in rises:
+        labels = [(label, values.split("|")) for label, values in re.findall(r'(\w+)=~?"(.*?)"', selectors)]
+        for chosen in product(*([f'{label}="{value}"' for value in values] for label, values in labels)):
+            assert f"{name}{{{','.join(chosen)}}} 0.0" in page
 
 
 def test_each_alarm_is_in_the_runbook(
