@@ -109,6 +109,8 @@ class Association:
 
     # What the peer said of its software, if we requested the association.
     implementation = UNKNOWN
+    # Called before a release is answered: whoever gets the answer may propose the next association at once.
+    releasing: Callable[[], None] | None = None
 
     def __init__(  # noqa: PLR0913
         self,
@@ -330,6 +332,8 @@ class Association:
         if kind == PDUType.RELEASE_RQ:
             if self.busy:
                 raise ProtocolError("release in the middle of a message", AbortReason.UNEXPECTED_PDU)
+            if self.releasing is not None:
+                self.releasing()
             self.transport.send([RELEASE_RP], self.timeouts.network)
             raise PeerReleased("released")
         if kind == PDUType.ABORT:

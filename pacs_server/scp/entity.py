@@ -143,16 +143,20 @@ class ApplicationEntity:
                 self._auditor.rejected(caller, user.identity, admitted)
             return admitted
 
+        def leave() -> None:
+            if held:
+                self._admission.leave(held.pop()[0])
+
         try:
             association = settings.acceptor.accept(transport, _patience(connection, settings.terms), admit=admit)
+            association.releasing = leave
             self._metrics.association()
             self._established(connection, association)
             self._serve(association, connection, held[0][1])
         except AssociationEnded as ended:
             self._not_established(transport, connection, ended)
         finally:
-            if held:
-                self._admission.leave(held[0][0])
+            leave()
 
     def _not_established(self, transport: Transport, connection: Connection, ended: AssociationEnded) -> None:
         why = "timeout"

@@ -28,7 +28,7 @@ from strategies import encoded, identifier
 
 from pacs_server.net.associate import encode_request
 from pacs_server.net.message import Command, CommandField
-from pacs_server.net.pdu import HEADER, LAST, PDUType
+from pacs_server.net.pdu import HEADER, LAST, RELEASE_RQ, PDUType
 
 REQUEST = encode_request(proposal((VERIFICATION, [IMPLICIT]), (CT, [EXPLICIT])))
 
@@ -78,6 +78,26 @@ def test_over_max_associations_is_a_transient_rejection_and_places_come_back(ser
         first.release()
         assert eventually(lambda: pacs.status()["associations"]["active"] == 1)
         _is_served(pacs)
+
+
+def test_a_place_is_free_when_the_release_is_answered(serve, monkeypatch):
+    """A peer that keeps to the limit may propose the next association as soon as it has the answer."""
+    pacs = serve(max_associations=1)
+    ended = pacs.recent_associations.ended
+
+    def late(*args):
+        time.sleep(0.3)
+        ended(*args)
+
+    monkeypatch.setattr(pacs.recent_associations, "ended", late)
+    peers = [RawPeer.associated(pacs.address)]
+    for _ in range(3):
+        peers[-1].send(RELEASE_RQ)
+        assert peers[-1].read_pdu()[0] == PDUType.RELEASE_RP
+        peers.append(RawPeer.associated(pacs.address))
+    for peer in peers:
+        peer.socket.close()
+    assert pacs.recent_associations.list(refused=True) == []
 
 
 def test_connections_over_the_limit_per_address_are_closed(serve):
