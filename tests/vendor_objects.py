@@ -22,11 +22,23 @@ OBJECTS: dict[str, tuple[str, Private]] = {
         "SIEMENS MR HEADER": [
             (0x19, 0x0A, "US", 36), (0x19, 0x0C, "IS", 1000), (0x19, 0x0E, "FD", [-0.5, 0.5, 0.25]),
         ],
+        # Binary, with a directory of its own that begins with SV10.
+        "SIEMENS CSA HEADER": [
+            (0x29, 0x08, "CS", "IMAGE NUM 4"), (0x29, 0x10, "OB", b"SV10\4\3\2\1" + bytes(8)),
+            (0x29, 0x20, "OB", b"SV10\4\3\2\1" + bytes(8)),
+        ],
     }),
     "Agfa": ("Agfa", {"AGFA": [(0x19, 0x10, "SH", "A1")]}),
     "Fujifilm": ("FUJIFILM Corporation", {"FDMS 1.0": [(0x25, 0x10, "US", 7)]}),
     "Sectra": ("Sectra Imtec AB", {"SECTRA_Ident_01": [(0x9, 0x01, "LO", "R1")]}),
 }  # fmt: skip
+# What archives make of an object of another vendor: the block of its private elements, and what comes along. An archive
+# that is no maker of equipment is known by its software only.
+ARCHIVES: dict[str, tuple[str, int, Private]] = {
+    "dcm4chee": ("Siemens", 0x11, {}),
+    "Orthanc": ("Siemens", 0x10, {}),
+    "generic": ("GE", 0x10, {"ACME ARCHIVE 1.0": [(0x9, 0x01, "LO", "A1")]}),
+}
 
 
 def make(vendor: str, block: int, manufacturer: str | None = None) -> Dataset:
@@ -35,6 +47,14 @@ def make(vendor: str, block: int, manufacturer: str | None = None) -> Dataset:
     ds = make_ct(Manufacturer=made_by if manufacturer is None else manufacturer)
     add_private(ds, private, block)
     return ds
+
+
+def made_by_archive(archive: str) -> tuple[str, Dataset]:
+    """An object of a vendor as it comes from this archive, and the vendor of the equipment."""
+    vendor, block, more = ARCHIVES[archive]
+    ds = make(vendor, block)
+    add_private(ds, more, block)
+    return vendor, ds
 
 
 def add_private(ds: Dataset, private: Private, block: int) -> None:

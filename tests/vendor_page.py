@@ -36,7 +36,7 @@ DICOMweb and DIMSE.
 _GRADIENTS = """
 GE's diffusion directions are not included, because GE states them relative to frequency, phase and slice
 (https://github.com/rordenlab/dcm2niix/blob/master/GE/README.md), but the Standard in the coordinates of the patient.
-The binary CSA headers of Siemens are not read.
+The binary CSA headers of Siemens (creator `SIEMENS CSA HEADER`) are named, and their contents are not read.
 """
 
 

@@ -6,7 +6,7 @@ import struct
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from vendor_objects import OBJECTS, add_private, json_of, make
+from vendor_objects import ARCHIVES, OBJECTS, add_private, json_of, made_by_archive, make
 
 from pacs_server.dicom.private_elements import private_elements
 from pacs_server.dicom.private_known import KNOWN, normalised
@@ -21,6 +21,8 @@ NAMES = {
     },
     "Siemens": {
         "NumberOfImagesInMosaic": [36], "B_value": [1000], "DiffusionGradientDirection": [-0.5, 0.5, 0.25],
+        # The CSA headers are named and not read.
+        "CSA Image Header Type": ["IMAGE NUM 4"], "CSA Image Header Info": [], "CSA Series Header Info": [],
     },
     "Agfa": {"Private Identification Code": ["A1"]},
     "Fujifilm": {"Relative Light Emission Amount Sk": [7]},
@@ -49,6 +51,15 @@ def test_elements_are_named_wherever_their_block_is(vendor: str, block: int, syn
 def _numbers(values: list[object]) -> list[object]:
     """DS and IS are kept as text in the model."""
     return [float(each) if isinstance(each, str) and each.replace(".", "").isdigit() else each for each in values]
+
+
+@pytest.mark.parametrize("archive", ARCHIVES)
+def test_elements_are_named_whatever_archive_they_come_from(archive: str) -> None:
+    vendor, ds = made_by_archive(archive)
+    data_set = json_of(ds)
+    found = {each.name: _numbers(each.values()) for each in private_elements(data_set) if each.name}
+    assert found == NAMES[vendor]
+    assert {each.known.keyword: each.values for each in normalised(data_set)} == STANDARD[vendor]
 
 
 def test_another_creator_at_the_same_tags_says_nothing() -> None:

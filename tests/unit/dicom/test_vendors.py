@@ -1,7 +1,7 @@
 """Vendors are told by what their software and their objects say, and every entry has its sources."""
 
 import pytest
-from vendor_objects import OBJECTS, json_of, make
+from vendor_objects import ARCHIVES, OBJECTS, json_of, made_by_archive, make
 
 from pacs_server.dicom.implementations import Implementation
 from pacs_server.dicom.vendors import BY_NAME, GENERIC, VENDORS, Quirks, quirks_of, vendor_of_object
@@ -41,8 +41,17 @@ def test_objects_are_told_by_manufacturer_and_else_by_creators(vendor: str, bloc
     assert vendor_of_object({"00080070": {"vr": "LO", "Value": ["Gelmed"]}}) is None
 
 
+@pytest.mark.parametrize("archive", ARCHIVES)
+def test_an_archive_does_not_make_an_object_its_own(archive: str) -> None:
+    vendor, ds = made_by_archive(archive)
+    found = vendor_of_object(json_of(ds))
+    assert found is not None
+    assert found.name == vendor
+
+
 def test_every_entry_has_sources_and_what_it_is_told_by() -> None:
-    assert {vendor.name for vendor in VENDORS} == OBJECTS.keys() | {"dcm4chee", "Orthanc"}
+    assert {vendor.name for vendor in (*VENDORS, GENERIC)} == OBJECTS.keys() | ARCHIVES.keys()
+    assert GENERIC.sources
     for vendor in VENDORS:
         assert vendor.sources, vendor.name
         assert vendor.class_uids or vendor.version_names, vendor.name
