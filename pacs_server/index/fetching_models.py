@@ -19,7 +19,7 @@ remote_study = Table(
     Column("study_instance_uid", Text, nullable=False),
     # The AE title by which instances from this remote are known here.
     _text("source_ae"),
-    # found, fetching, complete, failed or dropped; analysed and stored have their place for later.
+    # found, fetching, complete, failed or dropped. analysed and results stored will follow complete.
     Column("state", Text, nullable=False),
     # urgent, high, medium or low.
     Column("priority", Text, nullable=False),

@@ -26,7 +26,7 @@ def _check_modality(text: str) -> str:
 
 def _check_built(then: str) -> str:
     if then == "analyse":
-        raise ValueError("analyse is not possible yet, use fetch or route")
+        raise ValueError("this server cannot analyse studies yet, use fetch or route")
     return then
 
 

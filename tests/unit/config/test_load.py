@@ -626,6 +626,13 @@ def test_the_polling_and_the_prefetch_of_the_example_load(load_text: Load) -> No
     assert set(config.prefetch[0].model_fields_set) == set(PrefetchConfig.model_fields)
 
 
+def test_analysing_what_is_polled_is_refused_in_plain_words(load_text: Load) -> None:
+    remote = "remote_aes: [{ae_title: A, host: h, port: 104}]"
+    with pytest.raises(ConfigError, match=r"polling\[0\]\.then: this server cannot analyse studies yet"):
+        load_text(f"{remote}\npolling: [{{remote: A, every: 5m, then: analyse}}]")
+    assert load_text(f"{remote}\npolling: [{{remote: A, every: 5m, then: route}}]").polling[0].then == "route"
+
+
 def test_the_remote_of_the_example_loads_with_every_key() -> None:
     lines = [line.replace("    #", "    ", 1) for line in EXAMPLE.read_text().splitlines() if "    #" in line]
     keys = [line for line in lines if re.fullmatch(r"    ( {2})?[a-z_]+:( [^ ].*)?", line)]
