@@ -1,23 +1,32 @@
 """A server that polls remotes through days that pass when told, and what it has to have in the end."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import schema
 from datasets import make_study
 from pairs import stored
 from pydicom.dataset import Dataset
-from servers import eventually
+from servers import config, eventually
+from sqlalchemy import update
 
 from pacs_server.app.server import PacsServer
+from pacs_server.config import DatabaseConfig, RemoteAEConfig
+from pacs_server.config.sections.polling import PollingConfig
+from pacs_server.index.models import study as study_table
 from pacs_server.index.remote_studies import RemoteStudy, RemoteStudyFilter
 from pacs_server.index.remote_studies import RemoteStudyState as State
 from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import TaskState
 from pacs_server.outbox.polling import POLL
 from pacs_server.services.fetching import FETCH
+from pacs_server.testing.preload import preload
+from pacs_server.testing.temporary import TemporaryPacs
 
 Put = Callable[[Sequence[Dataset]], object]
 
@@ -42,6 +51,7 @@ class Week:
 
         patch.setattr(store, "store", counted)
         patch.setattr(here.archive.tasks, "now", self.now)
+        patch.setattr(here.archive.breakers, "_clock", self.now)
 
     # ---------------------------------------------------------------- the time
 
@@ -123,3 +133,33 @@ class Week:
     def twice(self) -> dict[str, int]:
         """The instances that were received more than once."""
         return {uid: count for uid, count in self.received.items() if count > 1}
+
+
+@contextmanager
+def weeks_of(
+    tmp_path: Path, url: str, remotes: Sequence[RemoteAEConfig], put: dict[str, Put], **server: Any
+) -> Iterator[Week]:
+    """A server that polls these remotes when it is told to; `server` are settings of its section."""
+    entries = tuple(PollingConfig.model_validate({"remote": name, "every": "30d"}) for name in put)
+    mine = config(tmp_path / "here", ae_title="HERE", remote_aes=remotes, **server)
+    mine = mine.model_copy(update={"polling": entries})
+    if url.startswith("sqlite"):
+        schema.prepare(mine.database.path)
+    else:
+        mine = mine.model_copy(update={"database": DatabaseConfig(url=url)})
+    with PacsServer(mine) as here, pytest.MonkeyPatch.context() as patch:
+        # The server asks by itself when it starts.
+        assert eventually(lambda: all(here.archive.polling.state(name).asked_at for name in put))
+        yield Week(here, put, patch)
+
+
+def into(there: TemporaryPacs) -> Put:
+    """What adds instances to a remote that is in this process."""
+    return lambda instances: preload(there.server.archive.store, [instances], "THERE")
+
+
+def lie(there: TemporaryPacs, uid: str, instances: int) -> None:
+    """Have a server say that a study has so many instances."""
+    wrong = {"number_of_study_related_instances": instances}
+    with there.server.archive.database.begin() as connection:
+        connection.execute(update(study_table).where(study_table.c.study_instance_uid == uid).values(**wrong))

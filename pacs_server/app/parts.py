@@ -39,7 +39,7 @@ from pacs_server.outbox.commitment import CommitmentHandler
 from pacs_server.outbox.commitment_asking import CommitmentAskingHandler, asking
 from pacs_server.outbox.export import ExportHandler
 from pacs_server.outbox.fetch import FetchHandler
-from pacs_server.outbox.forward import ForwardHandler
+from pacs_server.outbox.forward import ForwardHandler, probe_by
 from pacs_server.outbox.handler import Handler
 from pacs_server.outbox.polling import POLL, PollHandler, Polls
 from pacs_server.outbox.retention import task_retention
@@ -87,13 +87,13 @@ def server_parts(runtime: Runtime, running: RunningParts) -> Iterator[Part]:
             not_ready=health.not_ready,
         )
     routing = RoutingParts(runtime)
-    forward = _forward_handler(runtime, routing)
+    forward, fetch = _forward_handler(runtime, routing), _fetch_handler(runtime)
     yield Steps(stop=runtime.senders.stop)
     yield Worker(
         runtime.archive.tasks,
-        {**_task_handlers(runtime), **routing.handlers(), FORWARD: forward},
+        {**_task_handlers(runtime), **routing.handlers(), FORWARD: forward, FETCH: fetch},
         stop_within=lambda: runtime.config().server.shutdown_timeout,
-        closed=forward.closed,
+        closed=lambda: forward.closed() | fetch.closed(),
         presence=Presence(runtime.archive.database.file),
     )
     yield Polls(
@@ -134,14 +134,6 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
             commitment_reports(runtime).serve_next,
         ),
         EXPORT: ExportHandler(ExportService(archive.retrieve, Auditor(archive.audit)), archive.directory_exports),
-        FETCH: FetchHandler(
-            runtime.senders.remotes,
-            archive.store,
-            archive.retrieve,
-            OutgoingAuditor(archive.audit),
-            most=lambda name: remote.max_associations if (remote := runtime.config().remote(name)) else 1,
-            ended=archive.polling.start_waiting,
-        ),
         POLL: PollHandler(
             lambda: runtime.config().polling,
             runtime.senders.remotes,
@@ -172,6 +164,20 @@ def _forward_handler(runtime: Runtime, routing: RoutingParts) -> ForwardHandler:
     )
     handler.delivered = partial(_ask_for_commitment, runtime)
     return handler
+
+
+def _fetch_handler(runtime: Runtime) -> FetchHandler:
+    archive = runtime.archive
+    return FetchHandler(
+        runtime.senders.remotes,
+        archive.store,
+        archive.retrieve,
+        OutgoingAuditor(archive.audit),
+        breakers=archive.breakers,
+        probe=probe_by(runtime.senders),
+        most=lambda name: remote.max_associations if (remote := runtime.config().remote(name)) else 1,
+        ended=archive.polling.start_waiting,
+    )
 
 
 def _ask_for_commitment(runtime: Runtime, forwarding: Forwarding) -> None:

@@ -73,9 +73,18 @@ class RemoteStateIndex:
                 connection.execute(update(table).where(table.c.remote == remote).values(**values))
             return changed
 
-    def take_probe(self, remote: str, owner: str, now: datetime, until: datetime) -> bool:
-        """Become the one who finds out, up to `until`, whether a remote is there again; whether nobody else is."""
-        half_open = (table.c.open_until <= now, or_(table.c.probe_until.is_(None), table.c.probe_until <= now))
+    def take_probe(
+        self, remote: str, owner: str, now: datetime, until: datetime, *, ahead: tuple[datetime, datetime]
+    ) -> bool:
+        """Become the one who finds out, up to `until`, whether a remote is there again; whether nobody else is.
+
+        No `open_until` and no `probe_until` can lie further ahead than these two, unless the clock was set back.
+        """
+        opened, asked = table.c.open_until, table.c.probe_until
+        half_open = (
+            or_(opened <= now, opened > ahead[0]),
+            or_(asked.is_(None), asked <= now, asked > ahead[1]),
+        )
         mine = update(table).where(table.c.remote == remote, *half_open).values(probe_owner=owner, probe_until=until)
         with self._database.begin() as connection:
             return connection.execute(mine).rowcount == 1

@@ -25,6 +25,10 @@ from pacs_server.index.workflow_models import worklist_item
 _TOLD: Final = ("seen_at", "patient_id", "study_date", "modalities")
 _COUNTS: Final = ("remote_series", "remote_instances")
 _DECIDED: Final = ("state", "changed_at", "turn", "last_error", "priority", "found_by", "is_routed", "is_cache")
+# Studies whose fetch has failed and that wait for another attempt hold no place, unless there are more of them than so
+# many times the places: then the remote fails at everything, and would be asked for all that it has.
+_FAILING_PER_PLACE: Final = 10
+_PLACES_LOCK: Final = 0x50414353_504C4143  # any number, the same in every process: "PACSPLAC"
 
 
 class RemoteStudyState(StrEnum):
@@ -170,16 +174,20 @@ class RemoteStudyIndex:
         with self._database.connect() as connection:
             return [_remote_study(row) for row in connection.execute(wanted)]
 
-    def fetching(self, remote: str) -> int:
-        """How many studies of a remote are being fetched, or wait in the queue of tasks."""
-        counted = select(func.count()).where(table.c.state == RemoteStudyState.FETCHING, table.c.remote == remote)
+    def room(self, remote: str, places: int) -> int:
+        """How many more studies of a remote may be begun, if so many may be fetched at a time."""
         with self._database.connect() as connection:
-            return connection.scalar(counted) or 0
+            return _room(connection, remote, places)
 
-    def begin(self, found: RemoteStudy, new: NewTask, now: datetime) -> bool:
-        """Add the task that fetches a found study, in one transaction; False if somebody else has begun it."""
+    def begin(self, found: RemoteStudy, new: NewTask, now: datetime, places: int) -> bool:
+        """Add the task that fetches a found study, in one transaction.
+
+        False if somebody else has begun it, or has taken the last of the `places` of the remote.
+        """
         mine = and_(table.c.id == found.id, table.c.state == RemoteStudyState.FOUND)
-        with self._database.begin() as connection:
+        with self._database.begin(lock=_PLACES_LOCK) as connection:
+            if _room(connection, found.remote, places) <= 0:
+                return False
             begun = update(table).where(mine).values(state=RemoteStudyState.FETCHING, changed_at=now, last_error="")
             if connection.execute(begun).rowcount != 1:
                 return False
@@ -269,6 +277,18 @@ class RemoteStudyIndex:
         counted = select(table.c.remote, table.c.state, func.count()).group_by(table.c.remote, table.c.state)
         with self._database.connect() as connection:
             return {(remote, state): count for remote, state, count in connection.execute(counted)}
+
+
+def _room(connection: Connection, remote: str, places: int) -> int:
+    # What has failed and runs again holds a place like all that runs.
+    failed = and_(task.c.attempts > 0, task.c.state == TaskState.READY)
+    counted = (
+        select(func.count(), func.count(case((failed, 1))))
+        .select_from(table.outerjoin(task, task.c.id == table.c.task_id))
+        .where(table.c.state == RemoteStudyState.FETCHING, table.c.remote == remote)
+    )
+    fetching, failing = connection.execute(counted).one()
+    return places - (fetching - failing) - max(0, failing - _FAILING_PER_PLACE * places)
 
 
 # ------------------------------------------------------------------------------------ following the task

@@ -13,6 +13,7 @@ from typing import Final
 from pacs_server.audit.events import Role
 from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.audit.transfers import Arrivals
+from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.subject import Subject
@@ -25,12 +26,15 @@ from pacs_server.scu.queries import QIDO
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.scu.remotes import Remotes, participant
 from pacs_server.scu.retrieving import Progress, Retrieved, Wanted
-from pacs_server.services.fetching import Fetching
+from pacs_server.services.breakers import Breakers, Probe
+from pacs_server.services.fetching import FETCH, Fetching
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreRequest, StoreService
 
 # When to come back to a remote that is busy and does not say when, in seconds.
 _BUSY_SECONDS: Final = 30.0
+# When to come back to a remote that is away, until it has been away so often that it is left alone, in seconds.
+_AWAY_SECONDS: Final = 10.0
 # The progress is told, and the task looked at, so often, in seconds.
 _TOLD_SECONDS: Final = 2.0
 # So many UIDs are asked for at once.
@@ -51,20 +55,31 @@ class FetchHandler:
         retrieve: RetrieveService,
         auditor: OutgoingAuditor,
         *,
+        breakers: Breakers,
+        probe: Probe,
         most: Callable[[str], int] = lambda target: 2,
         ended: Callable[[str], object] = lambda target: None,
     ) -> None:
-        """`most` says how many fetches from a remote may run at once; `ended` is told its name when one has ended."""
+        """`most` says how many fetches from a remote may run at once; `ended` is told its name when one has ended.
+
+        `probe` asks a remote whether it is there, and says why not.
+        """
         self.remotes = remotes
         self.store = store
         self.retrieve = retrieve
         self.auditor = auditor
+        self.breakers = breakers
+        self._probe = probe
         self._most = most
         self._ended = ended
 
     def at_once(self, target: str) -> int:
         """As many as the remote takes associations, and not so many that others wait for it."""
         return min(self._most(target), 4)
+
+    def closed(self) -> dict[tuple[str, str], float]:
+        """The remotes that have failed as a whole and are not asked now, for the worker."""
+        return {(FETCH, name): seconds for name, seconds in self.breakers.all_failing().items()}
 
     def stop(self) -> None:
         """End all associations at once."""
@@ -73,14 +88,39 @@ class FetchHandler:
     def run(self, work: Work) -> None:
         """Fetch what is missing of what the task names, and settle it."""
         (task,) = work.tasks
+        remote = self.breakers.remote(task.target)
+        closed = self.breakers.failing_after_probe(remote, self._probe) if remote is not None else None
+        if closed is not None:
+            work.busy(task, closed.reason, max(closed.seconds, 1.0))
+            return
         try:
             _Attempt(self, work, task).run()
         except RemoteBusy as busy:
             work.busy(task, str(busy), busy.seconds or _BUSY_SECONDS)
+        except RemoteUnreachable as error:
+            if remote is None or work.is_interrupted() or self._is_away(work, task, remote, error):
+                return
         except RemoteError as error:
             if not work.is_interrupted():
                 work.failed(task, str(error))
         self._ended(task.target)
+
+    def _is_away(self, work: Work, task: Task, remote: RemoteAEConfig, error: RemoteUnreachable) -> bool:
+        """Settle a task whose remote did not answer; whether the remote as a whole is away.
+
+        Then the task waits and loses no attempt, however long that is: no study is given up because of it. A remote
+        that says that it is there has failed at this study alone.
+        """
+        reason = self._probe(remote)
+        if work.is_interrupted():
+            return True
+        if reason is None:
+            work.failed(task, str(error))
+            return False
+        self.breakers.failed(remote.name, reason)
+        closed = self.breakers.failing(remote.name)
+        work.busy(task, str(error), closed.seconds if closed is not None else _AWAY_SECONDS)
+        return True
 
 
 class _Attempt:
@@ -138,6 +178,7 @@ class _Attempt:
                 self._handler.remotes, self._task.target, study, wanted.series_instance_uid, wanted.sop_instance_uid
             )
             detail, failed = f"{len(found)} instances", False
+            self._handler.breakers.succeeded(self._task.target)
             return found
         except (RemoteBusy, RemoteUnreachable) as error:
             detail = str(error)

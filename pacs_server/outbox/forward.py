@@ -30,7 +30,7 @@ from pacs_server.outbox.handler import Work, tell_dead
 from pacs_server.outbox.notes import Notes
 from pacs_server.scu.dimse_sender import DIMSESender
 from pacs_server.scu.sending import Answer, Outgoing, Sender
-from pacs_server.services.breakers import Breakers, Closed
+from pacs_server.services.breakers import Breakers, Closed, Probe
 from pacs_server.services.retrieve import RetrieveService, counts_of
 from pacs_server.services.tasks import TaskService
 
@@ -60,6 +60,22 @@ class Senders(Protocol):
 
     def stop(self) -> None:
         """End what blocks, because the server shuts down."""
+
+
+def probe_by(senders: Senders) -> Probe:
+    """What asks a remote whether it is there, and says why not."""
+
+    def probe(remote: RemoteAEConfig) -> str | None:
+        try:
+            senders.probe(remote)
+        except RemoteUnreachable as error:
+            return str(error)
+        except RemoteError:
+            # It is busy, or does not like the question: it is there.
+            return None
+        return None
+
+    return probe
 
 
 class ForwardHandler:
@@ -106,7 +122,7 @@ class ForwardHandler:
     def run(self, work: Work) -> None:
         """Send what waits for the study, remote and rule of the task."""
         (task,) = work.tasks
-        remote = self.breakers.choose(task.target, self._probe)
+        remote = self.breakers.choose(task.target, probe_by(self.senders))
         if isinstance(remote, Closed):
             self._put_off(work, task, remote)
         else:
@@ -122,16 +138,6 @@ class ForwardHandler:
         # Those that wait with this task are not tried either, and some may have waited for too long.
         for each in self.tasks.give_up_overdue(FORWARD, task.target, closed.reason):
             tell_dead(each)
-
-    def _probe(self, remote: RemoteAEConfig) -> str | None:
-        try:
-            self.senders.probe(remote)
-        except RemoteUnreachable as error:
-            return str(error)
-        except RemoteError:
-            # It is busy, or does not like the question: it is there.
-            return None
-        return None
 
 
 class _Attempt:

@@ -4,8 +4,9 @@ The task of an entry is never done. Each time it has run it is put off until the
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from typing import Final
 
@@ -16,6 +17,7 @@ from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.json_model import DataSet
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import InvalidIdentifier, PacsError, RemoteError
+from pacs_server.index.remote_studies import PollingState
 from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import NewTask, Priority, Task, TaskState
 from pacs_server.kit.periodic import Periodic
@@ -24,7 +26,8 @@ from pacs_server.outbox.modalities import StudyModalities
 from pacs_server.scu.queries import RemoteQueries
 from pacs_server.scu.remotes import Remotes, participant
 from pacs_server.scu.search import Search
-from pacs_server.services.polling import RETURNED, Finder, PollingService, first_day, poll_key
+from pacs_server.services.fetching import FETCH
+from pacs_server.services.polling import RETURNED, Finder, PollingService, Taken, first_day, poll_key
 from pacs_server.services.tasks import TaskService
 
 log = logging.getLogger(__name__)
@@ -36,6 +39,11 @@ _TOGETHER: Final = 200
 _LOOK_SECONDS: Final = 10.0
 # A remote that fails is not asked more often than this, in seconds.
 _LEAST_PAUSE: Final = 5.0
+# A clock that is behind by more was set back, and did not only drift.
+_SET_BACK: Final = timedelta(seconds=2)
+# No fetch is put off for longer: remotes may ask for an hour, and no failure costs more than that.
+_LONGEST_PAUSE: Final = timedelta(hours=1.5)
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class PollHandler:
@@ -73,7 +81,7 @@ class PollHandler:
             return
         asked_at = work.now
         try:
-            matches, found = self._ask(work, entry)
+            taken = self._ask(work, entry)
         except (RemoteError, InvalidIdentifier) as error:
             if work.is_interrupted():
                 return
@@ -86,34 +94,39 @@ class PollHandler:
             return
         if self._polling.state(entry.name).failures:
             log.info("remote polled again", extra={"polling": entry.name})
-        self._polling.answered(entry.name, asked_at, matches, found)
-        if found:
-            log.info("studies found", extra={"polling": entry.name, "studies": matches, "to_fetch": found})
+        self._polling.answered(entry.name, asked_at, taken.studies, taken.to_fetch)
+        if taken.to_fetch:
+            fields = {"polling": entry.name, "studies": taken.studies, "to_fetch": taken.to_fetch}
+            log.info("studies found", extra=fields)
         self._polling.take_back(entry.remote)
         self._polling.start_waiting(entry.remote)
-        said = f"{matches} studies, {found} of them to fetch; next in {entry.every:g} s"
+        said = f"{taken.studies} studies, {taken.to_fetch} of them to fetch; next in {entry.every:g} s"
         work.wait(task, said, entry.every)
 
-    def _ask(self, work: Work, entry: PollingConfig) -> tuple[int, int]:
-        """How many studies the remote named, and how many of them are to be fetched."""
-        finder = self._finder(entry)
+    def _ask(self, work: Work, entry: PollingConfig) -> Taken:
+        """Ask the remote of an entry, and take up what it has."""
+        state = self._polling.state(entry.name)
+        finder = self._finder(entry, state)
         caller = Caller(Door.COMMAND, "", user=finder.name)
-        search = Search(Level.STUDY, _keys(entry, work.now, self._polling.state(entry.name).answered_at), RETURNED)
+        search = Search(Level.STUDY, _keys(entry, work.now, state.answered_at), RETURNED)
         modalities = self._modalities.asked(entry.remote, search.keys)
         answers = modalities.told(self._queries.find(caller, entry.remote, search))
-        began, count, found = work.now, 0, 0
+        began, studies, to_fetch = work.now, 0, 0
         # What tells no modalities comes last, when its association is free to ask for series.
         for matches in _batches(chain(answers, modalities.asked_for())):
             if work.is_interrupted():
                 break
-            count += len(matches)
-            found += self._polling.take(finder, matches, began)
-        return count, found
+            taken = self._polling.take(finder, matches, began)
+            studies, to_fetch = studies + taken.studies, to_fetch + taken.to_fetch
+        return Taken(studies, to_fetch)
 
-    def _finder(self, entry: PollingConfig) -> Finder:
+    def _finder(self, entry: PollingConfig, state: PollingState) -> Finder:
         source = participant(self._remotes.known(entry.remote), Role.SOURCE).ae_title
-        priority = Priority(entry.priority)
-        return Finder(entry.remote, f"polling {entry.name}", source, priority, entry.then == "route", entry.cache)
+        priority, away_since = Priority(entry.priority), (state.answered_at or _EVER) if state.failures else None
+        return Finder(
+            entry.remote, f"polling {entry.name}", source, priority, entry.then == "route", entry.cache,
+            away_since=away_since,
+        )  # fmt: skip
 
 
 class Polls:
@@ -124,11 +137,16 @@ class Polls:
         entries: Callable[[], Sequence[PollingConfig]],
         tasks: TaskService,
         also: Callable[[], None] = lambda: None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`also` is what else is to be looked at as often."""
         self._entries = entries
         self._tasks = tasks
         self._also = also
+        self._monotonic = monotonic
+        # The clock at the last look, and the time that nobody sets.
+        self._looked = tasks.now(), monotonic()
         self._looking = Periodic("polls", _LOOK_SECONDS, self.look)
 
     def start(self) -> None:
@@ -152,6 +170,7 @@ class Polls:
         self._also()
 
     def _look(self) -> None:
+        self._hasten_fetches()
         entries = {each.name: each for each in self._entries()}
         alive: set[str] = set()
         for task in self._tasks.tasks(TaskFilter(kind=POLL), limit=10_000):
@@ -168,6 +187,18 @@ class Polls:
             self._tasks.add(
                 NewTask(POLL, f"polling {name}", entry.remote, payload, dedupe_key=poll_key(entry.remote, entry.name))
             )
+
+    def _hasten_fetches(self) -> None:
+        """Make fetches due that were put off before the clock was set back: they would wait until it has caught up."""
+        now, monotonic = self._tasks.now(), self._monotonic()
+        expected = self._looked[0] + timedelta(seconds=monotonic - self._looked[1])
+        # After a restart nobody knows; but then none is put off for longer than this.
+        latest = now if expected - now > _SET_BACK else now + _LONGEST_PAUSE
+        for task in self._tasks.tasks(TaskFilter((TaskState.READY,), FETCH), limit=10_000):
+            if task.due > latest and task.dedupe_key is not None:
+                self._tasks.hasten(task.dedupe_key)
+        # Not before all of them are: what fails is done at the next look.
+        self._looked = now, monotonic
 
 
 def _is_too_late(task: Task, entry: PollingConfig, now: datetime) -> bool:

@@ -34,6 +34,9 @@ PAUSED_SECONDS: Final = 60.0
 # no more time than that of a task; a remote that takes longer to answer is asked twice, which does no harm.
 _PROBE_MARGIN: Final = 10.0
 _LONGEST_PROBE: Final = LEASE_SECONDS
+# The clocks of two processes differ by no more seconds. A moment further ahead than anybody would set it was set before
+# the clock was set back.
+CLOCKS_APART: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +121,21 @@ class Breakers:
         if not is_open(remote.windows, now):
             opens = next_opening(remote.windows, now)
             return Closed(f"{remote.name} is used from {opens:%H:%M} on", (opens - now).total_seconds())
-        for until in (state.open_until, state.probe_until):
-            if until is not None and until > now:
-                return Closed(f"{remote.name} fails: {state.last_error}", (until - now).total_seconds(), fails=True)
+        return self.failing(remote.name)
+
+    def failing(self, name: str) -> Closed | None:
+        """Why a remote that has failed as a whole is left alone now, whatever else closes it; None as in `closed`."""
+        now, state = self._clock(), self.state(name)
+        pauses = ((state.open_until, self._settings().breaker_max), (state.probe_until, _LONGEST_PROBE))
+        for until, longest in pauses:
+            if until is not None and is_ahead(until, now, longest):
+                return Closed(f"{name} fails: {state.last_error}", (until - now).total_seconds(), fails=True)
         return None
+
+    def all_failing(self) -> dict[str, float]:
+        """The remotes that have failed as a whole and are left alone now, with the seconds to wait."""
+        found = {name: self.failing(name) for name in self.states()}
+        return {name: closed.seconds for name, closed in found.items() if closed is not None}
 
     def standing(self, remote: RemoteAEConfig) -> tuple[str, str, datetime | None]:
         """Whether a remote is ready, paused, failing or closed, why, and until when it is not used."""
@@ -169,24 +183,30 @@ class Breakers:
                 return backup
         return first
 
-    def _closed_after_probe(self, remote: RemoteAEConfig, probe: Probe) -> Closed | None:
-        closed = self.closed(remote)
+    def failing_after_probe(self, remote: RemoteAEConfig, probe: Probe) -> Closed | None:
+        """Why a remote that has failed as a whole is left alone; if it is time, `probe` asks whether it is there."""
+        closed = self.failing(remote.name)
         if closed is not None or self.state(remote.name).open_until is None:
             return closed
         now = self._clock()
         longest = min(remote.connect_timeout + 2 * remote.response_timeout + _PROBE_MARGIN, _LONGEST_PROBE)
-        until = now + timedelta(seconds=longest)
-        taken = self._index.take_probe(remote.name, secrets.token_hex(8), now, until)
+        until, margin = now + timedelta(seconds=longest), timedelta(seconds=CLOCKS_APART)
+        opened = now + timedelta(seconds=self._settings().breaker_max) + margin
+        asked = now + timedelta(seconds=_LONGEST_PROBE) + margin
+        taken = self._index.take_probe(remote.name, secrets.token_hex(8), now, until, ahead=(opened, asked))
         self._forget()
         if not taken:
             # Somebody else asks, or has asked meanwhile.
-            return self.closed(remote)
+            return self.failing(remote.name)
         reason = probe(remote)
         if reason is None:
             self.succeeded(remote.name)
             return None
         self.failed(remote.name, reason)
-        return self.closed(remote) or Closed(f"{remote.name} fails: {reason}", 0.0, fails=True)
+        return self.failing(remote.name) or Closed(f"{remote.name} fails: {reason}", 0.0, fails=True)
+
+    def _closed_after_probe(self, remote: RemoteAEConfig, probe: Probe) -> Closed | None:
+        return self.closed(remote) or self.failing_after_probe(remote, probe)
 
     # ---------------------------------------------------------------- telling
 
@@ -231,9 +251,14 @@ class Breakers:
             self._known = None
 
 
+def is_ahead(until: datetime, now: datetime, longest: float) -> bool:
+    """Whether a moment is still to come that was set at most `longest` seconds ahead, also by another process."""
+    return 0.0 < (until - now).total_seconds() <= longest + CLOCKS_APART
+
+
 def after_failure(state: RemoteState, reason: str, now: datetime, settings: ForwardingConfig) -> RemoteState:
     """The state of a remote after it has failed as a whole."""
-    if state.open_until is not None and state.open_until > now:
+    if state.open_until is not None and is_ahead(state.open_until, now, settings.breaker_max):
         # What was under way when the breaker opened tells nothing new.
         return replace(state, last_error=reason)
     failures = state.failures + 1

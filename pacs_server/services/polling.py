@@ -5,7 +5,6 @@ number of series or instances of it than before. The task that fetches compares 
 and retrieves only what is missing here.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -23,6 +22,8 @@ from pacs_server.services.tasks import TaskService
 # study that it still names once in a while.
 _WITHOUT_COUNTS: Final = timedelta(hours=1)
 _ONCE_IN_A_WHILE: Final = timedelta(days=1)
+# The clocks of two processes differ by no more. What happens later than that was noted before the clock was set back.
+_CLOCKS_APART: Final = timedelta(minutes=1)
 # What to return of each study: enough to tell whether it has grown, and to show it.
 RETURNED: Final = (
     "StudyInstanceUID", "PatientID", "StudyDate", "ModalitiesInStudy", "NumberOfStudyRelatedSeries",
@@ -34,7 +35,8 @@ RETURNED: Final = (
 class Finder:
     """What has studies fetched: its name, how urgently, and what holds for them; `source_ae` is the remote's title.
 
-    With a `deadline` it needs these very studies by then, also those that failed or were here as cache.
+    With a `deadline` it needs these very studies by then, also those that failed or were here as cache. With
+    `away_since` the remote answers again, and what failed since then failed because the remote did not answer.
     """
 
     remote: str
@@ -44,6 +46,15 @@ class Finder:
     is_routed: bool = False
     is_cache: bool = False
     deadline: datetime | None = None
+    away_since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """How many studies were taken up of an answer, and how many are to be fetched, for the first time or again."""
+
+    studies: int
+    to_fetch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,39 +73,41 @@ class PollingService:
     """Decides what to fetch of what remotes have. Thread-safe; everything raises IndexUnavailable."""
 
     def __init__(self, index: RemoteStudyIndex, tasks: TaskService, at_once: Callable[[str], int]) -> None:
-        """`at_once` says how many studies of a remote may be in the queue of tasks at a time; it may change."""
+        """`at_once` says how many studies of a remote may be in the queue of tasks at a time; it may change.
+
+        Those that have failed and wait for another attempt do not count.
+        """
         self._index = index
         self._tasks = tasks
         self._at_once = at_once
-        # So that no two threads fill the same room.
-        self._beginning = threading.Lock()
 
-    def take(self, finder: Finder, matches: Sequence[DataSet], since: datetime | None = None) -> int:
-        """Take up what a remote has answered; how many studies are to be fetched, for the first time or again.
+    def take(self, finder: Finder, matches: Sequence[DataSet], since: datetime | None = None) -> Taken:
+        """Take up what a remote has answered.
 
-        An answer may be taken up in parts: `since` is when it began.
+        An answer may be taken up in parts: `since` is when it began. A study that an earlier part has named as well
+        does not count again.
         """
         named = studies_of(matches)
         uids = [each.study_instance_uid for each in named]
         known, here = self._index.known(finder.remote, uids), self._index.here(uids)
-        now = self._tasks.now()
+        now, repeated = self._tasks.now(), 0
         if since is not None:
+            repeated = sum(each.seen_at >= since for each in known.values())
             named = [with_earlier_part(each, known.get(each.study_instance_uid), since) for each in named]
         studies = [
             decided(finder, each, known.get(each.study_instance_uid), here.get(each.study_instance_uid, 0), now)
             for each in named
         ]
         self._index.put(studies)
-        return sum(each.state is State.FOUND for each in studies)
+        return Taken(len(studies) - repeated, sum(each.state is State.FOUND for each in studies))
 
     def start_waiting(self, remote: str) -> int:
         """Have as many of the found studies of a remote fetched as may be at a time; how many were begun."""
-        begun = 0
-        with self._beginning:
-            room = self._at_once(remote) - self._index.fetching(remote)
-            for found in self._index.waiting(remote, room) if room > 0 else ():
-                task = fetch_task(remote, Fetching(found.study_instance_uid), found.found_by, found.priority)
-                begun += self._index.begin(found, task, self._tasks.now())
+        begun, places = 0, self._at_once(remote)
+        room = self._index.room(remote, places)
+        for found in self._index.waiting(remote, room) if room > 0 else ():
+            task = fetch_task(remote, Fetching(found.study_instance_uid), found.found_by, found.priority)
+            begun += self._index.begin(found, task, self._tasks.now(), places)
         if begun:
             self._tasks.changed.set()
         return begun
@@ -250,12 +263,19 @@ def _is_wanted(finder: Finder, named: Named, known: RemoteStudy, here: int, now:
     needed = finder.deadline is not None
     if known.state is State.FAILED:
         # The other patient of one that had several may come in a later part of the answer.
-        grown = grown and "\\" not in known.patient_id
-        return grown or needed or now - known.changed_at > _ONCE_IN_A_WHILE
+        is_of_one = "\\" not in known.patient_id
+        was_away = finder.away_since is not None and known.changed_at >= finder.away_since
+        again = is_of_one and (grown or was_away)
+        return again or needed or _is_over(known.changed_at, _ONCE_IN_A_WHILE, now)
     if known.state is State.DROPPED:
         return grown or needed
     # What a person has deleted here is not fetched again.
     if not here or here < (known.listed_instances or 0):
         return grown and here > 0
-    waited = now - (known.completed_at or known.changed_at)
-    return grown or waited > (_WITHOUT_COUNTS if named.instances is None else _ONCE_IN_A_WHILE)
+    pause = _WITHOUT_COUNTS if named.instances is None else _ONCE_IN_A_WHILE
+    return grown or _is_over(known.completed_at or known.changed_at, pause, now)
+
+
+def _is_over(since: datetime, pause: timedelta, now: datetime) -> bool:
+    """Whether so much time has passed, or the clock was set back, and nobody knows how much has."""
+    return now - since > pause or since - now > _CLOCKS_APART

@@ -134,12 +134,17 @@ def test_what_is_not_there_is_given_up(tmp_path: Path) -> None:
             pacs.archive.fetching.fetch("old", Fetching("1.2.x"), "tester")
 
 
-def test_a_remote_that_cannot_be_reached_is_tried_again(tmp_path: Path) -> None:
+def test_a_remote_that_cannot_be_reached_is_waited_for(tmp_path: Path) -> None:
     there = RemoteAEConfig(name="old", ae_title="OLD", host="127.0.0.1", port=free_port())
     with running(config(tmp_path, remote_aes=[there])) as pacs:
-        task = ended(pacs, Fetching("1.2.3"))
-        assert task.state == TaskState.READY
-        assert "cannot connect" in task.last_error
+        number = pacs.archive.fetching.fetch("old", Fetching("1.2.3"), "tester")
+
+        def task() -> tuple[str, int, bool]:
+            found = pacs.archive.tasks.find(number)
+            assert found is not None
+            return found.state, found.attempts, "cannot connect" in found.last_error
+
+        assert eventually(lambda: task() == ("ready", 0, True))
 
 
 def test_polling_asks_for_the_series_of_studies_whose_modalities_are_not_told(tmp_path: Path) -> None:

@@ -12,28 +12,22 @@ from pathlib import Path
 
 import dcmtk
 import pytest
-import schema
 from datasets import make_ct
 from orthanc import Orthanc
 from outgoing import outgoing, pool, remote
 from pairs import stored
 from processes import PacsProcess, wait_for
 from pydicom.dataset import Dataset
-from servers import config, eventually
-from sqlalchemy import update
-from weeks import Week
+from servers import eventually
+from weeks import Week, into, lie, weeks_of
 
-from pacs_server.app.server import PacsServer
-from pacs_server.config import DatabaseConfig, RemoteAEConfig
-from pacs_server.config.sections.polling import PollingConfig
+from pacs_server.config import RemoteAEConfig
 from pacs_server.dicom.levels import Level
 from pacs_server.index.instances import StoredInstance
-from pacs_server.index.models import study as study_table
 from pacs_server.index.remote_studies import RemoteStudyState as State
 from pacs_server.scu.dimse_sender import DIMSESender
 from pacs_server.services.retrieve import DataSetSource
 from pacs_server.testing import temporary_pacs
-from pacs_server.testing.preload import preload
 from pacs_server.testing.temporary import TemporaryPacs
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -58,25 +52,8 @@ def polling(tmp_path: Path, url: str, there: TemporaryPacs, old: Other) -> Itera
         RemoteAEConfig(name="there", ae_title="THERE", host="127.0.0.1", port=there.port),
         RemoteAEConfig(name="old", ae_title=old.ae_title, host="127.0.0.1", port=old.port),
     ]
-    entries = tuple(PollingConfig.model_validate({"remote": name, "every": "30d"}) for name in BOTH)
-    mine = config(tmp_path / "here", ae_title="HERE", remote_aes=remotes).model_copy(update={"polling": entries})
-    if url.startswith("sqlite"):
-        schema.prepare(mine.database.path)
-    else:
-        mine = mine.model_copy(update={"database": DatabaseConfig(url=url)})
-
-    def put(instances: Sequence[Dataset]) -> None:
-        preload(there.server.archive.store, [instances], "THERE")
-
-    with PacsServer(mine) as here, pytest.MonkeyPatch.context() as patch:
-        yield Week(here, {"there": put, "old": putting(old)}, patch)
-
-
-def lie(there: TemporaryPacs, uid: str, instances: int) -> None:
-    """Have a server say that a study has so many instances."""
-    wrong = {"number_of_study_related_instances": instances}
-    with there.server.archive.database.begin() as connection:
-        connection.execute(update(study_table).where(study_table.c.study_instance_uid == uid).values(**wrong))
+    with weeks_of(tmp_path, url, remotes, {"there": into(there), "old": putting(old)}) as week:
+        yield week
 
 
 def more(of: Sequence[Dataset]) -> list[Dataset]:

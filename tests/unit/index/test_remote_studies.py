@@ -22,7 +22,7 @@ from pacs_server.index.task_overview import TaskOverview
 from pacs_server.index.task_values import Priority, Task, TaskState
 from pacs_server.index.tasks import TaskIndex, Wanted
 from pacs_server.services.fetching import FETCH, Fetching, fetch_task
-from pacs_server.services.polling import Finder, PollingService
+from pacs_server.services.polling import Finder, PollingService, Taken
 from pacs_server.services.tasks import TaskService
 
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -50,7 +50,7 @@ class Polled:
         self.polling = PollingService(self.index, self.tasks, lambda remote: 2)
 
     def take(self, *matches: dict[str, object], priority: Priority = Priority.MEDIUM, name: str = "polling") -> int:
-        return self.polling.take(Finder("WS1", name, "WS1", priority, is_cache=True), matches)
+        return self.polling.take(Finder("WS1", name, "WS1", priority, is_cache=True), matches).to_fetch
 
     def one(self, uid: str) -> RemoteStudy:
         return self.index.known("WS1", [uid])[uid]
@@ -143,7 +143,10 @@ def test_what_waits_is_given_up_when_it_turns_out_to_be_of_several_patients(poll
     began = polled.clock()
     finder = Finder("WS1", "polling", "WS1")
     found = [polled.polling.take(finder, [match("1.2", 3, patient)], began) for patient in ("P1", "P2")]
-    assert found == [1, 0]
+    # It is one study, in whichever part of the answer it is named again.
+    assert found == [Taken(1, 1), Taken(0, 0)]
+    polled.clock.advance(60)
+    assert polled.polling.take(finder, [match("1.2", 3, "P1"), match("1.2", 3, "P2")], polled.clock()) == Taken(1, 0)
     known = polled.one("1.2")
     assert (known.state, known.patient_id, known.remote_instances) == (State.FAILED, "P1\\P2", 6)
 
@@ -213,7 +216,7 @@ def test_of_two_at_once_one_begins(polled: Polled) -> None:
 
     def begin() -> None:
         ready.wait(10)
-        begun.append(polled.index.begin(found, fetch_task("WS1", Fetching("1.1"), "polling"), polled.clock()))
+        begun.append(polled.index.begin(found, fetch_task("WS1", Fetching("1.1"), "polling"), polled.clock(), 9))
 
     threads = [threading.Thread(target=begin) for _ in range(2)]
     for thread in threads:
@@ -224,23 +227,50 @@ def test_of_two_at_once_one_begins(polled: Polled) -> None:
     assert polled.node.states() == ["ready"]
 
 
-def test_no_more_are_begun_than_may_be_whoever_asks(polled: Polled, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody else begins studies between the count of one and what that begins then."""
+def test_no_more_are_begun_than_may_be_whichever_server_begins_them(polled: Polled) -> None:
+    """Another server on the same database begins studies between the look of one and what that begins then."""
     polled.take(*(match(f"1.{number}") for number in range(1, 9)))
-    others: list[threading.Thread] = []
+    other = PollingService(RemoteStudyIndex(polled.node.database), polled.tasks, lambda remote: 2)
+    room, others = polled.index.room, list[int]()
 
-    def counted(remote: str) -> int:
-        count = RemoteStudyIndex.fetching(polled.index, remote)
-        if not others:
-            others.append(threading.Thread(target=polled.polling.start_waiting, args=("WS1",)))
-            others[0].start()
-            others[0].join(0.2)
-        return count
+    def seen(remote: str, places: int) -> int:
+        found = room(remote, places)
+        others.append(other.start_waiting(remote))
+        return found
 
-    monkeypatch.setattr(polled.index, "fetching", counted)
-    assert polled.polling.start_waiting("WS1") == 2
-    others[0].join(30)
+    polled.index.room = seen  # type: ignore[method-assign]
+    assert polled.polling.start_waiting("WS1") == 0
+    assert others == [2]
     assert polled.polling.counts() == {("WS1", "fetching"): 2, ("WS1", "found"): 6}
+
+
+def test_what_has_failed_waits_without_a_place(polled: Polled) -> None:
+    polled.take(*(match(f"1.{number}") for number in range(1, 9)))
+    polled.polling.start_waiting("WS1")
+    for _ in range(2):
+        polled.tasks.fail(polled.claim(), "the remote sent half of it")
+    assert polled.states()[:2] == ["fetching"] * 2
+    assert polled.polling.start_waiting("WS1") == 2
+    # What is busy or away has not failed, and keeps its place.
+    polled.tasks.postpone(polled.claim(), "busy", 30)
+    assert polled.polling.start_waiting("WS1") == 0
+    # What has failed and runs again holds a place like the others.
+    polled.fetch("1.4")
+    polled.clock.advance(20)
+    assert Fetching.of(polled.claim()).study_instance_uid in ("1.1", "1.2")
+    assert polled.polling.start_waiting("WS1") == 0
+    assert polled.index.room("WS1", 3) == 1
+
+
+def test_where_everything_fails_not_all_that_a_remote_has_is_tried(polled: Polled) -> None:
+    polled.take(*(match(f"1.{number}") for number in range(1, 40)))
+    begun = 0
+    while started := polled.polling.start_waiting("WS1"):
+        begun += started
+        for _ in range(started):
+            polled.tasks.fail(polled.claim(), "the remote has lost its disk")
+    assert begun == 22, "ten times the places wait, and the last two of them hold these"
+    assert polled.polling.counts() == {("WS1", "fetching"): 22, ("WS1", "found"): 17}
 
 
 # ------------------------------------------------------------------------------------ what may be dropped, and priors

@@ -287,6 +287,32 @@ def test_a_remote_that_fails_is_left_alone_and_asked(small: SmallArchive) -> Non
     assert out.breakers.state("A").is_clean
 
 
+@pytest.mark.parametrize("back", [3600, 86_400])
+def test_a_remote_that_failed_is_asked_although_the_clock_was_set_back(small: SmallArchive, back: float) -> None:
+    """It would be left alone until the clock has caught up."""
+    out = Outbound(small, breaker_failures=1)
+    out.senders.moods["A"] = unreachable
+    key = out.send(uid(small.study(1)))
+    out.work()
+    assert out.handler.closed()
+    out.clock.advance(-back)
+    assert out.handler.closed() == {}
+    # Somebody who asked it when the clock was set back asks no more.
+    out.breakers._index.take_probe(
+        "A", "another", out.clock(), out.clock() + timedelta(days=2), ahead=(out.clock(),) * 2
+    )
+    out.breakers._forget()
+    assert out.handler.closed() == {}
+    assert isinstance(out.breakers.choose("A", lambda remote: "still away"), Closed)
+    assert out.handler.closed() == {("forward", "A"): 60.0}
+    out.senders.moods.clear()
+    out.clock.advance(61)
+    assert out.breakers.choose("A", lambda remote: None) == out.remotes[0]
+    assert out.tasks.retry(out.task(key))
+    out.work()
+    assert out.deliveries() == ["delivered"]
+
+
 def test_a_remote_that_ends_every_association_is_left_alone(small: SmallArchive) -> None:
     out = Outbound(small)
     studies = [small.study(2) for _ in range(6)]
