@@ -77,10 +77,10 @@ _REJECTIONS = {
     "calling_ae_title": "No rule of `access_control.peers` and no pattern of `access_control.allowed_ae_titles` fits "
     "the calling AE title.",
     "peer_address": "The calling AE title has rules in `access_control.peers`, and none fits the peer's address.",
-    "tls_required": "The peer's rule demands TLS or a certificate, and the connection is without TLS.",
-    "peer_certificate": "The peer's certificate has none of the names that its rule demands.",
+    "tls_required": "The peer's rule requires TLS or a certificate, and the connection is without TLS.",
+    "peer_certificate": "The peer's certificate has none of the names that its rule requires.",
     "called_ae_title": "`server.check_called_ae_title` is on and the called AE title is not the server's.",
-    "user_identity": "`user_identity.mode` asks for a user name with a passcode, and it is missing or wrong.",
+    "user_identity": "`user_identity.mode` requires a user name with a passcode, and it is missing or wrong.",
     "user_identity_attempts": "Too many passcodes of this user or from this address were wrong. Try again later.",
     "association_rate": "The peer's address connects more often than `access_control.association_rate`. "
     "A later attempt may succeed.",
@@ -92,17 +92,17 @@ _RESULTS = {1: "1, rejected permanent", 2: "2, rejected transient"}
 _SOURCES = {1: "1, service user", 2: "2, service provider (ACSE)", 3: "3, service provider (presentation)"}
 
 _SUB_OPERATIONS = {
-    Status.SUCCESS: "Every instance that matched was sent and taken; also when nothing matched, with all counts zero.",
-    Status.PENDING: "After each sub-operation while more remain, and after a C-MOVE's only one; carries the counts.",
-    Status.CANCEL: "A C-CANCEL came in; the counts say how far the operation got, *remaining* included.",
-    Status.SUBOPERATIONS_COMPLETE_WITH_FAILURES: "Some instances were taken with a warning, or some failed and others "
-    "did not. The identifier lists the failed SOP Instance UIDs, if there are any.",
+    Status.SUCCESS: "Every matching instance was sent and accepted; also if nothing matched, with all counts zero.",
+    Status.PENDING: "After each sub-operation while more remain, and after the only one of a C-MOVE; has the counts.",
+    Status.CANCEL: "A C-CANCEL arrived; the counts, including *remaining*, say how far the operation got.",
+    Status.SUBOPERATIONS_COMPLETE_WITH_FAILURES: "Some instances were accepted with a warning, or some failed and "
+    "others did not. The identifier lists the failed SOP Instance UIDs, if there are any.",
     Status.UNABLE_TO_PERFORM_SUBOPERATIONS: "Every instance failed. The identifier lists them.",
     Status.DOES_NOT_MATCH_SOP_CLASS: "The identifier cannot be decoded or breaks the rules of the model.",
     Status.OUT_OF_RESOURCES: "The index does not answer. Try again later.",
 }
 _ANY_STEP = {
-    Status.INVALID_OBJECT_INSTANCE: "The SOP Instance UID is no UID.",
+    Status.INVALID_OBJECT_INSTANCE: "The SOP Instance UID is not a valid UID.",
     Status.NO_SUCH_SOP_CLASS: "The SOP Class UID is not that of the presentation context.",
     Status.RESOURCE_LIMITATION: "The index does not answer: try again later. Or the data set is longer than 4 MiB.",
 }
@@ -110,28 +110,28 @@ _STEP_ANSWERS = {
     **_ANY_STEP,
     Status.MISSING_ATTRIBUTE: "An attribute of type 1 is missing. Attribute Identifier List names it.",
     Status.MISSING_ATTRIBUTE_VALUE: "An attribute of type 1 is empty, or one that a finished step needs.",
-    Status.PROCESSING_FAILURE: "The data set cannot be decoded, or a fault of the server.",
+    Status.PROCESSING_FAILURE: "The data set cannot be decoded, or the server has an internal error.",
 }
 _ANSWERS: dict[str, dict[Status, str]] = {
-    "C-ECHO": {Status.SUCCESS: "The server is there."},
+    "C-ECHO": {Status.SUCCESS: "The server answers."},
     "C-STORE": {
-        Status.SUCCESS: "The object and its index row are on stable storage, or the same object was there already, or "
-        "the duplicate policy `ignore` dropped another one under a known UID.",
-        Status.DUPLICATE_SOP_INSTANCE: "Another object is stored under this SOP Instance UID and the duplicate policy "
-        "is `reject`. Sending it again does not help.",
-        Status.OUT_OF_RESOURCES: "Free space is below `storage.min_free_space`, the disk or the index does not take "
-        "the object, or memory ran out. The object counts as not stored; try again later.",
+        Status.SUCCESS: "The instance and its index row are on stable storage, or the same instance was already "
+        "stored, or the duplicate policy `ignore` dropped a different one under a known UID.",
+        Status.DUPLICATE_SOP_INSTANCE: "A different instance is stored under this SOP Instance UID and the duplicate "
+        "policy is `reject`. Sending it again does not help.",
+        Status.OUT_OF_RESOURCES: "Free space is below `storage.min_free_space`, the disk or the index does not accept "
+        "the instance, or memory ran out. The instance counts as not stored; try again later.",
         Status.DOES_NOT_MATCH_SOP_CLASS: "SOP Class or SOP Instance UID differ between data set, command and "
         "presentation context.",
-        Status.CANNOT_UNDERSTAND: "The data set is missing or cannot be parsed, or a UID that names the instance is no "
-        "UID.",
-        Status.NO_SUCH_SOP_INSTANCE: "Under the policy `replace`: the instance to be replaced vanished meanwhile.",
+        Status.CANNOT_UNDERSTAND: "The data set is missing or cannot be parsed, or a UID that names the instance is "
+        "not valid.",
+        Status.NO_SUCH_SOP_INSTANCE: "Under the policy `replace`: the instance to be replaced was removed meanwhile.",
     },
     "C-FIND": {
         Status.SUCCESS: "All matches were sent. No identifier.",
-        Status.PENDING: "A match; every key that was asked for is supported.",
+        Status.PENDING: "A match; every requested key is supported.",
         Status.PENDING_WITH_UNSUPPORTED_KEYS: "A match; some keys are not supported, were not matched and are absent.",
-        Status.CANCEL: "A C-CANCEL came in; no more matches follow.",
+        Status.CANCEL: "A C-CANCEL arrived; no more matches follow.",
         Status.DOES_NOT_MATCH_SOP_CLASS: "The identifier cannot be decoded or breaks the rules of the model.",
         Status.OUT_OF_RESOURCES: "The index does not answer. Try again later.",
     },
@@ -142,61 +142,61 @@ _ANSWERS: dict[str, dict[Status, str]] = {
     "C-GET": _SUB_OPERATIONS,
     "Worklist": {
         Status.SUCCESS: "All matches were sent. No identifier.",
-        Status.PENDING: "A match; every key that was asked for is supported.",
+        Status.PENDING: "A match; every requested key is supported.",
         Status.PENDING_WITH_UNSUPPORTED_KEYS: "A match; some keys are not supported, were not matched and are absent.",
-        Status.CANCEL: "A C-CANCEL came in; no more matches follow.",
+        Status.CANCEL: "A C-CANCEL arrived; no more matches follow.",
         Status.DOES_NOT_MATCH_SOP_CLASS: "The identifier cannot be decoded, or a key breaks the rules of matching.",
         Status.OUT_OF_RESOURCES: "The index does not answer. Try again later.",
     },
     "N-CREATE": {
         **_STEP_ANSWERS,
-        Status.SUCCESS: "The step is kept, and its worklist items are IN PROGRESS.",
-        Status.DUPLICATE_SOP_INSTANCE: "There is a step of this SOP Instance UID.",
+        Status.SUCCESS: "The step is stored, and its worklist items are IN PROGRESS.",
+        Status.DUPLICATE_SOP_INSTANCE: "A step with this SOP Instance UID exists already.",
         Status.INVALID_ATTRIBUTE_VALUE: "Performed Procedure Step Status is not IN PROGRESS, or a UID or a sequence is "
-        "none. The Attribute List holds the attribute.",
+        "not valid. The Attribute List holds the attribute.",
     },
     "N-SET": {
         **_STEP_ANSWERS,
-        Status.SUCCESS: "The step is as it was set, and its worklist items follow it.",
-        Status.NO_SUCH_SOP_INSTANCE: "There is no step of this SOP Instance UID.",
-        Status.INVALID_ATTRIBUTE_VALUE: "An attribute that may not be set would change, or a value is not one that the "
-        "attribute may have. The Modification List holds the attribute.",
-        Status.PROCESSING_FAILURE: "With Error ID A710: the step is over and may no longer be updated. Without it: the "
-        "data set cannot be decoded, or a fault of the server.",
+        Status.SUCCESS: "The step is changed, and its worklist items are updated.",
+        Status.NO_SUCH_SOP_INSTANCE: "No step has this SOP Instance UID.",
+        Status.INVALID_ATTRIBUTE_VALUE: "An attribute that may not be set would change, or the attribute may not have "
+        "this value. The Modification List holds the attribute.",
+        Status.PROCESSING_FAILURE: "With Error ID A710: the step has ended and may no longer be updated. Without it: "
+        "the data set cannot be decoded, or the server has an internal error.",
     },
     "N-GET": {
-        Status.SUCCESS: "The attributes that were asked for, all if none was named.",
-        Status.REQUESTED_OPTIONAL_ATTRIBUTES_NOT_SUPPORTED: "As success, but for attributes that no step has.",
-        Status.NO_SUCH_SOP_INSTANCE: "There is no step of this SOP Instance UID.",
+        Status.SUCCESS: "The requested attributes; all of them if none was named.",
+        Status.REQUESTED_OPTIONAL_ATTRIBUTES_NOT_SUPPORTED: "As success, but without attributes that no step has.",
+        Status.NO_SUCH_SOP_INSTANCE: "No step has this SOP Instance UID.",
         **_ANY_STEP,
     },
     "N-ACTION": {
         Status.SUCCESS: "The transaction is durable, and will be reported.",
-        Status.INVALID_ARGUMENT_VALUE: "Transaction UID or Referenced SOP Sequence are missing, empty or wrong, or the "
-        "Transaction UID was used for something else.",
+        Status.INVALID_ARGUMENT_VALUE: "Transaction UID or Referenced SOP Sequence are missing, empty or invalid, or "
+        "the Transaction UID was used for another request.",
         Status.NO_SUCH_SOP_INSTANCE: "The Requested SOP Instance UID is not the well-known one.",
-        Status.INVALID_OBJECT_INSTANCE: "The Requested SOP Instance UID is no UID.",
+        Status.INVALID_OBJECT_INSTANCE: "The Requested SOP Instance UID is not a valid UID.",
         Status.NO_SUCH_SOP_CLASS: "The Requested SOP Class UID is not that of the presentation context.",
         Status.NO_SUCH_ACTION: "The Action Type ID is not 1.",
         Status.RESOURCE_LIMITATION: "Too many references, or the index does not answer. Nothing was kept.",
     },
     "any request": {
-        Status.PROCESSING_FAILURE: "A fault of the server. Its log has the details.",
+        Status.PROCESSING_FAILURE: "An internal error of the server. Its log has the details.",
         Status.UNRECOGNIZED_OPERATION: "The service is not offered.",
         Status.OUT_OF_RESOURCES: "Memory ran out.",
         Status.NOT_AUTHORISED: "The peer's rule in `access_control.peers` does not allow the service, or the "
-        "destination of a C-MOVE. Its data set was not looked at.",
+        "destination of a C-MOVE. The data set was not examined.",
     },
 }
 _SUB_OPERATION_ANSWERS = {
     "0000": "Completed.",
     "0001, 0107, 0116, Bxxx": "Warning: the receiver has the instance.",
-    "any other, or none": "Failed: the SOP Instance UID goes into the list of failed ones. The next instance is sent.",
+    "any other, or none": "Failed: the SOP Instance UID is added to the failed list. The next instance is sent.",
 }
 _DUPLICATES = {
     "reject": "refused with 0111",
-    "replace": "stored in the place of the old object, whose file stays on disk under its own name",
-    "ignore": "dropped and answered with success; the first object stays",
+    "replace": "stored in place of the old instance, whose file stays on disk under its own name",
+    "ignore": "dropped and answered with success; the first instance stays",
 }
 
 
@@ -251,12 +251,12 @@ def _names(keywords: Iterable[str]) -> str:
 
 
 def _tls(tls: TLSConfig) -> dict[str, str]:
-    port = "on `tls.port`, beside the plain port" if tls.port is not None else "on: nothing but TLS is spoken"
-    asked = "demanded" if tls.require_client_cert else "asked for, and checked if there is one"
+    port = "on `tls.port`, beside the plain port" if tls.port is not None else "on: only TLS connections are accepted"
+    asked = "required" if tls.require_client_cert else "requested, and checked if the peer sends one"
     return {
         "tls": port if tls.enabled else "off",
         "tls_versions": "1.2 and 1.3" if tls.min_version == "1.2" else "1.3",
-        "client_certificates": asked if tls.enabled and tls.ca_path is not None else "not asked for",
+        "client_certificates": asked if tls.enabled and tls.ca_path is not None else "not requested",
     }
 
 

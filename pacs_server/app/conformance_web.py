@@ -33,68 +33,68 @@ _SERVICES: Final = {
 _CLIENT: Final = ("10.4", "10.5", "10.6")
 _ANSWERS: Final[dict[str, dict[int, str]]] = {
     "search": {
-        200: "The matches; in JSON an empty list if there are none. A Warning header with code 299 names what of the "
-        "request was not done, and says how many matches follow those that `limit` lets through.",
+        200: "The matches; in JSON an empty list if there are none. A Warning header with code 299 names the parts of "
+        "the request that were ignored, and says how many more matches there are than `limit` allows.",
         204: "There are no matches, in XML.",
-        400: "A parameter has a value that it may not have.",
+        400: "A parameter has an invalid value.",
     },
     "retrieve": {
-        200: "What was asked for.",
-        206: "A range of it, for the header Range. Or: instances are left out that cannot be had in the transfer "
-        "syntaxes that were asked for.",
-        304: "It has not changed, for If-None-Match and If-Modified-Since.",
-        400: "A parameter or a frame number is none.",
-        404: "There is no such resource, or it is not for this user.",
-        416: "The range begins behind the end.",
+        200: "The requested resource.",
+        206: "The range that the header Range requests. Or: instances are left out that cannot be sent in the "
+        "requested transfer syntaxes.",
+        304: "It has not changed (If-None-Match, If-Modified-Since).",
+        400: "A parameter or a frame number is invalid.",
+        404: "The resource does not exist, or this user may not see it.",
+        416: "The range begins after the end.",
     },
     "store": {
         200: "All instances are stored.",
-        202: "Some instances are stored, and others are not or there is a warning.",
-        400: "The body is not what its headers say, or holds no instance.",
+        202: "Some instances are stored, and others are not, or there is a warning.",
+        400: "The body does not agree with its headers, or holds no instance.",
         409: "No instance is stored.",
-        413: "The body is longer than `web.max_body`. What was read before that is stored.",
-        415: "The body is of a media type or in a content coding that is not taken.",
-        503: "No instance is stored, because storage, index or audit trail do not work. Try again later.",
-        507: "No instance is stored, because there is no room. Try again later.",
+        413: "The body is longer than `web.max_body`. Instances that were read before that are stored.",
+        415: "The media type or content coding of the body is not accepted.",
+        503: "No instance is stored, because storage, index or audit trail is not available. Try again later.",
+        507: "No instance is stored, because the storage is full. Try again later.",
     },
     "delete": {
         204: "It is in the trash.",
-        404: "There is nothing of these UIDs, or it is not for this user.",
+        404: "Nothing with these UIDs exists, or this user may not see it.",
     },
     "any": {
         400: "The request breaks the rules of HTTP or of the service.",
-        401: "Nobody has logged in, and that is needed.",
-        403: "The user's role or limits do not allow this, or a page of another origin asks for it.",
-        404: "There is no such resource.",
-        405: "The resource does not have this method. The header Allow names those that it has.",
-        406: "It can be had in no media type or transfer syntax that the client accepts, or it is too large for those.",
-        409: "What is asked for is in conflict with what there is.",
-        412: "What is to be changed has changed meanwhile.",
-        415: "The body is of a media type or in a content coding that is not taken.",
+        401: "The request needs a login.",
+        403: "The user's role or limits do not allow this, or a page of another origin sent the request.",
+        404: "The resource does not exist.",
+        405: "The resource does not have this method. The header Allow names its methods.",
+        406: "The client accepts no media type or transfer syntax in which it can be sent, or it is too large for these.",
+        409: "The request conflicts with the present state.",
+        412: "The resource has changed meanwhile.",
+        415: "The media type or content coding of the body is not accepted.",
         421: "The Host header names another server.",
-        500: "A fault of the server. Its log has the details.",
-        502: "Another archive that had to be asked refuses, or its answer cannot be used.",
-        503: "The index or the storage does not work, or too much is asked for at once. Try again later.",
-        504: "Another archive that had to be asked cannot be reached, or does not answer in time.",
-        507: "There is no room. Try again later.",
+        500: "An internal error of the server. Its log has the details.",
+        502: "Another archive that is needed for the answer refuses, or its answer cannot be used.",
+        503: "The index or the storage is not available, or the server is too busy. Try again later.",
+        504: "Another archive that is needed for the answer cannot be reached, or does not answer in time.",
+        507: "The storage is full. Try again later.",
     },
 }
 _FAILURES: Final[dict[int, str]] = {
-    Status.OUT_OF_RESOURCES: "No room, or storage, index or audit trail do not work.",
+    Status.OUT_OF_RESOURCES: "The storage is full, or storage, index or audit trail is not available.",
     Status.DOES_NOT_MATCH_SOP_CLASS: "The instance belongs to another study than the one of the URL.",
-    Status.CANNOT_UNDERSTAND: "The part is no DICOM file, it cannot be understood, or its bulk data is missing; or the "
-    "body was cut short.",
-    Status.DUPLICATE_SOP_INSTANCE: "Another object is stored under this SOP Instance UID, and the duplicate policy is "
-    "`reject`.",
-    Status.NO_SUCH_SOP_INSTANCE: "Under the policy `replace`: the instance to be replaced vanished meanwhile.",
-    SOP_CLASS_NOT_SUPPORTED: "The SOP class is no storage SOP class, or an unknown one and "
+    Status.CANNOT_UNDERSTAND: "The part is not a DICOM file, cannot be parsed, or its bulk data is missing; or the "
+    "body is incomplete.",
+    Status.DUPLICATE_SOP_INSTANCE: "A different instance is stored under this SOP Instance UID, and the duplicate "
+    "policy is `reject`.",
+    Status.NO_SUCH_SOP_INSTANCE: "Under the policy `replace`: the instance to be replaced was removed meanwhile.",
+    SOP_CLASS_NOT_SUPPORTED: "The SOP class is not a storage SOP class, or is unknown and "
     "`storage.accept_unknown_sop_classes` is off.",
     Status.NOT_AUTHORISED: "The instance is outside the limits of the user.",
     Status.PROCESSING_FAILURE: "Anything else.",
 }
 _WARNINGS: Final = {
-    COERCED: "The File Meta Information named another instance than the data set, which counts.",
-    IGNORED: "Under the policy `ignore`: another object is stored under this SOP Instance UID, and it stays.",
+    COERCED: "The File Meta Information named another instance than the data set; the data set counts.",
+    IGNORED: "Under the policy `ignore`: a different instance is stored under this SOP Instance UID, and it stays.",
 }
 
 
@@ -116,7 +116,7 @@ def web_values(config: Config) -> dict[str, str]:
         "web_port": str(config.web.port),
         "web_max_connections": str(config.web.max_connections),
         "web_max_body": f"{config.web.max_body:,} bytes" if config.web.max_body else "no limit but the disk",
-        "web_tls": "on: nothing but HTTPS is spoken" if config.web.tls.enabled else "off",
+        "web_tls": "on: only HTTPS is accepted" if config.web.tls.enabled else "off",
     }
 
 
