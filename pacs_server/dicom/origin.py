@@ -9,7 +9,7 @@ from pacs_server.dicom.caller import Caller, Door
 class Origin:
     """Who sent an instance and how; `peer` is a network address, or a path if the instance was imported from a file.
 
-    `move_originator` is the AE title that had it sent by C-MOVE, '' for all other ways.
+    `move_originator` is the AE title that had it sent, by C-MOVE or by fetching it; '' if the peer sent it by itself.
     """
 
     calling_ae: str

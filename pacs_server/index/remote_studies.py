@@ -203,7 +203,8 @@ class RemoteStudyIndex:
         Left out are those of which something came otherwise, which wait to be sent, or which are earlier studies for
         an examination that is planned today (YYYYMMDD) or later.
         """
-        others = func.sum(case((instance.c.calling_ae != table.c.source_ae, 1), else_=0))
+        pushed = or_(instance.c.calling_ae != table.c.source_ae, instance.c.move_originator == "")
+        others = func.sum(case((pushed, 1), else_=0))
         waiting = exists().where(
             delivery.c.study_instance_uid == table.c.study_instance_uid, delivery.c.state == "waiting"
         )

@@ -29,10 +29,12 @@ _FIRST: Final = [
         instance.c.calling_ae, instance.c.move_originator,
     )
 ]  # fmt: skip
-# What polling and prefetching only fetch is nothing that arrives, as long as it comes from there.
+# What polling and prefetching only fetch is nothing that arrives. What the same peer sends by itself is, and names
+# nobody that had it sent.
 _ARRIVED: Final = (
     "NOT EXISTS (SELECT 1 FROM remote_study WHERE remote_study.study_instance_uid = study.study_instance_uid "
-    "AND remote_study.source_ae = instance.calling_ae AND NOT remote_study.is_routed)"
+    "AND remote_study.source_ae = instance.calling_ae AND instance.move_originator <> '' "
+    "AND NOT remote_study.is_routed)"
 )
 
 

@@ -57,16 +57,19 @@ class FetchHandler:
         *,
         breakers: Breakers,
         probe: Probe,
+        ae_title: Callable[[], str],
         most: Callable[[str], int] = lambda target: 2,
         ended: Callable[[str], object] = lambda target: None,
     ) -> None:
-        """`most` says how many fetches from a remote may run at once; `ended` is told its name when one has ended.
+        """`ae_title` is our own, which had the instances sent here.
 
+        `most` says how many fetches from a remote may run at once; `ended` is told its name when one has ended.
         `probe` asks a remote whether it is there, and says why not.
         """
         self.remotes = remotes
         self.store = store
         self.retrieve = retrieve
+        self.ae_title = ae_title
         self.auditor = auditor
         self.breakers = breakers
         self._probe = probe
@@ -134,7 +137,8 @@ class _Attempt:
         self._remote = handler.remotes.known(task.target)
         self._caller = Caller(Door.COMMAND, "", user=task.created_by)
         self._other_side = participant(self._remote, Role.SOURCE)
-        self._origin = Origin(self._other_side.ae_title, "", self._other_side.address, Door.DIMSE)
+        side = self._other_side
+        self._origin = Origin(side.ae_title, "", side.address, Door.DIMSE, handler.ae_title())
         # What the remote has, as far as it tells: series and SOP class by SOP Instance UID.
         self._expected: dict[str, tuple[str, str]] | None = None
         self._told = time.monotonic()

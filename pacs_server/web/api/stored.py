@@ -79,7 +79,8 @@ class StoredFile(Answer):
     received_at: datetime
     calling_ae: Annotated[str, Field(description="The AE title that sent it; empty if it had none.")]
     move_originator: Annotated[
-        str, Field(description="The AE title that had it sent by C-MOVE; empty if it came otherwise.")
+        str,
+        Field(description="The AE title that had it sent, by C-MOVE or by fetching it; empty if its sender decided."),
     ]
     address: Annotated[str, Field(description="The address that sent it.")]
 

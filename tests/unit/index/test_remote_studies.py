@@ -292,8 +292,12 @@ def test_cache_is_what_came_from_there_alone_and_no_planned_examination_wants(pl
     studies[2] = replace(studies[2], is_cache=False)
     studies[3] = replace(studies[3], state=State.FETCHING)
     for each in studies[:4]:
-        place.store(each.study_instance_uid, f"{each.study_instance_uid}.1", f"{each.study_instance_uid}.1.1")
-    index.put(studies)
+        uid = each.study_instance_uid
+        place.store(uid, f"{uid}.1", f"{uid}.1.1", move_originator="PACS")
+    # This one the remote sent by itself, so it came here first.
+    pushed = replace(known, study_instance_uid="1.6")
+    place.store("1.6", "1.6.1", "1.6.1.1")
+    index.put([*studies, pushed])
 
     def cached(today: str) -> list[str]:
         return [each.study_instance_uid for each in index.cached(today)]

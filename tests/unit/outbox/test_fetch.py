@@ -67,6 +67,7 @@ class Fetches:
             OutgoingAuditor(recorder),
             breakers=out.breakers,
             probe=probe_by(cast(Any, self.peer)),
+            ae_title=lambda: "PACS",
             ended=self.ended.append,
         )
 

@@ -18,10 +18,11 @@ from pacs_server.config import Config
 from pacs_server.config.load import load
 from pacs_server.index.feed import Effect
 from pacs_server.index.marks import MarkIndex
+from pacs_server.index.remote_studies import RemoteStudy, RemoteStudyIndex, RemoteStudyState
 from pacs_server.index.routing import RoutingIndex
 from pacs_server.index.task_models import task as task_table
 from pacs_server.index.task_overview import TaskFilter, TaskOverview
-from pacs_server.index.task_values import Task, TaskState
+from pacs_server.index.task_values import Priority, Task, TaskState
 from pacs_server.index.tasks import TaskIndex, Wanted
 from pacs_server.index.workflow_models import procedure_step, procedure_step_instance, worklist_item
 from pacs_server.outbox import router as router_module
@@ -184,6 +185,21 @@ def test_nothing_goes_back_to_who_had_it_moved_here(
         ["1 instance not to WS1: WS1 had it sent here by C-MOVE"],
         [],
     ]
+
+
+def test_what_polling_fetches_is_not_routed_and_what_the_same_peer_sends_by_itself_is(
+    routed: Routed, tmp_path: Path
+) -> None:
+    routed.configure(tmp_path, SENT_ON)
+    now = routed.clock.now
+    found = RemoteStudy("CT1", "1.1", "CT1", RemoteStudyState.FETCHING, Priority.LOW, "polling", now, now, now)
+    RemoteStudyIndex(routed.place.database).put([found])
+    routed.place.store("1.1", "1.1.1", "1.1.1.1", move_originator="PACS")
+    routed.step()
+    assert routed.sent() == []
+    routed.place.store("1.1", "1.1.1", "1.1.1.2")
+    routed.step()
+    assert routed.sent() == [("all", "WS1", ["1.1.1.2"])]
 
 
 def test_a_study_is_complete_when_nothing_came_for_a_while_and_late_images_follow(
