@@ -67,7 +67,7 @@ _ANSWERS: Final[dict[str, dict[int, str]]] = {
         403: "The user's role or limits do not allow this, or a page of another origin sent the request.",
         404: "The resource does not exist.",
         405: "The resource does not have this method. The header Allow names its methods.",
-        406: "The client accepts no media type or transfer syntax in which it can be sent, or it is too large for these.",
+        406: "The client accepts no media type or transfer syntax in which it can be sent, or the answer is too large.",
         409: "The request conflicts with the present state.",
         412: "The resource has changed meanwhile.",
         415: "The media type or content coding of the body is not accepted.",
