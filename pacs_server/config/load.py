@@ -237,7 +237,8 @@ def _add_keys(layer: Layer, name: str, section: object) -> None:
                 _add_keys(layer, dotted, value)
             continue
         if dotted not in _KEYS:
-            hint = _suggestion(key, _SECTIONS[name].model_fields) or _either(_keys_named(key))
+            fields = _SECTIONS[name].model_fields
+            hint = _suggestion(key, fields) or _either(_ending_with(key, fields)) or _either(_keys_named(key))
             raise ConfigError(f"{layer.places[dotted].text}: {name}.{shown_key(key)}: is not known{hint}")
         layer.values[dotted] = value
 
@@ -305,6 +306,11 @@ def _suggestion_at_top(name: str) -> str:
 def _keys_named(key: str) -> list[str]:
     """The dotted keys of all sections that have a key of this name."""
     return [dotted for dotted in _KEYS if dotted.partition(".")[2] == key]
+
+
+def _ending_with(key: str, known: Iterable[str]) -> list[str]:
+    """The names that end with this word, such as metrics_port with port."""
+    return [name for name in known if name.endswith(f"_{key}")]
 
 
 def _either(names: list[str]) -> str:

@@ -176,6 +176,7 @@ def test_values_are_frozen() -> None:
         ("server:\n\n  prot: 1", "line 3: server.prot: is not known, did you mean port?"),
         ("sever:\n  port: 1", "line 1: sever: is not known, did you mean server?"),
         ("port: 11112", "line 1: port: is not known, did you mean server.port or tls.port or web.port?"),
+        ("monitoring: {port: 1}", "line 1: monitoring.port: is not known, did you mean metrics_port?"),
         ("level: info", "line 1: level: is not known, did you mean logging.level?"),
         ("server.port: 11112", "line 1: server.port: is not known here, write port: below server:"),
         ("server: {directory: x}", "server.directory: is not known, did you mean storage.directory or audit.directory"),
