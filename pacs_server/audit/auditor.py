@@ -14,6 +14,7 @@ from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import PacsError
 from pacs_server.kit.recently import Recently
+from pacs_server.kit.words import counted
 
 InstanceCounts = Mapping[str, Mapping[str, int]]
 """Numbers of instances by Study Instance UID and SOP Class UID."""
@@ -226,7 +227,7 @@ class QueryRecord:
         """Say how many matches were found; to be called before they are sent. Raises AuditUnavailable."""
         self._count = count
         if self._recorded is None:
-            detail = f"{count} matches" if complete else f"{count} matches or more"
+            detail = counted(count, "match", "matches") + ("" if complete else " or more")
             self._recorder.write(self._event(detail), durable=False)
             self._recorded = count if complete else -1
         elif complete:
@@ -240,7 +241,7 @@ class QueryRecord:
     def end(self) -> None:
         """Record the final number of matches, if the record so far does not tell it."""
         if self._recorded is not None and self._recorded != self._count:
-            self._recorder.note(self._event(f"{self._count} matches"))
+            self._recorder.note(self._event(counted(self._count, "match", "matches")))
             self._recorded = self._count
 
     def _event(self, detail: str, outcome: Outcome = Outcome.SUCCESS) -> Event:

@@ -11,6 +11,7 @@ from pacs_server.dicom.caller import Caller
 from pacs_server.dicom.json_model import DataSet
 from pacs_server.dicom.levels import Level
 from pacs_server.errors import PacsError
+from pacs_server.kit.words import counted
 from pacs_server.scu.echo import Echo
 from pacs_server.scu.find import PATIENT_ROOT, STUDY_ROOT, WORKLIST
 from pacs_server.scu.inventory import inventory
@@ -100,5 +101,5 @@ class RemoteQueries:
             failure = str(error)
             raise
         finally:
-            detail = failure or f"{count} matches"
+            detail = failure or counted(count, "match", "matches")
             self._auditor.asked(caller, there, service, keys, detail, failed=bool(failure))

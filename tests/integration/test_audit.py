@@ -163,7 +163,7 @@ def test_queries_are_recorded_with_keys_and_matches(pacs: PacsServer, trail: Kep
     one, begun, many, refused, scheduled = trail.of(EventID.QUERY)
     assert (one.query, one.detail, one.sop_class_uid) == (
         {"PatientID": "P7", "PatientName": "*"},
-        *("1 matches", STUDY_FIND),
+        *("1 match", STUDY_FIND),
     )
     assert who(one) == [("VIEWER", PEER, Role.SOURCE, True), ("ANY-SCP", "", Role.DESTINATION, False)]
     # What is known before the first match goes out, and after the last one.

@@ -161,7 +161,7 @@ def test_rest(rest: RestAPI) -> None:
     assert found["complete"] is True
     assert [each["0020000D"]["Value"] for each in found["items"]] == [[UID]]
     event = rest.last_audited().event
-    assert (event.event_id, event.detail, event.query) == (EventID.QUERY, "1 matches", {"PatientID": "ASK1"})
+    assert (event.event_id, event.detail, event.query) == (EventID.QUERY, "1 match", {"PatientID": "ASK1"})
     series = {"level": "series", "keys": {"StudyInstanceUID": UID}, "limit": 1}
     assert rest.send("POST", "/remotes/old/search", series)["complete"] is False
     rest.send("POST", "/remotes/old/search", {"keys": {"NoKey": "1"}}, status=400)

@@ -105,7 +105,7 @@ def test_who_sees_patients_in_conflict_is_recorded(api: RestAPI) -> None:
     asked = {"source": source["reference"], "target": target["reference"], "reason": "same", "dry_run": True}
     api.send("POST", "/conflicts/merge", asked)
     event = api.last_audited().event
-    assert (event.query, event.detail) == ({"PatientID": "P1"}, "1 matches")
+    assert (event.query, event.detail) == ({"PatientID": "P1"}, "1 match")
 
 
 def test_a_reason_is_needed(api: RestAPI) -> None:

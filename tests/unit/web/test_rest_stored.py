@@ -140,7 +140,7 @@ def test_lists_are_recorded_as_queries(api: RestAPI) -> None:
     api.get("/studies", params={"PatientID": "P1"})
     event = api.last_audited().event
     assert event.event_id is EventID.QUERY
-    assert (event.query, event.detail) == ({"PatientID": "P1"}, "1 matches")
+    assert (event.query, event.detail) == ({"PatientID": "P1"}, "1 match")
 
 
 def test_parameters_that_nobody_knows_are_refused(api: RestAPI) -> None:

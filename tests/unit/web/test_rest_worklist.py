@@ -41,11 +41,11 @@ def test_who_reads_items_is_recorded(api: RestAPI) -> None:
     event = api.last_audited().event
     assert (event.event_id, event.sop_class_uid) == (EventID.QUERY, "1.2.840.10008.5.1.4.31")
     asked = {"PatientID": "P1", "ScheduledStationAETitle": "CT1", "ScheduledProcedureStepStatus": "SCHEDULED"}
-    assert (event.query, event.detail) == (asked, "1 matches")
+    assert (event.query, event.detail) == (asked, "1 match")
     api.get(f"/worklist/{item['id']}")
     event = api.last_audited().event
     assert (event.query["PatientID"], event.query["AccessionNumber"]) == ("P1", "A1")
-    assert (event.query["StudyInstanceUID"], event.detail) == (item["study_instance_uid"], "1 matches")
+    assert (event.query["StudyInstanceUID"], event.detail) == (item["study_instance_uid"], "1 match")
     api.send("GET", "/worklist/99", status=404)
     assert api.last_audited().event.outcome is Outcome.MINOR_FAILURE
 
