@@ -20,7 +20,7 @@ app = typer.Typer(help="Background tasks: what is waiting, running, or given up.
 
 # So many dead tasks are retried by one command.
 _AT_ONCE = 100_000
-_COLUMNS = ("ID", "KIND", "TARGET", "PRIORITY", "STATE", "AGE", "DUE", "ATTEMPTS", "LAST ERROR")
+_COLUMNS = ("ID", "KIND", "TARGET", "PRIORITY", "STATE", "AGE", "DUE", "ATTEMPTS", "NOTE")
 
 _IDS = typer.Argument(metavar="ID...", help="Numbers that `tasks list` prints.")
 KindOption = Annotated[str | None, typer.Option(help="Only tasks of this kind.")]
@@ -56,7 +56,7 @@ def list_tasks(
         typer.echo(json.dumps([asdict(task) for task in found], indent=1, default=str))
         return
     now = datetime.now(UTC)
-    print_table(_COLUMNS, (_cells(task, now) for task in found), wrapping=("LAST ERROR",))
+    print_table(_COLUMNS, (_cells(task, now) for task in found), wrapping=("NOTE",))
 
 
 @app.command()

@@ -42,7 +42,7 @@ LISTS = {
         "-\tPACS\t10.0.0.8\t2026-03-01 12:04:00\t2026-03-01 12:00:00\t3\tcalling_ae_title\tno\t-",
     ],
     ("tasks", "list"): [
-        "ID\tKIND\tTARGET\tPRIORITY\tSTATE\tAGE\tDUE\tATTEMPTS\tLAST ERROR",
+        "ID\tKIND\tTARGET\tPRIORITY\tSTATE\tAGE\tDUE\tATTEMPTS\tNOTE",
         "1\tcommitment\tCT\\x1b1\thigh\tready\tAGE\t-\t3\tcannot connect",
     ],
     ("worklist", "list"): [

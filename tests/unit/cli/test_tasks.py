@@ -37,7 +37,7 @@ def listed(printed: str) -> list[list[str]]:
 
 
 def test_an_empty_list(run: Run) -> None:
-    assert run("list") == (0, "ID\tKIND\tTARGET\tPRIORITY\tSTATE\tAGE\tDUE\tATTEMPTS\tLAST ERROR\n", "")
+    assert run("list") == (0, "ID\tKIND\tTARGET\tPRIORITY\tSTATE\tAGE\tDUE\tATTEMPTS\tNOTE\n", "")
     assert run("list", "--json") == (0, "[]\n", "")
 
 
