@@ -66,6 +66,8 @@ def send(  # noqa: PLR0913 - an option each
     for task in tasks:
         if task.state != "done":
             echo(f"pacs-server: task {task.id} is {task.state}: {task.last_error}", err=True)
+        elif not as_json:
+            echo(f"task {task.id}: delivered to {task.target}")
     raise typer.Exit(1 if any(task.state != "done" for task in tasks) else 0)
 
 

@@ -3,9 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from datasets import make_study, write_part10
+
+from pacs_server.cli import remote_sending
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -54,6 +57,19 @@ def test_a_study_is_to_be_sent_and_goes_elsewhere(run: Run) -> None:
     assert run("tasks", "cancel", 2)[0] == 0
     # Nobody waits for what is over.
     assert listed(run("deliveries")[1]) == []
+
+
+@pytest.mark.slow
+def test_waiting_ends_with_the_outcome(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(archive: object, forwarded: object) -> list[SimpleNamespace]:
+        done = SimpleNamespace(id=1, state="done", target="WS1", last_error="")
+        return [done, SimpleNamespace(id=2, state="dead", target="WS2", last_error="0xA900")]
+
+    monkeypatch.setattr(remote_sending, "_ended", ended)
+    code, printed, error = run("remote", "send", "WS1", "1.2.1", "--wait")
+    assert (code, printed.splitlines()[1:]) == (1, ["task 1: delivered to WS1"])
+    assert error == "pacs-server: task 2 is dead: 0xA900\n"
+    assert isinstance(json.loads(run("remote", "send", "WS1", "1.2.1", "--wait", "--json")[1]), list)
 
 
 @pytest.mark.slow
