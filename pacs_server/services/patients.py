@@ -120,7 +120,10 @@ class PatientService:
             return found
         people = self.people(text) if patient_of(text)[0] else []
         if not people:
-            raise PatientError(f"there is no patient of ID {text}")
+            raise PatientError(
+                f"there is no patient of ID {text}: only a patient who has a study here can get others; correct the ID "
+                "at the modality, and send the study again"
+            )
         if len(people) > 1:
             references = ", ".join(person.reference for person in people)
             raise PatientError(f"there are several patients of ID {text}: name one of {references}")

@@ -40,7 +40,8 @@ def test_patients_stand_side_by_side_and_are_merged_after_a_look(rooms: Rooms) -
     assert "Several patients with the ID 4711" in page
     assert "&lt;b&gt;Head&lt;/b&gt;" in page
     assert page.count('class="differs"') == 1
-    assert "moves 1 study, 1 image" in " ".join(page.replace("</span>", "").split())
+    assert "moves 1 study of Row, Jane here, 1 image" in page
+    assert "moves 2 studies of Roe, Jane here, 2 images" in page
     look = rooms.page(_link(page, "/conflicts/merge?"))
     assert "Merge these two patients?" in look
     assert rooms.page("/conflicts") == page, "looking has changed something"
@@ -60,6 +61,12 @@ def test_a_study_is_given_to_the_other_patient(rooms: Rooms) -> None:
     assert "Done: 1 study, 1 image." in rooms.submit("/conflicts/reassign", **fields, reason="wrong choice")
     counts = {row["PatientName"]: row["NumberOfPatientRelatedStudies"] for row in rooms.get("/patients")["items"]}
     assert counts == {"Roe^Jane": 1, "Row^Jane": 2}
+
+
+def test_a_patient_without_a_study_gets_none(rooms: Rooms) -> None:
+    study = rooms.get("/studies")["items"][0]["StudyInstanceUID"]
+    page = rooms.page(f"/conflicts/reassign?study={study}&target=SYN-33", 409)
+    assert "no patient of ID SYN-33: only a patient who has a study here can get others" in page
 
 
 def test_a_conflict_that_is_none_leaves_the_list_until_somebody_joins_it(rooms: Rooms) -> None:
