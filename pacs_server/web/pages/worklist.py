@@ -1,4 +1,4 @@
-"""The worklist of a day as a board: what is scheduled, under way, done and called off, and studies without an order."""
+"""The worklist of a day as a board: what is planned, in progress, completed or discontinued, and what has no order."""
 
 from datetime import date, timedelta
 from typing import Any, Final
@@ -19,7 +19,7 @@ _COLUMNS: Final = (
     (marked("Scheduled"), (ItemStatus.SCHEDULED,)),
     (marked("In progress"), (ItemStatus.IN_PROGRESS,)),
     (marked("Completed"), (ItemStatus.COMPLETED,)),
-    (marked("Called off"), (ItemStatus.DISCONTINUED, ItemStatus.CANCELLED)),
+    (marked("Discontinued or cancelled"), (ItemStatus.DISCONTINUED, ItemStatus.CANCELLED)),
 )
 _STUDY: Final = "StudyInstanceUID"
 
