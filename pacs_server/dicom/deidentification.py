@@ -56,6 +56,11 @@ _ACTIONS: Final = {
 _STANDARD_UIDS: Final = "1.2.840.10008."
 
 
+# Why an object is refused: these tell nothing of the patient.
+BURNED_IN: Final = "Burned In Annotation says that the pixels tell something"
+FACE: Final = "Recognizable Visual Features says that a face is shown"
+
+
 @cache
 def table() -> tuple[Mapping[int, Action], tuple[tuple[int, int, Action], ...]]:
     """The actions by tag, and those for repeating groups as tag, mask and action."""
@@ -94,9 +99,9 @@ class Deidentifier:
     def __call__(self, data_set: Dataset) -> None:
         """Change a data set without its pixels. Raises TranscodeError if text may be burned into them."""
         if str(data_set.get("BurnedInAnnotation", "")).upper() == "YES":
-            raise TranscodeError("it cannot be de-identified: Burned In Annotation says that the pixels tell something")
+            raise TranscodeError(f"it cannot be de-identified: {BURNED_IN}")
         if str(data_set.get("RecognizableVisualFeatures", "")).upper() == "YES":
-            raise TranscodeError("it cannot be de-identified: Recognizable Visual Features says that a face is shown")
+            raise TranscodeError(f"it cannot be de-identified: {FACE}")
         self._clean(data_set)
         data_set.PatientIdentityRemoved = "YES"
         methods = data_set.get("DeidentificationMethod") or []

@@ -17,11 +17,13 @@ from pydicom.tag import BaseTag, Tag
 
 from pacs_server.audit.auditor import Auditor
 from pacs_server.dicom.caller import Caller
+from pacs_server.dicom.deidentification import BURNED_IN, FACE
 from pacs_server.dicom.dicomdir import HEADER_KEYWORDS, DicomDir, ReferencedFile
 from pacs_server.dicom.encoding import encoding_of, inflated, is_deflated
 from pacs_server.dicom.part10 import encode_head
 from pacs_server.errors import PacsError, StorageUnavailable, TranscodeError
 from pacs_server.index.instances import StoredInstance
+from pacs_server.kit.words import counted
 from pacs_server.services.export_targets import ExportTarget
 from pacs_server.services.retrieve import RetrieveService, counts_of
 
@@ -121,22 +123,22 @@ class ExportService:
         """The instances and their DICOMDIR as the pieces of a ZIP file; `sent` is told each instance that is in them.
 
         `packed` says what goes into the file in place of an instance. One of which that cannot be made is left out and
-        told to `left_out`, if that is given, and README.TXT says how many; a reason may hold what is not to go out.
+        told to `left_out`, if that is given, and README.TXT says how many and why.
         Nothing is recorded in the audit trail. Memory is as for `export`. Raises StorageUnavailable if an instance
         cannot be read; the pieces so far are of no use then.
         """
         directory, sink = DicomDir(), _Sink()
-        missing = 0
+        missing: Counter[str] = Counter()
         with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for instance, file_id in _named(instances):
                 # What cannot be opened leaves no entry that has begun.
                 try:
                     one = (packed or self._as_stored)(instance)
                     source = one.open()
-                except TranscodeError:
+                except TranscodeError as error:
                     if left_out is None:
                         raise
-                    missing += 1
+                    missing[_safe(error)] += 1
                     left_out(instance)
                     continue
                 with closing(source):
@@ -151,7 +153,7 @@ class ExportService:
                             entry.write(piece)
                             yield from sink.taken()
                 sent(instance)
-            for name, data in _at_the_end(directory, missing):
+            for name, data in _at_the_end(directory, missing, len(instances)):
                 with _entry(archive, (name,), len(data)) as entry:
                     entry.write(data)
         yield from sink.taken(least=1)
@@ -220,14 +222,18 @@ def _header_of(source: Source, transfer_syntax_uid: str) -> Dataset:
     return _read_header(io.BufferedReader(readable, _BUFFER), transfer_syntax_uid)
 
 
-def _at_the_end(directory: DicomDir, missing: int) -> Iterator[tuple[str, bytes]]:
+def _at_the_end(directory: DicomDir, missing: Counter[str], of: int) -> Iterator[tuple[str, bytes]]:
     """The files at the end of a ZIP file. A File ID has upper case letters and digits only, and one dot at most."""
     yield "DICOMDIR", directory.encoded()
     if missing:
-        yield (
-            "README.TXT",
-            f"{missing} of the objects could not be de-identified and are not in this file.\r\n".encode(),
-        )
+        left_out = f"{missing.total()} of {counted(of, 'object')} could not be de-identified, and are not in this file:"
+        lines = [left_out, "", *(f"{count}: {reason}." for reason, count in missing.most_common())]
+        yield "README.TXT", "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def _safe(error: TranscodeError) -> str:
+    """Why an object could not be de-identified. Another reason than these may hold what is not to go out."""
+    return next((reason for reason in (BURNED_IN, FACE) if reason in str(error)), "it could not be read or changed")
 
 
 def _read_header(file: io.BufferedIOBase, transfer_syntax_uid: str) -> Dataset:

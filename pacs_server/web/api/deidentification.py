@@ -1,5 +1,6 @@
 """REST: a study without what identifies the patient (PS3.15 E.1), and what that changes."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Final
 
@@ -44,6 +45,7 @@ class RefusedSeries(Answer):
     """A series that cannot be de-identified."""
 
     series: Annotated[str, Field(description="Series Instance UID.")]
+    instances: Annotated[int, Field(description="How many instances it has. One of them was looked at.")]
     reason: str
 
 
@@ -73,7 +75,7 @@ class Deidentification:
             Operation(
                 method="GET", path="/studies/{study}/deidentified", name="download_deidentified", tag=_TAG,
                 role=Role.READER, summary="Download a study de-identified, as a ZIP file with a DICOMDIR.",
-                description=f"{_HOW} Objects that cannot be de-identified are left out; README.TXT says how many.",
+                description=f"{_HOW} What cannot be de-identified is left out; README.TXT says how many and why.",
                 parts=_PARTS, media_type=ZIP, respond=self._download, errors=_GONE,
             ),
         ]  # fmt: skip
@@ -82,13 +84,17 @@ class Deidentification:
         services, instances = self._services, self._found(call)
         samples = services.deidentifying.samples(instances)
         subjects, counts = services.retrieve.subjects, counts_of(samples)
+        sizes = Counter(each.uids.series for each in instances)
         with services.auditor.sending(call.caller, lambda: subjects(samples), counts) as sent:
             preview = services.deidentifying.preview(instances)
             for sample in samples:
                 sent.completed[sample.uids.study][sample.sop_class_uid] += 1
         return DeidentificationPreview(
             series=preview.series, looked_at=preview.looked_at,
-            refused=[RefusedSeries(series=series, reason=reason) for series, reason in preview.refused],
+            refused=[
+                RefusedSeries(series=series, instances=sizes[series], reason=reason)
+                for series, reason in preview.refused
+            ],
             items=[
                 ChangeRow(
                     path=[tag_text(tag) for tag in row.change.path], name=row.change.name, vr=row.change.vr,

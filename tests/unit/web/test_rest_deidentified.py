@@ -69,10 +69,13 @@ def test_what_cannot_be_de_identified_is_left_out_and_counted(api: RestAPI) -> N
     api.store([ds, burned])
     packed, files = downloaded(api, ds.StudyInstanceUID)
     assert len(files) == 1
-    assert packed.read("README.TXT").startswith(b"1 of the objects could not be de-identified")
+    assert packed.read("README.TXT").decode() == (
+        "1 of 2 objects could not be de-identified, and are not in this file:\r\n\r\n"
+        "1: Burned In Annotation says that the pixels tell something.\r\n"
+    )
     assert api.audited()[-1].event.detail == "1 of 2 sent, 1 failed"
     (refused,) = api.get(f"/studies/{ds.StudyInstanceUID}/deidentification")["refused"]
-    assert refused["series"] == burned.SeriesInstanceUID
+    assert (refused["series"], refused["instances"]) == (burned.SeriesInstanceUID, 1)
     assert "Burned In Annotation" in refused["reason"]
 
 
