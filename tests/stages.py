@@ -271,8 +271,17 @@ def _dicomweb(stage: Stage) -> Iterator[None]:
 
 @_for("docs/integrity.md")
 def _integrity(stage: Stage) -> Iterator[None]:
-    stage.archive(*_study())
+    config = stage.archive(*_study())
+    [file] = (config.storage.directory / STUDY).rglob("*.dcm")
+    stage.names["/backup"], stage.names["/restored"] = str(stage.desk / "backups"), str(stage.desk / "restored")
+    stage.printed("pacs-server --config pacs_server.yaml backup backups/pacs")
+    other = {
+        "storage": {"directory": "restored/archive", "min_free_space": 0},
+        "database": {"path": "restored/pacs.db"},
+    }
+    (stage.desk / "restored.yaml").write_text(yaml.safe_dump({**other, "audit": {"directory": "restored/audit"}}))
     yield
+    assert [path.name for path in (stage.desk / "restored/archive" / STUDY).rglob("*.dcm")] == [file.name]
 
 
 @_for("docs/operations.md")

@@ -1,5 +1,6 @@
 """The HTTP door of a running server: what it needs of the other parts."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -27,6 +28,8 @@ from pacs_server.web.limits import WebLimits
 from pacs_server.web.server import WebServer
 from pacs_server.web.services import Spoken, WebServices
 
+log = logging.getLogger(__name__)
+
 # How often cursors are looked for that dead processes left, in seconds.
 _TIDY_SECONDS = 3600.0
 
@@ -47,6 +50,7 @@ def _web_door(
     archive = runtime.archive
     auditor = Auditor(archive.audit)
     _check_way_in(runtime)
+    _tell_of_lost_users(runtime)
     # It is a part of the names of all cookies, and kept from now on: the event loop may not wait for the database.
     archive.sessions.archive_id()
     services = WebServices(
@@ -120,6 +124,13 @@ def _check_way_in(runtime: Runtime) -> None:
         f"nobody can log in, and {config.web.host} is open to others: add a user with `pacs-server user add`, "
         "make a key with `pacs-server key create`, set web.oidc.issuer, or leave web.host at 127.0.0.1",
     )
+
+
+def _tell_of_lost_users(runtime: Runtime) -> None:
+    """Warn if users have logged in here and none is left, as after a restore without their file."""
+    archive, path = runtime.archive, runtime.config().user_identity.users_path
+    if not archive.passwords.anybody(path) and archive.sessions.had_users():
+        log.warning("users have logged in here before, and there are none now", extra={"file": str(path)})
 
 
 def _spoken(runtime: Runtime) -> Spoken:

@@ -104,7 +104,21 @@ def restore(
         with audited(settings, event) as tell:
             report = restored(backups, chosen, target, pace, partial(show, "restoring"))
             tell(report.problem_count, _detail(event, report))
-    raise typer.Exit(_report(report, "restored", as_json=as_json))
+    code = _report(report, "restored", as_json=as_json)
+    _warn_without_users(settings)
+    raise typer.Exit(code)
+
+
+def _warn_without_users(settings: "Config") -> None:
+    """A backup does not hold the file of users, and without it nobody has to log in."""
+    users = settings.user_identity.users_path
+    if not users.exists():
+        typer.echo(
+            f"WARNING: there is no file of users at {users}, and the backup does not hold it. If the archive had "
+            "users, put their file there before you start the server: until then nobody has to log in, and whoever "
+            "sits at this machine sees all studies in the web pages.",
+            err=True,
+        )
 
 
 def _back_up(settings: "Config", backups: "BackupDirectory", rate: str | None, *, verify: bool, as_json: bool) -> int:

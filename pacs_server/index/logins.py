@@ -72,6 +72,12 @@ class SessionIndex:
             found = connection.execute(statement.where(web_session.c.token_hash == token_hash)).mappings().one_or_none()
         return None if found is None else SessionRow(**_in_utc(found))
 
+    def any_of(self, way: str) -> bool:
+        """Whether there is a session of somebody who has logged in in this way, also one whose time is over."""
+        with self._database.connect() as connection:
+            found = connection.execute(select(web_session.c.id).where(web_session.c.way == way).limit(1))
+            return found.first() is not None
+
     def saw(self, token_hash: str, moment: datetime) -> None:
         """Note that a session was used."""
         with self._database.begin() as connection:

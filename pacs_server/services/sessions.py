@@ -67,6 +67,10 @@ class SessionService:
             self._archive_id = self._state.put_once(_ARCHIVE_ID, secrets.token_hex(4))
         return self._archive_id
 
+    def had_users(self) -> bool:
+        """Whether somebody has logged in with a password, as far as sessions are still kept."""
+        return self._index.any_of("password")
+
     def begin(self, session: Session, address: str, *, until: datetime | None = None) -> str:
         """Keep a new session and return its token, which is kept nowhere; it ends at the moment `until` at last."""
         token, now = secrets.token_urlsafe(32), self._clock()

@@ -428,6 +428,18 @@ def test_a_limited_contributor_is_told_the_same_of_all_that_is_refused(tmp_path:
         assert store("1.2.5", "1.3.5", "1.4.5") == (200, [])
 
 
+def test_users_that_are_lost_are_told_of_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lost = "users have logged in here before, and there are none now"
+    add_user(tmp_path / "users", "anna", PASSWORD)
+    with site_of(settings(tmp_path)) as site, site.browser() as browser:
+        assert site.log_in(browser).status_code == 303
+    with site_of(settings(tmp_path)):
+        assert lost not in caplog.text
+    (tmp_path / "users").unlink()
+    with site_of(settings(tmp_path)):
+        assert lost in caplog.text
+
+
 def test_a_port_for_others_needs_a_way_to_log_in_and_encryption(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"or name the proxy in web\.trusted_proxies"):
         settings(tmp_path, host="0.0.0.0")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from datasets import make_ct, write_part10
+from pydicom import dcmread
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -32,6 +33,33 @@ def test_a_study_of_which_nothing_is_known(run: Run, study: str, uid: str) -> No
     assert (json.loads(printed)["study"], json.loads(printed)["files"]) == (uid, 0)
     # The run is over.
     assert run("verify", "--resume")[0] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_study_comes_back_from_a_backup(run: Run, study: str, tmp_path: Path, damage: str) -> None:
+    (file,) = (tmp_path / "archive" / study).rglob("*.dcm")
+    good, original = file.read_bytes(), dcmread(file)
+    assert run("backup", "backups")[0] == 0
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    code, printed, _ = run("verify", "--study", study)
+    assert (code, printed.partition(":")[0]) == (1, damage)
+    places = "storage: {directory: there/archive}\ndatabase: {path: there/pacs.db}\naudit: {directory: there/audit}\n"
+    (tmp_path / "restored.yaml").write_text(places)
+    code, _, error = run("--config", "restored.yaml", "restore", "backups")
+    assert code == 0
+    assert f"WARNING: there is no file of users at {tmp_path}/users" in error
+    (tmp_path / "users").touch()
+    code, printed, error = run("import", f"there/archive/{study}")
+    assert (code, "duplicate 1" in printed) == (0, True)
+    assert "lost or damaged file restored by its sender" in error
+    # What was damaged stays beside it.
+    (now,) = {*(tmp_path / "archive" / study).rglob("*.dcm")} - {file}
+    assert dcmread(now) == original
+    assert run("verify", "--study", study)[0] == 0
 
 
 @pytest.mark.slow
