@@ -24,6 +24,7 @@ class Criteria:
     """What to search for. A criterion that is None matches every record. Days are in UTC, first and last included.
 
     `user` is a user name or an AE title; upper and lower case are the same. `failed` asks for what did not succeed.
+    `without` leaves out events of one kind.
     """
 
     patient_id: str | None = None
@@ -34,6 +35,7 @@ class Criteria:
     address: str | None = None
     event_id: EventID | None = None
     failed: bool | None = None
+    without: EventID | None = None
 
 
 def search(trail: AuditTrail, criteria: Criteria) -> Iterator[Record]:
@@ -131,6 +133,7 @@ def _matches(record: Record, criteria: Criteria, studies: frozenset[str]) -> boo
         (criteria.first is None or criteria.first <= day)
         and (criteria.last is None or day <= criteria.last)
         and (criteria.event_id is None or event.event_id is criteria.event_id)
+        and (criteria.without is None or event.event_id is not criteria.without)
         and (criteria.failed is None or criteria.failed == (event.outcome is not Outcome.SUCCESS))
         and (criteria.patient_id is None or _is_about_patient(event, criteria.patient_id, studies))
         and (criteria.study_instance_uid is None or _is_about_study(event, criteria.study_instance_uid))

@@ -71,6 +71,7 @@ class Wanted(Parameters):
     user: Annotated[str | None, Field(description="Only those of this user or AE title.")] = None
     address: Annotated[str | None, Field(description="Only those of this address.")] = None
     event: Annotated[EventKind | None, Field(description="Only events of this kind.")] = None
+    without: Annotated[EventKind | None, Field(description="No events of this kind.")] = None
     failed: Annotated[bool | None, Field(description="Only what failed, or only what succeeded.")] = None
     first: Annotated[date | None, Field(description="The first day, in UTC.")] = None
     last: Annotated[date | None, Field(description="The last day, in UTC.")] = None
@@ -78,8 +79,9 @@ class Wanted(Parameters):
     def criteria(self) -> Criteria:
         """The same as a value."""
         event = None if self.event is None else EventID[self.event.name]
+        without = None if self.without is None else EventID[self.without.name]
         days = self.first, self.last
-        return Criteria(self.patient, self.study, self.user, *days, self.address, event, self.failed)
+        return Criteria(self.patient, self.study, self.user, *days, self.address, event, self.failed, without)
 
     def told(self) -> str:
         """The same in words, for the audit trail."""

@@ -21,6 +21,8 @@ WHEN: Final = {
     "today": marked("today"), "yesterday": marked("yesterday"),
     "week": marked("the last 7 days"), "month": marked("the last 30 days"),
 }  # fmt: skip
+# Searches are many, and say least of who has seen something.
+NO_SEARCHES: Final = "no_query"
 _TEXTS: Final = ("patient", "study", "user", "address", "first", "last")
 
 
@@ -46,14 +48,18 @@ class Audit:
         except NotFound:
             return self._pages.show(request, "audit.html", on=False)
         return self._pages.show(
-            request, "audit.html", on=True, search=search, kinds=KINDS, when=WHEN, query=query,
+            request, "audit.html", on=True, search=search, kinds=KINDS, no_searches=NO_SEARCHES, when=WHEN, query=query,
             rows=[(row, told(row.event)) for row in page.items], following=following(request, page.next),
+            with_searches={**{name: text for name, text in search.items() if text}, "event": ""},
         )  # fmt: skip
 
 
 def wanted(search: dict[str, str], today: date) -> dict[str, str]:
     """The parameters of the operation for what somebody searches; words for days become days."""
     query = {name: search[name] for name in (*_TEXTS, "event") if search.get(name)}
+    if query.get("event") == NO_SEARCHES:
+        del query["event"]
+        query["without"] = "query"
     if (days := _DAYS.get(search.get("when", ""))) is not None:
         query |= {
             name: (today - timedelta(days=back)).isoformat() for name, back in zip(("first", "last"), days, strict=True)

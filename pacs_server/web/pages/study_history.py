@@ -23,7 +23,7 @@ _TOGETHER: Final = 1000
 _MOST_PAGES: Final = 10
 # What the audit trail says of a study (PS3.16 CID 400), if images went a known way with that way behind it.
 SEEN: Final = {
-    "Query": marked("searched for it"), "Begin Transferring DICOM Instances": marked("began to transfer it"),
+    "Begin Transferring DICOM Instances": marked("began to transfer it"),
     "Begin Transferring DICOM Instances in": marked("began to send it here"),
     "Begin Transferring DICOM Instances out": marked("began to fetch it"),
     "Begin Transferring DICOM Instances on": marked("began to send it to another system"),
@@ -112,8 +112,8 @@ class StudyHistory:
     async def _seen(self, request: Request, uid: str, last: date) -> list["Seen"]:
         """What the audit trail says of a study in the days up to `last`, its records of one user and kind as one."""
         query: dict[str, object] = {
-            "study": uid, "first": (last - timedelta(days=_DAYS)).isoformat(), "last": last.isoformat(),
-            "limit": _TOGETHER,
+            "study": uid, "without": "query", "limit": _TOGETHER,
+            "first": (last - timedelta(days=_DAYS)).isoformat(), "last": last.isoformat(),
         }  # fmt: skip
         found: list[Any] = []
         try:

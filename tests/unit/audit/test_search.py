@@ -43,6 +43,7 @@ def settings(tmp_path: Path) -> AuditConfig:
         Criteria(user="ANN"),
         Criteria(address="10.0.0.9"),
         Criteria(event_id=EventID.QUERY),
+        Criteria(without=EventID.QUERY),
         Criteria(user="Ann", failed=False),
         Criteria(patient_id="P1", event_id=EventID.QUERY, failed=True),
         Criteria(study_instance_uid="1.2.3"),

@@ -43,6 +43,22 @@ def test_records_are_told_in_words_and_searched(rooms: Rooms) -> None:
     assert rooms.last_audited().event.event_id is EventID.AUDIT_LOG_USED
 
 
+def test_searches_can_be_left_out(rooms: Rooms) -> None:
+    (study,) = rooms.study(PatientID="P7")
+    rooms.get("/studies", params={"PatientID": "P7"})
+    rooms.get(f"/instances/{study.SOPInstanceUID}/tags")
+    every = rooms.page("/audit?patient=P7")
+    assert "<td>searched" in every
+    # The patient in a row leads to what was done, which is less than what was searched.
+    link = every.split('class="light" href="')[1].split('"')[0].replace("&amp;", "&")
+    assert link == "/audit?patient=P7&event=no_query"
+    page = rooms.page(link)
+    assert "looked at images or fetched them" in page
+    assert "<td>searched" not in page
+    assert 'href="/api/v1/audit/export?form=csv&amp;patient=P7&amp;without=query"' in page
+    assert 'Searches are left out. <a href="/audit?patient=P7">Show them too</a>' in " ".join(page.split())
+
+
 def test_pages_lead_from_the_newest_to_the_oldest(rooms: Rooms) -> None:
     for _ in range(60):
         rooms.get("/studies")
@@ -106,6 +122,7 @@ def test_words_for_days() -> None:
     assert wanted({"when": "yesterday"}, today) == {"first": "2026-02-28", "last": "2026-02-28"}
     assert wanted({"when": "week", "first": "2020-01-01"}, today) == {"first": "2026-02-23", "last": "2026-03-01"}
     assert wanted({"when": "x", "failed": "y"}, today) == {}
+    assert wanted({"event": "no_query"}, today) == {"without": "query"}
 
 
 def finished(rooms: Rooms) -> dict[str, Any]:
