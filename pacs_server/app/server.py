@@ -159,7 +159,11 @@ class PacsServer:
         if changes:
             security = any(map(is_about_security, changes))
             self.archive.audit.configured(f"changed: {', '.join(changes)}", security=security)
-        log.info("configuration reloaded", extra={"needs_restart": " ".join(restart) or "nothing"})
+        extra = {"needs_restart": " ".join(restart) or "nothing"}
+        if new.config.source is None:
+            log.info("configuration reloaded, but no file was read: the server was started without one", extra=extra)
+        else:
+            log.info("configuration reloaded", extra=extra)
 
     def _reload_ended(self, text: str, *, needs_restart: list[str] | None = None) -> None:
         self.metrics.reloaded(ok=needs_restart is not None)

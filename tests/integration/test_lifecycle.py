@@ -233,6 +233,13 @@ def _answer(pacs, calling):
         return "accepted" if kind == PDUType.ASSOCIATE_AC else tuple(body[1:4])
 
 
+def test_a_reload_without_a_file_says_so(reloading, caplog):
+    pacs, _ = reloading
+    caplog.set_level("INFO", "pacs_server.app.server")
+    assert pacs.reload() is True
+    assert "configuration reloaded, but no file was read: the server was started without one" in caplog.messages
+
+
 def test_reload_changes_rules_for_those_who_come_after(reloading):
     pacs, upcoming = reloading
     with RawPeer.associated(pacs.address, (VERIFICATION, [EXPLICIT]), calling="CT1") as before:

@@ -65,6 +65,7 @@ class Study:
             readings=READINGS,
             me=participant_of(caller_of(request)).user_id,
             destinations=(await ask(request, "list_destinations")).items if ask.may(request, "send") else [],
+            may_send=ask.may(request, "send") and not caller_of(request).scope.is_limited,
             sent=await self._sent(request, path),
             said=request.query_params.get("said", ""),
         )

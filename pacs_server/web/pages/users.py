@@ -1,6 +1,7 @@
 """Users and API keys: who may do what, and adding, changing and removing them."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,6 +33,7 @@ _DONE: Final = {
     "removed": marked("The user is removed."),
     "revoked": marked("The key works no longer."),
 }
+_ADD_FIRST: Final = "pacs-server user add ann --role administrator"
 # What somebody typed may be the cause of it.
 _REFUSED: Final = (InvalidRequest, UserError)
 Fields = Mapping[str, str]
@@ -83,7 +85,9 @@ class Users:
         caller = caller_of(request)
         if caller.user is None and caller.role < Role.ADMINISTRATOR and not caller.certificate:
             # Nobody has to log in yet.
-            return self._pages.show(request, "users_open.html")
+            source = self._pages.services.config().source
+            named = "" if source is None else f" --config {shlex.quote(str(source.absolute()))}"
+            return self._pages.show(request, "users_open.html", command=f"{_ADD_FIRST}{named}", has_file=bool(named))
         return await self._lists(request)
 
     async def _lists(self, request: Request, made: Any = None, refused: Refused = _NOTHING) -> Response:

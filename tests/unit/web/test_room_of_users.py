@@ -86,7 +86,14 @@ def test_a_key_is_shown_once_and_revoked(rooms: Rooms) -> None:
 
 def test_open_mode_is_explained_and_others_are_refused(rooms: Rooms) -> None:
     rooms.caller = replace(ANN, user=None, role=Role.CONTRIBUTOR)
-    assert "Nobody has to log in here yet" in rooms.page("/users")
+    page = rooms.page("/users")
+    assert "Nobody has to log in here yet" in page
+    assert "<code>pacs-server user add ann --role administrator</code>" in page
+    assert "in the directory in which the server was started" in page
+    rooms.config = rooms.config.model_copy(update={"source": Path("/etc/my pacs/pacs.yaml")})
+    page = rooms.page("/users")
+    assert "user add ann --role administrator --config &#39;/etc/my pacs/pacs.yaml&#39;</code>" in page
+    assert "in the directory in which the server was started" not in page
     rooms.submit("/users", 403, name="bob", role="administrator", **PASSWORD)
     assert 'href="/users"' in rooms.page("/about")
     rooms.act_as(Role.OPERATOR)

@@ -134,6 +134,7 @@ def test_who_has_been_refused_at_the_start_can_be_allowed_from_there(rooms: Room
 def test_a_workstation_is_drafted(rooms: Rooms) -> None:
     page = rooms.page("/welcome?ae_title=WS7&host=ws7&port=11112&tls=on")
     assert "- ae_title: &#34;WS7&#34;\n    host: &#34;ws7&#34;\n    port: 11112\n    tls: true" in page
+    assert "The server was started without a configuration file." in page
     assert "is in remote_aes already" in rooms.page("/welcome?ae_title=WS1&host=ws1&port=104")
     assert "That cannot be" in rooms.page("/welcome?ae_title=much+too+long+a+title&host=x&port=104")
 

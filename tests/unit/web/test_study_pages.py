@@ -12,6 +12,7 @@ from restapi import ANN, LIMITED, RestAPI
 from starlette.testclient import TestClient
 from vendor_objects import make
 
+from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.dicom.caller import Role
 from pacs_server.web.door import make_app
 from pacs_server.web.middleware import Gate
@@ -55,6 +56,21 @@ def test_roles_see_what_they_may_do(pages: Pages) -> None:
     assert "SHA-256" in pages.get(file)
     pages.api.act_as(Role.READER)
     assert "SHA-256" not in pages.get(file)
+
+
+def test_without_remotes_the_page_says_where_they_are_added(pages: Pages) -> None:
+    hint = "The archive knows no system yet that it could send to."
+    text = pages.get()
+    assert hint in text
+    assert 'href="/welcome#workstation"' in text
+    pages.api.act_as(Role.READER)
+    assert hint not in pages.get()
+    pages.api.act_as(Role.CONTRIBUTOR)
+    remote = RemoteAEConfig.model_validate({"ae_title": "WS1", "host": "127.0.0.1", "port": 104})
+    pages.api.config = pages.api.config.model_copy(update={"remote_aes": (remote,)})
+    text = pages.get()
+    assert "Send the study" in text
+    assert hint not in text
 
 
 def test_values_of_private_attributes_are_told_under_standard_names(pages: Pages) -> None:
@@ -107,6 +123,7 @@ def test_the_line_of_time_has_order_notes_and_who_looked(pages: Pages) -> None:
     text = pages.get("/history")
     assert "bob looked at it or fetched it" in text
     assert "bob began to fetch it" in text
+    assert f'href="/audit?study={uid}">Everything in the audit trail</a>' in text
     assert "bob" not in pages.get("/history?until=2020-01-01").partition("<main")[2]
     pages.get("/history?until=nonsense")
 
