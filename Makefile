@@ -16,8 +16,8 @@ DEV_STAMP := $(VENV)/.installed-dev
 DOCS_STAMP := $(VENV)/.installed-docs
 STATEMENT := docs/conformance-statement.md
 # Only names of files and folders of ours go to the linters.
-CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/command-reference .ci/file-table .ci/new-migration .ci/screenshots .ci/viewer \
-	.ci/mkdocs_hooks.py
+CODE := pacs_server tests migrations $(wildcard benchmarks) .ci/check-wheel .ci/command-reference .ci/file-table .ci/mermaid \
+	.ci/new-migration .ci/screenshots .ci/viewer .ci/mkdocs_hooks.py
 
 .PHONY: help
 help: ## List the targets
@@ -103,8 +103,11 @@ check-docs: $(DEV_STAMP) ## Check that the documents agree with the code, and th
 	@$(BIN)/codespell README.md CHANGELOG.md docs/*.md
 	@$(BIN)/pacs-server conformance | diff -u $(STATEMENT) - || { echo "$(STATEMENT) is out of date: make conformance"; exit 1; }
 
+build/mermaid.min.js: .ci/mermaid | $(BIN)/python
+	@$(BIN)/python .ci/mermaid $@ || echo 'without it browsers load it from the internet to show the drawings'
+
 .PHONY: docs
-docs: $(DOCS_STAMP) ## Build a site of the documents in build/site, and check its links
+docs: $(DOCS_STAMP) build/mermaid.min.js ## Build a site of the documents in build/site, and check its links
 	$(BIN)/mkdocs build --config-file .ci/mkdocs.yml
 
 .PHONY: check-wheel

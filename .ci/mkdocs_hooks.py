@@ -7,6 +7,7 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
+MERMAID = "mermaid.min.js"
 OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
 _ROW = re.compile(r"^\| ([a-z ]+) \| (\[.*) \|$", re.MULTILINE)
 _LINK = re.compile(r"\[([^\]]+)\]\((?:docs/)?([\w-]+\.md)\)")
@@ -19,6 +20,8 @@ def on_config(config: Any) -> Any:
     for readers, cell in _ROW.findall(table):
         pages = [{title[:1].upper() + title[1:]: OUTSIDE.get(page, page)} for title, page in _LINK.findall(cell)]
         config["nav"].append({readers.capitalize(): pages})
+    # The theme takes it from here if it is here, and not from the internet.
+    config["extra_javascript"] = [MERMAID] if (ROOT / "build" / MERMAID).exists() else []
     return config
 
 
@@ -28,6 +31,8 @@ def on_files(files: Any, config: Any) -> Any:
         text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](../docs/").replace("](LICENSE)", "]")
         text = re.sub(r"\]\((README|CHANGELOG)\.md", r"](../\1.md", text)
         files.append(File.generated(config, page, content=text))
+    if config["extra_javascript"]:
+        files.append(File.generated(config, MERMAID, abs_src_path=str(ROOT / "build" / MERMAID)))
     return files
 
 
