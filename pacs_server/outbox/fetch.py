@@ -48,7 +48,7 @@ class FetchHandler:
 
     together: Final = 1
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a fetch needs of the server
         self,
         remotes: Remotes,
         store: StoreService,
