@@ -12,7 +12,7 @@ peculiarities that the server takes into account, and their sources. Peculiariti
 `make conformance` generates the page from the tables in `pacs_server/dicom/vendors.py` and
 `pacs_server/dicom/private_known.py`.
 
-The tests include a synthetic object of each vendor, and a simulated remote that behaves like its product. Of the
+The tests include a synthetic instance of each vendor, and a simulated remote that behaves like its product. Of the
 products themselves, only Orthanc and DCMTK were tested.
 
 ## Remotes
@@ -65,7 +65,7 @@ def _quirks(quirks: Quirks) -> str:
 def _section(vendor: Vendor) -> str:
     objects = [
         *(
-            [f"Its objects are recognised by Manufacturer: {_begins(vendor.manufacturers)}."]
+            [f"Its instances are recognised by Manufacturer: {_begins(vendor.manufacturers)}."]
             if vendor.manufacturers
             else []
         ),

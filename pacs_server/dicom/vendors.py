@@ -95,7 +95,7 @@ VENDORS: Final = (
         ),
         (
             "The problem with a lone `*` was reported for IMPAX.",
-            "It moves private blocks: an object that passes through it can have its private elements in another block.",
+            "It moves private blocks: instances that pass through it can have private elements in another block.",
             "Enterprise Imaging is built on dcm4che and may report dcm4che as its software.",
         ),
     ),
@@ -123,7 +123,7 @@ VENDORS: Final = (
         ),
         (
             "It reports dcm4che as its software, like everything that is built on that library.",
-            "It moves private blocks: an object that passes through it can have its private elements in another block.",
+            "It moves private blocks: instances that pass through it can have private elements in another block.",
         ),
     ),
     Vendor(

@@ -70,7 +70,7 @@ class Metrics:
         registry.register(self._requests)
         # The series by operation and status, kept because their labels cost more than counting.
         self._answered: dict[tuple[str, int], Spread] = {}
-        self._stored = _spread("pacs_stored_bytes", "Sizes of the objects received.", _BYTES, registry)
+        self._stored = _spread("pacs_stored_bytes", "Sizes of the instances received.", _BYTES, registry)
         self._recovered = Counter(
             "pacs_recovered", "Files that a crash left under way.", ["outcome"], registry=registry
         )

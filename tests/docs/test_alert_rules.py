@@ -59,7 +59,7 @@ def _alarm(rule: Mapping[str, Any], labels: Mapping[str, str], summary: str) -> 
             "PacsRefusesObjects",
             {'pacs_dimse_requests_total{operation="C-STORE", status="0xA700"}': "0x5 1x20"},
             *("5m", "7m", {"operation": "C-STORE", "status": "0xA700"}),
-            "Objects are refused because of this server.",
+            "Instances are refused because of this server.",
         ),
         (
             "PacsFilesDamaged",
