@@ -235,8 +235,15 @@ class RemoteStudyIndex:
             ]
 
     def drop(self, cached: Cached, now: datetime) -> None:
-        """Keep that a study was deleted here because the remote still has it."""
-        values = {"state": RemoteStudyState.DROPPED, "changed_at": now, "last_error": ""}
+        """Keep that a study is deleted here because the remote still has it."""
+        self._set(cached, RemoteStudyState.DROPPED, now)
+
+    def keep(self, cached: Cached, now: datetime) -> None:
+        """Keep that a study is here after all that was to be dropped."""
+        self._set(cached, RemoteStudyState.COMPLETE, now)
+
+    def _set(self, cached: Cached, state: RemoteStudyState, now: datetime) -> None:
+        values = {"state": state, "changed_at": now, "last_error": ""}
         with self._database.begin() as connection:
             connection.execute(update(table).where(table.c.id == cached.id).values(**values))
 

@@ -83,12 +83,19 @@ class CacheKeeper:
             log.info("cached study kept, its source has it no more", extra={**fields, "missing": len(missing)})
             return
         own = self._own()
-        deletion = self._deletions.delete(Level.STUDY, uid, f"cache: {cached.remote} has it", own)
+        # If the server dies in between, the study is here and no cache any more. The other way round it would be gone
+        # and be taken for complete, so that nothing would fetch it when it is needed.
+        self._polling.drop(cached)
+        try:
+            deletion = self._deletions.delete(Level.STUDY, uid, f"cache: {cached.remote} has it", own)
+        except PacsError:
+            self._polling.keep(cached)
+            raise
         if deletion.instances != len(here):
             # Something came in between, and the remote was not asked about that.
             self._deletions.restore(deletion.folder, own)
+            self._polling.keep(cached)
             return
-        self._polling.drop(cached)
         self._deletions.purge(deletion.folder, own)
         log.info("cached study dropped", extra={**fields, "instances": deletion.instances})
 

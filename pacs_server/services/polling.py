@@ -121,8 +121,12 @@ class PollingService:
         return self._index.cached(f"{self._tasks.now().astimezone():%Y%m%d}")
 
     def drop(self, cached: Cached) -> None:
-        """Keep that a study was deleted here because the remote still has it."""
+        """Keep that a study is deleted here because the remote still has it."""
         self._index.drop(cached, self._tasks.now())
+
+    def keep(self, cached: Cached) -> None:
+        """Keep that a study is here after all that was to be dropped."""
+        self._index.keep(cached, self._tasks.now())
 
     # ---------------------------------------------------------------- for people
 

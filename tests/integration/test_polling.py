@@ -13,6 +13,7 @@ from pacs_server.config.sections.polling import CacheConfig, PollingConfig
 from pacs_server.dicom.caller import Door
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
+from pacs_server.errors import StorageUnavailable
 from pacs_server.index.remote_studies import RemoteStudyFilter, RemoteStudyState
 from pacs_server.outbox.cache import CacheKeeper
 
@@ -76,3 +77,31 @@ def test_cache_goes_while_its_source_has_it_and_nothing_else(tmp_path: Path, dat
         both.store([make_ct(mixed[0].StudyInstanceUID, mixed[0].SeriesInstanceUID)])
         assert eventually(lambda: len(stored(both.here, uids[1])) == 4)
         assert not stored(both.here, uids[0])
+
+
+def test_a_cached_study_that_cannot_be_deleted_stays_cache(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with two(tmp_path, database_url, settings=polled(cache=True)) as both:
+        study = make_study(1, 2)
+        uid = str(study[0].StudyInstanceUID)
+        both.store(study)
+        assert eventually(lambda: states(both) == {uid: RemoteStudyState.COMPLETE})
+        deletions, during = both.here.archive.deletions, list[RemoteStudyState]()
+        delete = deletions.delete
+
+        def refuse(*args: object) -> None:
+            during.append(states(both)[uid])
+            raise StorageUnavailable("no disk")
+
+        def more_comes(*args: Any) -> Any:
+            store_here(both, make_ct(uid, study[0].SeriesInstanceUID))
+            return delete(*args)
+
+        monkeypatch.setattr(deletions, "delete", refuse)
+        keeper(both, max_size="1B").look()
+        assert during == [RemoteStudyState.DROPPED], "if the server dies now, nothing is gone and taken for complete"
+        assert (states(both), len(stored(both.here, uid))) == ({uid: RemoteStudyState.COMPLETE}, 2)
+        monkeypatch.setattr(deletions, "delete", more_comes)
+        keeper(both, max_size="1B").look()
+        assert (states(both), len(stored(both.here, uid))) == ({uid: RemoteStudyState.COMPLETE}, 3)
