@@ -27,7 +27,7 @@ def test_requests_are_shown_as_by_the_library() -> None:
     timed = Histogram(
         "pacs_dimse_seconds", "Time to answer a request.", ["operation"], buckets=BOUNDS, registry=registry
     )
-    stored = Histogram("pacs_stored_bytes", "Sizes of the objects received.", buckets=(1e3, 1e4), registry=registry)
+    stored = Histogram("pacs_stored_bytes", "Sizes of the instances received.", buckets=(1e3, 1e4), registry=registry)
     for operation, status, seconds in requests:
         counted.labels(operation, f"0x{status:04X}").inc()
         timed.labels(operation).observe(seconds)
