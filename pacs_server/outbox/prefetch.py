@@ -106,9 +106,10 @@ class PrefetchHandler:
                     there += studies_at(remote, answers[remote])
                 except (RemoteError, InvalidIdentifier) as error:
                     failures.append(f"{remote}: {error}")
-            selected = self._selected(rule, chosen(rule, patient, today, here, there), failures)
+            unsure: set[str] = set()
+            selected = self._selected(rule, chosen(rule, patient, today, here, there), failures, unsure)
             for remote, matches in answers.items():
-                uids = {each.study_instance_uid for each in selected if each.remote == remote}
+                uids = {each.study_instance_uid for each in selected if each.remote == remote} - unsure
                 wanted = [match for match in matches if text_of(match, "0020000D") in uids]
                 if wanted:
                     self._polling.take(self._finder(remote, rule, patient), wanted)
@@ -124,8 +125,13 @@ class PrefetchHandler:
         caller = Caller(Door.COMMAND, "", user=patient.cause)
         return of_patient(self._queries.find(caller, remote, search, _MOST), patient)
 
-    def _selected(self, rule: PrefetchConfig, fitting: Iterable[Prior], failures: list[str]) -> list[Prior]:
-        """The newest of them that show one of the body parts of the rule, as many as it wants."""
+    def _selected(
+        self, rule: PrefetchConfig, fitting: Iterable[Prior], failures: list[str], unsure: set[str]
+    ) -> list[Prior]:
+        """The newest of them that show one of the body parts of the rule, as many as it wants.
+
+        Those of which the remote could not be asked are wanted as well, and `unsure`: they may be of several patients.
+        """
         selected: list[Prior] = []
         for prior in fitting:
             if len(selected) == rule.priors:
@@ -135,6 +141,7 @@ class PrefetchHandler:
                     continue
             except (RemoteError, InvalidIdentifier) as error:
                 failures.append(f"{prior.remote}: {error}")
+                unsure.add(prior.study_instance_uid)
             selected.append(prior)
         return selected
 

@@ -13,9 +13,11 @@ from worklists import numbered
 
 from pacs_server.config.sections.polling import PrefetchConfig
 from pacs_server.dicom.levels import Level
+from pacs_server.errors import RemoteUnreachable
 from pacs_server.index.fetching_models import remote_study
+from pacs_server.index.prefetching import Prior
 from pacs_server.index.remote_studies import RemoteStudyFilter
-from pacs_server.outbox.prefetch import look
+from pacs_server.outbox.prefetch import PREFETCH, PrefetchHandler, look
 from pacs_server.services.polling import Finder
 
 pytestmark = pytest.mark.slow
@@ -102,3 +104,28 @@ def test_what_was_dropped_comes_for_an_appointment_and_a_study_of_two_patients_d
         assert eventually(lambda: (found := counts([item]).get(item)) is not None and found.wanted == found.here == 2)
         assert len(stored(both.here, uid)) == 1
         assert not stored(both.here, str(mixed[0].StudyInstanceUID))
+
+
+def test_a_study_is_not_fetched_before_the_remote_has_said_that_it_is_of_one_patient(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with two(tmp_path, settings=prefetching()) as both:
+        study = make_study(1, 1, PatientID="P1", StudyDate="20260105")
+        both.store(study)
+        is_of_one, refused = PrefetchHandler._is_of_one, list[str]()
+
+        def busy(handler: PrefetchHandler, prior: Prior) -> bool:
+            refused.append(prior.study_instance_uid)
+            raise RemoteUnreachable("it is busy")
+
+        monkeypatch.setattr(PrefetchHandler, "_is_of_one", busy)
+        archive = both.here.archive
+        item = planned(both, PatientID="P1")
+        assert eventually(
+            lambda: (found := archive.prefetching.counts([item]).get(item)) is not None and found.last_error != ""
+        )
+        counted = archive.prefetching.counts([item])[item]
+        assert (counted.wanted, counted.here, archive.polling.studies(ALL, 9)) == (1, 0, []), "wanted, and not begun"
+        monkeypatch.setattr(PrefetchHandler, "_is_of_one", is_of_one)
+        archive.tasks.hasten(f"{PREFETCH}:{item}")
+        assert eventually(lambda: len(stored(both.here, str(study[0].StudyInstanceUID))) == 1)
