@@ -143,7 +143,7 @@ def test_fifty_at_a_time_within_the_associations_of_both(
             return True
 
         # The searches of the first fetches take a moment, so that the whole queue can be seen.
-        with there.faults.delay("C-FIND", 1.0, times=MOST, skip=1), there.faults.delay("A-ASSOCIATE", 0, when=proposed):
+        with there.faults.delay("C-FIND", 3.0, times=MOST, skip=1), there.faults.delay("A-ASSOCIATE", 0, when=proposed):
             week.poll("there")
             assert week.here.archive.polling.counts() == {("there", "fetching"): 50, ("there", "found"): 10}
             assert eventually(lambda: complete(week), 120)
@@ -231,7 +231,7 @@ def test_the_clock_jumps(tmp_path: Path, database_url: str, jump: dict[str, floa
             assert eventually(lambda: [each.attempts for each in fetches(week, TaskState.READY)] == [1])
         week.pass_time(**jump)
         week.here._parts.reload()
-        assert eventually(lambda: week.state(late) is State.COMPLETE, 5)
+        assert eventually(lambda: week.state(late) is State.COMPLETE)
         # While the remote is asked: what it says counts, and what grows comes.
         week.add("there", [make_ct(first[0].StudyInstanceUID, first[0].SeriesInstanceUID)])
         with there.faults.delay("C-FIND", 0.5, times=1) as asked:
