@@ -45,8 +45,8 @@ ELSEWHERE = {
     ("docs/commands.md", "text"): "tests/docs/test_operations.py",
 }
 
-# What is not run, and why: blocks by their page and language, commands by how they begin. They are checked as far as
-# they can be without being run.
+# What is not run, and why: blocks by their page and language, commands by how they begin, with or without their page.
+# They are checked as far as they can be without being run.
 NOT_RUN = {
     "docs/testing-clients.md java": "needs a JDK and the libraries of dcm4che",
     "docs/testing-clients.md csharp": "needs .NET and the library fo-dicom",
@@ -67,8 +67,8 @@ NOT_RUN = {
     ".ci/run": "runs all tests",
     "make migration": "writes into the repository",
     ".venv/bin/python -m benchmarks.": "takes minutes, and a machine to itself",
-    "export PACS_SERVER_CONFIG=$PWD/pacs_server.yaml": "the test of the tutorial has set the variable",
-    "pacs-server user add ann --role administrator": "the same is run for README.md",
+    "docs/tutorial.md export PACS_SERVER_CONFIG": "the test of the tutorial has set the variable",
+    "docs/tutorial.md pacs-server user add": "the same is run for README.md",
 }
 
 
@@ -89,7 +89,7 @@ def test_the_commands_of_a_page_run_and_print_what_it_shows(page: str, tmp_path:
     ordered = sorted(found, key=lambda command: "$KEY" in command.text)
     with STAGES[page](stage):
         for command in ordered:
-            if _reason(command.text):
+            if _reason(page, command.text):
                 continue
             code, printed = stage.run(command.text)
             failure = any(line.startswith("pacs-server: ") for line in command.printed)
@@ -99,8 +99,9 @@ def test_the_commands_of_a_page_run_and_print_what_it_shows(page: str, tmp_path:
     assert stage.shown == {block.text for block in blocks(page) if block.language == "text"}
 
 
-def _reason(command: str) -> str | None:
-    return next((reason for beginning, reason in NOT_RUN.items() if command.startswith(beginning)), None)
+def _reason(page: str, command: str) -> str | None:
+    texts = (command, f"{page} {command}")
+    return next((NOT_RUN[one] for one in NOT_RUN if any(text.startswith(one) for text in texts)), None)
 
 
 def test_nothing_is_listed_that_is_not_on_a_page() -> None:
@@ -108,7 +109,8 @@ def test_nothing_is_listed_that_is_not_on_a_page() -> None:
     assert ELSEWHERE.keys() <= known
     assert STAGES.keys() <= {page for page, _ in known}
     texts = [f"{page} {language}" for page, language in known]
-    texts += [command.text for block in BLOCKS if block.language in SHELL for command in commands(block)]
+    for block in (block for block in BLOCKS if block.language in SHELL):
+        texts += [text for each in commands(block) for text in (each.text, f"{block.page} {each.text}")]
     assert [beginning for beginning in NOT_RUN if not any(text.startswith(beginning) for text in texts)] == []
     for (page, _), file in ELSEWHERE.items():
         assert Path(page).name in (ROOT / file).read_text(encoding="utf-8"), file
@@ -124,7 +126,7 @@ def _shell(block: Block, _: Path) -> None:
     for command in found:
         command_lines.check(command.text)
         runs = block.page in STAGES or (block.page, block.language) in ELSEWHERE
-        assert runs or _reason(command.text), f"{block}: nothing runs {command.text}"
+        assert runs or _reason(block.page, command.text), f"{block}: nothing runs {command.text}"
 
 
 def _yaml(block: Block, directory: Path) -> None:
