@@ -84,7 +84,7 @@ def now(
         if entry is None:
             fail(f"there is no {name} in polling", 2)
         if not archive.polling.ask_now(entry.remote, entry.name):
-            fail(f"{name} has no task yet: the running server makes it within seconds", 1)
+            fail(f"{name} has no task yet: the server makes it within seconds of its start, or of a reload", 1)
     echo(f"{name} will be asked as soon as the server looks, within ten seconds")
 
 

@@ -33,7 +33,7 @@ class Remotes:
         """The remote with this name. Raises RemoteError if there is none."""
         remote = self._remotes(name)
         if remote is None:
-            raise RemoteError(f"{name} is not in remote_aes")
+            raise RemoteError(f"{name} is not in remote_aes; if it was added, reload the server")
         return remote
 
     def echo(self, name: str, *, wait: float | None = None) -> Echo:

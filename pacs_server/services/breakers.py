@@ -174,7 +174,7 @@ class Breakers:
         """
         remote = self.remote(name)
         if remote is None:
-            return Closed(f"{name} is not in remote_aes", PAUSED_SECONDS)
+            return Closed(f"{name} is not in remote_aes; if it was added, reload the server", PAUSED_SECONDS)
         first = self._closed_after_probe(remote, probe)
         if first is None:
             return remote

@@ -441,7 +441,10 @@ def test_a_remote_that_is_gone_from_the_settings(out: Outbound, study: list[Stor
     key = out.send(uid(study))
     out.remotes.clear()
     out.run(out.claim())
-    assert (out.task(key).state, out.task(key).last_error) == (TaskState.READY, "A is not in remote_aes")
+    assert (out.task(key).state, out.task(key).last_error) == (
+        TaskState.READY,
+        "A is not in remote_aes; if it was added, reload the server",
+    )
     with pytest.raises(NotFound, match="A is not in remote_aes"):
         out.send(uid(study))
 
