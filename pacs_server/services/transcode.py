@@ -62,9 +62,9 @@ def _transcoded(data: memoryview, stored: str, wanted: str) -> bytes:
     if stored == DeflatedExplicitVRLittleEndian:
         data = _inflated(data)
     source = actual_encoding(data, source)
+    elements = read_elements(data, source)
     if source == target and decoder is None:
         return bytes(data)
-    elements = read_elements(data, source)
     return encode(elements if decoder is None else native(elements, decoder), target)
 
 

@@ -101,7 +101,7 @@ def asks(pacs: PacsServer, title: str, source: str = "127.0.0.1") -> tuple[int, 
 
 def rejections(pacs: PacsServer) -> dict[str, float]:
     samples = [s for s in pacs.metrics._rejections.collect()[0].samples if s.name.endswith("_total")]
-    return {sample.labels["reason"]: sample.value for sample in samples}
+    return {sample.labels["reason"]: sample.value for sample in samples if sample.value}
 
 
 def test_who_gets_in_from_where(guarded):
