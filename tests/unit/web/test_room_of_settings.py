@@ -26,7 +26,7 @@ def test_settings_are_shown_with_source_and_explanation_and_without_secrets(room
     assert "k" * 40 not in page
     assert "set, and secret" in page
     assert "pacs&lt;b&gt;.yaml line 7" in page
-    assert "For how many days deleted instances stay in the trash" in page
+    assert "For how many days deleted instances can be restored" in page
     assert "These wait for a restart" in page
     assert page.count('class="setting"') > 90
 
