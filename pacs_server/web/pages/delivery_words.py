@@ -79,7 +79,8 @@ _TABLE: Final = (
     (r"was deleted|was replaced", marked("It was deleted or replaced here meanwhile."),
      marked("Nothing is to be done: a new version is sent by itself.")),
     (r"server shuts down|server stops", marked("This server was stopped."), _SENT_LATER),
-    (r"not sent:|cannot be read|is not there|cannot transcode|uncompressed|Pixel Data|frames? ",
+    (r"not sent:|cannot be read|cannot (open|read) \S+: |is not there|cannot transcode|uncompressed|Pixel Data|"
+     r"frames? ",
      marked("The stored object cannot be read, or not be changed as the remote needs it."),
      marked("Verify the archive: pacs-server verify says whether the file is damaged.")),
     (r"^cancelled$", marked("Somebody has cancelled it."), ""),

@@ -44,7 +44,8 @@ GROUPS: Final = (
         Field(keyword="PatientSex", label=marked("Sex"), choices=_SEXES),
     )),
     (marked("What is to be done"), (
-        Field(keyword="RequestedProcedureDescription", label=marked("Procedure")),
+        Field(keyword="RequestedProcedureDescription", label=marked("Procedure"),
+              hint=marked("needed, here or as the procedure step")),
         Field(keyword="AccessionNumber", label=marked("Accession number"), fixed=True),
         Field(keyword="RequestedProcedurePriority", label=marked("Priority"), choices=_PRIORITIES),
         Field(keyword="ReferringPhysicianName", label=marked("Referring physician"), hint=_NAME),
@@ -52,7 +53,7 @@ GROUPS: Final = (
     )),
     (marked("When and where"), (
         Field(keyword="ScheduledProcedureStepStartDate", label=marked("Day"), kind="date", needed=True),
-        Field(keyword="ScheduledProcedureStepStartTime", label=marked("Time"), kind="time"),
+        Field(keyword="ScheduledProcedureStepStartTime", label=marked("Time"), kind="time", needed=True),
         Field(keyword="Modality", label=marked("Modality"), hint=marked("such as CT or MR"), suggestions=_MODALITIES,
               needed=True),
         Field(keyword="ScheduledStationAETitle", label=marked("AE title of the station"), needed=True),

@@ -14,6 +14,7 @@ from pacs_server.scu.dicomweb.statuses import refusal as http_refusal
 from pacs_server.scu.dicomweb.store_answer import failed, refused
 from pacs_server.scu.faults import broken, not_opened
 from pacs_server.scu.remote import RemoteAE
+from pacs_server.storage.disk_errors import object_error
 from pacs_server.web.pages import delivery_words
 from pacs_server.web.pages.association_words import REFUSALS, ending, refusal
 from pacs_server.web.pages.delivery_words import failure
@@ -81,6 +82,7 @@ SAMPLES = {
     "the instance was replaced, and its new version is sent": "It was deleted or replaced",
     str(not_opened(WS1, ConnectionLost("the server shuts down"))): "This server was stopped",
     "not sent: 1.2.3 is damaged": "The stored object cannot be read",
+    str(object_error("open", "1/2/3.dcm", FileNotFoundError(2, "No such file or directory"))): "The stored object",
     "cannot transcode JPEG to Explicit VR Little Endian: cut": "The stored object cannot be read",
     "cancelled": "Somebody has cancelled",
     "sent to WS2 instead": "Another remote",
