@@ -10,6 +10,8 @@ from typing import Annotated, Final, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 _SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *([KMGT]i?B|B)", re.IGNORECASE)
+# Ten years of 365 days, in seconds.
+LONGEST_DURATION: Final = 315_360_000
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) *([smhdwy])", re.IGNORECASE)
 _HTTP_URL: Final = re.compile(r"https?://[^\s?#/@]+(/[^\s?#]*)?", re.IGNORECASE)
 _DATABASE_URL: Final = re.compile(r"(postgresql|sqlite)(\+[a-z0-9_]+)?://")
@@ -87,16 +89,20 @@ def parse_size(value: object) -> object:
 
 
 def parse_duration(value: object) -> object:
-    """The number of seconds that a text such as 30s, 15m, 12h, 7d, 2w or 5y (of 365 days) means. Raises ValueError.
+    """The number of seconds that a text such as 30s, 15m, 12h, 7d, 2w or 5y (of 365 days) means, ten years at most.
 
-    A value that is not a text is returned as it is.
+    A value that is not a text is returned as it is. Raises ValueError.
     """
     if not isinstance(value, str):
         return value
     found = _DURATION.fullmatch(value.strip())
     if found is None:
         raise ValueError(f"{value[:40]!r} is not a time such as 30s, 15m, 12h, 7d or 5y")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604_800, "y": 31_536_000}[found[2].lower()]
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604_800, "y": 31_536_000}[found[2].lower()]
+    seconds = float(found[1]) * unit
+    if seconds > LONGEST_DURATION:
+        raise ValueError(f"{value[:40]!r} is longer than ten years, which is the most")
+    return seconds
 
 
 @lru_cache(maxsize=256)
@@ -171,7 +177,7 @@ OptionalPath = Annotated[FilePath | None, BeforeValidator(empty_is_none)]
 Secret = Annotated[SecretStr | None, Field(strict=False), BeforeValidator(empty_is_none)]
 Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_check_network)]
 Seconds = Annotated[float, Field(gt=0, le=604800, allow_inf_nan=False)]
-Duration = Annotated[float, Field(gt=0, le=315_360_000, allow_inf_nan=False), BeforeValidator(parse_duration)]
+Duration = Annotated[float, Field(gt=0, le=LONGEST_DURATION, allow_inf_nan=False), BeforeValidator(parse_duration)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
 

@@ -253,6 +253,13 @@ def test_an_error_names_file_line_and_key(load_text: Load, tmp_path: Path, text:
     assert error.isprintable()
 
 
+def test_a_time_that_is_too_long_is_told_in_words(load_text: Load) -> None:
+    with pytest.raises(ConfigError, match=r"line 1: polling\[0\]\.window: '11y' is longer than ten years"):
+        load_text("polling: [{remote: A, every: 5m, window: 11y}]")
+    remote = "remote_aes: [{ae_title: A, host: a, port: 104}]\n"
+    assert load_text(f"{remote}polling: [{{remote: A, every: 5m, window: 10y}}]").polling[0].window == 315_360_000
+
+
 def test_ports_that_do_not_meet(load_text: Load) -> None:
     load_text("server: {port: 9090}\nmonitoring: {enabled: false}")
     load_text("server: {port: 9090}\nmonitoring: {host: 127.0.0.2}")
