@@ -105,7 +105,7 @@ class PrefetchHandler:
                     answers[remote] = self._ask(remote, rule, patient, today)
                     there += studies_at(remote, answers[remote])
                 except (RemoteError, InvalidIdentifier) as error:
-                    failures.append(f"{remote}: {error}")
+                    failures.append(_told(remote, error))
             unsure: set[str] = set()
             selected = self._selected(rule, chosen(rule, patient, today, here, there), failures, unsure)
             for remote, matches in answers.items():
@@ -140,7 +140,7 @@ class PrefetchHandler:
                 if prior.remote and not (self._is_of_one(prior) and self._shows(prior, rule.body_parts)):
                     continue
             except (RemoteError, InvalidIdentifier) as error:
-                failures.append(f"{prior.remote}: {error}")
+                failures.append(_told(prior.remote, error))
                 unsure.add(prior.study_instance_uid)
             selected.append(prior)
         return selected
@@ -164,6 +164,12 @@ class PrefetchHandler:
         source = participant(self._remotes.known(remote), Role.SOURCE).ae_title
         priority = Priority(rule.priority)
         return Finder(remote, patient.cause, source, priority, is_cache=rule.cache, deadline=patient.appointment)
+
+
+def _told(remote: str, error: Exception) -> str:
+    """What went wrong at a remote; most errors name it themselves."""
+    text = str(error)
+    return text if text.startswith(remote) else f"{remote}: {text}"
 
 
 def look(prefetching: PrefetchService, tasks: TaskService) -> None:

@@ -116,7 +116,7 @@ def test_a_study_is_not_fetched_before_the_remote_has_said_that_it_is_of_one_pat
 
         def busy(handler: PrefetchHandler, prior: Prior) -> bool:
             refused.append(prior.study_instance_uid)
-            raise RemoteUnreachable("it is busy")
+            raise RemoteUnreachable("there: it is busy")
 
         monkeypatch.setattr(PrefetchHandler, "_is_of_one", busy)
         archive = both.here.archive
