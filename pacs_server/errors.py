@@ -200,6 +200,11 @@ class UserError(PacsError):
 class PatientError(PacsError):
     """A patient or study that an operator named is not there, not the only one, or cannot be changed so."""
 
+    def __init__(self, message: str, about: str = "") -> None:
+        """`about` is the name, as it was given, that the error is about; empty if it is about no single one."""
+        super().__init__(message)
+        self.about = about
+
 
 class Conflict(PacsError):
     """The thing that a request is about is not in a state that allows it; says which."""

@@ -61,9 +61,7 @@ class MarkService:
 
     def add_note(self, text: str, subjects: Sequence[Subject], by: Participant) -> Note:
         """Write a note on the study of `subjects`; the audit trail tells that, and not the text. Raises as `set`."""
-        text = "\n".join(line.rstrip() for line in text.splitlines()).strip()
-        if not text or len(text) > _LONGEST_NOTE or not text.replace("\n", "").replace("\t", "").isprintable():
-            raise InvalidRequest(f"a note has 1 to {_LONGEST_NOTE} printable characters")
+        text = checked_note(text)
         note = Note(secrets.token_hex(8), text, datetime.now(UTC), by.user_id)
         uid = subjects[0].study_instance_uid
         mark = Mark(uid, MarkKind.NOTE, text, note.at, note.by, note.note)
@@ -132,6 +130,17 @@ def checked(kind: MarkKind, value: str) -> str:
     value = value.strip()
     if kind is MarkKind.READING and value not in list(Reading):
         raise InvalidRequest(f"{value[:_LONGEST]!r} is no reading state: {', '.join(Reading)}")
-    if len(value) > _LONGEST or not value.isprintable() or (not value and kind is not MarkKind.ASSIGN):
-        raise InvalidRequest(f"a label or reader has 1 to {_LONGEST} printable characters")
+    is_well_formed = len(value) <= _LONGEST and value.isprintable()
+    if kind is MarkKind.ASSIGN and not is_well_formed:
+        raise InvalidRequest(f"the name of who is to read a study has at most {_LONGEST} printable characters")
+    if not is_well_formed or (not value and kind is not MarkKind.ASSIGN):
+        raise InvalidRequest(f"a label has 1 to {_LONGEST} printable characters")
     return value
+
+
+def checked_note(text: str) -> str:
+    """The text of a note, without spaces around it and at the ends of lines. Raises InvalidRequest if it is none."""
+    text = "\n".join(line.rstrip() for line in text.splitlines()).strip()
+    if not text or len(text) > _LONGEST_NOTE or not text.replace("\n", "").replace("\t", "").isprintable():
+        raise InvalidRequest(f"a note has 1 to {_LONGEST_NOTE} printable characters")
+    return text

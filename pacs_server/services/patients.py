@@ -116,17 +116,18 @@ class PatientService:
         if match := _REFERENCE.fullmatch(text):
             found = self._index.person(int(match[2]), merged=bool(match[1]))
             if found is None or found.reference != text:
-                raise PatientError(f"there is no patient {text} any more; list them again")
+                raise PatientError(f"there is no patient {text} any more; list them again", text)
             return found
         people = self.people(text) if patient_of(text)[0] else []
         if not people:
             raise PatientError(
                 f"there is no patient of ID {text}: only a patient who has a study here can get others; correct the ID "
-                "at the modality, and send the study again"
+                "at the modality, and send the study again",
+                text,
             )
         if len(people) > 1:
             references = ", ".join(person.reference for person in people)
-            raise PatientError(f"there are several patients of ID {text}: name one of {references}")
+            raise PatientError(f"there are several patients of ID {text}: name one of {references}", text)
         return people[0]
 
     def study(self, text: str) -> StudyOf:
@@ -137,10 +138,10 @@ class PatientService:
         else:
             found = self._index.studies(text)
         if not found:
-            raise PatientError(f"there is no study {text}" + (" any more; list them again" if match else ""))
+            raise PatientError(f"there is no study {text}" + (" any more; list them again" if match else ""), text)
         if len(found) > 1:
             references = ", ".join(study.reference for study in found)
-            raise PatientError(f"there are several studies of UID {text}: name one of {references}")
+            raise PatientError(f"there are several studies of UID {text}: name one of {references}", text)
         return found[0]
 
     def studies_of(self, person: Person) -> list[StudyOf]:

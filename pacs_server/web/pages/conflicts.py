@@ -1,6 +1,6 @@
 """Conflicts between patients, side by side, and what can be done about them: merge, reassign, or leave them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -8,9 +8,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pacs_server.dicom.caller import Role
-from pacs_server.errors import PatientError
+from pacs_server.errors import InvalidRequest, PatientError
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Entry, Pages
+from pacs_server.web.pages.refused import NOTHING_REFUSED, Refused, refusal_of
 
 _ROWS: Final = (
     ("patient_name", marked("Name")),
@@ -27,6 +28,11 @@ _SAID: Final = {
 }
 # A dry run takes no reason, but a body has one.
 _LOOKING: Final = "preview"
+_OPERATIONS: Final = {"merge": "merge_patients", "reassign": "reassign_study"}
+# What somebody typed may be the cause of it, or that somebody else was faster.
+_REFUSED: Final = (InvalidRequest, PatientError)
+# How references begin, which links have and nobody types.
+_REFERENCE: Final = "@"
 
 
 class Conflicts:
@@ -51,6 +57,9 @@ class Conflicts:
         ]
 
     async def _list(self, request: Request) -> Response:
+        return await self._listed(request)
+
+    async def _listed(self, request: Request, refused: Refused = NOTHING_REFUSED) -> Response:
         accepted = "accepted" in request.query_params
         found = await self._pages.ask(request, "list_conflicts", query={"accepted": accepted})
         people = [each for group in found.patients for each in group]
@@ -60,7 +69,8 @@ class Conflicts:
                 answer = await self._pages.ask(request, "list_studies_of", query={"patient": each.reference})
                 studies[each.reference] = answer.items
         return self._pages.show(
-            request, "conflicts.html",
+            request, "conflicts.html", refused.status, refused=refused,
+            is_listed=refused.form in {"", "merge", "reassign", *(each.digest for each in found.about)},
             patients=[(group, compared(group), found.about[number]) for number, group in enumerate(found.patients)],
             studies=[
                 (group, compared([each.patient for each in group]), found.about[len(found.patients) + number])
@@ -72,50 +82,86 @@ class Conflicts:
 
     async def _look_at_merge(self, request: Request) -> Response:
         asked = {name: request.query_params.get(name, "").strip() for name in ("source", "target")}
-        return await self._preview(request, "merge_patients", "merge", asked)
+        return await self._look(request, "merge", asked)
 
     async def _look_at_reassign(self, request: Request) -> Response:
         asked = {name: request.query_params.get(name, "").strip() for name in ("study", "target")}
-        return await self._preview(request, "reassign_study", "reassign", asked)
+        return await self._look(request, "reassign", asked)
 
-    async def _preview(self, request: Request, operation: str, deed: str, asked: dict[str, str]) -> Response:
+    async def _look(self, request: Request, deed: str, asked: dict[str, str]) -> Response:
+        """What a decision would change; the form where somebody has typed who is meant, if that is nobody."""
+        try:
+            return await self._preview(request, deed, asked)
+        except _REFUSED as error:
+            is_typed = not any(text.startswith(_REFERENCE) for text in asked.values())
+            form = deed if is_typed else "link"
+            return await self._listed(request, refusal_of(form, error, asked, *_fault(error, asked)))
+
+    async def _preview(
+        self, request: Request, deed: str, asked: dict[str, str], refused: Refused = NOTHING_REFUSED
+    ) -> Response:
         body = asked | {"reason": _LOOKING, "dry_run": True}
-        would = await self._pages.ask(request, operation, body=body)
+        would = await self._pages.ask(request, _OPERATIONS[deed], body=body)
         # References, so that nobody else is meant when the form comes back.
         fixed = {"source": would.source.reference} if deed == "merge" else {"study": asked["study"]}
         of = await self._pages.ask(request, "list_studies_of", query={"patient": would.source.reference})
         return self._pages.show(
-            request, "conflict_decision.html", known={each.study_instance_uid: each for each in of.items},
-            deed=deed, would=would, rows=compared([would.source, would.target]),
+            request, "conflict_decision.html", refused.status, refused=refused, deed=deed,
+            known={each.study_instance_uid: each for each in of.items},
+            would=would, rows=compared([would.source, would.target]),
             fields=fixed | {"target": would.target.reference},
         )  # fmt: skip
 
     async def _merge(self, request: Request) -> Response:
-        return await self._decide(request, "merge_patients", ("source", "target", "reason"))
+        return await self._decide(request, "merge", ("source", "target"))
 
     async def _reassign(self, request: Request) -> Response:
-        return await self._decide(request, "reassign_study", ("study", "target", "reason"))
+        return await self._decide(request, "reassign", ("study", "target"))
 
     async def _accept(self, request: Request) -> Response:
         form = await self._pages.form(request)
         body = {"digest": form.get("digest", ""), "reason": form.get("reason", "").strip()}
-        if not body["reason"]:
-            raise PatientError("a reason has to be given")
-        await self._pages.ask(request, "accept_conflict", body=body)
+        try:
+            _check_reason(body["reason"])
+            await self._pages.ask(request, "accept_conflict", body=body)
+        except _REFUSED as error:
+            return await self._listed(request, refusal_of(body["digest"] or "link", error, body, "reason"))
         return self._pages.go(request, "/conflicts", said="accepted")
 
     async def _reopen(self, request: Request) -> Response:
         form = await self._pages.form(request)
-        await self._pages.ask(request, "reopen_conflict", body={"digest": form.get("digest", "")})
+        try:
+            await self._pages.ask(request, "reopen_conflict", body={"digest": form.get("digest", "")})
+        except _REFUSED as error:
+            return await self._listed(request, refusal_of("link", error, {}))
         return self._pages.go(request, "/conflicts", said="reopened")
 
-    async def _decide(self, request: Request, operation: str, names: Sequence[str]) -> Response:
+    async def _decide(self, request: Request, deed: str, names: Sequence[str]) -> Response:
         form = await self._pages.form(request)
-        body = {name: form.get(name, "").strip() for name in names}
-        if not body["reason"]:
-            raise PatientError("a reason has to be given")
-        done = await self._pages.ask(request, operation, body=body)
+        asked = {name: form.get(name, "").strip() for name in names}
+        reason = form.get("reason", "").strip()
+        try:
+            _check_reason(reason)
+            done = await self._pages.ask(request, _OPERATIONS[deed], body=asked | {"reason": reason})
+        except _REFUSED as error:
+            again = refusal_of("decision", error, {"reason": reason}, "reason")
+            try:
+                return await self._preview(request, deed, asked, again)
+            except _REFUSED:
+                # They are not there any more, so there is nothing to decide.
+                return await self._listed(request, refusal_of("link", error, {}))
         return self._pages.go(request, "/conflicts", studies=str(len(done.studies)), images=str(done.instances))
+
+
+def _check_reason(reason: str) -> None:
+    if not reason:
+        raise PatientError("a reason has to be given")
+
+
+def _fault(error: Exception, asked: Mapping[str, str]) -> list[str]:
+    """The fields in which the patient or the study stands that an error is about; the first one if it says none."""
+    about = getattr(error, "about", "")
+    return [name for name, text in asked.items() if text == about] or list(asked)[:1]
 
 
 def compared(people: Sequence[Any]) -> list[tuple[str, str, list[str], bool]]:

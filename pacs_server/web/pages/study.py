@@ -7,10 +7,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pacs_server.audit.auditor import participant_of
-from pacs_server.errors import NotAuthorised
+from pacs_server.errors import InvalidRequest, NotAuthorised
+from pacs_server.index.marks import MarkKind
+from pacs_server.services.marks import checked, checked_note
 from pacs_server.web.caller import caller_of
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Pages
+from pacs_server.web.pages.refused import NOTHING_REFUSED, Refused, refusal_of
 
 # Modalities whose instances have no pixels (PS3.3 C.7.3.1.1.1): their thumbnails are not asked for.
 NO_PICTURES: Final = frozenset({
@@ -45,7 +48,7 @@ class Study:
             Route(f"{path}/delete", guarded(self._delete), methods=["POST"]),
         ]
 
-    async def _page(self, request: Request) -> Response:
+    async def _page(self, request: Request, refused: Refused = NOTHING_REFUSED) -> Response:
         ask, path = self._pages.ask, {"study": request.path_params["study"]}
         # Who came by a link does not see what is said between those who have an account.
         is_guest = bool(caller_of(request).scope.studies)
@@ -56,6 +59,7 @@ class Study:
         return self._pages.show(
             request,
             "study.html",
+            refused.status,
             study=study,
             tab="study",
             series=sorted(series.items, key=_place),
@@ -68,6 +72,7 @@ class Study:
             may_send=ask.may(request, "send") and not caller_of(request).scope.is_limited,
             sent=await self._sent(request, path),
             said=request.query_params.get("said", ""),
+            refused=refused,
         )
 
     async def _sent(self, request: Request, path: dict[str, str]) -> list[Any]:
@@ -84,7 +89,15 @@ class Study:
         add, remove = form.get("add", "").strip(), form.get("remove", "")
         body: dict[str, object] = {"add_labels": [add] if add else [], "remove_labels": [remove] if remove else []}
         body |= {name: form[name].strip() for name in ("assigned_to", "reading") if name in form}
-        await self._pages.ask(request, "mark", path, body=body)
+        try:
+            if "add" in form:
+                checked(MarkKind.LABEL, add)
+            if "assigned_to" in form:
+                checked(MarkKind.ASSIGN, form["assigned_to"])
+            await self._pages.ask(request, "mark", path, body=body)
+        except InvalidRequest as error:
+            field = "add" if "add" in form else "assigned_to"
+            return await self._page(request, refusal_of("marks", error, dict(form), field))
         return self._pages.go(request, f"/studies/{path['study']}")
 
     async def _note(self, request: Request) -> Response:
@@ -92,7 +105,11 @@ class Study:
         if remove := form.get("remove", ""):
             await self._pages.ask(request, "remove_note", {**path, "note": remove})
         else:
-            await self._pages.ask(request, "add_note", path, body={"text": form.get("text", "")})
+            try:
+                text = checked_note(form.get("text", ""))
+                await self._pages.ask(request, "add_note", path, body={"text": text})
+            except InvalidRequest as error:
+                return await self._page(request, refusal_of("notes", error, dict(form), "text"))
         return self._pages.go(request, f"/studies/{path['study']}")
 
     async def _send(self, request: Request) -> Response:

@@ -1,5 +1,6 @@
 """What is done with several studies at once: the page that asks how, and the page that says what became of each."""
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,12 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pacs_server.errors import InvalidRequest, PacsError
+from pacs_server.errors import Conflict, InvalidRequest, PacsError
+from pacs_server.index.marks import MarkKind
 from pacs_server.services.directory_exports import FOLDER
+from pacs_server.services.marks import checked
 from pacs_server.web.api.downloads import zipped
 from pacs_server.web.caller import caller_of
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Pages
+from pacs_server.web.pages.refused import NOTHING_REFUSED, Refused, refusal_of
 from pacs_server.web.pages.studies import MOST_SELECTED, csv_head, table_of
 from pacs_server.web.pages.study import READINGS
 from pacs_server.web.threads import in_thread
@@ -64,10 +68,16 @@ class StudySelection:
             return Response(csv_head() + table_of(rows), 200, headers, "text/csv; charset=utf-8")
         if deed not in _DEEDS:
             raise InvalidRequest("say what is to be done with these studies")
+        return await self._form(request, deed, rows)
+
+    async def _form(self, request: Request, deed: str, rows: list[Any], refused: Refused = NOTHING_REFUSED) -> Response:
+        """The form that asks how."""
         may_send = deed == "send" and self._pages.ask.may(request, "list_destinations")
         return self._pages.show(
             request,
             "studies_deed.html",
+            refused.status,
+            refused=refused,
             deed=deed,
             title=_TITLES[deed],
             rows=rows,
@@ -83,8 +93,12 @@ class StudySelection:
         if deed not in _DEEDS:
             raise InvalidRequest("there is no such thing to do with studies")
         rows = await self._rows(request, form)
-        if deed == "export":
-            return await self._export(request, form, [row.StudyInstanceUID for row in rows])
+        try:
+            _check(deed, form)
+            if deed == "export":
+                return await self._export(request, form, [row.StudyInstanceUID for row in rows])
+        except (InvalidRequest, Conflict) as error:
+            return await self._form(request, deed, rows, refusal_of(deed, error, dict(form), _field(deed, form)))
         outcomes = [await self._outcome(request, form, deed, row) for row in rows]
         return self._pages.show(
             request, "studies_done.html", deed=deed, title=_TITLES[deed], outcomes=outcomes,
@@ -110,8 +124,6 @@ class StudySelection:
         labels = {name: [form[field].strip()] for name, field in (("add_labels", "add"), ("remove_labels", "remove"))
                   if form.get(field, "").strip()}  # fmt: skip
         body = {**labels, "reading": form["reading"]} if form.get("reading") else dict(labels)
-        if not body:
-            raise InvalidRequest("neither a label nor a reading state was given")
         marks = await self._pages.ask(request, "mark", {"study": uid}, body=body)
         return ", ".join(marks.labels)
 
@@ -140,3 +152,26 @@ class StudySelection:
         if not rows:
             raise InvalidRequest("the selected studies are not in the archive any more")
         return [rows[uid] for uid in uids if uid in rows]
+
+
+def _check(deed: str, form: Form) -> None:
+    """Raise InvalidRequest if a form is wrong for every study, whichever it is."""
+    given = {name: form.get(name, "").strip() for name in ("add", "remove", "reading", "reason", "folder")}
+    if deed == "send" and not form.getlist("remote"):
+        raise InvalidRequest("choose at least one system to send to")
+    if deed == "mark" and not any(given[name] for name in ("add", "remove", "reading")):
+        raise InvalidRequest("give a label to add or remove, or choose a reading state")
+    if deed == "mark":
+        for label in filter(None, (given["add"], given["remove"])):
+            checked(MarkKind.LABEL, label)
+    if deed == "delete" and not given["reason"]:
+        raise InvalidRequest("a reason has to be given")
+    if deed == "export" and not re.fullmatch(FOLDER, given["folder"]):
+        raise InvalidRequest("a folder has a name of letters, digits, dots, - and _, without a dot at its ends")
+
+
+def _field(deed: str, form: Form) -> str:
+    """The field that has the message of what is wrong with a form."""
+    if deed == "mark":
+        return "remove" if form.get("remove", "").strip() and not form.get("add", "").strip() else "add"
+    return {"send": "remote", "delete": "reason", "export": "folder"}[deed]

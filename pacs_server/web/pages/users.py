@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -15,6 +14,7 @@ from pacs_server.errors import InvalidRequest, NotFound, UserError
 from pacs_server.web.caller import caller_of
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Entry, Pages
+from pacs_server.web.pages.refused import NOTHING_REFUSED, Refused, refusal_of
 
 ROLES: Final = {
     "reader": marked("sees studies, the worklist and the state of the server"),
@@ -37,26 +37,6 @@ _ADD_FIRST: Final = "pacs-server user add ann --role administrator"
 # What somebody typed may be the cause of it.
 _REFUSED: Final = (InvalidRequest, UserError)
 Fields = Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A form that could not be taken: which one, why, and what was typed, but for passwords."""
-
-    form: str
-    why: str
-    given: Mapping[str, object]
-
-    def of(self, form: str, name: str, default: str = "") -> object:
-        """What was typed into a field of a form, or what stands there otherwise."""
-        return self.given.get(name, default) if form == self.form else default
-
-    def rights(self, form: str) -> Mapping[str, object] | None:
-        """The limits that were typed into a form, None if it is another one."""
-        return self.given if form == self.form else None
-
-
-_NOTHING: Final = Refused("", "", {})
 
 
 class Users:
@@ -90,11 +70,11 @@ class Users:
             return self._pages.show(request, "users_open.html", command=f"{_ADD_FIRST}{named}", has_file=bool(named))
         return await self._lists(request)
 
-    async def _lists(self, request: Request, made: Any = None, refused: Refused = _NOTHING) -> Response:
+    async def _lists(self, request: Request, made: Any = None, refused: Refused = NOTHING_REFUSED) -> Response:
         users = await self._pages.ask(request, "list_users")
         keys = await self._pages.ask(request, "list_keys")
         return self._pages.show(
-            request, "users.html", 400 if refused.why else 200, users=users.items, keys=keys.items, made=made,
+            request, "users.html", refused.status, users=users.items, keys=keys.items, made=made,
             roles=ROLES, names=NAMES, refused=refused,
             said=_DONE.get(request.query_params.get("said", "")),
         )  # fmt: skip
@@ -105,18 +85,18 @@ class Users:
         try:
             await self._pages.ask(request, "add_user", body={**given, "password": _password(form)})
         except _REFUSED as error:
-            return await self._lists(request, refused=Refused("new", str(error), given))
+            return await self._lists(request, refused=refusal_of("new", error, given))
         return self._pages.go(request, "/users", said="added")
 
     async def _change(self, request: Request) -> Response:
         return await self._one(request, request.query_params.get("name", ""))
 
-    async def _one(self, request: Request, name: str, refused: Refused = _NOTHING) -> Response:
+    async def _one(self, request: Request, name: str, refused: Refused = NOTHING_REFUSED) -> Response:
         users = await self._pages.ask(request, "list_users")
         user = next((each for each in users.items if each.name == name), None)
         if user is None:
             raise NotFound("there is no user of this name")
-        status = 400 if refused.why else 200
+        status = refused.status
         return self._pages.show(request, "user.html", status, user=user, roles=ROLES, names=NAMES, refused=refused)
 
     async def _set_rights(self, request: Request) -> Response:
@@ -125,7 +105,7 @@ class Users:
         try:
             await self._pages.ask(request, "set_rights", path={"user": name}, body=given)
         except _REFUSED as error:
-            return await self._one(request, name, Refused("user", str(error), given))
+            return await self._one(request, name, refusal_of("user", error, given))
         return self._pages.go(request, "/users", said="rights")
 
     async def _set_password(self, request: Request) -> Response:
@@ -134,7 +114,7 @@ class Users:
         try:
             await self._pages.ask(request, "set_password", path={"user": name}, body={"password": _password(form)})
         except _REFUSED as error:
-            return await self._one(request, name, Refused("password", str(error), {}))
+            return await self._one(request, name, refusal_of("password", error, {}))
         return self._pages.go(request, "/users", said="password")
 
     async def _remove(self, request: Request) -> Response:
@@ -149,7 +129,7 @@ class Users:
         try:
             made = await self._pages.ask(request, "create_key", body={**given, "expires_days": _number(days)})
         except _REFUSED as error:
-            return await self._lists(request, refused=Refused("key", str(error), {**given, "expires": days}))
+            return await self._lists(request, refused=refusal_of("key", error, {**given, "expires": days}))
         # This once, and in no address: so there is no other page to go to.
         return await self._lists(request, made)
 
