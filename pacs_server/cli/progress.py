@@ -11,6 +11,8 @@ Show = Callable[[str, int, int], None]
 
 # What has taken less is over before anybody wonders.
 _SECONDS_BETWEEN_LINES = 10.0
+# Where a line would only say again what the last one said, it comes so often.
+_SECONDS_BETWEEN_SAME_LINES = 60.0
 
 
 @contextmanager
@@ -41,6 +43,38 @@ def progress_shown(unit: str, *, lines: bool = False, clock: Callable[[], float]
             )
 
         yield show
+
+
+@contextmanager
+def line_shown(*, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[str, str], None]]:
+    """A function to call again and again with how it stands, and with what goes on changing by itself, such as a time.
+
+    On a terminal both are one line that is renewed, and is gone at the end. Elsewhere a line is printed every ten
+    seconds at most, and once a minute while nothing but the second text changes.
+    """
+    if not sys.stderr.isatty():
+        yield _standing_lines(clock)
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(file=sys.stderr)
+    with Live(console=console, transient=True, auto_refresh=False, redirect_stdout=False) as live:
+        yield lambda text, changing: live.update(Text(text + changing, no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
+def _standing_lines(clock: Callable[[], float]) -> Callable[[str, str], None]:
+    said, at = "", clock()
+
+    def show(text: str, changing: str) -> None:
+        nonlocal said, at
+        now = clock()
+        if now - at >= (_SECONDS_BETWEEN_SAME_LINES if text == said else _SECONDS_BETWEEN_LINES):
+            said, at = text, now
+            typer.echo(text + changing, err=True)
+
+    return show
 
 
 def _lines(unit: str, clock: Callable[[], float]) -> Show:

@@ -1,7 +1,6 @@
 """`pacs-server remote list|echo|find|worklist|fetch`: ask other systems, and have them send studies here."""
 
 import json
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,9 +22,11 @@ from pacs_server.cli.options import (
 from pacs_server.cli.remote_control import app
 from pacs_server.cli.remote_sending import NameArgument
 from pacs_server.cli.tables import print_table
+from pacs_server.cli.waiting import Far, Waiting
 from pacs_server.errors import PacsError
 
 if TYPE_CHECKING:
+    from pacs_server.app.assembly import OpenArchive
     from pacs_server.config.model import Config
     from pacs_server.config.sections.remote_aes import RemoteAEConfig
     from pacs_server.dicom.implementations import Implementation
@@ -41,7 +42,6 @@ __all__ = ["app"]
 
 LevelName = Literal["patient", "study", "series", "image"]
 
-_LOOK_SECONDS: Final = 0.2
 _COLUMNS: Final = ("NAME", "KIND", "AE TITLE", "ADDRESS", "TLS", "AT ONCE", "WINDOWS", "BACKUPS", "VENDOR", "SOFTWARE")
 _TITLES: Final[Mapping[str, Mapping[str, str]]] = {
     "patient": {
@@ -270,7 +270,7 @@ def fetch(
         numbers = [archive.fetching.fetch(name, Fetching(uid, series or "", instance or ""), who) for uid in uids]
         for number, uid in zip(numbers, uids, strict=True):
             echo(f"task {number}: study {uid} from {name}")
-        ended = [_ended(archive.tasks.find, number) for number in numbers] if wait else []
+        ended = _ended(archive, name, numbers) if wait else []
     for task in ended:
         if task.state == "done":
             echo(f"task {task.id}: {task.progress.get('here', 'all')} instances are here")
@@ -383,10 +383,15 @@ def _study_uid(queries: "RemoteQueries", name: str, study: str) -> str:
     return uids[0]
 
 
-def _ended(find_task: Any, number: int) -> "Task":
-    """The task when it is over, or has failed once."""
-    while True:
-        task: Task = find_task(number)
-        if task.state not in ("ready", "running") or task.attempts:
-            return task
-        time.sleep(_LOOK_SECONDS)
+def _ended(archive: "OpenArchive", name: str, numbers: Sequence[int]) -> "list[Task]":
+    """The tasks when each is over, or has failed once more."""
+    before = {each: task.attempts for each in numbers if (task := archive.tasks.find(each)) is not None}
+    waiting = Waiting(archive, name, _fetched, "here", lambda task: task.attempts > before[task.id])
+    return waiting.until_over(numbers)
+
+
+def _fetched(tasks: "Sequence[Task]") -> Far:
+    """How many of the instances are here that the remote has, as far as it was asked."""
+    known = [task.progress for task in tasks if "expected" in task.progress]
+    total = sum(each["expected"] for each in known) if known else None
+    return Far(sum(each["here"] for each in known), total)

@@ -1,16 +1,16 @@
 """`pacs-server remote send`: have studies sent to remotes."""
 
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pacs_server.cli.find import caller
 from pacs_server.cli.options import ConfigOption, echo, fail, open_archive
 from pacs_server.cli.show import studies_named
+from pacs_server.cli.waiting import Far, Waiting
 from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from pacs_server.services.forwarding import Forwarded
 
 app = typer.Typer(help="Remotes: the other systems in remote_aes.", no_args_is_help=True)
-
-# While a command waits, it looks so often, in seconds.
-_LOOK_SECONDS: Final = 0.2
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The name of a remote in remote_aes.")]
 
@@ -56,13 +53,8 @@ def send(  # noqa: PLR0913 - an option each
         keys = _keys(uids, series or [], instance or [])
         chosen = None if priority is None else Priority(priority)
         forwarded = archive.forwarding.forward(keys, [name], caller(), priority=chosen)
-        tasks = _ended(archive, forwarded) if wait else []
-    if as_json:
-        typer.echo(json.dumps([asdict(each) for each in forwarded], indent=1))
-    else:
-        for each in forwarded:
-            instances = counted(each.instances, "instance")
-            echo(f"task {each.task}: {instances} of study {each.study_instance_uid} to {each.remote}")
+        _print(forwarded, as_json=as_json)
+        tasks = _ended(archive, name, forwarded) if wait else []
     for task in tasks:
         if task.state != "done":
             echo(f"pacs-server: task {task.id} is {task.state}: {task.last_error}", err=True)
@@ -84,10 +76,30 @@ def _keys(studies: Sequence[str], series: Sequence[str], instances: Sequence[str
     )
 
 
-def _ended(archive: "OpenArchive", forwarded: "Sequence[Forwarded]") -> "list[Task]":
+def _print(forwarded: "Sequence[Forwarded]", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in forwarded], indent=1))
+        return
+    for each in forwarded:
+        instances = counted(each.instances, "instance")
+        echo(f"task {each.task}: {instances} of study {each.study_instance_uid} to {each.remote}")
+
+
+def _ended(archive: "OpenArchive", name: str, forwarded: "Sequence[Forwarded]") -> "list[Task]":
     """The tasks when all of them are over."""
-    while True:
-        tasks = [task for each in forwarded if (task := archive.tasks.find(each.task)) is not None]
-        if not any(task.state in ("ready", "running") for task in tasks):
-            return tasks
-        time.sleep(_LOOK_SECONDS)
+    return Waiting(archive, name, lambda tasks: _sent(archive, forwarded), "sent").until_over(
+        [each.task for each in forwarded]
+    )
+
+
+def _sent(archive: "OpenArchive", forwarded: "Sequence[Forwarded]") -> Far:
+    """How many of the instances do not wait any more."""
+    from pacs_server.index.deliveries import DeliveryState
+    from pacs_server.index.delivery_overview import DeliveryFilter
+
+    waiting = 0
+    for each in forwarded:
+        wanted = DeliveryFilter((DeliveryState.WAITING,), each.remote, "", each.study_instance_uid)
+        waiting += sum(group.instances for group in archive.forwarding.groups(wanted, 1))
+    total = sum(each.instances for each in forwarded)
+    return Far(max(total - waiting, 0), total)

@@ -61,7 +61,7 @@ def test_a_study_is_to_be_sent_and_goes_elsewhere(run: Run) -> None:
 
 @pytest.mark.slow
 def test_waiting_ends_with_the_outcome(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ended(archive: object, forwarded: object) -> list[SimpleNamespace]:
+    def ended(archive: object, name: str, forwarded: object) -> list[SimpleNamespace]:
         done = SimpleNamespace(id=1, state="done", target="WS1", last_error="")
         return [done, SimpleNamespace(id=2, state="dead", target="WS2", last_error="0xA900")]
 

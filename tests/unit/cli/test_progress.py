@@ -6,7 +6,7 @@ import sys
 import pytest
 from terminals import Terminal
 
-from pacs_server.cli.progress import progress_shown
+from pacs_server.cli.progress import line_shown, progress_shown
 
 
 def test_nothing_is_said_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,6 +22,34 @@ def test_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
             now += 1
             show("importing", done, 0)
     assert capsys.readouterr() == ("", "importing: 10 files\nimporting: 20 files\n")
+
+
+def test_how_it_stands_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line every ten seconds at most, and once a minute if only the time has changed."""
+    now = 0.0
+    with line_shown(clock=lambda: now) as show:
+        for second in range(100):
+            now += 1
+            show("1 of 3 sent" if second < 12 else "2 of 3 sent; OLD is busy", f", next try in {100 - second}s")
+    assert capsys.readouterr() == (
+        "", "1 of 3 sent, next try in 91s\n2 of 3 sent; OLD is busy, next try in 81s\n"
+        "2 of 3 sent; OLD is busy, next try in 21s\n",
+    )  # fmt: skip
+
+
+def test_the_line_on_a_terminal_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "40")):
+        monkeypatch.setenv(name, value)
+    with line_shown() as show:
+        show("0 of 3 [bold]sent", ", next try in 40s")
+        show("1 of 3 sent", ", 2.0/s")
+        show("2 of 3 sent " + 100 * "x", "")
+    shown = re.sub(r"\x1b\[\?25[lh]", "", terminal.getvalue())
+    assert "0 of 3 [bold]sent, next try in 40s\r\x1b[2K1 of 3 sent, 2.0/s\r\x1b[2K2 of 3 sent xx" in shown
+    assert "x" * 30 not in shown, "it is one line"
+    assert shown.endswith("\r\x1b[1A\x1b[2K")
 
 
 def test_what_is_done_is_shown_and_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
