@@ -203,7 +203,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
     )
     sessions = SessionService(SessionIndex(database), lambda: _lasting(config()), StateIndex(database))
     return OpenArchive(
-        fetching=FetchService(tasks, lambda: config().remote_aes),
+        fetching=FetchService(tasks, lambda: config().remote_aes, RemoteStudyIndex(database)),
         polling=PollingService(RemoteStudyIndex(database), tasks, lambda remote: _fetches_at_once(config(), remote)),
         forwarding=forwarding,
         history=HistoryService(HistoryIndex(database), forwarding, patients, deletions),

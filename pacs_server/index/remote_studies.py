@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacs_server.dicom.worklist import SHOWN
@@ -24,7 +24,7 @@ from pacs_server.index.workflow_models import worklist_item
 # What the remote says of a study, and what follows from it.
 _TOLD: Final = ("seen_at", "patient_id", "study_date", "modalities")
 _COUNTS: Final = ("remote_series", "remote_instances")
-_DECIDED: Final = ("state", "changed_at", "turn", "last_error", "priority", "found_by", "is_routed", "is_cache")
+_DECIDED: Final = ("state", "changed_at", "turn", "last_error", "priority", "found_by", "is_routed")
 # Studies whose fetch has failed and that wait for another attempt hold no place, unless there are more of them than so
 # many times the places: then the remote fails at everything, and would be asked for all that it has.
 _FAILING_PER_PLACE: Final = 10
@@ -93,12 +93,12 @@ class RemoteStudyFilter:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A study that is here as cache: when it was fetched, when it is needed, instances and bytes."""
+    """A study that is here as cache: when the last of it came, when it is needed, instances and bytes."""
 
     id: int
     remote: str
     study_instance_uid: str
-    completed_at: datetime
+    fetched_at: datetime
     deadline: datetime | None
     instances: int
     bytes: int
@@ -143,6 +143,8 @@ class RemoteStudyIndex:
         decided = {name: case((takes, new.excluded[name]), else_=table.c[name]) for name in _DECIDED}
         told = {name: new.excluded[name] for name in _TOLD}
         told["deadline"] = func.coalesce(new.excluded.deadline, table.c.deadline)
+        # What one of two wants to stay does, whoever was first.
+        told["is_cache"] = and_(table.c.is_cache, new.excluded.is_cache)
         upsert = new.on_conflict_do_update(
             index_elements=["remote", "study_instance_uid"], set_={**told, **counts, **decided}
         )
@@ -197,25 +199,19 @@ class RemoteStudyIndex:
 
     # ---------------------------------------------------------------- what may be dropped again
 
-    def cached(self, today: str) -> list[Cached]:
-        """The studies that are here as cache and as nothing else, those fetched first first.
+    def cached(self, today: str, only: int | None = None) -> list[Cached]:
+        """The studies that are here as cache and as nothing else, those fetched first first; `only` the one of this id.
 
         Left out are those of which something came otherwise, which wait to be sent, or which are earlier studies for
         an examination that is planned today (YYYYMMDD) or later.
         """
         pushed = or_(instance.c.calling_ae != table.c.source_ae, instance.c.move_originator == "")
         others = func.sum(case((pushed, 1), else_=0))
-        waiting = exists().where(
-            delivery.c.study_instance_uid == table.c.study_instance_uid, delivery.c.state == "waiting"
-        )
-        planned, prior = worklist_item.c, prefetch_prior.c
-        needed = exists().where(
-            prior.study_instance_uid == table.c.study_instance_uid, prior.item_id == planned.id,
-            planned.status.in_(SHOWN), planned.scheduled_procedure_step_start_date >= today,
-        )  # fmt: skip
+        # A remote without counts is asked again and again what it has of a complete study; that makes it no younger.
+        fetched_at = func.max(instance.c.received_at)
         rows = (
             select(
-                *(table.c.id, table.c.remote, table.c.study_instance_uid, table.c.completed_at, table.c.deadline),
+                *(table.c.id, table.c.remote, table.c.study_instance_uid, fetched_at, table.c.deadline),
                 *(func.count(), func.sum(instance.c.size)),
             )
             .select_from(
@@ -223,29 +219,52 @@ class RemoteStudyIndex:
                 .join(series, series.c.study_fk == study.c.id)
                 .join(instance, instance.c.series_fk == series.c.id)
             )
-            .where(table.c.is_cache, table.c.state == RemoteStudyState.COMPLETE, ~waiting, ~needed)
-            .group_by(table.c.id, table.c.remote, table.c.study_instance_uid, table.c.completed_at, table.c.deadline)
+            .where(table.c.is_cache, table.c.state == RemoteStudyState.COMPLETE, ~_needed(today))
+            .group_by(table.c.id, table.c.remote, table.c.study_instance_uid, table.c.deadline)
             .having(others == 0)
-            .order_by(table.c.completed_at, table.c.id)
+            .order_by(fetched_at, table.c.id)
         )
+        if only is not None:
+            rows = rows.where(table.c.id == only)
         with self._database.connect() as connection:
             return [
                 Cached(key, remote, uid, in_utc(at), deadline and in_utc(deadline), count, int(size))
                 for key, remote, uid, at, deadline, count, size in connection.execute(rows)
             ]
 
+    def is_needed(self, cached: Cached, today: str) -> bool:
+        """Whether a cached study waits to be sent, or is wanted for an examination that is planned, as in `cached`."""
+        mine = select(table.c.id).where(table.c.id == cached.id, _needed(today))
+        with self._database.connect() as connection:
+            return connection.scalar(mine) is not None
+
+    def end_cache(self, study_instance_uid: str) -> None:
+        """Keep that a study is to stay here."""
+        mine = and_(table.c.study_instance_uid == study_instance_uid, table.c.is_cache)
+        with self._database.begin() as connection:
+            connection.execute(update(table).where(mine).values(is_cache=False))
+
     def drop(self, cached: Cached, now: datetime) -> None:
-        """Keep that a study is deleted here because the remote still has it."""
-        self._set(cached, RemoteStudyState.DROPPED, now)
+        """Keep that a study is deleted here because the remote still has it.
 
-    def keep(self, cached: Cached, now: datetime) -> None:
-        """Keep that a study is here after all that was to be dropped."""
-        self._set(cached, RemoteStudyState.COMPLETE, now)
+        Nor is it here any more for another remote, for which it may have been complete as well.
+        """
+        mine = and_(table.c.study_instance_uid == cached.study_instance_uid, table.c.state == RemoteStudyState.COMPLETE)
+        self._set(mine, RemoteStudyState.DROPPED, now)
 
-    def _set(self, cached: Cached, state: RemoteStudyState, now: datetime) -> None:
+    def keep(self, cached: Cached, dropped_at: datetime, now: datetime) -> None:
+        """Keep that a study is here after all that was to be dropped then."""
+        mine = and_(
+            table.c.study_instance_uid == cached.study_instance_uid,
+            table.c.state == RemoteStudyState.DROPPED,
+            table.c.changed_at == dropped_at,
+        )
+        self._set(mine, RemoteStudyState.COMPLETE, now)
+
+    def _set(self, mine: ColumnElement[bool], state: RemoteStudyState, now: datetime) -> None:
         values = {"state": state, "changed_at": now, "last_error": ""}
         with self._database.begin() as connection:
-            connection.execute(update(table).where(table.c.id == cached.id).values(**values))
+            connection.execute(update(table).where(mine).values(**values))
 
     # ---------------------------------------------------------------- the polling itself
 
@@ -285,6 +304,17 @@ class RemoteStudyIndex:
         counted = select(table.c.remote, table.c.state, func.count()).group_by(table.c.remote, table.c.state)
         with self._database.connect() as connection:
             return {(remote, state): count for remote, state, count in connection.execute(counted)}
+
+
+def _needed(today: str) -> ColumnElement[bool]:
+    """Whether a study waits to be sent, or is an earlier study for an examination that is planned from today on."""
+    waiting = exists().where(delivery.c.study_instance_uid == table.c.study_instance_uid, delivery.c.state == "waiting")
+    planned, prior = worklist_item.c, prefetch_prior.c
+    wanted = exists().where(
+        prior.study_instance_uid == table.c.study_instance_uid, prior.item_id == planned.id,
+        planned.status.in_(SHOWN), planned.scheduled_procedure_step_start_date >= today,
+    )  # fmt: skip
+    return or_(waiting, wanted)
 
 
 def _room(connection: Connection, remote: str, places: int) -> int:

@@ -9,7 +9,7 @@ from pacs_server.audit.events import Participant
 from pacs_server.config.sections.polling import CacheConfig
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
-from pacs_server.errors import InvalidIdentifier, PacsError, RemoteError
+from pacs_server.errors import AuditUnavailable, IndexUnavailable, InvalidIdentifier, PacsError, RemoteError
 from pacs_server.index.remote_studies import Cached
 from pacs_server.kit.periodic import Periodic
 from pacs_server.scu.inventory import inventory
@@ -65,9 +65,19 @@ class CacheKeeper:
             for cached in to_drop(self._polling.cached(), settings, self._clock()):
                 if self._looking.stopping.is_set():
                     return
-                self._drop(cached)
+                self._try_to_drop(cached)
         except PacsError as error:
             log.warning("cache not looked after", extra={"reason": str(error)})
+
+    def _try_to_drop(self, cached: Cached) -> None:
+        """Drop a study, or say why it stays, so that the others do not have to stay with it."""
+        try:
+            self._drop(cached)
+        except (IndexUnavailable, AuditUnavailable):
+            raise
+        except PacsError as error:
+            fields = {"study": cached.study_instance_uid, "remote": cached.remote}
+            log.warning("cached study kept, it cannot be deleted", extra={**fields, "reason": str(error)})
 
     def _drop(self, cached: Cached) -> None:
         uid = cached.study_instance_uid
@@ -82,19 +92,22 @@ class CacheKeeper:
         if missing:
             log.info("cached study kept, its source has it no more", extra={**fields, "missing": len(missing)})
             return
+        # Many studies may have been dropped since the look, and each remote may take long to answer.
+        if not self._polling.is_still(cached):
+            return
         own = self._own()
         # If the server dies in between, the study is here and no cache any more. The other way round it would be gone
         # and be taken for complete, so that nothing would fetch it when it is needed.
-        self._polling.drop(cached)
+        dropped_at = self._polling.drop(cached)
         try:
             deletion = self._deletions.delete(Level.STUDY, uid, f"cache: {cached.remote} has it", own)
         except PacsError:
-            self._polling.keep(cached)
+            self._polling.keep(cached, dropped_at)
             raise
-        if deletion.instances != len(here):
-            # Something came in between, and the remote was not asked about that.
+        if deletion.instances != len(here) or self._polling.is_needed(cached):
+            # Something came in between, and the remote was not asked about that; or somebody needs the study after all.
             self._deletions.restore(deletion.folder, own)
-            self._polling.keep(cached)
+            self._polling.keep(cached, dropped_at)
             return
         self._deletions.purge(deletion.folder, own)
         log.info("cached study dropped", extra={**fields, "instances": deletion.instances})
@@ -107,7 +120,7 @@ def to_drop(cached: Iterable[Cached], settings: CacheConfig, now: datetime) -> I
     for each in known:
         if each.deadline is not None and each.deadline > now:
             continue
-        too_old = settings.ttl is not None and (now - each.completed_at).total_seconds() > settings.ttl
+        too_old = settings.ttl is not None and (now - each.fetched_at).total_seconds() > settings.ttl
         too_much = settings.max_size is not None and size > settings.max_size
         if too_old or too_much:
             size -= each.bytes

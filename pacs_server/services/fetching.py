@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidRequest, NotFound
+from pacs_server.index.remote_studies import RemoteStudyIndex
 from pacs_server.index.task_values import NewTask, Priority, Task
 from pacs_server.services.tasks import TaskService
 
@@ -40,14 +41,21 @@ class Fetching:
 class FetchService:
     """Has instances fetched. Thread-safe; everything raises IndexUnavailable."""
 
-    def __init__(self, tasks: TaskService, remotes: Callable[[], Sequence[RemoteAEConfig]]) -> None:
+    def __init__(
+        self,
+        tasks: TaskService,
+        remotes: Callable[[], Sequence[RemoteAEConfig]],
+        studies: RemoteStudyIndex,
+    ) -> None:
         """`remotes` may change while the server runs."""
         self._tasks = tasks
         self._remotes = remotes
+        self._studies = studies
 
     def fetch(self, remote: str, wanted: Fetching, caused_by: str, *, priority: Priority = Priority.MEDIUM) -> int:
         """Add the task that fetches, and return its number; while one does the same, that one.
 
+        What somebody has fetched is cache no more, however it came here first.
         Raises NotFound if there is no such remote, and InvalidRequest if a UID is none.
         """
         if not any(each.name == remote for each in self._remotes()):
@@ -57,6 +65,7 @@ class FetchService:
                 raise InvalidRequest(f"{uid[:64]!r} is no UID")
         if wanted.sop_instance_uid and not wanted.series_instance_uid:
             raise InvalidRequest("an instance is fetched with the UID of its series")
+        self._studies.end_cache(wanted.study_instance_uid)
         return self._tasks.add(fetch_task(remote, wanted, caused_by, priority))
 
 

@@ -118,15 +118,28 @@ class PollingService:
 
     def cached(self) -> list[Cached]:
         """The studies that are here as cache and as nothing else, those fetched first first."""
-        return self._index.cached(f"{self._tasks.now().astimezone():%Y%m%d}")
+        return self._index.cached(self._today())
 
-    def drop(self, cached: Cached) -> None:
-        """Keep that a study is deleted here because the remote still has it."""
-        self._index.drop(cached, self._tasks.now())
+    def is_still(self, cached: Cached) -> bool:
+        """Whether a study is here as cache, and nothing of it has changed since it was listed."""
+        return self._index.cached(self._today(), only=cached.id) == [cached]
 
-    def keep(self, cached: Cached) -> None:
+    def is_needed(self, cached: Cached) -> bool:
+        """Whether a study that was here as cache a moment ago waits to be sent, or is wanted for an examination."""
+        return self._index.is_needed(cached, self._today())
+
+    def drop(self, cached: Cached) -> datetime:
+        """Keep that a study is deleted here because the remote still has it; return when, for `keep`."""
+        now = self._tasks.now()
+        self._index.drop(cached, now)
+        return now
+
+    def keep(self, cached: Cached, dropped_at: datetime) -> None:
         """Keep that a study is here after all that was to be dropped."""
-        self._index.keep(cached, self._tasks.now())
+        self._index.keep(cached, dropped_at, self._tasks.now())
+
+    def _today(self) -> str:
+        return f"{self._tasks.now().astimezone():%Y%m%d}"
 
     # ---------------------------------------------------------------- for people
 
@@ -238,6 +251,8 @@ def decided(finder: Finder, named: Named, known: RemoteStudy | None, here: int, 
         wanted = True
     else:
         wanted = _is_wanted(finder, named, known, here, now)
+        # What is cache for one is not for another. And of what was dropped nothing is here that did not come otherwise.
+        told["is_cache"] = known.is_cache and finder.is_cache and not (known.state is State.DROPPED and here)
         if finder.deadline is not None and (known.deadline is None or known.deadline < finder.deadline):
             told["deadline"] = finder.deadline
     if len(named.patients) > 1:
@@ -252,11 +267,8 @@ def decided(finder: Finder, named: Named, known: RemoteStudy | None, here: int, 
 
 
 def _for(finder: Finder, known: RemoteStudy) -> RemoteStudy:
-    """A study as it is fetched for another reason than before: what is cache for one is not for the other."""
-    return replace(
-        known, priority=finder.priority, found_by=finder.name, is_routed=known.is_routed or finder.is_routed,
-        is_cache=known.is_cache and finder.is_cache,
-    )  # fmt: skip
+    """A study as it is fetched for another reason than before."""
+    return replace(known, priority=finder.priority, found_by=finder.name, is_routed=known.is_routed or finder.is_routed)
 
 
 def _is_wanted(finder: Finder, named: Named, known: RemoteStudy, here: int, now: datetime) -> bool:
@@ -272,7 +284,7 @@ def _is_wanted(finder: Finder, named: Named, known: RemoteStudy, here: int, now:
         again = is_of_one and (grown or was_away)
         return again or needed or _is_over(known.changed_at, _ONCE_IN_A_WHILE, now)
     if known.state is State.DROPPED:
-        return grown or needed
+        return grown or needed or not finder.is_cache
     # What a person has deleted here is not fetched again.
     if not here or here < (known.listed_instances or 0):
         return grown and here > 0

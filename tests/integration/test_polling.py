@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset
 from servers import eventually
 
 from pacs_server.config.sections.polling import CacheConfig, PollingConfig
-from pacs_server.dicom.caller import Door
+from pacs_server.dicom.caller import Caller, Door
+from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
 from pacs_server.errors import StorageUnavailable
@@ -18,6 +19,7 @@ from pacs_server.index.remote_studies import RemoteStudyFilter, RemoteStudyState
 from pacs_server.outbox.cache import CacheKeeper
 
 pytestmark = pytest.mark.slow
+TESTER = Caller(Door.COMMAND, "", user="tester")
 
 
 def polled(**entry: Any) -> dict[str, Any]:
@@ -105,3 +107,66 @@ def test_a_cached_study_that_cannot_be_deleted_stays_cache(
         monkeypatch.setattr(deletions, "delete", more_comes)
         keeper(both, max_size="1B").look()
         assert (states(both), len(stored(both.here, uid))) == ({uid: RemoteStudyState.COMPLETE}, 3)
+
+
+@pytest.mark.parametrize("when", ["while the remote is asked", "while it is deleted"])
+def test_a_cached_study_that_somebody_needs_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A study that waits to be sent when it is listed is left out; this one is sent a moment later."""
+    with two(tmp_path, settings=polled(cache=True)) as both:
+        study = make_study(1, 2)
+        uid = str(study[0].StudyInstanceUID)
+        both.store(study)
+        assert eventually(lambda: states(both) == {uid: RemoteStudyState.COMPLETE})
+        archive, keeping = both.here.archive, keeper(both, max_size="1B")
+        archive.breakers.pause("there", TESTER)
+        place, name = (archive.deletions, "delete") if when == "while it is deleted" else (archive.retrieve, "select")
+        original = getattr(place, name)
+
+        def sent(*arguments: Any) -> Any:
+            monkeypatch.undo()
+            archive.forwarding.forward(RetrieveKeys(Level.STUDY, study_instance_uids=(uid,)), ["there"], TESTER)
+            return original(*arguments)
+
+        monkeypatch.setattr(place, name, sent)
+        keeping.look()
+        assert (states(both), len(stored(both.here, uid))) == ({uid: RemoteStudyState.COMPLETE}, 2)
+        assert archive.deletions.contents() == []
+
+
+def test_a_cached_study_that_cannot_be_deleted_keeps_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with two(tmp_path, settings=polled(cache=True)) as both:
+        uids = list[str]()
+        for _ in range(3):
+            study = make_study(1, 2)
+            both.store(study)
+            uids.append(str(study[0].StudyInstanceUID))
+            assert eventually(lambda: states(both) == dict.fromkeys(uids, RemoteStudyState.COMPLETE))
+        deletions = both.here.archive.deletions
+        delete = deletions.delete
+
+        def refuse_the_first(level: Level, uid: str, *rest: Any) -> Any:
+            if uid == uids[0]:
+                raise StorageUnavailable("it changes all the time")
+            return delete(level, uid, *rest)
+
+        monkeypatch.setattr(deletions, "delete", refuse_the_first)
+        keeper(both, max_size="1B").look()
+        kept, dropped = RemoteStudyState.COMPLETE, RemoteStudyState.DROPPED
+        assert [states(both)[uid] for uid in uids] == [kept, dropped, dropped]
+        assert [len(stored(both.here, uid)) for uid in uids] == [2, 0, 0]
+
+
+def test_what_a_person_fetches_stays_although_it_was_cache(tmp_path: Path) -> None:
+    with two(tmp_path, settings=polled(cache=True)) as both:
+        study = make_study(1, 2)
+        uid = str(study[0].StudyInstanceUID)
+        both.store(study)
+        assert eventually(lambda: states(both) == {uid: RemoteStudyState.COMPLETE})
+        number = both.fetch(uid)
+        assert eventually(lambda: both.task(number).state == "done")
+        keeper(both, max_size="1B").look()
+        assert (states(both), len(stored(both.here, uid))) == ({uid: RemoteStudyState.COMPLETE}, 2)

@@ -15,6 +15,7 @@ from worklists import numbered
 
 from pacs_server.dicom.worklist import ItemStatus
 from pacs_server.index.fetching_models import remote_study
+from pacs_server.index.models import instance
 from pacs_server.index.prefetching import PrefetchIndex, Prior, Priors
 from pacs_server.index.remote_studies import RemoteStudy, RemoteStudyFilter, RemoteStudyIndex, follow
 from pacs_server.index.remote_studies import RemoteStudyState as State
@@ -317,6 +318,62 @@ def test_cache_is_what_came_from_there_alone_and_no_planned_examination_wants(pl
     assert cached("20260302") == []
     prefetching.forget(item.id)
     assert cached("20260302") == ["1.1"]
+
+
+def test_cache_is_as_old_as_what_came_last_however_often_it_was_asked_for_since(place: Place) -> None:
+    index = RemoteStudyIndex(place.database)
+    known = RemoteStudy("WS1", "1.1", "CT1", State.COMPLETE, Priority.LOW, "polling", NOW, NOW, NOW, is_cache=True)
+    came = [datetime(2026, 3, 1, hour, tzinfo=UTC) for hour in (9, 8, 11)]
+    for number, (uid, at) in enumerate(zip(("1.1", "1.2", "1.1"), came, strict=True)):
+        place.store(uid, f"{uid}.1", f"{uid}.1.{number}", move_originator="PACS")
+        with place.database.begin() as connection:
+            connection.execute(
+                update(instance).where(instance.c.sop_instance_uid == f"{uid}.1.{number}").values(received_at=at)
+            )
+    index.put([replace(known, study_instance_uid=uid, completed_at=NOW) for uid in ("1.1", "1.2")])
+    cached = index.cached("20260302")
+    assert [(each.study_instance_uid, each.fetched_at) for each in cached] == [("1.2", came[1]), ("1.1", came[2])]
+    assert index.cached("20260302", only=cached[0].id) == cached[:1]
+
+
+def test_what_is_to_stay_for_one_stays_whoever_names_it_next(place: Place) -> None:
+    index = RemoteStudyIndex(place.database)
+    known = RemoteStudy("WS1", "1.1", "CT1", State.COMPLETE, Priority.LOW, "polling", NOW, NOW, NOW, is_cache=True)
+    place.store("1.1", "1.1.1", "1.1.1.1", move_originator="PACS")
+    index.put([known])
+    assert len(index.cached("20260302")) == 1
+    index.put([replace(known, is_cache=False)])
+    index.put([known])
+    assert index.cached("20260302") == []
+
+
+def test_what_somebody_has_fetched_is_cache_no_more(place: Place) -> None:
+    index = RemoteStudyIndex(place.database)
+    known = RemoteStudy("WS1", "1.1", "CT1", State.COMPLETE, Priority.LOW, "polling", NOW, NOW, NOW, is_cache=True)
+    index.put([known, replace(known, study_instance_uid="1.2")])
+    for uid in ("1.1", "1.2"):
+        place.store(uid, f"{uid}.1", f"{uid}.1.1", move_originator="PACS")
+    index.end_cache("1.1")
+    assert [each.study_instance_uid for each in index.cached("20260302")] == ["1.2"]
+
+
+def test_what_is_dropped_is_here_for_no_other_remote_either(place: Place) -> None:
+    """Otherwise it would be taken for something that a person has deleted here, and never be fetched again."""
+    index = RemoteStudyIndex(place.database)
+    known = RemoteStudy("WS1", "1.1", "CT1", State.COMPLETE, Priority.LOW, "polling", NOW, NOW, NOW, is_cache=True)
+    index.put([known, replace(known, remote="WS2", source_ae="WS2", is_cache=False)])
+    place.store("1.1", "1.1.1", "1.1.1.1", move_originator="PACS")
+    (cached,) = index.cached("20260302")
+
+    def states() -> list[State]:
+        return [index.known(remote, ["1.1"])["1.1"].state for remote in ("WS1", "WS2")]
+
+    index.drop(cached, NOW)
+    assert states() == [State.DROPPED, State.DROPPED]
+    index.keep(cached, NOW - timedelta(days=1), NOW)
+    assert states() == [State.DROPPED, State.DROPPED], "it was another time"
+    index.keep(cached, NOW, NOW)
+    assert states() == [State.COMPLETE, State.COMPLETE]
 
 
 def test_an_earlier_study_is_here_when_all_of_it_is(place: Place) -> None:

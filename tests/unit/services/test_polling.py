@@ -74,10 +74,12 @@ def test_windows_overlap_also_after_a_long_silence(answered: datetime | None, fi
 # ------------------------------------------------------------------------------------ decisions
 
 
+CACHING = replace(POLLING, is_cache=True)
+
+
 def test_a_new_study_is_fetched_and_is_cache_only_if_nothing_of_it_was_here() -> None:
-    finder = replace(POLLING, is_cache=True)
-    assert decided(finder, NAMED, None, 0, NOW).is_cache
-    known = decided(finder, NAMED, None, 1, NOW)
+    assert decided(CACHING, NAMED, None, 0, NOW).is_cache
+    known = decided(CACHING, NAMED, None, 1, NOW)
     assert (known.state, known.is_cache, known.remote_instances) == (State.FOUND, False, 10)
 
 
@@ -106,9 +108,6 @@ SILENT = replace(NAMED, series=None, instances=None)
         # The same if the remote never named its instances.
         ({"listed_instances": None}, NAMED, 0, 23, State.COMPLETE),
         ({"listed_instances": None}, GROWN, 0, 23, State.COMPLETE),
-        # What was dropped is fetched again if it grows, and only then.
-        ({"state": State.DROPPED}, NAMED, 0, 1000, State.DROPPED),
-        ({"state": State.DROPPED}, GROWN, 0, 0, State.FOUND),
         # What failed is tried again after a day, or when it has changed.
         ({"state": State.FAILED}, NAMED, 3, 20, State.FAILED),
         ({"state": State.FAILED}, NAMED, 3, 22, State.FOUND),
@@ -134,6 +133,33 @@ def test_what_becomes_of_a_known_study(
     assert (after.seen_at, after.remote_instances) == (now, named.instances)
     if state is State.FOUND and changes.get("state") is not State.FOUND:
         assert after.changed_at == now
+
+
+@pytest.mark.parametrize(
+    ("finder", "named", "here", "state", "is_cache"),
+    [
+        # It is fetched again if it grows, or for somebody who wants it to stay.
+        (CACHING, NAMED, 0, State.DROPPED, True),
+        (CACHING, GROWN, 0, State.FOUND, True),
+        (POLLING, NAMED, 0, State.FOUND, False),
+        # What is here now came otherwise.
+        (CACHING, GROWN, 3, State.FOUND, False),
+    ],
+)
+def test_what_becomes_of_a_study_that_was_dropped(
+    finder: Finder, named: Named, here: int, state: State, is_cache: bool
+) -> None:
+    dropped = replace(KNOWN, state=State.DROPPED, is_cache=True)
+    after = decided(finder, named, dropped, here, NOW + timedelta(days=40))
+    assert (after.state, after.is_cache) == (state, is_cache)
+
+
+@pytest.mark.parametrize("state", [State.FOUND, State.FETCHING, State.COMPLETE, State.FAILED])
+def test_what_one_of_two_entries_wants_to_stay_is_no_cache(state: State) -> None:
+    known = replace(KNOWN, state=state, is_cache=True)
+    assert decided(CACHING, NAMED, known, 10, NOW).is_cache
+    assert not decided(POLLING, NAMED, known, 10, NOW).is_cache
+    assert not decided(CACHING, NAMED, replace(known, is_cache=False), 10, NOW).is_cache
 
 
 def test_what_failed_while_the_remote_was_away_is_tried_again_when_it_answers() -> None:
