@@ -95,6 +95,8 @@ def test_5_upload_a_folder(site: Site, page: Page, tmp_path: Path) -> None:
     (tmp_path / "media" / "notes.txt").write_text("no image")
     page.goto(f"{site.url}/")
     page.get_by_role("link", name="Upload").click()
+    # Hidden until the script of the page listens; nobody can choose earlier, but this test could.
+    expect(page.locator("#upload")).to_be_visible()
     page.locator("#folder").set_input_files(tmp_path / "media")
     expect(page.get_by_role("heading", level=2).first).to_have_text("Finished: 2 stored, 1 left out, 0 refused.")
     page.get_by_role("link", name="To the studies").click()
