@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -74,7 +74,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._open: set[Connection] = set()
-        self._per_address: Counter[str] = Counter()
+        self._per_address: dict[str, int] = {}
         # Few wait for changes, and only while all is drained; everybody else just takes the lock.
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -90,10 +90,11 @@ class Connections:
                 return "shutting_down"
             if len(self._open) >= limits.total:
                 return "connections"
-            if self._per_address[connection.address] >= limits.per_address:
+            of_address = self._per_address.get(connection.address, 0)
+            if of_address >= limits.per_address:
                 return "connections_per_address"
             self._open.add(connection)
-            self._per_address[connection.address] += 1
+            self._per_address[connection.address] = of_address + 1
             return None
 
     def remove(self, connection: Connection) -> None:

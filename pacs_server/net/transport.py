@@ -61,7 +61,9 @@ class Transport:
         if self._tls:
             sock.settimeout(tick)
         else:
-            sock.settimeout(None)
+            # One that was accepted blocks already, and each call that changes this lets other threads run first.
+            if sock.gettimeout() is not None:
+                sock.settimeout(None)
             timeval = struct.pack("ll", int(tick), int(tick % 1 * 1_000_000))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)

@@ -1,7 +1,6 @@
 """Admission: decide whether a proposed association is accepted, by access rules, user identity and limits."""
 
 import threading
-from collections import Counter
 from collections.abc import Callable
 
 from pacs_server.config.sections.access_control import AccessControlConfig
@@ -35,7 +34,7 @@ class Admission:
         self._lock = threading.Lock()
         # The number of associations in force, and by calling AE title; titles without any are removed.
         self._in_force = 0
-        self._admitted: Counter[str] = Counter()
+        self._admitted: dict[str, int] = {}
         self._rates = ConnectionRateLimiter()
         self.configure(server, access)
 
@@ -68,10 +67,11 @@ class Admission:
         with self._lock:
             if self._in_force >= server.max_associations:
                 return LOCAL_LIMIT_EXCEEDED
-            if per_ae is not None and self._admitted[caller.ae_title] >= per_ae:
+            admitted = self._admitted.get(caller.ae_title, 0)
+            if per_ae is not None and admitted >= per_ae:
                 return LOCAL_LIMIT_OF_AE_EXCEEDED
             self._in_force += 1
-            self._admitted[caller.ae_title] += 1
+            self._admitted[caller.ae_title] = admitted + 1
         who = caller.admitted(identified.name, rule, identified.role, identified.scope)
         return Admitted(who, identified.response)
 
@@ -79,6 +79,8 @@ class Admission:
         """Give back the place of a caller whose association is over."""
         with self._lock:
             self._in_force -= 1
-            self._admitted[caller.ae_title] -= 1
-            if not self._admitted[caller.ae_title]:
+            left = self._admitted[caller.ae_title] - 1
+            if left:
+                self._admitted[caller.ae_title] = left
+            else:
                 del self._admitted[caller.ae_title]

@@ -48,8 +48,8 @@ class EntitySettings:
     @property
     def tick(self) -> float:
         """The longest single wait in seconds, which is the shortest deadline."""
-        timeouts = self.terms.timeouts
-        return min(self.terms.association_timeout, timeouts.idle, timeouts.network)
+        terms = self.acceptor.terms
+        return min(terms.association_timeout, terms.timeouts.idle, terms.timeouts.network)
 
 
 class ApplicationEntity:
@@ -144,8 +144,7 @@ class ApplicationEntity:
             return admitted
 
         def leave() -> None:
-            if held:
-                self._admission.leave(held.pop()[0])
+            self._admission.leave(held.pop()[0])
 
         try:
             association = settings.acceptor.accept(transport, _patience(connection, settings.terms), admit=admit)
@@ -156,7 +155,8 @@ class ApplicationEntity:
         except AssociationEnded as ended:
             self._not_established(transport, connection, ended)
         finally:
-            leave()
+            if held:
+                leave()
 
     def _not_established(self, transport: Transport, connection: Connection, ended: AssociationEnded) -> None:
         why = "timeout"
