@@ -14,6 +14,7 @@ PacsError
 |  |- ObjectNotFound          nothing is stored under this key
 |  |- ObjectUnreadable        the object under this key cannot be read; other objects may be
 |  |- InvalidKey              no object can be stored under this name
+|- FilesMissing               some of the stored files that were asked for together are not there
 |- ObjectExists               an object is stored under this key already
 |- IndexUnavailable           the database does not answer
 |- SchemaError                the database schema does not fit this program
@@ -47,6 +48,8 @@ PacsError
 |  |- RemoteUnreachable       it cannot be reached, does not answer in time, or does not accept this server
 |  |- RemoteBusy              it asks to come back later
 """
+
+from collections.abc import Sequence
 
 
 class PacsError(Exception):
@@ -103,6 +106,16 @@ class ObjectUnreadable(StorageUnavailable):
     def __init__(self, message: str, *, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class FilesMissing(PacsError):
+    """Some of the stored files that were asked for together are missing or incomplete; says which, and of how many."""
+
+    def __init__(self, message: str, *, instances: Sequence[str] = (), of: int = 0) -> None:
+        """`instances` are the SOP Instance UIDs of those that are missing; `of` is how many were asked for."""
+        super().__init__(message)
+        self.instances = instances
+        self.of = of
 
 
 class InvalidKey(StorageUnavailable):

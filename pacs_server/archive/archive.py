@@ -33,7 +33,10 @@ from pacs_server.errors import (
     DuplicateInstance,
     IndexUnavailable,
     InstanceNotFound,
+    InvalidKey,
     ObjectExists,
+    ObjectNotFound,
+    ObjectUnreadable,
     PacsError,
     StorageFull,
     StorageUnavailable,
@@ -142,6 +145,16 @@ class Archive:
     def open(self, instance: StoredInstance) -> ByteSource:
         """Open the file of an instance to read. Raises StorageUnavailable."""
         return self._storage.open(instance.path)
+
+    def has_file(self, instance: StoredInstance) -> bool:
+        """Whether the file of an instance is there and as long as the index says; it is not read.
+
+        Raises StorageUnavailable if the storage as a whole does not answer.
+        """
+        try:
+            return self._storage.info(instance.path).size == instance.size
+        except (ObjectNotFound, ObjectUnreadable, InvalidKey):
+            return False
 
     def find(self, sop_instance_uid: str) -> StoredInstance | None:
         """The instance of a UID as the index knows it; None if there is none. Raises IndexUnavailable."""

@@ -20,6 +20,7 @@ _USUAL: dict[type[PacsError], Status] = {
     errors.StorageFull: Status.OUT_OF_RESOURCES,
     errors.StorageUnavailable: Status.OUT_OF_RESOURCES,
     errors.ObjectNotFound: Status.OUT_OF_RESOURCES,
+    errors.FilesMissing: Status.OUT_OF_RESOURCES,
     errors.ObjectUnreadable: Status.OUT_OF_RESOURCES,
     errors.InvalidKey: Status.OUT_OF_RESOURCES,
     errors.ObjectExists: Status.OUT_OF_RESOURCES,

@@ -119,11 +119,13 @@ class ExportService:
         *,
         packed: Callable[[StoredInstance], Packed] | None = None,
         left_out: Callable[[StoredInstance], None] | None = None,
+        lost: Sequence[StoredInstance] = (),
     ) -> Iterator[bytes]:
         """The instances and their DICOMDIR as the pieces of a ZIP file; `sent` is told each instance that is in them.
 
         `packed` says what goes into the file in place of an instance. One of which that cannot be made is left out and
-        told to `left_out`, if that is given, and README.TXT says how many and why.
+        told to `left_out`, if that is given, and README.TXT says how many and why. It also says which instances are
+        `lost`, which the file should hold as well; where `packed` makes something else of them, only how many.
         Nothing is recorded in the audit trail. Memory is as for `export`. Raises StorageUnavailable if an instance
         cannot be read; the pieces so far are of no use then.
         """
@@ -153,7 +155,8 @@ class ExportService:
                             entry.write(piece)
                             yield from sink.taken()
                 sent(instance)
-            for name, data in _at_the_end(directory, missing, len(instances)):
+            told = _about_left_out(missing, len(instances)) + _about_lost(lost, len(instances), named=packed is None)
+            for name, data in _at_the_end(directory, told):
                 with _entry(archive, (name,), len(data)) as entry:
                     entry.write(data)
         yield from sink.taken(least=1)
@@ -222,13 +225,30 @@ def _header_of(source: Source, transfer_syntax_uid: str) -> Dataset:
     return _read_header(io.BufferedReader(readable, _BUFFER), transfer_syntax_uid)
 
 
-def _at_the_end(directory: DicomDir, missing: Counter[str], of: int) -> Iterator[tuple[str, bytes]]:
+def _at_the_end(directory: DicomDir, told: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """The files at the end of a ZIP file. A File ID has upper case letters and digits only, and one dot at most."""
     yield "DICOMDIR", directory.encoded()
-    if missing:
-        left_out = f"{missing.total()} of {counted(of, 'object')} could not be de-identified, and are not in this file:"
-        lines = [left_out, "", *(f"{count}: {reason}." for reason, count in missing.most_common())]
-        yield "README.TXT", "".join(f"{line}\r\n" for line in lines).encode()
+    if told:
+        yield "README.TXT", "".join(f"{line}\r\n" for line in told).encode()
+
+
+def _about_left_out(missing: Counter[str], of: int) -> list[str]:
+    if not missing:
+        return []
+    left_out = f"{missing.total()} of {counted(of, 'object')} could not be de-identified, and are not in this file:"
+    return [left_out, "", *(f"{count}: {reason}." for reason, count in missing.most_common())]
+
+
+def _about_lost(lost: Sequence[StoredInstance], rest: int, *, named: bool) -> list[str]:
+    """`named` says whether the UIDs may be told."""
+    if not lost:
+        return []
+    be = "is" if len(lost) == 1 else "are"
+    head = f"{len(lost)} of {counted(len(lost) + rest, 'object')} {be} not in this file, because the archive has lost"
+    lines = [f"{head} the stored {'file' if len(lost) == 1 else 'files'}."]
+    if named:
+        lines += ["", "SOP Instance UIDs:", *(instance.uids.sop for instance in lost)]
+    return lines
 
 
 def _safe(error: TranscodeError) -> str:

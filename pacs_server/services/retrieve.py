@@ -114,6 +114,13 @@ class RetrieveService:
             raise StorageUnavailable(f"{instance.path} has {source.size} bytes, the index says {instance.size}")
         return DataSetSource(source, instance.data_set_offset)
 
+    def missing(self, instances: Iterable[StoredInstance]) -> list[StoredInstance]:
+        """Those of these instances whose files are not there, or not as long as they have to be; no file is read.
+
+        Raises StorageUnavailable.
+        """
+        return [instance for instance in instances if not self._archive.has_file(instance)]
+
     def transcoded(self, instance: StoredInstance, transfer_syntax_uid: str) -> bytes:
         """The data set of an instance in another transfer syntax. Raises TranscodeError and StorageUnavailable."""
         with self.open(instance) as source:

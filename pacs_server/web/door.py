@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pacs_server.audit.auditor import Auditor
-from pacs_server.errors import NotAuthorised, PacsError
+from pacs_server.errors import FilesMissing, NotAuthorised, PacsError
 from pacs_server.services.frames import FrameService
 from pacs_server.services.metadata import KeptFrameMaps
 from pacs_server.services.rendering import RenderingService
@@ -58,7 +58,14 @@ def make_app(services: WebServices) -> ASGIApp:
         *rest.routes(),
         *Rooms(pages).routes(),
     ]
-    app = Dispatch(routes, error_handlers(services.auditor) | {HTTPException: pages.on_http_error})
+    app = Dispatch(
+        routes,
+        error_handlers(services.auditor)
+        | {
+            HTTPException: pages.on_http_error,
+            FilesMissing: pages.on_files_missing,
+        },
+    )
     return Gate(app, lambda: services.config().web, policy.identify)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -10,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pacs_server import errors
-from pacs_server.errors import PacsError
+from pacs_server.errors import FilesMissing, PacsError
 from pacs_server.web.logged import logged_path
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ STATUS_OF: Final[dict[type[PacsError], HTTPStatus]] = {
     errors.StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ObjectNotFound: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ObjectUnreadable: HTTPStatus.SERVICE_UNAVAILABLE,
+    # To ask for the same again does not help, and to ask for the rest does (RFC 9110 15.5.10).
+    errors.FilesMissing: HTTPStatus.CONFLICT,
     errors.InvalidKey: HTTPStatus.BAD_REQUEST,
     errors.ObjectExists: HTTPStatus.CONFLICT,
     errors.IndexUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -81,9 +84,15 @@ def status_of(error: PacsError) -> HTTPStatus:
     return STATUS_OF[type(error)]
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """The answer that says in one sentence what is wrong and what to do, and when to try again if that may help."""
+def problem(
+    status: int, detail: str, headers: dict[str, str] | None = None, members: Mapping[str, object] | None = None
+) -> Response:
+    """The answer that says in one sentence what is wrong and what to do, and when to try again if that may help.
+
+    `members` are what it says besides (RFC 9457 3.2).
+    """
     told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": int(status), "detail": detail}
+    told |= members or {}
     return Response(json.dumps(told), status, again_after(status) | (headers or {}), "application/problem+json")
 
 
@@ -107,7 +116,8 @@ async def on_error(request: Request, error: Exception) -> Response:
         log.warning(
             "request failed", extra={"path": logged_path(request.scope), "status": int(status), "reason": str(error)}
         )
-    return problem(status, str(error))
+    members = {"missing": list(error.instances), "of": error.of} if isinstance(error, FilesMissing) else None
+    return problem(status, str(error), members=members)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

@@ -23,6 +23,7 @@ from pacs_server.app.server import PacsServer
 from pacs_server.audit.events import Action, Event, EventID
 from pacs_server.dicom.caller import Door
 from pacs_server.dicom.origin import Origin
+from pacs_server.services.retrieve import RetrieveService
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 DICOM, JSON, ZIP = "application/dicom", "application/dicom+json", "application/zip"
@@ -304,13 +305,16 @@ def test_what_is_no_image_has_no_compressed_form(archive: Archive) -> None:
     assert alike(read(found[1][1]), report)
 
 
-def test_an_instance_that_cannot_be_read_cuts_the_answer(archive: Archive) -> None:
+def test_an_instance_that_cannot_be_read_cuts_the_answer(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client notices that something is missing, and those that came before are whole."""
     instances = make_study(1, 4)
     archive.add_all(*instances)
     last = max(stored_files(archive.pacs), key=lambda path: path.stat().st_mtime_ns)
     data = last.read_bytes()
     last.write_bytes(data[:-1])
+    assert archive.get(path_of(instances[0], "study"), ZIP).status_code == 409, "known before the first byte"
+    # As if it became unreadable after that.
+    monkeypatch.setattr(RetrieveService, "missing", lambda *_: [])
     for accept in (PARTS, ZIP):
         received, error = archive.interrupted(path_of(instances[0], "study"), accept)
         assert isinstance(error, httpx.RemoteProtocolError)

@@ -16,9 +16,11 @@ from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import NotFound
 from pacs_server.index.instances import StoredInstance
 from pacs_server.services.retrieve import counts_of
+from pacs_server.web.api.downloads import FILES_MISSING, DownloadOptions
 from pacs_server.web.api.operation import Answer, Call, Operation
 from pacs_server.web.dicomweb.media_types import ZIP
 from pacs_server.web.dicomweb.transfers import Transfer
+from pacs_server.web.dicomweb.zip_contents import ZipContents, zip_contents
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import PiecewiseResponse
 from pacs_server.web.threads import in_thread, iterate_in_threads, soon_in_thread
@@ -76,7 +78,8 @@ class Deidentification:
                 method="GET", path="/studies/{study}/deidentified", name="download_deidentified", tag=_TAG,
                 role=Role.READER, summary="Download a study de-identified, as a ZIP file with a DICOMDIR.",
                 description=f"{_HOW} What cannot be de-identified is left out; README.TXT says how many and why.",
-                parts=_PARTS, media_type=ZIP, respond=self._download, errors=_GONE,
+                parts=_PARTS, query=DownloadOptions, media_type=ZIP, respond=self._download,
+                errors=_GONE | {409: FILES_MISSING},
             ),
         ]  # fmt: skip
 
@@ -104,22 +107,25 @@ class Deidentification:
             ],
         )  # fmt: skip
 
-    async def _download(self, call: Call[Any, None]) -> Response:
-        instances, transfer = await in_thread(self._begun, call)
-        name = self._services.deidentifying.study_instance_uid(instances[0])
+    async def _download(self, call: Call[DownloadOptions, None]) -> Response:
+        contents, transfer = await in_thread(self._begun, call)
+        name = self._services.deidentifying.study_instance_uid(contents.there[0])
         headers = {"content-disposition": f'attachment; filename="{name}.zip"', "cache-control": "no-store"}
-        body = iterate_in_threads(self._zipped(instances, transfer))
+        body = iterate_in_threads(self._zipped(contents, transfer))
         return PiecewiseResponse(body, ZIP, headers=headers, close=lambda: soon_in_thread(transfer.end))
 
-    def _begun(self, call: Call[Any, None]) -> tuple[Sequence[StoredInstance], Transfer]:
-        """The instances, and the record that they are going to leave. Raises NotFound, AuditUnavailable."""
-        instances, subjects = self._found(call), self._services.retrieve.subjects
-        return instances, Transfer(self._services.auditor, call.caller, instances, lambda: subjects(instances))
+    def _begun(self, call: Call[DownloadOptions, None]) -> tuple[ZipContents, Transfer]:
+        """What is going to leave, and the record of that. Raises NotFound, FilesMissing, AuditUnavailable."""
+        instances, retrieve = self._found(call), self._services.retrieve
+        contents = zip_contents(retrieve, instances, without_missing=call.query.without_missing)
+        subjects = retrieve.subjects
+        return contents, Transfer(self._services.auditor, call.caller, instances, lambda: subjects(instances))
 
-    def _zipped(self, instances: Sequence[StoredInstance], transfer: Transfer) -> Iterator[bytes]:
+    def _zipped(self, contents: ZipContents, transfer: Transfer) -> Iterator[bytes]:
+        contents.note(transfer)
         packed = self._services.deidentifying.packed
         yield from self._services.exports.zipped(
-            instances, transfer.completed, packed=packed, left_out=transfer.failed
+            contents.there, transfer.completed, packed=packed, left_out=transfer.failed, lost=contents.lost
         )  # fmt: skip
         transfer.end()
 

@@ -24,6 +24,7 @@ from pacs_server.web.dicomweb.ranges import ByteRange, byte_range, conditions
 from pacs_server.web.dicomweb.resources import BELOW_A_STUDY, instance_url
 from pacs_server.web.dicomweb.transfers import Transfer
 from pacs_server.web.dicomweb.viewing import Views, entity_tag, select_with_subjects
+from pacs_server.web.dicomweb.zip_contents import ZipContents, wants_rest, zip_contents
 from pacs_server.web.services import WebServices
 from pacs_server.web.streams import Piece, PiecewiseResponse
 from pacs_server.web.threads import in_thread, iterate_in_threads, soon_in_thread
@@ -76,7 +77,8 @@ class WADO:
         instances = selection.instances
         url_of = instance_url(request, self._services.config().web)
         if form.media_type == ZIP:
-            return self._zip(request, selection, caller)
+            contents = zip_contents(self._retrieve, instances, without_missing=wants_rest(request))
+            return self._zip(request, selection, caller, contents)
         planned = [each for each in (_plan(stored, form) for stored in instances) if each is not None]
         if not planned:
             raise NotAcceptable(f"no instance can be had in any of {', '.join(form.transfer_syntaxes)}")
@@ -155,17 +157,17 @@ class WADO:
             yield piece
         transfer.completed(one.planned.instance)
 
-    def _zip(self, request: Request, selection: Selection, caller: Caller) -> Response:
-        instances = selection.instances
-        transfer = self._transfer(request, caller, selection, instances)
+    def _zip(self, request: Request, selection: Selection, caller: Caller, contents: ZipContents) -> Response:
+        transfer = self._transfer(request, caller, selection, selection.instances)
         uids = request.path_params
         name = uids.get("instance") or uids.get("series") or uids["study"]
         headers = {"content-disposition": f'attachment; filename="{name}.zip"', "vary": "accept"}
-        body = self._zipped(instances, transfer) if transfer else iter(())
+        body = self._zipped(contents, transfer) if transfer else iter(())
         return PiecewiseResponse(iterate_in_threads(body), ZIP, headers=headers, close=_end_of(transfer))
 
-    def _zipped(self, instances: Sequence[StoredInstance], transfer: Transfer) -> Iterator[bytes]:
-        yield from self._services.exports.zipped(instances, transfer.completed)
+    def _zipped(self, contents: ZipContents, transfer: Transfer) -> Iterator[bytes]:
+        contents.note(transfer)
+        yield from self._services.exports.zipped(contents.there, transfer.completed, lost=contents.lost)
         transfer.end()
 
     def _select(self, request: Request) -> Selection:

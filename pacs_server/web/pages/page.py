@@ -16,8 +16,9 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from pacs_server import __version__
 from pacs_server.dicom.caller import Caller, Role
-from pacs_server.errors import NotAuthorised, PacsError
+from pacs_server.errors import FilesMissing, NotAuthorised, PacsError
 from pacs_server.web.caller import OPERATION, caller_of
+from pacs_server.web.dicomweb.zip_contents import WITHOUT_MISSING
 from pacs_server.web.forms import Forms
 from pacs_server.web.pages.asking import Asking
 from pacs_server.web.pages.assets import Assets
@@ -25,7 +26,7 @@ from pacs_server.web.pages.formats import Formats
 from pacs_server.web.pages.languages import Language, Languages
 from pacs_server.web.pages.viewer_files import viewer_folder
 from pacs_server.web.services import WebServices
-from pacs_server.web.status import again_after, on_http_error, status_of
+from pacs_server.web.status import again_after, on_error, on_http_error, status_of
 from pacs_server.web.threads import in_thread
 from pacs_server.web.urls import base_url
 
@@ -38,6 +39,9 @@ _HEADERS: Final = {
 }
 # What lies below these is answered to programs, whatever they accept.
 _FOR_PROGRAMS: Final = ("/api/", "/dicom-web")
+# A page names so many of the files that are missing.
+_MOST_NAMED: Final = 20
+_NONE: Final[Mapping[str, Sequence[str]]] = {}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -125,6 +129,23 @@ class Pages:
             return await on_http_error(request, error)
         why = f"there is no page {request.url.path}" if error.status_code == HTTPStatus.NOT_FOUND else error.detail
         return self.problem(request, error.status_code, why)
+
+    async def on_files_missing(self, request: Request, error: Exception) -> Response:
+        """Answer that a download is incomplete: a browser gets the page that leads to the rest, wherever it asked."""
+        assert isinstance(error, FilesMissing)
+        if "text/html" not in request.headers.get("accept", ""):
+            return await on_error(request, error)
+        return self.files_missing(request, error)
+
+    def files_missing(
+        self, request: Request, error: FilesMissing, form: Mapping[str, Sequence[str]] = _NONE
+    ) -> Response:
+        """The page that says which files are missing and leads to the rest: by a link, or by the `form` once more."""
+        query = {**request.query_params, WITHOUT_MISSING: "1"}
+        return self.show(
+            request, "files_missing.html", status_of(error), missing=error.instances, of=error.of,
+            query=query, form=form, most=_MOST_NAMED,
+        )  # fmt: skip
 
     def problem(self, request: Request, status: int, why: str) -> Response:
         """The page that says what is wrong and what to do."""

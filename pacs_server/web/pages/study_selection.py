@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from starlette.datastructures import ImmutableMultiDict
@@ -10,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from pacs_server.errors import Conflict, InvalidRequest, PacsError
+from pacs_server.errors import Conflict, FilesMissing, InvalidRequest, PacsError
 from pacs_server.index.marks import MarkKind
 from pacs_server.services.directory_exports import FOLDER
 from pacs_server.services.marks import checked
 from pacs_server.web.api.downloads import zipped
 from pacs_server.web.caller import caller_of
+from pacs_server.web.dicomweb.zip_contents import WITHOUT_MISSING
 from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Pages
 from pacs_server.web.pages.refused import NOTHING_REFUSED, Refused, refusal_of
@@ -62,13 +64,21 @@ class StudySelection:
         rows, deed = await self._rows(request, form), form.get("do", "")
         if deed == "download":
             uids = [row.StudyInstanceUID for row in rows]
-            return await in_thread(zipped, self._pages.services, caller_of(request), uids)
+            return await self._download(request, form, uids)
         if deed == "table":
             headers = {"content-disposition": 'attachment; filename="studies.csv"', "cache-control": "no-store"}
             return Response(csv_head() + table_of(rows), 200, headers, "text/csv; charset=utf-8")
         if deed not in _DEEDS:
             raise InvalidRequest("say what is to be done with these studies")
         return await self._form(request, deed, rows)
+
+    async def _download(self, request: Request, form: Form, uids: list[str]) -> Response:
+        zip_of = partial(zipped, without_missing=bool(form.get(WITHOUT_MISSING)))
+        try:
+            return await in_thread(zip_of, self._pages.services, caller_of(request), uids)
+        except FilesMissing as error:
+            again = {"study": uids, "do": ["download"], WITHOUT_MISSING: ["1"]}
+            return self._pages.files_missing(request, error, again)
 
     async def _form(self, request: Request, deed: str, rows: list[Any], refused: Refused = NOTHING_REFUSED) -> Response:
         """The form that asks how."""
