@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from pacs_server.audit.auditor import Auditor
 from pacs_server.audit.events import Event
 from pacs_server.audit.recorder import Recorder
-from pacs_server.config import ForwardingConfig, RemoteAEConfig
+from pacs_server.config import FetchingConfig, ForwardingConfig, RemoteAEConfig
 from pacs_server.dicom.caller import Caller, Door
 from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
@@ -27,6 +27,8 @@ from pacs_server.outbox.forward import ForwardHandler
 from pacs_server.outbox.handler import Work
 from pacs_server.scu.sending import Answer, Outgoing, outgoing
 from pacs_server.services.breakers import Breakers
+from pacs_server.services.fetching import FETCH
+from pacs_server.services.fetching import retry_policy as fetching_policy
 from pacs_server.services.forwarding import ForwardingService, retry_policy
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.tasks import TaskService
@@ -123,7 +125,7 @@ class Outbound:
         self.tasks = TaskService(
             TaskIndex(database, {FORWARD: follow}),
             TaskOverview(database),
-            {FORWARD: lambda: retry_policy(self.settings)},
+            {FORWARD: lambda: retry_policy(self.settings), FETCH: lambda: fetching_policy(FetchingConfig())},
             clock=self.clock,
             spread=lambda: 0.0,
         )

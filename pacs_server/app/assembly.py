@@ -59,6 +59,7 @@ from pacs_server.services.commitment import StorageCommitmentService, retry_poli
 from pacs_server.services.deletion import DeletionService
 from pacs_server.services.directory_exports import DirectoryExportService
 from pacs_server.services.fetching import FETCH, FetchService
+from pacs_server.services.fetching import retry_policy as fetching_policy
 from pacs_server.services.forwarding import ForwardingService
 from pacs_server.services.forwarding import retry_policy as forwarding_policy
 from pacs_server.services.history import HistoryService
@@ -188,6 +189,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         {
             commitment.KIND: lambda: retry_policy(config().commitment),
             FORWARD: lambda: forwarding_policy(config().forwarding),
+            FETCH: lambda: fetching_policy(config().fetching),
         },
         counted=metrics.task if metrics else None,
     )

@@ -173,6 +173,7 @@ def _fetch_handler(runtime: Runtime) -> FetchHandler:
         archive.store,
         archive.retrieve,
         OutgoingAuditor(archive.audit),
+        tasks=archive.tasks,
         breakers=archive.breakers,
         probe=probe_by(runtime.senders),
         ae_title=lambda: runtime.config().server.ae_title,

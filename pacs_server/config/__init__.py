@@ -5,6 +5,7 @@ from pacs_server.config.sections.access_control import AccessControlConfig, Peer
 from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.config.sections.commitment import CommitmentConfig
 from pacs_server.config.sections.database import DatabaseConfig
+from pacs_server.config.sections.fetching import FetchingConfig
 from pacs_server.config.sections.forwarding import ForwardingConfig
 from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
@@ -25,6 +26,7 @@ __all__ = [
     "Config",
     "DatabaseConfig",
     "DeletionRule",
+    "FetchingConfig",
     "ForwardingConfig",
     "LoggingConfig",
     "MonitoringConfig",

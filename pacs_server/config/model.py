@@ -17,6 +17,7 @@ from pacs_server.config.sections.access_control import AccessControlConfig
 from pacs_server.config.sections.audit import AuditConfig
 from pacs_server.config.sections.commitment import CommitmentConfig
 from pacs_server.config.sections.database import DatabaseConfig
+from pacs_server.config.sections.fetching import FetchingConfig
 from pacs_server.config.sections.forwarding import ForwardingConfig
 from pacs_server.config.sections.logging import LoggingConfig
 from pacs_server.config.sections.monitoring import MonitoringConfig
@@ -52,6 +53,7 @@ class Config(Section):
     worklist: WorklistConfig = WorklistConfig()
     commitment: CommitmentConfig = CommitmentConfig()
     forwarding: ForwardingConfig = ForwardingConfig()
+    fetching: FetchingConfig = FetchingConfig()
     web: WebConfig = WebConfig()
     routing: RoutingConfig = RoutingConfig()
     cache: CacheConfig = CacheConfig()

@@ -184,6 +184,8 @@ class RemoteStudyIndex:
     def begin(self, found: RemoteStudy, new: NewTask, now: datetime, places: int) -> bool:
         """Add the task that fetches a found study, in one transaction.
 
+        If somebody has ordered the study already, that task fetches it, and is not given up any more.
+
         False if somebody else has begun it, or has taken the last of the `places` of the remote.
         """
         mine = and_(table.c.id == found.id, table.c.state == RemoteStudyState.FOUND)
@@ -194,6 +196,7 @@ class RemoteStudyIndex:
             if connection.execute(begun).rowcount != 1:
                 return False
             key = add_task(connection, new, now)
+            connection.execute(update(task).where(task.c.id == key).values(deadline=new.deadline))
             connection.execute(update(table).where(table.c.id == found.id).values(task_id=key))
         return True
 

@@ -107,6 +107,7 @@ def make_due(
 ) -> Task | None:
     """Make the task of a key due now that is ready or running, else the newest that is not done; None without one.
 
+    Its deadline stays as it is without another one.
     A dead or cancelled one is ready again. A running one stays with its owner, and is due at once if given back.
     """
     newest = (
@@ -121,7 +122,7 @@ def make_due(
     if row is None:
         return None
     known = task_of(row)
-    values: dict[str, Any] = {**_when(now, known.priority), "deadline": deadline}
+    values: dict[str, Any] = {**_when(now, known.priority), "deadline": deadline or known.deadline}
     if known.state != TaskState.RUNNING or (known.claimed_until and known.claimed_until <= now):
         values |= {"state": TaskState.READY, "lost_leases": 0, "finished": None, **NOT_RUNNING, **_running(lease)}
     changed = update(table).where(table.c.id == known.id).values(**values).returning(table)

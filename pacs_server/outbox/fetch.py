@@ -19,7 +19,7 @@ from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import InstanceMismatch, PacsError, RemoteBusy, RemoteError, RemoteUnreachable
 from pacs_server.index.task_values import Task
-from pacs_server.outbox.handler import Work
+from pacs_server.outbox.handler import Work, tell_dead
 from pacs_server.scu.find import STUDY_ROOT
 from pacs_server.scu.inventory import inventory
 from pacs_server.scu.queries import QIDO
@@ -30,6 +30,7 @@ from pacs_server.services.breakers import Breakers, Probe
 from pacs_server.services.fetching import FETCH, Fetching
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreRequest, StoreService
+from pacs_server.services.tasks import TaskService
 
 # When to come back to a remote that is busy and does not say when, in seconds.
 _BUSY_SECONDS: Final = 30.0
@@ -55,6 +56,7 @@ class FetchHandler:
         retrieve: RetrieveService,
         auditor: OutgoingAuditor,
         *,
+        tasks: TaskService,
         breakers: Breakers,
         probe: Probe,
         ae_title: Callable[[], str],
@@ -71,6 +73,7 @@ class FetchHandler:
         self.retrieve = retrieve
         self.ae_title = ae_title
         self.auditor = auditor
+        self._tasks = tasks
         self.breakers = breakers
         self._probe = probe
         self._most = most
@@ -94,12 +97,15 @@ class FetchHandler:
         remote = self.breakers.remote(task.target)
         closed = self.breakers.failing_after_probe(remote, self._probe) if remote is not None else None
         if closed is not None:
-            work.busy(task, closed.reason, max(closed.seconds, 1.0))
+            self._put_off(work, task, closed.reason, max(closed.seconds, 1.0))
+            # Those that wait with this task are not tried either, and some may have waited for too long.
+            for each in self._tasks.give_up_overdue(FETCH, task.target, _late(closed.reason)):
+                tell_dead(each)
             return
         try:
             _Attempt(self, work, task).run()
         except RemoteBusy as busy:
-            work.busy(task, str(busy), busy.seconds or _BUSY_SECONDS)
+            self._put_off(work, task, str(busy), busy.seconds or _BUSY_SECONDS)
         except RemoteUnreachable as error:
             if remote is None or work.is_interrupted() or self._is_away(work, task, remote, error):
                 return
@@ -111,8 +117,8 @@ class FetchHandler:
     def _is_away(self, work: Work, task: Task, remote: RemoteAEConfig, error: RemoteUnreachable) -> bool:
         """Settle a task whose remote did not answer; whether the remote as a whole is away.
 
-        Then the task waits and loses no attempt, however long that is: no study is given up because of it. A remote
-        that says that it is there has failed at this study alone.
+        Then the task waits and loses no attempt, however long that is; only one with a deadline is given up then. A
+        remote that says that it is there has failed at this study alone.
         """
         reason = self._probe(remote)
         if work.is_interrupted():
@@ -122,8 +128,19 @@ class FetchHandler:
             return False
         self.breakers.failed(remote.name, reason)
         closed = self.breakers.failing(remote.name)
-        work.busy(task, str(error), closed.seconds if closed is not None else _AWAY_SECONDS)
+        self._put_off(work, task, str(error), closed.seconds if closed is not None else _AWAY_SECONDS)
         return True
+
+    @staticmethod
+    def _put_off(work: Work, task: Task, reason: str, seconds: float) -> None:
+        """Leave a task for later, without an attempt, or give it up if somebody has ordered it long ago."""
+        is_late = task.deadline is not None and work.now >= task.deadline
+        work.busy(task, _late(reason) if is_late else reason, seconds)
+
+
+def _late(reason: str) -> str:
+    """Why a task is given up that somebody has ordered, where `reason` is why it waits."""
+    return f"not fetched within fetching.give_up_after: {reason}"
 
 
 class _Attempt:

@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from pacs_server.config.sections.fetching import FetchingConfig
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.dicom.uids import is_uid
 from pacs_server.errors import InvalidRequest, NotFound
 from pacs_server.index.remote_studies import RemoteStudyIndex
 from pacs_server.index.task_values import NewTask, Priority, Task
-from pacs_server.services.tasks import TaskService
+from pacs_server.services.tasks import RetryPolicy, TaskService
 
 FETCH: Final = "fetch"
 
@@ -36,6 +37,11 @@ class Fetching:
             "instance": self.sop_instance_uid,
         }
         return {name: uid for name, uid in named.items() if uid}
+
+
+def retry_policy(settings: FetchingConfig) -> RetryPolicy:
+    """When fetching is tried again; only what somebody has ordered has a deadline."""
+    return RetryPolicy(lasts=settings.give_up_after)
 
 
 class FetchService:

@@ -237,11 +237,14 @@ class TaskService:
     def retry(self, task: Task) -> bool:
         """Make a task due now that is ready, dead or cancelled, with all its time and attempts before it.
 
+        One without a deadline gets none: what caused it does not give up.
+
         Returns False if it has changed meanwhile, or the same work waits as another task.
         """
         now, policy = self.now(), self.policy(task.kind)
         attempts = None if policy.attempts is None else 0
-        retried = self._index.retry(task.id, now, policy.deadline(now), attempts)
+        deadline = None if task.deadline is None else policy.deadline(now)
+        retried = self._index.retry(task.id, now, deadline, attempts)
         self.changed.set()
         return retried
 

@@ -1,13 +1,14 @@
 """An archive that cannot be opened leaves nothing open, and one that is open takes over what may change."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from pacs_server.app import assembly
 from pacs_server.app.assembly import open_archive, start_archive
-from pacs_server.config import AuditConfig, Config, DatabaseConfig, StorageConfig
+from pacs_server.config import AuditConfig, Config, DatabaseConfig, FetchingConfig, RemoteAEConfig, StorageConfig
 from pacs_server.errors import (
     AuditUnavailable,
     ConfigError,
@@ -17,6 +18,7 @@ from pacs_server.errors import (
     StorageUnavailable,
 )
 from pacs_server.index.database import Database
+from pacs_server.services.fetching import Fetching
 from pacs_server.storage.filesystem.archive_directory import archive_directory
 from pacs_server.storage.filesystem.spool import FileSystemSpool
 
@@ -101,3 +103,19 @@ def test_a_directory_that_cannot_be_made_is_named_by_its_key(
     with pytest.raises(error, match=says):
         start_archive(lambda: config.model_copy(update={section: changed}))
     assert below(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_what_is_ordered_has_a_deadline_and_keeps_it_when_it_is_made_due(tmp_path: Path) -> None:
+    remote = RemoteAEConfig(ae_title="OLD", host="127.0.0.1", port=104)
+    config = settings(tmp_path).model_copy(
+        update={"remote_aes": (remote,), "fetching": FetchingConfig(give_up_after=3600)}
+    )
+    with open_archive(config) as archive:
+        task = archive.tasks.find(archive.fetching.fetch("OLD", Fetching("1.2.3"), "ann"))
+        assert task is not None
+        assert task.deadline == task.created + timedelta(hours=1)
+        assert archive.tasks.hasten(task.dedupe_key or "")
+        again = archive.tasks.find(task.id)
+        assert again is not None
+        assert again.deadline == task.deadline

@@ -198,10 +198,15 @@ def test_a_study_whose_task_is_gone_is_found_again(polled: Polled) -> None:
 
 
 def test_a_task_that_does_the_same_already_is_the_one(polled: Polled) -> None:
-    by_hand = polled.tasks.add(fetch_task("WS1", Fetching("1.1"), "ann"))
+    limited = replace(fetch_task("WS1", Fetching("1.1"), "ann"), deadline=polled.clock() + timedelta(days=3))
+    by_hand = polled.tasks.add(limited)
     polled.take(match("1.1"))
     polled.polling.start_waiting("WS1")
     assert polled.one("1.1").task_id == by_hand
+    # What polling wants as well is not given up because the remote is away.
+    ordered = polled.tasks.find(by_hand)
+    assert ordered is not None
+    assert ordered.deadline is None
     polled.fetch("1.1")
     assert polled.states() == ["complete"]
     # What is fetched of it otherwise is not its end.

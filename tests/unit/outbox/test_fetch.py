@@ -14,18 +14,21 @@ from pacs_server.audit.recorder import Recorder
 from pacs_server.config import RemoteAEConfig
 from pacs_server.dicom.json_model import DataSet
 from pacs_server.dicom.levels import Level
-from pacs_server.errors import RemoteError, RemoteUnreachable
+from pacs_server.errors import RemoteBusy, RemoteError, RemoteUnreachable
+from pacs_server.index.remote_studies import RemoteStudyIndex
 from pacs_server.index.task_values import Task, TaskState
-from pacs_server.index.tasks import Wanted
+from pacs_server.index.tasks import TaskIndex, Wanted
 from pacs_server.outbox.fetch import FetchHandler
 from pacs_server.outbox.forward import probe_by
 from pacs_server.outbox.handler import Work
 from pacs_server.scu.remote import RemoteAE
 from pacs_server.scu.remotes import Remotes
 from pacs_server.scu.search import Search
-from pacs_server.services.fetching import FETCH, Fetching, fetch_task
+from pacs_server.services.fetching import FETCH, Fetching, FetchService, fetch_task
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.store import StoreService
+
+GIVE_UP_AFTER = timedelta(days=3)
 
 
 class Peer:
@@ -60,11 +63,14 @@ class Fetches:
     def __init__(self, out: Outbound) -> None:
         self.out, self.peer, self.ended = out, Peer(), list[str]()
         recorder = Recorder(out.trail, lambda: "PACS")
+        self.index = TaskIndex(out.database)
+        self.service = FetchService(out.tasks, lambda: out.remotes, RemoteStudyIndex(out.database))
         self.handler = FetchHandler(
             cast(Remotes, self.peer),
             cast(StoreService, None),
             cast(RetrieveService, self.peer),
             OutgoingAuditor(recorder),
+            tasks=out.tasks,
             breakers=out.breakers,
             probe=probe_by(cast(Any, self.peer)),
             ae_title=lambda: "PACS",
@@ -72,7 +78,13 @@ class Fetches:
         )
 
     def add(self, *uids: str) -> list[int]:
-        return [self.out.tasks.add(fetch_task("A", Fetching(uid), "a test")) for uid in uids]
+        """Have studies fetched as polling does."""
+        now = self.out.clock()
+        return [self.index.add(fetch_task("A", Fetching(uid), "a test"), now) for uid in uids]
+
+    def order(self, *uids: str) -> list[int]:
+        """Have studies fetched as people do."""
+        return [self.service.fetch("A", Fetching(uid), "ann") for uid in uids]
 
     def work(self) -> int:
         """Run what is due; how many tasks were run."""
@@ -112,6 +124,51 @@ def test_a_remote_that_is_away_for_days_costs_no_attempt_and_goes_on_when_it_is_
     fetches.work()
     assert {fetches.task(key).state for key in keys} == {TaskState.DONE}
     assert fetches.out.breakers.state("A").is_clean
+
+
+def test_what_somebody_has_ordered_is_given_up_in_the_end_and_can_be_resumed(fetches: Fetches) -> None:
+    fetches.peer.is_away = True
+    (polled,) = fetches.add("1.1")
+    ordered = fetches.order(*(f"2.{number}" for number in range(1, 6)))
+    fetches.work()
+    for _ in range(3 * 144 - 1):
+        fetches.out.clock.advance(600)
+        fetches.work()
+    assert {fetches.task(key).state for key in (polled, *ordered)} == {TaskState.READY}
+    for _ in range(2):
+        fetches.out.clock.advance(600)
+        fetches.work()
+    # Also those that nobody has tried, because the remote was left alone all the time.
+    said = {(task.state, task.last_error) for task in map(fetches.task, ordered)}
+    assert said == {(TaskState.DEAD, "not fetched within fetching.give_up_after: A fails: A: connection refused")}
+    assert fetches.task(polled).state == TaskState.READY, "polling has its own rules"
+    fetches.peer.is_away = False
+    assert fetches.out.tasks.retry(fetches.task(ordered[0]))
+    deadline = fetches.task(ordered[0]).deadline
+    assert deadline == fetches.out.clock() + GIVE_UP_AFTER, "all its time is before it again"
+    assert fetches.out.tasks.retry(fetches.task(polled))
+    assert fetches.task(polled).deadline is None
+    fetches.out.clock.advance(601)
+    fetches.work()
+    assert [fetches.task(key).state for key in (polled, *ordered[:2])] == [
+        TaskState.DONE, TaskState.DONE, TaskState.DEAD
+    ]  # fmt: skip
+
+
+def test_one_that_is_busy_at_the_end_of_its_time_is_given_up(fetches: Fetches, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str, search: Search) -> Iterator[DataSet]:
+        raise RemoteBusy("A: rejected: by the peer (2,3,1)")
+
+    monkeypatch.setattr(fetches.peer, "find", find)
+    (key,) = fetches.order("1.1")
+    fetches.work()
+    assert fetches.task(key).last_error == "A: rejected: by the peer (2,3,1)"
+    fetches.out.clock.advance(GIVE_UP_AFTER.total_seconds())
+    fetches.work()
+    task = fetches.task(key)
+    assert (task.state, task.last_error) == (
+        TaskState.DEAD, "not fetched within fetching.give_up_after: A: rejected: by the peer (2,3,1)"
+    )  # fmt: skip
 
 
 def test_a_study_at_which_the_remote_fails_alone_is_given_up(fetches: Fetches) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import event, update
 from pacs_server.index.task_models import task as table
 from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import NewTask, Priority, TaskState
-from pacs_server.index.tasks import MOST_LOST_LEASES, Wanted, add_task
+from pacs_server.index.tasks import MOST_LOST_LEASES, TaskIndex, Wanted, add_task
 from pacs_server.services import tasks as services
 from pacs_server.services.tasks import RetryPolicy
 
@@ -519,6 +519,18 @@ def test_what_is_made_due_is_the_task_that_waits_and_not_a_newer_one_that_is_ove
     assert node.service.retry(node.task(first))
     assert node.service.hasten("x")
     assert node.states() == ["ready", "cancelled"]
+
+
+def test_what_is_made_due_keeps_its_deadline_and_none_is_made_up_by_a_retry(
+    node_of: Callable[..., OutboxNode], clock: Clock
+) -> None:
+    node = node_of(RetryPolicy(lasts=100))
+    key = node.add(dedupe_key="x")
+    assert node.service.hasten("x")
+    assert node.task(key).deadline == clock() + timedelta(seconds=100)
+    without = TaskIndex(node.database).add(NewTask("send", "a test", "A"), clock())
+    assert node.service.retry(node.task(without))
+    assert node.task(without).deadline is None
 
 
 @pytest.mark.slow
