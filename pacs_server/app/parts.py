@@ -146,6 +146,7 @@ def _task_handlers(runtime: Runtime) -> dict[str, Handler]:
             archive.polling,
             archive.worklist,
             OutgoingAuditor(archive.audit),
+            tasks=archive.tasks,
         ),
     }
 

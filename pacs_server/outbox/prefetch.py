@@ -56,12 +56,15 @@ class PrefetchHandler:
         polling: PollingService,
         worklist: WorklistService,
         auditor: OutgoingAuditor,
+        *,
+        tasks: TaskService,
     ) -> None:
         self._remotes = remotes
         self._queries = RemoteQueries(remotes, auditor)
         self._prefetching = prefetching
         self._polling = polling
         self._worklist = worklist
+        self._tasks = tasks
 
     def at_once(self, target: str) -> int:
         """Two, so that a remote that hangs does not hold up the patients of others."""
@@ -73,16 +76,29 @@ class PrefetchHandler:
     def run(self, work: Work) -> None:
         """Ask for the earlier studies of one patient, and once more before the appointment."""
         (task,) = work.tasks
-        number = int(task.payload["item"])
-        row = self._worklist.get(str(number))
-        if row is None or row.id != number or row.item.status not in SHOWN or not self._prefetching.rules():
+        number, rules = int(task.payload["item"]), self._prefetching.rules()
+        patient = self._planned(number)
+        if patient is None or not rules:
             self._prefetching.forget(number)
             work.done(task)
             return
-        patient = _patient(row)
         failures = self._ask_all(patient, work)
         if work.is_interrupted():
             return
+        self._settle(work, patient, failures)
+        # What changes from now on makes the task due. What changed while it ran could not.
+        if (self._planned(number), self._prefetching.rules()) != (patient, rules):
+            self._tasks.hasten(_key(number))
+
+    def _planned(self, number: int) -> Patient | None:
+        """The patient of an item; None if it is planned no more."""
+        row = self._worklist.get(str(number))
+        is_planned = row is not None and row.id == number and row.item.status in SHOWN
+        return _patient(row) if row is not None and is_planned else None
+
+    def _settle(self, work: Work, patient: Patient, failures: list[str]) -> None:
+        """Put the task off until the remotes are to be asked again, if they are."""
+        (task,) = work.tasks
         left = (patient.appointment - AGAIN_BEFORE - work.now).total_seconds()
         if failures and task.attempts >= _FAILURES and work.now < patient.appointment:
             work.wait(task, "; ".join(failures), _PAUSE)
@@ -176,12 +192,17 @@ def look(prefetching: PrefetchService, tasks: TaskService) -> None:
     """Add the tasks for what was planned, or planned otherwise, since the last look."""
     try:
         for item, signature in prefetching.to_ask(datetime.now().astimezone().date()):
-            key = f"{PREFETCH}:{item}"
-            tasks.add(NewTask(PREFETCH, f"prefetch for worklist item {item}", payload={"item": item}, dedupe_key=key))
-            tasks.hasten(key)
+            cause = f"prefetch for worklist item {item}"
+            tasks.add(NewTask(PREFETCH, cause, payload={"item": item}, dedupe_key=_key(item)))
+            tasks.hasten(_key(item))
             prefetching.asked(item, signature)
     except PacsError as error:
         log.warning("worklist not looked at for earlier studies", extra={"reason": str(error)})
+
+
+def _key(item: int) -> str:
+    """What tells the task of an item from all others."""
+    return f"{PREFETCH}:{item}"
 
 
 def _patient(row: ItemRow) -> Patient:

@@ -32,10 +32,10 @@ def study_match(uid: str, patient: str) -> dict[str, Any]:
     return {tag: {"vr": "LO", "Value": [value]} for tag, value in (("0020000D", uid), ("00100020", patient))}
 
 
-def planned(both: Two, **patient: str) -> int:
-    """A CT of a patient that is planned for tomorrow; its id."""
-    tomorrow = f"{date.today() + timedelta(days=1):%Y%m%d}"
-    item = numbered(7, {"ScheduledProcedureStepStartDate": tomorrow, "Modality": "CT"}, **patient)
+def planned(both: Two, days: int = 1, **patient: str) -> int:
+    """A CT of a patient that is planned for tomorrow, or in so many days; its id."""
+    day = f"{date.today() + timedelta(days=days):%Y%m%d}"
+    item = numbered(7, {"ScheduledProcedureStepStartDate": day, "Modality": "CT"}, **patient)
     both.here.archive.worklist.put([item])
     row = both.here.archive.worklist.get(item.accession_number)
     assert row is not None
@@ -129,3 +129,27 @@ def test_a_study_is_not_fetched_before_the_remote_has_said_that_it_is_of_one_pat
         monkeypatch.setattr(PrefetchHandler, "_is_of_one", is_of_one)
         archive.tasks.hasten(f"{PREFETCH}:{item}")
         assert eventually(lambda: len(stored(both.here, str(study[0].StudyInstanceUID))) == 1)
+
+
+def test_a_patient_that_is_corrected_while_the_remote_is_asked_is_asked_for_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The appointment is far, so the remote is not asked again for days unless the item changes."""
+    with two(tmp_path, settings=prefetching()) as both:
+        wrong, right = (make_study(1, 1, PatientID=each, StudyDate="20260105") for each in ("P1", "P2"))
+        for study in (wrong, right):
+            both.store(study)
+        ask, asked = PrefetchHandler._ask, list[str]()
+
+        def corrected(handler: PrefetchHandler, *arguments: Any) -> Any:
+            asked.append(arguments[2].patient_id)
+            if asked == ["P1"]:
+                assert planned(both, days=9, PatientID="P2") == item
+            return ask(handler, *arguments)
+
+        monkeypatch.setattr(PrefetchHandler, "_ask", corrected)
+        item = planned(both, days=9, PatientID="P1")
+        assert eventually(lambda: len(stored(both.here, str(right[0].StudyInstanceUID))) == 1)
+        assert asked == ["P1", "P2"]
+        priors = both.here.archive.prefetching.priors(item)
+        assert [each.study_instance_uid for each in priors] == [str(right[0].StudyInstanceUID)]
