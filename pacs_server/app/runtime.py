@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from pacs_server.app.assembly import OpenArchive, entity_settings, remote_aes
+from pacs_server.app.polled import check_queries
 from pacs_server.app.ports import Addresses, Ports
 from pacs_server.app.remotes import dicomweb_remotes
 from pacs_server.app.seams import Seams
@@ -50,6 +51,7 @@ class LiveSettings:
 
         A server that listens for TLS keeps `listening_tls` if `config` switches TLS off: that needs a restart.
         """
+        check_queries(config)
         audit = config.audit
         sends_audit_over_tls = audit.syslog_host is not None and audit.syslog_protocol == "tls"
         return cls(

@@ -23,6 +23,10 @@ def check_config(context: typer.Context, config: ConfigOption = None) -> None:
         from pacs_server.services.routing import compile_rules
 
         compile_rules(settings)
+    if settings.polling:
+        from pacs_server.app.polled import check_queries
+
+        check_queries(settings)
     typer.echo("ok")
     for warning in cautions(settings):
         typer.echo(f"note: {warning}")

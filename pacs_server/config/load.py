@@ -57,6 +57,8 @@ _EXPECTED: Final = {
     "string_type": "text",
     "is_instance_of": "a path",
     "tuple_type": "a list",
+    "mapping_type": "a mapping of keys to values",
+    "dict_type": "a mapping of keys to values",
     "model_type": "a mapping of keys to values",
 }
 _TEXTUAL: Final = ("string_type", "is_instance_of")
@@ -270,6 +272,8 @@ def _sentence(detail: ErrorDetails, key: str) -> str:
         return one_line(detail["msg"])
     if detail["input"] is None:
         return "has no value"
+    if kind == "too_short" and not isinstance(detail["input"], str):
+        return "is empty, and needs at least one entry"
     if kind in _EXPECTED:
         quotes = " (put it in quotes)" if kind in _TEXTUAL and isinstance(detail["input"], int | float) else ""
         return f"{value} is not {_EXPECTED[kind]}{quotes}"

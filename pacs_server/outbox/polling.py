@@ -24,6 +24,7 @@ from pacs_server.kit.periodic import Periodic
 from pacs_server.outbox.handler import Work
 from pacs_server.outbox.modalities import StudyModalities
 from pacs_server.scu.queries import RemoteQueries
+from pacs_server.scu.query_keys import is_study_date
 from pacs_server.scu.remotes import Remotes, participant
 from pacs_server.scu.search import Search
 from pacs_server.services.fetching import FETCH
@@ -208,7 +209,7 @@ def _is_too_late(task: Task, entry: PollingConfig, now: datetime) -> bool:
 
 def _keys(entry: PollingConfig, now: datetime, answered_at: datetime | None) -> dict[str, str]:
     keys = dict(entry.query)
-    if "StudyDate" not in keys:
+    if not any(map(is_study_date, keys)):
         keys["StudyDate"] = f"{first_day(now.astimezone().date(), entry.window, answered_at):%Y%m%d}-"
     return keys
 

@@ -12,11 +12,21 @@ from pacs_server.dicom.private_elements import vr_of
 from pacs_server.dicom.vendors import Quirks
 from pacs_server.dicom.vr import SINGLE_VALUED_VRS
 from pacs_server.errors import InvalidIdentifier
-from pacs_server.scu.request import private_of, tag_of
+from pacs_server.scu.request import data_set_of, private_of, tag_of
 
 # So many requests are made of one query at most.
 MOST_REQUESTS: Final = 100
 MODALITIES: Final = "00080061"
+_STUDY_DATE: Final = 0x00080020
+# Specific Character Set and Query/Retrieve Level.
+_OURS: Final = (0x00080005, 0x00080052)
+# What a search for studies cannot have (PS3.4 C.4.1.2.2.1), and what people mean by it.
+_OF_OTHER_LEVELS: Final = {
+    0x00080060: "use ModalitiesInStudy",
+    0x00080016: "use SOPClassesInStudy",
+    0x00080018: "use StudyInstanceUID",
+    0x0020000E: "use StudyInstanceUID",
+}
 
 
 def requests_of(keys: Mapping[str, str], quirks: Quirks) -> list[dict[str, str]]:
@@ -38,6 +48,32 @@ def requests_of(keys: Mapping[str, str], quirks: Quirks) -> list[dict[str, str]]
     if count > MOST_REQUESTS:
         raise InvalidIdentifier(f"{count} values have to be asked for one by one, and {MOST_REQUESTS} are the most")
     return [plain | dict(zip(lists, values, strict=True)) for values in product(*lists.values())]
+
+
+def refuse_key_of_study(path: str, text: str) -> None:
+    """Raise InvalidIdentifier unless a search for studies can have this key: remotes ignore what they cannot match.
+
+    Then they answer with all studies, of which each would be fetched.
+    """
+    data_set_of({path: text})
+    if private_of(path) is not None:
+        return
+    tag = tag_of(path.partition(".")[0])
+    if tag in _OURS:
+        raise InvalidIdentifier("the server sets this itself, leave it out")
+    if tag in _OF_OTHER_LEVELS:
+        raise InvalidIdentifier(f"a search for studies cannot have this, {_OF_OTHER_LEVELS[tag]}")
+    if (vr := _vr(path)) in ("DA", "TM", "DT") and text:
+        try:
+            matcher_for(vr, text)
+        except InvalidIdentifier:
+            example = "20260101, 20260101- or 20260101-20260131" if vr == "DA" else "0700, 0700- or 0700-1900"
+            raise InvalidIdentifier(f"{text[:64]!r} is no date or time such as {example}") from None
+
+
+def is_study_date(path: str) -> bool:
+    """Whether a key, by keyword or tag, is the Study Date."""
+    return "." not in path and private_of(path) is None and tag_of(path) == _STUDY_DATE
 
 
 def _is_modalities(path: str) -> bool:

@@ -18,10 +18,25 @@ def _list(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-def _check_modality(text: str) -> str:
-    if not _MODALITY.fullmatch(text):
-        raise ValueError(f"{text[:20]!r} is not a modality such as CT")
-    return text
+def _modalities(value: Any) -> Any:
+    """The modalities as a tuple, or one of the words that stand for them. Raises ValueError."""
+    value = _list(value)
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError("write same, any, or a list of modalities such as [CT, MR]")
+    if tuple(value) in (("same",), ("any",)):
+        return value[0]
+    for each in value:
+        if not isinstance(each, str) or not _MODALITY.fullmatch(each):
+            raise ValueError(f"{str(each)[:20]!r} is not a modality such as CT; same and any stand alone")
+    return tuple(value)
+
+
+def _body_parts(value: Any) -> Any:
+    """The body parts as a tuple, or `any`. Raises ValueError."""
+    value = _list(value)
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(each, str) for each in value):
+        raise ValueError("write any, or a list of body parts such as [CHEST, HEAD]")
+    return "any" if tuple(value) == ("any",) else tuple(value)
 
 
 def _check_built(then: str) -> str:
@@ -30,13 +45,17 @@ def _check_built(then: str) -> str:
     return then
 
 
+def _one_text(value: Any) -> Any:
+    """The value of a key. Raises ValueError for a list."""
+    if isinstance(value, list | tuple):
+        raise ValueError(r"write several values as one text, with a backslash between them, such as CT\MR")
+    return value
+
+
 _Name = Annotated[str, AfterValidator(check_name)]
 _Names = Annotated[tuple[_Name, ...], Field(strict=False, min_length=1), BeforeValidator(_list)]
-_Modalities = Annotated[
-    tuple[Annotated[str, AfterValidator(_check_modality)], ...],
-    Field(strict=False, min_length=1),
-    BeforeValidator(_list),
-]
+_Modalities = Annotated[Literal["same", "any"] | tuple[str, ...], BeforeValidator(_modalities)]
+_BodyParts = Annotated[Literal["any"] | tuple[str, ...], BeforeValidator(_body_parts)]
 _Priority = Literal["urgent", "high", "medium", "low"]
 
 
@@ -50,7 +69,7 @@ class PollingConfig(Section):
     remote: _Name
     name: str = ""
     every: Annotated[Duration, Field(ge=1)]
-    query: Annotated[Mapping[str, str], Field(strict=False)] = {}
+    query: Annotated[Mapping[str, Annotated[str, BeforeValidator(_one_text)]], Field(strict=False)] = {}
     window: Duration = 172_800.0
     then: Annotated[Literal["fetch", "route", "analyse"], AfterValidator(_check_built)] = "fetch"
     priority: _Priority = "medium"
@@ -70,8 +89,8 @@ class PrefetchConfig(Section):
 
     on: Literal["worklist"] = "worklist"
     from_: _Names = Field(alias="from")
-    modalities: Literal["same", "any"] | _Modalities = "same"
-    body_parts: Literal["any"] | _Names = "any"
+    modalities: _Modalities = "same"
+    body_parts: _BodyParts = "any"
     priors: Annotated[int, Field(ge=1, le=100)] = 3
     within: Duration = 157_680_000.0
     priority: _Priority = "high"

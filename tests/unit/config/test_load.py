@@ -260,6 +260,39 @@ def test_a_time_that_is_too_long_is_told_in_words(load_text: Load) -> None:
     assert load_text(f"{remote}polling: [{{remote: A, every: 5m, window: 10y}}]").polling[0].window == 315_360_000
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prefetch: [{from: []}]", "prefetch[0].from: is empty, and needs at least one entry"),
+        ("prefetch: [{from: A, modalities: ct}]", "prefetch[0].modalities: 'ct' is not a modality such as CT"),
+        (
+            "prefetch: [{from: A, modalities: [CT, any]}]",
+            "modalities: 'any' is not a modality such as CT; same and any",
+        ),
+        ("prefetch: [{from: A, modalities: []}]", "modalities: write same, any, or a list of modalities such as [CT"),
+        ("prefetch: [{from: A, modalities: {}}]", "modalities: write same, any, or a list of modalities such as [CT"),
+        ("prefetch: [{from: A, body_parts: []}]", "body_parts: write any, or a list of body parts such as [CHEST"),
+        (
+            "polling: [{remote: A, every: 5m, query: [a]}]",
+            "polling[0].query: a list is not a mapping of keys to values",
+        ),
+        (
+            "polling: [{remote: A, every: 5m, query: {ModalitiesInStudy: [CT, MR]}}]",
+            r"query.ModalitiesInStudy: write several values as one text, with a backslash between them, such as CT\MR",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_told_in_words(load_text: Load, text: str, message: str) -> None:
+    assert message in error_of(lambda: load_text(text))
+
+
+def test_one_modality_or_body_part_needs_no_list(load_text: Load) -> None:
+    remote = "remote_aes: [{ae_title: A, host: a, port: 104}]"
+    wanted = "[{from: A, modalities: CT, body_parts: CHEST}, {from: A, modalities: [any], body_parts: [any]}]"
+    rules = load_text(f"{remote}\nprefetch: {wanted}").prefetch
+    assert [(each.modalities, each.body_parts) for each in rules] == [(("CT",), ("CHEST",)), ("any", "any")]
+
+
 def test_ports_that_do_not_meet(load_text: Load) -> None:
     load_text("server: {port: 9090}\nmonitoring: {enabled: false}")
     load_text("server: {port: 9090}\nmonitoring: {host: 127.0.0.2}")

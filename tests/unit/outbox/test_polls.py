@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from outboxes import Clock, OutboxNode
 
+from pacs_server.config.sections.polling import PollingConfig
 from pacs_server.index.task_values import Task
 from pacs_server.index.tasks import Wanted
-from pacs_server.outbox.polling import Polls
+from pacs_server.outbox.polling import Polls, _keys
 from pacs_server.services.fetching import FETCH, Fetching, fetch_task
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -93,3 +94,12 @@ def test_what_a_remote_asks_to_wait_is_respected(looked: Looked) -> None:
         looked.polls.look()
     looked.begun().look()
     assert looked.claim() == []
+
+
+@pytest.mark.parametrize("key", ["StudyDate", "0008,0020", "00080020"])
+def test_a_study_date_of_the_query_counts_by_keyword_and_by_tag(key: str) -> None:
+    entry = PollingConfig.model_validate({"remote": "WS1", "every": "5m", "query": {key: "20200101-"}})
+    now = datetime(2026, 3, 2, 12, tzinfo=UTC)
+    assert _keys(entry, now, None) == {key: "20200101-"}
+    days = _keys(entry.model_copy(update={"query": {"StudyID": "1"}}), now, None)
+    assert days == {"StudyID": "1", "StudyDate": "20260227-"}
