@@ -27,6 +27,7 @@ from pacs_server.index.deliveries import FORWARD, DeliveryIndex
 from pacs_server.index.delivery_overview import DeliveryOverview
 from pacs_server.index.history import HistoryIndex
 from pacs_server.index.instances import InstanceIndex
+from pacs_server.index.integrity import IntegrityIndex
 from pacs_server.index.listing import ListingIndex
 from pacs_server.index.logins import KeyIndex, SessionIndex
 from pacs_server.index.marks import MarkIndex
@@ -83,6 +84,7 @@ from pacs_server.services.tasks import TaskService
 from pacs_server.services.worklist import WorklistService
 from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.storage.assembly import files_of
+from pacs_server.upkeep.known_faults import KnownFaults
 from pacs_server.upkeep.recovery import recover
 
 
@@ -114,6 +116,7 @@ class OpenArchive:
     listing: ListingService
     study_list: StudyListService
     statistics: StatisticsService
+    faults: KnownFaults
     deletions: DeletionService
     directory_exports: DirectoryExportService
     marks: MarkService
@@ -246,6 +249,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         listing=ListingService(ListingIndex(database)),
         study_list=StudyListService(StudyListIndex(database)),
         statistics=StatisticsService(StatisticsIndex(database)),
+        faults=KnownFaults(files.storage, IntegrityIndex(database), StateIndex(database)),
         marks=MarkService(MarkIndex(database), files.marks, audit),
         deletions=deletions,
         directory_exports=DirectoryExportService(

@@ -86,6 +86,7 @@ def _web_door(
         listing=archive.listing,
         study_list=archive.study_list,
         statistics=archive.statistics,
+        faults=archive.faults,
         users=UserService(lambda: runtime.config().user_identity.users_path, archive.audit),
         keys=archive.keys,
         events=events,

@@ -67,6 +67,7 @@ def verify(  # noqa: PLR0913
             unknown = _is_unknown(sources, report)
             if not unknown or output is not None:
                 _print_report(report, run, output)
+            archive.faults.keep(report, run.findings())
             run.forget()
     except KeyboardInterrupt:
         fail("interrupted; verify --resume goes on from here", 130)

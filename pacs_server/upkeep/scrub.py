@@ -25,7 +25,7 @@ from pacs_server.upkeep.checking import Checks, Finding, FindingKind, check
 log = logging.getLogger(__name__)
 
 _STATE: Final = "scrub"
-_FINDINGS: Final = "scrub.finding."
+SCRUB_FINDINGS: Final = "scrub.finding."
 # What the feed of changes says of an instance that is in order again, in the place of the kind of a finding.
 _IN_ORDER: Final = "in order"
 _PAGE: Final = 50
@@ -176,13 +176,13 @@ class Scrub:
             known = self._findings.get(uid)
         if found is None:
             if known is not None:
-                self._state.remove([_FINDINGS + uid], [_change(uid, _IN_ORDER)])
+                self._state.remove([SCRUB_FINDINGS + uid], [_change(uid, _IN_ORDER)])
                 log.info("instance is in order again", extra={"sop_instance_uid": uid})
         else:
             kept = asdict(found) | {"number": self._position.number}
             # Every pass finds it again, which is no news.
             changes = [_change(uid, found.kind)] if found.kind != known else []
-            self._state.put({_FINDINGS + uid: json.dumps(kept)}, changes)
+            self._state.put({SCRUB_FINDINGS + uid: json.dumps(kept)}, changes)
             what = {"sop_instance_uid": uid, "path": found.path, "found": found.kind, "detail": found.detail}
             log.error("stored instance is not in order", extra=what)
         with self._lock:
@@ -194,13 +194,13 @@ class Scrub:
     def _passed(self) -> None:
         """End a pass: instances that only an earlier pass found are no longer in the archive."""
         position = self._position
-        items = self._state.items(_FINDINGS)
+        items = self._state.items(SCRUB_FINDINGS)
         gone = [key for key, text in items if json.loads(text)["number"] < position.number]
         if gone:
             self._state.remove(gone)
         with self._lock:
             for key in gone:
-                self._findings.pop(key.removeprefix(_FINDINGS), None)
+                self._findings.pop(key.removeprefix(SCRUB_FINDINGS), None)
         position.reading, position.last_pass = False, time.time()
         self._save(now=True)
         log.info("scrub has read the whole archive", extra={"findings": sum(self.findings().values())})
@@ -222,8 +222,8 @@ class Scrub:
         kept = self._state.get(_STATE)
         if kept is not None:
             self._position = _ScrubPosition(**json.loads(kept))
-        items = self._state.items(_FINDINGS)
-        known = {key.removeprefix(_FINDINGS): FindingKind(json.loads(text)["kind"]) for key, text in items}
+        items = self._state.items(SCRUB_FINDINGS)
+        known = {key.removeprefix(SCRUB_FINDINGS): FindingKind(json.loads(text)["kind"]) for key, text in items}
         with self._lock:
             self._findings = known
         self._saved_at = time.monotonic()

@@ -40,6 +40,7 @@ from pacs_server.services.study_list import StudyListService
 from pacs_server.services.tasks import TaskService
 from pacs_server.services.users import UserService
 from pacs_server.services.worklist import WorklistService
+from pacs_server.upkeep.known_faults import KnownFaults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,7 @@ class WebServices:
     listing: ListingService
     study_list: StudyListService
     statistics: StatisticsService
+    faults: KnownFaults
     users: UserService
     keys: APIKeyService
     events: EventHub

@@ -22,6 +22,7 @@ from pacs_server.web.api.deliveries import Deliveries
 from pacs_server.web.api.downloads import Downloads
 from pacs_server.web.api.events import Events
 from pacs_server.web.api.exports import Exports
+from pacs_server.web.api.faults import StorageFaults
 from pacs_server.web.api.history import History
 from pacs_server.web.api.marks import Marks
 from pacs_server.web.api.notes import Notes
@@ -82,6 +83,7 @@ _RESOURCES: Final = (
     ShareLinks,
     AboutServer,
     StorageStatistics,
+    StorageFaults,
     SendQueueResource,
     PeerRulesResource,
     Samples,

@@ -1,12 +1,16 @@
 """`pacs-server verify --study`: what is not known looks like no success."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from datasets import make_ct, write_part10
 from pydicom import dcmread
+
+from pacs_server.app.assembly import open_archive
+from pacs_server.config.load import load
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -60,6 +64,26 @@ def test_a_study_comes_back_from_a_backup(run: Run, study: str, tmp_path: Path, 
     (now,) = {*(tmp_path / "archive" / study).rglob("*.dcm")} - {file}
     assert dcmread(now) == original
     assert run("verify", "--study", study)[0] == 0
+
+
+@pytest.mark.slow
+def test_what_is_found_is_kept_for_the_page_of_the_storage(run: Run, study: str, tmp_path: Path) -> None:
+    (file,) = (tmp_path / "archive" / study).rglob("*.dcm")
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert run("verify")[0] == 1
+
+    def kept() -> list[str]:
+        with open_archive(load(None, environ=os.environ, overrides={})) as archive:
+            last = archive.faults.last_verification()
+            assert last is not None
+            assert (last.files, last.findings) == (2, 1)
+            return [fault.study for fault in archive.faults.faults()]
+
+    assert kept() == [study]
+    file.write_bytes(data)
+    assert run("verify", "--study", study)[0] == 0
+    assert kept() == []
 
 
 @pytest.mark.slow

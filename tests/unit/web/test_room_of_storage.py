@@ -15,8 +15,11 @@ from servers import eventually
 
 from pacs_server.dicom.caller import Role
 from pacs_server.errors import ResourceLimitation
+from pacs_server.index.integrity import IntegrityIndex
+from pacs_server.index.state import StateIndex
 from pacs_server.services.statistics import Day
 from pacs_server.upkeep.last_backup import LastBackup
+from pacs_server.upkeep.verify import Verification, VerificationProgress, VerificationSources, begin
 from pacs_server.web.pages.plots import HEIGHT, WIDTH, bars, growth, months
 
 TODAY = date(2026, 3, 2)
@@ -79,6 +82,47 @@ def test_the_last_backup_is_told_and_cautioned_of(rooms: Rooms, monkeypatch: pyt
     assert "older than a week" not in page
     assert "older than a week" in shown(replace(made, ended=made.ended - 2 * 86_400))
     assert "2 files are missing" in shown(replace(made, problems=2))
+
+
+def test_damaged_and_missing_files_are_listed_with_their_studies(rooms: Rooms) -> None:
+    lost, two, well = (
+        make_ct(PatientName=name, StudyDescription="<b>Head</b>") for name in ("Roe^Jane", "Doe^John", "Poe^Edgar")
+    )
+    rooms.store([lost, two, well])
+    rooms.act_as(Role.OPERATOR)
+    page = rooms.page("/storage")
+    assert "not verified yet" in page
+    assert "Damaged and missing files" not in page
+    paths = []
+    for ds in (lost, two):
+        found = rooms.archive.archive.find(str(ds.SOPInstanceUID))
+        assert found is not None
+        paths.append(rooms.directory / "archive" / found.path)
+    paths[0].unlink()
+    paths[1].chmod(0o600)
+    paths[1].write_bytes(paths[1].read_bytes()[:-2] + b"xx")
+    (rooms.directory / "archive" / "9.9").mkdir()
+    (rooms.directory / "archive" / "9.9" / "strange<.dcm").write_bytes(b"x")
+    index, state = IntegrityIndex(rooms.archive.database), StateIndex(rooms.archive.database)
+    sources = VerificationSources(rooms.archive.files, index, state)
+    begun = begin(state, VerificationProgress("now", None, None, True))
+    run = Verification(sources, begun, lambda size: None, lambda progress: None)
+    rooms.archive.faults.keep(run.run(), run.findings())
+    page = rooms.page("/storage")
+    listed = page.partition('<section id="faults">')[2].partition("</section>")[0]
+    assert f'<a href="/studies/{lost.StudyInstanceUID}">Roe, Jane</a>' in listed
+    assert f'<a href="/studies/{two.StudyInstanceUID}">Doe, John</a>' in listed
+    assert "Poe" not in listed
+    assert "&lt;b&gt;Head" in listed
+    assert '<span class="tag bad">1 missing</span>' in listed
+    assert '<span class="tag bad">1 changed</span>' in listed
+    assert "9.9/strange&lt;.dcm" in listed
+    assert '<span class="tag bad">3 faults</span>' in page
+    assert rooms.get("/storage/faults")["last_verification"]["instances"] == 3
+    rooms.send("POST", "/trash", {"level": "study", "uid": lost.StudyInstanceUID, "reason": "x"}, 201)
+    assert "Roe" not in rooms.page("/storage").partition('<section id="faults">')[2].partition("</section>")[0]
+    rooms.act_as(Role.READER)
+    rooms.send("GET", "/storage/faults", status=403)
 
 
 def test_growth_ends_at_the_total_and_today() -> None:
