@@ -15,6 +15,8 @@ from pacs_server.audit.outgoing import OutgoingAuditor
 from pacs_server.audit.transfers import Arrivals
 from pacs_server.config.sections.remote_aes import RemoteAEConfig
 from pacs_server.dicom.caller import Caller, Door
+from pacs_server.dicom.identifier import RetrieveKeys
+from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import InstanceMismatch, PacsError, RemoteBusy, RemoteError, RemoteUnreachable
@@ -38,6 +40,8 @@ _BUSY_SECONDS: Final = 30.0
 _AWAY_SECONDS: Final = 10.0
 # The progress is told, and the task looked at, so often, in seconds.
 _TOLD_SECONDS: Final = 2.0
+# A remote that does not list its instances is asked for the list so many times more if something of the study is here.
+_MAY_PASS: Final = 2
 # So many UIDs are asked for at once.
 _TOGETHER: Final = 100
 # So many of the missing instances are named.
@@ -206,11 +210,19 @@ class _Attempt:
             raise
         except RemoteError as error:
             detail = str(error)
+            if self._task.attempts < _MAY_PASS and self._is_begun():
+                # Without the list all of it would come again, and the next answer may be another one.
+                raise
             return None
         finally:
             there = participant(self._remote, Role.DESTINATION)
             service = STUDY_ROOT if isinstance(self._remote, RemoteAE) else QIDO
             self._handler.auditor.asked(self._caller, there, service, keys, detail, failed=failed)
+
+    def _is_begun(self) -> bool:
+        """Whether something of the study is here."""
+        keys = RetrieveKeys(Level.STUDY, study_instance_uids=(self._fetching.study_instance_uid,))
+        return bool(self._handler.retrieve.select(keys))
 
     def _missing(self) -> list[str]:
         """The instances that the remote has and that are not here."""

@@ -288,6 +288,9 @@ def _is_wanted(finder: Finder, named: Named, known: RemoteStudy, here: int, now:
     # What a person has deleted here is not fetched again.
     if not here or here < (known.listed_instances or 0):
         return grown and here > 0
+    if known.listed_instances is None:
+        # A remote that does not list its instances would send all of them again.
+        return grown
     pause = _WITHOUT_COUNTS if named.instances is None else _ONCE_IN_A_WHILE
     return grown or _is_over(known.completed_at or known.changed_at, pause, now)
 

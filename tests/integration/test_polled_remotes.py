@@ -275,6 +275,30 @@ def test_a_remote_that_counts_wrong(tmp_path: Path, database_url: str) -> None:
         assert (week.missing(), week.twice()) == ({}, {})
 
 
+@pytest.mark.parametrize("ever", [False, True], ids=["for a moment", "ever"])
+def test_a_remote_that_does_not_list_what_it_has(tmp_path: Path, database_url: str, ever: bool) -> None:
+    """What is here comes again only from a remote that never lists its instances, when it has something new."""
+    with polled(tmp_path, database_url) as (week, there):
+
+        def day(times: int) -> None:
+            # The first search of a day is for studies.
+            with there.faults.status("C-FIND", 0xA700, skip=1, times=times):
+                week.day("there")
+
+        study = week.study("there", 1, 3)
+        day(100 if ever else 0)
+        assert (week.missing(), week.twice()) == ({}, {})
+        day(100 if ever else 1)
+        assert week.twice() == {}
+        week.add(
+            "there", [make_ct(study[0].StudyInstanceUID, study[0].SeriesInstanceUID, StudyDate=study[0].StudyDate)]
+        )
+        day(100 if ever else 2)
+        assert week.missing() == {}
+        assert set(week.twice()) == ({str(each.SOPInstanceUID) for each in study} if ever else set())
+        assert complete(week)
+
+
 def test_the_same_study_under_two_patients(tmp_path: Path, database_url: str) -> None:
     with polled(tmp_path, database_url) as (week, there):
         other = week.study("there", 1, 1)

@@ -108,6 +108,9 @@ SILENT = replace(NAMED, series=None, instances=None)
         # The same if the remote never named its instances.
         ({"listed_instances": None}, NAMED, 0, 23, State.COMPLETE),
         ({"listed_instances": None}, GROWN, 0, 23, State.COMPLETE),
+        # All of what is here would come again, so it has to have grown.
+        ({"listed_instances": None}, NAMED, 10, 1000, State.COMPLETE),
+        ({"listed_instances": None}, GROWN, 10, 0, State.FOUND),
         # What failed is tried again after a day, or when it has changed.
         ({"state": State.FAILED}, NAMED, 3, 20, State.FAILED),
         ({"state": State.FAILED}, NAMED, 3, 22, State.FOUND),
