@@ -49,6 +49,7 @@ from pacs_server.index.tasks import TaskIndex
 from pacs_server.index.worklist import WorklistIndex
 from pacs_server.kit.metrics import Metrics
 from pacs_server.kit.private_files import make_directory
+from pacs_server.kit.words import counted
 from pacs_server.net.acceptor import Acceptor, Terms
 from pacs_server.net.association import Timeouts
 from pacs_server.scp.contexts import supports
@@ -353,7 +354,7 @@ def _refuse_lost_files(files: ArchiveFiles, index: InstanceIndex) -> None:
     known = index.counts().instances
     if known and not files.storage.holds_instances() and not files.spool.count():
         raise StorageUnavailable(
-            f"the index knows {known} instances and {files.name} holds none: is its file system mounted?"
+            f"the index knows {counted(known, 'instance')} and {files.name} holds none: is its file system mounted?"
         )
 
 

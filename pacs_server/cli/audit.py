@@ -13,6 +13,7 @@ import typer
 
 from pacs_server.cli.options import ConfigOption, fail, load_config, source
 from pacs_server.cli.tables import print_table
+from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.audit.record import Record
@@ -40,7 +41,9 @@ def verify(context: typer.Context, config: ConfigOption = None) -> None:
         found = verify_trail(settings)
     except InvalidTrail as broken:
         fail(f"the audit trail is broken: {broken}", 1)
-    typer.echo(f"ok: {found.records} records in {found.files} files, the first is record {found.first}")
+    typer.echo(
+        f"ok: {counted(found.records, 'record')} in {counted(found.files, 'file')}, the first is record {found.first}"
+    )
     typer.echo(f"the last is record {found.last.sequence}, MAC {found.last.mac}")
 
 

@@ -161,7 +161,7 @@ def _note(settings: "Config", backups: "BackupDirectory", report: "CopyReport", 
 
 def _detail(event: "Event", report: "CopyReport") -> str:
     count = report.problem_count
-    return f"{event.detail}; {count} files missing or damaged" if count else event.detail
+    return f"{event.detail}; {counted(count, 'file')} missing or damaged" if count else event.detail
 
 
 def _list(backups: "BackupDirectory", *, as_json: bool) -> None:
@@ -190,7 +190,7 @@ def _prune(backups: "BackupDirectory", keep: int, *, as_json: bool) -> None:
         typer.echo(json.dumps(asdict(pruned)))
     else:
         removed = f"{counted(pruned.snapshots, 'snapshot')} and {counted(pruned.files, 'file')}"
-        typer.echo(f"removed {removed} ({pruned.bytes} bytes)")
+        typer.echo(f"removed {removed} ({counted(pruned.bytes, 'byte')})")
 
 
 def _report(report: "CopyReport", what: str, *, as_json: bool) -> int:
@@ -203,8 +203,9 @@ def _report(report: "CopyReport", what: str, *, as_json: bool) -> int:
         more = report.problem_count - len(report.problems)
         if more:
             typer.echo(f"and {more} more", err=True)
+        size = counted(report.written_bytes, "byte")
         typer.echo(
-            f"{what} {report.snapshot}: {counted(report.written, 'file')} written ({report.written_bytes} bytes), "
+            f"{what} {report.snapshot}: {counted(report.written, 'file')} written ({size}), "
             f"{report.there} there already, {report.problem_count} missing or damaged, {report.seconds:.1f} s"
         )
     return 1 if report.problem_count else 0

@@ -172,11 +172,11 @@ def _described(extent: "Extent") -> str:
         counted(extent.series, "series", "series"),
         counted(extent.instances, "instance"),
     )
-    return ", ".join(counts) + f" ({extent.bytes} bytes)"
+    return ", ".join(counts) + f" ({counted(extent.bytes, 'byte')})"
 
 
 def _until(settings: "StorageConfig") -> str:
-    return "" if settings.trash_days is None else f" for {settings.trash_days} days"
+    return "" if settings.trash_days is None else f" for {counted(settings.trash_days, 'day')}"
 
 
 def _removed_after(deletion: "Deletion", settings: "StorageConfig") -> str | None:

@@ -70,4 +70,4 @@ def _print_report(report: "ExportReport", destination: Path) -> None:
             echo(f"{what} {len(troubles) - _SHOWN} more", err=True)
     exported = counted(report.exported, "instance")
     left = f", {len(report.failed)} could not be read" if report.failed else ""
-    echo(f"exported {exported} ({report.bytes} bytes) to {destination}{left}")
+    echo(f"exported {exported} ({counted(report.bytes, 'byte')}) to {destination}{left}")

@@ -88,7 +88,7 @@ def _described(step: "Step") -> Iterator[str]:
         "study": row.study_instance_uid,
         "created by": f"{row.calling_ae} at {row.created_at:%Y-%m-%d %H:%M:%S}",
         "last set at": f"{row.updated_at:%Y-%m-%d %H:%M:%S}",
-        "received": f"{row.received} of {row.referenced} instances",
+        "received": f"{row.received} of {counted(row.referenced, 'instance')}",
     }
     yield from (f"{name}: {value.strip()}" for name, value in fields.items())
     for key, status in step.items:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import typer
 
+from pacs_server.kit.words import counted
+
 Show = Callable[[str, int, int], None]
 
 # What has taken less is over before anybody wonders.
@@ -91,4 +93,6 @@ def _lines(unit: str, clock: Callable[[], float]) -> Show:
 
 
 def _counted(done: int, total: int, unit: str) -> str:
-    return f"{done} of {total} {unit}" if total else f"{done} {unit}"
+    """`unit` is a plural with an s."""
+    told = counted(total or done, unit.removesuffix("s"))
+    return f"{done} of {told}" if total else told

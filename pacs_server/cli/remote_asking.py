@@ -24,6 +24,7 @@ from pacs_server.cli.remote_sending import NameArgument
 from pacs_server.cli.tables import print_table
 from pacs_server.cli.waiting import Far, Waiting
 from pacs_server.errors import PacsError
+from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.app.assembly import OpenArchive
@@ -273,7 +274,9 @@ def fetch(
         ended = _ended(archive, name, numbers) if wait else []
     for task in ended:
         if task.state == "done":
-            echo(f"task {task.id}: {task.progress.get('here', 'all')} instances are here")
+            here = task.progress.get("here")
+            what = "all instances are" if here is None else counted(here, "instance") + (" is" if here == 1 else " are")
+            echo(f"task {task.id}: {what} here")
         else:
             echo(f"pacs-server: task {task.id} is {task.state}: {task.last_error}", err=True)
     raise typer.Exit(1 if any(task.state != "done" for task in ended) else 0)

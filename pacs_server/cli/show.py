@@ -48,7 +48,7 @@ def show(
         for line in _described(each):
             echo(line)
     instances = sum(int(each["NumberOfSeriesRelatedInstances"]) for each in series)
-    sizes = (counted(len(series), "series", "series"), counted(instances, "instance"), f"{size} bytes")
+    sizes = (counted(len(series), "series", "series"), counted(instances, "instance"), counted(size, "byte"))
     typer.echo(f"size: {', '.join(sizes)}")
     if marks != StudyMarks():
         for line in marked(marks):

@@ -11,6 +11,7 @@ import typer
 
 from pacs_server.cli.options import ConfigOption, bytes_per_second, echo, fail, open_archive
 from pacs_server.cli.progress import progress_shown
+from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.app.assembly import OpenArchive
@@ -61,7 +62,7 @@ def verify(  # noqa: PLR0913
                     sources,
                     progress,
                     limit.spend,
-                    lambda now: show(f"{now.phase}: {now.files} files", now.instances, 0),
+                    lambda now: show(f"{now.phase}: {counted(now.files, 'file')}", now.instances, 0),
                 )
                 report = run.run(_repair(archive, sources) if repair else None)
             unknown = _is_unknown(sources, report)
@@ -139,13 +140,11 @@ def _print_report(report: "VerificationReport", run: "Verification", output: Pat
 def _summary(report: "VerificationReport") -> str:
     progress = report.progress
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(report.findings.items()))
-    counted = (
-        f"{progress.files} files, {progress.instances} instances checked; older versions {progress.older_versions}, "
-        f"incoming {report.incoming}, quarantine {report.quarantine}"
-    )
+    checked = f"{counted(progress.files, 'file')}, {counted(progress.instances, 'instance')} checked"
+    rest = f"older versions {progress.older_versions}, incoming {report.incoming}, quarantine {report.quarantine}"
     if not kinds:
-        return f"ok: {counted}"
-    return f"found: {kinds}; repaired {report.repaired}\n{counted}"
+        return f"ok: {checked}; {rest}"
+    return f"found: {kinds}; repaired {report.repaired}\n{checked}; {rest}"
 
 
 def _write_json(file: TextIO, report: "VerificationReport", run: "Verification") -> None:

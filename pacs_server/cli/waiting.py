@@ -11,6 +11,7 @@ import typer
 
 from pacs_server.cli.options import age, echo
 from pacs_server.cli.progress import line_shown
+from pacs_server.kit.words import counted
 
 if TYPE_CHECKING:
     from pacs_server.app.assembly import OpenArchive
@@ -70,7 +71,9 @@ class Waiting:
     def said(self, tasks: "Sequence[Task]") -> tuple[str, str]:
         """How far the tasks are and what they wait for, and when that ends or how fast they are."""
         far, going = self.far(tasks), [task for task in tasks if self._goes_on(task)]
-        count = f"{far.done} of {far.total} instances {self.done}" if far.total is not None else "not begun yet"
+        count = (
+            f"{far.done} of {counted(far.total, 'instance')} {self.done}" if far.total is not None else "not begun yet"
+        )
         if any(_is_worked_on(task) for task in going):
             return (count if far.total is not None else f"asking {self.remote} what it has"), self._rate(far.done)
         reason, seconds = self._reason(min(going, key=lambda task: task.due))

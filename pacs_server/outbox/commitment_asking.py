@@ -8,6 +8,7 @@ from typing import Final
 from pacs_server.errors import IndexUnavailable, RemoteBusy, RemoteError
 from pacs_server.index.remote_commitments import Promised, RemoteCommitmentIndex
 from pacs_server.index.task_values import NewTask, Task
+from pacs_server.kit.words import counted
 from pacs_server.net.association import Association
 from pacs_server.outbox.handler import Work
 from pacs_server.scu.normalized import Listening, request_commitment
@@ -82,7 +83,9 @@ class CommitmentAskingHandler:
             return
         if last is not None and last.refused and task.progress.get("transaction") == last.transaction_uid:
             work.progress(task)
-            work.failed(task, f"{task.target} did not commit to {last.refused} instances (0x{last.reason:04X})")
+            work.failed(
+                task, f"{task.target} did not commit to {counted(last.refused, 'instance')} (0x{last.reason:04X})"
+            )
             return
         self._ask(work, task, remote, promised)
 

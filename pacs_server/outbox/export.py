@@ -7,6 +7,7 @@ from typing import Final
 from pacs_server.errors import Conflict, InvalidRequest, NotFound, StorageFull, StorageUnavailable
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.task_values import Task
+from pacs_server.kit.words import counted
 from pacs_server.outbox.handler import Work
 from pacs_server.services.directory_exports import DirectoryExport, DirectoryExportService
 from pacs_server.services.export import ExportReport, ExportService
@@ -79,6 +80,8 @@ class ExportHandler:
             told["not in the DICOMDIR"] = len(report.unlisted)
         work.progress(task, **told)
         if report.failed:
-            work.give_up(task, f"{len(report.failed)} of {total} instances could not be read; the others are exported")
+            work.give_up(
+                task, f"{len(report.failed)} of {counted(total, 'instance')} could not be read; the others are exported"
+            )
         else:
             work.done(task)

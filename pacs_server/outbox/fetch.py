@@ -21,6 +21,7 @@ from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import InstanceMismatch, PacsError, RemoteBusy, RemoteError, RemoteUnreachable
 from pacs_server.index.task_values import Task
+from pacs_server.kit.words import counted
 from pacs_server.outbox.handler import Work, tell_dead
 from pacs_server.scu.find import STUDY_ROOT
 from pacs_server.scu.inventory import inventory
@@ -202,7 +203,7 @@ class _Attempt:
             found = inventory(
                 self._handler.remotes, self._task.target, study, wanted.series_instance_uid, wanted.sop_instance_uid
             )
-            detail, failed = f"{len(found)} instances", False
+            detail, failed = counted(len(found), "instance"), False
             self._handler.breakers.succeeded(self._task.target)
             return found
         except (RemoteBusy, RemoteUnreachable) as error:

@@ -21,6 +21,7 @@ from pacs_server.index.remote_studies import PollingState
 from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import NewTask, Priority, Task, TaskState
 from pacs_server.kit.periodic import Periodic
+from pacs_server.kit.words import counted
 from pacs_server.outbox.handler import Work
 from pacs_server.outbox.modalities import StudyModalities
 from pacs_server.scu.queries import RemoteQueries
@@ -101,8 +102,8 @@ class PollHandler:
             log.info("studies found", extra=fields)
         self._polling.take_back(entry.remote)
         self._polling.start_waiting(entry.remote)
-        said = f"{taken.studies} studies, {taken.to_fetch} of them to fetch; next in {entry.every:g} s"
-        work.wait(task, said, entry.every)
+        studies = counted(taken.studies, "study", "studies")
+        work.wait(task, f"{studies}, {taken.to_fetch} of them to fetch; next in {entry.every:g} s", entry.every)
 
     def _ask(self, work: Work, entry: PollingConfig) -> Taken:
         """Ask the remote of an entry, and take up what it has."""

@@ -24,6 +24,7 @@ from pacs_server.errors import (
     PacsError,
     ResourceLimitation,
 )
+from pacs_server.kit.words import counted
 from pacs_server.net.association import Association, Message
 from pacs_server.net.message import Command
 from pacs_server.scp.dispatch import Result
@@ -65,7 +66,7 @@ class StorageCommitmentSCP:
         request = parse_request(_information(association, message), message.context.transfer_syntax)
         caller, uid = association.caller, request.transaction_uid
         with self._auditor.procedure(caller, message.context.abstract_syntax, Action.READ, uid) as record:
-            record.detail += f": storage commitment of {len(request.references)} instances"
+            record.detail += f": storage commitment of {counted(len(request.references), 'instance')}"
             asked = [reference.sop_instance_uid for reference in request.references[:_LOOKED_UP]]
             record.subjects = tuple(self._subjects_of(asked))
             report, is_claimed = self._service.request(

@@ -75,7 +75,7 @@ class RemoteQueries:
             raise
         finally:
             service = STUDY_ROOT if isinstance(remote, RemoteAE) else QIDO
-            detail = failure or f"{len(found)} instances"
+            detail = failure or counted(len(found), "instance")
             self._auditor.asked(caller, there, service, {"StudyInstanceUID": study}, detail, failed=bool(failure))
         return found
 

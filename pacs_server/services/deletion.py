@@ -27,6 +27,7 @@ from pacs_server.errors import InstanceNotFound, PacsError, StorageUnavailable
 from pacs_server.index.decisions import Decision
 from pacs_server.index.deletion_document import Deletion, DeletionStatus, Document, Rows, decode, encode, names_of
 from pacs_server.index.deletions import DeletionIndex
+from pacs_server.kit.words import counted
 from pacs_server.services.decisions import DecisionJournal
 from pacs_server.storage.archive_files import ArchiveFiles
 from pacs_server.storage.keys import with_version
@@ -399,7 +400,8 @@ class DeletionService:
 
     def _write(self, document: Document, event_id: EventID, action: Action, who: Participant, what: str) -> None:
         deletion = document.deletion
-        detail = f"{what} ({deletion.level.name} {deletion.uid}, {deletion.instances} instances, {deletion.folder})"
+        size = counted(deletion.instances, "instance")
+        detail = f"{what} ({deletion.level.name} {deletion.uid}, {size}, {deletion.folder})"
         participants = (who, self._recorder.own())
         for subject in _subjects(document):
             self._recorder.write(Event(event_id, action, participants, subjects=(subject,), detail=detail))

@@ -20,6 +20,7 @@ from pacs_server.errors import Conflict, InvalidRequest, NotFound, StorageFull, 
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.task_overview import TaskFilter
 from pacs_server.index.task_values import NewTask, Priority, Task
+from pacs_server.kit.words import counted
 from pacs_server.services.retrieve import RetrieveService
 from pacs_server.services.tasks import TaskService
 
@@ -87,7 +88,9 @@ class DirectoryExportService:
             waiting = self._tasks.tasks(TaskFilter(kind=EXPORT), _MOST_WAITING)
             if any(DirectoryExport.of(task).folder == folder for task in waiting):
                 raise Conflict("another task exports into a folder of this name")
-            self._auditor.restricted(caller, f"export of {len(uids)} studies to {target} asked for")
+            self._auditor.restricted(
+                caller, f"export of {counted(len(uids), 'study', 'studies')} to {target} asked for"
+            )
             # The folder is not the target of the task, which is in the log: people may name it after a patient. Nor is
             # it a key by which another order would become the same task: that may be about other studies.
             return self._tasks.add(NewTask(EXPORT, participant_of(caller).user_id, "", asdict(wanted), Priority.LOW))

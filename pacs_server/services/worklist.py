@@ -12,6 +12,7 @@ from pacs_server.dicom.subject import Subject
 from pacs_server.dicom.worklist import ItemStatus, WorklistItem
 from pacs_server.dicom.worklist_query import WorklistQuery
 from pacs_server.index.worklist import ItemRow, PutResult, WorklistIndex
+from pacs_server.kit.words import counted
 
 
 class WorklistService:
@@ -38,7 +39,7 @@ class WorklistService:
 
         def record(result: PutResult) -> None:
             action = Action.UPDATE if result.updated else Action.CREATE
-            self._record(items, action, f"{result.added} items added, {result.updated} updated", by)
+            self._record(items, action, f"{counted(result.added, 'item')} added, {result.updated} updated", by)
 
         return self._index.put(items, record, unchanged=unchanged)
 
@@ -77,12 +78,12 @@ class WorklistService:
 
     def set_status(self, rows: Sequence[ItemRow], status: ItemStatus, by: Participant | None = None) -> None:
         """Set the status of items, all or none; raises WorklistItemNotFound, IndexUnavailable."""
-        self._record([row.item for row in rows], Action.UPDATE, f"{len(rows)} items {status}", by)
+        self._record([row.item for row in rows], Action.UPDATE, f"{counted(len(rows), 'item')} {status}", by)
         self._index.set_status([row.id for row in rows], status)
 
     def remove(self, row: ItemRow, by: Participant | None = None) -> None:
         """Remove an item; raises WorklistItemNotFound, IndexUnavailable."""
-        self._record([row.item], Action.DELETE, "1 items removed", by)
+        self._record([row.item], Action.DELETE, "1 item removed", by)
         self._index.remove(row.id)
 
     def find(self, query: WorklistQuery, caller: Caller) -> Generator[WorklistItem, None, None]:

@@ -16,6 +16,7 @@ from pacs_server.dicom.header import Header
 from pacs_server.dicom.part10 import FileHead, decode_head
 from pacs_server.errors import InvalidInstance, InvalidKey, ObjectNotFound, ObjectUnreadable
 from pacs_server.index.integrity import IndexedInstance
+from pacs_server.kit.words import counted
 from pacs_server.storage.contract import ByteSource, Readable, Storage
 
 CHUNK: Final = 256 * 1024
@@ -82,7 +83,7 @@ _Fault = tuple[FindingKind, str]
 
 def _fault(source: ByteSource, row: IndexedInstance, checks: Checks, spend: BeforeRead) -> _Fault | None:
     if source.size != row.stored.size:
-        return FindingKind.SIZE, f"{source.size} bytes instead of {row.stored.size}"
+        return FindingKind.SIZE, f"{counted(source.size, 'byte')} instead of {row.stored.size}"
     pieces = gentle_pieces(source, spend, CHUNK if checks.digest else _HEAD)
     first = b""
     if checks.header:

@@ -265,7 +265,7 @@ def test_a_request_for_storage_commitment_is_recorded(pacs: PacsServer, trail: K
         request.TransactionUID, request.ReferencedSOPSequence = "1.2.9", [reference]
         assert association.send_n_action(request, 1, COMMITMENT, f"{COMMITMENT}.1")[0].Status == 0
     (asked,) = trail.of(EventID.PROCEDURE_RECORD)
-    assert asked.detail == "1.2.9: storage commitment of 1 instances"
+    assert asked.detail == "1.2.9: storage commitment of 1 instance"
     assert [(s.patient_id, s.study_instance_uid) for s in asked.subjects] == [("P1", study[0].StudyInstanceUID)]
 
 

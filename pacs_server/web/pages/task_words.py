@@ -38,7 +38,7 @@ _TABLE: Final = tuple(
          marked("Check the UID or accession number, or ask another remote. Then cancel this task.")),
         (r"a folder of this name is there", marked("Somebody else has made a folder of this name meanwhile."),
          marked("Export again under another name, and cancel this task.")),
-        (r"instances could not be read; the others",
+        (r"instances? could not be read; the others",
          marked("Some images are not in the export, because their files cannot be read."),
          marked("The rest is in the folder. pacs-server verify tells which files are damaged. Then cancel this task.")),
         (r"exporting is switched off", marked("The settings name no directory for exports any more."),

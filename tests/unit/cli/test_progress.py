@@ -24,6 +24,15 @@ def test_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "importing: 10 files\nimporting: 20 files\n")
 
 
+@pytest.mark.parametrize(("done", "total", "told"), [(1, 0, "1 file"), (1, 1, "1 of 1 file"), (1, 2, "1 of 2 files")])
+def test_one_is_no_plural(capsys: pytest.CaptureFixture[str], done: int, total: int, told: str) -> None:
+    now = 0.0
+    with progress_shown("files", lines=True, clock=lambda: now) as show:
+        now = 20.0
+        show("importing", done, total)
+    assert capsys.readouterr().err == f"importing: {told}\n"
+
+
 def test_how_it_stands_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """A line every ten seconds at most, and once a minute if only the time has changed."""
     now = 0.0

@@ -89,7 +89,7 @@ def test_what_is_found_is_kept_for_the_page_of_the_storage(run: Run, study: str,
 @pytest.mark.slow
 def test_a_study_that_is_known(run: Run, study: str, tmp_path: Path) -> None:
     code, printed, error = run("verify", "--study", study)
-    assert (code, printed[:27], error) == (0, "ok: 1 files, 1 instances ch", "")
+    assert (code, printed[:30], error) == (0, "ok: 1 file, 1 instance checked", "")
     # It came in on another day, but it is there.
     code, printed, error = run("verify", "--study", study, "--since", "2999-01-01")
     assert (code, printed[:9], error) == (0, "ok: 0 fil", "")

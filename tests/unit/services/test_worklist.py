@@ -49,10 +49,10 @@ def test_orders_are_recorded_with_who_and_whose(worklist: WorklistService, trail
     worklist.set_status([row], ItemStatus.CANCELLED, PEER)
     worklist.remove(row)
     assert [(e.event_id, e.action, e.detail) for e in trail.events] == [
-        (EventID.ORDER_RECORD, Action.CREATE, "1 items added, 0 updated"),
+        (EventID.ORDER_RECORD, Action.CREATE, "1 item added, 0 updated"),
         (EventID.ORDER_RECORD, Action.UPDATE, "0 items added, 1 updated"),
-        (EventID.ORDER_RECORD, Action.UPDATE, "1 items CANCELLED"),
-        (EventID.ORDER_RECORD, Action.DELETE, "1 items removed"),
+        (EventID.ORDER_RECORD, Action.UPDATE, "1 item CANCELLED"),
+        (EventID.ORDER_RECORD, Action.DELETE, "1 item removed"),
     ]
     assert trail.durable == 4
     assert trail.events[2].participants[0] == PEER

@@ -100,7 +100,7 @@ def test_a_change_between_the_look_and_the_commit_is_seen(api: RestAPI) -> None:
 def test_an_item_is_cancelled(api: RestAPI) -> None:
     item = add(api)
     assert api.send("POST", f"/worklist/{item['id']}/cancel")["status"] == "CANCELLED"
-    assert api.last_audited().event.detail == "1 items CANCELLED"
+    assert api.last_audited().event.detail == "1 item CANCELLED"
 
 
 def test_wrong_orders_are_refused_with_a_sentence(api: RestAPI) -> None:
