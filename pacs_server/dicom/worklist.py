@@ -116,6 +116,9 @@ def _check_patient(whole: DataSet) -> None:
     # PS3.4 Table K.6-1: return keys of type 1.
     _required(whole, "00100010")
     _required(whole, "00100020")
+    # Each has one value (PS3.6). With two of them, an item would be found under either.
+    for tag in ("00100020", "00080050", "00401001"):
+        _checked(whole, tag, _is_one_value, "has several values: a backslash separates them, leave it out")
     _checked(whole, STUDY_INSTANCE_UID, is_uid, "is not a UID")
     for tag in ("00080050", "00401001"):
         _checked(whole, tag, _is_short, "is longer than 16 characters")
@@ -131,12 +134,17 @@ def _check_step(step: DataSet) -> None:
     _checked(step, "00400003", lambda text: bool(time_key(text)), "is not a time as HHMMSS")
     _checked(step, "00080060", lambda text: _CODE.fullmatch(text) is not None, "is not a modality such as CT")
     _checked(step, "00400009", _is_short, "is longer than 16 characters")
+    _checked(step, "00400009", _is_one_value, "has several values: a backslash separates them, leave it out")
 
 
 def _normalise_start(step: dict[str, Any]) -> None:
     # PS3.5 6.2: YYYY.MM.DD and HH:MM:SS come from ACR-NEMA, and modalities do not have to understand them.
     step["00400002"] = {"vr": "DA", "Value": [date_key(text_of(step, "00400002"))]}
     step["00400003"] = {"vr": "TM", "Value": [text_of(step, "00400003").replace(":", "")]}
+
+
+def _is_one_value(text: str) -> bool:
+    return "\\" not in text
 
 
 def _is_short(text: str) -> bool:

@@ -72,6 +72,22 @@ def test_values_have_to_be_valid(step: dict[str, Any], order: dict[str, Any]) ->
         item(step, **order)
 
 
+@pytest.mark.parametrize(
+    ("step", "order"),
+    [
+        ({}, {"PatientID": "P\\1"}),
+        ({}, {"AccessionNumber": "A\\1"}),
+        ({}, {"RequestedProcedureID": "\\R1"}),
+        ({"ScheduledProcedureStepID": "S1\\"}, {}),
+    ],
+)
+def test_an_identifier_has_one_value(step: dict[str, Any], order: dict[str, Any]) -> None:
+    """Otherwise a search for `P` or for `1` would find the item of a patient whose ID was typed with a backslash."""
+    (keyword,) = step or order
+    with pytest.raises(InvalidWorklistItem, match=f"^{keyword} .* has several values: a backslash separates them"):
+        item(step, **order)
+
+
 def test_old_dates_and_times_become_new_ones() -> None:
     found = item(
         {"ScheduledProcedureStepStartDate": "2026.01.05", "ScheduledProcedureStepStartTime": "09:30"},
