@@ -178,6 +178,7 @@ def _fetch_handler(runtime: Runtime) -> FetchHandler:
         breakers=archive.breakers,
         probe=probe_by(runtime.senders),
         ae_title=lambda: runtime.config().server.ae_title,
+        problem=archive.files.spool.problem,
         most=lambda name: remote.max_associations if (remote := runtime.config().remote(name)) else 1,
         ended=archive.polling.start_waiting,
     )

@@ -19,7 +19,7 @@ from pacs_server.dicom.identifier import RetrieveKeys
 from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.subject import Subject
-from pacs_server.errors import InstanceMismatch, PacsError, RemoteBusy, RemoteError, RemoteUnreachable
+from pacs_server.errors import InstanceMismatch, PacsError, RemoteBusy, RemoteError, RemoteUnreachable, StorageFull
 from pacs_server.index.task_values import Task
 from pacs_server.kit.words import counted
 from pacs_server.outbox.handler import Work, tell_dead
@@ -65,13 +65,14 @@ class FetchHandler:
         breakers: Breakers,
         probe: Probe,
         ae_title: Callable[[], str],
+        problem: Callable[[], str | None] = lambda: None,
         most: Callable[[str], int] = lambda target: 2,
         ended: Callable[[str], object] = lambda target: None,
     ) -> None:
         """`ae_title` is our own, which had the instances sent here.
 
         `most` says how many fetches from a remote may run at once; `ended` is told its name when one has ended.
-        `probe` asks a remote whether it is there, and says why not.
+        `probe` asks a remote whether it is there, and says why not. `problem` says why nothing can be stored here now.
         """
         self.remotes = remotes
         self.store = store
@@ -80,6 +81,7 @@ class FetchHandler:
         self.auditor = auditor
         self._tasks = tasks
         self.breakers = breakers
+        self.problem = problem
         self._probe = probe
         self._most = most
         self._ended = ended
@@ -165,6 +167,8 @@ class _Attempt:
         self._expected: dict[str, tuple[str, str]] | None = None
         self._told = time.monotonic()
         self._reasons: list[str] = []
+        # Whether the disk was full when an instance came.
+        self._is_full = False
 
     def run(self) -> None:
         """Ask what there is, retrieve what is missing, and compare."""
@@ -184,6 +188,8 @@ class _Attempt:
             return
         missing = self._missing()
         self._tell(missing)
+        if missing or self._expected is None:
+            self._ensure_room()
         if self._expected is None and (done is None or done.failed or not done.completed):
             self._work.failed(self._task, f"{self._task.target} did not send all: {self._why()}")
         elif missing:
@@ -241,9 +247,10 @@ class _Attempt:
             self._tell(missing)
             if self._expected is not None and not missing:
                 return done
+            self._ensure_room()
             with self._arriving() as arrivals:
                 for wanted in self._plan(missing):
-                    if self._work.is_interrupted():
+                    if self._is_over():
                         return done
                     done = self._retrieve(wanted, arrivals, may_get=may_get)
             if done is None or done.way != "C-GET" or (self._expected is None and not done.failed):
@@ -261,6 +268,7 @@ class _Attempt:
             try:
                 outcome = self._handler.store.store(request, pieces, begin)  # type: ignore[arg-type]
             except PacsError as error:
+                self._is_full |= isinstance(error, StorageFull)
                 arrivals.failed(str(error))
                 raise
             arrivals.stored(outcome.value)
@@ -314,8 +322,15 @@ class _Attempt:
 
     # ---------------------------------------------------------------- telling
 
+    def _ensure_room(self) -> None:
+        """Raise StorageFull if nothing can be stored here: then the remote has not failed, and nothing is given up."""
+        if (problem := self._handler.problem()) is not None:
+            raise StorageFull(problem)
+        if self._is_full:
+            raise StorageFull("the storage had no space left for an instance")
+
     def _is_over(self) -> bool:
-        return self._work.is_interrupted()
+        return self._is_full or self._work.is_interrupted()
 
     def _progress(self, so_far: Retrieved, began: int) -> None:
         """Tell how far the task has come, now and then; what came by C-MOVE is counted in the index."""

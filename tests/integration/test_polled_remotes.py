@@ -15,7 +15,7 @@ from weeks import Week, into, lie, weeks_of
 
 from pacs_server.config import RemoteAEConfig
 from pacs_server.dicom.levels import Level
-from pacs_server.errors import StorageUnavailable
+from pacs_server.errors import StorageFull, StorageUnavailable
 from pacs_server.index.instances import StoredInstance
 from pacs_server.index.remote_studies import RemoteStudyState as State
 from pacs_server.index.task_overview import TaskFilter
@@ -242,6 +242,51 @@ def test_the_clock_jumps(tmp_path: Path, database_url: str, jump: dict[str, floa
         last = week.study("there", 1, 2)
         week.poll("there")
         assert eventually(lambda: week.state(last) is State.COMPLETE)
+        assert (week.missing(), week.twice()) == ({}, {})
+
+
+# ------------------------------------------------------------------------------------ no room here
+
+
+@pytest.mark.parametrize("allow", [BY_GET, BY_MOVE], ids=["C-GET", "C-MOVE"])
+def test_a_disk_that_is_full_here_costs_no_attempt(tmp_path: Path, database_url: str, allow: tuple[str, ...]) -> None:
+    """However long it is full: the remote has not failed, and nothing is given up."""
+    with polled(tmp_path, database_url, allow=allow) as (week, _):
+        week.study("there", 1, 3)
+        spool = week.here.archive.files.spool
+        before, spool.min_free_space = spool.min_free_space, 1 << 60
+        week.poll("there")
+        assert eventually(lambda: [each.last_error for each in fetches(week, TaskState.READY)] not in ([], [""]))
+        (task,) = fetches(week)
+        assert (task.attempts, "storage.min_free_space" in task.last_error) == (0, True)
+        assert not week.received, "nothing is sent in vain"
+        spool.min_free_space = before
+        week.settle()
+        assert complete(week)
+        assert (week.missing(), week.twice()) == ({}, {})
+
+
+def test_a_disk_that_is_full_while_a_study_comes(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with polled(tmp_path, database_url) as (week, _):
+        week.study("there", 1, 5)
+        store, refused = week.here.archive.store, list[str]()
+        original = store.store
+
+        def full_at_the_third(request: Any, *rest: Any) -> Any:
+            if len(week.received) == 2 and not refused:
+                refused.append(request.sop_instance_uid)
+                raise StorageFull("no space left on the storage")
+            return original(request, *rest)
+
+        monkeypatch.setattr(store, "store", full_at_the_third)
+        week.poll("there")
+        assert eventually(lambda: [each.last_error for each in fetches(week, TaskState.READY)] not in ([], [""]))
+        (task,) = fetches(week)
+        assert (task.attempts, "no space left" in task.last_error) == (0, True)
+        week.settle()
+        assert complete(week)
         assert (week.missing(), week.twice()) == ({}, {})
 
 
