@@ -31,6 +31,10 @@ _LOOKING: Final = "preview"
 _OPERATIONS: Final = {"merge": "merge_patients", "reassign": "reassign_study"}
 # What somebody typed may be the cause of it, or that somebody else was faster.
 _REFUSED: Final = (InvalidRequest, PatientError)
+# The choice of somebody who is not in the conflict.
+_OTHER: Final = "other"
+# So much of the digest of a conflict tells its forms from others.
+_SHORT: Final = 12
 # How references begin, which links have and nobody types.
 _REFERENCE: Final = "@"
 
@@ -70,13 +74,14 @@ class Conflicts:
                 studies[each.reference] = answer.items
         return self._pages.show(
             request, "conflicts.html", refused.status, refused=refused,
-            is_listed=refused.form in {"", "merge", "reassign", *(each.digest for each in found.about)},
+            is_listed=refused.form in _forms(found.about),
             patients=[(group, compared(group), found.about[number]) for number, group in enumerate(found.patients)],
             studies=[
                 (group, compared([each.patient for each in group]), found.about[len(found.patients) + number])
                 for number, group in enumerate(found.studies)
             ],
-            studies_of=studies, moved=_moved(request), accepted=accepted,
+            studies_of=studies, of_all=lambda group: [study for each in group for study in studies[each.reference]],
+            moved=_moved(request), accepted=accepted,
             said=_SAID.get(request.query_params.get("said", "")),
         )  # fmt: skip
 
@@ -85,8 +90,19 @@ class Conflicts:
         return await self._look(request, "merge", asked)
 
     async def _look_at_reassign(self, request: Request) -> Response:
-        asked = {name: request.query_params.get(name, "").strip() for name in ("study", "target")}
-        return await self._look(request, "reassign", asked)
+        given = {name: request.query_params.get(name, "").strip() for name in ("study", "target", "other", "conflict")}
+        choice, conflict = given["target"], given.pop("conflict")
+        asked = {"study": given["study"], "target": given["other"] if choice == _OTHER else choice}
+        if not conflict:
+            return await self._look(request, "reassign", asked)
+        try:
+            if not asked["target"]:
+                raise PatientError("the Patient ID of the other patient has to be given")
+            return await self._preview(request, "reassign", asked)
+        except _REFUSED as error:
+            fields = _fault(error, asked) if asked["target"] else ["target"]
+            again = given | {"choice": choice}
+            return await self._listed(request, refusal_of(_give(conflict), error, again, *fields))
 
     async def _look(self, request: Request, deed: str, asked: dict[str, str]) -> Response:
         """What a decision would change; the form where somebody has typed who is meant, if that is nobody."""
@@ -102,12 +118,14 @@ class Conflicts:
     ) -> Response:
         body = asked | {"reason": _LOOKING, "dry_run": True}
         would = await self._pages.ask(request, _OPERATIONS[deed], body=body)
-        # References, so that nobody else is meant when the form comes back.
-        fixed = {"source": would.source.reference} if deed == "merge" else {"study": asked["study"]}
         of = await self._pages.ask(request, "list_studies_of", query={"patient": would.source.reference})
+        known = {each.study_instance_uid: each for each in of.items}
+        # References, so that nothing and nobody else is meant when the form comes back.
+        fixed = {"source": would.source.reference}
+        if deed == "reassign":
+            fixed = {"study": next((known[uid].reference for uid in would.studies if uid in known), asked["study"])}
         return self._pages.show(
-            request, "conflict_decision.html", refused.status, refused=refused, deed=deed,
-            known={each.study_instance_uid: each for each in of.items},
+            request, "conflict_decision.html", refused.status, refused=refused, deed=deed, known=known,
             would=would, rows=compared([would.source, would.target]),
             fields=fixed | {"target": would.target.reference},
         )  # fmt: skip
@@ -151,6 +169,17 @@ class Conflicts:
                 # They are not there any more, so there is nothing to decide.
                 return await self._listed(request, refusal_of("link", error, {}))
         return self._pages.go(request, "/conflicts", studies=str(len(done.studies)), images=str(done.instances))
+
+
+def _give(conflict: str) -> str:
+    """The form in a conflict that gives a study to another patient; `conflict` is the beginning of its digest."""
+    return f"give-{conflict}"
+
+
+def _forms(about: Sequence[Any]) -> set[str]:
+    """The forms that are on the page: those that are always there, and two in each conflict."""
+    in_conflicts = {form for each in about for form in (each.digest, _give(each.digest[:_SHORT]))}
+    return {"", "merge", "reassign", *in_conflicts}
 
 
 def _check_reason(reason: str) -> None:

@@ -60,9 +60,13 @@ async function look() {
   for (const id of ids) {
     const part = document.getElementById(id);
     if (!part) continue;
-    // What somebody is working in stays as it is, and so does what has grown; data-keeps says that nothing is lost.
-    const working = part.matches(":focus-within") || part.querySelector("input:checked, dialog[open]");
-    if ("long" in part.dataset || (working && !("keeps" in part.dataset))) part.dispatchEvent(new CustomEvent("stale", { bubbles: true }));
-    else await swap(location.href, `#${id}`);
+    if ("long" in part.dataset || isWorkedIn(part)) part.dispatchEvent(new CustomEvent("stale", { bubbles: true }));
+    else await swap(location.href, `#${id}`, { unless: isWorkedIn });
   }
+}
+
+/** What somebody is working in stays as it is, and so does what has grown; data-keeps says that nothing is lost. */
+function isWorkedIn(part) {
+  if ("keeps" in part.dataset) return false;
+  return part.matches(":focus-within") || part.querySelector("input:checked, dialog[open], details[open] form") !== null;
 }

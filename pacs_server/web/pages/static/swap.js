@@ -8,8 +8,11 @@ import { say } from "./say.js";
 const PAUSE = 150;
 const running = new Map();
 
-/** Swap the element `selector` for the one of the page at `address`; the last call for an element wins. */
-export async function swap(address, selector, options = {}) {
+/**
+ * Swap the element `selector` for the one of the page at `address`; the last call for an element wins. It stays if
+ * `unless(element)` holds when the page has come.
+ */
+export async function swap(address, selector, { unless, ...options } = {}) {
   running.get(selector)?.abort();
   const control = new AbortController();
   running.set(selector, control);
@@ -27,9 +30,10 @@ export async function swap(address, selector, options = {}) {
       say(page.querySelector("main p")?.textContent || answer.statusText, "problem");
       return null;
     }
-    if (document.querySelector(selector)?.innerHTML === found.innerHTML) return answer;
+    const shown = document.querySelector(selector);
+    if (shown?.innerHTML === found.innerHTML || (shown && unless?.(shown))) return answer;
     const kept = keepFocus();
-    document.querySelector(selector).replaceWith(found);
+    shown.replaceWith(found);
     enhance(found);
     kept();
     found.dispatchEvent(new CustomEvent("swapped", { bubbles: true }));
