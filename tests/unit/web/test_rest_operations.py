@@ -184,6 +184,7 @@ SAMPLES: dict[str, Sample] = {
     "show_server": lambda _: ("/server", None),
     "show_storage": lambda _: ("/storage", None),
     "show_statistics": lambda _: ("/storage/statistics", None),
+    "list_faults": lambda _: ("/storage/faults", None),
     "show_configuration": lambda _: ("/configuration", None),
 }  # fmt: skip
 # Events do not end, and have a test file of their own, as tags have a test. What asks remotes is tested with remotes.
