@@ -1,7 +1,7 @@
 """Request an association with a remote AE, and wait for responses on it."""
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pacs_server.config import tls
@@ -29,11 +29,14 @@ def connect(
     contexts: Sequence[ProposedContext],
     terms: Terms,
     roles: Mapping[str, tuple[bool, bool]] | None = None,
+    *,
+    opening: Callable[[Transport], object] = lambda transport: None,
 ) -> Association:
     """Open an association with `remote`; contexts that the remote AE did not accept are missing from the result.
 
     `roles` maps SOP Class UIDs to the (SCU, SCP) roles that we propose to take (PS3.7 D.3.3.4). The idle
-    time-out of `terms` is replaced by the response time-out of `remote`.
+    time-out of `terms` is replaced by the response time-out of `remote`. `opening` is given the connection before the
+    remote AE is waited for.
     Raises ConnectionLost if the remote AE cannot be reached in time, Rejected, and other kinds of AssociationEnded.
     """
     terms = replace(terms, timeouts=replace(terms.timeouts, idle=remote.response_timeout))
@@ -48,6 +51,7 @@ def connect(
     tick = min(terms.association_timeout, terms.timeouts.idle, terms.timeouts.network)
     transport = Transport(_connected_socket(remote), tick=tick)
     try:
+        opening(transport)
         transport.send([encode_request(proposal)], terms.timeouts.network)
         reader = PDUReader(transport, max_pdu_size=terms.max_pdu_size, pdu_timeout=terms.timeouts.network)
         answer = _read_answer(reader, terms.association_timeout)

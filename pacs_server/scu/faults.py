@@ -9,6 +9,10 @@ from pacs_server.scu.remote import RemoteAE
 
 # PS3.8 Table 9-21: the provider (presentation) rejects for temporary congestion, or because its limit is reached.
 _PRESENTATION: Final = 3
+# The user of the service rejects because it does not know the calling or the called AE title.
+_USER: Final = 1
+_CALLING: Final = 3
+_CALLED: Final = 7
 _FULL: Final = (1, 2)
 
 
@@ -27,7 +31,18 @@ def not_opened(remote: RemoteAE, ended: AssociationEnded, *, others_work: bool =
     """
     silent = isinstance(ended, DeadlineExpired) and others_work
     kind = RemoteBusy if is_busy(ended) or silent else RemoteUnreachable
-    return kind(f"{remote.name or remote.ae_title}: {ended.how}")
+    return kind(f"{remote.name or remote.ae_title}: {ended.how}{_advice(remote, ended)}")
+
+
+def _advice(remote: RemoteAE, ended: AssociationEnded) -> str:
+    """What to do about a rejection, if it says so (PS3.8 Table 9-21)."""
+    if not isinstance(ended, Rejected) or ended.rejection.source != _USER:
+        return ""
+    if ended.rejection.reason == _CALLED:
+        return f", it is not called {remote.ae_title}: correct ae_title in remote_aes"
+    if ended.rejection.reason == _CALLING:
+        return ", it does not know this server: add server.ae_title there"
+    return ""
 
 
 def broken(remote: RemoteAE, ended: AssociationEnded) -> RemoteUnreachable:

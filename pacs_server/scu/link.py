@@ -10,7 +10,7 @@ from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Association
 from pacs_server.net.limits import Throttle
 from pacs_server.net.negotiation import ProposedContext
-from pacs_server.net.transport import AssociationEnded, ConnectionLost, DeadlineExpired
+from pacs_server.net.transport import AssociationEnded, ConnectionLost, DeadlineExpired, Transport
 from pacs_server.scu.connect import connect
 from pacs_server.scu.remote import RemoteAE
 
@@ -48,6 +48,8 @@ class Requestor:
         self.ae_title = ae_title
         self._terms = terms
         self._open: set[Association] = set()
+        # The connections to remotes that have not answered the proposal yet.
+        self._opening: set[Transport] = set()
         self._killed = False
         self._lock = threading.Lock()
 
@@ -60,7 +62,20 @@ class Requestor:
         """Open an association, which has to be given to `close` in the end. Raises AssociationEnded."""
         if self._killed:
             raise ConnectionLost("the server shuts down")
-        association = connect(remote, self.ae_title(), contexts, self._terms(), roles)
+        waiting = list[Transport]()
+
+        def opening(transport: Transport) -> None:
+            waiting.append(transport)
+            with self._lock:
+                self._opening.add(transport)
+                if self._killed:
+                    transport.kill()
+
+        try:
+            association = connect(remote, self.ae_title(), contexts, self._terms(), roles, opening=opening)
+        finally:
+            with self._lock:
+                self._opening.difference_update(waiting)
         with self._lock:
             self._open.add(association)
             if self._killed:
@@ -76,11 +91,14 @@ class Requestor:
             self._open.discard(association)
 
     def kill(self) -> None:
-        """End every open association at once and refuse to open others; whoever waits on one gets ConnectionLost."""
+        """End all associations at once, also those that are being opened, and refuse to open others.
+
+        Whoever waits on one gets ConnectionLost.
+        """
         with self._lock:
             self._killed = True
-            for association in self._open:
-                association.transport.kill()
+            for transport in (*self._opening, *(association.transport for association in self._open)):
+                transport.kill()
 
 
 class Link:

@@ -1,13 +1,17 @@
 """Links: opened when needed, opened again after a break, given up, released, aborted, killed."""
 
+import socket
+import threading
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from servers import eventually
 
 from pacs_server.net.acceptor import Terms
 from pacs_server.net.association import Association, Timeouts
+from pacs_server.net.negotiation import ProposedContext
 from pacs_server.net.transport import AssociationEnded, ConnectionLost, DeadlineExpired
 from pacs_server.scu import link as module
 from pacs_server.scu.link import GiveUp, Link, Requestor, after_silence, without_success
@@ -50,7 +54,7 @@ class Network:
         self.requestor = Requestor({"DEST": REMOTE}.get, lambda: "PACS", lambda: TERMS)
         monkeypatch.setattr(module, "connect", self._connect)
 
-    def _connect(self, *asked: object) -> Opened:
+    def _connect(self, *asked: object, opening: object) -> Opened:
         self.asked.append(asked)
         if self.down is not None:
             raise self.down
@@ -211,3 +215,25 @@ def test_what_opens_during_the_kill_is_killed_too(network: Network) -> None:
 def test_the_requestor_knows_its_remote_aes(network: Network) -> None:
     known: Sequence[RemoteAE | None] = [network.requestor.remote(title) for title in ("DEST", "OTHER")]
     assert known == [REMOTE, None]
+
+
+def test_a_remote_that_does_not_answer_the_proposal_holds_no_shutdown_up() -> None:
+    """It takes the connection and says nothing."""
+    requestor, ended = Requestor({}.get, lambda: "PACS", lambda: TERMS), list[AssociationEnded]()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        remote = RemoteAE("DEST", "127.0.0.1", silent.getsockname()[1], 1.0, 60.0)
+
+        def ask() -> None:
+            try:
+                requestor.open(remote, [ProposedContext(1, "1.2.840.10008.1.1", ("1.2.840.10008.1.2",))])
+            except AssociationEnded as error:
+                ended.append(error)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        with silent.accept()[0]:
+            assert eventually(lambda: bool(requestor._opening))
+            requestor.kill()
+            asking.join(2.0)
+            assert [type(each) for each in ended] == [ConnectionLost], "before the five seconds of the time-out"
+    assert not requestor._opening

@@ -363,7 +363,7 @@ class Peer:
         self.events: list[CommitmentEvent] = []
         self.ends: list[str] = []
         self._take = take
-        monkeypatch.setattr(link, "connect", lambda *_: self)
+        monkeypatch.setattr(link, "connect", lambda *_, **__: self)
         monkeypatch.setattr(outbox, "send_event_report", self._report)
         self.transport = SimpleNamespace(close=lambda: self.ends.append("closed"))
         self.contexts = {1: SimpleNamespace(context_id=1, transfer_syntax=IMPLICIT)}
