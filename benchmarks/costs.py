@@ -35,6 +35,7 @@ _LIMIT = 60.0
 # The clients are threads of these.
 _PROCESSES = 2
 _WARMING_UP = 40
+_FIRST_COUNTED = 1_000_000  # of the studies and instances that are stored while calls are counted
 _LARGE_PART = 4  # of the count, because large objects take longer
 _MEMORY = Path("/dev/shm")
 
@@ -97,10 +98,10 @@ def _write_settings(directory: Path, port: int, database: str | None) -> Path:
 
 
 class Numbers:
-    """Numbers of studies and instances, each given out once."""
+    """Numbers of studies and instances, each given out once; `first` is the first."""
 
-    def __init__(self) -> None:
-        self._next = 1
+    def __init__(self, first: int = 1) -> None:
+        self._next = first
 
     def take(self, count: int) -> int:
         """The first of so many numbers that nobody has."""
@@ -150,11 +151,12 @@ class Calls:
         return sum(count[0] for count in counts), sum(count[1] for count in counts)
 
 
-def function_calls(loads: Sequence[Load], count: int, directory: Path) -> list[tuple[float, ...]]:
+def function_calls(loads: Sequence[Load], count: int, directory: Path, database: str | None) -> list[tuple[float, ...]]:
     """Calls in Python and in C for one object of each load, by a server in this process."""
-    numbers = Numbers()
+    # What was stored to measure times is there.
+    numbers = Numbers(_FIRST_COUNTED)
     found = []
-    config = load(_write_settings(directory, 0, None), environ={}, overrides={})
+    config = load(_write_settings(directory, 0, database), environ={}, overrides={})
     calls = Calls()
     try:
         with Workers(1) as workers, PacsServer(config) as server:
@@ -175,21 +177,21 @@ def main() -> int:
     options = _options()
     lines: dict[str, list[float]] = {}
     checkouts = {"": Path(), **({", before": options.before} if options.before else {})}
+    urls = options.database or [None] * len(checkouts)
     with ExitStack() as stack:
         folders = [Path(stack.enter_context(_folder(options.directory))) for _ in checkouts]
-        workers = stack.enter_context(Workers(_PROCESSES))
-        urls = options.database or [None] * len(checkouts)
-        servers = [
-            stack.enter_context(Server(checkout.resolve(), folder, url))
-            for checkout, folder, url in zip(checkouts.values(), folders, urls, strict=True)
-        ]
-        addresses = [Address("PACS_SERVER", server.port, process=server.pid) for server in servers]
-        found = processor_time(addresses, LOADS, options.count, options.rounds, workers)
-        lines |= {f"µs of processor time{name}": costs for name, costs in zip(checkouts, found, strict=True)}
+        with Workers(_PROCESSES) as workers, ExitStack() as running:
+            servers = [
+                running.enter_context(Server(checkout.resolve(), folder, url))
+                for checkout, folder, url in zip(checkouts.values(), folders, urls, strict=True)
+            ]
+            addresses = [Address("PACS_SERVER", server.port, process=server.pid) for server in servers]
+            found = processor_time(addresses, LOADS, options.count, options.rounds, workers)
+        with (folders[0] / "calls.txt").open("w") as log, redirect_stderr(log):
+            calls = function_calls(LOADS, options.count, folders[0], urls[0])
+    lines |= {f"µs of processor time{name}": costs for name, costs in zip(checkouts, found, strict=True)}
     if len(found) > 1:
         lines["times before"] = [now / before for now, before in zip(*found, strict=True)]
-    with _folder(options.directory) as name, (Path(name) / "log.txt").open("w") as log, redirect_stderr(log):
-        calls = function_calls(LOADS, options.count, Path(name))
     lines["calls in Python"], lines["calls in C"] = ([each[kind] for each in calls] for kind in (0, 1))
     print("| one C-STORE | " + " | ".join(load.title for load in LOADS) + " |\n|---|" + "---:|" * len(LOADS))
     for title, cells in lines.items():
