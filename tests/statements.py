@@ -4,7 +4,8 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from pacs_server.index.database import Database
 from pacs_server.index.prepared import Prepared, Raw
 
 _WORD = re.compile(r"\w+")
+# A message of the client, as libpq writes it: time, direction, length and kind.
+_SENT = re.compile(r"^[^\t]*\tF\t\d+\t(\w+)", re.MULTILINE)
 
 
 @contextmanager
@@ -58,7 +61,7 @@ def before_each(engine: Engine, act: Callable[[Connection, str], object]) -> Ite
 
     def noting(run: Callable[..., Any]) -> Callable[..., Any]:
         def noted(prepared: Prepared, raw: Raw, values: Any) -> Any:
-            act(raw.connection, prepared._for(raw.connection).sql)
+            act(raw.connection, prepared.sql(raw))
             return run(prepared, raw, values)
 
         return noted
@@ -69,6 +72,54 @@ def before_each(engine: Engine, act: Callable[[Connection, str], object]) -> Ite
             patch.setattr(Prepared, name, noting(getattr(Prepared, name)))
         yield
     event.remove(engine, "before_cursor_execute", executed)
+
+
+@contextmanager
+def round_trips() -> Iterator[Counter[str]]:
+    """How often each thread of this process waits within for an answer of a PostgreSQL server, by its name."""
+    counter: Counter[str] = Counter()
+    from pacs_server.index import postgresql  # its driver is an extra
+
+    wait: Callable[..., Any] = postgresql._Connection.wait
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        counter[threading.current_thread().name] += 1
+        return wait(*arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(postgresql._Connection, "wait", noted)
+        yield counter
+
+
+@contextmanager
+def messages(database: Database, directory: Path) -> Iterator[Callable[[], Counter[str]]]:
+    """What goes to a PostgreSQL server on connections that threads that serve peers take from the pool within.
+
+    A function that gives how many messages of each kind of its protocol have gone so far.
+    """
+    traced: list[Path] = []
+    files = ExitStack()
+
+    def trace(connection: Any, *_: object) -> None:
+        if threading.current_thread().name in server_threads():
+            traced.append(directory / f"messages-{len(traced)}.txt")
+            # It stays open, because libpq writes to the same descriptor.
+            connection.pgconn.trace(files.enter_context(traced[-1].open("w")).fileno())
+
+    def leave(connection: Any, *_: object) -> None:
+        if connection is not None:
+            connection.pgconn.untrace()
+
+    event.listen(database.engine, "checkout", trace)
+    event.listen(database.engine, "checkin", leave)
+    database.give_back()
+    try:
+        yield lambda: Counter(kind for path in traced for kind in _SENT.findall(path.read_text()))
+    finally:
+        database.give_back()
+        event.remove(database.engine, "checkout", trace)
+        event.remove(database.engine, "checkin", leave)
+        files.close()
 
 
 @contextmanager

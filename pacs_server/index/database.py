@@ -23,6 +23,7 @@ from pacs_server.index import revisions
 from pacs_server.index.brief import is_stop, stopped_after
 from pacs_server.index.engines import Engines, FirstRow
 from pacs_server.index.kept import KeptConnection
+from pacs_server.index.prepared import Raw
 from pacs_server.index.sqlite import is_damage, lack_of_room
 from pacs_server.index.wakeups import Wakeups
 
@@ -249,13 +250,14 @@ class Database:
     def _new_kept(self, *, relaxed: bool) -> KeptConnection:
         engine = self._engines.relaxed if relaxed else lambda: self._engine
         lock = _LOCK_AND_NOTIFY_RELAXED if relaxed else _LOCK_AND_NOTIFY
-        begin = "BEGIN IMMEDIATE" if self.is_sqlite else f"BEGIN; {lock}"
+        begin = ("BEGIN IMMEDIATE",) if self.is_sqlite else ("BEGIN", lock)
         return KeptConnection(engine, begin, self._engines.check_file, info={_HOLDS_WRITER_LOCK: True})
 
-    def write(self, work: Callable[[Connection], T], *, relaxed: bool = False) -> T:
+    def write(self, work: Callable[[Raw], T], *, relaxed: bool = False) -> T:
         """Call `work` in a transaction that holds WRITER_LOCK, and return what it returns; as `begin` otherwise.
 
-        For what is written all the time: the connection is kept, so that a transaction costs little.
+        For what is written all the time: the connection is kept, so that a transaction costs little. If it turns out
+        to be lost before the database has answered anything, `work` is called again with a new one.
         """
         if self._damage is not None:
             raise IndexUnavailable(self._damage)

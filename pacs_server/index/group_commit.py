@@ -11,13 +11,14 @@ from sqlalchemy.exc import DataError, IntegrityError
 
 from pacs_server.errors import IndexUnavailable, PacsError
 from pacs_server.index.database import WRITER_LOCK, Database, cause_of
+from pacs_server.index.prepared import Raw
 from pacs_server.index.sqlite import is_full
 
 IN_THE_WAY = "another writer is in the way"
 _INTERRUPTED = "the thread that was writing to the index was interrupted"
 
 T = TypeVar("T")
-_Write = Callable[[Connection, list[T]], list[PacsError | None]]
+_Write = Callable[[Raw, list[T]], list[PacsError | None]]
 
 
 class _Pending(Generic[T]):
@@ -142,8 +143,8 @@ class GroupCommit(Generic[T]):
         started = time.perf_counter()
         errors: list[PacsError | None] = []
 
-        def write(connection: Connection) -> None:
-            errors.extend(write_all(connection, [pending.entry for pending in batch]))
+        def write(raw: Raw) -> None:
+            errors.extend(write_all(raw, [pending.entry for pending in batch]))
 
         try:
             relaxed = all([pending.relaxed for pending in batch])
@@ -151,7 +152,7 @@ class GroupCommit(Generic[T]):
                 self._database.write(write, relaxed=relaxed)
             else:
                 with self._database.begin(lock=self._lock, relaxed=relaxed) as connection:
-                    write(connection)
+                    write(Raw(connection))
         except IndexUnavailable as error:
             # All rows were written and the COMMIT failed: it is unknown whether the database has committed.
             error.uncertain = bool(errors) and not is_full(cause_of(error.__cause__))

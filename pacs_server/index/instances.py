@@ -46,9 +46,9 @@ _CHUNK = 64
 # Of so many series it is remembered to which study and patient they belong.
 _REMEMBERED = 64
 _INSERT_INSTANCE = Prepared(
-    insert(models.instance).values(
-        {column.name: bindparam(column.name) for column in models.instance.c if not column.primary_key}
-    )
+    insert(models.instance)
+    .values({column.name: bindparam(column.name) for column in models.instance.c if not column.primary_key})
+    .inline()  # nobody asks for its id
 )
 # The fields of StoredInstance that are columns of the same name.
 _STORED = ("sop_class_uid", "transfer_syntax_uid", "path", "data_set_offset", "size", "digest", "version")
@@ -161,7 +161,7 @@ class InstanceIndex:
             with self._database.begin(lock=WRITER_LOCK, unchecked=True) as connection:
                 entries = [_new(arrival) for arrival in arrivals()]
                 for start in range(0, len(entries), _CHUNK):
-                    written += _write(connection, entries[start : start + _CHUNK]).count(None)
+                    written += _write(Raw(connection), entries[start : start + _CHUNK]).count(None)
         except IntegrityError as error:
             raise IndexUnavailable(IN_THE_WAY) from error
         return written
@@ -177,7 +177,7 @@ class InstanceIndex:
         """Index instances in one transaction and return what is wrong with each; raises IndexUnavailable."""
         entries = [_new(arrival) for arrival in arrivals]
         with self._commits.alone() as connection:
-            return _write(connection, entries)
+            return _write(Raw(connection), entries)
 
     def replace(
         self, instance: StoredInstance, header: Header, origin: Origin, received_at: datetime | None = None
@@ -199,7 +199,7 @@ class InstanceIndex:
                 record(connection, [NewChange(ChangeKind.DELETED, was.study, was.series, was.sop)])
             entry.values["earlier_paths"] = _earlier_paths(known, instance.path)
             with not_arriving(connection, ChangeKind.REPLACED):
-                _write(connection, [entry])
+                _write(Raw(connection), [entry])
 
     def remove(self, sop_instance_uid: str) -> None:
         """Remove an instance, and its series, study and patient if they become empty; raises as `replace` does."""
@@ -215,9 +215,8 @@ class InstanceIndex:
         return Counts(*(int(number) for number in row))
 
 
-def _write(connection: Connection, entries: list[_New]) -> list[PacsError | None]:
+def _write(raw: Raw, entries: list[_New]) -> list[PacsError | None]:
     """Write all entries whose instance is not known already, and return what is wrong with each."""
-    raw = Raw.of(connection)
     known = {uid for (uid,) in _KNOWN.all(raw, [entry.header.uids.sop for entry in entries])}
     fresh: list[_New] = []
     errors: list[PacsError | None] = []
@@ -234,16 +233,16 @@ def _write(connection: Connection, entries: list[_New]) -> list[PacsError | None
     return errors
 
 
-def _write_new(connection: Connection, entries: list[_New]) -> list[PacsError | None]:
+def _write_new(raw: Raw, entries: list[_New]) -> list[PacsError | None]:
     """Write all entries; raises the driver's IntegrityError if an instance is known already."""
-    _insert(Raw.of(connection), entries)
+    _insert(raw, entries)
     return [None] * len(entries)
 
 
 def paths_of(connection: Connection, uids: Sequence[str]) -> dict[str, str]:
     """The paths of the instances that are there, by SOP Instance UID."""
     found: dict[str, str] = {}
-    raw = Raw.of(connection)
+    raw = Raw(connection)
     for start in range(0, len(uids), _CHUNK):
         found |= dict(_PATHS.all(raw, uids[start : start + _CHUNK]))
     return found
@@ -262,7 +261,7 @@ def _insert(raw: Raw, entries: list[_New]) -> None:
 
 def _parents(raw: Raw) -> Parents:
     """The parents as the last transaction left them, if nobody else has written to the embedded database since."""
-    if raw.dialect != "sqlite":
+    if raw.dialect.name != "sqlite":
         return Parents(raw)
     # It changes with every commit of any other connection, in this process or another one.
     (version,) = raw.cursor.execute("PRAGMA data_version").fetchone()

@@ -4,13 +4,12 @@ A connection from the pool and SQLAlchemy's part in a transaction cost several t
 """
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from pacs_server.index.prepared import KEPT, Raw
+from pacs_server.index.prepared import Raw
 
 T = TypeVar("T")
 
@@ -23,33 +22,40 @@ class KeptConnection:
     """
 
     def __init__(
-        self, engine: Callable[[], Engine], begin: str, check: Callable[[], None], *, info: Mapping[str, object]
+        self,
+        engine: Callable[[], Engine],
+        begin: Sequence[str],
+        check: Callable[[], None],
+        *,
+        info: Mapping[str, object],
     ) -> None:
         self._engine = engine
         self._info = info
-        self._begin_sql = begin
+        self._begin = begin
         self._check = check
         self._in_use = threading.Lock()
-        self._connection: Connection | None = None
-        self._driver: Any = None
+        self._raw: Raw | None = None
         self._unwanted = False
 
-    def write(self, work: Callable[[Connection], T]) -> T:
+    def write(self, work: Callable[[Raw], T]) -> T:
         """Call `work` in a transaction, commit it, and return what `work` returned; on any exception it is rolled back.
 
-        `work` may use the connection as one of SQLAlchemy's. Raises what SQLAlchemy and the driver raise.
+        `work` is called again if the connection turns out to be lost before the database has answered anything.
+        Raises what SQLAlchemy and the driver raise.
         """
         with self._in_use:
-            connection = self._begun()
-            try:
-                result = work(connection)
-                if connection.in_transaction():  # SQLAlchemy has taken part
-                    connection.commit()
-                else:
-                    connection.dialect.do_commit(self._driver)
-            except BaseException:
-                self._drop()
-                raise
+            while True:
+                before = self._raw
+                raw = self._new() if before is None else before
+                try:
+                    result = self._run(raw, work)
+                    break
+                except BaseException as error:
+                    again = before is not None and isinstance(error, Exception) and raw.was_lost_before
+                    self._drop()
+                    # A database server may have been started anew since the last transaction.
+                    if not again:
+                        raise
         if self._unwanted:
             self.give_back()
         return result
@@ -64,49 +70,35 @@ class KeptConnection:
             finally:
                 self._in_use.release()
 
-    def _begun(self) -> Connection:
-        """The connection, in a transaction."""
-        while True:
-            before = self._connection
-            connection = self._new() if before is None else before
-            driver = self._driver
-            try:
-                self._check()
-                driver.execute(self._begin_sql)
-            except BaseException:
-                self._drop()
-                # A database server may have been started anew since the last transaction.
-                if before is None or not getattr(driver, "closed", False):
-                    raise
-            else:
-                return connection
+    def _run(self, raw: Raw, work: Callable[[Raw], T]) -> T:
+        self._check()
+        raw.begin(*self._begin)
+        result = work(raw)
+        raw.commit()
+        return result
 
-    def _new(self) -> Connection:
+    def _new(self) -> Raw:
         connection = self._engine().connect().execution_options(write=True)
         try:
             connection.info.update(self._info)
-            connection.info[KEPT] = Raw(connection)
-            driver: Any = connection.connection.driver_connection
-            if connection.dialect.name == "postgresql":
-                # psycopg would send a BEGIN of its own, which is one more round trip.
-                driver.autocommit = True
+            raw = _raw_of(connection)
         except BaseException:
             connection.invalidate()
             connection.close()
             raise
         # Only what is whole is kept.
-        self._connection, self._driver = connection, driver
-        return connection
+        self._raw = raw
+        return raw
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        raw: Raw = connection.info[KEPT]
-        with suppress(connection.dialect.loaded_dbapi.Error):
-            # Until its cursor is closed SQLite goes on with a transaction, whoever closes the connection.
-            raw.cursor.close()
-            connection.connection.rollback()
-        # Nobody else gets a connection whose state is not known.
-        connection.invalidate()
-        connection.close()
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            raw.close()
+
+
+def _raw_of(connection: Connection) -> Raw:
+    if connection.dialect.name != "postgresql":
+        return Raw(connection)
+    from pacs_server.index.pipelined import Pipelined  # its driver is an extra
+
+    return Pipelined(connection)

@@ -135,7 +135,6 @@ class Parents:
 
     def __init__(self, raw: Raw) -> None:
         self._raw = raw
-        self._connection = raw.connection
         # The rows read so far by table and id; then all rows, read or new, by the UID or ID that identifies them.
         self._read_rows: dict[tuple[Table, int], _Row] = {}
         self._patients: dict[tuple[str, str], list[_Row]] = {}
@@ -165,6 +164,7 @@ class Parents:
             if changed:
                 self._update(table, changed)
             touched.clear()
+        self._raw.finish()
         if self._warnings:
             for message, header in self._warnings:
                 log.warning(message, extra=_uids(header))
@@ -195,7 +195,7 @@ class Parents:
             if patient.values["patient_name"] != identity.patient_name or not sent.isdisjoint(patient.open):
                 patient.fill(header)
             if study.values["original_attributes_sequence"]:
-                aliases.mark_joined(self._connection, header.uids.study, identity)
+                aliases.mark_joined(self._raw.connection, header.uids.study, identity)
         else:
             # An operator's decision has put the instance under a patient of another identity.
             self._keep_original(header, study, received_at, calling_ae)
@@ -226,9 +226,9 @@ class Parents:
         study.set("original_attributes_sequence", aliases.as_json([*items, item]))
         joined = study.values["number_of_study_related_instances"] > 0
         if joined:
-            aliases.mark_joined(self._connection, uid, Identity.of(now))
+            aliases.mark_joined(self._raw.connection, uid, Identity.of(now))
         if not leading.study:
-            made = aliases.add_alias(self._connection, uid, header.values, now, leading.system, joined=joined)
+            made = aliases.add_alias(self._raw.connection, uid, header.values, now, leading.system, joined=joined)
             self._patients_of(identity, uid)[1].append(made)
 
     def _series_of(self, header: Header, identity: Identity) -> _Row:
@@ -275,7 +275,7 @@ class Parents:
             if alias is None:
                 break
             if not followed:
-                aliases.complete(self._connection, alias, header.values)
+                aliases.complete(self._raw.connection, alias, header.values)
             followed.append(alias)
             attributes, identity = alias.target, Identity.of(alias.target)
         return self._new_patient(attributes, header)
@@ -284,14 +284,14 @@ class Parents:
         if not identity.patient_id:
             key: tuple[str, ...] = ("", "", study_uid)
             if key not in self._aliases:
-                rows = _NOBODY.run(self._raw, {"uid": study_uid}).fetchall()
+                rows = _NOBODY.run(self._raw, {"uid": study_uid})
                 self._aliases[key] = [Alias.of(row) for row in rows]
             above = [study.parent for study in self._studies_of(study_uid) if study.parent is not None]
             return [row for row in above if not row.values["patient_id"]], self._aliases[key]
         key = identity.key
         if key not in self._aliases:
             patient_id, issuer = identity.key
-            found = _PATIENTS.run(self._raw, {"patient_id": patient_id, "issuer": issuer}).fetchall()
+            found = _PATIENTS.run(self._raw, {"patient_id": patient_id, "issuer": issuer})
             width = len(_ALL_COLUMNS[models.patient])
             self._aliases[key] = [Alias.of(row[width:]) for row in found if row[0] is None]
             patients = [self._read(row, (models.patient,)) for row in found if row[0] is not None]
@@ -311,7 +311,7 @@ class Parents:
     def _studies_of(self, uid: str) -> list[_Row]:
         """All studies of a UID, by id."""
         if uid not in self._studies:
-            rows = _STUDIES.run(self._raw, {"uid": uid}).fetchall()
+            rows = _STUDIES.run(self._raw, {"uid": uid})
             found = [self._read(row, (models.patient, models.study)) for row in rows]
             self._studies[uid] = sorted(found, key=lambda row: int(row.values["id"]))
         return self._studies[uid]
@@ -364,9 +364,9 @@ class Parents:
             if row.parent is not None:
                 row.values[_PARENT_KEY[table]] = row.parent.values["id"]
         if len(rows) == 1:
-            keys = [_insert_one(table, tuple(rows[0].values)).insert(self._connection, rows[0].values)]
+            keys = [key for (key,) in _insert_one(table, tuple(rows[0].values)).run(self._raw, rows[0].values)]
         else:
-            keys = list(self._connection.scalars(_INSERT[table], [row.values for row in rows]))
+            keys = list(self._raw.connection.scalars(_INSERT[table], [row.values for row in rows]))
         for row, key in zip(rows, keys, strict=True):
             row.values["id"] = row.values["key"] = key
             row.touched = False
@@ -382,7 +382,7 @@ class Parents:
             row.touched = False
             row.has_new = table is not models.study
             if row.filled:
-                self._connection.execute(update(table).where(table.c.id == row.values["id"]).values(row.filled))
+                self._raw.connection.execute(update(table).where(table.c.id == row.values["id"]).values(row.filled))
                 row.filled = {}
 
 

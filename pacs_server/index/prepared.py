@@ -1,11 +1,12 @@
 """Statements that are compiled once, because SQLAlchemy's work at each execution costs more than running them."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ClauseElement, ColumnElement, Connection, Row, Select, bindparam
+from sqlalchemy import ClauseElement, ColumnElement, Connection, Dialect, Row, Select, bindparam
 from sqlalchemy.engine import result_tuple
 
 
@@ -30,26 +31,70 @@ class _Columns(NamedTuple):
 
 
 class Raw:
-    """A connection as its driver has it: its cursor, and the name of the dialect. For one transaction at a time."""
+    """A connection as its driver has it, for one transaction at a time; `dialect` says how its SQL is written."""
 
-    __slots__ = ("connection", "cursor", "dialect", "memory")
+    __slots__ = ("_connection", "_driver", "cursor", "dialect", "memory", "style")
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.dialect: str = connection.dialect.name
+    def __init__(self, connection: Connection, dialect: Dialect | None = None) -> None:
+        self._connection = connection
+        self.dialect = connection.dialect if dialect is None else dialect
+        # Which of its compiled forms a statement is run in.
+        self.style = _style(self.dialect)
+        self._driver: Any = connection.connection.driver_connection
         self.cursor: Any = connection.connection.cursor()
         # What whoever writes here remembers from one transaction of a kept connection to the next.
         self.memory: Any = None
 
-    @classmethod
-    def of(cls, connection: Connection) -> "Raw":
-        """The one of a connection, which a kept connection has from one transaction to the next."""
-        kept: Raw | None = connection.info.get(KEPT)
-        return cls(connection) if kept is None else kept
+    @property
+    def connection(self) -> Connection:
+        """The connection of SQLAlchemy, on which all has been run that came before."""
+        return self._connection
+
+    def begin(self, *statements: str) -> None:
+        """Begin a transaction with these statements."""
+        for statement in statements:
+            self.cursor.execute(statement)
+
+    def rows(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+        found: list[tuple[Any, ...]] = self.cursor.execute(sql, values).fetchall()
+        return found
+
+    def write(self, sql: str, values: Sequence[Any]) -> None:
+        """Run a statement that gives no rows, at the latest in `finish`."""
+        self.cursor.execute(sql, values)
+
+    def write_many(self, sql: str, rows: list[Any]) -> None:
+        """Run it with each of these rows for its values."""
+        self.cursor.executemany(sql, rows)
+
+    def finish(self) -> None:
+        """Return when all statements have been run; raises what is wrong with one of them."""
+
+    def commit(self) -> None:
+        """Commit what has been run since `begin`."""
+        if self._connection.in_transaction():  # SQLAlchemy has taken part
+            self._connection.commit()
+        else:
+            self._connection.dialect.do_commit(self._driver)
+
+    def close(self) -> None:
+        """Roll back, and close the connection, so that nobody else gets one whose state is not known."""
+        with suppress(self._connection.dialect.loaded_dbapi.Error):
+            # Until its cursor is closed SQLite goes on with a transaction, whoever closes the connection.
+            self.cursor.close()
+            self._connection.connection.rollback()
+        self._connection.invalidate()
+        self._connection.close()
+
+    @property
+    def was_lost_before(self) -> bool:
+        """Whether the connection was lost before the database has answered anything in this transaction."""
+        return False
 
 
-# In `Connection.info` of a connection that is kept.
-KEPT = "raw"
+def _style(dialect: Dialect) -> str:
+    return f"{dialect.name}, {dialect.paramstyle}"
 
 
 class Prepared:
@@ -63,69 +108,65 @@ class Prepared:
         self._compiled: dict[str, _Compiled] = {}
         self._columns: dict[str, _Columns] = {}
 
-    def run(self, raw: Raw, values: dict[str, Any]) -> Any:
-        """Run it with these values for its bound parameters and return the driver's cursor."""
-        compiled = self._compiled.get(raw.dialect) or self._for(raw.connection)
-        raw.cursor.execute(compiled.sql, compiled.in_order(values))
-        return raw.cursor
+    def run(self, raw: Raw, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Run it with these values for its bound parameters and return its rows."""
+        compiled = self._compiled.get(raw.style) or self._for(raw.dialect)
+        return raw.rows(compiled.sql, compiled.in_order(values))
 
     def run_many(self, connection: Connection, rows: list[dict[str, Any]]) -> int:
         """Run it once with each of these rows, which hold a value of any type for every bound parameter.
 
         Returns how many rows of the database it has written.
         """
-        sql, order, processors, *_ = self._for(connection)
+        sql, order, processors, *_ = self._for(connection.dialect)
         if processors:
             rows = [row | {name: process(row[name]) for name, process in processors.items()} for row in rows]
         parameters: Any = rows if order is None else [tuple([row[name] for name in order]) for row in rows]
         return int(connection.exec_driver_sql(sql, parameters).rowcount)
 
     def write(self, raw: Raw, rows: list[dict[str, Any]]) -> None:
-        """Run it as `run_many` does, on the driver's own cursor."""
-        compiled = self._compiled.get(raw.dialect) or self._for(raw.connection)
+        """Run it as `run_many` does, with the driver's own means, at the latest in `Raw.finish`."""
+        compiled = self._compiled.get(raw.style) or self._for(raw.dialect)
         for name, process in compiled.processors.items():
             rows = [row | {name: process(row[name])} for row in rows]
         if len(rows) == 1:
-            raw.cursor.execute(compiled.sql, compiled.in_order(rows[0]))
+            raw.write(compiled.sql, compiled.in_order(rows[0]))
         else:
-            raw.cursor.executemany(compiled.sql, [compiled.in_order(row) for row in rows])
+            raw.write_many(compiled.sql, [compiled.in_order(row) for row in rows])
 
     def all(self, connection: Connection, values: dict[str, Any]) -> list[Row[Any]]:
         """Run it with a value of any type for every bound parameter; return its rows as SQLAlchemy would.
 
         Only for statements all of whose columns have names.
         """
-        sql, order, processors, literals, _ = self._for(connection)
+        sql, order, processors, literals, _ = self._for(connection.dialect)
         values = literals | values
         values |= {name: process(values[name]) for name, process in processors.items()}
         parameters: Any = values if order is None else tuple([values[name] for name in order])
         rows = [list(row) for row in connection.exec_driver_sql(sql, parameters)]
-        row_of, converters = self._columns_for(connection)
+        row_of, converters = self._columns_for(connection.dialect)
         for row in rows:
             for place, convert in converters:
                 row[place] = convert(row[place])
         return [row_of(row) for row in rows]
 
-    def insert(self, connection: Connection, values: dict[str, Any]) -> Any:
-        """Run an INSERT of one row, whose values the driver takes as they are, and return what it returns."""
-        sql, order, *_ = self._for(connection)
-        parameters: Any = values if order is None else tuple([values[name] for name in order])
-        return connection.exec_driver_sql(sql, parameters).scalar_one()
+    def sql(self, raw: Raw) -> str:
+        """The statement as `raw` runs it."""
+        return self._for(raw.dialect).sql
 
-    def _for(self, connection: Connection) -> _Compiled:
-        dialect = connection.dialect
-        if dialect.name not in self._compiled:
+    def _for(self, dialect: Dialect) -> _Compiled:
+        style = _style(dialect)
+        if style not in self._compiled:
             compiled: Any = self._statement.compile(dialect=dialect)
             kinds = {name: bound.type.dialect_impl(dialect) for name, bound in compiled.binds.items()}
             processors = {name: kind.bind_processor(dialect) for name, kind in kinds.items()}
             needed = {name: process for name, process in processors.items() if process is not None}
             literals = {name: bound.effective_value for name, bound in compiled.binds.items() if not bound.required}
             order = compiled.positiontup
-            self._compiled[dialect.name] = _Compiled(compiled.string, order, needed, literals, _in_order(order))
-        return self._compiled[dialect.name]
+            self._compiled[style] = _Compiled(compiled.string, order, needed, literals, _in_order(order))
+        return self._compiled[style]
 
-    def _columns_for(self, connection: Connection) -> _Columns:
-        dialect = connection.dialect
+    def _columns_for(self, dialect: Dialect) -> _Columns:
         if dialect.name not in self._columns:
             columns: Any = self._statement.exported_columns  # type: ignore[attr-defined]
             converters = [column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns]
@@ -159,8 +200,7 @@ class PreparedForMany:
     def all(self, raw: Raw, values: Sequence[object]) -> list[tuple[Any, ...]]:
         """Run it and return all rows."""
         names, statement = self._of(len(values))
-        rows: list[tuple[Any, ...]] = statement.run(raw, dict(zip(names, values, strict=True))).fetchall()
-        return rows
+        return statement.run(raw, dict(zip(names, values, strict=True)))
 
     def _make(self, count: int) -> tuple[list[str], Prepared]:
         names = [f"v{number}" for number in range(count)]

@@ -30,6 +30,7 @@ from rawpeer import (
 from servers import config, eventually, running
 
 from pacs_server.app.server import PacsServer
+from pacs_server.config import DatabaseConfig
 from pacs_server.net.association import Association
 from pacs_server.net.message import Command, CommandField
 from pacs_server.web import threads
@@ -88,6 +89,30 @@ def test_a_stored_instance_is_one_insert_in_one_transaction(pacs: PacsServer) ->
     # Counters of series, study and patient.
     assert each["UPDATE"] <= 3
     assert sum(each.values()) <= 8
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_on_a_database_server_a_stored_instance_is_three_round_trips(tmp_path: Path, database_url: str) -> None:
+    first, *rest = [Instance.of(ds) for ds in make_study(1, INSTANCES + 1)]
+    settings = config(tmp_path, storage={"scrub_rate": None})
+    settings = settings.model_copy(update={"database": DatabaseConfig(url=database_url)})
+    with (
+        running(settings) as server,
+        association(port(server), [KIND]) as link,
+        statements.messages(server.archive.database, tmp_path) as sent,
+    ):
+        assert store(link, first).status == 0
+        before = sent()
+        assert [store(link, instance).status for instance in rest] == [0] * INSTANCES
+        each = {kind: count / INSTANCES for kind, count in (sent() - before).items()}
+    # BEGIN with the lock and the look-up; the row and the counters; the commit alone, after all has been written.
+    assert (each["Sync"], each["Query"]) == (2, 1)
+    # Series, study and patient are looked up, because another process may have written, and counted.
+    assert each["Execute"] == each["Bind"] == 7
+    # Nothing is parsed twice: what counts in rows that are there is prepared for the second instance.
+    assert each.get("Parse", 0) <= 3 / INSTANCES
+    assert {kind for kind, count in each.items() if count >= 1} == {"Bind", "Execute", "Describe", "Sync", "Query"}
 
 
 def test_an_instance_costs_the_same_over_http(pacs: PacsServer) -> None:

@@ -17,7 +17,6 @@ from rawpeer import EXPLICIT, Instance, association, store, store_from
 from tracing import Call, Trace
 
 TRACED = "fdatasync,fsync,syncfs,link,linkat,unlink,unlinkat,mkdir,mkdirat,sendmsg,sendto,openat,lstat,newfstatat"
-# A statement that is run more often is prepared by the driver, and then the trace does not show it.
 INSTANCES = 3
 STREAM = 200
 SENDERS = 4
@@ -27,6 +26,8 @@ READY = 128
 CHECKPOINT_SECONDS = 0.25
 CHECKPOINT = ["sync directory", "sync index", "retire", "sync incoming"]
 RELAXED = "set_config('synchronous_commit', 'off', true)"
+# A statement is sent once, with a name that is sent afterwards; strace writes the NUL after each as \0 or \000.
+_NAMED = re.compile(r"(pacs_\d+\\0)(?:00)?[^\\]*" + re.escape(RELAXED))
 _ON = re.compile(r"^\d+<(.*?)>(,|\)| <unfinished)")
 _PATH = re.compile(r'"([^"]+)"')
 
@@ -71,6 +72,7 @@ class _Sees:
         self._archive = str(pacs.archive)
         self._port = f":{pacs.port}->"
         self._relaxed: set[str] = set()
+        self._name_of_relaxed: dict[str, str] = {}
 
     def what(self, call: Call) -> tuple[str, str] | None:
         opened = found[1] if (found := _ON.match(call.text)) else ""
@@ -91,7 +93,10 @@ class _Sees:
     def _sent(self, socket: str, text: str) -> tuple[str, str] | None:
         if self._port in socket:
             return "answer", ""
-        if RELAXED in text:
+        if named := _NAMED.search(text):
+            self._name_of_relaxed[socket] = named[1]
+        name = self._name_of_relaxed.get(socket)
+        if RELAXED in text or (name is not None and name in text):
             self._relaxed.add(socket)
         if '"Q' not in text or "COMMIT" not in text:
             return None

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Connection, insert, make_url, select, text
-from statements import before_each
+from statements import before_each, round_trips
 
 from pacs_server.dicom.caller import Door
 from pacs_server.dicom.header import Header
@@ -23,6 +23,7 @@ from pacs_server.index import models
 from pacs_server.index.database import Database
 from pacs_server.index.group_commit import GroupCommit
 from pacs_server.index.instances import Counts, InstanceIndex, StoredInstance
+from pacs_server.index.prepared import Raw
 
 ORIGIN = Origin("CT1", "PACS", "127.0.0.1", Door.DIMSE)
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -431,7 +432,7 @@ def test_connection_lost_before_the_commit_is_index_unavailable(index, database,
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, MemoryError])
 def test_interrupted_leader_leaves_no_follower_waiting_or_deceived(database, interrupt):
-    def fail(_connection: Connection, _entries: list[str]) -> list[None]:
+    def fail(_raw: Raw, _entries: list[str]) -> list[None]:
         raise interrupt
 
     assert outcomes_of_four(GroupCommit(database, fail, lock=1)) == {interrupt: 1, IndexUnavailable: 3}
@@ -486,6 +487,17 @@ def test_statements_per_add_are_few(index, database):
     assert len(first) == 7
     # Three counters, one row; on a server another process may have written, so the series is looked up.
     assert len(second) == (4 if database.is_sqlite else 5)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("count", [1, 20])
+def test_a_batch_is_three_round_trips_to_a_database_server(index, count):
+    """What begins it and looks its series up, what it writes, and the commit, which waits until all is written."""
+    add(index, header(sop="1.0"))
+    with round_trips() as counted:
+        assert adds_in_one_batch(index, [header(sop=f"1.1.{number}") for number in range(count)]) == [None] * count
+    assert counted.total() == 3
 
 
 def test_what_is_remembered_of_parents_is_what_others_have_made_of_them(index, database, connect):

@@ -44,7 +44,7 @@ def test_what_is_written_is_read_as_usual(database: Database) -> None:
     with database.connect() as connection:
         found = [dict(row) for row in connection.execute(select(TABLE).limit(3).order_by(TABLE.c.id)).mappings()]
         second = Prepared(select(TABLE.c.name).where(TABLE.c.id == bindparam("id")))
-        assert second.run(Raw.of(connection), {"id": 2}).fetchone() == ("Müller 2",)
+        assert second.run(Raw(connection), {"id": 2}) == [("Müller 2",)]
     assert [row | {"at": row["at"].replace(tzinfo=UTC)} for row in found] == ROWS
 
 

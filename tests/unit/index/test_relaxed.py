@@ -21,6 +21,7 @@ from pacs_server.errors import IndexUnavailable
 from pacs_server.index.database import WRITER_LOCK, Database, FirstRow
 from pacs_server.index.group_commit import GroupCommit
 from pacs_server.index.instances import InstanceIndex
+from pacs_server.index.prepared import Raw
 
 on_postgresql = pytest.mark.parametrize(
     "database_url", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True
@@ -68,8 +69,8 @@ def test_no_other_commit_is_relaxed(database: Database) -> None:
 def test_a_batch_waits_for_the_disk_if_one_of_it_has_to(database: Database, relaxed: list[bool], waits: bool) -> None:
     batches: list[tuple[int, bool]] = []
 
-    def write(connection: Connection, entries: list[bool]) -> list[Any]:
-        batches.append((len(entries), synchronous(connection)))
+    def write(raw: Raw, entries: list[bool]) -> list[Any]:
+        batches.append((len(entries), synchronous(raw.connection)))
         return [None] * len(entries)
 
     commits = GroupCommit(database, write, lock=WRITER_LOCK)
