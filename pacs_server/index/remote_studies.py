@@ -93,7 +93,10 @@ class RemoteStudyFilter:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A study that is here as cache: when the last of it came, when it is needed, instances and bytes."""
+    """A study that is here as cache: when the last of it came, when it is needed, instances and bytes.
+
+    One that `is_needed` waits to be sent, or is an earlier study for an examination that is planned.
+    """
 
     id: int
     remote: str
@@ -102,6 +105,7 @@ class Cached:
     deadline: datetime | None
     instances: int
     bytes: int
+    is_needed: bool = False
 
 
 class RemoteStudyIndex:
@@ -205,8 +209,8 @@ class RemoteStudyIndex:
     def cached(self, today: str, only: int | None = None) -> list[Cached]:
         """The studies that are here as cache and as nothing else, those fetched first first; `only` the one of this id.
 
-        Left out are those of which something came otherwise, which wait to be sent, or which are earlier studies for
-        an examination that is planned today (YYYYMMDD) or later.
+        Left out are those of which something came otherwise. Needed are those that wait to be sent, or that are earlier
+        studies for an examination that is planned today (YYYYMMDD) or later.
         """
         pushed = or_(instance.c.calling_ae != table.c.source_ae, instance.c.move_originator == "")
         others = func.sum(case((pushed, 1), else_=0))
@@ -215,14 +219,14 @@ class RemoteStudyIndex:
         rows = (
             select(
                 *(table.c.id, table.c.remote, table.c.study_instance_uid, fetched_at, table.c.deadline),
-                *(func.count(), func.sum(instance.c.size)),
+                *(func.count(), func.sum(instance.c.size), case((_needed(today), 1), else_=0)),
             )
             .select_from(
                 table.join(study, study.c.study_instance_uid == table.c.study_instance_uid)
                 .join(series, series.c.study_fk == study.c.id)
                 .join(instance, instance.c.series_fk == series.c.id)
             )
-            .where(table.c.is_cache, table.c.state == RemoteStudyState.COMPLETE, ~_needed(today))
+            .where(table.c.is_cache, table.c.state == RemoteStudyState.COMPLETE)
             .group_by(table.c.id, table.c.remote, table.c.study_instance_uid, table.c.deadline)
             .having(others == 0)
             .order_by(fetched_at, table.c.id)
@@ -231,8 +235,8 @@ class RemoteStudyIndex:
             rows = rows.where(table.c.id == only)
         with self._database.connect() as connection:
             return [
-                Cached(key, remote, uid, in_utc(at), deadline and in_utc(deadline), count, int(size))
-                for key, remote, uid, at, deadline, count, size in connection.execute(rows)
+                Cached(key, remote, uid, in_utc(at), deadline and in_utc(deadline), count, int(size), bool(needed))
+                for key, remote, uid, at, deadline, count, size, needed in connection.execute(rows)
             ]
 
     def is_needed(self, cached: Cached, today: str) -> bool:

@@ -114,11 +114,11 @@ class CacheKeeper:
 
 
 def to_drop(cached: Iterable[Cached], settings: CacheConfig, now: datetime) -> Iterator[Cached]:
-    """What is too old, and of the rest what was fetched first until it is small enough; nothing still needed."""
+    """What is too old, and of the rest what was fetched first until all is small enough; nothing still needed."""
     known = list(cached)
     size = sum(each.bytes for each in known)
     for each in known:
-        if each.deadline is not None and each.deadline > now:
+        if each.is_needed or (each.deadline is not None and each.deadline > now):
             continue
         too_old = settings.ttl is not None and (now - each.fetched_at).total_seconds() > settings.ttl
         too_much = settings.max_size is not None and size > settings.max_size

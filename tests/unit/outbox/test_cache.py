@@ -1,5 +1,6 @@
 """What of the cache may go, by age and size, and never what is still needed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +19,11 @@ def cached(number: int, hours: float, size: int, needed: float | None = None) ->
     return Cached(number, "WS1", f"1.{number}", NOW - timedelta(hours=hours), deadline, 1, size)
 
 
+def wanted(number: int, hours: float, size: int) -> Cached:
+    """A study that was fetched so many hours ago, and that waits to be sent or is planned for."""
+    return replace(cached(number, hours, size), is_needed=True)
+
+
 @pytest.mark.parametrize(
     ("studies", "settings", "dropped"),
     [
@@ -31,6 +37,10 @@ def cached(number: int, hours: float, size: int, needed: float | None = None) ->
         # What an appointment waits for stays, whatever its size; afterwards it goes.
         ([cached(1, 30, 10, needed=1), cached(2, 20, 10)], {"ttl": "1h", "max_size": "1B"}, [2]),
         ([cached(1, 30, 10, needed=0)], {"ttl": "24h"}, [1]),
+        # What somebody needs stays as well, and takes room that the others do not have.
+        ([wanted(1, 30, 10), cached(2, 20, 10), cached(3, 10, 10)], {"max_size": "20B"}, [2]),
+        ([wanted(1, 30, 30), cached(2, 20, 10)], {"ttl": "24h", "max_size": "20B"}, [2]),
+        ([wanted(1, 30, 10)], {"ttl": "24h"}, []),
         # The clock was set back.
         ([cached(1, -100, 10)], {"ttl": "1h"}, []),
         ([], {"ttl": "1h", "max_size": "1B"}, []),
