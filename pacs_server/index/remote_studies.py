@@ -6,7 +6,20 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    DateTime,
+    Row,
+    and_,
+    case,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from pacs_server.dicom.worklist import SHOWN
@@ -28,6 +41,9 @@ _DECIDED: Final = ("state", "changed_at", "turn", "last_error", "priority", "fou
 # Studies whose fetch has failed and that wait for another attempt hold no place, unless there are more of them than so
 # many times the places: then the remote fails at everything, and would be asked for all that it has.
 _FAILING_PER_PLACE: Final = 10
+_CANCELLED: Final = "somebody has cancelled it"
+# How the reason ends why a study was given up that a remote does not have any more.
+NOTHING_OF_THAT: Final = "has nothing of that"
 _PLACES_LOCK: Final = 0x50414353_504C4143  # any number, the same in every process: "PACSPLAC"
 
 
@@ -168,6 +184,28 @@ class RemoteStudyIndex:
         with self._database.begin() as connection:
             again = update(table).where(lost).values(state=RemoteStudyState.FOUND, changed_at=now, task_id=None)
             return connection.execute(again).rowcount
+
+    def try_again(self, remote: str, since: tuple[datetime, datetime], now: datetime) -> int:
+        """Have studies found again that failed before the first of these moments; how many there were.
+
+        Left out are those that the remote has not named since the second moment or has nothing of, those of several
+        patients, those that somebody has cancelled, and those for an appointment, for which the prefetching asks.
+        """
+        failed_before, seen_since = since
+        failed = and_(
+            table.c.remote == remote, table.c.state == RemoteStudyState.FAILED,
+            table.c.changed_at < failed_before, table.c.seen_at > seen_since,
+            table.c.deadline.is_(None), table.c.last_error != _CANCELLED,
+            ~table.c.patient_id.contains("\\", autoescape=True), ~table.c.last_error.endswith(NOTHING_OF_THAT),
+        )  # fmt: skip
+        with self._database.connect() as connection:
+            if connection.scalar(select(table.c.id).where(failed).limit(1)) is None:
+                return 0
+        moments = {each: literal(now + wait, DateTime(timezone=True)) for each, wait in PATIENCE.items()}
+        turn = case(moments, value=table.c.priority)
+        again = {"state": RemoteStudyState.FOUND, "changed_at": now, "turn": turn, "task_id": None}
+        with self._database.begin() as connection:
+            return connection.execute(update(table).where(failed).values(**again)).rowcount
 
     def waiting(self, remote: str, limit: int) -> list[RemoteStudy]:
         """The found studies of a remote that are to be fetched next: the more urgent and the older ones first."""
@@ -353,7 +391,7 @@ def follow(connection: Connection, fetch: Task, retried: bool) -> None:
         case TaskState.DEAD:
             values["state"] = RemoteStudyState.FAILED
         case TaskState.CANCELLED:
-            values |= {"state": RemoteStudyState.FAILED, "last_error": "somebody has cancelled it"}
+            values |= {"state": RemoteStudyState.FAILED, "last_error": _CANCELLED}
         case TaskState.READY if retried:
             values |= {"state": RemoteStudyState.FETCHING, "last_error": ""}
     if "state" in values:

@@ -20,6 +20,7 @@ from pacs_server.dicom.levels import Level
 from pacs_server.dicom.origin import Origin
 from pacs_server.dicom.subject import Subject
 from pacs_server.errors import InstanceMismatch, PacsError, RemoteBusy, RemoteError, RemoteUnreachable, StorageFull
+from pacs_server.index.remote_studies import NOTHING_OF_THAT
 from pacs_server.index.task_values import Task
 from pacs_server.kit.words import counted
 from pacs_server.outbox.handler import Work, tell_dead
@@ -175,7 +176,7 @@ class _Attempt:
         self._handler.auditor.ensure_writable()
         self._expected = self._listed()
         if self._expected is not None and not self._expected:
-            self._work.give_up(self._task, f"{self._task.target} has nothing of that")
+            self._work.give_up(self._task, f"{self._task.target} {NOTHING_OF_THAT}")
             return
         try:
             done = self._retrieve_all()

@@ -22,6 +22,8 @@ from pacs_server.services.tasks import TaskService
 # study that it still names once in a while.
 _WITHOUT_COUNTS: Final = timedelta(hours=1)
 _ONCE_IN_A_WHILE: Final = timedelta(days=1)
+# A study that fails and that its remote does not name any more is tried for so long.
+_LONGEST_FAILING: Final = timedelta(days=7)
 # The clocks of two processes differ by no more. What happens later than that was noted before the clock was set back.
 _CLOCKS_APART: Final = timedelta(minutes=1)
 # What to return of each study: enough to tell whether it has grown, and to show it.
@@ -115,6 +117,11 @@ class PollingService:
     def take_back(self, remote: str) -> int:
         """Have studies found again whose task is not there any more; how many there were."""
         return self._index.take_back(remote, self._tasks.now())
+
+    def try_again(self, remote: str) -> int:
+        """Have studies found again that failed a day ago, also if the remote is asked for newer ones only by now."""
+        now = self._tasks.now()
+        return self._index.try_again(remote, (now - _ONCE_IN_A_WHILE, now - _LONGEST_FAILING), now)
 
     def cached(self) -> list[Cached]:
         """The studies that are here as cache and as nothing else, those fetched first first."""

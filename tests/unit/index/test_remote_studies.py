@@ -197,6 +197,35 @@ def test_a_study_whose_task_is_gone_is_found_again(polled: Polled) -> None:
     assert polled.polling.start_waiting("WS1") == 2
 
 
+def test_what_failed_a_day_ago_is_found_again_although_the_remote_names_it_no_more(polled: Polled) -> None:
+    """Unless it is of several patients, or somebody has cancelled it, or the remote has nothing of it."""
+    polled.polling = PollingService(polled.index, polled.tasks, lambda remote: 9)
+    polled.take(match("1.1"), match("1.2"), match("1.3"), match("1.3", patient_id="P2"), match("1.4"), match("1.5"))
+    assert polled.polling.start_waiting("WS1") == 4
+    cancelled, needed = polled.one("1.2").task_id, replace(polled.one("1.4"), deadline=NOW)
+    assert cancelled is not None
+    polled.tasks.cancel(cancelled)
+    for reason in ("WS1 has lost its disk", "WS1 has lost its disk", "WS1 has nothing of that"):
+        polled.tasks.give_up(polled.claim(), reason)
+    polled.index.put([replace(needed, state=State.FAILED)])
+    assert set(polled.states()) == {"failed"}
+    # What has become of a task is noted by the clock of the machine.
+    with polled.node.database.begin() as connection:
+        connection.execute(update(remote_study).values(changed_at=polled.clock(), seen_at=polled.clock()))
+    polled.clock.advance(23 * 3600)
+    assert polled.polling.try_again("WS1") == 0
+    polled.clock.advance(2 * 3600)
+    assert polled.polling.try_again("WS2") == 0
+    assert polled.polling.try_again("WS1") == 1
+    assert polled.states() == ["found", "failed", "failed", "failed", "failed"]
+    assert polled.polling.start_waiting("WS1") == 1
+    polled.tasks.give_up(polled.claim(), "it still has")
+    with polled.node.database.begin() as connection:
+        connection.execute(update(remote_study).values(changed_at=polled.clock()))
+    polled.clock.advance(8 * 86_400)
+    assert polled.polling.try_again("WS1") == 0, "not for ever"
+
+
 def test_a_task_that_does_the_same_already_is_the_one(polled: Polled) -> None:
     limited = replace(fetch_task("WS1", Fetching("1.1"), "ann"), deadline=polled.clock() + timedelta(days=3))
     by_hand = polled.tasks.add(limited)
