@@ -102,7 +102,7 @@ def test_the_pages_below_a_path(below: tuple[Site, str], page: Page, tmp_path: P
     assert picture.evaluate("image => image.naturalWidth") > 0
     page.get_by_label("Preferences and account").click()
     page.get_by_label("Colours").select_option("contrast")
-    page.get_by_role("button", name="Use these").click()
+    page.get_by_role("button", name="Apply").click()
     expect(page).to_have_url(f"{url}/studies/{other.StudyInstanceUID}")
     # No address on the page leads past the proxy.
     addresses = page.evaluate(

@@ -23,7 +23,7 @@ def test_language_and_colours_stay(site: Site, page: Page) -> None:
     page.get_by_label("Preferences and account").click()
     page.get_by_label("Language").select_option("de")
     page.get_by_label("Colours").select_option("dark")
-    page.get_by_role("button", name="Use these").click()
+    page.get_by_role("button", name="Apply").click()
     expect(page).to_have_url(f"{site.url}/studies?q=x")
     expect(page.locator("html")).to_have_attribute("lang", "de")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")

@@ -197,7 +197,7 @@ def test_what_cannot_be_shown_says_so(site: Site, page: Page, look: Callable[...
                                            f"/instances/{report.SOPInstanceUID}/rendered")  # fmt: skip
     expect(page.get_by_role("link", name="Download the study")).to_be_visible()
     page.locator(f'[data-open="{lost.SeriesInstanceUID}"]').click()
-    expect(page.get_by_text("The images that these are about are not in the study")).to_be_visible()
+    expect(page.get_by_text("The images that these refer to are not in the study")).to_be_visible()
     page.locator(f'[data-open="{state.SeriesInstanceUID}"]').click()
     page.get_by_role("button", name=f"EVIL: {evil}").click()
     shown(page, good)

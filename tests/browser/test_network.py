@@ -49,7 +49,7 @@ def test_why_something_was_not_sent_and_what_can_be_done(start: Start, page: Pag
     expect(row).to_contain_text("1 waiting")
     row.get_by_text("More").click()
     row.get_by_role("button", name="Do not send").click()
-    expect(page.get_by_text("Nothing waits. Everything was sent.")).to_be_visible()
+    expect(page.get_by_text("Nothing is waiting. Everything was sent.")).to_be_visible()
 
 
 @ON_SQLITE

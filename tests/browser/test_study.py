@@ -55,7 +55,7 @@ def test_attributes_are_found_while_one_types(site: Site, page: Page, tmp_path: 
     expect(row.filter(has_text="(0029,1001)")).to_contain_text(NASTY)
     expect(row.filter(has_text="(0028,0010)")).not_to_be_visible()
     page.get_by_label("Search in the attributes").fill("nothing like it")
-    expect(page.get_by_text("No attribute has these words.")).to_be_visible()
+    expect(page.get_by_text("No attribute matches.")).to_be_visible()
     page.get_by_label("Search in the attributes").fill("comments")
     row.get_by_text("all", exact=True).click()
     expect(row.filter(has_text="(0010,4000)")).to_contain_text("long " * 50)

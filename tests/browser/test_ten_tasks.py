@@ -203,13 +203,13 @@ def test_7_point_a_new_modality_here(start: Start, page: Page, tmp_path: Path) -
     page.get_by_label("report what was done").uncheck()
     expect(page.locator("pre")).to_contain_text("allow: [echo, store, find, move, get, worklist, commitment]")
     page.get_by_role("button", name="Write this rule").click()
-    expect(page.get_by_text("This peer is let in from this address.")).to_be_visible()
+    expect(page.get_by_text("This peer is accepted from this address.")).to_be_visible()
     text = (tmp_path / "pacs.yaml").read_text()
     assert text.startswith(CT1_ALONE)
     assert '    - ae_title: "CT9"\n      addresses: ["127.0.0.1"]\n' in text
     assert sends() == 0
     page.get_by_role("link", name="Back").click()
-    expect(page.get_by_role("row", name="CT9")).to_contain_text("Ended in order.")
+    expect(page.get_by_role("row", name="CT9")).to_contain_text("Ended normally.")
     page.goto(f"{site.url}/studies")
     expect(page.get_by_role("link", name="New, Modality")).to_be_visible()
 
@@ -219,10 +219,10 @@ def test_8_resolve_a_conflict(site: Site, admin: Page) -> None:
     assert store(site.pacs, wrong, right) == [0, 0]
     admin.goto(f"{site.url}/conflicts")
     expect(admin.get_by_role("row", name="Name (differs)")).to_contain_text("Row, Jane")
-    admin.get_by_role("link", name="This is right").first.click()
+    admin.get_by_role("link", name="This patient is correct").first.click()
     expect(admin.get_by_role("heading", level=1)).to_have_text("Merge these two patients?")
     expect(admin.get_by_role("row", name="Moved")).to_contain_text("1 study, 1 image")
-    admin.get_by_label("Why?").fill("typed wrong")
+    admin.get_by_label("Reason").fill("typed wrong")
     admin.get_by_role("button", name="Merge").click()
     expect(admin.get_by_role("status").first).to_contain_text("Done: 1 study, 1 image.")
     expect(admin.get_by_text("There are no conflicts.")).to_be_visible()
@@ -267,7 +267,7 @@ def test_10_who_has_seen_a_study(site: Site, page: Page, browser: Browser) -> No
     page.get_by_text("Add a user").click()
     page.get_by_label("Name", exact=True).fill("bob")
     page.get_by_label("Password, at least 8 characters").fill(PASSWORD)
-    page.get_by_label("The same password once more").first.fill(PASSWORD)
+    page.get_by_label("Repeat the password").first.fill(PASSWORD)
     page.get_by_label("Role").first.select_option("contributor")
     page.get_by_role("button", name="Add", exact=True).click()
     expect(page.get_by_role("row", name="bob")).to_contain_text("contributor")

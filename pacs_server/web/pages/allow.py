@@ -13,7 +13,7 @@ from pacs_server.web.pages.languages import marked
 from pacs_server.web.pages.page import Pages
 
 SERVICES: Final = {
-    "echo": marked("ask whether the archive is there"),
+    "echo": marked("check that the archive answers"),
     "store": marked("send objects here"),
     "find": marked("search"),
     "move": marked("have objects sent to other systems"),

@@ -24,7 +24,7 @@ class Explained:
 REFUSALS: Final[Mapping[str, Explained]] = {
     "calling_ae_title": Explained(
         marked("No access rule is about this AE title."),
-        marked("If the peer is one of yours, allow it. If it is not, nothing is to be done."),
+        marked("If the peer is one of yours, allow it. If it is not, there is nothing to do."),
         allowable=True,
     ),
     "peer_address": Explained(
@@ -54,7 +54,7 @@ REFUSALS: Final[Mapping[str, Explained]] = {
     ),
     "association_rate": Explained(
         marked("The address opens associations faster than access_control.association_rate allows."),
-        marked("If the peer is sound and busy, raise association_rate or association_burst."),
+        marked("If the peer works correctly and is busy, raise association_rate or association_burst."),
     ),
     "associations": Explained(
         marked("As many associations were open as server.max_associations allows."),
@@ -82,7 +82,7 @@ REFUSALS: Final[Mapping[str, Explained]] = {
     ),
     "lost": Explained(
         marked("The peer connected and left without asking for an association."),
-        marked("A port scan or a monitor looks like that. Nothing is to be done."),
+        marked("A port scan or a monitor looks like that. There is nothing to do."),
     ),
     "timeout": Explained(
         marked("The peer connected and did not ask for an association in time."),
@@ -93,7 +93,7 @@ REFUSALS: Final[Mapping[str, Explained]] = {
         marked("Perhaps a browser, or a system with the wrong port. Check the port at that system."),
     ),
     "application_context": Explained(
-        marked("The peer asks for something else than DICOM."),
+        marked("The peer asks for another protocol than DICOM."),
         marked("Its software does not fit. Ask its maker."),
     ),
     "protocol_version": Explained(
@@ -101,16 +101,16 @@ REFUSALS: Final[Mapping[str, Explained]] = {
         marked("Its software does not fit. Ask its maker."),
     ),
     "shutting_down": Explained(
-        marked("This server was about to stop."), marked("The peer tries again by itself, or somebody sends again.")
+        marked("This server was about to stop."), marked("The peer tries again automatically, or somebody sends again.")
     ),
 }
 _UNKNOWN: Final = Explained(marked("It was refused."), marked("The log of the server says more."))
 
-_ENDED_WELL: Final = marked("Ended in order.")
+_ENDED_WELL: Final = marked("Ended normally.")
 _ENDINGS: Final = (
     (r"released", _ENDED_WELL),
-    (r"aborted by the peer", marked("The peer broke it off.")),
-    (r"connection closed by the peer", marked("The peer closed the connection without saying goodbye.")),
+    (r"aborted by the peer", marked("The peer aborted the association.")),
+    (r"connection closed by the peer", marked("The peer closed the connection without releasing the association.")),
     (r"connection (lost|closed)", marked("The network connection broke.")),
     (r"idle for", marked("The peer was silent for too long, so it was ended here.")),
     (r"no data from the peer in time|not finished in time|empty PDUs", marked("The peer was too slow, or has hung.")),

@@ -18,24 +18,24 @@ _MEANINGS: Final = {
         marked("Check audit.key. If it is the right one, somebody else has written into the trail."),
     ),
     "torn": Explained(
-        marked("The last line does not end: the machine stopped in the middle of a write."),
-        marked("The next record mends it. Verify again then."),
+        marked("The last record is incomplete: the machine stopped while it was written."),
+        marked("The next record repairs this. Then verify again."),
     ),
     "out of order": Explained(
         marked("Records were swapped, or one is there twice."),
         marked("Keep the directory as it is, and compare it with a copy or with the audit repository."),
     ),
     "missing": Explained(
-        marked("Records that were written are not there any more."),
+        marked("Records are missing."),
         marked("Keep the directory as it is, and compare it with a copy or with the audit repository."),
     ),
     "changed": Explained(
-        marked("A record is not what was written."),
+        marked("A record was changed."),
         marked("Keep the directory as it is, and compare it with a copy or with the audit repository."),
     ),
 }
 _UNREADABLE: Final = Explained(
-    marked("The trail could not be read."), marked("The sentence below tells why. Mend that, then verify again.")
+    marked("The trail could not be read."), marked("The message below says why. Correct that, then verify again.")
 )
 
 

@@ -23,7 +23,7 @@ _ROWS: Final = (
 # The studies of a patient are listed beside the others' up to so many patients on a page.
 _MOST_PATIENTS: Final = 40
 _SAID: Final = {
-    "accepted": marked("They stay apart, and off this list."),
+    "accepted": marked("They stay apart and are no longer on this list."),
     "reopened": marked("The conflict is on the list again."),
 }
 # A dry run takes no reason, but a body has one.

@@ -7,13 +7,13 @@ from pacs_server.web.pages.association_words import Explained
 from pacs_server.web.pages.languages import marked
 
 _CHECK_LOGIN: Final = marked("Check auth of this remote in remote_aes, and that its account there is in force.")
-_ASK_THE_REMOTE: Final = marked("Look into the log of the remote: it knows why. Then retry.")
-_SENT_LATER: Final = marked("Nothing is to be done: it is tried again by itself.")
+_ASK_THE_REMOTE: Final = marked("Look into the log of the remote: it says why. Then retry.")
+_SENT_LATER: Final = marked("There is nothing to do: the server tries again automatically.")
 
 # The first pattern that fits counts.
 _TABLE: Final = (
     # What people or the settings want.
-    (r"is paused by", marked("Somebody has paused this remote."), marked("Resume it when things may be sent again.")),
+    (r"is paused by", marked("Somebody has paused this remote."), marked("Resume it when it may be sent to again.")),
     (r"is used from .* on$", marked("This remote is used at certain hours only."), _SENT_LATER),
     (r"is not in remote_aes", marked("The settings name no such remote any more."),
      marked("Add it to remote_aes again, have another remote get this, or cancel it.")),
@@ -41,19 +41,19 @@ _TABLE: Final = (
     (r"rejected: by the peer", marked("The remote refuses associations and does not say why."), _ASK_THE_REMOTE),
     # It does not take what it is sent.
     (r"takes .* not at all", marked("The remote does not take objects of this kind."),
-     marked("Send them elsewhere or cancel. Some systems take more kinds when their settings allow it.")),
+     marked("Send them elsewhere or cancel them. Some systems accept more kinds if their settings allow it.")),
     (r"takes .* only in", marked("The remote does not take the compression in which this is stored."),
      marked("Have the remote accept it, or send this elsewhere. Without loss it cannot be changed.")),
     (r"(answered|refused:) A7|HTTP 507|resource limitation|answered 0213",
      marked("The remote is out of space or memory."),
-     marked("Have room made there. It is tried again by itself.")),
+     marked("Have space freed there. The server tries again automatically.")),
     (r"(answered|refused:) (A9|C|0110|0106|0120|0121)|cannot be understood|HTTP (400|409|422)",
-     marked("The remote cannot make sense of this object."), _ASK_THE_REMOTE),
+     marked("The remote cannot process this object."), _ASK_THE_REMOTE),
     (r"(answered|refused:) 0111|another object is stored", marked("Another object with this UID is there already."),
      marked("Compare both. One of them needs a new UID, or the remote has to take the new version.")),
     (r"(answered|refused:) (0118|0122)|no such SOP class|HTTP 415",
      marked("The remote does not take objects of this kind."),
-     marked("Send them elsewhere or cancel. Some systems take more kinds when their settings allow it.")),
+     marked("Send them elsewhere or cancel them. Some systems accept more kinds if their settings allow it.")),
     (r"(answered|refused:) 0124|not authorised|(HTTP|answers?) 403", marked("The remote does not allow us to store."),
      marked("Have this archive given the right to store at the remote, then retry.")),
     # DICOMweb.
@@ -77,7 +77,7 @@ _TABLE: Final = (
      marked("Check the port of this remote in remote_aes, and tls.")),
     # Here.
     (r"was deleted|was replaced", marked("It was deleted or replaced here meanwhile."),
-     marked("Nothing is to be done: a new version is sent by itself.")),
+     marked("There is nothing to do: a new version is sent automatically.")),
     (r"server shuts down|server stops", marked("This server was stopped."), _SENT_LATER),
     (r"not sent:|cannot be read|cannot (open|read) \S+: |is not there|cannot transcode|uncompressed|Pixel Data|"
      r"frames? ",
@@ -86,7 +86,7 @@ _TABLE: Final = (
     (r"^cancelled$", marked("Somebody has cancelled it."), ""),
     (r"^sent to .* instead$", marked("Another remote gets it instead."), ""),
 )  # fmt: skip
-_NEW: Final = Explained(marked("It has not been its turn yet."))
+_NEW: Final = Explained(marked("It has not been tried yet."))
 OTHER: Final = Explained(marked("The remote did not take it."), _ASK_THE_REMOTE)
 _COMPILED: Final = tuple((re.compile(pattern), Explained(why, advice)) for pattern, why, advice in _TABLE)
 

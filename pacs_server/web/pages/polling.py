@@ -18,7 +18,7 @@ STATES: Final = {
     "fetching": marked("is fetched"),
     "complete": marked("complete"),
     "failed": marked("given up"),
-    "dropped": marked("deleted here as cache"),
+    "dropped": marked("removed from the cache"),
 }
 
 

@@ -32,9 +32,10 @@ SEEN: Final = {
     "DICOM Instances Transferred out": marked("looked at it or fetched it"),
     "DICOM Instances Transferred on": marked("sent it to another system"),
     "Export": marked("exported it"),
-    "Patient Record": marked("changed what is known of it"), "DICOM Instances Accessed": marked("opened or changed it"),
+    "Patient Record": marked("changed information about it"),
+    "DICOM Instances Accessed": marked("opened or changed it"),
     "DICOM Study Deleted": marked("deleted it"), "Order Record": marked("changed its order"),
-    "Procedure Record": marked("reported a procedure step"), "Security Alert": marked("did what few may do"),
+    "Procedure Record": marked("reported a procedure step"), "Security Alert": marked("used a restricted function"),
 }  # fmt: skip
 
 

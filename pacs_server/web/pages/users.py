@@ -28,10 +28,10 @@ NAMES: Final = {
 }  # fmt: skip
 _DONE: Final = {
     "added": marked("The user is added."),
-    "rights": marked("The user has these rights now, and has to log in again."),
-    "password": marked("The user has another password now, and has to log in again."),
+    "rights": marked("The rights were changed. The user has to log in again."),
+    "password": marked("The password was changed. The user has to log in again."),
     "removed": marked("The user is removed."),
-    "revoked": marked("The key works no longer."),
+    "revoked": marked("The key is no longer valid."),
 }
 _ADD_FIRST: Final = "pacs-server user add ann --role administrator"
 # What somebody typed may be the cause of it.

@@ -89,7 +89,7 @@ def _commands(here: Any) -> list[tuple[str, str]]:
     to = f"{calling}-aec {shlex.quote(here.ae_title)} {host} {here.port}"
     study = "-k QueryRetrieveLevel=STUDY -k PatientName -k StudyInstanceUID"
     return [
-        (marked("Ask whether the archive is there"), f"echoscu {to}"),
+        (marked("Check that the archive answers"), f"echoscu {to}"),
         (marked("Send all files of a folder"), f"storescu +sd +r {to} FOLDER"),
         (marked("List the studies"), f"findscu -S {study} {to}"),
         (marked("Retrieve a study into this folder"),

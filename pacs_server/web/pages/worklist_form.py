@@ -27,7 +27,7 @@ class Field:
 
 
 _NAME: Final = marked("such as Miller, Anna")
-_MADE: Final = marked("made if it is left empty")
+_MADE: Final = marked("assigned automatically if left empty")
 _SEXES: Final = (("F", marked("female")), ("M", marked("male")), ("O", marked("other sex")))
 # PS3.3 C.4.11: Requested Procedure Priority.
 _PRIORITIES: Final = (
@@ -43,9 +43,9 @@ GROUPS: Final = (
         Field(keyword="PatientBirthDate", label=marked("Date of birth"), kind="date"),
         Field(keyword="PatientSex", label=marked("Sex"), choices=_SEXES),
     )),
-    (marked("What is to be done"), (
+    (marked("Examination"), (
         Field(keyword="RequestedProcedureDescription", label=marked("Procedure"),
-              hint=marked("needed, here or as the procedure step")),
+              hint=marked("required here or as the procedure step")),
         Field(keyword="AccessionNumber", label=marked("Accession number"), fixed=True),
         Field(keyword="RequestedProcedurePriority", label=marked("Priority"), choices=_PRIORITIES),
         Field(keyword="ReferringPhysicianName", label=marked("Referring physician"), hint=_NAME),
@@ -58,7 +58,7 @@ GROUPS: Final = (
               needed=True),
         Field(keyword="ScheduledStationAETitle", label=marked("AE title of the station"), needed=True),
         Field(keyword="ScheduledProcedureStepDescription", label=marked("Procedure step"),
-              hint=marked("the procedure, if it is left empty")),
+              hint=marked("same as the procedure if left empty")),
         Field(keyword="ScheduledProcedureStepID", label=marked("Step ID"), hint=_MADE, fixed=True),
     )),
 )  # fmt: skip

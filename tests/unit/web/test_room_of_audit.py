@@ -38,8 +38,8 @@ def test_records_are_told_in_words_and_searched(rooms: Rooms) -> None:
     assert "10.0.0.9" in page
     assert "P&lt;b&gt;7" in page
     assert "P<b>7" not in page
-    assert "Nothing like that was recorded." in rooms.page("/audit?when=yesterday")
-    assert "Nothing like that was recorded." in rooms.page("/audit?failed=true&event=query")
+    assert "There are no such records." in rooms.page("/audit?when=yesterday")
+    assert "There are no such records." in rooms.page("/audit?failed=true&event=query")
     assert rooms.last_audited().event.event_id is EventID.AUDIT_LOG_USED
 
 
@@ -135,7 +135,7 @@ def finished(rooms: Rooms) -> dict[str, Any]:
 def test_the_trail_is_verified_in_the_background(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(120):
         rooms.get("/studies")
-    assert "not verified from here yet" in rooms.page("/audit/verification")
+    assert "not been verified on this page yet" in rooms.page("/audit/verification")
     # It waits after a hundred records, so that it is still there when it is asked.
     monkeypatch.setattr(verification, "_PAUSE", 60.0)
     page = rooms.submit("/audit/verification")
@@ -182,17 +182,17 @@ def test_what_was_found_is_told_and_recorded(rooms: Rooms) -> None:
     last = finished(rooms)["last"]
     assert not last["in_order"]
     page = rooms.page("/audit/verification")
-    assert "not in order" in page
-    assert "A record is not what was written." in page
+    assert ">fault found<" in page
+    assert "A record was changed." in page
     assert rooms.last_audited().event.outcome is Outcome.SERIOUS_FAILURE
 
 
 @pytest.mark.parametrize(
     ("problem", "why"),
     [
-        ("audit-2026-03-01.jsonl line 17: record 17: changed: its MAC is not that of its content", "not what was"),
-        ("head line 1: missing: the file is not there", "not there any more"),
-        ("audit-2026-03-01.jsonl line 3: torn: it does not end", "does not end"),
+        ("audit-2026-03-01.jsonl line 17: record 17: changed: its MAC is not that of its content", "was changed"),
+        ("head line 1: missing: the file is not there", "are missing"),
+        ("audit-2026-03-01.jsonl line 3: torn: it does not end", "is incomplete"),
         ("the audit trail cannot be read: no such file", "could not be read"),
     ],
 )

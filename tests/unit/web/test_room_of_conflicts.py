@@ -56,7 +56,7 @@ def test_patients_stand_side_by_side_and_are_merged_after_a_look(rooms: Rooms) -
 
 def test_a_study_is_given_to_the_other_patient(rooms: Rooms) -> None:
     look = rooms.page(_link(rooms.page("/conflicts"), "/conflicts/reassign?"))
-    assert "Give this study to another patient?" in look
+    assert "Move this study to another patient?" in look
     fields = {name: value for name, value in _hidden(look).items() if name in ("study", "target")}
     assert "Done: 1 study, 1 image." in rooms.submit("/conflicts/reassign", **fields, reason="wrong choice")
     counts = {row["PatientName"]: row["NumberOfPatientRelatedStudies"] for row in rooms.get("/patients")["items"]}
@@ -80,7 +80,7 @@ def test_a_conflict_offers_to_give_a_study_to_one_of_its_patients_or_to_somebody
     assert (len(studies), len(people), people[-1]) == (3, 3, "other")
     assert re.search(r">Row, Jane: [^<]*, &lt;b&gt;Head&lt;/b&gt;, 1 image</option>", page)
     look = rooms.page(f"/conflicts/reassign?conflict={conflict}&study={studies[2]}&target={people[0]}&other=")
-    assert "Give this study to another patient?" in look
+    assert "Move this study to another patient?" in look
     fields = {name: value for name, value in _hidden(look).items() if name in ("study", "target")}
     assert fields == {"study": studies[2], "target": people[0]}
     look = rooms.page(f"/conflicts/reassign?conflict={conflict}&study={studies[2]}&target=other&other=1845")

@@ -46,7 +46,7 @@ def test_how_the_polling_stands_and_what_was_found(rooms: Rooms) -> None:
     rooms.config = rooms.config.model_copy(update={"polling": POLLING})
     polling = rooms.archive.polling
     rooms.act_as(Role.OPERATOR)
-    assert rooms.page("/polling").count("It has not been asked yet.") == 2
+    assert rooms.page("/polling").count("It has not been searched yet.") == 2
     now = datetime.now(UTC)
     polling.answered("WS1", now, 3, 2)
     polling.failed("night", now, "cannot connect to <WS2>")

@@ -67,7 +67,7 @@ def test_without_a_thread_nothing_is_counted_and_the_archive_can_be_closed(
 def test_the_last_backup_is_told_and_cautioned_of(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     rooms.act_as(Role.OPERATOR)
     assert rooms.get("/storage")["last_backup"] is None
-    assert "none was ever made" in rooms.page("/storage")
+    assert "knows of no backup" in rooms.page("/storage")
     made = LastBackup(time.time() - 6 * 86_400, "20260301", "/backup/<b>", 2, 1000, 0, verified=True)
 
     def shown(made: LastBackup) -> str:
@@ -91,7 +91,7 @@ def test_damaged_and_missing_files_are_listed_with_their_studies(rooms: Rooms) -
     rooms.store([lost, two, well])
     rooms.act_as(Role.OPERATOR)
     page = rooms.page("/storage")
-    assert "not verified yet" in page
+    assert "knows of no verification of all files" in page
     assert "Damaged and missing files" not in page
     paths = []
     for ds in (lost, two):

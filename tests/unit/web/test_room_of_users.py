@@ -32,9 +32,9 @@ def test_a_user_is_added_changed_and_removed(rooms: Rooms) -> None:
          "patients": ["P1", "P2^^^HOSPITAL"]}
     ]  # fmt: skip
     assert "P2^^^HOSPITAL" in rooms.page("/users/change?name=Bo/b%20%3Cb%3E")
-    assert "these rights now" in rooms.submit("/users/rights", name="Bo/b <b>", role="operator")
+    assert "The rights were changed" in rooms.submit("/users/rights", name="Bo/b <b>", role="operator")
     assert rooms.get("/users")["items"][0]["role"] == "operator"
-    assert "another password" in rooms.submit("/users/password", name="Bo/b <b>", **PASSWORD)
+    assert "The password was changed" in rooms.submit("/users/password", name="Bo/b <b>", **PASSWORD)
     assert "The user is removed." in rooms.submit("/users/remove", name="Bo/b <b>")
     rooms.page("/users/change?name=bob", 404)
 
@@ -79,7 +79,7 @@ def test_a_key_is_shown_once_and_revoked(rooms: Rooms) -> None:
     assert "in 4 weeks" in page or "in 1 month" in page or "until" in page
     assert key[1] not in rooms.page("/users")
     assert rooms.archive.keys.find(key[1]) is not None
-    assert "The key works no longer." in rooms.submit("/users/keys/revoke", name="script")
+    assert "The key is no longer valid." in rooms.submit("/users/keys/revoke", name="script")
     assert rooms.archive.keys.find(key[1]) is None
     rooms.submit("/users/keys", 400, name="x", role="reader", expires="soon")
 

@@ -77,7 +77,7 @@ def test_a_rule_that_the_server_cannot_write_is_for_people(rooms: Rooms) -> None
     page = rooms.submit("/network/allow", 409, calling_ae="CT9", address="10.0.0.9", allow="echo")
     assert "allow: [echo]" in page
     assert "the server was started without a configuration file" in page
-    assert "is let in from this address" in rooms.page("/network/allow?calling_ae=CT1&address=10.0.0.9")
+    assert "is accepted from this address" in rooms.page("/network/allow?calling_ae=CT1&address=10.0.0.9")
     rooms.act_as(Role.OPERATOR)
     rooms.page("/network/allow?calling_ae=CT9&address=10.0.0.9", 403)
 
@@ -93,13 +93,15 @@ def test_remotes_are_paused_and_resumed(rooms: Rooms, waiting: str) -> None:
 def test_what_waits_is_sent_elsewhere_or_not_at_all(rooms: Rooms, waiting: str) -> None:
     page = rooms.page("/queue?remote=WS1")
     assert "Roe, &lt;i&gt;Jane&lt;/i&gt;" in page
-    assert "It has not been its turn yet." in page
-    assert "Nothing of that waits." in rooms.page("/queue?remote=WS2")
+    assert "It has not been tried yet." in page
+    assert "Nothing like that is waiting." in rooms.page("/queue?remote=WS2")
     page = rooms.submit("/queue", remote="WS1", study=waiting, rule="", deed="retarget", to="WS2", shown_remote="WS2")
     assert "Roe" in page
     assert "1 waiting" in page
     assert "1 waiting" in rooms.submit("/queue", remote="WS2", deed="retry")
-    assert "Nothing waits. Everything was sent." in rooms.submit("/queue", remote="WS2", study=waiting, deed="cancel")
+    assert "Nothing is waiting. Everything was sent." in rooms.submit(
+        "/queue", remote="WS2", study=waiting, deed="cancel"
+    )
     rooms.submit("/queue", 400, remote="WS2", deed="burn")
 
 
@@ -136,13 +138,13 @@ def test_a_workstation_is_drafted(rooms: Rooms) -> None:
     assert "- ae_title: &#34;WS7&#34;\n    host: &#34;ws7&#34;\n    port: 11112\n    tls: true" in page
     assert "The server was started without a configuration file." in page
     assert "is in remote_aes already" in rooms.page("/welcome?ae_title=WS1&host=ws1&port=104")
-    assert "That cannot be" in rooms.page("/welcome?ae_title=much+too+long+a+title&host=x&port=104")
+    assert "That is not possible" in rooms.page("/welcome?ae_title=much+too+long+a+title&host=x&port=104")
 
 
 def test_the_start_leads_to_the_studies_once_there_are_some(rooms: Rooms) -> None:
-    assert "Point a modality here" in rooms.page("/")
+    assert "Connect a modality" in rooms.page("/")
     rooms.study()
-    assert "Point a modality here" not in rooms.page("/")
+    assert "Connect a modality" not in rooms.page("/")
 
 
 @pytest.mark.slow
@@ -159,9 +161,9 @@ def test_a_study_is_searched_and_fetched_at_a_remote(rooms: Rooms, tmp_path: Pat
         assert "Last echo answered" in rooms.page("/remotes")
         page = rooms.page("/remotes/OTHER?search=1&PatientName=roe&StudyDate=2026-01-02")
         assert "Roe, &lt;b&gt;Jane" in page
-        assert "The remote has nothing of that." in rooms.page("/remotes/OTHER?search=1&PatientName=doe")
+        assert "The remote found nothing." in rooms.page("/remotes/OTHER?search=1&PatientName=doe")
         page = rooms.submit("/remotes/OTHER/fetch", study=str(ds.StudyInstanceUID), PatientName="roe")
-        assert "Fetched from here" in page
+        assert "Fetched from this remote" in page
         assert 'value="roe"' in page
     (task,) = rooms.get("/tasks?kind=fetch")["items"]
     assert (task["target"], task["payload"]) == ("OTHER", {"study": ds.StudyInstanceUID})

@@ -175,7 +175,7 @@ def test_switched_off_no_link_works_and_none_is_made(door: Door) -> None:
 def test_a_secret_that_nobody_was_given_opens_nothing(door: Door, secret: str) -> None:
     answer = door.open(f"http://127.0.0.1:8080/share#{secret}")
     assert answer.status_code == 404
-    assert "This link does not work" in answer.text
+    assert "This link is not valid" in answer.text
     assert door.status("/api/v1/studies") == 401
 
 

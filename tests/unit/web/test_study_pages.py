@@ -59,7 +59,7 @@ def test_roles_see_what_they_may_do(pages: Pages) -> None:
 
 
 def test_without_remotes_the_page_says_where_they_are_added(pages: Pages) -> None:
-    hint = "The archive knows no system yet that it could send to."
+    hint = "There is no system to send to yet."
     text = pages.get()
     assert hint in text
     assert 'href="/welcome#workstation"' in text

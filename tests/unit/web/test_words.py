@@ -57,10 +57,10 @@ SAMPLES = {
     "WS1 answered A700: disk full": "The remote is out of space",
     "2 instances given up: WS1 answered A702": "The remote is out of space",
     refused(507, "x").detail: "The remote is out of space",
-    "WS1 answered A900": "The remote cannot make sense",
-    "WS1 answered C001": "The remote cannot make sense",
-    "WS1 answered 0110: oops": "The remote cannot make sense",
-    failed(0xC122, "x").detail: "The remote cannot make sense",
+    "WS1 answered A900": "The remote cannot process",
+    "WS1 answered C001": "The remote cannot process",
+    "WS1 answered 0110: oops": "The remote cannot process",
+    failed(0xC122, "x").detail: "The remote cannot process",
     failed(Status.DUPLICATE_SOP_INSTANCE, "x").detail: "Another object",
     "WS1 answered 0122": "The remote does not take objects",
     failed(0x0122, "x").detail: "The remote does not take objects",
@@ -106,7 +106,7 @@ def test_every_row_of_the_table_is_for_something_that_is_recorded() -> None:
 
 def test_what_is_not_known_sends_people_to_the_remote() -> None:
     assert failure("gurgle").why == "The remote did not take it."
-    assert failure("").why == "It has not been its turn yet."
+    assert failure("").why == "It has not been tried yet."
 
 
 def test_every_refusal_has_words() -> None:
@@ -125,9 +125,9 @@ def test_every_refusal_has_words() -> None:
 @pytest.mark.parametrize(
     ("outcome", "told", "well"),
     [
-        ("released", "Ended in order.", True),
-        ("aborted by the peer", "The peer broke it off.", False),
-        ("connection closed by the peer", "The peer closed the connection without saying goodbye.", False),
+        ("released", "Ended normally.", True),
+        ("aborted by the peer", "The peer aborted the association.", False),
+        ("connection closed by the peer", "The peer closed the connection without releasing the association.", False),
         ("connection lost: Connection reset by peer", "The network connection broke.", False),
         ("idle for 60 s", "The peer was silent for too long, so it was ended here.", False),
         ("a message was begun and not finished in time", "The peer was too slow, or has hung.", False),
