@@ -144,6 +144,9 @@ def decode_command(data: bytes) -> Command:
             name, vr = _ELEMENTS[element]
             value = data[begin:offset]
             found[name] = value if vr == "AT" else str(value, "latin-1").strip(" \0")
+            if vr == "LO":
+                # An Error Comment is for people, and no database keeps a NUL.
+                found[name] = "".join(filter(str.isprintable, found[name]))
     if "command_field" not in found:
         raise ProtocolError("command set without Command Field")
     command = object.__new__(Command)

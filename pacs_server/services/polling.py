@@ -22,6 +22,9 @@ from pacs_server.services.tasks import TaskService
 # study that it still names once in a while.
 _WITHOUT_COUNTS: Final = timedelta(hours=1)
 _ONCE_IN_A_WHILE: Final = timedelta(days=1)
+# PS3.5 6.2: an IS has so many characters at most and is below 2^31, and a column takes no more.
+_LONGEST_COUNT: Final = 12
+_HIGHEST_COUNT: Final = 2**31 - 1
 # A study that fails and that its remote does not name any more is tried for so long.
 _LONGEST_FAILING: Final = timedelta(days=7)
 # The clocks of two processes differ by no more. What happens later than that was noted before the clock was set back.
@@ -224,11 +227,12 @@ def studies_of(matches: Iterable[DataSet]) -> list[Named]:
 
 def _count(match: DataSet, tag: str) -> int | None:
     text = text_of(match, tag)
-    return int(text) if text.isascii() and text.isdigit() else None
+    is_count = text.isascii() and text.isdigit() and len(text) <= _LONGEST_COUNT
+    return min(int(text), _HIGHEST_COUNT) if is_count else None
 
 
 def _sum(before: int | None, count: int | None) -> int | None:
-    return count if before is None else before + (count or 0)
+    return count if before is None else min(before + (count or 0), _HIGHEST_COUNT)
 
 
 def with_earlier_part(named: Named, known: RemoteStudy | None, since: datetime) -> Named:

@@ -103,6 +103,11 @@ def test_a_study_is_found_fetched_and_complete(polled: Polled) -> None:
     assert polled.states() == ["complete", "fetching", "failed"]
 
 
+def test_a_count_that_no_column_takes_keeps_no_other_study_away(polled: Polled) -> None:
+    assert polled.take(match("1.1", instances=10**11), match("1.2")) == 2
+    assert polled.states() == ["found", "found"]
+
+
 def test_what_is_said_while_it_is_fetched_is_compared_with_what_was_said_before(
     polled: Polled, monkeypatch: pytest.MonkeyPatch
 ) -> None:

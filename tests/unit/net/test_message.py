@@ -175,6 +175,12 @@ def test_what_is_no_command_set(data, problem):
         decode_command(data)
 
 
+def test_an_error_comment_is_text_for_people() -> None:
+    """Some peers send a buffer with what was in it before; PostgreSQL keeps no text with a NUL."""
+    raw = encode_command(Command(command_field=CommandField.C_STORE | 0x8000, error_comment="disk full\0\x07rubbish\0"))
+    assert decode_command(raw).error_comment == "disk fullrubbish"
+
+
 def test_retired_elements_are_passed_over():
     retired = bytes.fromhex("0000 0100 04000000 41424344") + bytes.fromhex("0000 0002 02000000 4142")
     echo = encode_command(Command(command_field=CommandField.C_ECHO, message_id=1))

@@ -35,9 +35,17 @@ def test_each_study_of_an_answer_is_there_once() -> None:
     assert studies_of(answer) == [Named("1.2", ("P1", "P2"), "", "", 1, 10), Named("1.3", ("P1",))]
 
 
-@pytest.mark.parametrize("count", ["", "-1", "ten", "1.5", "²"])
+@pytest.mark.parametrize("count", ["", "-1", "ten", "1.5", "²", "9" * 13, "9" * 5000])
 def test_a_count_that_is_no_number_is_none(count: str) -> None:
     assert studies_of([match("1.2", instances=count)]) == [Named("1.2", ("P1",))]
+
+
+def test_a_count_that_is_too_high_is_the_highest_one_that_the_index_takes() -> None:
+    """With a higher one PostgreSQL would refuse all studies of the same part of the answer, again and again."""
+    found = studies_of([match("1.2", instances="2147483648"), match("1.3", instances="2147483647")])
+    assert [each.instances for each in found] == [2**31 - 1] * 2
+    (both,) = studies_of([match("1.2", instances="2000000000"), match("1.2", "P2", instances="2000000000")])
+    assert both.instances == 2**31 - 1
 
 
 def test_the_counts_of_a_study_of_two_patients_are_those_of_both_and_an_answer_given_twice_counts_once() -> None:
