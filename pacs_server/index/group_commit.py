@@ -144,7 +144,8 @@ class GroupCommit(Generic[T]):
         errors: list[PacsError | None] = []
 
         def write(raw: Raw) -> None:
-            errors.extend(write_all(raw, [pending.entry for pending in batch]))
+            # Called again if the connection was lost before it began.
+            errors[:] = write_all(raw, [pending.entry for pending in batch])
 
         try:
             relaxed = all([pending.relaxed for pending in batch])
