@@ -82,7 +82,9 @@ class Rooms:
     def routes(self) -> list[Route]:
         """The routes of all rooms and files."""
         start = Route("/", self._pages.guarded(self._start), methods=["GET"])
-        return [start, self._pages.assets.route(), *(route for room in self._rooms for route in room.routes())]
+        found = [start, *(route for room in self._rooms for route in room.routes())]
+        self._pages.routes = [route for route in found if route.methods is None or "GET" in route.methods]
+        return [*found, self._pages.assets.route()]
 
     async def _start(self, request: Request) -> Response:
         """The address that the server prints leads to the studies, and to the first page while there are none."""

@@ -13,6 +13,7 @@ from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
 
 from pacs_server import __version__
 from pacs_server.dicom.caller import Caller, Role
@@ -67,6 +68,8 @@ class Pages:
         self.assets = assets
         self.languages = Languages()
         self.entries: Sequence[Entry] = ()
+        # The routes of all pages, each of which has an address; what answers a form need not have one.
+        self.routes: Sequence[Route] = ()
         self._environment = lru_cache(maxsize=None)(self._make_environment)
 
     def language(self, request: Request) -> Language:
@@ -162,6 +165,7 @@ class Pages:
         return {
             "request": request,
             "path": request.url.path,
+            "back": self._way_back(request),
             "caller": caller,
             "can": Abilities(caller),
             "prefix": prefix,
@@ -179,6 +183,15 @@ class Pages:
             "share_links": self.services.config().web.share_links.enabled,
             "archive": self.services.config().server.ae_title,
         }
+
+    def _way_back(self, request: Request) -> str:
+        """The address of this page; if it is the answer to a form, that of the page above it."""
+        path, query = request.url.path, request.url.query
+        if request.method == "GET":
+            return f"{path}?{query}" if query else path
+        while path and not any(route.path_regex.match(path) for route in self.routes):
+            path = path.rpartition("/")[0]
+        return path or "/"
 
     def _make_environment(self, language: Language) -> Environment:
         environment = Environment(

@@ -162,3 +162,15 @@ def test_a_link_to_patients_who_are_gone_leads_to_the_list(rooms: Rooms) -> None
     page = rooms.page("/conflicts/merge?source=@999-ffff&target=4711", 409)
     assert '<p class="problem" role="alert">There is no patient @999-ffff any more; list them again.</p>' in page
     assert 'value="@999' not in page
+
+
+def test_whoever_changes_the_language_then_comes_to_a_page(rooms: Rooms) -> None:
+    rooms.page("/studies/2.25.1?view=list")
+    pages = {
+        "/studies/2.25.1?view=list": rooms.page("/studies/2.25.1?view=list"),
+        "/studies/2.25.1": rooms.submit("/studies/2.25.1/marks", 400, add=LONG),
+        "/conflicts": rooms.submit("/conflicts/accept", 409, digest="", reason=""),
+    }
+    for path, page in pages.items():
+        assert f'<input type="hidden" name="back" value="{path}">' in page
+        rooms.page(path)
