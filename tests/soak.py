@@ -170,7 +170,7 @@ def _day(directory: Path, server: URL | None, seconds: float, options: argparse.
         receiving(oddly(random.Random(options.seed)), response_timeout=TIMEOUT) as (_, odd),
         _database(server) as (between, url),
     ):
-        remotes = (collector.remote, odd.model_copy(update={"ae_title": "ODD"}))
+        remotes = (collector.remote, odd.model_copy(update={"ae_title": "ODD", "name": "ODD"}))
         settings |= {"remote_aes": [remote.model_dump(mode="json", exclude_defaults=True) for remote in remotes]}
         with PacsProcess(directory / "pacs", url, settings) as pacs:
             work = Workload(pacs, collector, tlspeer.client(authority), options.seed)

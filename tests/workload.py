@@ -141,6 +141,8 @@ class Workload:
     def sample(self) -> Sample:
         """What the server holds when nobody is connected; fails if its threads do not end."""
         folder = f"/proc/{self.pacs.pid}"
+        # The web port keeps the thread that has looked at the database for it.
+        self.pacs.get("/readyz")
         self._threads_at_rest = self._threads_at_rest or self._fewest()
         wait_for(lambda: self._threads() <= self._threads_at_rest, "the threads of peers to end", _QUIET_SECONDS)
         wait_for(lambda: not self.pacs.incoming(), "half received files to be removed", _QUIET_SECONDS)
