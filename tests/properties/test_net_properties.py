@@ -47,7 +47,8 @@ from pacs_server.storage.file_source import FileSource
 US = st.integers(0, 0xFFFF)
 UIDS = st.lists(st.integers(1, 10**8), min_size=2, max_size=6).map(lambda numbers: ".".join(map(str, numbers)))
 TITLES = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\"), min_size=1, max_size=16)
-TEXTS = st.text(st.characters(min_codepoint=33, max_codepoint=255), max_size=64)
+# Control characters do not come through: an Error Comment is for people.
+TEXTS = st.text(st.sampled_from([chr(code) for code in range(33, 256) if chr(code).isprintable()]), max_size=64)
 TAGS = st.binary(max_size=5).map(lambda data: data * 4)
 
 
