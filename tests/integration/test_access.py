@@ -238,7 +238,8 @@ def test_the_names_of_the_certificate_decide(tmp_path):
             assert association.send_c_echo().Status == 0
         ae = AE(ae_title="MR1")
         ae.add_requested_context(Verification)
-        assert ae.associate(*pacs.address, tls_args=(tls, "127.0.0.1")).is_rejected
+        # pynetdicom takes a rejection for an abort now and then.
+        assert not ae.associate(*pacs.address, tls_args=(tls, "127.0.0.1")).is_established
         assert eventually(lambda: rejections(pacs) == {"peer_certificate": 1})
         pacs.archive.peers.write()
         assert {(p.calling_ae, p.outcome, p.tls) for p in pacs.archive.peers.list()} == {
