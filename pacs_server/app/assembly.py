@@ -250,7 +250,7 @@ def _opened(config: Callable[[], Config], metrics: Metrics | None, resources: Ex
         listing=ListingService(ListingIndex(database)),
         study_list=StudyListService(StudyListIndex(database)),
         statistics=StatisticsService(StatisticsIndex(database)),
-        faults=KnownFaults(files.storage, IntegrityIndex(database), StateIndex(database)),
+        faults=KnownFaults(archive, files.storage, IntegrityIndex(database), StateIndex(database)),
         marks=MarkService(MarkIndex(database), files.marks, audit),
         deletions=deletions,
         directory_exports=DirectoryExportService(

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
+from pacs_server.archive.archive import Archive
 from pacs_server.errors import StorageUnavailable
 from pacs_server.index.integrity import IndexedInstance, IntegrityIndex
 from pacs_server.index.state import StateIndex
@@ -62,7 +63,8 @@ class LastVerification:
 class KnownFaults:
     """Keeps and lists faults; may be shared by all threads. Every method raises IndexUnavailable."""
 
-    def __init__(self, storage: Storage, index: IntegrityIndex, state: StateIndex) -> None:
+    def __init__(self, archive: Archive, storage: Storage, index: IntegrityIndex, state: StateIndex) -> None:
+        self._archive = archive
         self._storage = storage
         self._index = index
         self._state = state
@@ -98,7 +100,7 @@ class KnownFaults:
     def faults(self) -> list[Fault]:
         """What is wrong as far as anybody knows, each fault once; no more than twice `MOST_FAULTS`.
 
-        Raises StorageUnavailable if the storage does not answer.
+        While the storage does not answer, what was missing counts as missing still.
         """
         known = [fault for _, fault in self._kept()]
         seen = {(fault.finding.uid, fault.finding.path) for fault in known}
@@ -126,7 +128,7 @@ class KnownFaults:
         ]
 
     def _is_still(self, finding: Finding, row: IndexedInstance | None) -> bool:
-        """Whether a fault may be there still. Raises StorageUnavailable."""
+        """Whether a fault may be there still."""
         if finding.kind in _OF_INSTANCES and finding.uid:
             return row is not None and row.stored.path == finding.path and not self._is_back(finding, row)
         if finding.kind in (FindingKind.ORPHAN, FindingKind.MISPLACED):
@@ -137,7 +139,7 @@ class KnownFaults:
         if finding.kind not in (FindingKind.MISSING, FindingKind.SIZE):
             return False
         try:
-            return self._storage.info(finding.path).size == row.stored.size
+            return self._archive.has_file(row.stored)
         except StorageUnavailable:
             return False
 

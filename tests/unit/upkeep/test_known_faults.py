@@ -23,7 +23,7 @@ def small(tmp_path: Path, database_url: str) -> Iterator[SmallArchive]:
 
 @pytest.fixture
 def known(small: SmallArchive) -> KnownFaults:
-    return KnownFaults(small.files.storage, small.parts.index, small.parts.state)
+    return KnownFaults(small.archive, small.files.storage, small.parts.index, small.parts.state)
 
 
 def _verify(small: SmallArchive, known: KnownFaults, **options: object) -> None:
